@@ -1,0 +1,198 @@
+//! Attach types, and what the kernel said about one attachment.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// The three ways by which a `BPF_PROG_TYPE_SCHED_CLS` program gets at a device's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachType {
+    /// A `cls_bpf` filter on the clsact qdisc.
+    Tc,
+    /// `BPF_TCX_INGRESS` / `BPF_TCX_EGRESS`, kernel 6.6 ("bpf: Add fd-based tcx multi-prog infra with link support").
+    Tcx,
+    /// `BPF_NETKIT_PRIMARY` / `BPF_NETKIT_PEER`, kernel 6.7 ("netkit, bpf: Add bpf programmable net device").
+    Netkit,
+}
+
+impl AttachType {
+    /// Every attach type, oldest first.
+    pub const ALL: [Self; 3] = [Self::Tc, Self::Tcx, Self::Netkit];
+
+    /// The name used in reports and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tc => "tc",
+            Self::Tcx => "tcx",
+            Self::Netkit => "netkit",
+        }
+    }
+}
+
+impl fmt::Display for AttachType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a case asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachRequest {
+    /// Exactly this attach type.
+    Tc,
+    /// Exactly this attach type.
+    Tcx,
+    /// Exactly this attach type.
+    Netkit,
+    /// The best that the kernel and the device's kind offer, chosen by detection in the guest.
+    Auto,
+}
+
+impl AttachRequest {
+    /// The name used in cell ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tc => "tc",
+            Self::Tcx => "tcx",
+            Self::Netkit => "netkit",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+impl From<AttachType> for AttachRequest {
+    fn from(attach: AttachType) -> Self {
+        match attach {
+            AttachType::Tc => Self::Tc,
+            AttachType::Tcx => Self::Tcx,
+            AttachType::Netkit => Self::Netkit,
+        }
+    }
+}
+
+impl fmt::Display for AttachRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for AttachRequest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Tc, Self::Tcx, Self::Netkit, Self::Auto]
+            .into_iter()
+            .find(|request| request.name() == text)
+            .ok_or_else(|| format!("`{text}` is not an attach type (wanted: tc, tcx, netkit or auto)"))
+    }
+}
+
+/// Kind of the device that a workload hangs on, `IFLA_INFO_KIND` as the kernel reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// A veth pair.
+    Veth,
+    /// netkit in L2 mode (`NETKIT_L2`): Ethernet with ARP.
+    NetkitL2,
+    /// netkit in L3 mode (`NETKIT_L3`, the kernel's default): no ARP, zero MAC addresses.
+    NetkitL3,
+    /// Neither: `lo`, `dummy`, …
+    Other,
+}
+
+impl DeviceKind {
+    /// The kinds that a workload's link can have.
+    pub const WORKLOAD: [Self; 3] = [Self::Veth, Self::NetkitL2, Self::NetkitL3];
+
+    /// The name used in cell ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::NetkitL2 => "nk-l2",
+            Self::NetkitL3 => "nk-l3",
+            Self::Other => "other",
+        }
+    }
+
+    /// True for either netkit mode.
+    pub const fn is_netkit(self) -> bool {
+        matches!(self, Self::NetkitL2 | Self::NetkitL3)
+    }
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A place in the kernel that runs programs. The names are bpftool's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hook {
+    /// clsact, `TC_H_MIN_INGRESS`.
+    ClsactIngress,
+    /// clsact, `TC_H_MIN_EGRESS`.
+    ClsactEgress,
+    /// `BPF_TCX_INGRESS`.
+    TcxIngress,
+    /// `BPF_TCX_EGRESS`.
+    TcxEgress,
+    /// `BPF_NETKIT_PRIMARY`: runs when the primary transmits, that is for packets *to* the workload.
+    NetkitPrimary,
+    /// `BPF_NETKIT_PEER`: runs when the peer transmits, that is for packets *from* the workload.
+    NetkitPeer,
+}
+
+impl Hook {
+    /// The attach type that the hook belongs to.
+    pub const fn attach_type(self) -> AttachType {
+        match self {
+            Self::ClsactIngress | Self::ClsactEgress => AttachType::Tc,
+            Self::TcxIngress | Self::TcxEgress => AttachType::Tcx,
+            Self::NetkitPrimary | Self::NetkitPeer => AttachType::Netkit,
+        }
+    }
+
+    /// bpftool's name for the hook.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClsactIngress => "clsact/ingress",
+            Self::ClsactEgress => "clsact/egress",
+            Self::TcxIngress => "tcx/ingress",
+            Self::TcxEgress => "tcx/egress",
+            Self::NetkitPrimary => "netkit/primary",
+            Self::NetkitPeer => "netkit/peer",
+        }
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One attachment as the kernel reported it: never a copy of the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRecord {
+    /// Name of the device that was asked for.
+    pub interface: String,
+    /// Its kind, from the link info of the same device.
+    pub device: DeviceKind,
+    /// What the case asked for.
+    pub requested: AttachRequest,
+    /// The attach type under which the kernel lists the program; `None` where it lists it nowhere.
+    pub used: Option<AttachType>,
+    /// The hook under which the kernel lists the program.
+    pub hook: Option<Hook>,
+    /// Kernel id of the program.
+    pub prog_id: u32,
+    /// Kernel id of the link, where the attachment is a link.
+    pub link_id: Option<u32>,
+    /// Marked packets that the program itself counted between attach and the end of the case;
+    /// `None` where the case sent no traffic on purpose.
+    pub ran: Option<u64>,
+}

@@ -1,0 +1,195 @@
+//! What a kernel can do, since when, and what a probe found.
+
+use crate::version::KernelVersion;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Something that a case needs and that not every kernel has.
+///
+/// [`since`](Capability::since) is what the suite holds a kernel to: a capability that a probe finds missing at or
+/// above that version is a failure, not a skip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// `cls_bpf` filters on a clsact qdisc.
+    Clsact,
+    /// veth pairs.
+    Veth,
+    /// tcx programs and links.
+    Tcx,
+    /// netkit devices and links.
+    Netkit,
+    /// A prog_array refuses a program whose `expected_attach_type` differs from its owner's.
+    ProgArrayStrict,
+    /// `IFLA_NETKIT_SCRUB` / `IFLA_NETKIT_PEER_SCRUB`.
+    NetkitScrub,
+    /// `IFLA_NETKIT_HEADROOM` / `IFLA_NETKIT_TAILROOM`.
+    NetkitHeadroom,
+    /// `IFLA_NETKIT_PAIRING`: a netkit device without a peer.
+    NetkitSingle,
+    /// `bpf_redirect_peer(…, BPF_F_EGRESS)`.
+    RedirectPeerEgress,
+}
+
+/// The mainline release that brought something, and the stable releases that took it back.
+#[derive(Debug, Clone, Copy)]
+pub struct Since {
+    /// First mainline release.
+    pub mainline: KernelVersion,
+    /// First stable release of each older series that has it too.
+    pub backports: &'static [KernelVersion],
+    /// Commit title or other source of the fact.
+    pub source: &'static str,
+}
+
+impl Since {
+    /// Whether a kernel of this version must have it.
+    pub fn expected_on(&self, version: KernelVersion) -> bool {
+        version >= self.mainline
+            || self.backports.iter().any(|stable| {
+                (stable.major, stable.minor) == (version.major, version.minor) && version.patch >= stable.patch
+            })
+    }
+
+    /// The version that brings it to a kernel of this version's series: what lifts a skip.
+    pub fn lifted_by(&self, version: KernelVersion) -> KernelVersion {
+        self.backports
+            .iter()
+            .copied()
+            .find(|stable| (stable.major, stable.minor) == (version.major, version.minor))
+            .unwrap_or(self.mainline)
+    }
+}
+
+const fn v(major: u16, minor: u16, patch: u16) -> KernelVersion {
+    KernelVersion::new(major, minor, patch)
+}
+
+const STRICT_BACKPORTS: &[KernelVersion] = &[v(6, 17, 3), v(6, 12, 53), v(6, 6, 112), v(6, 1, 156)];
+const SCRUB_BACKPORTS: &[KernelVersion] = &[v(6, 12, 4)];
+
+impl Capability {
+    /// Every capability, in the order of reports.
+    pub const ALL: [Self; 9] = [
+        Self::Veth,
+        Self::Clsact,
+        Self::Tcx,
+        Self::Netkit,
+        Self::ProgArrayStrict,
+        Self::NetkitScrub,
+        Self::NetkitHeadroom,
+        Self::NetkitSingle,
+        Self::RedirectPeerEgress,
+    ];
+
+    /// The name used in reports and in `kernels.toml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clsact => "clsact",
+            Self::Veth => "veth",
+            Self::Tcx => "tcx",
+            Self::Netkit => "netkit",
+            Self::ProgArrayStrict => "prog-array-strict",
+            Self::NetkitScrub => "netkit-scrub",
+            Self::NetkitHeadroom => "netkit-headroom",
+            Self::NetkitSingle => "netkit-single",
+            Self::RedirectPeerEgress => "redirect-peer-egress",
+        }
+    }
+
+    /// Since which kernels the capability is there.
+    pub const fn since(self) -> Since {
+        let (mainline, backports, source): (_, &'static [KernelVersion], _) = match self {
+            Self::Clsact => (v(4, 5, 0), &[], "net, sched: add clsact qdisc"),
+            Self::Veth => (v(2, 6, 24), &[], "[NET]: Virtual ethernet device driver"),
+            Self::Tcx => (v(6, 6, 0), &[], "bpf: Add fd-based tcx multi-prog infra with link support"),
+            Self::Netkit => (v(6, 7, 0), &[], "netkit, bpf: Add bpf programmable net device"),
+            Self::ProgArrayStrict => (
+                v(6, 18, 0),
+                STRICT_BACKPORTS,
+                "bpf: Enforce expected_attach_type for tailcall compatibility (CVE-2025-40123)",
+            ),
+            Self::NetkitScrub => (v(6, 13, 0), SCRUB_BACKPORTS, "netkit: Add option for scrubbing skb meta data"),
+            Self::NetkitHeadroom => (v(6, 14, 0), &[], "netkit: Allow for configuring needed_{head,tail}room"),
+            Self::NetkitSingle => (v(7, 1, 0), &[], "netkit: Add single device mode for netkit"),
+            Self::RedirectPeerEgress => (v(7, 3, 0), &[], "bpf: Support BPF_F_EGRESS with bpf_redirect_peer"),
+        };
+        Since { mainline, backports, source }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A probe's answer. The three ways of missing have three different cures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapabilityState {
+    /// The probe did the thing and read it back.
+    Supported,
+    /// The kernel is older than the capability.
+    TooOld,
+    /// The kernel is new enough and its configuration leaves the capability out.
+    ConfigOff,
+    /// The kernel has it as a module that the image does not carry or that does not load.
+    ModuleMissing,
+    /// The probe itself could not say, or the kernel should have it and does not.
+    Broken,
+}
+
+impl CapabilityState {
+    /// Words for people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Supported => "supported",
+            Self::TooOld => "version too old",
+            Self::ConfigOff => "config off",
+            Self::ModuleMissing => "module missing",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// One probe's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilityReport {
+    /// What was probed.
+    pub capability: Capability,
+    /// The verdict.
+    pub state: CapabilityState,
+    /// What the kernel answered: the call and its errno, or the value read back.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backports_count_in_their_own_series_only() {
+        let since = Capability::ProgArrayStrict.since();
+        for (version, wanted) in [
+            ("6.1.155", false),
+            ("6.1.156", true),
+            ("6.12.43", false),
+            ("6.12.53", true),
+            ("6.16.12", false),
+            ("6.17.8", true),
+            ("6.18.5", true),
+        ] {
+            assert_eq!(since.expected_on(version.parse().unwrap()), wanted, "{version}");
+        }
+        assert_eq!(since.lifted_by("6.12.1".parse().unwrap()).to_string(), "6.12.53");
+        assert_eq!(since.lifted_by("6.16.1".parse().unwrap()).to_string(), "6.18");
+    }
+
+    #[test]
+    fn names_are_the_serialized_names() {
+        for capability in Capability::ALL {
+            assert_eq!(serde_json::to_value(capability).unwrap(), capability.name());
+        }
+    }
+}

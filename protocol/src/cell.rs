@@ -1,0 +1,65 @@
+//! Cells: a case in one variant, the unit that is planned, run and reported.
+
+use crate::{
+    attach::{AttachRequest, DeviceKind},
+    capability::Capability,
+};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// `case[attach,variant,…]`, unique in a suite: `A02-tcx-link[tcx,veth,ingress]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CellId(pub String);
+
+impl CellId {
+    /// The case's part: everything before the bracket.
+    pub fn case(&self) -> &str {
+        self.0.split_once('[').map_or(&*self.0, |(case, _)| case)
+    }
+
+    /// The whole id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What the host must know of a cell before any guest boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellInfo {
+    /// Unique id.
+    pub id: CellId,
+    /// The catalogue's number: `A02`.
+    pub catalogue: String,
+    /// The area it belongs to: `attach-api`.
+    pub area: String,
+    /// One sentence: what holds when the cell passes.
+    pub title: String,
+    /// The topology it runs on.
+    pub topology: String,
+    /// The attach type it asks for; `None` where the case is about something else.
+    pub attach: Option<AttachRequest>,
+    /// The kind of the workload's link; `None` where the topology has none or several.
+    pub device: Option<DeviceKind>,
+    /// What the kernel must have; a kernel without it gives a skip with reason.
+    pub requires: Vec<Capability>,
+    /// Time that the cell may take on a fast guest, milliseconds.
+    pub deadline_ms: u32,
+}
+
+/// Everything an agent can run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// [`crate::PROTOCOL_VERSION`] of the agent.
+    pub protocol: u32,
+    /// The agent's own version.
+    pub agent: String,
+    /// The cells, in the order in which they run.
+    pub cells: Vec<CellInfo>,
+}

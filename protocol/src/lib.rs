@@ -1,0 +1,19 @@
+//! What passes between the host runner and the guest agent, and nothing else.
+//!
+//! The crate has no I/O: [`frame`] turns messages into bytes and survives any bytes that come back,
+//! [`message`] names the messages, the other modules are the vocabulary that both sides share.
+
+pub mod attach;
+pub mod capability;
+pub mod cell;
+pub mod frame;
+pub mod message;
+pub mod outcome;
+pub mod version;
+
+pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};
+pub use capability::{Capability, CapabilityReport, CapabilityState};
+pub use cell::{CellId, CellInfo, Listing};
+pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
+pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};
+pub use version::KernelVersion;

@@ -1,0 +1,97 @@
+//! The messages. A guest's life: `Hello`, `Probed`, then for each cell `CellStarted` and `CellFinished`, then `Done`.
+
+use crate::{capability::CapabilityReport, cell::CellId, outcome::CellReport, version::KernelVersion};
+use serde::{Deserialize, Serialize};
+
+/// Both sides refuse another version: an image built from other sources must not half-work.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it in the guest.
+pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
+
+/// What the agent says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum AgentMessage {
+    /// First word after boot.
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the agent.
+        protocol: u32,
+        /// The agent's own version.
+        agent: String,
+        /// `uname -r`.
+        release: String,
+        /// `uname -v`.
+        version: String,
+        /// The kernel's version behind the distribution's numbering.
+        kernel: KernelVersion,
+        /// `CLOCK_BOOTTIME` when the agent started, milliseconds.
+        boot_ms: u64,
+    },
+    /// What the kernel can do: sent once, before the first cell.
+    Probed {
+        /// One entry per capability.
+        capabilities: Vec<CapabilityReport>,
+        /// Modules that were loaded for the suite.
+        modules: Vec<String>,
+    },
+    /// Sent before a cell's first action, so that a cell without a finish is a death.
+    CellStarted {
+        /// The cell.
+        cell: CellId,
+    },
+    /// Sent after a cell's clean-up.
+    CellFinished {
+        /// Its report.
+        report: Box<CellReport>,
+    },
+    /// Sent every [`HEARTBEAT_MS`] milliseconds by a thread of its own.
+    Heartbeat {
+        /// `CLOCK_BOOTTIME`, milliseconds.
+        uptime_ms: u64,
+        /// The cell that is running.
+        cell: Option<CellId>,
+    },
+    /// A line for the run's log.
+    Log {
+        /// The line.
+        text: String,
+    },
+    /// All requested cells are through.
+    Done {
+        /// How many ran.
+        ran: u32,
+    },
+    /// The agent can't go on, and says why before it stops.
+    Fatal {
+        /// One line.
+        message: String,
+    },
+}
+
+/// Interval between heartbeats, milliseconds of guest time.
+pub const HEARTBEAT_MS: u64 = 1000;
+
+/// What the host says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum HostMessage {
+    /// Answer to the agent's hello.
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the host.
+        protocol: u32,
+    },
+    /// Run these cells, in this order.
+    Run {
+        /// The cells.
+        cells: Vec<CellId>,
+        /// Factor on every deadline in the guest: 1.0 under KVM, more under TCG.
+        time_scale: f32,
+        /// Wall clock for the guest, nanoseconds since the epoch.
+        now_unix_ns: u64,
+        /// A deliberate fault to build into the suite, by name: proves that the suite would notice.
+        mutant: Option<String>,
+    },
+    /// Power off.
+    Shutdown,
+}

@@ -1,0 +1,3 @@
+//! The host runner: boots a matrix of kernels and reports which attach type was used.
+
+pub mod vm;

@@ -1,0 +1,157 @@
+//! Guests: what the run loop may ask of a virtual machine, and who provides it.
+//!
+//! The run loop sees three traits. [`vng`] implements them with virtme-ng and QEMU; [`fake`] implements them with a
+//! thread, so that the run loop's own tests take milliseconds and need no kernel. Nothing here knows the protocol: a
+//! [`Channel`] carries bytes.
+
+mod channel;
+mod error;
+pub mod fake;
+
+pub use channel::SocketChannel;
+pub use error::VmError;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// How the guest's instructions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// By the processor.
+    Kvm,
+    /// By QEMU's translator.
+    Tcg,
+}
+
+impl Accel {
+    /// QEMU's name for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One guest to boot.
+#[derive(Debug, Clone)]
+pub struct GuestSpec {
+    /// Unique among the guests that run at the same time: letters, digits, `.`, `_`, `-`, `+`.
+    pub name: String,
+    /// The kernel image (`vmlinuz`).
+    pub kernel: PathBuf,
+    /// The initramfs from `lab-image`.
+    pub image: PathBuf,
+    /// Guest memory, MiB.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Kernel parameters beyond the launcher's own.
+    pub cmdline: Vec<String>,
+    /// The accelerator to use; no launcher falls back to another one by itself.
+    pub accel: Accel,
+    /// File that receives the serial console, created or truncated at launch.
+    pub console: PathBuf,
+    /// Existing directory for the guest's sockets. Short: a socket's path must stay below 108 bytes (`sun_path`).
+    pub run_dir: PathBuf,
+    /// The `vng` program.
+    pub vng: PathBuf,
+    /// The QEMU program; `None` leaves the choice to vng.
+    pub qemu: Option<PathBuf>,
+}
+
+/// Boots guests.
+pub trait Launcher: Send + Sync {
+    /// Starts a guest and returns without waiting for its kernel.
+    ///
+    /// # Errors
+    /// [`VmError`] where the specification can't be launched or the program does not start. A kernel that never gets
+    /// anywhere is no error here: see [`Guest::connect`] and [`Guest::exited`].
+    fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError>;
+}
+
+/// A running (or dead) guest. Dropping it kills it.
+pub trait Guest: Send {
+    /// Connects to the agent's port, waiting until the virtual machine offers it. That is before the agent is there:
+    /// a connection proves nothing about the guest.
+    ///
+    /// # Errors
+    /// [`VmError::Exited`] where the guest is gone, [`VmError::ConnectTimeout`] past the deadline.
+    fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError>;
+
+    /// Whether the guest is gone, and how. Does not block.
+    fn exited(&mut self) -> Option<GuestExit>;
+
+    /// Ends every process of the guest and waits for them. Does nothing the second time.
+    fn kill(&mut self);
+
+    /// Peak resident memory of the virtual machine's process, KiB (`VmHWM`), as far as it is known.
+    fn peak_memory_kib(&self) -> Option<u64>;
+
+    /// The QMP socket, where there is one.
+    fn qmp(&self) -> Option<&Path>;
+}
+
+/// How a guest's process ended. No verdict follows from it: vng's exit codes are ambiguous.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GuestExit {
+    /// Exit code, where it exited.
+    pub code: Option<i32>,
+    /// Signal, where one ended it.
+    pub signal: Option<i32>,
+    /// Last words on standard error, one line; empty where there were none.
+    pub stderr: String,
+}
+
+impl fmt::Display for GuestExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.code, self.signal) {
+            (Some(code), _) => write!(f, "exit code {code}")?,
+            (None, Some(signal)) => write!(f, "signal {signal}")?,
+            (None, None) => f.write_str("unknown end")?,
+        }
+        if !self.stderr.is_empty() {
+            write!(f, ": {}", self.stderr)?;
+        }
+        Ok(())
+    }
+}
+
+/// What [`Channel::recv`] got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recv {
+    /// This many bytes, at least one.
+    Bytes(usize),
+    /// Nothing within the timeout.
+    Timeout,
+    /// The other side is gone for good.
+    Closed,
+}
+
+/// The bytes between host and agent.
+pub trait Channel: Send {
+    /// Waits for bytes, at most `timeout`.
+    ///
+    /// # Errors
+    /// Anything but a timeout and a closed or reset connection, which are answers.
+    fn recv(&mut self, buf: &mut [u8], timeout: Duration) -> io::Result<Recv>;
+
+    /// Sends all of the bytes.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] where the guest does not read for [`SEND_TIMEOUT`]; otherwise the socket's error.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// How long [`Channel::send`] waits for a guest that does not read.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);

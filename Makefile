@@ -1,0 +1,35 @@
+# Entry points for people and for CI. Each target says what it needs and brings it about.
+
+LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
+# Passed on to the command behind the target, for example: make lab-run ARGS="--kernel 6.12"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help lab lab-run setup doctor test check clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" narrows it)
+	@$(LAB) run $(ARGS)
+
+test: setup ## Run every test of the project, on real guests too
+	@cargo test --workspace $(ARGS)
+
+setup: lab ## Install or build whatever is missing
+	@$(LAB) setup
+
+doctor: lab ## Show what is there, what is missing, and how to mend it
+	@$(LAB) doctor $(ARGS)
+
+check: ## Formatting and lints
+	@cargo fmt --all --check
+	@cargo fmt --manifest-path ebpf/Cargo.toml --check
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+clean: ## Remove what was built here; the cache of kernels and tools stays
+	@cargo clean
+	@rm -rf ebpf/target
+
+lab:
+	@scripts/build-lab

@@ -1,0 +1,125 @@
+//! `lab setup`: brings about what is missing, in order, and says what takes how long.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use super::apt::{self, Privilege};
+use super::catalogue::checks;
+use super::check::{Check, Fix, State};
+use super::error::SetupError;
+use super::host::Host;
+use super::report::Report;
+use super::tools::Tools;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Install all missing Debian packages at once.
+    Packages(Vec<&'static str>),
+    /// Install the pinned virtme-ng.
+    VirtmeNg,
+    /// Build the pinned bpf-linker.
+    BpfLinker,
+}
+
+impl Step {
+    /// What it does and about how many seconds that takes on two cores.
+    fn announcement(&self) -> (String, u32) {
+        match self {
+            // LLVM's development files alone outweigh everything else.
+            Self::Packages(names) => {
+                let seconds = if names.contains(&"llvm-22-dev") { 90 } else { 30 };
+                (format!("Debian packages: installing {} ({})", names.len(), names.join(" ")), seconds)
+            }
+            Self::VirtmeNg => ("virtme-ng 1.42: installing".into(), 15),
+            Self::BpfLinker => ("bpf-linker 0.13.0: building".into(), 60),
+        }
+    }
+
+    fn log_name(&self) -> &'static str {
+        match self {
+            Self::Packages(_) => "packages",
+            Self::VirtmeNg => "virtme-ng",
+            Self::BpfLinker => "bpf-linker",
+        }
+    }
+
+    fn run(&self, tools: &Tools, log: &Path) -> Result<(), SetupError> {
+        match self {
+            Self::Packages(names) => apt::install(names, Privilege::of_this_process(), log),
+            Self::VirtmeNg => tools.install_virtme_ng(log),
+            Self::BpfLinker => tools.install_bpf_linker(log),
+        }
+    }
+}
+
+/// What setup would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// In order; empty where everything is there.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Plans for a machine.
+    ///
+    /// # Errors
+    /// [`SetupError::ByHand`] for the first finding that only a person can mend: nothing else is worth its time before.
+    pub fn of(host: &Host) -> Result<Self, SetupError> {
+        let mut packages = Vec::new();
+        let mut tools = Vec::new();
+        for Check { name, probe, fix, .. } in checks() {
+            match ((probe)(host), fix) {
+                (State::Ok { .. } | State::Warn { .. }, _) => {}
+                (State::Unfit { found, advice }, _) => return Err(SetupError::ByHand { name, found, advice }),
+                (State::Missing { absent }, Fix::Packages { .. }) if host.debian.is_some() => packages.extend(absent),
+                (State::Missing { .. }, Fix::VirtmeNg) => tools.push(Step::VirtmeNg),
+                (State::Missing { .. }, Fix::BpfLinker) => tools.push(Step::BpfLinker),
+                (State::Missing { absent }, _) => {
+                    return Err(SetupError::ByHand {
+                        name,
+                        found: format!("{} missing", absent.join(", ")),
+                        advice: "install with this distribution's package manager".into(),
+                    });
+                }
+            }
+        }
+        let packages = (!packages.is_empty()).then_some(Step::Packages(packages));
+        Ok(Self { steps: packages.into_iter().chain(tools).collect() })
+    }
+}
+
+/// Makes this machine ready, writing a line per step to `out`. Where nothing is missing it only looks.
+///
+/// # Errors
+/// The first step's failure; later steps are not tried.
+pub fn setup(out: &mut dyn Write) -> Result<Report, SetupError> {
+    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    let host = Host::look(&tools);
+    if Plan::of(&host)?.steps.is_empty() {
+        return Ok(Report::of(&host));
+    }
+    let _lock = tools.lock()?;
+    // Another setup may have done the work while this one waited.
+    let plan = Plan::of(&Host::look(&tools))?;
+    for (index, step) in plan.steps.iter().enumerate() {
+        let (what, seconds) = step.announcement();
+        let started = Instant::now();
+        say(out, format_args!("[{}/{}] {what}, about {seconds} s … ", index + 1, plan.steps.len()));
+        let result = step.run(&tools, &tools.log(step.log_name()));
+        let elapsed = started.elapsed().as_secs();
+        say(out, format_args!("{} {elapsed} s\n", if result.is_ok() { "done in" } else { "failed after" }));
+        result?;
+    }
+    let report = Report::of(&Host::look(&tools));
+    match report.findings.iter().find(|finding| !finding.usable()) {
+        Some(finding) => Err(SetupError::StillMissing { name: finding.name, found: finding.found.clone() }),
+        None => Ok(report),
+    }
+}
+
+/// Progress is a courtesy: a closed terminal must not stop an installation half-way.
+fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) {
+    let _ = out.write_fmt(text).and_then(|()| out.flush());
+}

@@ -1,0 +1,176 @@
+//! Debian packages: what is installed, and one apt-get call for all that is not.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::Path;
+
+use duct::{Expression, cmd};
+
+use super::error::SetupError;
+use super::host::in_path;
+use super::tools::run_logged;
+
+/// How this user may install packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// Already root.
+    Root,
+    /// Through sudo, which may ask for a password on the terminal.
+    Sudo,
+    /// Not at all.
+    None,
+}
+
+impl Privilege {
+    /// Finds out, without asking for a password.
+    pub fn of_this_process() -> Self {
+        Self::decide(
+            nix::unistd::geteuid().is_root(),
+            in_path("sudo").is_some(),
+            || cmd!("sudo", "-n", "true").stdin_null().stdout_null().stderr_null().run().is_ok(),
+            std::io::stdin().is_terminal(),
+        )
+    }
+
+    /// A sudo that would ask is of use only where somebody can answer: elsewhere it would fail or hang a CI job.
+    fn decide(root: bool, sudo: bool, sudo_is_silent: impl FnOnce() -> bool, terminal: bool) -> Self {
+        if root {
+            Self::Root
+        } else if sudo && (terminal || sudo_is_silent()) {
+            Self::Sudo
+        } else {
+            Self::None
+        }
+    }
+
+    fn run(self, words: &[&str]) -> Expression {
+        let environment = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"];
+        let all = if self == Self::Sudo { &["sudo"][..] } else { &[] }.iter().chain(&environment).chain(words);
+        let mut all = all.copied();
+        let program = all.next().unwrap_or("env");
+        cmd(program, all).stdin_null()
+    }
+}
+
+/// The command that a person would type to install `packages`.
+pub(super) fn command_line(packages: &[&str]) -> String {
+    format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+/// Which of `packages` are installed, with their versions.
+pub(super) fn installed(packages: &[&str]) -> BTreeMap<String, String> {
+    const FORMAT: &str = "-f=${Package}\t${db:Status-Status}\t${Version}\n";
+    let arguments = ["-W", FORMAT].into_iter().chain(packages.iter().copied());
+    // The exit status is 1 as soon as one package is unknown to dpkg, which is an answer and no failure.
+    let output = cmd("dpkg-query", arguments).stdin_null().stderr_null().unchecked().read();
+    parse_installed(&output.unwrap_or_default())
+}
+
+fn parse_installed(output: &str) -> BTreeMap<String, String> {
+    let fields = output.lines().filter_map(|line| {
+        let mut fields = line.split('\t');
+        Some((fields.next()?, fields.next()?, fields.next()?))
+    });
+    let installed = fields.filter(|(_, status, _)| *status == "installed");
+    installed.map(|(name, _, version)| (name.to_owned(), version.to_owned())).collect()
+}
+
+/// Installs `packages`. Updates the package lists only where they offer no candidate or name files that are gone.
+///
+/// # Errors
+/// [`SetupError::NoPrivilege`], [`SetupError::NoCandidate`], or the failure of apt-get.
+pub(super) fn install(packages: &[&str], privilege: Privilege, log: &Path) -> Result<(), SetupError> {
+    if privilege == Privilege::None {
+        return Err(SetupError::NoPrivilege { command: command_line(packages) });
+    }
+    let mut updated = false;
+    if !without_candidate(packages)?.is_empty() {
+        update(privilege, log)?;
+        updated = true;
+        let missing = without_candidate(packages)?;
+        if !missing.is_empty() {
+            return Err(SetupError::NoCandidate { packages: missing.join(", ") });
+        }
+    }
+    match apt_install(packages, privilege, log) {
+        Err(SetupError::Failed { .. }) if !updated => {
+            update(privilege, log)?;
+            apt_install(packages, privilege, log)
+        }
+        result => result,
+    }
+}
+
+fn update(privilege: Privilege, log: &Path) -> Result<(), SetupError> {
+    run_logged("apt-get update", privilege.run(&["apt-get", "-q", "update"]), log)
+}
+
+fn apt_install(packages: &[&str], privilege: Privilege, log: &Path) -> Result<(), SetupError> {
+    let options = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends"];
+    let words: Vec<_> = options.iter().chain(packages).copied().collect();
+    run_logged("apt-get install", privilege.run(&words), log)
+}
+
+fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupError> {
+    let policy = cmd("apt-cache", ["policy"].iter().chain(packages)).env("LC_ALL", "C.UTF-8").stdin_null();
+    let output = policy
+        .stderr_null()
+        .unchecked()
+        .read()
+        .map_err(|source| SetupError::Start { program: "apt-cache".into(), source })?;
+    Ok(parse_without_candidate(&output, packages))
+}
+
+/// `apt-cache policy` prints a stanza per package it knows, and nothing at all for the others.
+fn parse_without_candidate<'a>(policy: &str, packages: &[&'a str]) -> Vec<&'a str> {
+    let mut candidates = BTreeMap::new();
+    let mut package = "";
+    for line in policy.lines() {
+        if let Some(name) = line.strip_suffix(':').filter(|name| !name.starts_with(' ')) {
+            package = name;
+        } else if let Some(version) = line.trim_start().strip_prefix("Candidate: ") {
+            candidates.insert(package, version != "(none)");
+        }
+    }
+    packages.iter().copied().filter(|name| candidates.get(name) != Some(&true)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_installed_packages_count() {
+        let output = "gcc\tinstalled\t4:12.2.0-3\nfile\tconfig-files\t1:5.44-3\nkmod\tnot-installed\t\nbroken line\n";
+        assert_eq!(parse_installed(output), BTreeMap::from([("gcc".to_owned(), "4:12.2.0-3".to_owned())]));
+        assert!(parse_installed("").is_empty());
+    }
+
+    #[test]
+    fn unknown_and_unavailable_packages_have_no_candidate() {
+        let policy = "gcc:\n  Installed: (none)\n  Candidate: 4:12.2.0-3\n  Version table:\n\
+                      \u{20}    4:12.2.0-3 500\nrustc-web:\n  Installed: (none)\n  Candidate: (none)\n";
+        assert_eq!(parse_without_candidate(policy, &["gcc", "rustc-web", "llvm-22-dev"]), ["rustc-web", "llvm-22-dev"]);
+    }
+
+    #[test]
+    fn sudo_is_used_only_by_others_than_root_and_only_if_it_can_succeed() {
+        let decide = |root, sudo, silent, terminal| Privilege::decide(root, sudo, || silent, terminal);
+        assert_eq!(decide(true, true, true, true), Privilege::Root);
+        assert_eq!(decide(true, false, false, false), Privilege::Root);
+        assert_eq!(decide(false, true, false, true), Privilege::Sudo);
+        assert_eq!(decide(false, true, true, false), Privilege::Sudo);
+        assert_eq!(decide(false, true, false, false), Privilege::None);
+        assert_eq!(decide(false, false, true, true), Privilege::None);
+    }
+
+    #[test]
+    fn without_privilege_the_command_is_named_and_nothing_runs() {
+        let error = install(&["gcc", "kmod"], Privilege::None, Path::new("/nonexistent/log")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "missing packages, and neither root nor a usable sudo to install them; run: \
+             sudo apt-get install --no-install-recommends gcc kmod"
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! Everything the lab needs, in the order in which it has to come about.
+
+use super::check::{Check, Fix, State};
+use super::host::{BpfRust, Host, Program, QEMU_VARIABLE};
+
+/// The oldest compiler that builds the workspace; `rust-version` of the root Cargo.toml.
+const RUST: (u32, u32, u32) = (1, 95, 0);
+
+/// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
+pub(super) const BPF_LINKER: (u32, u32, u32) = (0, 13, 0);
+
+/// From here on no guest was seen to panic under TCG without a fault of its own.
+const QEMU_TRUSTED: (u32, u32, u32) = (10, 0, 0);
+
+/// Debian's compiler for bpfel-unknown-none and the LLVM that bpf-linker is built against.
+pub(super) const BPF_RUST: &[&str] =
+    &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm", "llvm-22-dev", "libpolly-22-dev"];
+
+const COMPILER: Fix = Fix::Packages { packages: &["gcc", "libc6-dev"], commands: &["cc"] };
+const QEMU: Fix = Fix::Packages { packages: &["qemu-system-x86"], commands: &["qemu-system-x86_64"] };
+const KERNEL_TOOLS: Fix = Fix::Packages {
+    packages: &["kmod", "file", "binutils", "xz-utils", "debian-archive-keyring"],
+    commands: &["depmod", "file", "strings", "xz", "apt-get", "dpkg-deb"],
+};
+const PYTHON: Fix = Fix::Packages { packages: &["python3", "python3-venv"], commands: &["python3"] };
+const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[] };
+
+/// The list behind both `lab doctor` and `lab setup`.
+pub fn checks() -> Vec<Check> {
+    vec![
+        Check { name: "Rust", why: "builds the host runner and the guest agent", probe: rust, fix: Fix::ByHand },
+        Check {
+            name: "C compiler",
+            why: "links, and brings the static C library of the guest agent",
+            probe: |host| provided(host, COMPILER),
+            fix: COMPILER,
+        },
+        Check { name: "QEMU", why: "runs the guests", probe: qemu, fix: QEMU },
+        Check {
+            name: "kernel tools",
+            why: "verify, unpack and inspect kernel packages",
+            probe: |host| provided(host, KERNEL_TOOLS),
+            fix: KERNEL_TOOLS,
+        },
+        Check { name: "Python", why: "runs virtme-ng", probe: |host| provided(host, PYTHON), fix: PYTHON },
+        Check {
+            name: "BPF compiler",
+            why: "builds the BPF programs for bpfel-unknown-none",
+            probe: bpf_compiler,
+            fix: BPF_COMPILER,
+        },
+        Check { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
+        Check { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
+        Check { name: "KVM", why: "makes guests fast; without it they run under TCG", probe: kvm, fix: Fix::ByHand },
+    ]
+}
+
+/// Every Debian package that any check names.
+pub(super) fn packages() -> Vec<&'static str> {
+    named(|fix| if let Fix::Packages { packages, .. } = fix { packages } else { &[] })
+}
+
+/// Every command that any check names.
+pub(super) fn commands() -> Vec<&'static str> {
+    named(|fix| if let Fix::Packages { commands, .. } = fix { commands } else { &[] })
+}
+
+fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
+    checks().into_iter().flat_map(|check| of(check.fix).iter().copied()).collect()
+}
+
+/// On Debian a package is the evidence, since libraries have no command; elsewhere only commands can be.
+fn provided(host: &Host, fix: Fix) -> State {
+    let Fix::Packages { packages, commands } = fix else { return State::Missing { absent: vec![] } };
+    let on_debian = host.debian.is_some();
+    let names = if on_debian { packages } else { commands };
+    let present = |name| if on_debian { host.packages.contains_key(name) } else { host.commands.contains(&name) };
+    let absent: Vec<_> = names.iter().copied().filter(|name| !present(name)).collect();
+    if !absent.is_empty() {
+        return State::Missing { absent };
+    }
+    let shown = names.iter().map(|name| match host.packages.get(*name) {
+        Some(version) => format!("{name} {version}"),
+        None => (*name).to_owned(),
+    });
+    State::Ok { found: shown.take(2).collect::<Vec<_>>().join(", ") }
+}
+
+fn rust(host: &Host) -> State {
+    let advice = || "install Rust 1.95 or newer, with rustup: `rustup update stable`".to_owned();
+    match &host.rustc {
+        Some(rustc) if rustc.version >= Some(RUST) => State::Ok { found: rustc.version_text() },
+        Some(rustc) => State::Unfit { found: rustc.version_text(), advice: advice() },
+        None => State::Unfit { found: "no rustc in PATH".into(), advice: advice() },
+    }
+}
+
+fn qemu(host: &Host) -> State {
+    let Some(qemu) = &host.qemu else { return State::Missing { absent: vec!["qemu-system-x86"] } };
+    let found = format!("{} ({})", qemu.version_text(), qemu.path.display());
+    match qemu.version {
+        Some(version) if version >= QEMU_TRUSTED => State::Ok { found },
+        Some(_) => State::Warn {
+            found,
+            advice: format!(
+                "may panic guests at random under heavy load without KVM; QEMU 10.0 from Debian's backports does not, \
+                 and {QEMU_VARIABLE}=PATH chooses one"
+            ),
+        },
+        None if host.qemu_chosen => State::Unfit { found, advice: format!("correct or unset {QEMU_VARIABLE}") },
+        None => State::Unfit { found, advice: "reinstall qemu-system-x86".into() },
+    }
+}
+
+fn bpf_compiler(host: &Host) -> State {
+    match (host.bpf_rust(), &host.debian) {
+        (Some(BpfRust::Nightly), _) => State::Ok { found: "rustup nightly with rust-src".into() },
+        (Some(BpfRust::Debian), _) | (None, Some(_)) => provided(host, BPF_COMPILER),
+        (None, None) => State::Unfit {
+            found: "no rustup nightly with rust-src".into(),
+            advice: "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`".into(),
+        },
+    }
+}
+
+fn virtme_ng(host: &Host) -> State {
+    match &host.virtme_ng {
+        Some(path) => State::Ok { found: path.display().to_string() },
+        None => State::Missing { absent: vec!["virtme-ng 1.42"] },
+    }
+}
+
+fn bpf_linker(host: &Host) -> State {
+    let shown = |linker: &Program| format!("{} ({})", linker.version_text(), linker.path.display());
+    match &host.bpf_linker {
+        Some(linker) if linker.version >= Some(BPF_LINKER) => State::Ok { found: shown(linker) },
+        Some(linker) if host.debian.is_none() => {
+            State::Unfit { found: shown(linker), advice: "`cargo install bpf-linker`, 0.13.0 or newer".into() }
+        }
+        None if host.debian.is_none() => {
+            State::Unfit { found: "not in PATH".into(), advice: "`cargo install bpf-linker`, 0.13.0 or newer".into() }
+        }
+        _ => State::Missing { absent: vec!["bpf-linker 0.13.0"] },
+    }
+}
+
+fn kvm(host: &Host) -> State {
+    match &host.kvm {
+        Some(Err(reason)) => State::Warn {
+            found: reason.clone(),
+            advice: "guests run under TCG, several times slower; where the machine has KVM, join the group kvm".into(),
+        },
+        _ => State::Ok { found: "/dev/kvm opens; the first run proves that it works".into() },
+    }
+}

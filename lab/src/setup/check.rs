@@ -1,0 +1,70 @@
+//! The vocabulary of checks.
+
+use super::host::Host;
+
+/// One thing the lab needs.
+#[derive(Clone, Copy)]
+pub struct Check {
+    /// Short name, as shown in the table.
+    pub name: &'static str,
+    /// What breaks without it.
+    pub why: &'static str,
+    /// Judges what was seen on the host.
+    pub probe: fn(&Host) -> State,
+    /// How it comes about.
+    pub fix: Fix,
+}
+
+/// How a missing thing comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fix {
+    /// Debian packages; elsewhere the named commands have to be provided by hand.
+    Packages {
+        /// Debian package names.
+        packages: &'static [&'static str],
+        /// The commands that stand for these packages on other distributions.
+        commands: &'static [&'static str],
+    },
+    /// virtme-ng in a virtual environment of the cache.
+    VirtmeNg,
+    /// bpf-linker, built into the cache.
+    BpfLinker,
+    /// Nothing that setup could do.
+    ByHand,
+}
+
+/// What a probe concluded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Usable.
+    Ok {
+        /// What was found, usually a version.
+        found: String,
+    },
+    /// Usable, with a known weakness.
+    Warn {
+        /// What was found.
+        found: String,
+        /// What would be better.
+        advice: String,
+    },
+    /// There, but too old or broken, in a way that only a person can mend.
+    Unfit {
+        /// What was found.
+        found: String,
+        /// What to do.
+        advice: String,
+    },
+    /// Not there.
+    Missing {
+        /// Package or command names that are absent.
+        absent: Vec<&'static str>,
+    },
+}
+
+impl State {
+    /// Whether the lab can run with it.
+    pub fn usable(&self) -> bool {
+        matches!(self, Self::Ok { .. } | Self::Warn { .. })
+    }
+}

@@ -1,0 +1,86 @@
+//! Why setup stopped, each with the way to mend it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Setup could not make this machine ready. All of these are infrastructure: no verdict on any kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// No cache directory is known.
+    #[error(transparent)]
+    Cache(#[from] crate::paths::NoCacheDir),
+
+    /// Something that only a person can change.
+    #[error("{name}: {found}; {advice}")]
+    ByHand {
+        /// The check's name.
+        name: &'static str,
+        /// What was found.
+        found: String,
+        /// What to do.
+        advice: String,
+    },
+
+    /// Packages are missing and this user may not install any.
+    #[error("missing packages, and neither root nor a usable sudo to install them; run: {command}")]
+    NoPrivilege {
+        /// The command that installs what is missing.
+        command: String,
+    },
+
+    /// The package lists, freshly updated, do not offer a package.
+    #[error(
+        "apt offers no {packages}; enable the release's updates and security suites in the apt sources, \
+         then repeat `make setup`"
+    )]
+    NoCandidate {
+        /// The package names, comma separated.
+        packages: String,
+    },
+
+    /// A command ran and failed.
+    #[error("{what} failed: {last_line} (log: {})", log.display())]
+    Failed {
+        /// What was being done.
+        what: String,
+        /// The line of the output that says most.
+        last_line: String,
+        /// The whole output.
+        log: PathBuf,
+    },
+
+    /// A command could not be started.
+    #[error("cannot start {program}: {source}")]
+    Start {
+        /// The program's name.
+        program: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+
+    /// A file or directory of the cache could not be used.
+    #[error("{}: {source}; NETKIT_LAB_CACHE chooses another cache directory", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+
+    /// Every step succeeded and yet a check fails.
+    #[error("{name} is still missing after setup: {found}; `lab doctor` shows the whole picture")]
+    StillMissing {
+        /// The check's name.
+        name: &'static str,
+        /// What was found.
+        found: String,
+    },
+}
+
+impl SetupError {
+    /// Wraps an I/O error with the path it concerns; for `map_err`.
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

@@ -1,0 +1,186 @@
+//! What there is on this machine, looked up once so that probes are pure.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use duct::cmd;
+
+use super::apt;
+use super::catalogue;
+use super::tools::Tools;
+
+/// Names the QEMU binary to use in place of the first `qemu-system-x86_64` in `PATH`.
+pub const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
+
+/// A program that was started to learn its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Major, minor and patch; `None` where it did not start or printed no version.
+    pub version: Option<(u32, u32, u32)>,
+}
+
+impl Program {
+    fn ask(path: PathBuf) -> Self {
+        let output = cmd(&path, ["--version"]).stdin_null().stderr_to_stdout().unchecked().read();
+        Self { version: output.ok().and_then(|text| first_version(&text)), path }
+    }
+
+    /// The version as `1.2.3`, or a remark that there is none.
+    pub fn version_text(&self) -> String {
+        self.version.map_or("does not start".into(), |(major, minor, patch)| format!("{major}.{minor}.{patch}"))
+    }
+}
+
+/// Which compiler turns the BPF programs into an object file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BpfRust {
+    /// Debian's rustc-web, which has a prebuilt libcore for bpfel-unknown-none.
+    Debian,
+    /// A rustup nightly with the rust-src component, and bpf-linker in `PATH`.
+    Nightly,
+}
+
+/// A snapshot of the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// The distribution's name where packages are managed by dpkg and apt, else `None`.
+    pub debian: Option<String>,
+    /// Installed ones among the packages any check names, with their versions.
+    pub packages: BTreeMap<String, String>,
+    /// Commands, among those any check names, that are in `PATH`.
+    pub commands: Vec<&'static str>,
+    /// The compiler for the host's own programs.
+    pub rustc: Option<Program>,
+    /// The QEMU that will run guests.
+    pub qemu: Option<Program>,
+    /// Whether [`QEMU_VARIABLE`] chose it.
+    pub qemu_chosen: bool,
+    /// The pinned virtme-ng, if whole.
+    pub virtme_ng: Option<PathBuf>,
+    /// The pinned bpf-linker, or else one in `PATH`.
+    pub bpf_linker: Option<Program>,
+    /// Whether a rustup nightly with rust-src is installed.
+    pub nightly_rust_src: bool,
+    /// Whether this user may open /dev/kvm: `Err` says why not.
+    pub kvm: Option<Result<(), String>>,
+}
+
+impl Host {
+    /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
+    pub fn look(tools: &Tools) -> Self {
+        let chosen_qemu = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let qemu_chosen = chosen_qemu.is_some();
+        let debian = debian_name();
+        thread::scope(|scope| {
+            let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
+            let rustc = scope.spawn(|| in_path("rustc").map(Program::ask));
+            let qemu = scope.spawn(|| chosen_qemu.or_else(|| in_path("qemu-system-x86_64")).map(Program::ask));
+            let linker = scope.spawn(|| tools.pinned_bpf_linker().or_else(|| in_path("bpf-linker")).map(Program::ask));
+            Self {
+                commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
+                qemu_chosen,
+                virtme_ng: tools.virtme_ng(),
+                nightly_rust_src: nightly_rust_src(),
+                kvm: Some(kvm()),
+                packages: packages.map(|thread| joined(thread)).unwrap_or_default(),
+                rustc: joined(rustc),
+                qemu: joined(qemu),
+                bpf_linker: joined(linker),
+                debian: debian.clone(),
+            }
+        })
+    }
+
+    /// Which compiler the BPF programs are built with; `None` while there is neither.
+    ///
+    /// Debian's is preferred where it is complete, since its libcore needs no build of the standard library.
+    pub fn bpf_rust(&self) -> Option<BpfRust> {
+        if catalogue::BPF_RUST.iter().all(|name| self.packages.contains_key(*name)) {
+            return Some(BpfRust::Debian);
+        }
+        let linker = self.bpf_linker.as_ref().and_then(|program| program.version);
+        (self.nightly_rust_src && linker >= Some(catalogue::BPF_LINKER)).then_some(BpfRust::Nightly)
+    }
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+pub(super) fn in_path(name: &str) -> Option<PathBuf> {
+    which::which(name).ok()
+}
+
+/// apt-get has to be there too: other distributions carry dpkg as a mere tool.
+fn debian_name() -> Option<String> {
+    in_path("dpkg-query").and(in_path("apt-get"))?;
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    Some(name.unwrap_or("Debian").trim_matches('"').to_owned())
+}
+
+/// Looks at the directories rather than asking rustup, which might go and install the toolchain it is asked about.
+fn nightly_rust_src() -> bool {
+    let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|dir| dir.join(".rustup")));
+    let toolchains = home.and_then(|dir| fs::read_dir(dir.join("toolchains")).ok());
+    toolchains.into_iter().flatten().flatten().any(|entry| {
+        entry.file_name().to_string_lossy().starts_with("nightly-")
+            && entry.path().join("lib/rustlib/src/rust/library/core").is_dir()
+    })
+}
+
+fn kvm() -> Result<(), String> {
+    let opened = fs::File::options().read(true).write(true).open(Path::new("/dev/kvm"));
+    opened.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
+}
+
+/// The first dotted number in a program's version line.
+fn first_version(text: &str) -> Option<(u32, u32, u32)> {
+    let candidates = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+    let mut dotted = candidates.filter(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()));
+    dotted.find_map(|word| {
+        let mut parts = word.split('.').map(str::parse::<u32>);
+        let major = parts.next()?.ok()?;
+        let minor = parts.next()?.ok()?;
+        Some((major, minor, parts.next().and_then(Result::ok).unwrap_or(0)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_real_output() {
+        let cases = [
+            ("rustc 1.95.0 (59807616e 2026-04-14)", Some((1, 95, 0))),
+            ("rustc 1.97.0-nightly (e50aa6fba 2026-05-19)", Some((1, 97, 0))),
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", Some((7, 2, 22))),
+            ("QEMU emulator version 10.0 (custom)", Some((10, 0, 0))),
+            ("bpf-linker 0.13.0", Some((0, 13, 0))),
+            ("error while loading shared libraries: libLLVM.so.22.1: no such file", None),
+            ("...", None),
+            ("", None),
+        ];
+        for (text, version) in cases {
+            assert_eq!(first_version(text), version, "{text}");
+        }
+    }
+
+    #[test]
+    fn debian_compiler_is_preferred_when_complete() {
+        let linker = Program { path: "/x".into(), version: Some(catalogue::BPF_LINKER) };
+        let mut host = Host { nightly_rust_src: true, bpf_linker: Some(linker), ..Host::default() };
+        assert_eq!(host.bpf_rust(), Some(BpfRust::Nightly));
+        host.packages = catalogue::BPF_RUST.iter().map(|name| (name.to_string(), "1".into())).collect();
+        assert_eq!(host.bpf_rust(), Some(BpfRust::Debian));
+        host.packages.remove("rustc-web");
+        host.bpf_linker = None;
+        assert_eq!(host.bpf_rust(), None);
+    }
+}

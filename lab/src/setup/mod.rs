@@ -1,0 +1,33 @@
+//! What the lab needs on this machine: one list of [`Check`]s, reported by `lab doctor` and mended by `lab setup`.
+//!
+//! Probes only look, and together cost a fraction of a second, so that every run can afford them. Packages come from
+//! the distribution; virtme-ng and bpf-linker are pinned and live in the cache, where they cannot disturb the host.
+
+mod apply;
+mod apt;
+mod catalogue;
+mod check;
+mod error;
+mod host;
+mod report;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+pub use apply::{Plan, Step, setup};
+pub use apt::Privilege;
+pub use catalogue::checks;
+pub use check::{Check, Fix, State};
+pub use error::SetupError;
+pub use host::{BpfRust, Host, Program};
+pub use report::{Finding, Report};
+pub use tools::Tools;
+
+/// Looks at this machine and changes nothing.
+///
+/// # Errors
+/// [`SetupError::Cache`] where no cache directory is known.
+pub fn doctor() -> Result<Report, SetupError> {
+    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    Ok(Report::of(&Host::look(&tools)))
+}

@@ -1,0 +1,96 @@
+//! What `lab doctor` shows.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::apt;
+use super::catalogue::checks;
+use super::check::{Check, Fix, State};
+use super::host::Host;
+
+/// One line of the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The check's name.
+    pub name: &'static str,
+    /// What breaks without it.
+    pub why: &'static str,
+    /// `ok`, `warn`, `unfit` or `missing`.
+    pub state: &'static str,
+    /// What was found, or what is absent.
+    pub found: String,
+    /// The command or the advice that mends it; `None` where there is nothing to mend.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn of(check: &Check, host: &Host) -> Self {
+        let finding = |state, found, fix| Self { name: check.name, why: check.why, state, found, fix };
+        match (check.probe)(host) {
+            State::Ok { found } => finding("ok", found, None),
+            State::Warn { found, advice } => finding("warn", found, Some(advice)),
+            State::Unfit { found, advice } => finding("unfit", found, Some(advice)),
+            State::Missing { absent } => {
+                let fix = match check.fix {
+                    Fix::Packages { .. } if host.debian.is_some() => apt::command_line(&absent),
+                    Fix::Packages { .. } => "install them with this distribution's package manager".into(),
+                    Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),
+                    Fix::ByHand => check.why.into(),
+                };
+                finding("missing", absent.join(", "), Some(fix))
+            }
+        }
+    }
+
+    /// Whether the lab can run with it.
+    pub fn usable(&self) -> bool {
+        matches!(self.state, "ok" | "warn")
+    }
+}
+
+/// Every check's finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// In the order of the checks.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Judges a machine.
+    pub fn of(host: &Host) -> Self {
+        Self { findings: checks().iter().map(|check| Finding::of(check, host)).collect() }
+    }
+
+    /// Whether the lab can run here; warnings do not count.
+    pub fn ready(&self) -> bool {
+        self.findings.iter().all(Finding::usable)
+    }
+
+    /// The exit code of `lab doctor`: 0, or 3 (infrastructure) if something has to be mended.
+    pub fn exit_code(&self) -> u8 {
+        if self.ready() { 0 } else { 3 }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
+        for finding in &self.findings {
+            writeln!(f, "{:7}  {:width$}  {}", finding.state, finding.name, finding.found)?;
+            if let Some(fix) = &finding.fix {
+                if finding.usable() {
+                    writeln!(f, "{:7}  {:width$}  note: {fix}", "", "")?;
+                } else {
+                    writeln!(f, "{:7}  {:width$}  why: {}", "", "", finding.why)?;
+                    writeln!(f, "{:7}  {:width$}  fix: {fix}", "", "")?;
+                }
+            }
+        }
+        let broken = self.findings.iter().filter(|finding| !finding.usable()).count();
+        match broken {
+            0 => writeln!(f, "\nThis machine is ready."),
+            _ => writeln!(f, "\n{broken} of {} to mend; `make setup` does what it can.", self.findings.len()),
+        }
+    }
+}

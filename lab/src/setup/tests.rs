@@ -1,0 +1,127 @@
+//! Planning and the doctor's words, on machines made up for the purpose.
+
+use std::path::PathBuf;
+
+use super::catalogue;
+use super::host::{Host, Program};
+use super::{Plan, Report, Step};
+
+fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
+    Some(Program { path: PathBuf::from(path), version: Some(version) })
+}
+
+/// Debian with nothing but Rust.
+fn fresh() -> Host {
+    Host {
+        debian: Some("Debian GNU/Linux 12 (bookworm)".into()),
+        rustc: program("/usr/bin/rustc", (1, 95, 0)),
+        kvm: Some(Err("/dev/kvm: No such file or directory (os error 2)".into())),
+        ..Host::default()
+    }
+}
+
+/// Debian with everything.
+fn complete() -> Host {
+    Host {
+        packages: catalogue::packages().into_iter().map(|name| (name.to_owned(), "1-1".to_owned())).collect(),
+        qemu: program("/usr/bin/qemu-system-x86_64", (10, 0, 2)),
+        virtme_ng: Some("/cache/tools/virtme-ng-1.42/bin/vng".into()),
+        bpf_linker: program("/cache/tools/bin/bpf-linker", (0, 13, 0)),
+        kvm: Some(Ok(())),
+        ..fresh()
+    }
+}
+
+#[test]
+fn a_complete_machine_needs_nothing() {
+    assert_eq!(Plan::of(&complete()).unwrap().steps, []);
+    assert!(Report::of(&complete()).ready());
+    assert_eq!(Report::of(&complete()).exit_code(), 0);
+}
+
+#[test]
+fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
+    let steps = Plan::of(&fresh()).unwrap().steps;
+    assert_eq!(steps, [Step::Packages(catalogue::packages()), Step::VirtmeNg, Step::BpfLinker]);
+}
+
+#[test]
+fn only_what_is_missing_is_installed() {
+    let mut host = complete();
+    host.packages.remove("kmod");
+    host.packages.remove("libc6-dev");
+    assert_eq!(Plan::of(&host).unwrap().steps, [Step::Packages(vec!["libc6-dev", "kmod"])]);
+}
+
+#[test]
+fn a_usable_nightly_replaces_the_bpf_packages() {
+    let mut host = complete();
+    host.packages.retain(|name, _| !catalogue::BPF_RUST.contains(&name.as_str()));
+    assert_eq!(Plan::of(&host).unwrap().steps, [Step::Packages(catalogue::BPF_RUST.to_vec())]);
+    host.nightly_rust_src = true;
+    assert_eq!(Plan::of(&host).unwrap().steps, []);
+}
+
+#[test]
+fn an_old_bpf_linker_is_replaced() {
+    let host = Host { bpf_linker: program("/root/.cargo/bin/bpf-linker", (0, 9, 14)), ..complete() };
+    assert_eq!(Plan::of(&host).unwrap().steps, [Step::BpfLinker]);
+}
+
+#[test]
+fn an_old_compiler_stops_everything_with_one_line() {
+    let host = Host { rustc: program("/usr/bin/rustc", (1, 63, 0)), ..fresh() };
+    assert_eq!(
+        Plan::of(&host).unwrap_err().to_string(),
+        "Rust: 1.63.0; install Rust 1.95 or newer, with rustup: `rustup update stable`"
+    );
+}
+
+#[test]
+fn a_chosen_qemu_that_does_not_start_is_named() {
+    let qemu = Some(Program { path: "/opt/qemu".into(), version: None });
+    let host = Host { qemu, qemu_chosen: true, ..complete() };
+    assert_eq!(
+        Plan::of(&host).unwrap_err().to_string(),
+        "QEMU: does not start (/opt/qemu); correct or unset NETKIT_LAB_QEMU"
+    );
+}
+
+#[test]
+fn other_distributions_are_told_what_to_provide() {
+    let host = Host { debian: None, ..fresh() };
+    assert_eq!(
+        Plan::of(&host).unwrap_err().to_string(),
+        "C compiler: cc missing; install with this distribution's package manager"
+    );
+}
+
+#[test]
+fn the_doctor_names_a_fix_for_each_finding() {
+    let mut host = complete();
+    host.packages.remove("kmod");
+    host.qemu = program("/usr/bin/qemu-system-x86_64", (7, 2, 22));
+    host.virtme_ng = None;
+    let report = Report::of(&host);
+    assert_eq!(report.exit_code(), 3);
+    insta::assert_snapshot!(report, @"
+    ok       Rust          1.95.0
+    ok       C compiler    gcc 1-1, libc6-dev 1-1
+    warn     QEMU          7.2.22 (/usr/bin/qemu-system-x86_64)
+                           note: may panic guests at random under heavy load without KVM; QEMU 10.0 from Debian's backports does not, and NETKIT_LAB_QEMU=PATH chooses one
+    missing  kernel tools  kmod
+                           why: verify, unpack and inspect kernel packages
+                           fix: sudo apt-get install --no-install-recommends kmod
+    ok       Python        python3 1-1, python3-venv 1-1
+    ok       BPF compiler  rustc-web 1-1, cargo-web 1-1
+    missing  virtme-ng     virtme-ng 1.42
+                           why: boots the guests
+                           fix: make setup
+    ok       bpf-linker    0.13.0 (/cache/tools/bin/bpf-linker)
+    ok       KVM           /dev/kvm opens; the first run proves that it works
+
+    2 of 9 to mend; `make setup` does what it can.
+    ");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["findings"][3]["fix"], "sudo apt-get install --no-install-recommends kmod");
+}

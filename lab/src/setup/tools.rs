@@ -1,0 +1,188 @@
+//! The pinned tools in the cache: virtme-ng and bpf-linker.
+//!
+//! Either appears under its name only when it has been built and has answered with its version, by one rename, so that
+//! a setup that died half-way leaves nothing that a later run would take for a tool.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use duct::{Expression, cmd};
+
+use super::error::SetupError;
+use super::host::in_path;
+
+const VIRTME_NG: &str = "virtme-ng-1.42";
+const BPF_LINKER_VERSION: &str = "0.13.0";
+const LLVM: &str = "/usr/lib/llvm-22";
+/// Prefixes of directories in which something is being built; `VENV` ones stay if a link names them.
+const VENV: &str = "venv-";
+const BUILD: &str = "build-";
+
+/// Where the pinned tools are, or will be.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    dir: PathBuf,
+}
+
+impl Tools {
+    /// The tools under the given cache directory.
+    pub fn in_cache(cache: &Path) -> Self {
+        Self { dir: cache.join("tools") }
+    }
+
+    /// The pinned `vng`, if it and the interpreter it was installed for are there.
+    pub fn virtme_ng(&self) -> Option<PathBuf> {
+        let bin = self.dir.join(VIRTME_NG).join("bin");
+        // An upgrade of the distribution may take the interpreter away from under a virtual environment.
+        (bin.join("python3").exists() && bin.join("vng").exists()).then(|| bin.join("vng"))
+    }
+
+    /// The `bpf-linker` built by setup, if there.
+    pub fn pinned_bpf_linker(&self) -> Option<PathBuf> {
+        Some(self.dir.join("bin/bpf-linker")).filter(|path| path.exists())
+    }
+
+    /// Where the output of `step` is kept.
+    pub(super) fn log(&self, step: &str) -> PathBuf {
+        self.dir.join(format!("{step}.log"))
+    }
+
+    /// Takes the tools directory for this process alone until the returned file is dropped, and clears away what
+    /// runs that died left behind.
+    pub(super) fn lock(&self) -> Result<File, SetupError> {
+        fs::create_dir_all(&self.dir).map_err(SetupError::io(&self.dir))?;
+        let path = self.dir.join("lock");
+        let file = File::create(&path).map_err(SetupError::io(&path))?;
+        file.lock().map_err(SetupError::io(&path))?;
+        self.remove_leftovers()?;
+        Ok(file)
+    }
+
+    fn remove_leftovers(&self) -> Result<(), SetupError> {
+        let linked = fs::read_link(self.dir.join(VIRTME_NG)).unwrap_or_default();
+        for entry in fs::read_dir(&self.dir).map_err(SetupError::io(&self.dir))?.flatten() {
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            if text.starts_with(BUILD) || (text.starts_with(VENV) && linked != Path::new(&name)) {
+                fs::remove_dir_all(entry.path()).map_err(SetupError::io(entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scratch(&self, prefix: &str) -> Result<tempfile::TempDir, SetupError> {
+        tempfile::Builder::new().prefix(prefix).tempdir_in(&self.dir).map_err(SetupError::io(&self.dir))
+    }
+
+    /// Installs the pinned virtme-ng with pip, by the user's own pip configuration.
+    ///
+    /// The scripts of a virtual environment carry its absolute path, so it cannot be renamed into place: a symbolic
+    /// link to it can.
+    pub(super) fn install_virtme_ng(&self, log: &Path) -> Result<(), SetupError> {
+        // Debian's own interpreter comes first: one from a version manager may lack the venv module.
+        let python = Some(PathBuf::from("/usr/bin/python3")).filter(|path| path.exists());
+        let python = python.or_else(|| in_path("python3")).unwrap_or_else(|| "python3".into());
+        let venv = self.scratch(VENV)?;
+        run_logged("python3 -m venv", cmd!(python, "-m", "venv", venv.path()), log)?;
+        let bin = venv.path().join("bin");
+        let options = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "virtme-ng==1.42"];
+        run_logged("pip install virtme-ng==1.42", cmd(bin.join("python3"), options), log)?;
+        run_logged("vng --version", cmd!(bin.join("vng"), "--version"), log)?;
+
+        let link = venv.path().join("link");
+        let name = venv.path().file_name().unwrap_or(OsStr::new(VENV));
+        symlink(name, &link).map_err(SetupError::io(&link))?;
+        let target = self.dir.join(VIRTME_NG);
+        fs::rename(&link, &target).map_err(SetupError::io(&target))?;
+        let _kept = venv.keep();
+        Ok(())
+    }
+
+    /// Builds the pinned bpf-linker against Debian's LLVM 22, the one that rustc-web emits bitcode for.
+    pub(super) fn install_bpf_linker(&self, log: &Path) -> Result<(), SetupError> {
+        let root = self.scratch(BUILD)?;
+        let arguments = ["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked"];
+        let features = ["--no-default-features", "--features", "llvm-22", "--root"];
+        let words = arguments.iter().chain(&features).map(OsStr::new).chain([root.path().as_os_str()]);
+        let build = cmd("cargo", words)
+            .dir(root.path())
+            .env("CARGO_TARGET_DIR", root.path().join("target"))
+            .env("LLVM_SYS_221_PREFIX", LLVM)
+            .env("LLVM_PREFIX", LLVM)
+            // llvm-sys names the libraries LLVM itself needs, but not the directory they are looked up in.
+            .env("RUSTFLAGS", format!("-Lnative={LLVM}/lib"))
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("CARGO_BUILD_TARGET");
+        run_logged("cargo install bpf-linker", build, log)?;
+        let built = root.path().join("bin/bpf-linker");
+        run_logged("bpf-linker --version", cmd!(&built, "--version"), log)?;
+
+        let bin = self.dir.join("bin");
+        fs::create_dir_all(&bin).map_err(SetupError::io(&bin))?;
+        let target = bin.join("bpf-linker");
+        fs::rename(&built, &target).map_err(SetupError::io(&target))
+    }
+}
+
+/// Runs a command with its output appended to `log`; its failure carries the line that says most.
+pub(super) fn run_logged(what: &str, command: Expression, log: &Path) -> Result<(), SetupError> {
+    let file = File::options().create(true).append(true).open(log).map_err(SetupError::io(log))?;
+    let start = file.metadata().map_err(SetupError::io(log))?.len();
+    let result = command.stdin_null().stderr_to_stdout().stdout_file(file).unchecked().run();
+    let output = result.map_err(|source| SetupError::Start { program: what.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = fs::read(log).unwrap_or_default();
+    let own = usize::try_from(start).ok().and_then(|start| text.get(start..)).unwrap_or_default();
+    let last_line = telling_line(&String::from_utf8_lossy(own)).unwrap_or_else(|| output.status.to_string());
+    Err(SetupError::Failed { what: what.to_owned(), last_line, log: log.to_owned() })
+}
+
+/// The first line that announces itself as an error (apt's `E:`, pip's `ERROR:`, cargo's `error`), else the last one:
+/// what follows the first error is usually its consequence.
+fn telling_line(output: &str) -> Option<String> {
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    let is_error = |line: &&str| ["E: ", "ERROR: ", "error"].iter().any(|mark| line.starts_with(mark));
+    lines.clone().find(is_error).or_else(|| lines.next_back()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_the_line_that_says_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("step.log");
+        fs::write(&log, "error: of an earlier run\n").unwrap();
+        let script = "echo Reading; echo 'E: Unable to locate package x' >&2; echo bye; exit 100";
+        let error = run_logged("apt-get install", cmd!("sh", "-c", script), &log).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("apt-get install failed: E: Unable to locate package x (log: {})", log.display())
+        );
+        let silent = run_logged("step", cmd!("sh", "-c", "exit 7"), &log).unwrap_err();
+        assert!(silent.to_string().contains("7"), "{silent}");
+    }
+
+    #[test]
+    fn half_built_tools_are_never_used_and_are_removed() {
+        let cache = tempfile::tempdir().unwrap();
+        let tools = Tools::in_cache(cache.path());
+        let dir = cache.path().join("tools");
+        for name in ["venv-dead", "build-dead", "venv-live/bin"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        symlink("venv-live", dir.join(VIRTME_NG)).unwrap();
+        fs::write(dir.join("venv-live/bin/vng"), "").unwrap();
+        drop(tools.lock().unwrap());
+        assert!(!dir.join("venv-dead").exists() && !dir.join("build-dead").exists());
+        assert_eq!(tools.virtme_ng(), None, "an environment without its interpreter is not usable");
+        fs::write(dir.join("venv-live/bin/python3"), "").unwrap();
+        assert_eq!(tools.virtme_ng(), Some(dir.join(VIRTME_NG).join("bin/vng")));
+        assert_eq!(tools.pinned_bpf_linker(), None);
+    }
+}

@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Few network topologies as pure data, and the netlink builder that makes them real.
+//!
+//! [`model`] says what there is, [`library`] names the topologies that the suite uses, [`Net::build`] makes one real in
+//! fresh network namespaces and returns once every link is up and every address is usable. [`link`] holds the single
+//! operations that cases do to a device.
+
+mod address;
+mod build;
+mod error;
+pub mod library;
+pub mod link;
+mod message;
+pub mod model;
+mod netns;
+mod readback;
+mod render;
+
+pub use build::Net;
+pub use error::TopologyError;
+pub use link::{LinkStats, PairRequest, detect_kind};
+pub use model::{End, Family, Hop, LinkKind, NetkitOptions, Policy, Scrub, Topology};
+pub use netns::Netns;
+pub use readback::{LinkInfo, NetkitInfo};

@@ -1,0 +1,111 @@
+//! Addresses, routes and neighbours over netlink.
+
+use crate::model::Cidr;
+use lab_netlink::{
+    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, NetlinkError,
+    route::{
+        AddressFamily, RouteNetlinkMessage as Message,
+        address::{AddressAttribute, AddressFlags, AddressMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    },
+};
+use std::net::IpAddr;
+
+/// Adds an address; IPv6 without duplicate address detection.
+pub(crate) fn add(netlink: &mut Netlink, ifindex: u32, cidr: Cidr) -> Result<(), NetlinkError> {
+    let mut message = AddressMessage::default();
+    message.header.family = family(cidr.addr);
+    message.header.prefix_len = cidr.prefix;
+    message.header.index = ifindex;
+    message.attributes = vec![AddressAttribute::Local(cidr.addr), AddressAttribute::Address(cidr.addr)];
+    if cidr.addr.is_ipv6() {
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    netlink.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// An address as the kernel reports it.
+#[derive(Debug)]
+pub(crate) struct Reported {
+    pub ifindex: u32,
+    pub addr: IpAddr,
+    /// Neither tentative nor a duplicate.
+    pub usable: bool,
+}
+
+/// Every address of the namespace.
+pub(crate) fn dump(netlink: &mut Netlink) -> Result<Vec<Reported>, NetlinkError> {
+    let answers = netlink.dump(Message::GetAddress(AddressMessage::default()))?;
+    let reported = answers.into_iter().filter_map(|answer| {
+        let Message::NewAddress(message) = answer else { return None };
+        let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
+        let mut addr = None;
+        for attribute in message.attributes {
+            match attribute {
+                AddressAttribute::Flags(all) => flags = all,
+                // IFA_LOCAL is the device's own address; only IPv6 leaves it out and means IFA_ADDRESS.
+                AddressAttribute::Local(local) => addr = Some(local),
+                AddressAttribute::Address(address) => addr = addr.or(Some(address)),
+                _ => {}
+            }
+        }
+        let usable = !flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
+        addr.map(|addr| Reported { ifindex: message.header.index, addr, usable })
+    });
+    Ok(reported.collect())
+}
+
+/// Adds a route to the main table.
+pub(crate) fn add_route(
+    netlink: &mut Netlink,
+    to: Cidr,
+    via: Option<IpAddr>,
+    ifindex: u32,
+) -> Result<(), NetlinkError> {
+    let address = |address| match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    };
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(to.addr);
+    message.header.destination_prefix_length = to.prefix;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    // IPv4 takes a gateway only if it is on a link that a narrower scope reaches.
+    message.header.scope = if via.is_none() && to.addr.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    if to.prefix > 0 {
+        message.attributes.push(RouteAttribute::Destination(address(to.addr)));
+    }
+    message.attributes.push(RouteAttribute::Oif(ifindex));
+    if let Some(via) = via {
+        message.attributes.push(RouteAttribute::Gateway(address(via)));
+    }
+    netlink.request(Message::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Adds or replaces a permanent neighbour.
+pub(crate) fn add_neighbour(
+    netlink: &mut Netlink,
+    ifindex: u32,
+    addr: IpAddr,
+    mac: [u8; 6],
+) -> Result<(), NetlinkError> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(addr);
+    message.header.ifindex = ifindex;
+    message.header.state = NeighbourState::Permanent;
+    message.header.kind = RouteType::Unicast;
+    let destination = match addr {
+        IpAddr::V4(addr) => NeighbourAddress::Inet(addr),
+        IpAddr::V6(addr) => NeighbourAddress::Inet6(addr),
+    };
+    message.attributes =
+        vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+    netlink.request(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn family(addr: IpAddr) -> AddressFamily {
+    if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}

@@ -1,0 +1,287 @@
+//! Makes a topology real, and takes it away.
+
+use crate::{
+    TopologyError, address, link,
+    link::PairRequest,
+    model::{End, Family, Link, Node, Topology},
+    netns::Netns,
+    readback::LinkInfo,
+};
+use lab_netlink::NetlinkError;
+use nix::errno::Errno;
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long links and addresses may take to become usable. Only a broken kernel needs it all.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(2);
+
+/// Written in every namespace before it has devices: no duplicate address detection, no router solicitations and no
+/// reverse path filter, so that what moves is the case's own traffic.
+const QUIET: [(&str, &str); 8] = [
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+    ("net/ipv6/conf/default/dad_transmits", "0"),
+    ("net/ipv6/conf/default/accept_ra", "0"),
+    ("net/ipv6/conf/default/autoconf", "0"),
+    ("net/ipv6/conf/default/router_solicitations", "0"),
+];
+const ROUTER: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
+
+/// A topology that exists. Dropping it takes everything away; [`Net::teardown`] also tells what went wrong.
+#[derive(Debug)]
+pub struct Net {
+    topology: Topology,
+    nodes: BTreeMap<String, Netns>,
+    ifindexes: BTreeMap<(String, String), u32>,
+}
+
+impl Net {
+    /// Builds in fresh namespaces, and returns once every link is operationally up and every address usable.
+    ///
+    /// # Errors
+    /// The first step that failed. What was built until then is gone again.
+    ///
+    /// # Panics
+    /// If the topology names a node or device that it does not have.
+    pub fn build(topology: &Topology) -> Result<Self, TopologyError> {
+        let mut net = Self { topology: topology.clone(), nodes: BTreeMap::new(), ifindexes: BTreeMap::new() };
+        for node in &topology.nodes {
+            net.nodes.insert(node.name.clone(), namespace(node, topology)?);
+        }
+        net.create_devices()?;
+        net.configure()?;
+        net.wait_ready()?;
+        Ok(net)
+    }
+
+    /// The topology that was built, with the MAC addresses that the builder chose.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// A node's namespace.
+    ///
+    /// # Panics
+    /// If the topology has no such node.
+    pub fn ns(&self, node: &str) -> &Netns {
+        self.nodes.get(node).unwrap_or_else(|| panic!("topology `{}` has no node `{node}`", self.topology.name))
+    }
+
+    /// A device's index in its node, as it was when the topology was built.
+    ///
+    /// # Panics
+    /// If the topology has no such device.
+    pub fn ifindex(&self, node: &str, dev: &str) -> u32 {
+        let key = (node.to_owned(), dev.to_owned());
+        *self
+            .ifindexes
+            .get(&key)
+            .unwrap_or_else(|| panic!("topology `{}` has no device `{dev}` in `{node}`", self.topology.name))
+    }
+
+    /// A node's address in a family.
+    ///
+    /// # Panics
+    /// If the node has none.
+    pub fn addr(&self, node: &str, family: Family) -> IpAddr {
+        self.topology
+            .first_addr(node, family)
+            .unwrap_or_else(|| panic!("topology `{}` has no {family} address on `{node}`", self.topology.name))
+    }
+
+    /// A node's IPv4 address.
+    ///
+    /// # Panics
+    /// If the node has none.
+    pub fn addr4(&self, node: &str) -> Ipv4Addr {
+        match self.addr(node, Family::V4) {
+            IpAddr::V4(addr) => addr,
+            IpAddr::V6(_) => unreachable!("asked for IPv4"),
+        }
+    }
+
+    /// A node's IPv6 address.
+    ///
+    /// # Panics
+    /// If the node has none.
+    pub fn addr6(&self, node: &str) -> Ipv6Addr {
+        match self.addr(node, Family::V6) {
+            IpAddr::V6(addr) => addr,
+            IpAddr::V4(_) => unreachable!("asked for IPv6"),
+        }
+    }
+
+    /// A device as the kernel reports it now.
+    ///
+    /// # Errors
+    /// [`TopologyError::Netlink`], with `ENODEV` if it is gone.
+    pub fn readback(&self, node: &str, dev: &str) -> Result<LinkInfo, TopologyError> {
+        let ns = self.ns(node);
+        link::info(ns, dev).map_err(|error| ns.error(error))
+    }
+
+    /// Deletes every device and lets the namespaces go.
+    ///
+    /// # Errors
+    /// Every deletion that the kernel refused. A device that a case deleted itself is not an error.
+    pub fn teardown(mut self) -> Result<(), Vec<TopologyError>> {
+        let errors = self.delete_devices();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn delete_devices(&mut self) -> Vec<TopologyError> {
+        let ends = self.topology.links.drain(..).map(|link| (link.primary.node, link.primary.name));
+        let devices: Vec<_> = ends.chain(self.topology.dummies.drain(..)).collect();
+        let mut errors = Vec::new();
+        for (node, name) in devices {
+            let Some(ns) = self.nodes.get(&node) else { continue };
+            match link::delete(ns, &name) {
+                Err(error) if error.errno() != Some(Errno::ENODEV as i32) => errors.push(ns.error(error)),
+                _ => {}
+            }
+        }
+        errors
+    }
+
+    fn create_devices(&mut self) -> Result<(), TopologyError> {
+        for (link, number) in self.topology.links.iter_mut().zip(0u8..) {
+            if link.kind.has_macs() {
+                link.primary.mac.get_or_insert([0x02, 0x4e, 0x4b, 0, number, 1]);
+                link.peer.mac.get_or_insert([0x02, 0x4e, 0x4b, 0, number, 2]);
+            }
+        }
+        for Link { primary, peer, .. } in &self.topology.links {
+            // Names of neighbours that the request needs: a clear panic instead of a half-built topology.
+            self.ns(&primary.node);
+            self.ns(&peer.node);
+        }
+        for wanted in &self.topology.links {
+            let ns = self.ns(&wanted.primary.node);
+            let request = PairRequest::of(wanted, self.ns(&wanted.peer.node));
+            link::create_pair(ns, &request).map_err(|error| ns.error(error))?;
+        }
+        for (node, name) in &self.topology.dummies {
+            let ns = self.ns(node);
+            link::create_dummy(ns, name).map_err(|error| ns.error(error))?;
+        }
+        for (node, ns) in &self.nodes {
+            for info in link::list(ns).map_err(|error| ns.error(error))? {
+                self.ifindexes.insert((node.clone(), info.name), info.ifindex);
+            }
+        }
+        Ok(())
+    }
+
+    fn devices(&self) -> impl Iterator<Item = (&str, &str)> {
+        let ends = self.topology.links.iter().flat_map(|link| [&link.primary, &link.peer]);
+        let ends = ends.map(|end| (end.node.as_str(), end.name.as_str()));
+        ends.chain(self.topology.dummies.iter().map(|(node, name)| (node.as_str(), name.as_str())))
+    }
+
+    fn configure(&self) -> Result<(), TopologyError> {
+        let loopbacks = self.topology.nodes.iter().map(|node| (node.name.as_str(), "lo"));
+        for (node, dev) in loopbacks.chain(self.devices()) {
+            self.ask(node, |ns| link::set_up(ns, dev))?;
+        }
+        for wanted in &self.topology.addresses {
+            let ifindex = self.ifindex(&wanted.node, &wanted.dev);
+            self.ask(&wanted.node, |ns| address::add(&mut ns.netlink(), ifindex, wanted.cidr))?;
+        }
+        for route in &self.topology.routes {
+            let ifindex = self.ifindex(&route.node, &route.hop.dev);
+            self.ask(&route.node, |ns| address::add_route(&mut ns.netlink(), route.to, route.hop.via, ifindex))?;
+        }
+        if self.topology.static_neighbours {
+            for link in &self.topology.links {
+                self.introduce(&link.primary, &link.peer)?;
+                self.introduce(&link.peer, &link.primary)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `to` know the addresses of `of` as permanent neighbours.
+    fn introduce(&self, of: &End, to: &End) -> Result<(), TopologyError> {
+        let Some(mac) = of.mac else { return Ok(()) };
+        let ifindex = self.ifindex(&to.node, &to.name);
+        let theirs = self.topology.addresses.iter().filter(|address| address.node == of.node && address.dev == of.name);
+        for address in theirs {
+            self.ask(&to.node, |ns| address::add_neighbour(&mut ns.netlink(), ifindex, address.cidr.addr, mac))?;
+        }
+        Ok(())
+    }
+
+    fn ask(&self, node: &str, request: impl FnOnce(&Netns) -> Result<(), NetlinkError>) -> Result<(), TopologyError> {
+        let ns = self.ns(node);
+        request(ns).map_err(|error| ns.error(error))
+    }
+
+    fn wait_ready(&self) -> Result<(), TopologyError> {
+        let started = Instant::now();
+        for (node, ns) in &self.nodes {
+            while let Some(missing) = self.missing(node, ns).map_err(|error| ns.error(error))? {
+                if started.elapsed() > READY_WITHIN {
+                    return Err(TopologyError::NotReady { node: node.clone(), missing, waited: started.elapsed() });
+                }
+                thread::sleep(POLL);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not usable yet, in words.
+    fn missing(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
+        let links = link::list(ns)?;
+        for (_, dev) in self.devices().filter(|(of, _)| *of == node) {
+            if !links.iter().any(|link| link.name == dev && link.up && link.running) {
+                return Ok(Some(format!("{dev} is not operationally up")));
+            }
+        }
+        let reported = address::dump(&mut ns.netlink())?;
+        for wanted in self.topology.addresses.iter().filter(|address| address.node == node) {
+            let ifindex = self.ifindex(node, &wanted.dev);
+            let is_it = |found: &address::Reported| found.ifindex == ifindex && found.addr == wanted.cidr.addr;
+            if !reported.iter().any(|found| is_it(found) && found.usable) {
+                return Ok(Some(format!("{} on {} is not usable", wanted.cidr, wanted.dev)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        // Errors were reported if anybody asked with teardown(); the namespaces go in any case.
+        self.delete_devices();
+    }
+}
+
+fn namespace(node: &Node, topology: &Topology) -> Result<Netns, TopologyError> {
+    let ns = Netns::new(&node.name)?;
+    let own = topology.sysctls.iter().filter(|sysctl| sysctl.node == node.name);
+    let settings: Vec<(&str, &str)> = QUIET
+        .into_iter()
+        .chain(ROUTER.into_iter().filter(|_| node.router))
+        .chain(own.map(|sysctl| (sysctl.key.as_str(), sysctl.value.as_str())))
+        .collect();
+    ns.run(|| {
+        for (key, value) in settings {
+            fs::write(format!("/proc/sys/{key}"), value).map_err(|source| TopologyError::Sysctl {
+                node: node.name.clone(),
+                key: key.to_owned(),
+                value: value.to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(ns)
+}

@@ -1,0 +1,50 @@
+//! Why a topology could not be made or read.
+
+use lab_netlink::NetlinkError;
+use nix::errno::Errno;
+use std::time::Duration;
+
+/// A step that failed, with the node that it was for.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// A namespace could not be made or entered.
+    #[error("network namespace `{node}`: {doing}: {errno}")]
+    Netns {
+        /// The node.
+        node: String,
+        /// The call.
+        doing: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The kernel refused a netlink request.
+    #[error("node `{node}`: {source}")]
+    Netlink {
+        /// The node in whose namespace it was asked.
+        node: String,
+        /// The request and the refusal.
+        source: NetlinkError,
+    },
+    /// A sysctl could not be written.
+    #[error("node `{node}`: /proc/sys/{key} = {value}: {source} (is /proc mounted, and the feature in this kernel?)")]
+    Sysctl {
+        /// The node.
+        node: String,
+        /// Path below `/proc/sys`.
+        key: String,
+        /// The value that was to be written.
+        value: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Links or addresses did not become usable.
+    #[error("node `{node}`: {missing} after {waited:?}")]
+    NotReady {
+        /// The node.
+        node: String,
+        /// What is not ready, as the kernel last reported it.
+        missing: String,
+        /// How long the builder waited.
+        waited: Duration,
+    },
+}

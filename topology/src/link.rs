@@ -1,0 +1,287 @@
+//! Single operations on devices, as cases do them.
+//!
+//! Every operation returns the kernel's refusal untouched, since that is what cases assert on.
+
+use crate::{
+    message,
+    model::{Link, LinkKind, NetkitOptions},
+    netns::Netns,
+    readback::LinkInfo,
+};
+use lab_netlink::{
+    NLM_F_CREATE, NLM_F_EXCL, NetlinkError,
+    route::{
+        RouteNetlinkMessage,
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage},
+    },
+};
+use lab_protocol::DeviceKind;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// What `RTM_NEWLINK` shall make. Unset fields are not sent.
+#[derive(Debug, Clone)]
+pub struct PairRequest<'a> {
+    /// Kind of the pair.
+    pub kind: LinkKind,
+    /// Name of the primary.
+    pub name: String,
+    /// MTU of the primary, bytes.
+    pub mtu: Option<u32>,
+    /// MAC address of the primary.
+    pub mac: Option<[u8; 6]>,
+    /// Name of the peer.
+    pub peer_name: Option<String>,
+    /// MTU of the peer, bytes. The kernel does not inherit it from the primary.
+    pub peer_mtu: Option<u32>,
+    /// MAC address of the peer.
+    pub peer_mac: Option<[u8; 6]>,
+    /// Namespace of the peer; unset is the namespace of the request.
+    pub peer_netns: Option<BorrowedFd<'a>>,
+    /// Leaves `IFLA_NETKIT_PEER_INFO` out, as a device without a peer needs. Ignored for veth.
+    pub without_peer_info: bool,
+    /// Ignored for veth.
+    pub netkit: NetkitOptions,
+}
+
+impl PairRequest<'static> {
+    /// Two devices in the namespace of the request, with the kernel's defaults.
+    pub fn new(kind: LinkKind, name: &str, peer_name: &str) -> Self {
+        Self {
+            kind,
+            name: name.to_owned(),
+            mtu: None,
+            mac: None,
+            peer_name: Some(peer_name.to_owned()),
+            peer_mtu: None,
+            peer_mac: None,
+            peer_netns: None,
+            without_peer_info: false,
+            netkit: NetkitOptions::default(),
+        }
+    }
+}
+
+impl<'a> PairRequest<'a> {
+    /// The request for a topology's link whose peer lies in that namespace.
+    pub fn of(link: &Link, peer_netns: &'a Netns) -> Self {
+        Self {
+            kind: link.kind,
+            name: link.primary.name.clone(),
+            mtu: link.primary.mtu,
+            mac: link.primary.mac,
+            peer_name: Some(link.peer.name.clone()),
+            peer_mtu: link.peer.mtu,
+            peer_mac: link.peer.mac,
+            peer_netns: Some(peer_netns.fd()),
+            without_peer_info: false,
+            netkit: link.netkit.clone(),
+        }
+    }
+
+    /// With netkit options.
+    #[must_use]
+    pub fn netkit(mut self, netkit: NetkitOptions) -> Self {
+        self.netkit = netkit;
+        self
+    }
+}
+
+/// Counters of a device, `IFLA_STATS64`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Packets dropped on receipt.
+    pub rx_dropped: u64,
+    /// Packets dropped on sending; where netkit counts a program's drops.
+    pub tx_dropped: u64,
+    /// Receive errors.
+    pub rx_errors: u64,
+    /// Send errors.
+    pub tx_errors: u64,
+}
+
+type Done = Result<(), NetlinkError>;
+
+/// Makes a pair, the primary in `ns`.
+///
+/// # Errors
+/// The kernel's refusal: `EOPNOTSUPP` "Unknown device type" without the driver.
+pub fn create_pair(ns: &Netns, request: &PairRequest<'_>) -> Done {
+    ns.netlink().request(message::new_pair(request), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Makes a dummy device.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn create_dummy(ns: &Netns, name: &str) -> Done {
+    ns.netlink().request(message::new_plain(name, InfoKind::Dummy), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Makes a bridge.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn create_bridge(ns: &Netns, name: &str) -> Done {
+    ns.netlink().request(message::new_plain(name, InfoKind::Bridge), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Deletes a device, and with it the other end of a pair.
+///
+/// # Errors
+/// The kernel's refusal: `ENODEV` if it is not there.
+pub fn delete(ns: &Netns, name: &str) -> Done {
+    ns.netlink().request(RouteNetlinkMessage::DelLink(message::named(name)), 0)
+}
+
+/// Changes a live netkit device (`netkit_change_link`): the policies through the primary, nothing else.
+///
+/// # Errors
+/// The kernel's refusal: `EACCES` for what can't change or through the peer.
+pub fn change(ns: &Netns, name: &str, netkit: &NetkitOptions) -> Done {
+    let ifindex = info(ns, name)?.ifindex;
+    ns.netlink().request(message::change(ifindex, netkit), 0)
+}
+
+/// Sets a device up.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_up(ns: &Netns, name: &str) -> Done {
+    set_flags(ns, name, LinkFlags::Up)
+}
+
+/// Sets a device down.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_down(ns: &Netns, name: &str) -> Done {
+    set_flags(ns, name, LinkFlags::empty())
+}
+
+/// Sets the MTU, bytes.
+///
+/// # Errors
+/// The kernel's refusal: `EINVAL` outside of the driver's bounds.
+pub fn set_mtu(ns: &Netns, name: &str, mtu: u32) -> Done {
+    set(ns, name, LinkAttribute::Mtu(mtu))
+}
+
+/// Sets the MAC address.
+///
+/// # Errors
+/// The kernel's refusal: `EOPNOTSUPP` for netkit in L3 mode.
+pub fn set_mac(ns: &Netns, name: &str, mac: [u8; 6]) -> Done {
+    set(ns, name, LinkAttribute::Address(mac.to_vec()))
+}
+
+/// Makes a device the port of a bridge or VRF in the same namespace; `None` frees it.
+///
+/// # Errors
+/// The kernel's refusal: `EINVAL` for netkit in L3 mode.
+pub fn set_controller(ns: &Netns, name: &str, controller: Option<&str>) -> Done {
+    let index = controller.map(|controller| info(ns, controller)).transpose()?.map_or(0, |info| info.ifindex);
+    set(ns, name, LinkAttribute::Controller(index))
+}
+
+/// Moves a device to another namespace. It loses its addresses and goes down.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn move_to(ns: &Netns, name: &str, target: &Netns) -> Done {
+    set(ns, name, LinkAttribute::NetNsFd(target.fd().as_raw_fd()))
+}
+
+/// Renames a device.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn rename(ns: &Netns, name: &str, new_name: &str) -> Done {
+    set(ns, name, LinkAttribute::IfName(new_name.to_owned()))
+}
+
+/// The device of that name, as the kernel reports it.
+///
+/// # Errors
+/// The kernel's refusal: `ENODEV` if it is not there.
+pub fn info(ns: &Netns, name: &str) -> Result<LinkInfo, NetlinkError> {
+    get(ns, message::named(name)).map(|message| LinkInfo::of(&message))
+}
+
+/// The device of that index, as the kernel reports it.
+///
+/// # Errors
+/// The kernel's refusal: `ENODEV` if it is not there.
+pub fn info_by_index(ns: &Netns, ifindex: u32) -> Result<LinkInfo, NetlinkError> {
+    get(ns, message::indexed(ifindex, Vec::new())).map(|message| LinkInfo::of(&message))
+}
+
+/// Every device of the namespace.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn list(ns: &Netns) -> Result<Vec<LinkInfo>, NetlinkError> {
+    let answers = ns.netlink().dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let links = answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(LinkInfo::of(message)),
+        _ => None,
+    });
+    Ok(links.collect())
+}
+
+/// The kind of a device: what decides which attach type suits it.
+///
+/// # Errors
+/// The kernel's refusal: `ENODEV` if it is not there.
+pub fn detect_kind(ns: &Netns, ifindex: u32) -> Result<DeviceKind, NetlinkError> {
+    info_by_index(ns, ifindex).map(|info| info.kind)
+}
+
+/// The counters of a device.
+///
+/// # Errors
+/// The kernel's refusal: `ENODEV` if it is not there.
+pub fn stats(ns: &Netns, name: &str) -> Result<LinkStats, NetlinkError> {
+    let message = get(ns, message::named(name))?;
+    let stats = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(LinkStats {
+            rx_packets: stats.rx_packets,
+            tx_packets: stats.tx_packets,
+            rx_dropped: stats.rx_dropped,
+            tx_dropped: stats.tx_dropped,
+            rx_errors: stats.rx_errors,
+            tx_errors: stats.tx_errors,
+        }),
+        _ => None,
+    });
+    stats.ok_or_else(|| NetlinkError::Answer {
+        asked: format!("RTM_GETLINK {name}"),
+        detail: "no IFLA_STATS64".to_owned(),
+    })
+}
+
+fn get(ns: &Netns, message: LinkMessage) -> Result<LinkMessage, NetlinkError> {
+    match ns.netlink().get(RouteNetlinkMessage::GetLink(message))? {
+        RouteNetlinkMessage::NewLink(message) => Ok(message),
+        other => Err(NetlinkError::Answer {
+            asked: "RTM_GETLINK".to_owned(),
+            detail: format!("another type of message: {other:?}"),
+        }),
+    }
+}
+
+fn set(ns: &Netns, name: &str, attribute: LinkAttribute) -> Done {
+    let ifindex = info(ns, name)?.ifindex;
+    let message = message::indexed(ifindex, vec![attribute]);
+    ns.netlink().request(RouteNetlinkMessage::SetLink(message), 0)
+}
+
+fn set_flags(ns: &Netns, name: &str, flags: LinkFlags) -> Done {
+    let mut message = message::named(name);
+    message.header.flags = flags;
+    message.header.change_mask = LinkFlags::Up;
+    ns.netlink().request(RouteNetlinkMessage::SetLink(message), 0)
+}

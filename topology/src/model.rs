@@ -1,0 +1,412 @@
+//! What there is: nodes, links, addresses, routes. Pure data, no I/O.
+
+use lab_protocol::DeviceKind;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+/// The kind of a workload's link: a parameter of a topology, so that every topology exists in every kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinkKind {
+    /// A veth pair.
+    Veth,
+    /// A netkit pair in L2 mode.
+    NetkitL2,
+    /// A netkit pair in L3 mode.
+    NetkitL3,
+}
+
+impl LinkKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Veth, Self::NetkitL2, Self::NetkitL3];
+
+    /// Whether the devices have MAC addresses of their own and resolve neighbours.
+    pub const fn has_macs(self) -> bool {
+        matches!(self, Self::Veth | Self::NetkitL2)
+    }
+
+    /// The name used in cell ids.
+    pub fn name(self) -> &'static str {
+        DeviceKind::from(self).name()
+    }
+}
+
+impl From<LinkKind> for DeviceKind {
+    fn from(kind: LinkKind) -> Self {
+        match kind {
+            LinkKind::Veth => Self::Veth,
+            LinkKind::NetkitL2 => Self::NetkitL2,
+            LinkKind::NetkitL3 => Self::NetkitL3,
+        }
+    }
+}
+
+impl TryFrom<DeviceKind> for LinkKind {
+    type Error = DeviceKind;
+
+    /// # Errors
+    /// Gives the kind back where no pair has it.
+    fn try_from(kind: DeviceKind) -> Result<Self, DeviceKind> {
+        Self::ALL.into_iter().find(|link| DeviceKind::from(*link) == kind).ok_or(kind)
+    }
+}
+
+impl fmt::Display for LinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The name used in cell ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// An address with the length of its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    /// The address.
+    pub addr: IpAddr,
+    /// Bits of its prefix.
+    pub prefix: u8,
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("`{text}` is not an address with a prefix length (wanted: 10.0.0.1/24 or fd00::1/64)");
+        let (addr, prefix) = text.split_once('/').ok_or_else(error)?;
+        let addr: IpAddr = addr.parse().map_err(|_| error())?;
+        let prefix = prefix.parse().map_err(|_| error())?;
+        let most = if addr.is_ipv4() { Ipv4Addr::BITS } else { Ipv6Addr::BITS };
+        if u32::from(prefix) > most { Err(error()) } else { Ok(Self { addr, prefix }) }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.prefix)
+    }
+}
+
+/// `IFLA_NETKIT_POLICY` and `IFLA_NETKIT_PEER_POLICY`: the verdict where no program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// `NETKIT_PASS`, the kernel's default.
+    Forward,
+    /// `NETKIT_DROP`.
+    Blackhole,
+}
+
+/// `IFLA_NETKIT_SCRUB` and `IFLA_NETKIT_PEER_SCRUB`: what becomes of mark and priority between namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scrub {
+    /// `NETKIT_SCRUB_NONE`.
+    None,
+    /// `NETKIT_SCRUB_DEFAULT`, the kernel's default.
+    Default,
+}
+
+/// What `IFLA_INFO_DATA` of a netkit request says beyond mode and peer. Unset fields are not sent.
+///
+/// A kernel that does not know an attribute accepts it silently: read back what counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetkitOptions {
+    /// Policy of the primary.
+    pub policy: Option<Policy>,
+    /// Policy of the peer.
+    pub peer_policy: Option<Policy>,
+    /// Scrubbing at the primary.
+    pub scrub: Option<Scrub>,
+    /// Scrubbing at the peer.
+    pub peer_scrub: Option<Scrub>,
+    /// `needed_headroom` of both ends, bytes.
+    pub headroom: Option<u16>,
+    /// `needed_tailroom` of both ends, bytes.
+    pub tailroom: Option<u16>,
+    /// `IFLA_NETKIT_PAIRING`: true asks for a device without a peer.
+    pub single: Option<bool>,
+    /// Further attributes as (type, value), sent last and as they are: for requests that the kernel must refuse.
+    pub raw: Vec<(u16, Vec<u8>)>,
+}
+
+/// One end of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The node it lies in.
+    pub node: String,
+    /// The device's name there.
+    pub name: String,
+    /// MTU in bytes; unset leaves the kernel's 1500.
+    pub mtu: Option<u32>,
+    /// MAC address; unset lets the builder give each end a fixed one, except in L3 mode, where the kernel refuses any.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl End {
+    /// An end with the builder's defaults.
+    pub fn new(node: &str, name: &str) -> Self {
+        Self { node: node.to_owned(), name: name.to_owned(), mtu: None, mac: None }
+    }
+
+    /// With this MTU, bytes.
+    #[must_use]
+    pub fn mtu(mut self, mtu: u32) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// With this MAC address.
+    #[must_use]
+    pub fn mac(mut self, mac: [u8; 6]) -> Self {
+        self.mac = Some(mac);
+        self
+    }
+}
+
+impl From<(&str, &str)> for End {
+    fn from((node, name): (&str, &str)) -> Self {
+        Self::new(node, name)
+    }
+}
+
+/// A pair of devices. For netkit the first end is the primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Kind of both ends.
+    pub kind: LinkKind,
+    /// The primary: the host's end.
+    pub primary: End,
+    /// The peer: the workload's end.
+    pub peer: End,
+    /// Ignored for veth.
+    pub netkit: NetkitOptions,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name.
+    pub name: String,
+    /// Whether it forwards IPv4 and IPv6.
+    pub router: bool,
+}
+
+/// An address on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The node.
+    pub node: String,
+    /// The device.
+    pub dev: String,
+    /// The address.
+    pub cidr: Cidr,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// Gateway; none for an on-link route.
+    pub via: Option<IpAddr>,
+    /// Outgoing device.
+    pub dev: String,
+}
+
+impl Hop {
+    /// On-link.
+    pub fn dev(dev: &str) -> Self {
+        Self { via: None, dev: dev.to_owned() }
+    }
+
+    /// Through a gateway.
+    ///
+    /// # Panics
+    /// If `via` is not an address: topologies are constants, and building the library is tested.
+    pub fn via(via: &str, dev: &str) -> Self {
+        let gateway = via.parse().unwrap_or_else(|_| panic!("gateway `{via}` is not an address"));
+        Self { via: Some(gateway), dev: dev.to_owned() }
+    }
+}
+
+/// A route in the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The node.
+    pub node: String,
+    /// Destination; `0.0.0.0/0` and `::/0` are the defaults.
+    pub to: Cidr,
+    /// Where it leads.
+    pub hop: Hop,
+}
+
+/// A sysctl of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    /// The node.
+    pub node: String,
+    /// Path below `/proc/sys`: `net/ipv4/tcp_mtu_probing`.
+    pub key: String,
+    /// Value.
+    pub value: String,
+}
+
+/// A whole topology. Built by chaining, in the order in which one would draw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// Name, as in cell listings.
+    pub name: String,
+    /// Namespaces.
+    pub nodes: Vec<Node>,
+    /// Pairs.
+    pub links: Vec<Link>,
+    /// Dummy devices as (node, name).
+    pub dummies: Vec<(String, String)>,
+    /// Addresses.
+    pub addresses: Vec<Address>,
+    /// Routes, added in this order.
+    pub routes: Vec<Route>,
+    /// Written after the builder's own and before any device exists.
+    pub sysctls: Vec<Sysctl>,
+    /// Whether both ends of each link with MAC addresses know each other's addresses as permanent neighbours.
+    /// Needed wherever a program redirects or drops ARP and neighbour discovery.
+    pub static_neighbours: bool,
+}
+
+impl Topology {
+    /// An empty topology.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            nodes: Vec::new(),
+            links: Vec::new(),
+            dummies: Vec::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            sysctls: Vec::new(),
+            static_neighbours: false,
+        }
+    }
+
+    /// Adds a node that does not forward.
+    #[must_use]
+    pub fn node(mut self, name: &str) -> Self {
+        self.nodes.push(Node { name: name.to_owned(), router: false });
+        self
+    }
+
+    /// Adds a node that forwards.
+    #[must_use]
+    pub fn router(mut self, name: &str) -> Self {
+        self.nodes.push(Node { name: name.to_owned(), router: true });
+        self
+    }
+
+    /// Adds a pair; the first end is the primary.
+    #[must_use]
+    pub fn link(self, kind: LinkKind, primary: impl Into<End>, peer: impl Into<End>) -> Self {
+        self.link_with(kind, primary, peer, NetkitOptions::default())
+    }
+
+    /// Adds a pair with netkit options.
+    #[must_use]
+    pub fn link_with(
+        mut self,
+        kind: LinkKind,
+        primary: impl Into<End>,
+        peer: impl Into<End>,
+        netkit: NetkitOptions,
+    ) -> Self {
+        self.links.push(Link { kind, primary: primary.into(), peer: peer.into(), netkit });
+        self
+    }
+
+    /// Adds a dummy device.
+    #[must_use]
+    pub fn dummy(mut self, node: &str, name: &str) -> Self {
+        self.dummies.push((node.to_owned(), name.to_owned()));
+        self
+    }
+
+    /// Adds addresses to a device: `10.0.0.1/24`, `fd00::1/64`.
+    ///
+    /// # Panics
+    /// If one is not an address with a prefix length.
+    #[must_use]
+    pub fn addr(mut self, node: &str, dev: &str, cidrs: &[&str]) -> Self {
+        for text in cidrs {
+            self.addresses.push(Address { node: node.to_owned(), dev: dev.to_owned(), cidr: cidr(text) });
+        }
+        self
+    }
+
+    /// Adds a route.
+    ///
+    /// # Panics
+    /// If `to` is not a prefix.
+    #[must_use]
+    pub fn route(mut self, node: &str, to: &str, hop: Hop) -> Self {
+        self.routes.push(Route { node: node.to_owned(), to: cidr(to), hop });
+        self
+    }
+
+    /// Adds a sysctl: `net/ipv4/conf/all/log_martians`.
+    #[must_use]
+    pub fn sysctl(mut self, node: &str, key: &str, value: &str) -> Self {
+        self.sysctls.push(Sysctl { node: node.to_owned(), key: key.to_owned(), value: value.to_owned() });
+        self
+    }
+
+    /// Makes both ends of each link know each other's addresses for good.
+    #[must_use]
+    pub fn static_neighbours(mut self) -> Self {
+        self.static_neighbours = true;
+        self
+    }
+
+    /// The first address of a node in a family: the one that traffic to the node uses.
+    pub fn first_addr(&self, node: &str, family: Family) -> Option<IpAddr> {
+        self.addresses
+            .iter()
+            .filter(|address| address.node == node)
+            .map(|address| address.cidr.addr)
+            .find(|address| Family::of(*address) == family)
+    }
+}
+
+fn cidr(text: &str) -> Cidr {
+    text.parse().unwrap_or_else(|error| panic!("{error}"))
+}

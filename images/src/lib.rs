@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Builds the guest image: an initramfs with the agent, the BPF objects and the modules that one kernel needs.
+//!
+//! Images are content-addressed: the key covers every byte that goes in, so an image in the cache is never stale and
+//! never needs a rebuild to be trusted. The layout inside is described in this crate's README.
+
+mod agent;
+mod archive;
+mod cache;
+mod decompress;
+mod deps;
+mod error;
+mod image;
+mod wanted;
+
+pub use cache::empty_root;
+pub use deps::{DepError, Index};
+pub use error::ImageError;
+pub use image::{Image, Spec, build};
+pub use wanted::Wanted;

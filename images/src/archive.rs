@@ -1,0 +1,55 @@
+//! The initramfs format: a newc cpio archive, `Documentation/driver-api/early-userspace/buffer-format.rst`.
+//!
+//! The `cpio` crate writes it; this module keeps it reproducible (time stamps 0, numbers in order) and small in
+//! concepts: files, directories, one device node.
+
+use cpio::newc::{Builder, ModeFileType, trailer};
+use std::io::{self, Write};
+
+/// An archive in memory.
+pub struct Archive {
+    bytes: Vec<u8>,
+    inode: u32,
+}
+
+impl Archive {
+    pub fn new() -> Self {
+        Self { bytes: Vec::new(), inode: 1 }
+    }
+
+    /// A directory; its parents must have been added before.
+    pub fn directory(&mut self, path: &str) -> io::Result<()> {
+        let entry = self.entry(path, 0o755).set_mode_file_type(ModeFileType::Directory).nlink(2);
+        self.write(entry, &[])
+    }
+
+    /// A regular file.
+    pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
+        let entry = self.entry(path, mode).set_mode_file_type(ModeFileType::Regular);
+        self.write(entry, content)
+    }
+
+    /// A character device.
+    pub fn character_device(&mut self, path: &str, mode: u32, major: u32, minor: u32) -> io::Result<()> {
+        let entry = self.entry(path, mode).set_mode_file_type(ModeFileType::Char).rdev_major(major).rdev_minor(minor);
+        self.write(entry, &[])
+    }
+
+    /// The finished archive.
+    pub fn finish(self) -> io::Result<Vec<u8>> {
+        trailer(self.bytes)
+    }
+
+    fn entry(&mut self, path: &str, mode: u32) -> Builder {
+        self.inode += 1;
+        Builder::new(path).ino(self.inode).mode(mode)
+    }
+
+    fn write(&mut self, entry: Builder, content: &[u8]) -> io::Result<()> {
+        let size = u32::try_from(content.len()).map_err(|_| io::Error::other("a file of 4 GiB or more"))?;
+        let mut writer = entry.write(std::mem::take(&mut self.bytes), size);
+        writer.write_all(content)?;
+        self.bytes = writer.finish()?;
+        Ok(())
+    }
+}

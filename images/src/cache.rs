@@ -1,0 +1,93 @@
+//! The images in the cache.
+
+use crate::error::ImageError;
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// Images kept: a few builds of a full matrix.
+const KEPT: usize = 48;
+/// A younger image may be in use by a run that has not booted it yet.
+const YOUNG: Duration = Duration::from_secs(3600);
+
+/// The directory that vng gets as guest root: it exports one over 9p whether the guest mounts it or not, and an empty
+/// one can leak nothing.
+///
+/// # Errors
+/// [`ImageError::Io`]; [`ImageError::RootNotEmpty`] where somebody has put something into it.
+pub fn empty_root(cache: &Path) -> Result<PathBuf, ImageError> {
+    let path = cache.join("empty-root");
+    fs::create_dir_all(&path).map_err(ImageError::io("guest root", &path))?;
+    match fs::read_dir(&path).map_err(ImageError::io("guest root", &path))?.next() {
+        None => Ok(path),
+        Some(Ok(entry)) => {
+            Err(ImageError::RootNotEmpty { path, found: entry.file_name().to_string_lossy().into_owned() })
+        }
+        Some(Err(source)) => Err(ImageError::Io { what: "guest root", path, source }),
+    }
+}
+
+/// Where the image of this key is, or belongs.
+pub fn path_of(cache: &Path, key: &str) -> PathBuf {
+    cache.join("images").join(format!("{key}.cpio"))
+}
+
+/// Whether the image is there; if so it counts as used now.
+pub fn touch(path: &Path) -> bool {
+    File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now())).is_ok()
+}
+
+/// Puts an image into the cache so that nobody ever sees half of it, and two writers do no harm.
+pub fn store(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).map_err(ImageError::io("image cache", dir))?;
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(ImageError::io("image cache", dir))?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(ImageError::io("image", file.path()))?;
+    file.persist(path).map_err(|error| ImageError::Io { what: "image", path: path.to_owned(), source: error.error })?;
+    prune(dir);
+    Ok(())
+}
+
+/// Removes what has not been used for long. Best effort: a file that can't be removed is tried again next time.
+fn prune(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut images: Vec<_> =
+        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    images.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+    let old = |used: &SystemTime| used.elapsed().is_ok_and(|age| age > YOUNG);
+    for (_, path) in images.iter().skip(KEPT).filter(|(used, _)| old(used)) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_images_go_and_young_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        for index in 0..KEPT + 5 {
+            let file = File::create(dir.path().join(format!("{index}.cpio"))).unwrap();
+            let age = if index < 3 { Duration::ZERO } else { YOUNG * 2 + Duration::from_secs(index as u64) };
+            file.set_modified(now - age).unwrap();
+        }
+        store(&dir.path().join("new.cpio"), b"x").unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT);
+        assert!(dir.path().join("new.cpio").exists() && dir.path().join("0.cpio").exists());
+        assert!(!dir.path().join(format!("{}.cpio", KEPT + 4)).exists());
+    }
+
+    #[test]
+    fn a_guest_root_with_something_in_it_is_refused() {
+        let cache = tempfile::tempdir().unwrap();
+        let root = empty_root(cache.path()).unwrap();
+        assert_eq!(empty_root(cache.path()).unwrap(), root);
+        fs::write(root.join("secret"), "").unwrap();
+        assert!(empty_root(cache.path()).unwrap_err().to_string().contains("holds `secret`"));
+    }
+}

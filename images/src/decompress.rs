@@ -1,0 +1,55 @@
+//! Module files come compressed in three ways, and as they are. The guest gets them as they are: a kernel takes a
+//! compressed module only under `CONFIG_MODULE_DECOMPRESS`, and the host unpacks faster than a translated guest.
+
+use crate::error::ImageError;
+use std::{fs::File, io::Read, path::Path};
+
+/// No module is larger; what unpacks to more is broken or hostile.
+const LIMIT: u64 = 256 << 20;
+
+/// The module's ELF image.
+pub fn read_module(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let file = File::open(path).map_err(ImageError::io("module", path))?;
+    let problem = |problem: String| ImageError::Module { path: path.to_owned(), problem };
+    let reader: Box<dyn Read> = match path.extension().and_then(|suffix| suffix.to_str()) {
+        Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| problem(error.to_string()))?),
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        _ => Box::new(file),
+    };
+    let mut bytes = Vec::new();
+    reader.take(LIMIT).read_to_end(&mut bytes).map_err(|error| problem(error.to_string()))?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(problem("not an ELF file once unpacked".to_owned()));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn every_compression_unpacks_and_a_cut_file_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let body = [b"\x7fELF".as_slice(), &[7; 5000]].concat();
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(&body).unwrap();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&body).unwrap();
+        for (name, packed) in [
+            ("a.ko", body.clone()),
+            ("a.ko.xz", xz.finish().unwrap()),
+            ("a.ko.gz", gz.finish().unwrap()),
+            ("a.ko.zst", zstd::encode_all(&body[..], 1).unwrap()),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, &packed).unwrap();
+            assert_eq!(read_module(&path).unwrap(), body, "{name}");
+            std::fs::write(&path, &packed[..3]).unwrap();
+            let error = read_module(&path).unwrap_err().to_string();
+            assert!(error.starts_with("module ") && error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Why an image could not be built.
+
+use crate::deps::DepError;
+use std::{io, path::PathBuf};
+
+/// One line each, with the mend where there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A file or directory could not be read or written.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What it is.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The guest has no dynamic loader, and no kernel says more than "error -2" about it.
+    #[error("agent {}: {problem}; build it with `-C target-feature=+crt-static`", path.display())]
+    Agent {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead of a static program.
+        problem: String,
+    },
+    /// A guest without programs can't attach any.
+    #[error("{}: no *.o file; build the eBPF objects first", path.display())]
+    NoObjects {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// `modules.dep` or `modules.builtin` is broken.
+    #[error("{}: {problem}; run `depmod` again or fetch the kernel anew", path.display())]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: DepError,
+    },
+    /// A module that `modules.dep` lists can't be unpacked.
+    #[error("module {}: {problem}; fetch the kernel anew", path.display())]
+    Module {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// `modules.toml` is broken.
+    #[error("modules.toml: {0}")]
+    Wanted(String),
+    /// The directory that vng gets as guest root holds something.
+    #[error("{} must be empty, and holds `{found}`; remove the directory", path.display())]
+    RootNotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// One entry in it.
+        found: String,
+    },
+}
+
+impl ImageError {
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { what, path, source }
+    }
+}

@@ -1,0 +1,324 @@
+//! From a specification to an image in the cache.
+
+use crate::{
+    agent::read_agent,
+    archive::Archive,
+    cache,
+    decompress::read_module,
+    deps::{Index, Provided},
+    error::ImageError,
+    wanted::Wanted,
+};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Changes whenever the same inputs give another image.
+const FORMAT: u32 = 1;
+
+/// What goes into an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec<'a> {
+    /// The kernel's id in the matrix: written into the image for people who look at it.
+    pub kernel_id: &'a str,
+    /// Directory with `modules.dep`, `modules.builtin` and the module files; `None` for a kernel without modules.
+    pub modules: Option<&'a Path>,
+    /// The agent, statically linked.
+    pub agent: &'a Path,
+    /// Directory with the BPF objects, `*.o`.
+    pub bpf: &'a Path,
+    /// The modules that the suite needs.
+    pub wanted: &'a Wanted,
+    /// The cache's root; images live in `images/` below it.
+    pub cache: &'a Path,
+}
+
+/// An image in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The file: a newc cpio archive.
+    pub path: PathBuf,
+    /// SHA-256 over everything that went in, hexadecimal.
+    pub key: String,
+    /// Whether it was there before.
+    pub cached: bool,
+    /// Wanted modules that the image carries.
+    pub modules: Vec<String>,
+    /// Wanted modules that the kernel has built in.
+    pub builtin: Vec<String>,
+    /// Wanted modules that the kernel does not have.
+    pub missing: Vec<String>,
+}
+
+/// Builds the image, or finds it in the cache.
+///
+/// # Errors
+/// [`ImageError`]: an input that is missing, broken, or of no use in a guest; a cache that can't be written.
+pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
+    let agent = read_agent(spec.agent)?;
+    let objects = read_objects(spec.bpf)?;
+    let plan = ModulePlan::new(spec.modules, spec.wanted)?;
+
+    let key = key(spec.kernel_id, &agent, &objects, &plan)?;
+    let path = cache::path_of(spec.cache, &key);
+    let cached = cache::touch(&path);
+    if !cached {
+        let modules = plan.unpack()?;
+        let bytes = assemble(spec.kernel_id, &key, &agent, &objects, &plan, &modules)
+            .map_err(ImageError::io("image", &path))?;
+        cache::store(&path, &bytes)?;
+    }
+    Ok(Image { path, key, cached, modules: plan.carried, builtin: plan.builtin, missing: plan.missing })
+}
+
+fn read_objects(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, ImageError> {
+    let mut objects = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(ImageError::io("BPF objects", dir))? {
+        let path = entry.map_err(ImageError::io("BPF objects", dir))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| name.ends_with(".o")) else {
+            continue;
+        };
+        objects.insert(name.to_owned(), fs::read(&path).map_err(ImageError::io("BPF object", &path))?);
+    }
+    if objects.is_empty() {
+        return Err(ImageError::NoObjects { path: dir.to_owned() });
+    }
+    Ok(objects)
+}
+
+/// Which module files go in, and in which order the guest loads them.
+#[derive(Default)]
+struct ModulePlan {
+    /// Name to file on the host.
+    files: BTreeMap<String, PathBuf>,
+    /// Text of `/lib/modules/load-order`.
+    load_order: String,
+    carried: Vec<String>,
+    builtin: Vec<String>,
+    missing: Vec<String>,
+}
+
+impl ModulePlan {
+    fn new(dir: Option<&Path>, wanted: &Wanted) -> Result<Self, ImageError> {
+        let Some(dir) = dir else { return Ok(Self::default()) };
+        let read = |name: &str| {
+            let path = dir.join(name);
+            fs::read_to_string(&path).map_err(ImageError::io("module index", &path))
+        };
+        let broken = |name: &str| {
+            let path = dir.join(name);
+            move |problem| ImageError::Index { path, problem }
+        };
+        let mut index = Index::parse_dep(&read("modules.dep")?).map_err(broken("modules.dep"))?;
+        index.add_builtin(&read("modules.builtin")?).map_err(broken("modules.builtin"))?;
+
+        let mut plan = Self::default();
+        for name in wanted.names() {
+            let mut files = String::new();
+            match index.provide(name).map_err(broken("modules.dep"))? {
+                Provided::Files(closure) => {
+                    for (module, path) in closure {
+                        files.push_str(&format!(" {module}.ko"));
+                        plan.files.insert(module, dir.join(path));
+                    }
+                    plan.carried.push(name.to_owned());
+                }
+                Provided::BuiltIn => plan.builtin.push(name.to_owned()),
+                Provided::Missing => {
+                    plan.missing.push(name.to_owned());
+                    continue;
+                }
+            }
+            plan.load_order.push_str(&format!("{name}:{files}\n"));
+        }
+        Ok(plan)
+    }
+
+    fn unpack(&self) -> Result<BTreeMap<&str, Vec<u8>>, ImageError> {
+        self.files.iter().map(|(name, path)| Ok((name.as_str(), read_module(path)?))).collect()
+    }
+}
+
+/// Every input goes in with its length before it, so that no two sets of inputs look the same.
+fn key(
+    kernel_id: &str,
+    agent: &[u8],
+    objects: &BTreeMap<String, Vec<u8>>,
+    plan: &ModulePlan,
+) -> Result<String, ImageError> {
+    let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    add(&FORMAT.to_le_bytes());
+    add(kernel_id.as_bytes());
+    add(agent);
+    for (name, bytes) in objects {
+        add(name.as_bytes());
+        add(bytes);
+    }
+    add(plan.load_order.as_bytes());
+    add(plan.missing.join("\n").as_bytes());
+    for (name, path) in &plan.files {
+        add(name.as_bytes());
+        // As they lie on the disk: unpacking them is what a hit in the cache saves.
+        add(&fs::read(path).map_err(ImageError::io("module", path))?);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn assemble(
+    kernel_id: &str,
+    key: &str,
+    agent: &[u8],
+    objects: &BTreeMap<String, Vec<u8>>,
+    plan: &ModulePlan,
+    modules: &BTreeMap<&str, Vec<u8>>,
+) -> io::Result<Vec<u8>> {
+    let mut archive = Archive::new();
+    for directory in ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"] {
+        archive.directory(directory)?;
+    }
+    // Before the agent mounts devtmpfs, the kernel opens it as the agent's standard streams.
+    archive.character_device("dev/console", 0o600, 5, 1)?;
+    let about = serde_json::json!({ "kernel": kernel_id, "image": key });
+    archive.file("etc/netkit-lab.json", 0o644, about.to_string().as_bytes())?;
+    for (name, bytes) in objects {
+        archive.file(&format!("lib/bpf/{name}"), 0o644, bytes)?;
+    }
+    archive.file("lib/modules/load-order", 0o644, plan.load_order.as_bytes())?;
+    let missing: String = plan.missing.iter().map(|name| format!("{name}\n")).collect();
+    archive.file("lib/modules/missing", 0o644, missing.as_bytes())?;
+    for (name, bytes) in modules {
+        archive.file(&format!("lib/modules/{name}.ko"), 0o644, bytes)?;
+    }
+    archive.file("init", 0o755, agent)?;
+    archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program without program headers: static as far as the kernel's loader is concerned.
+    const STATIC_ELF: [u8; 64] = {
+        let mut elf = [0; 64];
+        let ident = [0x7f, b'E', b'L', b'F', 2, 1, 1];
+        let mut index = 0;
+        while index < ident.len() {
+            elf[index] = ident[index];
+            index += 1;
+        }
+        elf
+    };
+
+    struct Inputs {
+        dir: tempfile::TempDir,
+        wanted: Wanted,
+    }
+
+    impl Inputs {
+        fn new() -> Self {
+            let inputs = Self {
+                dir: tempfile::tempdir().unwrap(),
+                wanted: Wanted::parse(
+                    &["veth", "netkit", "ghost"]
+                        .map(|name| format!("[[module]]\nname='{name}'\nreason='x'"))
+                        .join("\n"),
+                )
+                .unwrap(),
+            };
+            inputs.write("agent", &STATIC_ELF);
+            inputs.write("bpf/tc.o", b"object");
+            inputs.write("bpf/notes.txt", b"not for the guest");
+            inputs.write("modules/modules.dep", b"net/veth.ko: lib/base-lib.ko\nlib/base-lib.ko:\n");
+            inputs.write("modules/modules.builtin", b"net/netkit.ko\n");
+            inputs.write("modules/net/veth.ko", b"\x7fELF veth");
+            inputs.write("modules/lib/base-lib.ko", b"\x7fELF base");
+            inputs
+        }
+
+        fn write(&self, path: &str, content: &[u8]) {
+            let path = self.dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+
+        fn build(&self) -> Result<Image, ImageError> {
+            let dir = self.dir.path();
+            build(&Spec {
+                kernel_id: "6.12",
+                modules: Some(&dir.join("modules")),
+                agent: &dir.join("agent"),
+                bpf: &dir.join("bpf"),
+                wanted: &self.wanted,
+                cache: &dir.join("cache"),
+            })
+        }
+    }
+
+    #[test]
+    fn the_image_holds_what_the_guest_needs_and_nothing_else() {
+        let image = Inputs::new().build().map(|image| (fs::read(&image.path).unwrap(), image));
+        let (bytes, image) = image.unwrap();
+        assert_eq!(
+            (image.modules, image.builtin, image.missing),
+            (vec!["veth".to_owned()], vec!["netkit".to_owned()], vec!["ghost".to_owned()],)
+        );
+        let mut names = Vec::new();
+        let mut order = String::new();
+        let mut rest = &bytes[..];
+        loop {
+            let mut reader = cpio::NewcReader::new(rest).unwrap();
+            if reader.entry().is_trailer() {
+                break;
+            }
+            assert_eq!(reader.entry().mtime(), 0);
+            names.push(reader.entry().name().to_owned());
+            if reader.entry().name() == "lib/modules/load-order" {
+                io::Read::read_to_string(&mut reader, &mut order).unwrap();
+            }
+            rest = reader.finish().unwrap();
+        }
+        assert_eq!(order, "veth: base_lib.ko veth.ko\nnetkit:\n");
+        assert_eq!(
+            names.join(" "),
+            "dev etc lib lib/bpf lib/modules proc run sys tmp dev/console \
+            etc/netkit-lab.json lib/bpf/tc.o lib/modules/load-order lib/modules/missing lib/modules/base_lib.ko \
+            lib/modules/veth.ko init"
+        );
+    }
+
+    #[test]
+    fn every_byte_that_goes_in_is_in_the_key() {
+        let inputs = Inputs::new();
+        let first = inputs.build().unwrap();
+        let again = inputs.build().unwrap();
+        assert!(!first.cached && again.cached);
+        assert_eq!(first.key, again.key);
+        let mut keys = vec![first.key];
+        for (path, content) in [
+            ("agent", [&STATIC_ELF[..], b"x"].concat()),
+            ("bpf/tc.o", b"other".to_vec()),
+            ("modules/lib/base-lib.ko", b"\x7fELF other".to_vec()),
+            ("modules/modules.builtin", Vec::new()),
+        ] {
+            inputs.write(path, &content);
+            let image = inputs.build().unwrap();
+            assert!(!image.cached && !keys.contains(&image.key), "{path}");
+            keys.push(image.key);
+        }
+    }
+
+    #[test]
+    fn a_listed_module_without_a_file_is_an_error() {
+        let inputs = Inputs::new();
+        fs::remove_file(inputs.dir.path().join("modules/net/veth.ko")).unwrap();
+        let error = inputs.build().unwrap_err().to_string();
+        assert!(error.starts_with("module ") && error.contains("net/veth.ko"), "{error}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The list of modules that the suite needs.
+
+use crate::error::ImageError;
+use serde::Deserialize;
+use std::collections::BTreeSet;
+
+/// Modules by name, in load order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    names: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    module: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    reason: String,
+}
+
+impl Wanted {
+    /// The committed list, `images/modules.toml`.
+    ///
+    /// # Panics
+    /// Never: a test parses the file.
+    pub fn committed() -> Self {
+        Self::parse(include_str!("../modules.toml")).expect("a test parses the committed file")
+    }
+
+    /// Parses a list: `[[module]]` tables with `name` and `reason`.
+    ///
+    /// # Errors
+    /// [`ImageError::Wanted`] for anything but that, for a module without a reason, listed twice or with a name that
+    /// is none.
+    pub fn parse(text: &str) -> Result<Self, ImageError> {
+        let file: File = toml::from_str(text)
+            .map_err(|error| ImageError::Wanted(error.to_string().trim_end().replace('\n', " ")))?;
+        let mut seen = BTreeSet::new();
+        for Entry { name, reason } in &file.module {
+            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let problem = if name.is_empty() || !name.chars().all(word) {
+                "is not a module's name (letters, digits and `_`)"
+            } else if reason.trim().is_empty() {
+                "has no reason"
+            } else if !seen.insert(name.as_str()) {
+                "is listed twice"
+            } else {
+                continue;
+            };
+            return Err(ImageError::Wanted(format!("`{name}` {problem}")));
+        }
+        Ok(Self { names: file.module.into_iter().map(|entry| entry.name).collect() })
+    }
+
+    /// The names, in load order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_list_brings_the_port_first() {
+        let wanted = Wanted::committed();
+        assert_eq!(wanted.names().take(2).collect::<Vec<_>>(), ["virtio_pci", "virtio_console"]);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for (text, wanted) in [
+            ("[[module]]\nname = \"veth\"\nreason = \"\"", "modules.toml: `veth` has no reason"),
+            (
+                "[[module]]\nname = \"../veth\"\nreason = \"x\"",
+                "modules.toml: `../veth` is not a module's name (letters, digits and `_`)",
+            ),
+            (
+                "[[module]]\nname = \"a\"\nreason = \"x\"\n[[module]]\nname = \"a\"\nreason = \"x\"",
+                "modules.toml: `a` is listed twice",
+            ),
+        ] {
+            assert_eq!(Wanted::parse(text).unwrap_err().to_string(), wanted);
+        }
+        assert!(Wanted::parse("[[module]]\nname = \"a\"\nreason = \"x\"\nwhy = 1").is_err());
+    }
+}

@@ -1,1 +1,40 @@
-//! Placeholder.
+//! Loads the suite's eBPF programs, attaches them by every attach type, and asks the kernel what is attached.
+//!
+//! Interface indexes are resolved in the network namespace of the *calling thread*, as the kernel does it. Nothing here
+//! remembers a request as if it were a fact: [`observe`], [`query`] and [`Link::info`] read back from the kernel.
+//!
+//! aya loads and owns the maps. What aya has no words for is done with bpf(2) directly: links and attachments of tcx
+//! and netkit with all their anchors, `expected_attach_type` at load, link ids in queries.
+
+mod attr;
+mod error;
+mod hook;
+mod ids;
+mod link;
+mod load;
+mod mprog;
+mod object;
+mod observe;
+pub mod probe;
+mod prog_array;
+mod program;
+mod query;
+pub mod raw;
+mod sys;
+mod tc;
+
+pub use error::BpfError;
+pub use hook::expected_attach_type;
+pub use ids::{link_ids, map_ids, prog_ids};
+pub use lab_abi::{Config, PolicyKey, Seen, Stats};
+pub use link::{Link, LinkInfo};
+pub use load::{LoadOptions, ProgramKind, Programs};
+pub use mprog::{Anchor, Mprog, Place, attach_link, attach_prog, detach_prog};
+pub use observe::{Observed, find, observe};
+pub use prog_array::ProgArray;
+pub use program::{Program, id_of};
+pub use query::{Entry, Query, query, query_with_room};
+pub use tc::{
+    ClsactState, Direction, ListedFilter, Qdisc, TcFilter, TcOptions, attach_tc, clsact_add, clsact_del, filters,
+    qdiscs,
+};

@@ -1,1 +1,177 @@
-//! Placeholder.
+//! Layouts that the eBPF programs and user space read and write alike.
+//!
+//! Everything is `#[repr(C)]` without implicit padding, in the byte order of the machine. A field that is added here
+//! changes both sides at once, and the tests below pin the sizes so that nobody changes them unawares.
+#![no_std]
+
+/// Verdict "no opinion, ask the next program": `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
+/// (include/uapi/linux/pkt_cls.h, include/uapi/linux/bpf.h).
+pub const VERDICT_NEXT: i32 = -1;
+/// Verdict "let it pass": `TC_ACT_OK`, `TCX_PASS`, `NETKIT_PASS`.
+pub const VERDICT_PASS: i32 = 0;
+/// Verdict "drop it": `TC_ACT_SHOT`, `TCX_DROP`, `NETKIT_DROP`.
+pub const VERDICT_DROP: i32 = 2;
+/// Verdict "a helper chose where it goes": `TC_ACT_REDIRECT`, `TCX_REDIRECT`, `NETKIT_REDIRECT`.
+pub const VERDICT_REDIRECT: i32 = 7;
+
+/// Slots of the jump map (`BPF_MAP_TYPE_PROG_ARRAY`).
+pub const JUMP_SLOTS: u32 = 16;
+/// Entries of the policy map.
+pub const POLICY_ENTRIES: u32 = 64;
+
+/// What a program is told at load time, through its `.rodata`.
+///
+/// A packet is *marked* when it is TCP or UDP with [`Config::marker`] as either port, or an ICMP/ICMPv6 echo with
+/// the marker as its identifier. ARP, neighbour discovery, MLD, fragments and ICMP errors never are.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Flags of the redirect helper.
+    pub redirect_flags: u64,
+    /// Index of the host-side device, for programs that can't trust `__sk_buff::ifindex`: under netkit a PRIMARY
+    /// program sees the pod's index.
+    pub host_ifindex: u32,
+    /// Where the redirecting programs send marked packets; resolved in the network namespace that the hook runs in.
+    pub target_ifindex: u32,
+    /// What marked packets are answered with where no map says otherwise.
+    pub verdict: i32,
+    /// Slot of the jump map that `tail_entry` calls.
+    pub jump_index: u32,
+    /// Port or echo identifier, host byte order; 0 marks nothing.
+    pub marker: u16,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
+impl Config {
+    /// Marks traffic with `marker` and has no opinion on it.
+    pub const fn new(marker: u16) -> Self {
+        Self {
+            redirect_flags: 0,
+            host_ifindex: 0,
+            target_ifindex: 0,
+            verdict: VERDICT_NEXT,
+            jump_index: 0,
+            marker,
+            reserved: [0; 6],
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}
+
+/// What a program saw of the last marked packet (`struct __sk_buff`, include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// `CLOCK_MONOTONIC`, nanoseconds: tells the order in which the programs of a chain ran.
+    pub time_ns: u64,
+    /// `ifindex` of the packet's device.
+    pub ifindex: u32,
+    /// `ingress_ifindex`, 0 where the packet started here or was scrubbed.
+    pub ingress_ifindex: u32,
+    /// [`Config::host_ifindex`] of the program.
+    pub host_ifindex: u32,
+    /// `mark`.
+    pub mark: u32,
+    /// `priority`.
+    pub priority: u32,
+    /// `pkt_type`: 0 host, 1 broadcast, 2 multicast, 3 otherhost, 4 outgoing (include/uapi/linux/if_packet.h).
+    pub pkt_type: u32,
+    /// EtherType, host byte order.
+    pub protocol: u32,
+    /// Length with the Ethernet header, bytes.
+    pub len: u32,
+    /// Payload bytes per segment of a GSO packet, else 0.
+    pub gso_size: u32,
+    /// Segments of a GSO packet, else 0.
+    pub gso_segs: u32,
+    /// Verdict that the program was about to return.
+    pub verdict: i32,
+    /// Destination of the Ethernet header; zeros on an L3 netkit.
+    pub eth_dst: [u8; 6],
+    /// Source of the Ethernet header.
+    pub eth_src: [u8; 6],
+}
+
+/// Counters of one loaded program, one set per CPU.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// All packets.
+    pub packets: u64,
+    /// Marked packets.
+    pub marked: u64,
+    /// Bytes of the marked packets, Ethernet headers included.
+    pub bytes: u64,
+    /// Tail calls into an empty slot.
+    pub misses: u64,
+    /// The longest marked packet, bytes: above the MTU where GSO packets cross unsplit.
+    pub max_len: u32,
+    /// The largest `gso_size` of a marked packet.
+    pub max_gso_size: u32,
+    /// The last marked packet.
+    pub last: Seen,
+}
+
+impl Stats {
+    /// Adds another CPU's share.
+    pub fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.marked += other.marked;
+        self.bytes += other.bytes;
+        self.misses += other.misses;
+        self.max_len = self.max_len.max(other.max_len);
+        self.max_gso_size = self.max_gso_size.max(other.max_gso_size);
+        if other.last.time_ns > self.last.time_ns {
+            self.last = other.last;
+        }
+    }
+}
+
+/// Key of the policy map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PolicyKey {
+    /// IP protocol: 6, 17, 1 or 58.
+    pub protocol: u16,
+    /// Destination port or echo identifier, host byte order.
+    pub port: u16,
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: `repr(C)`, `Copy`, integers only, no implicit padding (the tests below add the sizes up).
+    unsafe impl aya::Pod for super::Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Stats {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::PolicyKey {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    #[test]
+    fn layouts_have_no_padding() {
+        assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6);
+        assert_eq!(size_of::<Seen>(), 8 + 11 * 4 + 2 * 6);
+        assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
+        assert_eq!(size_of::<PolicyKey>(), 4);
+        assert_eq!(offset_of!(Stats, last), 40);
+    }
+
+    #[test]
+    fn merging_keeps_the_latest_packet() {
+        let seen = |time_ns, mark| Seen { time_ns, mark, ..Seen::default() };
+        let mut sum = Stats { packets: 3, marked: 1, max_len: 60, last: seen(20, 7), ..Stats::default() };
+        sum.merge(&Stats { packets: 4, marked: 2, max_len: 1500, last: seen(10, 8), ..Stats::default() });
+        assert_eq!((sum.packets, sum.marked, sum.max_len, sum.last.mark), (7, 3, 1500, 7));
+    }
+}

@@ -1,0 +1,185 @@
+//! Arguments of bpf(2): the members of `union bpf_attr` in use, in the layout of include/uapi/linux/bpf.h.
+//!
+//! Own structs instead of aya's generated union, so that building an argument needs no unsafe and bytes that a command
+//! does not know stay zero, which the kernel insists on.
+
+/// `BPF_MAP_CREATE`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct MapCreate {
+    pub map_type: u32,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+}
+
+/// `BPF_MAP_UPDATE_ELEM`, `BPF_MAP_DELETE_ELEM`, `BPF_MAP_FREEZE`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct MapElem {
+    pub map_fd: u32,
+    pub pad: u32,
+    pub key: u64,
+    pub value: u64,
+    pub flags: u64,
+}
+
+/// `BPF_PROG_LOAD` up to the expected attach type.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ProgLoad {
+    pub prog_type: u32,
+    pub insn_cnt: u32,
+    pub insns: u64,
+    pub license: u64,
+    pub log_level: u32,
+    pub log_size: u32,
+    pub log_buf: u64,
+    pub kern_version: u32,
+    pub prog_flags: u32,
+    pub prog_name: [u8; 16],
+    pub prog_ifindex: u32,
+    pub expected_attach_type: u32,
+}
+
+/// `BPF_OBJ_PIN`, `BPF_OBJ_GET`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Obj {
+    pub pathname: u64,
+    pub bpf_fd: u32,
+    pub file_flags: u32,
+}
+
+/// `BPF_PROG_ATTACH`, `BPF_PROG_DETACH`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ProgAttach {
+    pub target_ifindex: u32,
+    pub attach_bpf_fd: u32,
+    pub attach_type: u32,
+    pub attach_flags: u32,
+    pub replace_bpf_fd: u32,
+    pub relative: u32,
+    pub expected_revision: u64,
+}
+
+/// `BPF_LINK_CREATE` on a device.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct LinkCreate {
+    pub prog_fd: u32,
+    pub target_ifindex: u32,
+    pub attach_type: u32,
+    pub flags: u32,
+    pub relative: u32,
+    pub pad: u32,
+    pub expected_revision: u64,
+}
+
+/// `BPF_LINK_UPDATE`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct LinkUpdate {
+    pub link_fd: u32,
+    pub new_prog_fd: u32,
+    pub flags: u32,
+    pub old_prog_fd: u32,
+}
+
+/// `BPF_LINK_DETACH`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct LinkDetach {
+    pub link_fd: u32,
+}
+
+/// `BPF_PROG_QUERY` on a device.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ProgQuery {
+    pub target_ifindex: u32,
+    pub attach_type: u32,
+    pub query_flags: u32,
+    pub attach_flags: u32,
+    pub prog_ids: u64,
+    pub count: u32,
+    pub pad: u32,
+    pub prog_attach_flags: u64,
+    pub link_ids: u64,
+    pub link_attach_flags: u64,
+    pub revision: u64,
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ObjInfo {
+    pub bpf_fd: u32,
+    pub info_len: u32,
+    pub info: u64,
+}
+
+/// `BPF_{PROG,MAP,LINK}_GET_NEXT_ID`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct NextId {
+    pub start_id: u32,
+    pub next_id: u32,
+    pub open_flags: u32,
+}
+
+/// Head of `struct bpf_prog_info`; the kernel fills as much as there is room for.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ProgInfo {
+    pub prog_type: u32,
+    pub id: u32,
+    pub tag: [u8; 8],
+}
+
+/// `struct bpf_link_info` of a tcx or netkit link.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct LinkInfo {
+    pub link_type: u32,
+    pub id: u32,
+    pub prog_id: u32,
+    pub pad: u32,
+    pub ifindex: u32,
+    pub attach_type: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aya_obj::generated as uapi;
+    use std::mem::{offset_of, size_of};
+
+    #[test]
+    fn layouts_are_the_kernels() {
+        assert_eq!(offset_of!(LinkCreate, attach_type), 8);
+        assert_eq!(offset_of!(LinkCreate, relative), 16);
+        assert_eq!(offset_of!(LinkCreate, expected_revision), 24);
+        assert_eq!(offset_of!(ProgAttach, replace_bpf_fd), 16);
+        assert_eq!(offset_of!(ProgAttach, relative), 20);
+        assert_eq!(offset_of!(ProgAttach, expected_revision), 24);
+        assert_eq!(offset_of!(ProgQuery, prog_ids), 16);
+        assert_eq!(offset_of!(ProgQuery, count), 24);
+        assert_eq!(offset_of!(ProgQuery, link_ids), 40);
+        assert_eq!(offset_of!(ProgQuery, revision), 56);
+        assert_eq!(
+            offset_of!(ProgLoad, expected_attach_type),
+            offset_of!(uapi::bpf_attr__bindgen_ty_4, expected_attach_type)
+        );
+        assert_eq!(offset_of!(ProgLoad, prog_name), offset_of!(uapi::bpf_attr__bindgen_ty_4, prog_name));
+        assert_eq!(offset_of!(MapElem, value), 16);
+        assert_eq!(offset_of!(MapElem, flags), offset_of!(uapi::bpf_attr__bindgen_ty_2, flags));
+        assert_eq!(offset_of!(LinkInfo, ifindex), offset_of!(uapi::bpf_link_info, __bindgen_anon_1));
+        assert_eq!(offset_of!(ProgInfo, id), offset_of!(uapi::bpf_prog_info, id));
+        assert_eq!(size_of::<LinkCreate>(), 32);
+        assert_eq!(size_of::<ProgAttach>(), 32);
+        assert_eq!(size_of::<ProgQuery>(), 64);
+        assert_eq!(size_of::<ProgLoad>(), 72);
+    }
+}

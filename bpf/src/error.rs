@@ -1,0 +1,90 @@
+//! What can go wrong, always with the call that it went wrong in.
+
+use lab_netlink::NetlinkError;
+use lab_protocol::Hook;
+use nix::errno::Errno;
+use std::path::PathBuf;
+
+/// A call that did not work out.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// bpf(2) refused.
+    #[error("{call}: {errno}")]
+    Call {
+        /// The command: `BPF_LINK_CREATE netkit/peer`.
+        call: String,
+        /// The kernel's answer.
+        errno: Errno,
+    },
+    /// The kernel, most often its verifier, refused a program.
+    #[error("BPF_PROG_LOAD {program}: {errno}{}", if log.is_empty() { String::new() } else { format!("; the verifier's last words:\n{log}") })]
+    Load {
+        /// The program's name.
+        program: String,
+        /// The kernel's answer.
+        errno: Errno,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// The object file can't be read.
+    #[error("{}: {source}; the eBPF object belongs there (see ebpf/README.md)", path.display())]
+    File {
+        /// The object.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The object is not what the loader was built for.
+    #[error(
+        "eBPF object, program {program}: {detail}; rebuild it from the same sources as the agent (see ebpf/README.md)"
+    )]
+    Object {
+        /// The program.
+        program: String,
+        /// What does not fit.
+        detail: String,
+    },
+    /// A map operation failed.
+    #[error("map {map}: {source}")]
+    Map {
+        /// The map's name.
+        map: &'static str,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+    /// The hook has no multi-program API: clsact takes filters.
+    #[error("{0} takes filters over netlink, not links or attached programs; use attach_tc")]
+    NotMprog(Hook),
+    /// Traffic control refused, or rtnetlink failed.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+}
+
+impl BpfError {
+    pub(crate) fn call(call: impl Into<String>, errno: Errno) -> Self {
+        Self::Call { call: call.into(), errno }
+    }
+
+    /// The kernel's errno, where there is one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Call { errno, .. } | Self::Load { errno, .. } => Some(*errno),
+            Self::Netlink(error) => error.errno().map(Errno::from_raw),
+            Self::File { source, .. } => source.raw_os_error().map(Errno::from_raw),
+            Self::Map { source, .. } => errno_in(source),
+            Self::Object { .. } | Self::NotMprog(_) => None,
+        }
+    }
+}
+
+/// The errno at the bottom of one of aya's error chains.
+pub(crate) fn errno_in(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error().map(Errno::from_raw);
+        }
+        next = error.source();
+    }
+    None
+}

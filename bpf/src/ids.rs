@@ -1,0 +1,45 @@
+//! Everything that the kernel holds, by id: what a case left behind is the difference of two lists.
+
+use crate::{
+    BpfError, attr,
+    sys::{self, Command},
+};
+use nix::errno::Errno;
+
+/// Ids of all programs in the kernel.
+///
+/// # Errors
+/// [`BpfError::Call`]: `EPERM` without `CAP_SYS_ADMIN`.
+pub fn prog_ids() -> Result<Vec<u32>, BpfError> {
+    walk(Command::ProgGetNextId, "BPF_PROG_GET_NEXT_ID")
+}
+
+/// Ids of all maps in the kernel.
+///
+/// # Errors
+/// As [`prog_ids`].
+pub fn map_ids() -> Result<Vec<u32>, BpfError> {
+    walk(Command::MapGetNextId, "BPF_MAP_GET_NEXT_ID")
+}
+
+/// Ids of all links in the kernel.
+///
+/// # Errors
+/// As [`prog_ids`].
+pub fn link_ids() -> Result<Vec<u32>, BpfError> {
+    walk(Command::LinkGetNextId, "BPF_LINK_GET_NEXT_ID")
+}
+
+fn walk(command: Command, name: &str) -> Result<Vec<u32>, BpfError> {
+    let mut ids = Vec::new();
+    let mut start_id = 0;
+    loop {
+        let mut attr = attr::NextId { start_id, ..attr::NextId::default() };
+        match sys::bpf(command, &mut attr) {
+            Ok(_) => ids.push(attr.next_id),
+            Err(Errno::ENOENT) => return Ok(ids),
+            Err(errno) => return Err(BpfError::call(name, errno)),
+        }
+        start_id = attr.next_id;
+    }
+}

@@ -1,0 +1,186 @@
+//! From the object file to a loaded program.
+
+use crate::{BpfError, ProgArray, Program, error::errno_in, object, program::Maps};
+use aya::{
+    EbpfLoader,
+    maps::{Map, MapError},
+    programs::{ProgramError, SchedClassifier},
+};
+use lab_abi::Config;
+use nix::errno::Errno;
+use std::{
+    fmt, fs,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+/// The object's programs; see ebpf/src for what each does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProgramKind {
+    /// Counts, records, answers marked packets with the configured verdict.
+    Count,
+    /// Answers by the policy map, see [`Program::set_policy`].
+    Policy,
+    /// Tail-calls a slot of its jump map.
+    TailEntry,
+    /// [`ProgramKind::Count`] for a slot.
+    TailCallee,
+    /// `bpf_redirect`.
+    Redirect,
+    /// `bpf_redirect_peer`.
+    RedirectPeer,
+    /// `bpf_redirect_neigh`.
+    RedirectNeigh,
+}
+
+impl ProgramKind {
+    /// Every program of the object.
+    pub const ALL: [Self; 7] = [
+        Self::Count,
+        Self::Policy,
+        Self::TailEntry,
+        Self::TailCallee,
+        Self::Redirect,
+        Self::RedirectPeer,
+        Self::RedirectNeigh,
+    ];
+
+    /// The function's name in the object, which is the program's name in the kernel too.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Policy => "policy",
+            Self::TailEntry => "tail_entry",
+            Self::TailCallee => "tail_callee",
+            Self::Redirect => "redirect",
+            Self::RedirectPeer => "redirect_peer",
+            Self::RedirectNeigh => "redirect_neigh",
+        }
+    }
+}
+
+impl fmt::Display for ProgramKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What aya's loader has no words for. With neither set, aya loads.
+#[derive(Debug, Default)]
+pub struct LoadOptions<'a> {
+    /// Passed to `BPF_PROG_LOAD`; aya always says 0.
+    pub expected_attach_type: Option<u32>,
+    /// A jump map to use in place of the program's own.
+    pub jump: Option<&'a ProgArray>,
+}
+
+/// The object file, read once.
+#[derive(Debug)]
+pub struct Programs {
+    bytes: Vec<u8>,
+}
+
+impl Programs {
+    /// Reads the object.
+    ///
+    /// # Errors
+    /// [`BpfError::File`].
+    pub fn open(path: &Path) -> Result<Self, BpfError> {
+        let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
+        Ok(Self { bytes })
+    }
+
+    /// Loads one program with maps and settings of its own.
+    ///
+    /// # Errors
+    /// [`BpfError::Load`] where the kernel refuses, also the map's owner (`EINVAL`); [`BpfError::Object`] where the
+    /// object does not fit this crate.
+    pub fn load(&self, kind: ProgramKind, config: &Config, options: &LoadOptions<'_>) -> Result<Program, BpfError> {
+        let (fd, maps) = match options {
+            LoadOptions { expected_attach_type: None, jump: None } => self.load_by_aya(kind, config)?,
+            _ => object::load(&self.bytes, kind, config, options)?,
+        };
+        Program::new(kind, options.expected_attach_type.unwrap_or(0), fd, maps)
+    }
+
+    fn load_by_aya(&self, kind: ProgramKind, config: &Config) -> Result<(OwnedFd, Maps), BpfError> {
+        let fault = |error: &(dyn std::error::Error + 'static)| match errno_in(error) {
+            Some(errno) => BpfError::Load { program: kind.name().to_owned(), errno, log: String::new() },
+            None => object_error(kind, error),
+        };
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .override_global("CONFIG", config, true)
+            .load(&self.bytes)
+            .map_err(|error| fault(&error))?;
+        let program = ebpf.program_mut(kind.name()).ok_or_else(|| missing(kind, kind.name()))?;
+        let program: &mut SchedClassifier = program.try_into().map_err(|error: ProgramError| fault(&error))?;
+        program.load().map_err(|error| match error {
+            ProgramError::LoadError { io_error, verifier_log } => BpfError::Load {
+                program: kind.name().to_owned(),
+                errno: Errno::from_raw(io_error.raw_os_error().unwrap_or(libc::EIO)),
+                log: last_words(&verifier_log.to_string()),
+            },
+            other => fault(&other),
+        })?;
+        let fd =
+            program.fd().map_err(|error| fault(&error))?.as_fd().try_clone_to_owned().map_err(|error| fault(&error))?;
+        let maps = Maps::new(kind, |name| ebpf.take_map(name))?;
+        Ok((fd, maps))
+    }
+}
+
+impl Maps {
+    /// Picks the maps that user space works with.
+    pub(crate) fn new(kind: ProgramKind, mut take: impl FnMut(&str) -> Option<Map>) -> Result<Self, BpfError> {
+        let mut need = |name| take(name).ok_or_else(|| missing(kind, name));
+        let wrong = |error: MapError| object_error(kind, &error);
+        let jump = match need("JUMP")? {
+            Map::ProgramArray(data) => {
+                let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| object_error(kind, &error))?;
+                ProgArray::from(fd)
+            }
+            _ => return Err(object_error(kind, "JUMP is not a prog_array")),
+        };
+        Ok(Self {
+            stats: need("STATS")?.try_into().map_err(wrong)?,
+            policy: need("POLICY")?.try_into().map_err(wrong)?,
+            jump,
+        })
+    }
+}
+
+pub(crate) fn missing(kind: ProgramKind, name: &str) -> BpfError {
+    object_error(kind, format!("no `{name}` in it"))
+}
+
+pub(crate) fn object_error(kind: ProgramKind, detail: impl ToString) -> BpfError {
+    BpfError::Object { program: kind.name().to_owned(), detail: detail.to_string() }
+}
+
+/// The end of a verifier log: its last lines name the instruction and the complaint.
+pub(crate) fn last_words(log: &str) -> String {
+    const LINES: usize = 20;
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_bounded() {
+        let log: String = (0..100).map(|line| format!("{line}\n\n")).collect();
+        let words = last_words(&log);
+        assert!(words.starts_with("80\n") && words.ends_with("\n99"), "{words}");
+        assert_eq!(last_words(""), "");
+    }
+
+    #[test]
+    fn a_missing_object_says_where_it_belongs() {
+        let error = Programs::open(Path::new("/nonexistent/lab")).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENOENT));
+        assert!(error.to_string().starts_with("/nonexistent/lab: "), "{error}");
+    }
+}

@@ -1,0 +1,96 @@
+//! Questions to the running kernel. Each does the thing; none looks at a version.
+
+use crate::{
+    BpfError, Mprog, ProgArray, attach_link, expected_attach_type, query,
+    raw::{self, BPF_PROG_TYPE_SCHED_CLS},
+};
+use lab_abi::VERDICT_NEXT;
+use lab_protocol::Hook;
+use nix::errno::Errno;
+
+/// An expected attach type that no kernel has assigned.
+const UNASSIGNED: u32 = 200;
+
+/// A probe's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether the kernel can do it.
+    pub supported: bool,
+    /// The call and what came of it.
+    pub detail: String,
+}
+
+impl Answer {
+    fn new(supported: bool, detail: impl Into<String>) -> Self {
+        Self { supported, detail: detail.into() }
+    }
+}
+
+/// Attaches a link to tcx ingress of any device, reads it back and lets it go.
+///
+/// # Errors
+/// Whatever does not mean "no tcx", which is `EINVAL`.
+pub fn tcx(ifindex: u32) -> Result<Answer, BpfError> {
+    let program = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
+    let link = match attach_link(Hook::TcxIngress, ifindex, &program, &Mprog::default()) {
+        Ok(link) => link,
+        Err(error) if error.errno() == Some(Errno::EINVAL) => return Ok(Answer::new(false, error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let link_id = link.info()?.id;
+    let listed = query(Hook::TcxIngress, ifindex)?.entries.iter().any(|entry| entry.link_id == Some(link_id));
+    let detail = if listed { "link attached and listed" } else { "link attached, but BPF_PROG_QUERY does not list it" };
+    Ok(Answer::new(listed, detail))
+}
+
+/// Tries a netkit link on a device that is no netkit device, `lo` for one: the errno tells whether the kernel knows the
+/// attach type at all.
+///
+/// # Errors
+/// Whatever tells neither.
+pub fn netkit_attach(ifindex: u32) -> Result<Answer, BpfError> {
+    let program = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
+    match attach_link(Hook::NetkitPrimary, ifindex, &program, &Mprog::default()) {
+        Ok(_link) => Ok(Answer::new(true, "link attached")),
+        Err(error) => match error.errno() {
+            Some(Errno::EINVAL) => Ok(Answer::new(false, error.to_string())),
+            Some(Errno::ENXIO | Errno::EACCES) => {
+                Ok(Answer::new(true, format!("{error}: the attach type is known, the device is not netkit's primary")))
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// Whether a prog_array refuses a program of another expected attach type ("bpf: Enforce expected_attach_type for
+/// tailcall compatibility").
+///
+/// # Errors
+/// Whatever is neither consent nor `EINVAL`.
+pub fn prog_array_strict() -> Result<Answer, BpfError> {
+    let map = ProgArray::create(2)?;
+    let owner = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
+    map.insert(0, &owner)?;
+    let other = expected_attach_type(Hook::TcxIngress);
+    let stranger = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, other, VERDICT_NEXT)?;
+    match map.insert(1, &stranger) {
+        Ok(()) => Ok(Answer::new(false, format!("a map owned by type 0 took a program of type {other}"))),
+        Err(error) if error.errno() == Some(Errno::EINVAL) => {
+            Ok(Answer::new(true, format!("a map owned by type 0 refused a program of type {other}: {error}")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `BPF_PROG_LOAD` takes any expected attach type for `BPF_PROG_TYPE_SCHED_CLS`. Known kernels do, so that
+/// loading proves nothing about attaching.
+///
+/// # Errors
+/// Whatever is neither consent nor `EINVAL`.
+pub fn load_accepts_any_expected_attach_type() -> Result<Answer, BpfError> {
+    match raw::minimal(BPF_PROG_TYPE_SCHED_CLS, UNASSIGNED, VERDICT_NEXT) {
+        Ok(_program) => Ok(Answer::new(true, format!("a program of type {UNASSIGNED} loaded"))),
+        Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(Answer::new(false, error.to_string())),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,59 @@
+//! Jump maps.
+
+use crate::{
+    BpfError, attr,
+    sys::{self, Command},
+};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
+
+/// A `BPF_MAP_TYPE_PROG_ARRAY`. Its first program, caller or callee, fixes what may join it.
+#[derive(Debug)]
+pub struct ProgArray {
+    fd: OwnedFd,
+}
+
+impl ProgArray {
+    /// A map of its own, for sharing by [`crate::LoadOptions::jump`].
+    ///
+    /// # Errors
+    /// [`BpfError::Call`].
+    pub fn create(slots: u32) -> Result<Self, BpfError> {
+        let mut attr =
+            attr::MapCreate { map_type: BPF_MAP_TYPE_PROG_ARRAY, key_size: 4, value_size: 4, max_entries: slots };
+        sys::bpf_fd(Command::MapCreate, &mut attr)
+            .map(Self::from)
+            .map_err(|errno| BpfError::call("BPF_MAP_CREATE prog_array", errno))
+    }
+
+    /// Puts a program into a slot, whoever was in it.
+    ///
+    /// # Errors
+    /// [`BpfError::Call`]: `EINVAL` where the program does not go with the map's owner, `E2BIG` past the last slot.
+    pub fn insert(&self, slot: u32, program: &impl AsFd) -> Result<(), BpfError> {
+        sys::map_update(self.as_fd(), slot, &program.as_fd().as_raw_fd().to_ne_bytes())
+            .map_err(|errno| BpfError::call(format!("BPF_MAP_UPDATE_ELEM prog_array slot {slot}"), errno))
+    }
+
+    /// Empties a slot.
+    ///
+    /// # Errors
+    /// [`BpfError::Call`]: `ENOENT` where it is empty.
+    pub fn remove(&self, slot: u32) -> Result<(), BpfError> {
+        sys::map_delete(self.as_fd(), slot)
+            .map_err(|errno| BpfError::call(format!("BPF_MAP_DELETE_ELEM prog_array slot {slot}"), errno))
+    }
+}
+
+impl From<OwnedFd> for ProgArray {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl AsFd for ProgArray {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

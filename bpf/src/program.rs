@@ -1,0 +1,113 @@
+//! A loaded program and its maps.
+
+use crate::{BpfError, ProgArray, ProgramKind, attr, sys};
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
+use lab_abi::{PolicyKey, Stats};
+use std::{
+    fmt,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// A program in the kernel, with maps of its own. Dropping it leaves it where it is attached.
+pub struct Program {
+    kind: ProgramKind,
+    expected_attach_type: u32,
+    id: u32,
+    fd: OwnedFd,
+    maps: Maps,
+}
+
+/// The maps that user space works with.
+pub(crate) struct Maps {
+    pub stats: PerCpuArray<MapData, Stats>,
+    pub policy: HashMap<MapData, PolicyKey, i32>,
+    pub jump: ProgArray,
+}
+
+impl Program {
+    pub(crate) fn new(kind: ProgramKind, expected_attach_type: u32, fd: OwnedFd, maps: Maps) -> Result<Self, BpfError> {
+        let id = id_of(&fd)?;
+        Ok(Self { kind, expected_attach_type, id, fd, maps })
+    }
+
+    /// Which of the object's programs it is.
+    pub const fn kind(&self) -> ProgramKind {
+        self.kind
+    }
+
+    /// Kernel id.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// What it was loaded with.
+    pub const fn expected_attach_type(&self) -> u32 {
+        self.expected_attach_type
+    }
+
+    /// Its counters, all CPUs together.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn stats(&self) -> Result<Stats, BpfError> {
+        let shares = self.maps.stats.get(&0, 0).map_err(|source| BpfError::Map { map: "STATS", source })?;
+        let mut sum = Stats::default();
+        shares.iter().for_each(|share| sum.merge(share));
+        Ok(sum)
+    }
+
+    /// Sets the counters to zero. Packets in flight may be counted or not.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn reset_stats(&mut self) -> Result<(), BpfError> {
+        let shares = self.maps.stats.get(&0, 0).map_err(|source| BpfError::Map { map: "STATS", source })?;
+        let zeros = PerCpuValues::try_from(vec![Stats::default(); shares.len()])
+            .map_err(|error| BpfError::Map { map: "STATS", source: error.into() })?;
+        self.maps.stats.set(0, zeros, 0).map_err(|source| BpfError::Map { map: "STATS", source })
+    }
+
+    /// Lists a destination in the policy map.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn set_policy(&mut self, key: PolicyKey, verdict: i32) -> Result<(), BpfError> {
+        self.maps.policy.insert(key, verdict, 0).map_err(|source| BpfError::Map { map: "POLICY", source })
+    }
+
+    /// Takes a destination off the policy map.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`]: `ENOENT` where it isn't listed.
+    pub fn clear_policy(&mut self, key: &PolicyKey) -> Result<(), BpfError> {
+        self.maps.policy.remove(key).map_err(|source| BpfError::Map { map: "POLICY", source })
+    }
+
+    /// Its jump map: its own, or the one that it was loaded with.
+    pub const fn jump(&self) -> &ProgArray {
+        &self.maps.jump
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, expected_attach_type, id, fd: _, maps: _ } = self;
+        write!(f, "Program({kind}, id {id}, expected attach type {expected_attach_type})")
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A program's kernel id, from its descriptor.
+///
+/// # Errors
+/// [`BpfError::Call`].
+pub fn id_of(program: &impl AsFd) -> Result<u32, BpfError> {
+    sys::info::<attr::ProgInfo>(program.as_fd())
+        .map(|info| info.id)
+        .map_err(|errno| BpfError::call("BPF_OBJ_GET_INFO_BY_FD of a program", errno))
+}

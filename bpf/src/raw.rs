@@ -1,0 +1,148 @@
+//! Programs of a few instructions, for questions about the API that no packet needs to answer.
+
+use crate::{
+    BpfError, ProgArray, attr,
+    load::last_words,
+    program::id_of,
+    sys::{self, Command},
+};
+use aya_obj::generated::bpf_insn;
+use nix::errno::Errno;
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+/// `enum bpf_prog_type`: what clsact, tcx and netkit take.
+pub const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+/// `enum bpf_prog_type`: what they refuse.
+pub const BPF_PROG_TYPE_XDP: u32 = 6;
+
+const GPL: &CStr = c"Dual MIT/GPL";
+const LOG_SIZE: usize = 64 * 1024;
+
+/// A program without maps.
+#[derive(Debug)]
+pub struct RawProgram {
+    fd: OwnedFd,
+    id: u32,
+}
+
+impl RawProgram {
+    /// Kernel id.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+impl AsFd for RawProgram {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A program that returns `verdict`.
+///
+/// # Errors
+/// [`BpfError::Load`].
+pub fn minimal(prog_type: u32, expected_attach_type: u32, verdict: i32) -> Result<RawProgram, BpfError> {
+    assemble(prog_type, expected_attach_type, "minimal", &[mov(0, verdict), exit()])
+}
+
+/// A `BPF_PROG_TYPE_SCHED_CLS` program that tail-calls `slot` and returns `fallback` where that is empty. Loading it
+/// makes it a user of the map.
+///
+/// # Errors
+/// [`BpfError::Load`]: `EINVAL` where it does not go with the map's owner.
+pub fn tail_caller(
+    map: &ProgArray,
+    slot: i32,
+    expected_attach_type: u32,
+    fallback: i32,
+) -> Result<RawProgram, BpfError> {
+    let [low, high] = load_map(2, map.as_fd());
+    let instructions = [low, high, mov(3, slot), tail_call(), mov(0, fallback), exit()];
+    assemble(BPF_PROG_TYPE_SCHED_CLS, expected_attach_type, "tail_caller", &instructions)
+}
+
+fn assemble(
+    prog_type: u32,
+    expected_attach_type: u32,
+    name: &str,
+    instructions: &[bpf_insn],
+) -> Result<RawProgram, BpfError> {
+    let fd = prog_load(&Load { prog_type, expected_attach_type, name, license: GPL, instructions })?;
+    let id = id_of(&fd)?;
+    Ok(RawProgram { fd, id })
+}
+
+fn instruction(code: u8, dst: u8, src: u8, imm: i32) -> bpf_insn {
+    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(dst, src), off: 0, imm }
+}
+
+/// `BPF_ALU64 | BPF_MOV | BPF_K`.
+fn mov(dst: u8, imm: i32) -> bpf_insn {
+    instruction(0xb7, dst, 0, imm)
+}
+
+/// `BPF_JMP | BPF_EXIT`.
+fn exit() -> bpf_insn {
+    instruction(0x95, 0, 0, 0)
+}
+
+/// `BPF_JMP | BPF_CALL` of `bpf_tail_call`.
+fn tail_call() -> bpf_insn {
+    instruction(0x85, 0, 0, 12)
+}
+
+/// `BPF_LD | BPF_IMM | BPF_DW` with `BPF_PSEUDO_MAP_FD`.
+fn load_map(dst: u8, map: BorrowedFd<'_>) -> [bpf_insn; 2] {
+    [instruction(0x18, dst, 1, map.as_raw_fd()), instruction(0, 0, 0, 0)]
+}
+
+/// One `BPF_PROG_LOAD`.
+pub(crate) struct Load<'a> {
+    pub prog_type: u32,
+    pub expected_attach_type: u32,
+    pub name: &'a str,
+    pub license: &'a CStr,
+    pub instructions: &'a [bpf_insn],
+}
+
+/// Loads without a log first, and once more with one where the kernel refuses.
+pub(crate) fn prog_load(load: &Load<'_>) -> Result<OwnedFd, BpfError> {
+    let mut prog_name = [0; 16];
+    // The kernel wants a terminating zero.
+    for (to, from) in prog_name[..15].iter_mut().zip(load.name.bytes()) {
+        *to = from;
+    }
+    let attr = |log: &mut [u8]| attr::ProgLoad {
+        prog_type: load.prog_type,
+        insn_cnt: load.instructions.len() as u32,
+        insns: sys::address(load.instructions),
+        license: sys::address(load.license.to_bytes_with_nul()),
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log_buf: if log.is_empty() { 0 } else { sys::address_mut(log) },
+        prog_name,
+        expected_attach_type: load.expected_attach_type,
+        ..attr::ProgLoad::default()
+    };
+    let refused = |errno: Errno, log: &[u8]| {
+        let log = CStr::from_bytes_until_nul(log).unwrap_or(c"").to_string_lossy();
+        BpfError::Load { program: load.name.to_owned(), errno, log: last_words(&log) }
+    };
+    // EAGAIN: the verifier was interrupted by a signal.
+    let attempt = |log: &mut [u8]| {
+        loop {
+            match sys::bpf_fd(Command::ProgLoad, &mut attr(log)) {
+                Err(Errno::EAGAIN) => {}
+                other => return other,
+            }
+        }
+    };
+    attempt(&mut []).or_else(|_| {
+        let mut log = vec![0; LOG_SIZE];
+        attempt(&mut log).map_err(|errno| refused(errno, &log))
+    })
+}

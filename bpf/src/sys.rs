@@ -1,0 +1,117 @@
+//! bpf(2) itself. Every unsafe call of the crate is here.
+
+use crate::attr;
+use nix::errno::Errno;
+use std::{
+    ffi::CString,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    path::Path,
+};
+
+/// Commands in use, numbered as in `enum bpf_cmd`.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub enum Command {
+    MapCreate = 0,
+    MapUpdateElem = 2,
+    MapDeleteElem = 3,
+    ProgLoad = 5,
+    ObjPin = 6,
+    ObjGet = 7,
+    ProgAttach = 8,
+    ProgDetach = 9,
+    ProgGetNextId = 11,
+    MapGetNextId = 12,
+    ObjGetInfoByFd = 15,
+    ProgQuery = 16,
+    MapFreeze = 22,
+    LinkCreate = 28,
+    LinkUpdate = 29,
+    LinkGetNextId = 31,
+    LinkDetach = 34,
+}
+
+/// Calls bpf(2). The addresses in `attr` must point to memory of the size that `attr` tells; the wrappers below and
+/// the callers within the crate keep them alive across the call.
+pub fn bpf<T>(command: Command, attr: &mut T) -> Result<i32, Errno> {
+    // SAFETY: `attr` is one of `crate::attr`, valid for reads and writes of its size; addresses within it are covered
+    // by the contract above.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, &raw mut *attr, size_of::<T>()) };
+    Errno::result(result).map(|value| value as i32)
+}
+
+/// As [`bpf`], for the commands that answer with a descriptor (close-on-exec by the kernel's doing).
+pub fn bpf_fd<T>(command: Command, attr: &mut T) -> Result<OwnedFd, Errno> {
+    // SAFETY: the kernel just created the descriptor for this call, nobody else owns it.
+    bpf(command, attr).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor as bpf(2) wants it.
+pub fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+/// An address as bpf(2) wants it.
+pub fn address<T>(data: &[T]) -> u64 {
+    data.as_ptr() as u64
+}
+
+/// As [`address`], for memory that the kernel fills.
+pub fn address_mut<T>(data: &mut [T]) -> u64 {
+    data.as_mut_ptr() as u64
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` into one of `crate::attr`'s info structs.
+pub fn info<T: Default>(fd: BorrowedFd<'_>) -> Result<T, Errno> {
+    let mut info = [T::default()];
+    let mut attr = attr::ObjInfo { bpf_fd: number(fd), info_len: size_of::<T>() as u32, info: address_mut(&mut info) };
+    bpf(Command::ObjGetInfoByFd, &mut attr)?;
+    let [info] = info;
+    Ok(info)
+}
+
+/// `BPF_OBJ_PIN`.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+    let path = c_path(path)?;
+    let mut attr =
+        attr::Obj { pathname: address(path.as_bytes_with_nul()), bpf_fd: number(fd), ..attr::Obj::default() };
+    bpf(Command::ObjPin, &mut attr).map(drop)
+}
+
+/// `BPF_OBJ_GET`.
+pub fn open_pinned(path: &Path) -> Result<OwnedFd, Errno> {
+    let path = c_path(path)?;
+    let mut attr = attr::Obj { pathname: address(path.as_bytes_with_nul()), ..attr::Obj::default() };
+    bpf_fd(Command::ObjGet, &mut attr)
+}
+
+fn c_path(path: &Path) -> Result<CString, Errno> {
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+/// `BPF_MAP_UPDATE_ELEM` with any flags of 0.
+pub fn map_update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> Result<(), Errno> {
+    let key = [key];
+    let mut attr =
+        attr::MapElem { map_fd: number(map), key: address(&key), value: address(value), ..attr::MapElem::default() };
+    bpf(Command::MapUpdateElem, &mut attr).map(drop)
+}
+
+/// `BPF_MAP_DELETE_ELEM`.
+pub fn map_delete(map: BorrowedFd<'_>, key: u32) -> Result<(), Errno> {
+    let key = [key];
+    let mut attr = attr::MapElem { map_fd: number(map), key: address(&key), ..attr::MapElem::default() };
+    bpf(Command::MapDeleteElem, &mut attr).map(drop)
+}
+
+/// `BPF_MAP_FREEZE`: user space gives up writing, so the verifier may take the contents for constants.
+pub fn map_freeze(map: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut attr = attr::MapElem { map_fd: number(map), ..attr::MapElem::default() };
+    bpf(Command::MapFreeze, &mut attr).map(drop)
+}
+
+/// A value's bytes.
+pub fn bytes_of<T: aya::Pod>(value: &T) -> &[u8] {
+    // SAFETY: `Pod` promises plain data, which is initialised throughout; the lifetime is the value's.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}

@@ -1,0 +1,69 @@
+//! Counting and recording.
+
+use crate::config;
+use aya_ebpf::{
+    bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::map, maps::PerCpuArray, programs::TcContext,
+};
+use lab_abi::{Seen, Stats};
+
+// Per CPU, so that plain additions are exact: these hooks run with bottom halves disabled.
+#[map]
+static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
+
+/// Counts a packet; where it is marked, also records it together with the verdict that it is about to get.
+#[inline(always)]
+pub fn record(ctx: &TcContext, marked: bool, verdict: i32) {
+    let Some(stats) = stats() else { return };
+    stats.packets += 1;
+    if !marked {
+        return;
+    }
+    let seen = seen(ctx, verdict);
+    stats.marked += 1;
+    stats.bytes += u64::from(seen.len);
+    if stats.max_len < seen.len {
+        stats.max_len = seen.len;
+    }
+    if stats.max_gso_size < seen.gso_size {
+        stats.max_gso_size = seen.gso_size;
+    }
+    stats.last = seen;
+}
+
+/// Counts a tail call that found its slot empty.
+#[inline(always)]
+pub fn record_miss() {
+    if let Some(stats) = stats() {
+        stats.misses += 1;
+    }
+}
+
+#[inline(always)]
+fn stats() -> Option<&'static mut Stats> {
+    // SAFETY: this CPU's value, which lives as long as the program and which nothing else on this CPU touches meanwhile.
+    STATS.get_ptr_mut(0).map(|stats| unsafe { &mut *stats })
+}
+
+#[inline(always)]
+fn seen(ctx: &TcContext, verdict: i32) -> Seen {
+    let skb: *const __sk_buff = ctx.skb.skb;
+    // SAFETY: the context is valid while the program runs; the verifier rewrites each access to one of sk_buff.
+    unsafe {
+        Seen {
+            time_ns: bpf_ktime_get_ns(),
+            ifindex: (*skb).ifindex,
+            ingress_ifindex: (*skb).ingress_ifindex,
+            host_ifindex: config::host_ifindex(),
+            mark: (*skb).mark,
+            priority: (*skb).priority,
+            pkt_type: (*skb).pkt_type,
+            protocol: u32::from(u16::from_be((*skb).protocol as u16)),
+            len: (*skb).len,
+            gso_size: (*skb).gso_size,
+            gso_segs: (*skb).gso_segs,
+            verdict,
+            eth_dst: ctx.load(0).unwrap_or_default(),
+            eth_src: ctx.load(6).unwrap_or_default(),
+        }
+    }
+}

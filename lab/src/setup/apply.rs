@@ -9,7 +9,7 @@ use super::catalogue::checks;
 use super::check::{Check, Fix, State};
 use super::error::SetupError;
 use super::host::Host;
-use super::report::Report;
+use super::report::{Finding, Report};
 use super::tools::Tools;
 
 /// One thing to do.
@@ -29,10 +29,10 @@ impl Step {
         match self {
             // LLVM's development files alone outweigh everything else.
             Self::Packages(names) => {
-                let seconds = if names.contains(&"llvm-22-dev") { 90 } else { 30 };
+                let seconds = if names.contains(&"llvm-22-dev") { 60 } else { 30 };
                 (format!("Debian packages: installing {} ({})", names.len(), names.join(" ")), seconds)
             }
-            Self::VirtmeNg => ("virtme-ng 1.42: installing".into(), 15),
+            Self::VirtmeNg => ("virtme-ng 1.42: installing".into(), 10),
             Self::BpfLinker => ("bpf-linker 0.13.0: building".into(), 60),
         }
     }
@@ -45,9 +45,9 @@ impl Step {
         }
     }
 
-    fn run(&self, tools: &Tools, log: &Path) -> Result<(), SetupError> {
+    fn run(&self, tools: &Tools, privilege: Privilege, log: &Path) -> Result<(), SetupError> {
         match self {
-            Self::Packages(names) => apt::install(names, Privilege::of_this_process(), log),
+            Self::Packages(names) => apt::install(names, privilege, log),
             Self::VirtmeNg => tools.install_virtme_ng(log),
             Self::BpfLinker => tools.install_bpf_linker(log),
         }
@@ -90,7 +90,8 @@ impl Plan {
     }
 }
 
-/// Makes this machine ready, writing a line per step to `out`. Where nothing is missing it only looks.
+/// Makes this machine ready, writing a line per step to `out`, and what is known to be weak about the result. Where
+/// nothing is missing it only looks, and writes nothing.
 ///
 /// # Errors
 /// The first step's failure; later steps are not tried.
@@ -103,20 +104,29 @@ pub fn setup(out: &mut dyn Write) -> Result<Report, SetupError> {
     let _lock = tools.lock()?;
     // Another setup may have done the work while this one waited.
     let plan = Plan::of(&Host::look(&tools))?;
+    let privilege = Privilege::of_this_process();
     for (index, step) in plan.steps.iter().enumerate() {
+        if let Step::Packages(names) = step {
+            privilege.or_name_command(names)?;
+        }
         let (what, seconds) = step.announcement();
         let started = Instant::now();
         say(out, format_args!("[{}/{}] {what}, about {seconds} s … ", index + 1, plan.steps.len()));
-        let result = step.run(&tools, &tools.log(step.log_name()));
+        let result = step.run(&tools, privilege, &tools.log(step.log_name()));
         let elapsed = started.elapsed().as_secs();
         say(out, format_args!("{} {elapsed} s\n", if result.is_ok() { "done in" } else { "failed after" }));
         result?;
     }
     let report = Report::of(&Host::look(&tools));
-    match report.findings.iter().find(|finding| !finding.usable()) {
-        Some(finding) => Err(SetupError::StillMissing { name: finding.name, found: finding.found.clone() }),
-        None => Ok(report),
+    if let Some(finding) = report.findings.iter().find(|finding| !finding.usable()) {
+        return Err(SetupError::StillMissing { name: finding.name, found: finding.found.clone() });
     }
+    for Finding { name, found, fix, .. } in &report.findings {
+        if let Some(advice) = fix {
+            say(out, format_args!("note: {name} {found}: {advice}\n"));
+        }
+    }
+    Ok(report)
 }
 
 /// Progress is a courtesy: a closed terminal must not stop an installation half-way.

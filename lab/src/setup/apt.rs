@@ -43,6 +43,15 @@ impl Privilege {
         }
     }
 
+    /// # Errors
+    /// [`SetupError::NoPrivilege`] with the command that installs `packages`.
+    pub(super) fn or_name_command(self, packages: &[&str]) -> Result<Self, SetupError> {
+        match self {
+            Self::Root | Self::Sudo => Ok(self),
+            Self::None => Err(SetupError::NoPrivilege { command: command_line(packages) }),
+        }
+    }
+
     fn run(self, words: &[&str]) -> Expression {
         let environment = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"];
         let all = if self == Self::Sudo { &["sudo"][..] } else { &[] }.iter().chain(&environment).chain(words);
@@ -78,11 +87,8 @@ fn parse_installed(output: &str) -> BTreeMap<String, String> {
 /// Installs `packages`. Updates the package lists only where they offer no candidate or name files that are gone.
 ///
 /// # Errors
-/// [`SetupError::NoPrivilege`], [`SetupError::NoCandidate`], or the failure of apt-get.
+/// [`SetupError::NoCandidate`], [`SetupError::WouldRemove`], or the failure of apt-get.
 pub(super) fn install(packages: &[&str], privilege: Privilege, log: &Path) -> Result<(), SetupError> {
-    if privilege == Privilege::None {
-        return Err(SetupError::NoPrivilege { command: command_line(packages) });
-    }
     let mut updated = false;
     if !without_candidate(packages)?.is_empty() {
         update(privilege, log)?;
@@ -106,9 +112,15 @@ fn update(privilege: Privilege, log: &Path) -> Result<(), SetupError> {
 }
 
 fn apt_install(packages: &[&str], privilege: Privilege, log: &Path) -> Result<(), SetupError> {
-    let options = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300", "install", "--no-install-recommends"];
-    let words: Vec<_> = options.iter().chain(packages).copied().collect();
-    run_logged("apt-get install", privilege.run(&words), log)
+    let options = ["apt-get", "-q", "-y", "--no-remove", "-o", "DPkg::Lock::Timeout=300"];
+    let verb = ["install", "--no-install-recommends"];
+    let words: Vec<_> = options.iter().chain(&verb).chain(packages).copied().collect();
+    run_logged("apt-get install", privilege.run(&words), log).map_err(|error| match error {
+        SetupError::Failed { last_line, log, .. } if last_line.contains("remove is disabled") => {
+            SetupError::WouldRemove { packages: packages.join(", "), log }
+        }
+        other => other,
+    })
 }
 
 fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupError> {
@@ -165,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn without_privilege_the_command_is_named_and_nothing_runs() {
-        let error = install(&["gcc", "kmod"], Privilege::None, Path::new("/nonexistent/log")).unwrap_err();
+    fn without_privilege_the_command_is_named() {
+        let error = Privilege::None.or_name_command(&["gcc", "kmod"]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "missing packages, and neither root nor a usable sudo to install them; run: \

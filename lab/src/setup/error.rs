@@ -38,6 +38,19 @@ pub enum SetupError {
         packages: String,
     },
 
+    /// Debian's rustc-web conflicts with its rustc, cargo and rustup packages.
+    #[error(
+        "installing {packages} would remove packages from this machine, which setup never does; remove them by hand \
+         (log: {}), or provide `rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`",
+        log.display()
+    )]
+    WouldRemove {
+        /// The package names, comma separated.
+        packages: String,
+        /// apt-get's output, which names them.
+        log: PathBuf,
+    },
+
     /// A command ran and failed.
     #[error("{what} failed: {last_line} (log: {})", log.display())]
     Failed {

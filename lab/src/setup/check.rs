@@ -61,10 +61,3 @@ pub enum State {
         absent: Vec<&'static str>,
     },
 }
-
-impl State {
-    /// Whether the lab can run with it.
-    pub fn usable(&self) -> bool {
-        matches!(self, Self::Ok { .. } | Self::Warn { .. })
-    }
-}

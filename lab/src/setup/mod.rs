@@ -1,4 +1,4 @@
-//! What the lab needs on this machine: one list of [`Check`]s, reported by `lab doctor` and mended by `lab setup`.
+//! What the lab needs on this machine: one list of checks, reported by `lab doctor` and mended by `lab setup`.
 //!
 //! Probes only look, and together cost a fraction of a second, so that every run can afford them. Packages come from
 //! the distribution; virtme-ng and bpf-linker are pinned and live in the cache, where they cannot disturb the host.
@@ -14,14 +14,12 @@ mod report;
 mod tests;
 mod tools;
 
-pub use apply::{Plan, Step, setup};
-pub use apt::Privilege;
-pub use catalogue::checks;
-pub use check::{Check, Fix, State};
+pub use apply::setup;
 pub use error::SetupError;
-pub use host::{BpfRust, Host, Program};
 pub use report::{Finding, Report};
 pub use tools::Tools;
+
+use host::Host;
 
 /// Looks at this machine and changes nothing.
 ///

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::Report;
+use super::apply::{Plan, Step};
 use super::catalogue;
 use super::host::{Host, Program};
-use super::{Plan, Report, Step};
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
     Some(Program { path: PathBuf::from(path), version: Some(version) })

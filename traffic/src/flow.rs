@@ -1,0 +1,162 @@
+//! One face for every protocol, so that cases can iterate.
+
+use crate::{
+    icmp::ping,
+    path::Path,
+    tcp::tcp_exchange,
+    udp::{UdpOptions, udp_exchange},
+};
+use lab_topology::Netns;
+use nix::errno::Errno;
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+
+/// A protocol that a flow can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proto {
+    /// Echo requests; the marker is their identifier.
+    Icmp,
+    /// Datagrams; the marker is the server's port.
+    Udp,
+    /// One connection; the marker is the server's port.
+    Tcp,
+}
+
+impl Proto {
+    /// Every protocol.
+    pub const ALL: [Self; 3] = [Self::Icmp, Self::Udp, Self::Tcp];
+
+    /// The name used in cell ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Icmp => "icmp",
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Some exchanges between two namespaces.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow<'a> {
+    /// Namespace of the client.
+    pub from: &'a Netns,
+    /// Namespace of the server.
+    pub to: &'a Netns,
+    /// The server's address; its family is the flow's.
+    pub addr: IpAddr,
+    /// The protocol.
+    pub proto: Proto,
+    /// What programs count by: identifier of ICMP, server's port of UDP and TCP.
+    pub marker: u16,
+}
+
+/// What came of a flow. For TCP the counts are blocks of [`Flow::TCP_BLOCK`] bytes on one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowReport {
+    /// What was to be exchanged.
+    pub wanted: u32,
+    /// What the sender's kernel took.
+    pub sent: u32,
+    /// What the server got.
+    pub delivered: u32,
+    /// What came back intact.
+    pub returned: u32,
+    /// The client's address as the server saw it.
+    pub source_seen: Option<IpAddr>,
+    /// Errnos that the client got.
+    pub errors: Vec<i32>,
+    /// One line for people.
+    pub detail: String,
+}
+
+impl FlowReport {
+    /// Everything came back.
+    pub const fn complete(&self) -> bool {
+        self.returned == self.wanted
+    }
+
+    /// Nothing arrived anywhere.
+    pub const fn silent(&self) -> bool {
+        self.delivered == 0 && self.returned == 0 && self.source_seen.is_none()
+    }
+}
+
+impl fmt::Display for FlowReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl Flow<'_> {
+    /// Bytes that count as one exchange of a TCP flow.
+    pub const TCP_BLOCK: u64 = 1024;
+
+    /// Runs `exchanges` exchanges; returns as soon as all are through, at the latest after `timeout`.
+    ///
+    /// To show that nothing passes, give [`crate::silence_window`] as the timeout.
+    pub fn run(&self, exchanges: u16, timeout: Duration) -> FlowReport {
+        let path = Path::direct(self.from, self.to, self.addr, self.marker);
+        let mut report = FlowReport {
+            wanted: exchanges.into(),
+            sent: 0,
+            delivered: 0,
+            returned: 0,
+            source_seen: None,
+            errors: Vec::new(),
+            detail: String::new(),
+        };
+        let mut note = String::new();
+        match self.proto {
+            Proto::Icmp => {
+                let ping = ping(self.from, Some(self.to), self.addr, self.marker, exchanges, timeout);
+                (report.sent, report.delivered, report.returned) = (ping.sent, ping.delivered, ping.received);
+                (report.source_seen, report.errors) = (ping.source_seen, ping.errors);
+            }
+            Proto::Udp => {
+                let udp = udp_exchange(path, exchanges.into(), UdpOptions::default(), timeout);
+                (report.sent, report.delivered, report.returned) = (udp.sent, udp.delivered, udp.echoed);
+                (report.source_seen, report.errors) = (udp.source_seen, udp.send_errors);
+            }
+            Proto::Tcp => {
+                let tcp = tcp_exchange(path, u64::from(exchanges) * Self::TCP_BLOCK, timeout);
+                let blocks = |bytes: u64| u32::try_from(bytes / Self::TCP_BLOCK).unwrap_or(u32::MAX);
+                report.sent = if tcp.connected { exchanges.into() } else { 0 };
+                report.delivered = blocks(tcp.bytes_delivered);
+                report.returned = if tcp.content_ok { blocks(tcp.bytes_echoed) } else { 0 };
+                report.source_seen = tcp.source_seen;
+                report.errors.extend(tcp.errno);
+                note = tcp.error.map_or(String::new(), |error| format!("; {error}"));
+            }
+        }
+        report.detail = self.words(&report, &note);
+        report
+    }
+
+    fn words(&self, report: &FlowReport, note: &str) -> String {
+        let FlowReport { wanted, sent, delivered, returned, .. } = report;
+        let source = report.source_seen.map_or_else(|| "nobody".to_owned(), |source| source.to_string());
+        format!(
+            "{} {}→{} ({}): wanted {wanted}, sent {sent}, delivered {delivered}, returned {returned}, seen from {source}{}{note}",
+            self.proto,
+            self.from.name(),
+            self.to.name(),
+            self.addr,
+            named(&report.errors),
+        )
+    }
+}
+
+/// Errnos by name, each once with its count.
+fn named(errors: &[i32]) -> String {
+    let mut counts = BTreeMap::new();
+    for errno in errors {
+        *counts.entry(*errno).or_insert(0u32) += 1;
+    }
+    counts.into_iter().map(|(errno, count)| format!(", {count}×{:?}", Errno::from_raw(errno))).collect()
+}

@@ -1,0 +1,246 @@
+//! A stream of numbered datagrams in the background: the loss meter while attachments change.
+
+use crate::{
+    path::Path,
+    udp::{hear_errors, sequence_of, take},
+    wait::{errno, forget_error, readable},
+};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    ops::RangeInclusive,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// What came of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamReport {
+    /// Datagrams handed to the kernel, refused ones included: a refused one is lost too.
+    pub sent: u32,
+    /// Datagrams that arrived, each once.
+    pub received: u32,
+    /// The numbers that never arrived.
+    pub lost: Vec<RangeInclusive<u32>>,
+    /// Datagrams that arrived after a later one.
+    pub reordered: u32,
+    /// Further copies.
+    pub duplicates: u32,
+    /// Errnos that sending gave.
+    pub send_errors: Vec<i32>,
+}
+
+impl StreamReport {
+    /// How many never arrived.
+    pub fn lost_count(&self) -> u32 {
+        self.lost.iter().map(|range| range.end() - range.start() + 1).sum()
+    }
+}
+
+/// A running stream, one way. Dropping it stops it.
+#[derive(Debug)]
+pub struct UdpStream {
+    sender: Option<JoinHandle<(u32, Vec<i32>)>>,
+    receiver: Option<JoinHandle<()>>,
+    /// Dropped to stop the sender.
+    going: Option<Sender<()>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    seen: Mutex<Seen>,
+    more: Condvar,
+}
+
+/// What the receiver has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Copies by number.
+    copies: Vec<u32>,
+    received: u32,
+    reordered: u32,
+    duplicates: u32,
+    /// One past the highest number.
+    next: u32,
+    /// Set when the receiver gives up.
+    over: bool,
+}
+
+/// How often the receiver looks whether it is told to stop.
+const TICK: Duration = Duration::from_millis(20);
+
+impl UdpStream {
+    /// Starts to send a datagram every `interval`.
+    ///
+    /// # Errors
+    /// If a socket can't be made or bound.
+    pub fn start(path: Path<'_>, interval: Duration) -> io::Result<Self> {
+        let (client, server) = path.udp()?;
+        hear_errors(&client, path.dial)?;
+        let dial = path.dial;
+        let (going, stopped) = mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let for_receiver = Arc::clone(&shared);
+        let receiver = thread::Builder::new().name("udp-receiver".to_owned()).spawn(move || {
+            for_receiver.receive(&server);
+        })?;
+        let sender = thread::Builder::new().name("udp-sender".to_owned()).spawn(move || {
+            send(
+                &client,
+                dial,
+                |due| {
+                    let wait = due.saturating_duration_since(Instant::now());
+                    matches!(stopped.recv_timeout(wait), Err(RecvTimeoutError::Timeout))
+                },
+                interval,
+            )
+        })?;
+        Ok(Self { sender: Some(sender), receiver: Some(receiver), going: Some(going), shared })
+    }
+
+    /// Waits until `count` further datagrams have arrived; false if they have not after `timeout`.
+    pub fn wait_received(&self, count: u32, timeout: Duration) -> bool {
+        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = seen.received.saturating_add(count);
+        let (seen, _) = self
+            .shared
+            .more
+            .wait_timeout_while(seen, timeout, |seen| seen.received < wanted && !seen.over)
+            .unwrap_or_else(PoisonError::into_inner);
+        seen.received >= wanted
+    }
+
+    /// Stops sending, waits until everything arrived or nothing did for the length of `drain`, and reports.
+    pub fn stop(mut self, drain: Duration) -> StreamReport {
+        let (sent, send_errors) = self.halt();
+        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let before = seen.received;
+            let (now, _) = self
+                .shared
+                .more
+                .wait_timeout_while(seen, drain, |seen| seen.received == before && before < sent)
+                .unwrap_or_else(PoisonError::into_inner);
+            seen = now;
+            if seen.received >= sent || seen.received == before {
+                break;
+            }
+        }
+        StreamReport {
+            sent,
+            received: seen.received,
+            lost: seen.lost(sent),
+            reordered: seen.reordered,
+            duplicates: seen.duplicates,
+            send_errors,
+        }
+    }
+
+    /// Ends the sender.
+    fn halt(&mut self) -> (u32, Vec<i32>) {
+        self.going = None;
+        self.sender.take().map_or_else(Default::default, |sender| {
+            sender.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+        })
+    }
+}
+
+impl Drop for UdpStream {
+    fn drop(&mut self) {
+        self.going = None;
+        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        // A panic in a thread has already been printed, and a second one while unwinding would abort.
+        _ = self.sender.take().map(JoinHandle::join);
+        _ = self.receiver.take().map(JoinHandle::join);
+    }
+}
+
+/// Sends until `go_on` says no; each datagram has its own due time, so that a late one delays no other.
+fn send(socket: &UdpSocket, to: SocketAddr, go_on: impl Fn(Instant) -> bool, interval: Duration) -> (u32, Vec<i32>) {
+    let mut errors = Vec::new();
+    let mut sequence = 0u32;
+    let mut due = Instant::now();
+    while go_on(due) {
+        if let Err(error) = socket.send_to(&sequence.to_be_bytes(), to) {
+            errors.push(errno(&error));
+            forget_error(socket);
+        }
+        sequence += 1;
+        // After a stall the stream goes on at its pace and does not catch up in a burst.
+        due = (due + interval).max(Instant::now());
+    }
+    (sequence, errors)
+}
+
+impl Shared {
+    fn receive(&self, socket: &UdpSocket) {
+        let mut buffer = [0; 64];
+        let mut errors = Vec::new();
+        loop {
+            readable([socket], TICK);
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some((length, _)) = take(socket, &mut buffer, &mut errors) {
+                if let Some(sequence) = sequence_of(&buffer[..length]) {
+                    seen.count(sequence);
+                }
+            }
+            self.more.notify_all();
+            if seen.over {
+                return;
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn count(&mut self, sequence: u32) {
+        let at = sequence as usize;
+        if self.copies.len() <= at {
+            self.copies.resize(at + 1, 0);
+        }
+        self.copies[at] += 1;
+        if self.copies[at] > 1 {
+            self.duplicates += 1;
+            return;
+        }
+        self.received += 1;
+        if sequence < self.next {
+            self.reordered += 1;
+        } else {
+            self.next = sequence + 1;
+        }
+    }
+
+    fn lost(&self, sent: u32) -> Vec<RangeInclusive<u32>> {
+        let mut lost: Vec<RangeInclusive<u32>> = Vec::new();
+        for number in (0..sent).filter(|number| self.copies.get(*number as usize).is_none_or(|copies| *copies == 0)) {
+            match lost.last_mut() {
+                Some(range) if *range.end() + 1 == number => *range = *range.start()..=number,
+                _ => lost.push(number..=number),
+            }
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_reordering_and_copies_are_told_apart() {
+        let mut seen = Seen::default();
+        for sequence in [0, 1, 5, 3, 3, 6] {
+            seen.count(sequence);
+        }
+        assert_eq!((seen.received, seen.reordered, seen.duplicates), (5, 1, 1));
+        assert_eq!(seen.lost(10), [2..=2, 4..=4, 7..=9]);
+        assert_eq!(Seen::default().lost(3), [0..=2]);
+        assert_eq!(Seen::default().lost(0), []);
+    }
+}

@@ -1,0 +1,180 @@
+//! One connection whose content is sent back and checked.
+
+use crate::{
+    content,
+    path::Path,
+    wait::{Deadline, readable},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+/// What came of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TcpReport {
+    /// Whether the handshake went through.
+    pub connected: bool,
+    /// Bytes that the server got.
+    pub bytes_delivered: u64,
+    /// Bytes that came back.
+    pub bytes_echoed: u64,
+    /// Whether every byte that came back was the right one, and the stream ended where it should.
+    pub content_ok: bool,
+    /// The client's address as the server saw it.
+    pub source_seen: Option<IpAddr>,
+    /// The first error, in words, with the side that had it.
+    pub error: Option<String>,
+    /// Errno of that error, where it has one.
+    pub errno: Option<i32>,
+}
+
+const CHUNK: usize = 16 * 1024;
+
+/// Connects, sends `bytes` bytes, closes its half, and reads the echo to its end, all within `timeout`.
+pub fn tcp_exchange(path: Path<'_>, bytes: u64, timeout: Duration) -> TcpReport {
+    let deadline = Deadline::after(timeout);
+    let mut report = TcpReport::default();
+    let sockets = path.to.run(|| listen(path.listen)).and_then(|listener| {
+        let client =
+            path.from.run(|| Socket::new(Domain::for_address(path.dial), Type::STREAM, Some(Protocol::TCP)))?;
+        Ok((listener, client))
+    });
+    let (listener, client) = match sockets {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            report.fail("setup", &error);
+            return report;
+        }
+    };
+    let seed = u64::from(path.dial.port());
+    let mut served = Served::default();
+    thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let mut served = Served::default();
+            let result = serve(&listener, deadline, &mut served);
+            (served, result)
+        });
+        let result = talk(client, path.dial, seed, bytes, deadline, &mut report);
+        if let Err(error) = &result {
+            report.fail("client", error);
+        }
+        if !report.connected {
+            // Wakes the server: nobody will come.
+            _ = socket2::SockRef::from(&listener).shutdown(Shutdown::Both);
+        }
+        let (seen, result) = server.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));
+        served = seen;
+        if let Err(error) = &result {
+            report.fail("server", error);
+        }
+    });
+    report.bytes_delivered = served.bytes;
+    report.source_seen = served.source;
+    report
+}
+
+impl TcpReport {
+    fn fail(&mut self, side: &str, error: &io::Error) {
+        if self.error.is_none() {
+            let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+            let words = if late { "no progress before the deadline".to_owned() } else { error.to_string() };
+            self.error = Some(format!("{side}: {words}"));
+            self.errno = error.raw_os_error();
+        }
+    }
+}
+
+#[derive(Default)]
+struct Served {
+    bytes: u64,
+    source: Option<IpAddr>,
+}
+
+fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(16)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn serve(listener: &TcpListener, deadline: Deadline, served: &mut Served) -> io::Result<()> {
+    let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
+    readable([listener], deadline.left().ok_or_else(timed_out)?);
+    let (mut stream, source) = listener.accept()?;
+    served.source = Some(source.ip());
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        patience(&stream, deadline)?;
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return stream.shutdown(Shutdown::Write);
+        }
+        served.bytes += length as u64;
+        stream.write_all(&buffer[..length])?;
+    }
+}
+
+fn talk(
+    client: Socket,
+    dial: SocketAddr,
+    seed: u64,
+    bytes: u64,
+    deadline: Deadline,
+    report: &mut TcpReport,
+) -> io::Result<()> {
+    let left = deadline.left().ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
+    client.connect_timeout(&dial.into(), left)?;
+    report.connected = true;
+    let stream = TcpStream::from(client);
+    thread::scope(|scope| {
+        // A thread of its own: what is in flight both ways may exceed all buffers.
+        let writer = scope.spawn(|| send(&stream, seed, bytes, deadline));
+        let read = receive(&stream, seed, deadline, report);
+        if read.is_err() {
+            _ = stream.shutdown(Shutdown::Both);
+        }
+        let written = writer.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));
+        report.content_ok &= report.bytes_echoed == bytes;
+        read.and(written)
+    })
+}
+
+fn send(mut stream: &TcpStream, seed: u64, bytes: u64, deadline: Deadline) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < bytes {
+        let length = CHUNK.min(usize::try_from(bytes - at).unwrap_or(CHUNK));
+        content::fill(seed, at, &mut buffer[..length]);
+        patience(stream, deadline)?;
+        stream.write_all(&buffer[..length])?;
+        at += length as u64;
+    }
+    stream.shutdown(Shutdown::Write)
+}
+
+fn receive(mut stream: &TcpStream, seed: u64, deadline: Deadline, report: &mut TcpReport) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    report.content_ok = true;
+    loop {
+        patience(stream, deadline)?;
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        report.content_ok &= content::matches(seed, report.bytes_echoed, &buffer[..length]);
+        report.bytes_echoed += length as u64;
+    }
+}
+
+/// Lets the next read or write take no longer than the deadline allows.
+fn patience(stream: &TcpStream, deadline: Deadline) -> io::Result<()> {
+    let left = deadline.left().ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
+    stream.set_read_timeout(Some(left))?;
+    stream.set_write_timeout(Some(left))
+}

@@ -1,0 +1,164 @@
+//! Sequence-numbered datagrams that a server sends back.
+
+use crate::{
+    path::Path,
+    wait::{Deadline, errno, forget_error, readable, would_block},
+};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+/// How datagrams are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpOptions {
+    /// Whether the client's socket is connected.
+    pub connected: bool,
+    /// Whether the client hears of errors (`IP_RECVERR`): a netkit drop is then `ENOBUFS`, else success.
+    pub hear_errors: bool,
+    /// Payload of each datagram, bytes; at least 4.
+    pub payload: usize,
+}
+
+impl Default for UdpOptions {
+    fn default() -> Self {
+        Self { connected: false, hear_errors: true, payload: 64 }
+    }
+}
+
+/// What came of some datagrams.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UdpReport {
+    /// Datagrams that the kernel took without an error.
+    pub sent: u32,
+    /// Datagrams that the server got, each once.
+    pub delivered: u32,
+    /// Datagrams that came back to the client from the address that it sent to, each once.
+    pub echoed: u32,
+    /// Source address of the first datagram that the server got.
+    pub source_seen: Option<IpAddr>,
+    /// Further copies, at either side.
+    pub duplicates: u32,
+    /// Echoes from an address that the client did not send to.
+    pub foreign: u32,
+    /// Errnos that the client got; `ENOBUFS` is a drop below.
+    pub send_errors: Vec<i32>,
+}
+
+/// Sends `count` datagrams and collects their echoes until all are back or `timeout` is over.
+pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Duration) -> UdpReport {
+    let mut report = UdpReport::default();
+    if let Err(error) = exchange(path, count, options, timeout, &mut report) {
+        report.send_errors.push(errno(&error));
+    }
+    report
+}
+
+fn exchange(
+    path: Path<'_>,
+    count: u32,
+    options: UdpOptions,
+    timeout: Duration,
+    report: &mut UdpReport,
+) -> io::Result<()> {
+    let deadline = Deadline::after(timeout);
+    let (client, server) = path.udp()?;
+    if options.hear_errors {
+        hear_errors(&client, path.dial)?;
+    }
+    if options.connected {
+        client.connect(path.dial)?;
+    }
+    let mut pump = Pump { client, server, dial: path.dial, arrived: BTreeSet::new(), returned: BTreeSet::new() };
+    let mut payload = vec![0; options.payload.max(4)];
+    for sequence in 0..count {
+        payload[..4].copy_from_slice(&sequence.to_be_bytes());
+        let sent =
+            if options.connected { pump.client.send(&payload) } else { pump.client.send_to(&payload, path.dial) };
+        match sent {
+            Ok(_) => report.sent += 1,
+            Err(error) => {
+                report.send_errors.push(errno(&error));
+                forget_error(&pump.client);
+            }
+        }
+        // Emptied after each datagram, so that no count overflows a socket's buffer.
+        pump.turn(report);
+    }
+    while pump.returned.len() < count as usize {
+        let Some(left) = deadline.left() else { break };
+        readable([&pump.client, &pump.server], left);
+        pump.turn(report);
+    }
+    Ok(())
+}
+
+pub(crate) fn hear_errors(socket: &UdpSocket, to: SocketAddr) -> io::Result<()> {
+    if to.is_ipv4() {
+        setsockopt(socket, Ipv4RecvErr, &true)?
+    } else {
+        setsockopt(socket, Ipv6RecvErr, &true)?
+    }
+    Ok(())
+}
+
+struct Pump {
+    client: UdpSocket,
+    server: UdpSocket,
+    dial: SocketAddr,
+    arrived: BTreeSet<u32>,
+    returned: BTreeSet<u32>,
+}
+
+impl Pump {
+    /// Takes whatever lies in both sockets: the server's goes back, the client's is counted.
+    fn turn(&mut self, report: &mut UdpReport) {
+        let mut buffer = [0; 65536];
+        while let Some((length, source)) = take(&self.server, &mut buffer, &mut report.send_errors) {
+            let Some(sequence) = sequence_of(&buffer[..length]) else { continue };
+            if self.arrived.insert(sequence) {
+                report.delivered += 1
+            } else {
+                report.duplicates += 1
+            }
+            report.source_seen.get_or_insert(source.ip());
+            if let Err(error) = self.server.send_to(&buffer[..length], source) {
+                report.send_errors.push(errno(&error));
+            }
+        }
+        while let Some((length, source)) = take(&self.client, &mut buffer, &mut report.send_errors) {
+            let Some(sequence) = sequence_of(&buffer[..length]) else { continue };
+            if source.ip() != self.dial.ip() {
+                report.foreign += 1;
+            } else if self.returned.insert(sequence) {
+                report.echoed += 1;
+            } else {
+                report.duplicates += 1;
+            }
+        }
+    }
+}
+
+/// The next datagram; errors are kept and passed over, since each read takes one away.
+pub(crate) fn take(socket: &UdpSocket, buffer: &mut [u8], errors: &mut Vec<i32>) -> Option<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Ok(found) => return Some(found),
+            Err(error) if would_block(&error) => return None,
+            Err(error) => {
+                errors.push(errno(&error));
+                forget_error(socket);
+            }
+        }
+    }
+}
+
+pub(crate) fn sequence_of(datagram: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(datagram.get(..4)?.try_into().ok()?))
+}

@@ -14,6 +14,11 @@ use super::tools::Tools;
 /// Names the QEMU binary to use in place of the first `qemu-system-x86_64` in `PATH`.
 pub const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
 
+/// The QEMU that the user chose through [`QEMU_VARIABLE`].
+pub fn chosen_qemu() -> Option<PathBuf> {
+    std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// A program that was started to learn its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -72,7 +77,7 @@ pub struct Host {
 impl Host {
     /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
     pub fn look(tools: &Tools) -> Self {
-        let chosen_qemu = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let chosen_qemu = chosen_qemu();
         let qemu_chosen = chosen_qemu.is_some();
         let debian = debian_name();
         thread::scope(|scope| {

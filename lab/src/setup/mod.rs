@@ -16,6 +16,7 @@ mod tools;
 
 pub use apply::setup;
 pub use error::SetupError;
+pub use host::{QEMU_VARIABLE, chosen_qemu};
 pub use report::{Finding, Report};
 pub use tools::Tools;
 

@@ -1,0 +1,161 @@
+//! Kernels from Debian packages.
+
+use super::{
+    apt::Apt,
+    cache::{Finished, Writing, sha256_of},
+    config::{Debian, Kernel},
+    error::{KernelsError, Result},
+    lockfile::Locked,
+    modules,
+    packages::{self, Package},
+    run,
+    untar::{Refusal, untar},
+};
+use lab_protocol::KernelVersion;
+use std::{fs, path::Path};
+
+/// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
+const SPACE_PER_BYTE: u64 = 6;
+
+/// Asks the archive which package a pattern means today.
+///
+/// # Errors
+/// The network, the mirror, or no package matches.
+pub(super) fn resolve(
+    cache: &Path,
+    debian: &Debian,
+    suite: &str,
+    pattern: &str,
+    progress: &dyn Fn(&str),
+) -> Result<Locked> {
+    let apt = Apt::new(cache, debian, suite)?;
+    apt.update(progress)?;
+    let packages = apt.kernels()?;
+    let package = packages::newest(&packages, pattern, suite)?;
+    let kernel: KernelVersion = package.version.parse().map_err(|_| KernelsError::NoPackage {
+        pattern: pattern.to_owned(),
+        suite: suite.to_owned(),
+        nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
+    })?;
+    Ok(Locked::Deb {
+        suite: suite.to_owned(),
+        package: package.name.clone(),
+        version: package.version.clone(),
+        sha256: package.sha256.clone(),
+        kernel,
+    })
+}
+
+/// What the lock says of a package.
+pub(super) struct Wanted<'a> {
+    pub suite: &'a str,
+    pub pattern: &'a str,
+    pub package: &'a str,
+    pub version: &'a str,
+    pub sha256: &'a str,
+    pub kernel: KernelVersion,
+}
+
+/// Downloads, checks and unpacks the locked package.
+///
+/// # Errors
+/// It vanished, is not what was locked, is damaged, or the disk or the network fails.
+pub(super) fn fetch(
+    writing: &Writing<'_>,
+    debian: &Debian,
+    kernel: &Kernel,
+    wanted: &Wanted<'_>,
+    progress: &dyn Fn(&str),
+) -> Result<Finished> {
+    let apt = Apt::new(writing.root(), debian, wanted.suite)?;
+    let stage = writing.stage()?;
+    let deb = {
+        let download = stage.path().join("download");
+        fs::create_dir(&download).map_err(KernelsError::io(&download))?;
+        let find = |packages: &[Package]| {
+            packages::locked(packages, wanted.package, wanted.version, wanted.pattern, wanted.suite).cloned()
+        };
+        let get = |package: &Package| {
+            writing.reserve(package.size.saturating_mul(SPACE_PER_BYTE))?;
+            apt.download(package, &download, progress)
+        };
+        // An index on disk may be older than the lock or name files that the mirror has dropped: ask anew once.
+        match find(&apt.kernels()?).and_then(|package| get(&package)) {
+            Err(KernelsError::Vanished { .. } | KernelsError::Program { .. }) => {
+                apt.update(progress)?;
+                get(&find(&apt.kernels()?)?)?
+            }
+            other => other?,
+        }
+    };
+    let found = sha256_of(&deb)?;
+    if found != wanted.sha256 {
+        let what = format!("{} {}", wanted.package, wanted.version);
+        return Err(KernelsError::Checksum { what, found, locked: wanted.sha256.to_owned() });
+    }
+    progress(&format!("unpacking {}", wanted.package));
+    let release = unpack(&deb, stage.path())?;
+    modules::index(stage.path(), &release)?;
+    let download = stage.path().join("download");
+    fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
+    writing.finish(stage, kernel, wanted.kernel, wanted.sha256)
+}
+
+/// Streams the package's files through [`untar`]; gives back the kernel's release.
+fn unpack(deb: &Path, stage: &Path) -> Result<String> {
+    let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
+    let stream = run::command("dpkg-deb", args).stderr_null().reader();
+    let stream = stream.map_err(|error| run::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
+    match untar(&stream, stage) {
+        Ok(unpacked) => Ok(unpacked.release),
+        Err(refusal) => {
+            // The writer would otherwise wait for a reader that has turned away.
+            let _ = stream.kill();
+            Err(match refusal {
+                Refusal::Disk(error) => KernelsError::io(stage)(error),
+                Refusal::Archive(reason) => KernelsError::Archive {
+                    archive: deb.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                    reason,
+                },
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// dpkg-deb builds what dpkg-deb then reads, so the test needs no package of a real kernel.
+    fn package(dir: &Path) -> std::path::PathBuf {
+        let tree = dir.join("tree");
+        fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+        fs::create_dir_all(tree.join("boot")).unwrap();
+        let control = "Package: k\nVersion: 1\nArchitecture: all\nMaintainer: k <k@k.example>\nDescription: k\n";
+        fs::write(tree.join("DEBIAN/control"), control).unwrap();
+        let noise: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        fs::write(tree.join("boot/vmlinuz-6.7.1"), noise).unwrap();
+        let deb = dir.join("k.deb");
+        let args = ["--root-owner-group".as_ref(), "-b".as_ref(), tree.as_os_str(), deb.as_os_str()];
+        run::capture("dpkg-deb -b", "dpkg", run::command("dpkg-deb", args)).unwrap();
+        deb
+    }
+
+    #[test]
+    fn a_truncated_package_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = package(dir.path());
+        let stage = dir.path().join("whole");
+        fs::create_dir(&stage).unwrap();
+        assert_eq!(unpack(&deb, &stage).unwrap(), "6.7.1");
+        let bytes = fs::read(&deb).unwrap();
+        for (name, length) in [("half", bytes.len() / 2), ("head", 100), ("empty", 0), ("tail", bytes.len() - 40)] {
+            fs::write(&deb, &bytes[..length]).unwrap();
+            let stage = dir.path().join(name);
+            fs::create_dir(&stage).unwrap();
+            let error = unpack(&deb, &stage).unwrap_err();
+            assert!(matches!(error, KernelsError::Archive { .. }), "{name}: {error}");
+            assert!(error.to_string().starts_with("k.deb: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Everything between `kernels.toml` and an unpacked kernel directory.
+//!
+//! [`Config`] states intent, [`Lock`] what it was resolved to, and [`Store`] turns a lock entry into
+//! `<cache>/kernels/<id>-<version>-<sha12>/` with `vmlinuz`, `config`, `modules/` and `meta.toml`.
+
+mod apt;
+mod cache;
+mod class;
+mod config;
+mod deb;
+mod error;
+mod git;
+mod header;
+mod local;
+mod lockfile;
+mod mainline;
+mod mirror;
+mod modules;
+mod packages;
+mod run;
+mod select;
+mod store;
+mod strict;
+mod untar;
+
+pub use cache::Cache;
+pub use class::Class;
+pub use config::{Config, ConfigError, Debian, Departure, Kernel, Source};
+pub use error::{KernelsError, Result};
+pub use lockfile::{Lock, Locked};
+pub use select::select;
+pub use store::{Change, Row, Store, Unpacked};

@@ -1,0 +1,78 @@
+//! Starts other programs: argument vectors only, never a shell string.
+
+use super::error::{KernelsError, Result};
+use std::{env, ffi::OsStr, io, path::PathBuf};
+
+/// A command whose messages are in English, so that what is quoted in errors is what can be searched for.
+///
+/// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
+/// directory.
+pub(super) fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
+where
+    I: IntoIterator,
+    I::Item: AsRef<OsStr>,
+{
+    let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect::<Vec<_>>();
+    duct::cmd(program.as_ref().to_owned(), args).env("LC_ALL", "C").stdin_null()
+}
+
+/// Runs to the end and gives back stdout. `what` names the step; `package` brings the program.
+///
+/// # Errors
+/// The program is absent, or exits with anything but 0.
+pub(super) fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String> {
+    let output = expression
+        .stdout_capture()
+        .stderr_capture()
+        .unchecked()
+        .run()
+        .map_err(|error| start_error(what, package, &error))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    let said = text(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
+    Err(KernelsError::Program { what: what.to_owned(), detail: format!("{}: {}", output.status, tail(&said)) })
+}
+
+/// Why a program could not be started.
+pub(super) fn start_error(what: &str, package: &'static str, error: &io::Error) -> KernelsError {
+    let program = what.split_whitespace().next().unwrap_or(what).to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => KernelsError::MissingProgram { program, package },
+        _ => KernelsError::Program { what: what.to_owned(), detail: error.to_string() },
+    }
+}
+
+/// The last lines of a program's output as one line: enough to see why, short enough to read.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let kept = lines[lines.len().saturating_sub(3)..].join(" / ");
+    match kept.char_indices().rev().nth(399) {
+        Some((start, _)) => format!("…{}", &kept[start..]),
+        None => kept,
+    }
+}
+
+/// Finds a program on `PATH` or in the directories of the administrator, which are not on every user's `PATH`.
+pub(super) fn administrative(program: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| program.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_one_line() {
+        let error = capture("sh", "dash", command("sh", ["-c", "echo a >&2; echo b >&2; exit 7"]));
+        assert_eq!(error.unwrap_err().to_string(), "sh failed: exit status: 7: a / b");
+        let error = capture("no-such run", "nowhere", command("no-such-program", [""; 0]));
+        assert_eq!(error.unwrap_err().to_string(), "no-such is not installed: install the package nowhere");
+    }
+}

@@ -1,0 +1,283 @@
+//! Resolve, fetch and list: what `lab kernels` and a run ask for.
+
+use super::{
+    cache::{Cache, Finished, Writing},
+    class::Class,
+    config::{Config, Departure, Kernel, Source},
+    deb,
+    error::{KernelsError, Result},
+    git,
+    header::Banner,
+    local::Local,
+    lockfile::{Lock, Locked},
+    mainline::Mainline,
+};
+use lab_protocol::KernelVersion;
+use std::path::{Path, PathBuf};
+
+/// A kernel that can be booted.
+#[derive(Debug, Clone)]
+pub struct Unpacked {
+    /// Id in `kernels.toml`.
+    pub id: String,
+    /// Class.
+    pub class: Class,
+    /// The true version.
+    pub version: KernelVersion,
+    /// `uname -r`.
+    pub release: String,
+    /// bzImage.
+    pub vmlinuz: PathBuf,
+    /// Directory with `modules.dep`, `modules.builtin` and `kernel/`; a kernel without modules has an empty `modules.dep`.
+    pub modules: PathBuf,
+    /// The kernel's `.config`, where the source has one.
+    pub config: Option<PathBuf>,
+    /// What it lacks though its version says otherwise.
+    pub departures: Vec<Departure>,
+    /// Extra words for the command line.
+    pub cmdline: Vec<String>,
+    /// Guest memory in MiB, where the lab's default does not fit.
+    pub memory_mib: Option<u32>,
+    /// Identity in hex: of the package, or of what it was built or copied from.
+    pub sha256: String,
+}
+
+/// One line of `lab kernels update`: what a kernel was locked to, and is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Kernel id.
+    pub id: String,
+    /// Before; none for a kernel that is new.
+    pub before: Option<Locked>,
+    /// After; none for a kernel that left `kernels.toml` or became a `path`.
+    pub after: Option<Locked>,
+}
+
+/// One line of `lab kernels list`.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Kernel id.
+    pub id: String,
+    /// Class.
+    pub class: Class,
+    /// Part of the default matrix.
+    pub default: bool,
+    /// The source in words.
+    pub source: String,
+    /// What it is locked to, or why it cannot be fetched.
+    pub locked: String,
+    /// Version, where it is known without fetching.
+    pub version: Option<KernelVersion>,
+    /// Whether it can be booted without the network.
+    pub cached: bool,
+}
+
+/// Where kernels are resolved and kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Store<'a> {
+    /// Where they are kept.
+    pub cache: &'a Cache,
+    /// What is wanted.
+    pub config: &'a Config,
+    /// virtme-ng's `vng`, for `git` and `mainline` sources.
+    pub vng: &'a Path,
+}
+
+impl Store<'_> {
+    /// Asks a kernel's source what it means today; none for `path` sources, which are never locked.
+    ///
+    /// # Errors
+    /// The source cannot be reached, has no such kernel, or has one of another class.
+    pub fn resolve(&self, kernel: &Kernel, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        let locked = self.resolved(kernel, &named(kernel, progress)).map_err(|error| error.of(&kernel.id))?;
+        match locked.as_ref().map(Locked::kernel) {
+            Some(version) if !kernel.class.holds(version) => {
+                Err(KernelsError::WrongClass { version, class: kernel.class }.of(&kernel.id))
+            }
+            _ => Ok(locked),
+        }
+    }
+
+    fn resolved(&self, kernel: &Kernel, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        match &kernel.source {
+            Source::Image { .. } | Source::Tree { .. } => Ok(None),
+            Source::Deb { suite, package } => {
+                // apt's lists are part of what the lock protects.
+                let writing = self.cache.write(progress)?;
+                deb::resolve(writing.root(), &self.config.debian, suite, package, progress).map(Some)
+            }
+            Source::Git { tree, reference, .. } => git::resolve(tree, reference).map(Some),
+            Source::Mainline { version } => {
+                let local = Mainline::new(self.vng)?.download(version, progress)?;
+                let (sha256, kernel) = (local.image_sha256()?, local.banner()?.version);
+                Ok(Some(Locked::Mainline { version: version.clone(), sha256, kernel }))
+            }
+        }
+    }
+
+    /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has.
+    ///
+    /// The lock is changed only as a whole: after an error it is what it was.
+    ///
+    /// # Errors
+    /// The first kernel that cannot be resolved.
+    pub fn update(&self, kernels: &[&Kernel], lock: &mut Lock, progress: &dyn Fn(&str)) -> Result<Vec<Change>> {
+        let mut next = lock.clone();
+        let lockable = |id: &String| {
+            let kernel = self.config.kernels.iter().find(|kernel| kernel.id == *id);
+            kernel.is_some_and(|kernel| !matches!(kernel.source, Source::Image { .. } | Source::Tree { .. }))
+        };
+        next.kernels.retain(|id, _| lockable(id));
+        for kernel in kernels {
+            if let Some(locked) = self.resolve(kernel, progress)? {
+                next.kernels.insert(kernel.id.clone(), locked);
+            }
+        }
+        let mut ids: Vec<&String> = lock.kernels.keys().chain(next.kernels.keys()).collect();
+        ids.sort();
+        ids.dedup();
+        let change = |id: &String| Change {
+            id: id.clone(),
+            before: lock.kernels.get(id).cloned(),
+            after: next.kernels.get(id).cloned(),
+        };
+        let changes = ids.into_iter().map(change).filter(|change| change.before != change.after).collect();
+        *lock = next;
+        Ok(changes)
+    }
+
+    /// Makes a kernel ready to boot, exactly as it is locked. One that is ready already costs neither network nor process.
+    ///
+    /// # Errors
+    /// It is not locked, has vanished, fails its checksum or cannot be unpacked, built or copied.
+    pub fn fetch(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<Unpacked> {
+        let progress = named(kernel, progress);
+        let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
+            let find = || self.cache.find(&kernel.id, plan.version, &plan.sha256);
+            if let Some(finished) = find() {
+                return Ok(finished);
+            }
+            let writing = self.cache.write(&progress)?;
+            // Another run may have brought it while this one waited.
+            find().map_or_else(|| plan.run(self, &writing, kernel, &progress), Ok)
+        });
+        fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| error.of(&kernel.id))
+    }
+
+    /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
+    pub fn rows(&self, lock: &Lock) -> Vec<Row> {
+        let row = |kernel: &Kernel| {
+            let plan = Plan::of(self, kernel, lock);
+            let (locked, version, cached) = match &plan {
+                Ok(plan) => (
+                    plan.words.clone(),
+                    Some(plan.version),
+                    self.cache.find(&kernel.id, plan.version, &plan.sha256).is_some(),
+                ),
+                Err(error) => (error.to_string(), None, false),
+            };
+            let source = kernel.source.to_string();
+            Row { id: kernel.id.clone(), class: kernel.class, default: kernel.default, source, locked, version, cached }
+        };
+        self.config.kernels.iter().map(row).collect()
+    }
+}
+
+/// How one kernel is fetched, decided without network or processes.
+struct Plan<'a> {
+    version: KernelVersion,
+    sha256: String,
+    /// What it is bound to, for people.
+    words: String,
+    way: Way<'a>,
+}
+
+enum Way<'a> {
+    Deb(deb::Wanted<'a>),
+    Local(Local, Banner),
+    Build(git::Build<'a>),
+    Mainline(&'a str),
+}
+
+impl<'a> Plan<'a> {
+    fn of(store: &'a Store<'_>, kernel: &'a Kernel, lock: &'a Lock) -> Result<Self> {
+        let local = |local: Local| -> Result<Self> {
+            let (banner, sha256) = (local.banner()?, local.identity()?);
+            Ok(Self { version: banner.version, sha256, words: "as found".into(), way: Way::Local(local, banner) })
+        };
+        match &kernel.source {
+            Source::Image { image, modules, config } => {
+                return local(Local::from_image(image, modules.as_deref(), config.as_deref()));
+            }
+            Source::Tree { tree } => return local(Local::from_tree(tree)),
+            Source::Deb { .. } | Source::Git { .. } | Source::Mainline { .. } => {}
+        }
+        let locked = lock.entry(kernel)?;
+        let (sha256, way) = match (locked, &kernel.source) {
+            (Locked::Deb { suite, package, version, sha256, kernel }, Source::Deb { package: pattern, .. }) => {
+                (sha256.clone(), Way::Deb(deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel }))
+            }
+            (Locked::Git { commit, kernel, .. }, Source::Git { tree, fragment, .. }) => {
+                let build =
+                    git::Build { tree, commit, version: *kernel, fragment: fragment.as_deref(), vng: store.vng };
+                (build.identity()?, Way::Build(build))
+            }
+            (Locked::Mainline { version, sha256, .. }, _) => (sha256.clone(), Way::Mainline(version)),
+            // `Lock::entry` has compared the kinds already.
+            _ => return Err(KernelsError::Unlocked),
+        };
+        Ok(Self { version: locked.kernel(), sha256, words: locked.to_string(), way })
+    }
+
+    fn run(
+        &self,
+        store: &Store<'_>,
+        writing: &Writing<'_>,
+        kernel: &Kernel,
+        progress: &dyn Fn(&str),
+    ) -> Result<Finished> {
+        match &self.way {
+            Way::Deb(wanted) => deb::fetch(writing, &store.config.debian, kernel, wanted, progress),
+            Way::Local(local, banner) => {
+                progress("copying into the cache");
+                local.take(writing, kernel, banner, &self.sha256)
+            }
+            Way::Build(build) => build.fetch(writing, kernel, &self.sha256, progress),
+            Way::Mainline(version) => {
+                let local = Mainline::new(store.vng)?.download(version, progress)?;
+                let found = local.image_sha256()?;
+                if found != self.sha256 {
+                    let what = format!("mainline {version}");
+                    return Err(KernelsError::Checksum { what, found, locked: self.sha256.clone() });
+                }
+                local.take(writing, kernel, &local.banner()?, &self.sha256)
+            }
+        }
+    }
+}
+
+fn named(kernel: &Kernel, progress: &dyn Fn(&str)) -> impl Fn(&str) {
+    move |message| progress(&format!("{}: {message}", kernel.id))
+}
+
+fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
+    let Finished { dir, meta } = finished;
+    let config = dir.join("config");
+    Unpacked {
+        id: kernel.id.clone(),
+        class: kernel.class,
+        version: meta.version,
+        release: meta.release,
+        vmlinuz: dir.join("vmlinuz"),
+        modules: dir.join("modules"),
+        config: config.is_file().then_some(config),
+        departures: kernel.departures.clone(),
+        cmdline: kernel.cmdline.clone(),
+        memory_mib: kernel.memory_mib,
+        sha256: meta.sha256,
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,88 @@
+use super::*;
+use tar::{Builder, EntryType, Header};
+
+/// An archive of `(name, kind)`. Names go in raw, since the builder refuses the bad ones.
+fn archive(entries: &[(&str, EntryType)]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for (name, kind) in entries {
+        let body: &[u8] = if *kind == EntryType::Regular { b"body" } else { b"" };
+        let mut header = Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_size(body.len() as u64);
+        header.set_mode(0o4777);
+        if matches!(kind, EntryType::Symlink | EntryType::Link) {
+            header.set_link_name("/etc/passwd").unwrap();
+        }
+        header.set_cksum();
+        builder.append(&header, body).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn files(names: &[&str]) -> Vec<u8> {
+    archive(&names.iter().map(|name| (*name, EntryType::Regular)).collect::<Vec<_>>())
+}
+
+fn refused(bytes: &[u8]) -> String {
+    let outer = tempfile::tempdir().unwrap();
+    let stage = outer.path().join("stage");
+    fs::create_dir(&stage).unwrap();
+    let error = untar(bytes, &stage).unwrap_err();
+    assert!(matches!(error, Refusal::Archive(_)), "{error}");
+    assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1, "nothing may appear beside the stage");
+    error.to_string()
+}
+
+#[test]
+fn takes_the_kernel_and_nothing_else() {
+    for modules in ["./lib/modules", "./usr/lib/modules"] {
+        let module = format!("{modules}/6.1.0/kernel/net/veth.ko");
+        let bytes =
+            files(&["./boot/vmlinuz-6.1.0", "./boot/config-6.1.0", "./boot/System.map-6.1.0", &module, "./etc/x"]);
+        let stage = tempfile::tempdir().unwrap();
+        assert_eq!(untar(&*bytes, stage.path()).unwrap().release, "6.1.0");
+        let mut found: Vec<_> = walkdir::WalkDir::new(stage.path())
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.file_type().is_file())
+            .map(|entry| entry.path().strip_prefix(stage.path()).unwrap().display().to_string())
+            .collect();
+        found.sort();
+        assert_eq!(found, ["config", "root/lib/modules/6.1.0/kernel/net/veth.ko", "vmlinuz"]);
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(stage.path().join("vmlinuz")).unwrap().permissions());
+        assert_eq!(mode & 0o7111, 0, "modes of the archive are ignored");
+    }
+}
+
+#[test]
+fn nothing_leaves_the_directory() {
+    insta::assert_snapshot!(refused(&files(&["lib/modules/6.1/../../../../evil"])),
+        @"`lib/modules/6.1/../../../../evil` leaves the directory");
+    insta::assert_snapshot!(refused(&files(&["/boot/vmlinuz-6.1"])), @"`/boot/vmlinuz-6.1` leaves the directory");
+    insta::assert_snapshot!(refused(&files(&["../evil"])), @"`../evil` leaves the directory");
+    insta::assert_snapshot!(refused(&archive(&[("lib/modules/6.1/kernel", EntryType::Symlink), ("lib/modules/6.1/kernel/passwd", EntryType::Regular)])),
+        @"`lib/modules/6.1/kernel` is a link or a special file");
+    insta::assert_snapshot!(refused(&archive(&[("boot/vmlinuz-6.1", EntryType::Link)])),
+        @"`boot/vmlinuz-6.1` is a link or a special file");
+    insta::assert_snapshot!(refused(&files(&["lib/modules/-b/x"])), @r#""-b" is not a kernel release"#);
+}
+
+#[test]
+fn links_to_the_headers_are_left_out() {
+    let entries = [("boot/vmlinuz-6.1", EntryType::Regular), ("lib/modules/6.1/build", EntryType::Symlink)];
+    let stage = tempfile::tempdir().unwrap();
+    untar(&*archive(&entries), stage.path()).unwrap();
+    assert!(!stage.path().join("root").exists());
+}
+
+#[test]
+fn what_is_not_one_kernel_is_refused() {
+    insta::assert_snapshot!(refused(&files(&["bin/true"])), @"has no boot/vmlinuz-*: not a kernel package");
+    insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "boot/vmlinuz-6.2"])), @"`boot/vmlinuz-6.2` is there twice");
+    insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "lib/modules/6.2/x"])), @"has several kernels: 6.1, 6.2");
+    let whole = files(&["boot/vmlinuz-6.1"]);
+    assert!(refused(&whole[..515]).starts_with("is damaged"));
+    assert!(refused(&[0xff; 1024]).starts_with("is damaged"));
+}

@@ -147,8 +147,7 @@ impl Guest for FakeGuest {
             let exit = self.exited().unwrap_or(GuestExit { code: Some(1), signal: None, stderr: String::new() });
             return Err(VmError::Exited { guest: self.name.clone(), exit });
         };
-        let channel =
-            SocketChannel::new(host).map_err(|source| VmError::Port { guest: self.name.clone(), source })?;
+        let channel = SocketChannel::new(host).map_err(|source| VmError::Port { guest: self.name.clone(), source })?;
         Ok(Box::new(channel))
     }
 

@@ -1,15 +1,20 @@
 //! Guests: what the run loop may ask of a virtual machine, and who provides it.
 //!
-//! The run loop sees three traits. [`vng`] implements them with virtme-ng and QEMU; [`fake`] implements them with a
+//! The run loop sees three traits. [`VngLauncher`] implements them with virtme-ng and QEMU; [`fake`] implements them with a
 //! thread, so that the run loop's own tests take milliseconds and need no kernel. Nothing here knows the protocol: a
 //! [`Channel`] carries bytes.
 
 mod channel;
+mod command;
 mod error;
 pub mod fake;
+mod orphans;
+mod process;
+mod vng;
 
 pub use channel::SocketChannel;
 pub use error::VmError;
+pub use vng::VngLauncher;
 
 use std::{
     fmt, io,

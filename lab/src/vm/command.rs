@@ -1,0 +1,180 @@
+//! The command line of a guest.
+//!
+//! vng joins its arguments into a shell string, and hands `--qemu-opts` to QEMU unquoted, where commas separate
+//! options. So every value that comes from outside is checked against a small alphabet first, and one that does not
+//! fit is an error with the reason, not a guest with half a command line.
+
+use super::{Accel, GuestSpec, VmError, orphans};
+use lab_protocol::message::PORT_NAME;
+use std::path::{Path, PathBuf};
+
+/// Kernel parameters of every guest, in front of the specification's own.
+const CMDLINE: &[&str] = &[
+    // The last console is the one behind /dev/console; vng's own comes before and is not there in early boot.
+    "console=ttyS0",
+    "rdinit=/init",
+    // Warnings and worse. The rest of the boot log costs time on an emulated serial line; a panic raises the level
+    // by itself.
+    "loglevel=5",
+    // A fault ends the guest at once (with -no-reboot), so that the host need not wait for a silent one.
+    "panic=-1",
+    "oops=panic",
+    "softlockup_panic=1",
+    "hung_task_panic=1",
+    // The agent marks cells in the kernel log; rate limits would lose the marks.
+    "printk.devkmsg=on",
+    "log_buf_len=1M",
+];
+
+/// Files of one launch, in a directory of its own.
+#[derive(Debug)]
+pub struct Files {
+    /// Empty; vng exports it, the guest never mounts it.
+    pub root: PathBuf,
+    /// The agent's port.
+    pub port: PathBuf,
+    /// QEMU's monitor.
+    pub qmp: PathBuf,
+    /// What vng and QEMU complain about.
+    pub stderr: PathBuf,
+}
+
+impl Files {
+    pub fn below(dir: &Path) -> Self {
+        Self { root: dir.join("root"), port: dir.join("port"), qmp: dir.join("qmp"), stderr: dir.join("stderr") }
+    }
+}
+
+/// Arguments for vng.
+pub fn arguments(spec: &GuestSpec, files: &Files) -> Result<Vec<String>, VmError> {
+    let kernel = path("kernel", &spec.kernel, " (NETKIT_LAB_CACHE)")?;
+    let image = path("guest image", &spec.image, " (NETKIT_LAB_CACHE)")?;
+    let root = path("guest root", &files.root, " (TMPDIR)")?;
+    let port = socket(&files.port)?;
+    let qmp = socket(&files.qmp)?;
+    for word in &spec.cmdline {
+        check("kernel parameter", word, "", |c| is_plain(c) || c == ',')?;
+    }
+    check("guest name", &spec.name, "", |c| is_plain(c) && !"/:=@%".contains(c))?;
+    let name = orphans::guest_name(&spec.name)
+        .map_err(|error| VmError::Tool { program: "/proc".to_owned(), problem: error.to_string() })?;
+
+    let mut arguments: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    add(&["--run", &kernel, "--root", &root, "--name", &name]);
+    // virtiofsd would be tried for seconds and then given up; the export is never mounted anyway.
+    add(&["--force-9p"]);
+    // The image brings the modules. vng would look for some next to the kernel and want its own initramfs for them.
+    add(&["--skip-modules"]);
+    add(&["--disable-monitor"]);
+    add(&["--memory", &format!("{}M", spec.memory_mib), "--cpus", &spec.cpus.to_string()]);
+    if let Some(qemu) = &spec.qemu {
+        add(&["--qemu", &path("QEMU", qemu, "")?]);
+    }
+    let mut options = vec![
+        "-no-reboot".to_owned(),
+        format!("-initrd {image}"),
+        "-device virtio-serial-pci,id=lab".to_owned(),
+        format!("-chardev socket,id=agent,path={port},server=on,wait=off"),
+        format!("-device virtserialport,bus=lab.0,chardev=agent,name={PORT_NAME}"),
+        format!("-qmp unix:{qmp},server=on,wait=off"),
+        "-device virtio-rng-pci".to_owned(),
+    ];
+    match spec.accel {
+        Accel::Tcg => add(&["--disable-kvm"]),
+        // vng asks for `kvm:tcg`, and that falls back without a word.
+        Accel::Kvm => options.push("-machine accel=kvm".to_owned()),
+    }
+    let cmdline = CMDLINE.iter().copied().chain(spec.cmdline.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
+    Ok(arguments)
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "/._-+:=@%".contains(c)
+}
+
+fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(char) -> bool) -> Result<(), VmError> {
+    match value.chars().find(|c| !allowed(*c)) {
+        None => Ok(()),
+        Some(found) => Err(VmError::Unquotable { what, value: value.to_owned(), found, mend }),
+    }
+}
+
+/// Absolute, since vng takes a bare word for a kernel's version and downloads it.
+fn path(what: &'static str, path: &Path, mend: &'static str) -> Result<String, VmError> {
+    let file = |source| VmError::File { what, path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(file)?;
+    std::fs::metadata(&absolute).map_err(file)?;
+    let text = absolute.to_string_lossy().into_owned();
+    check(what, &text, mend, is_plain)?;
+    Ok(text)
+}
+
+fn socket(path: &Path) -> Result<String, VmError> {
+    let text = path.to_string_lossy().into_owned();
+    check("socket", &text, " (TMPDIR)", is_plain)?;
+    if text.len() > 107 {
+        return Err(VmError::SocketPath { path: path.to_owned(), length: text.len() });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(dir: &Path) -> GuestSpec {
+        for file in ["vmlinuz", "image.cpio"] {
+            std::fs::write(dir.join(file), "").unwrap();
+        }
+        std::fs::create_dir_all(dir.join("root")).unwrap();
+        GuestSpec {
+            name: "6.12".to_owned(),
+            kernel: dir.join("vmlinuz"),
+            image: dir.join("image.cpio"),
+            ..crate::vm::fake::specification(dir.to_owned())
+        }
+    }
+
+    #[test]
+    fn the_guest_is_never_writable_and_never_networked() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = arguments(&spec(dir.path()), &Files::below(dir.path())).unwrap();
+        for never in ["--rw", "--network", "-n", "--net", "--user", "--exec"] {
+            assert!(!words.iter().any(|word| word == never), "{never}");
+        }
+        assert!(words.iter().any(|word| word == "--disable-kvm"));
+        assert!(words.last().unwrap().contains("-no-reboot"));
+    }
+
+    #[test]
+    fn what_a_shell_or_qemu_would_take_apart_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = spec(dir.path());
+        let files = Files::below(dir.path());
+        let refused = |spec: GuestSpec| arguments(&spec, &files).unwrap_err().to_string();
+
+        let odd = dir.path().join("a b,c");
+        std::fs::write(&odd, "").unwrap();
+        let error = refused(GuestSpec { image: odd, ..good.clone() });
+        assert!(error.contains("holds ' '") && error.contains("(NETKIT_LAB_CACHE)"), "{error}");
+
+        for parameter in ["a b", "x;reboot", "$(x)", "`x`", "a'b", "a\"b", "a\\b", "a\nb"] {
+            let error = refused(GuestSpec { cmdline: vec![parameter.to_owned()], ..good.clone() });
+            assert!(error.starts_with("kernel parameter"), "{error}");
+        }
+        let error = refused(GuestSpec { name: "a/b".to_owned(), ..good.clone() });
+        assert!(error.starts_with("guest name"), "{error}");
+        let error = refused(GuestSpec { kernel: "/nonexistent/vmlinuz".into(), ..good });
+        assert_eq!(error, "kernel /nonexistent/vmlinuz: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_socket_path_that_the_kernel_would_cut_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = Files { port: dir.path().join("x".repeat(100)), ..Files::below(dir.path()) };
+        let error = arguments(&spec(dir.path()), &deep).unwrap_err().to_string();
+        assert!(error.contains("the kernel takes 107"), "{error}");
+    }
+}

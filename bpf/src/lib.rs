@@ -7,6 +7,7 @@
 //! and netkit with all their anchors, `expected_attach_type` at load, link ids in queries.
 
 mod attr;
+mod by_aya;
 mod error;
 mod hook;
 mod ids;
@@ -23,6 +24,7 @@ pub mod raw;
 mod sys;
 mod tc;
 
+pub use by_aya::{AyaAttachment, attach_by_aya};
 pub use error::BpfError;
 pub use hook::expected_attach_type;
 pub use ids::{link_ids, map_ids, prog_ids};

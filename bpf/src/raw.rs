@@ -20,6 +20,7 @@ pub const BPF_PROG_TYPE_XDP: u32 = 6;
 
 const GPL: &CStr = c"Dual MIT/GPL";
 const LOG_SIZE: usize = 64 * 1024;
+const INTERRUPTIONS: u32 = 10;
 
 /// A program without maps.
 #[derive(Debug)]
@@ -132,14 +133,16 @@ pub(crate) fn prog_load(load: &Load<'_>) -> Result<OwnedFd, BpfError> {
         let log = CStr::from_bytes_until_nul(log).unwrap_or(c"").to_string_lossy();
         BpfError::Load { program: load.name.to_owned(), errno, log: last_words(&log) }
     };
-    // EAGAIN: the verifier was interrupted by a signal.
     let attempt = |log: &mut [u8]| {
-        loop {
-            match sys::bpf_fd(Command::ProgLoad, &mut attr(log)) {
-                Err(Errno::EAGAIN) => {}
-                other => return other,
+        let mut result = sys::bpf_fd(Command::ProgLoad, &mut attr(log));
+        // The verifier gives way to signals.
+        for _ in 0..INTERRUPTIONS {
+            if !matches!(result, Err(Errno::EAGAIN)) {
+                break;
             }
+            result = sys::bpf_fd(Command::ProgLoad, &mut attr(log));
         }
+        result
     };
     attempt(&mut []).or_else(|_| {
         let mut log = vec![0; LOG_SIZE];

@@ -130,8 +130,16 @@ pub fn attach_tc(
     let mut netlink = Netlink::open()?;
     let clsact = add_clsact(&mut netlink, ifindex)?;
     let mut filter = TcFilter { netlink, ifindex, direction, options, clsact };
-    filter.put(program, NLM_F_CREATE | NLM_F_EXCL)?;
-    Ok(filter)
+    match filter.put(program, NLM_F_CREATE | NLM_F_EXCL) {
+        Ok(()) => Ok(filter),
+        Err(error) => {
+            // A refused filter leaves the device as it was; what the caller needs to know is the first error.
+            if clsact == ClsactState::Created {
+                let _ = clsact_del(ifindex);
+            }
+            Err(error)
+        }
+    }
 }
 
 impl TcFilter {

@@ -1,0 +1,54 @@
+//! Attaching the way aya does it by itself, for the cases that ask what that comes to.
+
+use crate::{
+    BpfError, Direction, ProgramKind, Programs,
+    error::errno_in,
+    load::{self, object_error},
+    program::id_of,
+};
+use aya::{
+    Ebpf,
+    programs::{ProgramError, TcAttachType},
+};
+use lab_abi::Config;
+
+/// An attachment that aya made and that ends with this value.
+#[derive(Debug)]
+pub struct AyaAttachment {
+    prog_id: u32,
+    _ebpf: Ebpf,
+}
+
+impl AyaAttachment {
+    /// Kernel id of the program; [`crate::find`] tells where it went.
+    pub const fn prog_id(&self) -> u32 {
+        self.prog_id
+    }
+}
+
+/// `SchedClassifier::attach`: aya 0.14 chooses tcx from kernel 6.6 on and clsact below, by version, whatever the
+/// device; clsact must be there.
+///
+/// # Errors
+/// [`BpfError::Load`], [`BpfError::Object`]; [`BpfError::Call`] where attaching fails.
+pub fn attach_by_aya(
+    programs: &Programs,
+    kind: ProgramKind,
+    config: &Config,
+    interface: &str,
+    direction: Direction,
+) -> Result<AyaAttachment, BpfError> {
+    let mut ebpf = programs.loaded_by_aya(kind, config)?;
+    let program = load::classifier(&mut ebpf, kind)?;
+    let fault = |error: ProgramError| match errno_in(&error) {
+        Some(errno) => BpfError::call(format!("aya's attach to {interface}"), errno),
+        None => object_error(kind, format!("aya's attach to {interface}: {error}")),
+    };
+    let prog_id = id_of(program.fd().map_err(fault)?)?;
+    let direction = match direction {
+        Direction::Ingress => TcAttachType::Ingress,
+        Direction::Egress => TcAttachType::Egress,
+    };
+    program.attach(interface, direction).map_err(fault)?;
+    Ok(AyaAttachment { prog_id, _ebpf: ebpf })
+}

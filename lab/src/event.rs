@@ -1,0 +1,175 @@
+//! What happens in a run. The run loop emits events, reporters only consume them; `events.jsonl` is the same events on
+//! disk, and every report is a function of them alone.
+
+use crate::{error::Exit, judge::Verdict, plan::Plan, vm::GuestExit};
+use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion};
+use serde::{Deserialize, Serialize};
+
+/// An event and its time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// Milliseconds since the epoch.
+    pub at_ms: u64,
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Programs whose versions a result depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// This program's.
+    pub lab: String,
+    /// The agent's.
+    pub agent: String,
+    /// virtme-ng's.
+    pub virtme_ng: String,
+    /// QEMU's: version 7.2 was seen to panic guests under TCG, so every result names it.
+    pub qemu: String,
+}
+
+/// How guests are executed, and why that way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Accelerator {
+    /// `kvm` or `tcg`.
+    pub name: String,
+    /// For people.
+    pub reason: String,
+    /// Factor on every deadline.
+    pub time_scale: f32,
+}
+
+/// What is known before the first guest boots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// `<timestamp>-<short id>`, also the directory's name.
+    pub id: String,
+    /// Versions.
+    pub versions: Versions,
+    /// Accelerator.
+    pub accelerator: Accelerator,
+    /// The deliberate fault of this run, where it has one.
+    pub mutant: Option<String>,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// The image that a kernel boots with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// Content key.
+    pub key: String,
+    /// Whether it was there already.
+    pub cached: bool,
+    /// Wanted modules that the kernel does not have.
+    pub missing: Vec<String>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// First of all.
+    RunStarted {
+        /// What is known.
+        run: Box<RunInfo>,
+    },
+    /// A kernel's turn came.
+    KernelStarted {
+        /// Kernel id.
+        kernel: String,
+        /// Its image.
+        image: ImageInfo,
+    },
+    /// A guest is being booted.
+    GuestStarted {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest, from 1.
+        guest: u32,
+    },
+    /// A guest's agent said hello.
+    Booted {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest.
+        guest: u32,
+        /// `uname -r`.
+        release: String,
+        /// `uname -v`.
+        version: String,
+        /// The version behind the distribution's numbering.
+        kernel_version: KernelVersion,
+        /// Launch to hello on the host's clock, milliseconds.
+        boot_ms: u64,
+    },
+    /// A guest's probes are through.
+    Probed {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest.
+        guest: u32,
+        /// What the kernel can do.
+        capabilities: Vec<CapabilityReport>,
+        /// Modules that the agent loaded.
+        modules: Vec<String>,
+    },
+    /// A cell began.
+    CellStarted {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest.
+        guest: u32,
+        /// The cell.
+        cell: CellId,
+    },
+    /// A cell has its verdict: exactly one per planned cell and kernel.
+    CellFinished {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest; 0 where none got to it.
+        guest: u32,
+        /// The verdict.
+        verdict: Box<Verdict>,
+    },
+    /// A guest died, went silent or broke the protocol.
+    GuestLost {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest.
+        guest: u32,
+        /// What sort of loss.
+        kind: ErrorKind,
+        /// One line.
+        message: String,
+        /// The last console lines.
+        evidence: String,
+        /// How its process ended, where it ended by itself.
+        exit: Option<GuestExit>,
+    },
+    /// A line for the log: from the agent, or about what was ignored.
+    Note {
+        /// Kernel id.
+        kernel: String,
+        /// One line.
+        text: String,
+    },
+    /// A kernel is through.
+    KernelFinished {
+        /// Kernel id.
+        kernel: String,
+        /// Guests that were booted.
+        guests: u32,
+        /// Peak resident memory of the largest guest, KiB.
+        peak_memory_kib: Option<u64>,
+        /// Wall time, milliseconds.
+        wall_ms: u64,
+    },
+    /// Last of all.
+    RunFinished {
+        /// What the program exits with.
+        exit: Exit,
+        /// Wall time, milliseconds.
+        wall_ms: u64,
+    },
+}

@@ -1,0 +1,37 @@
+//! Ctrl-C and SIGTERM as a flag that every loop looks at.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Shared by all threads of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicUsize>);
+
+impl Interrupt {
+    /// Sets the flag on SIGINT and SIGTERM from now on.
+    ///
+    /// # Errors
+    /// The system's answer to `sigaction`.
+    pub fn install() -> std::io::Result<Self> {
+        let interrupt = Self::default();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.0), signal as usize)?;
+        }
+        Ok(interrupt)
+    }
+
+    /// The signal that came, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => None,
+            signal => i32::try_from(signal).ok(),
+        }
+    }
+
+    /// Interrupts the run as a signal would: for a reporter that can't go on, and for tests.
+    pub fn raise(&self, signal: i32) {
+        self.0.store(signal as usize, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,226 @@
+//! The plan: which cell runs on which kernel and which attach type it must use, known before any guest boots.
+
+use lab_protocol::{AttachRequest, AttachType, Capability, CellId, CellInfo, DeviceKind, KernelVersion};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// A capability that a kernel lacks although its version says otherwise, stated in `kernels.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// What is missing.
+    pub capability: Capability,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// A kernel that takes part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelFacts {
+    /// Its name in `kernels.toml`, safe as a file name.
+    pub id: String,
+    /// `below-6.7`, `6.7+` or `25.10`.
+    pub class: String,
+    /// The version that the lock or the image names.
+    pub version: KernelVersion,
+    /// What it lacks against its version.
+    pub departures: Vec<Departure>,
+}
+
+impl KernelFacts {
+    /// Whether the kernel must have a capability.
+    pub fn must_have(&self, capability: Capability) -> bool {
+        capability.since().expected_on(self.version) && self.departure(capability).is_none()
+    }
+
+    /// The departure that excuses a capability's absence.
+    pub fn departure(&self, capability: Capability) -> Option<&Departure> {
+        self.departures.iter().find(|departure| departure.capability == capability)
+    }
+}
+
+/// What the plan expects of a cell on a kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expectation {
+    /// It runs to a verdict.
+    Run,
+    /// The guest skips it.
+    Skip {
+        /// What the kernel lacks.
+        capability: Capability,
+        /// Why that is known.
+        why: String,
+    },
+}
+
+/// One cell on one kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// The cell.
+    pub id: CellId,
+    /// The attach type that it must use; `None` where it is about something else or its topology has several kinds of
+    /// device: each of its attachments is judged by its own device then.
+    pub required: Option<AttachType>,
+    /// Run or skip.
+    pub expectation: Expectation,
+}
+
+/// One kernel of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedKernel {
+    /// The kernel.
+    pub facts: KernelFacts,
+    /// Its cells, in the order in which they run.
+    pub cells: Vec<PlannedCell>,
+}
+
+/// Everything that will run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The selected cells, in the agent's order.
+    pub cells: Vec<CellInfo>,
+    /// The selected kernels.
+    pub kernels: Vec<PlannedKernel>,
+    /// Whether no filter narrowed the kernels.
+    pub full_matrix: bool,
+}
+
+impl Plan {
+    /// Lays the selected cells over the selected kernels.
+    pub fn new(kernels: Vec<KernelFacts>, cells: Vec<CellInfo>, full_matrix: bool) -> Self {
+        let planned = |facts: KernelFacts| {
+            let cells = cells.iter().map(|info| plan_cell(&facts, info)).collect();
+            PlannedKernel { facts, cells }
+        };
+        let kernels = kernels.into_iter().map(planned).collect();
+        Self { cells, kernels, full_matrix }
+    }
+
+    /// What the agent's listing says of a cell.
+    pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
+        self.cells.iter().find(|info| info.id == *id)
+    }
+
+    /// Cases that every selected kernel skips. With the full matrix they fail the run: a case that never runs
+    /// proves nothing, and nobody would notice.
+    pub fn unrunnable_cases(&self) -> Vec<String> {
+        let runs = |id: &CellId| {
+            let on = |kernel: &PlannedKernel| {
+                kernel.cells.iter().any(|cell| cell.id == *id && cell.expectation == Expectation::Run)
+            };
+            self.kernels.iter().any(on)
+        };
+        let runnable: BTreeSet<&str> =
+            self.cells.iter().filter(|info| runs(&info.id)).map(|info| info.id.case()).collect();
+        let all: BTreeSet<&str> = self.cells.iter().map(|info| info.id.case()).collect();
+        all.difference(&runnable).map(|case| (*case).to_owned()).collect()
+    }
+}
+
+impl PlannedKernel {
+    /// The plan for one cell.
+    pub fn cell(&self, id: &CellId) -> Option<&PlannedCell> {
+        self.cells.iter().find(|cell| cell.id == *id)
+    }
+}
+
+fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
+    let required = match (info.attach, info.device) {
+        (Some(request), Some(device)) => Some(required_attach(facts, request, device)),
+        (Some(request), None) => exact(request),
+        (None, _) => None,
+    };
+    let missing = info.requires.iter().find(|&&capability| !facts.must_have(capability));
+    let expectation = missing.map_or(Expectation::Run, |&capability| Expectation::Skip {
+        capability,
+        why: match facts.departure(capability) {
+            Some(departure) => departure.reason.clone(),
+            None => format!("needs kernel {}", capability.since().lifted_by(facts.version)),
+        },
+    });
+    PlannedCell { id: info.id.clone(), required, expectation }
+}
+
+/// The attach type that an attachment must use.
+///
+/// `auto` means the best that kernel and device offer: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
+/// The versions are the capabilities' own, so that a departure (`CONFIG_NETKIT` off, say) counts too.
+pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
+    exact(request).unwrap_or_else(|| {
+        if device.is_netkit() && facts.must_have(Capability::Netkit) {
+            AttachType::Netkit
+        } else if facts.must_have(Capability::Tcx) {
+            AttachType::Tcx
+        } else {
+            AttachType::Tc
+        }
+    })
+}
+
+const fn exact(request: AttachRequest) -> Option<AttachType> {
+    match request {
+        AttachRequest::Tc => Some(AttachType::Tc),
+        AttachRequest::Tcx => Some(AttachType::Tcx),
+        AttachRequest::Netkit => Some(AttachType::Netkit),
+        AttachRequest::Auto => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cell, facts};
+    use AttachType::{Netkit, Tc, Tcx};
+
+    #[test]
+    fn auto_follows_version_and_device() {
+        for (version, veth, netkit) in [
+            ("6.1.170", Tc, Tc),
+            ("6.6", Tcx, Tcx),
+            ("6.7", Tcx, Netkit),
+            ("6.12.43", Tcx, Netkit),
+            ("7.2", Tcx, Netkit),
+        ] {
+            let facts = facts("k", version);
+            assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::Veth), veth, "{version} veth");
+            for device in [DeviceKind::NetkitL2, DeviceKind::NetkitL3] {
+                assert_eq!(required_attach(&facts, AttachRequest::Auto, device), netkit, "{version} {device}");
+            }
+            assert_eq!(required_attach(&facts, AttachRequest::Tc, DeviceKind::NetkitL3), Tc, "explicit is explicit");
+        }
+    }
+
+    #[test]
+    fn a_departure_lowers_what_auto_must_use_and_excuses_a_skip() {
+        let mut facts = facts("k", "6.18");
+        facts.departures =
+            vec![Departure { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
+        assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::NetkitL3), Tcx);
+        let mut info = cell("N01-pair[netkit,nk-l3]");
+        info.requires = vec![Capability::Netkit];
+        let planned = plan_cell(&facts, &info);
+        assert_eq!(
+            planned.expectation,
+            Expectation::Skip { capability: Capability::Netkit, why: "CONFIG_NETKIT is not set".to_owned() }
+        );
+    }
+
+    #[test]
+    fn a_case_is_unrunnable_only_where_no_cell_of_it_runs_anywhere() {
+        let mut new = cell("N17-egress[netkit,nk-l3]");
+        new.requires = vec![Capability::NetkitSingle];
+        let mut strict = cell("T01-strict[tcx]");
+        strict.requires = vec![Capability::Netkit];
+        let plan = Plan::new(
+            vec![facts("6.1", "6.1.170"), facts("6.12", "6.12.43")],
+            vec![cell("A01-x[tc]"), new, strict],
+            true,
+        );
+        assert_eq!(plan.unrunnable_cases(), ["N17-egress"]);
+        let why = |kernel: usize| match &plan.kernels[kernel].cells[2].expectation {
+            Expectation::Skip { why, .. } => why.clone(),
+            Expectation::Run => "runs".to_owned(),
+        };
+        assert_eq!((why(0), why(1)), ("needs kernel 6.7".to_owned(), "runs".to_owned()));
+    }
+}

@@ -1,0 +1,241 @@
+//! JUnit XML: one testsuite per kernel, and per case the attach type that was asked for and the one that the kernel
+//! reported.
+//!
+//! The text is a function of the record alone, so that `lab report` rebuilds the same bytes from `events.jsonl`.
+
+use super::{
+    Reporter,
+    record::{KernelRecord, RunRecord, used},
+};
+use crate::{
+    error::Error,
+    event::{Event, RunInfo, Stamped},
+    judge::Verdict,
+    plan::{PlannedCell, PlannedKernel},
+    report::directory,
+    text,
+};
+use chrono::{DateTime, FixedOffset};
+use lab_protocol::{AttachRecord, CellInfo, Outcome};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use std::{fmt::Write, path::PathBuf, time::Duration};
+
+/// The file's name, in a run's directory and in each kernel's.
+pub const FILE: &str = "junit.xml";
+/// Characters of a message attribute.
+const MAX_MESSAGE: usize = 1000;
+/// Characters of an element's text.
+const MAX_OUTPUT: usize = 64 << 10;
+
+/// Writes the whole run's file and one per kernel when the run has finished.
+#[derive(Debug)]
+pub struct JunitReporter {
+    /// The run's directory.
+    pub directory: PathBuf,
+}
+
+impl Reporter for JunitReporter {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
+        match &stamped.event {
+            Event::RunFinished { .. } => self.write(record),
+            // A runner that dies later leaves the kernels that are through.
+            Event::KernelFinished { kernel, .. } => self.write_kernel(record, kernel),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl JunitReporter {
+    /// Writes every file.
+    ///
+    /// # Errors
+    /// A file can't be written.
+    pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
+        for (kernel, _) in record.planned() {
+            self.write_kernel(record, &kernel.facts.id)?;
+        }
+        directory::replace(&self.directory.join(FILE), render(record, None).as_bytes())
+    }
+
+    fn write_kernel(&self, record: &RunRecord, kernel: &str) -> Result<(), Error> {
+        let directory = directory::kernel(&self.directory, kernel)?;
+        directory::replace(&directory.join(FILE), render(record, Some(kernel)).as_bytes())
+    }
+}
+
+/// The XML of the whole run, or of one kernel.
+pub fn render(record: &RunRecord, only: Option<&str>) -> String {
+    let mut report = Report::new("netkit-lab");
+    report.timestamp = time(record.started_ms);
+    if let Some((_, wall_ms)) = record.finished {
+        report.set_time(Duration::from_millis(wall_ms));
+    }
+    if let Some(info) = &record.info {
+        for (kernel, happened) in record.planned() {
+            if only.is_none_or(|id| id == kernel.facts.id) {
+                report.add_test_suite(suite(record, info, kernel, happened));
+            }
+        }
+        let dead = record.dead_cases();
+        if only.is_none() && !dead.is_empty() {
+            report.add_test_suite(dead_suite(&dead));
+        }
+    }
+    let mut out = Vec::new();
+    // Writing into memory can't fail, and every string has been made valid XML.
+    let written = report.serialize(&mut out);
+    debug_assert!(written.is_ok(), "{written:?}");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn time(ms: u64) -> Option<DateTime<FixedOffset>> {
+    DateTime::from_timestamp_millis(i64::try_from(ms).ok()?).map(Into::into)
+}
+
+/// Cases that no kernel of the matrix can run fail the run, so they must show here too.
+fn dead_suite(cases: &[String]) -> TestSuite {
+    let mut suite = TestSuite::new("matrix");
+    for case in cases {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+        status.set_message("no kernel of the matrix can run this case").set_type("dead-case");
+        let mut test = TestCase::new(text::line(case, MAX_MESSAGE), status);
+        test.set_classname("matrix");
+        suite.add_test_case(test);
+    }
+    suite
+}
+
+fn suite(record: &RunRecord, info: &RunInfo, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> TestSuite {
+    let facts = &kernel.facts;
+    let mut suite = TestSuite::new(&facts.id);
+    if let Some(happened) = happened {
+        suite.timestamp = time(happened.started_ms).filter(|_| happened.started_ms > 0);
+        suite.time = happened.finished.map(|(wall_ms, _)| Duration::from_millis(wall_ms));
+    }
+    let boot = happened.and_then(|happened| happened.boot.as_ref());
+    let image = happened.and_then(|happened| happened.image.as_ref());
+    let known = |text: Option<&str>| text.map_or_else(|| "unknown".to_owned(), |text| text::line(text, MAX_MESSAGE));
+    for (name, value) in [
+        ("kernel.release", known(boot.map(|boot| &*boot.release))),
+        ("kernel.version", facts.version.to_string()),
+        ("kernel.class", facts.class.clone()),
+        ("image.key", known(image.map(|image| &*image.key))),
+        ("accelerator", info.accelerator.name.clone()),
+        ("accelerator.reason", text::line(&info.accelerator.reason, MAX_MESSAGE)),
+        ("virtme-ng.version", info.versions.virtme_ng.clone()),
+        ("qemu.version", info.versions.qemu.clone()),
+        ("lab.version", info.versions.lab.clone()),
+    ] {
+        suite.add_property((name, &*value));
+    }
+    if let Some(mutant) = &info.mutant {
+        suite.add_property(("mutant", &**mutant));
+    }
+    for cell in &kernel.cells {
+        if let Some(listed) = info.plan.info(&cell.id) {
+            suite.add_test_case(case(record, kernel, cell, listed, &record.verdict(happened, cell)));
+        }
+    }
+    let told: Vec<&str> =
+        happened.iter().flat_map(|it| it.losses.iter().chain(&it.notes)).map(|line| &**line).collect();
+    if !told.is_empty() {
+        suite.set_system_out(text::block(&told.join("\n"), MAX_OUTPUT));
+    }
+    suite
+}
+
+fn case(
+    record: &RunRecord,
+    kernel: &PlannedKernel,
+    cell: &PlannedCell,
+    listed: &CellInfo,
+    verdict: &Verdict,
+) -> TestCase {
+    let mut case = TestCase::new(text::line(cell.id.as_str(), MAX_MESSAGE), status(verdict));
+    case.set_classname(format!("{}.{}", kernel.facts.id, text::line(&listed.area, MAX_MESSAGE)));
+    case.set_time(Duration::from_micros(verdict.report.duration_us));
+    case.set_assertions(verdict.report.checks.len());
+    let attachments = &verdict.report.attach;
+    let all = |value: &dyn Fn(&AttachRecord) -> Option<String>| {
+        let mut values: Vec<String> = Vec::new();
+        for value in attachments.iter().filter_map(value) {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        values.join("+")
+    };
+    let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
+    let required = cell.required.map_or_else(String::new, |required| required.to_string());
+    for (name, value) in [
+        ("attach.requested", listed.attach.map_or_else(String::new, |request| request.to_string())),
+        ("attach.required", required),
+        ("attach.used", used.join("+")),
+        ("attach.hook", all(&|record| record.hook.map(|hook| hook.name().to_owned()))),
+        ("attach.link_id", all(&|record| record.link_id.map(|id| id.to_string()))),
+        ("attach.prog_id", all(&|record| Some(record.prog_id.to_string()))),
+        ("repro", record.repro(&kernel.facts.id, &cell.id)),
+    ] {
+        if !value.is_empty() {
+            case.add_property((name, &*value));
+        }
+    }
+    let output = output(listed, verdict);
+    case.set_system_out(text::block(&output, MAX_OUTPUT));
+    if let Some(evidence) = &verdict.evidence {
+        case.set_system_err(text::block(evidence, MAX_OUTPUT));
+    }
+    case
+}
+
+fn status(verdict: &Verdict) -> TestCaseStatus {
+    let message = text::line(&verdict.outcome.message(), MAX_MESSAGE);
+    let bad = |kind, name: String| {
+        let mut status = TestCaseStatus::non_success(kind);
+        status.set_message(&message).set_type(name);
+        status
+    };
+    match &verdict.outcome {
+        Outcome::Passed => TestCaseStatus::success(),
+        Outcome::Failed { kind, .. } => bad(NonSuccessKind::Failure, kind.to_string()),
+        Outcome::Errored { kind, .. } => bad(NonSuccessKind::Error, kind.to_string()),
+        Outcome::NotRun { .. } => bad(NonSuccessKind::Error, "not-run".to_owned()),
+        Outcome::Skipped { reason } => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(&message).set_type(reason.capability.to_string());
+            status
+        }
+    }
+}
+
+/// What the case asserted, where its programs were, what it measured and logged.
+fn output(listed: &CellInfo, verdict: &Verdict) -> String {
+    let mut out = format!("{}\n", listed.title);
+    let report = &verdict.report;
+    for check in &report.checks {
+        let mark = if check.ok { "ok  " } else { "FAIL" };
+        let _ = writeln!(out, "{mark} {}: {}", check.name, check.seen);
+    }
+    for record in &report.attach {
+        let place = record.hook.map_or("nowhere", |hook| hook.name());
+        let _ = write!(out, "attach {} ({}): {} -> {place}", record.interface, record.device, record.requested);
+        let _ = write!(out, ", prog {}", record.prog_id);
+        if let Some(link) = record.link_id {
+            let _ = write!(out, ", link {link}");
+        }
+        if let Some(ran) = record.ran {
+            let _ = write!(out, ", ran {ran}");
+        }
+        out.push('\n');
+    }
+    for (name, value) in &report.metrics {
+        let _ = writeln!(out, "metric {name} = {value}");
+    }
+    for warning in &verdict.warnings {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    for line in &report.log {
+        let _ = writeln!(out, "{line}");
+    }
+    out
+}

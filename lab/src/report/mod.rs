@@ -1,0 +1,21 @@
+//! Reporters: they consume events and never ask a session anything.
+
+pub mod directory;
+pub mod events;
+pub mod junit;
+pub mod progress;
+pub mod record;
+pub mod run_json;
+pub mod terminal;
+
+use crate::{error::Error, event::Stamped};
+use record::RunRecord;
+
+/// Consumes a run's events.
+pub trait Reporter {
+    /// One event; `record` already holds it.
+    ///
+    /// # Errors
+    /// The report can't be written. The run ends then: a run without a report is no run.
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error>;
+}

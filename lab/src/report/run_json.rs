@@ -1,0 +1,99 @@
+//! `run.json`: the run in one small file, for scripts that don't want to read a stream.
+
+use super::{
+    Reporter, directory,
+    record::{Counts, RunRecord},
+};
+use crate::{
+    error::{Error, Exit},
+    event::{Event, ImageInfo, RunInfo, Stamped},
+};
+use serde::Serialize;
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// The file's name.
+pub const FILE: &str = "run.json";
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    info: Option<&'a RunInfo>,
+    started_ms: u64,
+    wall_ms: Option<u64>,
+    exit: Option<Exit>,
+    exit_code: Option<u8>,
+    counts: Counts,
+    dead_cases: Vec<String>,
+    kernels: BTreeMap<&'a str, KernelSummary<'a>>,
+}
+
+#[derive(Serialize)]
+struct KernelSummary<'a> {
+    release: Option<&'a str>,
+    image: Option<&'a ImageInfo>,
+    boot_ms: Option<u64>,
+    guests: u32,
+    wall_ms: Option<u64>,
+    peak_memory_kib: Option<u64>,
+    counts: Counts,
+    losses: &'a [String],
+}
+
+/// Writes the file when the run has finished.
+#[derive(Debug)]
+pub struct RunJson {
+    /// The run's directory.
+    pub directory: PathBuf,
+}
+
+impl Reporter for RunJson {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
+        match &stamped.event {
+            Event::RunFinished { .. } => self.write(record),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl RunJson {
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
+        let path = self.directory.join(FILE);
+        directory::replace(&path, &render(record).map_err(Error::file("write", &path))?)
+    }
+}
+
+fn render(record: &RunRecord) -> std::io::Result<Vec<u8>> {
+    let kernels = record.planned().filter_map(|(kernel, happened)| {
+        let happened = happened?;
+        let mut counts = Counts::default();
+        kernel.cells.iter().for_each(|cell| counts.add(&record.verdict(Some(happened), cell).outcome));
+        let summary = KernelSummary {
+            release: happened.boot.as_ref().map(|boot| &*boot.release),
+            image: happened.image.as_ref(),
+            boot_ms: happened.boot.as_ref().map(|boot| boot.boot_ms),
+            guests: happened.guests,
+            wall_ms: happened.finished.map(|(wall_ms, _)| wall_ms),
+            peak_memory_kib: happened.finished.and_then(|(_, peak)| peak),
+            counts,
+            losses: &happened.losses,
+        };
+        Some((&*kernel.facts.id, summary))
+    });
+    let summary = Summary {
+        info: record.info.as_ref(),
+        started_ms: record.started_ms,
+        wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
+        exit: record.finished.map(|(exit, _)| exit),
+        exit_code: record.finished.map(|(exit, _)| exit.code()),
+        counts: record.counts(),
+        dead_cases: record.dead_cases(),
+        kernels: kernels.collect(),
+    };
+    let mut bytes = serde_json::to_vec_pretty(&summary)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

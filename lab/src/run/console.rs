@@ -1,0 +1,123 @@
+//! The console as evidence: what its last lines say about a guest's death.
+
+use crate::text;
+use lab_protocol::ErrorKind;
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+};
+
+/// How much of the end of a console is read, bytes. A panic with its backtrace takes a tenth of it.
+const TAIL: u64 = 64 << 10;
+/// Lines of evidence that go into a report.
+const LINES: usize = 60;
+/// Longest line in a report, characters.
+const WIDTH: usize = 300;
+
+/// Headers of the kernel's last words, `kernel/panic.c`, `lib/bug.c`, `arch/x86/kernel/dumpstack.c` and
+/// `kernel/watchdog.c`. The guest runs with `oops=panic`, so that each of them is a death.
+const FATAL: [&str; 9] = [
+    "Kernel panic",
+    "kernel BUG at",
+    "BUG:",
+    "Oops:",
+    "Oops ",
+    "general protection fault",
+    "Unable to handle kernel",
+    "blocked for more than",
+    "rcu_sched self-detected stall",
+];
+/// A complaint that the kernel survives.
+const COMPLAINT: &str = "WARNING:";
+
+/// The end of a guest's console.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tail {
+    lines: Vec<String>,
+}
+
+impl Tail {
+    /// Reads the tail of a console file; a console that can't be read is an empty one, since it is only evidence.
+    pub fn read(path: &Path) -> Self {
+        let mut bytes = Vec::new();
+        let mut read = || -> std::io::Result<()> {
+            let mut file = File::open(path)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+            file.take(TAIL).read_to_end(&mut bytes)?;
+            Ok(())
+        };
+        if read().is_err() {
+            return Self::default();
+        }
+        Self::parse(&String::from_utf8_lossy(&bytes))
+    }
+
+    fn parse(text: &str) -> Self {
+        let lines = text.lines().map(|line| text::line(line.trim_end(), WIDTH)).filter(|line| !line.is_empty());
+        Self { lines: lines.collect() }
+    }
+
+    /// The kernel's own last words, without their time stamp, where it had any.
+    pub fn last_words(&self) -> Option<&str> {
+        self.find(&FATAL)
+    }
+
+    /// The first complaint that the kernel survived.
+    pub fn complaint(&self) -> Option<&str> {
+        self.find(&[COMPLAINT])
+    }
+
+    fn find(&self, patterns: &[&str]) -> Option<&str> {
+        self.lines.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).map(|line| stamped(line))
+    }
+
+    /// Refines a death: a guest that went silent or away after last words panicked.
+    pub fn classify(&self, seen: ErrorKind) -> ErrorKind {
+        match seen {
+            ErrorKind::Hang | ErrorKind::GuestLost | ErrorKind::Boot if self.last_words().is_some() => ErrorKind::Panic,
+            other => other,
+        }
+    }
+
+    /// The last lines, for a report.
+    pub fn evidence(&self) -> String {
+        self.lines[self.lines.len().saturating_sub(LINES)..].join("\n")
+    }
+}
+
+/// A console line without the kernel's `[   12.345678] `.
+fn stamped(line: &str) -> &str {
+    line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, words)| words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_make_a_panic() {
+        let tail = Tail::parse(
+            "[    1.0] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1\n[    2.5] BUG: kernel NULL pointer dereference\n\
+             [    2.6] Kernel panic - not syncing: Fatal exception\n",
+        );
+        assert_eq!(tail.last_words(), Some("BUG: kernel NULL pointer dereference"));
+        assert_eq!(tail.complaint(), Some("WARNING: CPU: 0 PID: 1 at net/core/dev.c:1"));
+        assert_eq!(tail.classify(ErrorKind::GuestLost), ErrorKind::Panic);
+        assert_eq!(tail.classify(ErrorKind::Agent), ErrorKind::Agent);
+        let quiet = Tail::parse("[    1.0] WARNING: fine\n");
+        assert_eq!(quiet.classify(ErrorKind::Hang), ErrorKind::Hang);
+    }
+
+    #[test]
+    fn evidence_is_bounded_and_printable() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        std::fs::write(&path, "\x1b[2J\u{0}hostile \u{FFFE}\n".repeat(1 << 16)).unwrap();
+        let evidence = Tail::read(&path).evidence();
+        assert!(evidence.len() < LINES * WIDTH * 4);
+        assert!(evidence.chars().all(|c| c == '\n' || !c.is_control()), "{evidence}");
+        assert_eq!(Tail::read(&dir.path().join("absent")), Tail::default());
+    }
+}

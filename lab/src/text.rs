@@ -1,0 +1,78 @@
+//! Text from guests: their kernel may be broken or hostile, so nothing of it reaches a terminal or a file unescaped.
+
+/// Whether a character may stand in XML 1.0 and on a terminal as it is. Tab and newline are the caller's choice.
+fn plain(c: char) -> bool {
+    // U+FFFE and U+FFFF are no XML characters; the bidirectional controls can make a line read as another one.
+    !c.is_control() && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// One line: every control character, newlines included, becomes a visible escape; longer than `max` characters is cut.
+pub fn line(text: &str, max: usize) -> String {
+    escape(text, max, |_| false)
+}
+
+/// Several lines: newlines and tabs stay.
+pub fn block(text: &str, max: usize) -> String {
+    escape(text, max, |c| c == '\n' || c == '\t')
+}
+
+fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len().min(max));
+    for (count, c) in text.chars().enumerate() {
+        if count == max {
+            out.push('…');
+            break;
+        }
+        if plain(c) || keep(c) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_default());
+        }
+    }
+    out
+}
+
+/// Cuts a string in place at a character boundary, so that one report can't fill the disk.
+pub fn cap(text: &mut String, max: usize) {
+    if text.len() > max {
+        let end = (0..=max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
+/// A word quoted for a POSIX shell.
+pub fn shell_quote(word: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "._-+/:=,@%".contains(c);
+    if !word.is_empty() && word.chars().all(safe) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_become_visible() {
+        assert_eq!(line("\x1b[31mred\0\n]]>\u{FFFF}\u{202E}", 99), r"\u{1b}[31mred\u{0}\n]]>\u{ffff}\u{202e}");
+        assert_eq!(block("a\n\tb\r", 99), "a\n\tb\\r");
+        assert_eq!(line("abcdef", 3), "abc…");
+    }
+
+    #[test]
+    fn cuts_between_characters() {
+        let mut text = "äöü".to_owned();
+        cap(&mut text, 3);
+        assert_eq!(text, "ä…");
+    }
+
+    #[test]
+    fn quoting_survives_a_shell() {
+        assert_eq!(shell_quote("6.12"), "6.12");
+        assert_eq!(shell_quote("A02[tcx,veth]"), "'A02[tcx,veth]'");
+        assert_eq!(shell_quote("it's"), r"'it'\''s'");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::{
     TopologyError, address, link,
     link::PairRequest,
-    model::{End, Family, Link, Node, Topology},
+    model::{End, Family, Node, Topology},
     netns::Netns,
     readback::LinkInfo,
 };
@@ -19,6 +19,8 @@ use std::{
 
 /// How long links and addresses may take to become usable. Only a broken kernel needs it all.
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Above the indexes that the kernel gives to `lo` and to dummies.
+const FIRST_IFINDEX: u32 = 100;
 const POLL: Duration = Duration::from_millis(2);
 
 /// Written in every namespace before it has devices: no duplicate address detection, no router solicitations and no
@@ -153,15 +155,15 @@ impl Net {
 
     fn create_devices(&mut self) -> Result<(), TopologyError> {
         for (link, number) in self.topology.links.iter_mut().zip(0u8..) {
+            // Different on both sides, also because the kernel defers the link-up event of a device whose index equals
+            // its peer's for a second (linkwatch_urgent_event).
+            let first = FIRST_IFINDEX + 2 * u32::from(number);
+            link.primary.ifindex.get_or_insert(first);
+            link.peer.ifindex.get_or_insert(first + 1);
             if link.kind.has_macs() {
                 link.primary.mac.get_or_insert([0x02, 0x4e, 0x4b, 0, number, 1]);
                 link.peer.mac.get_or_insert([0x02, 0x4e, 0x4b, 0, number, 2]);
             }
-        }
-        for Link { primary, peer, .. } in &self.topology.links {
-            // Names of neighbours that the request needs: a clear panic instead of a half-built topology.
-            self.ns(&primary.node);
-            self.ns(&peer.node);
         }
         for wanted in &self.topology.links {
             let ns = self.ns(&wanted.primary.node);

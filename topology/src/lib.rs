@@ -14,6 +14,7 @@ pub mod model;
 mod netns;
 mod readback;
 mod render;
+mod terms;
 
 pub use build::Net;
 pub use error::TopologyError;

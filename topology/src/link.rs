@@ -23,14 +23,19 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub struct PairRequest<'a> {
     /// Kind of the pair.
     pub kind: LinkKind,
-    /// Name of the primary.
+    /// Name of the primary. Where [`Self::without_peer_info`] makes a pair all the same, both ends take this name, so
+    /// that only a template (`nk%d`) works.
     pub name: String,
+    /// Index of the primary.
+    pub ifindex: Option<u32>,
     /// MTU of the primary, bytes.
     pub mtu: Option<u32>,
     /// MAC address of the primary.
     pub mac: Option<[u8; 6]>,
     /// Name of the peer.
     pub peer_name: Option<String>,
+    /// Index of the peer, in its own namespace. The kernel takes it only together with [`Self::ifindex`].
+    pub peer_ifindex: Option<u32>,
     /// MTU of the peer, bytes. The kernel does not inherit it from the primary.
     pub peer_mtu: Option<u32>,
     /// MAC address of the peer.
@@ -49,9 +54,11 @@ impl PairRequest<'static> {
         Self {
             kind,
             name: name.to_owned(),
+            ifindex: None,
             mtu: None,
             mac: None,
             peer_name: Some(peer_name.to_owned()),
+            peer_ifindex: None,
             peer_mtu: None,
             peer_mac: None,
             peer_netns: None,
@@ -67,9 +74,11 @@ impl<'a> PairRequest<'a> {
         Self {
             kind: link.kind,
             name: link.primary.name.clone(),
+            ifindex: link.primary.ifindex,
             mtu: link.primary.mtu,
             mac: link.primary.mac,
             peer_name: Some(link.peer.name.clone()),
+            peer_ifindex: link.peer.ifindex,
             peer_mtu: link.peer.mtu,
             peer_mac: link.peer.mac,
             peer_netns: Some(peer_netns.fd()),

@@ -41,7 +41,8 @@ pub(crate) fn indexed(ifindex: u32, attributes: Vec<LinkAttribute>) -> LinkMessa
 
 /// `RTM_NEWLINK` for a pair.
 pub(crate) fn new_pair(request: &PairRequest<'_>) -> RouteNetlinkMessage {
-    let peer = with(end(request.peer_name.as_deref(), request.peer_mtu, request.peer_mac, request.peer_netns));
+    let peer = end(request.peer_name.as_deref(), request.peer_mtu, request.peer_mac, request.peer_netns);
+    let peer = indexed(request.peer_ifindex.unwrap_or(0), peer);
     let (kind, data) = match mode(request.kind) {
         None => (InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(peer))),
         Some(mode) => {
@@ -55,7 +56,7 @@ pub(crate) fn new_pair(request: &PairRequest<'_>) -> RouteNetlinkMessage {
     };
     let mut attributes = end(Some(&request.name), request.mtu, request.mac, None);
     attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
-    RouteNetlinkMessage::NewLink(with(attributes))
+    RouteNetlinkMessage::NewLink(indexed(request.ifindex.unwrap_or(0), attributes))
 }
 
 /// `RTM_NEWLINK` for a device of a kind that needs no data.

@@ -1,168 +1,7 @@
 //! What there is: nodes, links, addresses, routes. Pure data, no I/O.
 
-use lab_protocol::DeviceKind;
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
-};
-
-/// The kind of a workload's link: a parameter of a topology, so that every topology exists in every kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LinkKind {
-    /// A veth pair.
-    Veth,
-    /// A netkit pair in L2 mode.
-    NetkitL2,
-    /// A netkit pair in L3 mode.
-    NetkitL3,
-}
-
-impl LinkKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Veth, Self::NetkitL2, Self::NetkitL3];
-
-    /// Whether the devices have MAC addresses of their own and resolve neighbours.
-    pub const fn has_macs(self) -> bool {
-        matches!(self, Self::Veth | Self::NetkitL2)
-    }
-
-    /// The name used in cell ids.
-    pub fn name(self) -> &'static str {
-        DeviceKind::from(self).name()
-    }
-}
-
-impl From<LinkKind> for DeviceKind {
-    fn from(kind: LinkKind) -> Self {
-        match kind {
-            LinkKind::Veth => Self::Veth,
-            LinkKind::NetkitL2 => Self::NetkitL2,
-            LinkKind::NetkitL3 => Self::NetkitL3,
-        }
-    }
-}
-
-impl TryFrom<DeviceKind> for LinkKind {
-    type Error = DeviceKind;
-
-    /// # Errors
-    /// Gives the kind back where no pair has it.
-    fn try_from(kind: DeviceKind) -> Result<Self, DeviceKind> {
-        Self::ALL.into_iter().find(|link| DeviceKind::from(*link) == kind).ok_or(kind)
-    }
-}
-
-impl fmt::Display for LinkKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of an address.
-    pub const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// The name used in cell ids.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "ipv4",
-            Self::V6 => "ipv6",
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// An address with the length of its prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cidr {
-    /// The address.
-    pub addr: IpAddr,
-    /// Bits of its prefix.
-    pub prefix: u8,
-}
-
-impl FromStr for Cidr {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("`{text}` is not an address with a prefix length (wanted: 10.0.0.1/24 or fd00::1/64)");
-        let (addr, prefix) = text.split_once('/').ok_or_else(error)?;
-        let addr: IpAddr = addr.parse().map_err(|_| error())?;
-        let prefix = prefix.parse().map_err(|_| error())?;
-        let most = if addr.is_ipv4() { Ipv4Addr::BITS } else { Ipv6Addr::BITS };
-        if u32::from(prefix) > most { Err(error()) } else { Ok(Self { addr, prefix }) }
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.prefix)
-    }
-}
-
-/// `IFLA_NETKIT_POLICY` and `IFLA_NETKIT_PEER_POLICY`: the verdict where no program is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Policy {
-    /// `NETKIT_PASS`, the kernel's default.
-    Forward,
-    /// `NETKIT_DROP`.
-    Blackhole,
-}
-
-/// `IFLA_NETKIT_SCRUB` and `IFLA_NETKIT_PEER_SCRUB`: what becomes of mark and priority between namespaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scrub {
-    /// `NETKIT_SCRUB_NONE`.
-    None,
-    /// `NETKIT_SCRUB_DEFAULT`, the kernel's default.
-    Default,
-}
-
-/// What `IFLA_INFO_DATA` of a netkit request says beyond mode and peer. Unset fields are not sent.
-///
-/// A kernel that does not know an attribute accepts it silently: read back what counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NetkitOptions {
-    /// Policy of the primary.
-    pub policy: Option<Policy>,
-    /// Policy of the peer.
-    pub peer_policy: Option<Policy>,
-    /// Scrubbing at the primary.
-    pub scrub: Option<Scrub>,
-    /// Scrubbing at the peer.
-    pub peer_scrub: Option<Scrub>,
-    /// `needed_headroom` of both ends, bytes.
-    pub headroom: Option<u16>,
-    /// `needed_tailroom` of both ends, bytes.
-    pub tailroom: Option<u16>,
-    /// `IFLA_NETKIT_PAIRING`: true asks for a device without a peer.
-    pub single: Option<bool>,
-    /// Further attributes as (type, value), sent last and as they are: for requests that the kernel must refuse.
-    pub raw: Vec<(u16, Vec<u8>)>,
-}
+pub use crate::terms::{Cidr, Family, LinkKind, NetkitOptions, Policy, Scrub};
+use std::net::IpAddr;
 
 /// One end of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,12 +14,15 @@ pub struct End {
     pub mtu: Option<u32>,
     /// MAC address; unset lets the builder give each end a fixed one, except in L3 mode, where the kernel refuses any.
     pub mac: Option<[u8; 6]>,
+    /// Index in its node; unset lets the builder give each end of a topology another one, so that a number that a
+    /// program reports tells which device it means.
+    pub ifindex: Option<u32>,
 }
 
 impl End {
     /// An end with the builder's defaults.
     pub fn new(node: &str, name: &str) -> Self {
-        Self { node: node.to_owned(), name: name.to_owned(), mtu: None, mac: None }
+        Self { node: node.to_owned(), name: name.to_owned(), mtu: None, mac: None, ifindex: None }
     }
 
     /// With this MTU, bytes.
@@ -194,6 +36,13 @@ impl End {
     #[must_use]
     pub fn mac(mut self, mac: [u8; 6]) -> Self {
         self.mac = Some(mac);
+        self
+    }
+
+    /// With this index: for cases about indexes that collide between namespaces.
+    #[must_use]
+    pub fn ifindex(mut self, ifindex: u32) -> Self {
+        self.ifindex = Some(ifindex);
         self
     }
 }

@@ -40,11 +40,11 @@ pub struct NetkitInfo {
     pub mode: Option<NetkitMode>,
     /// Policy of this end.
     pub policy: Option<NetkitPolicy>,
-    /// Policy of the other end; reported for primaries only.
+    /// Policy of the other end.
     pub peer_policy: Option<NetkitPolicy>,
     /// Scrubbing at this end.
     pub scrub: Option<NetkitScrub>,
-    /// Scrubbing at the other end; reported for primaries only.
+    /// Scrubbing at the other end.
     pub peer_scrub: Option<NetkitScrub>,
     /// `needed_headroom`, bytes.
     pub headroom: Option<u16>,

@@ -39,15 +39,34 @@ pub fn mixed() -> Topology {
     })
 }
 
+/// [`pods`], and beyond the host a router and an outside node. Only the workloads' links vary in kind.
+pub fn gateway(kind: LinkKind) -> Topology {
+    Topology { name: "gateway".to_owned(), ..pods(kind) }
+        .router("r")
+        .node("ext")
+        .link(LinkKind::Veth, ("host", "u0"), ("r", "a"))
+        .link(LinkKind::Veth, ("r", "b"), ("ext", "e"))
+        .addr("host", "u0", &["192.0.2.1/24", "2001:db8:a::1/64"])
+        .addr("r", "a", &["192.0.2.254/24", "2001:db8:a::254/64"])
+        .addr("r", "b", &["198.51.100.1/24", "2001:db8:b::1/64"])
+        .addr("ext", "e", &["198.51.100.2/24", "2001:db8:b::2/64"])
+        .route("host", "0.0.0.0/0", Hop::via("192.0.2.254", "u0"))
+        .route("host", "::/0", Hop::via("2001:db8:a::254", "u0"))
+        .route("r", "10.65.0.0/24", Hop::via("192.0.2.1", "a"))
+        .route("r", "fd65::/64", Hop::via("2001:db8:a::1", "a"))
+        .route("ext", "0.0.0.0/0", Hop::via("198.51.100.1", "e"))
+        .route("ext", "::/0", Hop::via("2001:db8:b::1", "e"))
+}
+
 /// Every topology in every kind of link that it can have.
 pub fn all() -> Vec<Topology> {
-    let kinds = LinkKind::ALL.into_iter();
-    [solo(), mixed()].into_iter().chain(kinds.clone().map(pair)).chain(kinds.map(pods)).collect()
+    let varying = LinkKind::ALL.into_iter().flat_map(|kind| [pair(kind), pods(kind), gateway(kind)]);
+    [solo(), mixed()].into_iter().chain(varying).collect()
 }
 
 /// The topology of that name; the kind matters where the topology has one.
 pub fn by_name(name: &str, kind: LinkKind) -> Option<Topology> {
-    [solo(), pair(kind), pods(kind), mixed()].into_iter().find(|topology| topology.name == name)
+    [solo(), pair(kind), pods(kind), gateway(kind), mixed()].into_iter().find(|topology| topology.name == name)
 }
 
 /// A workload the way container networks hang it up: a /32 and a /128 behind a gateway address that every host end has.

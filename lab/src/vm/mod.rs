@@ -4,16 +4,20 @@
 //! thread, so that the run loop's own tests take milliseconds and need no kernel. Nothing here knows the protocol: a
 //! [`Channel`] carries bytes.
 
+pub mod accel;
 mod channel;
 mod command;
 mod error;
 pub mod fake;
 mod orphans;
 mod process;
+mod tools;
 mod vng;
 
+pub use accel::Acceleration;
 pub use channel::SocketChannel;
 pub use error::VmError;
+pub use tools::ToolVersions;
 pub use vng::VngLauncher;
 
 use std::{

@@ -113,12 +113,15 @@ impl VngGuest {
         })
     }
 
-    /// Last line of standard error that is no kernel message: vng copies those there too.
+    /// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of
+    /// its registers. Kernel messages are none of it: vng copies those to standard error too.
     fn last_words(&self) -> String {
         let text = fs::read(&self.files.stderr).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('['));
-        line.unwrap_or_default().chars().filter(|c| !c.is_control()).take(400).collect()
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
+        let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
+        let line = error.or(lines.last()).copied().unwrap_or_default();
+        line.chars().filter(|c| !c.is_control()).take(400).collect()
     }
 
     fn gone(&mut self, status: ExitStatus) -> GuestExit {

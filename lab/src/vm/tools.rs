@@ -29,7 +29,8 @@ impl ToolVersions {
 }
 
 fn version_of(program: &Path) -> Result<String, VmError> {
-    let text = cmd(program, ["--version"])
+    // As a string: duct takes a relative `Path` for a file in the working directory and never searches PATH for it.
+    let text = cmd(program.as_os_str(), ["--version"])
         .stdin_null()
         .stderr_to_stdout()
         .unchecked()

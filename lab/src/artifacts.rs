@@ -15,6 +15,8 @@ use std::{
 pub const KERNELS_TOML: &str = "kernels.toml";
 const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
+/// Name of the eBPF object in a guest.
+const BPF_OBJECT: &str = "lab.o";
 /// A build that takes longer is told on the terminal: a fresh one takes a fraction of it.
 const QUIET: Duration = Duration::from_secs(1);
 /// Lines of the compiler that an error repeats.
@@ -49,6 +51,14 @@ pub enum ArtifactError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// The object can't be put where images take it from.
+    #[error("can't write {}: {source}", path.display())]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
@@ -76,7 +86,7 @@ pub fn project_root(from: &Path) -> Result<PathBuf, Error> {
 pub struct Artifacts {
     /// The static agent.
     pub agent: PathBuf,
-    /// The eBPF object.
+    /// Directory with the eBPF object under the name that the agent looks for.
     pub bpf: PathBuf,
 }
 
@@ -96,13 +106,16 @@ impl Builder<'_> {
     /// # Errors
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
-        let artifacts = Artifacts { agent: self.agent_path(), bpf: self.bpf_path() };
-        for (what, path) in [("the guest agent", &artifacts.agent), ("the eBPF object", &artifacts.bpf)] {
+        let directory = self.agent_target_dir().join("bpf");
+        let object = directory.join(BPF_OBJECT);
+        for (what, path) in [("the guest agent", self.agent_path()), ("the eBPF object", self.bpf_path())] {
             if !path.is_file() {
-                return Err(ArtifactError::Absent { what, path: path.clone() });
+                return Err(ArtifactError::Absent { what, path });
             }
         }
-        Ok(artifacts)
+        let copy = || std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(self.bpf_path(), &object));
+        copy().map_err(|source| ArtifactError::Copy { path: object.clone(), source })?;
+        Ok(Artifacts { agent: self.agent_path(), bpf: directory })
     }
 
     /// Builds both; cargo decides what is fresh.

@@ -87,6 +87,9 @@ pub enum Error {
     /// No place for the cache.
     #[error(transparent)]
     Cache(#[from] crate::paths::NoCacheDir),
+    /// Setting the host up failed.
+    #[error(transparent)]
+    Setup(#[from] crate::setup::SetupError),
     /// The host lacks tools.
     #[error("{0}")]
     Host(String),
@@ -104,9 +107,13 @@ impl Error {
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
             Self::Kernels(error) if error.is_usage() => Exit::Usage,
             Self::Vm(crate::vm::VmError::AccelOverride(_)) => Exit::Usage,
-            Self::File { .. } | Self::Artifact(_) | Self::Kernels(_) | Self::Vm(_) | Self::Cache(_) | Self::Host(_) => {
-                Exit::Infra
-            }
+            Self::File { .. }
+            | Self::Artifact(_)
+            | Self::Kernels(_)
+            | Self::Vm(_)
+            | Self::Setup(_)
+            | Self::Cache(_)
+            | Self::Host(_) => Exit::Infra,
         }
     }
 

@@ -5,6 +5,8 @@ pub mod vm;
 pub mod paths;
 pub mod setup;
 pub mod artifacts;
+pub mod cli;
+pub mod machine;
 pub mod error;
 pub mod event;
 pub mod interrupt;

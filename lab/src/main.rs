@@ -1,2 +1,20 @@
 //! The `lab` command.
-fn main() {}
+
+use clap::Parser;
+use lab::{cli::Cli, error::Exit};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let exit = match Cli::try_parse() {
+        Ok(cli) => cli.execute().unwrap_or_else(|error| {
+            eprintln!("error: {error}");
+            error.exit()
+        }),
+        Err(error) => {
+            // --help and --version are no errors, and clap knows where each belongs.
+            let _ = error.print();
+            if error.use_stderr() { Exit::Usage } else { Exit::Passed }
+        }
+    };
+    ExitCode::from(exit.code())
+}

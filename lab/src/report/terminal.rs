@@ -1,7 +1,7 @@
 //! The end of a run on the terminal: which attach type was used on which kernel, what failed and how to run it again.
 
 use super::{
-    directory, junit,
+    junit,
     record::{Counts, RunRecord, used},
 };
 use crate::{judge::Verdict, plan::PlannedCell, text};
@@ -29,14 +29,14 @@ fn column(cell: &PlannedCell, verdict: &Verdict) -> Option<AttachType> {
     })
 }
 
-/// Everything that is told when a run has ended. `results` is the directory that holds the run's.
-pub fn summary(record: &RunRecord, results: &Path, colour: bool) -> String {
+/// Everything that is told when a run has ended; `directory` is where its reports are.
+pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     let mut out = String::new();
     let style = Palette::new(colour);
     let _ = writeln!(out, "{}\n", table(record));
     let _ = writeln!(out, "{}", legend(record));
     failures(record, &style, &mut out);
-    paths(record, results, &mut out);
+    paths(record, directory, &mut out);
     let counts = record.counts();
     let bad = counts.failed + counts.errored + counts.not_run > 0 || !record.dead_cases().is_empty();
     let line = format!(
@@ -149,12 +149,12 @@ fn not_run(record: &RunRecord, style: &Palette, out: &mut String) {
     }
 }
 
-fn paths(record: &RunRecord, results: &Path, out: &mut String) {
-    let latest = results.join(directory::LATEST);
-    let _ = writeln!(out, "{}", latest.join(junit::FILE).display());
+fn paths(record: &RunRecord, directory: &Path, out: &mut String) {
+    let _ = writeln!(out, "{}", directory.join(junit::FILE).display());
     for (kernel, happened) in record.planned() {
         for guest in 1..=happened.map_or(0, |happened| happened.guests) {
-            let _ = writeln!(out, "{}", latest.join(&kernel.facts.id).join(format!("console-{guest}.log")).display());
+            let _ =
+                writeln!(out, "{}", directory.join(&kernel.facts.id).join(format!("console-{guest}.log")).display());
         }
     }
 }

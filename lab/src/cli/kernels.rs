@@ -1,0 +1,47 @@
+//! `lab kernels list|fetch|update`.
+
+use super::{KernelArgs, project::Project, say};
+use crate::error::{Error, Exit};
+use comfy_table::{Table, presets};
+use std::path::PathBuf;
+
+pub(super) fn list(named: Option<PathBuf>) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["kernel", "class", "default", "source", "locked to", "cached"]);
+    for row in project.store().rows(&project.lock) {
+        let yes = |it: bool| if it { "yes" } else { "no" }.to_owned();
+        table.add_row([row.id, row.class.name().to_owned(), yes(row.default), row.source, row.locked, yes(row.cached)]);
+    }
+    println!("{table}");
+    Ok(Exit::Passed)
+}
+
+pub(super) fn fetch(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    for kernel in project.kernels(args)? {
+        let unpacked = project.store().fetch(kernel, &project.lock, &say)?;
+        println!("{}: {} at {}", unpacked.id, unpacked.release, unpacked.vmlinuz.display());
+    }
+    Ok(Exit::Passed)
+}
+
+pub(super) fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    // Without a filter the whole lock is renewed, not only the default matrix: an entry nobody renews rots.
+    let everything = args.kernel.is_empty() && args.class.is_empty();
+    let kernels = if everything { project.config.kernels.iter().collect() } else { project.kernels(args)? };
+    let mut lock = project.lock.clone();
+    let changes = project.store().update(&kernels, &mut lock, &say)?;
+    if changes.is_empty() {
+        println!("kernels.lock is up to date");
+        return Ok(Exit::Passed);
+    }
+    lock.save(&project.lock_path())?;
+    for change in changes {
+        let words = |locked: Option<crate::kernels::Locked>| locked.map_or("nothing".to_owned(), |it| it.to_string());
+        println!("{}: {} -> {}", change.id, words(change.before), words(change.after));
+    }
+    Ok(Exit::Passed)
+}

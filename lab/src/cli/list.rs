@@ -1,0 +1,97 @@
+//! `lab list`.
+
+use super::{
+    ListArgs,
+    project::Project,
+    say,
+    select::{facts, select},
+};
+use crate::{
+    error::{Error, Exit},
+    plan::{Expectation, Plan},
+};
+use lab_protocol::CellInfo;
+use serde::Serialize;
+use std::{collections::BTreeMap, path::PathBuf};
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    info: &'a CellInfo,
+    kernels: BTreeMap<&'a str, OnKernel<'a>>,
+}
+
+#[derive(Serialize)]
+struct OnKernel<'a> {
+    required: Option<&'static str>,
+    #[serde(flatten)]
+    expectation: Words<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "expected", rename_all = "kebab-case")]
+enum Words<'a> {
+    Run,
+    Skip { capability: &'static str, why: &'a str },
+}
+
+pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels = project.kernels(&args.select.kernels)?;
+    let rows = project.store().rows(&project.lock);
+    let version = |id: &str| rows.iter().find(|row| row.id == id).and_then(|row| row.version);
+    let mut known = Vec::new();
+    for kernel in kernels {
+        match version(&kernel.id) {
+            Some(version) => known.push(facts(&kernel.id, kernel.class.name(), version, &kernel.departures)),
+            None => say(&format!("kernel {} is left out: it is not locked (`lab kernels update`)", kernel.id)),
+        }
+    }
+    let selected = select(&project, &args.select)?;
+    let plan = Plan::new(known, selected.cells, false);
+    let out = if args.json {
+        let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
+        serde_json::to_string_pretty(&listed).map_err(|error| Error::Host(error.to_string()))?
+    } else {
+        text(&plan)
+    };
+    println!("{out}");
+    Ok(Exit::Passed)
+}
+
+fn listed<'a>(plan: &'a Plan, info: &'a CellInfo) -> Listed<'a> {
+    let on = plan.kernels.iter().filter_map(|kernel| {
+        let cell = kernel.cell(&info.id)?;
+        let expectation = match &cell.expectation {
+            Expectation::Run => Words::Run,
+            Expectation::Skip { capability, why } => Words::Skip { capability: capability.name(), why },
+        };
+        Some((&*kernel.facts.id, OnKernel { required: cell.required.map(|required| required.name()), expectation }))
+    });
+    Listed { info, kernels: on.collect() }
+}
+
+fn text(plan: &Plan) -> String {
+    let mut lines = Vec::new();
+    let mut case = "";
+    for info in &plan.cells {
+        if info.id.case() != case {
+            case = info.id.case();
+            lines.push(format!("{case}  ({}; {})\n    {}", info.area, info.topology, info.title));
+        }
+        let requires: Vec<&str> = info.requires.iter().map(|capability| capability.name()).collect();
+        let requires = if requires.is_empty() { String::new() } else { format!("  needs {}", requires.join(", ")) };
+        let on = plan.kernels.iter().filter_map(|kernel| {
+            let cell = kernel.cell(&info.id)?;
+            let what = match &cell.expectation {
+                Expectation::Run => cell.required.map_or("run", |required| required.name()).to_owned(),
+                Expectation::Skip { capability, why } => format!("skip ({capability}: {why})"),
+            };
+            Some(format!("{} {what}", kernel.facts.id))
+        });
+        let on: Vec<String> = on.collect();
+        lines.push(format!("  {}{requires}\n      {}", info.id, on.join(" · ")));
+    }
+    lines.push(format!("{} cells, {} kernels", plan.cells.len(), plan.kernels.len()));
+    lines.join("\n")
+}

@@ -1,0 +1,154 @@
+//! The command line.
+
+mod kernels;
+mod list;
+mod project;
+mod report;
+mod run;
+mod select;
+mod setup;
+
+use crate::error::{Error, Exit};
+use clap::{Args, Parser, Subcommand};
+use lab_protocol::AttachRequest;
+use std::path::PathBuf;
+
+/// Boots a matrix of kernels and proves which eBPF attach type each of them uses.
+///
+/// Exit codes: 0 all passed, 1 a test or kernel failed, 2 usage or configuration, 3 infrastructure (no verdict),
+/// 4 nothing selected, 130/143 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+pub struct Cli {
+    /// Directory with kernels.toml; by default the nearest one at or above the working directory.
+    #[arg(long, global = true, value_name = "DIR")]
+    project: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run cases on kernels.
+    Run(RunArgs),
+    /// Show cases, their variants, and which kernels run them.
+    List(ListArgs),
+    /// Kernels of the matrix.
+    #[command(subcommand)]
+    Kernels(KernelsCommand),
+    /// Show what this machine has and lacks.
+    Doctor {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Install or build whatever is missing.
+    Setup,
+    /// Rebuild every report of a run from its events.jsonl.
+    Report {
+        /// A run's directory, or its name below results/.
+        #[arg(value_name = "RUN", default_value = "latest")]
+        run: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct KernelArgs {
+    /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
+    #[arg(long, value_name = "CLASS")]
+    class: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct SelectArgs {
+    #[command(flatten)]
+    kernels: KernelArgs,
+    /// Cases or cells by name, `*` and `?` allowed; repeatable.
+    #[arg(long, value_name = "GLOB")]
+    case: Vec<String>,
+    /// Cells that ask for this attach type: tc, tcx, netkit or auto; repeatable.
+    #[arg(long, value_name = "TYPE")]
+    attach: Vec<AttachRequest>,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// Guests at the same time. Default: one per processor, no more than kernels.
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Directory for results. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Build a deliberate fault into the suite: the run is meant to fail.
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum KernelsCommand {
+    /// Show the matrix, what it is locked to and what is cached.
+    List,
+    /// Download and unpack kernels exactly as they are locked.
+    Fetch(KernelArgs),
+    /// Resolve kernels anew and rewrite kernels.lock.
+    Update(KernelArgs),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// [`Error`], which knows its exit code.
+    pub fn execute(self) -> Result<Exit, Error> {
+        let project = self.project;
+        match self.command {
+            Command::Run(args) => run::run(project, &args),
+            Command::List(args) => list::list(project, &args),
+            Command::Kernels(KernelsCommand::List) => kernels::list(project),
+            Command::Kernels(KernelsCommand::Fetch(args)) => kernels::fetch(project, &args),
+            Command::Kernels(KernelsCommand::Update(args)) => kernels::update(project, &args),
+            Command::Doctor { json } => setup::doctor(json),
+            Command::Setup => setup::setup(),
+            Command::Report { run } => report::report(project, &run),
+        }
+    }
+}
+
+/// Progress, on standard error so that standard output stays what was asked for.
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_attach_type_names_the_right_ones() {
+        let error = Cli::try_parse_from(["lab", "run", "--attach", "xdp"]).unwrap_err().to_string();
+        assert!(error.contains("`xdp` is not an attach type (wanted: tc, tcx, netkit or auto)"), "{error}");
+    }
+}

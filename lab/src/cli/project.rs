@@ -1,0 +1,72 @@
+//! What every command needs to know of the project.
+
+use super::KernelArgs;
+use crate::{
+    artifacts::{KERNELS_TOML, project_root},
+    error::Error,
+    kernels::{self, Cache, Class, Config, Kernel, Lock, Store},
+    selection,
+    setup::Tools,
+};
+use std::path::{Path, PathBuf};
+
+const KERNELS_LOCK: &str = "kernels.lock";
+
+pub(super) struct Project {
+    pub root: PathBuf,
+    pub cache: Cache,
+    pub config: Config,
+    pub lock: Lock,
+    vng: PathBuf,
+}
+
+impl Project {
+    /// Opens the project that was named, or the one that the working directory is in.
+    pub fn open(named: Option<PathBuf>) -> Result<Self, Error> {
+        let root = root(named)?;
+        let cache = Cache::open()?;
+        let config = Config::load(&root.join(KERNELS_TOML))?;
+        let lock = Lock::load(&root.join(KERNELS_LOCK))?;
+        // Only `git` and `mainline` kernels need it, and they say so when it is missing.
+        let vng = Tools::in_cache(cache.root()).virtme_ng().unwrap_or_else(|| "vng".into());
+        Ok(Self { root, cache, config, lock, vng })
+    }
+
+    pub fn store(&self) -> Store<'_> {
+        Store { cache: &self.cache, config: &self.config, vng: &self.vng }
+    }
+
+    pub fn lock_path(&self) -> PathBuf {
+        self.root.join(KERNELS_LOCK)
+    }
+
+    /// The kernels that the arguments mean.
+    pub fn kernels(&self, args: &KernelArgs) -> Result<Vec<&Kernel>, Error> {
+        let classes: Vec<Class> = args.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
+        Ok(kernels::select(&self.config, &args.kernel, &classes)?)
+    }
+}
+
+/// The project's directory.
+pub(super) fn root(named: Option<PathBuf>) -> Result<PathBuf, Error> {
+    match named {
+        Some(named) if named.join(KERNELS_TOML).is_file() => absolute(&named),
+        Some(named) => Err(Error::NoProject { from: named }),
+        None => project_root(&absolute(Path::new("."))?),
+    }
+}
+
+/// Programs that are started elsewhere get absolute paths.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    path.canonicalize().map_err(Error::file("find", path))
+}
+
+fn class(name: &str) -> Result<Class, Error> {
+    let names = || Class::ALL.into_iter().map(Class::name);
+    let found = Class::ALL.into_iter().find(|class| class.name() == name);
+    found.ok_or_else(|| {
+        let nearest = selection::nearest(name, names());
+        let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
+        selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into()
+    })
+}

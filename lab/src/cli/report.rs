@@ -1,0 +1,24 @@
+//! `lab report`.
+
+use super::{project, run::in_ci};
+use crate::{
+    error::{Error, Exit},
+    report::{events, junit::JunitReporter, run_json::RunJson, terminal},
+};
+use std::{
+    env,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+pub(super) fn report(named: Option<PathBuf>, run: &Path) -> Result<Exit, Error> {
+    let directory =
+        if run.join(events::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) };
+    let record = events::read(&directory)?;
+    JunitReporter { directory: directory.clone() }.write(&record)?;
+    RunJson { directory: directory.clone() }.write(&record)?;
+    let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
+    print!("{}", terminal::summary(&record, &directory, colour));
+    // A run that was killed has no exit of its own: its verdicts have one.
+    Ok(record.finished.map_or_else(|| record.exit(), |(exit, _)| exit))
+}

@@ -1,0 +1,54 @@
+//! From arguments to the cells that they mean.
+
+use super::{SelectArgs, project::Project, say};
+use crate::{
+    artifacts::{self, Artifacts, Builder},
+    error::Error,
+    kernels::Departure,
+    plan::{self, KernelFacts},
+    selection,
+};
+use lab_protocol::{CellInfo, KernelVersion};
+
+/// The agent, the eBPF object, and the selected cells of the agent's listing.
+pub(super) struct Selected {
+    pub artifacts: Artifacts,
+    pub agent_version: String,
+    pub cells: Vec<CellInfo>,
+}
+
+/// Builds what is to be built, and selects.
+pub(super) fn select(project: &Project, args: &SelectArgs) -> Result<Selected, Error> {
+    let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
+    let artifacts = if args.no_build { builder.existing()? } else { builder.build()? };
+    let listing = artifacts::listing(&artifacts.agent)?;
+    let cells = select_cells(&listing.cells, args)?;
+    Ok(Selected { artifacts, agent_version: listing.agent, cells })
+}
+
+fn select_cells(cells: &[CellInfo], args: &SelectArgs) -> Result<Vec<CellInfo>, Error> {
+    let names = |info: &'_ CellInfo| [info.id.case(), info.id.as_str(), &info.catalogue].map(str::to_owned);
+    let named: Vec<(Vec<String>, &CellInfo)> = cells.iter().map(|info| (names(info).to_vec(), info)).collect();
+    let chosen =
+        selection::select("case", &named, &args.case, |(names, _)| names.iter().map(|name| &**name).collect())?;
+    let chosen: Vec<CellInfo> = chosen
+        .into_iter()
+        .map(|(_, info)| *info)
+        .filter(|info| args.attach.is_empty() || info.attach.is_some_and(|attach| args.attach.contains(&attach)))
+        .cloned()
+        .collect();
+    if chosen.is_empty() { Err(Error::NothingSelected) } else { Ok(chosen) }
+}
+
+/// What the plan must know of a kernel.
+pub(super) fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Departure]) -> KernelFacts {
+    KernelFacts {
+        id: id.to_owned(),
+        class: class.to_owned(),
+        version,
+        departures: departures
+            .iter()
+            .map(|departure| plan::Departure { capability: departure.capability, reason: departure.reason.clone() })
+            .collect(),
+    }
+}

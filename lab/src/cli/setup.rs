@@ -1,0 +1,21 @@
+//! `lab doctor` and `lab setup`.
+
+use crate::{
+    error::{Error, Exit},
+    setup,
+};
+
+pub(super) fn doctor(json: bool) -> Result<Exit, Error> {
+    let report = setup::doctor()?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report).map_err(|error| Error::Host(error.to_string()))?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
+}
+
+pub(super) fn setup() -> Result<Exit, Error> {
+    setup::setup(&mut std::io::stderr())?;
+    Ok(Exit::Passed)
+}

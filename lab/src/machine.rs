@@ -1,0 +1,93 @@
+//! The host's part of a run: where virtme-ng and QEMU are, how guests are executed, and what a kernel boots with.
+
+use crate::{
+    artifacts::Artifacts,
+    error::Error,
+    event::{Accelerator, ImageInfo, Versions},
+    kernels::Unpacked,
+    run::kernel::Prepared,
+    setup::Tools,
+    vm::{Accel, GuestSpec, Launcher, ToolVersions, accel},
+};
+use lab_image::{Spec, Wanted};
+use std::path::{Path, PathBuf};
+
+/// Guest memory where `kernels.toml` says nothing, MiB.
+const MEMORY_MIB: u32 = 512;
+/// Names the QEMU to use instead of vng's choice.
+const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
+
+/// The programs and files that every guest shares.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    vng: PathBuf,
+    qemu: Option<PathBuf>,
+    cache: PathBuf,
+    artifacts: Artifacts,
+    /// Versions for reports.
+    pub versions: Versions,
+}
+
+impl Machine {
+    /// Finds the programs.
+    ///
+    /// # Errors
+    /// virtme-ng or QEMU is missing.
+    pub fn new(cache: &Path, artifacts: Artifacts, agent_version: String) -> Result<Self, Error> {
+        let vng = Tools::in_cache(cache)
+            .virtme_ng()
+            .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
+        let qemu = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let tools = ToolVersions::ask(&vng, qemu.as_deref())?;
+        let versions = Versions {
+            lab: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: agent_version,
+            virtme_ng: tools.vng,
+            qemu: tools.qemu,
+        };
+        Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
+    }
+
+    /// Decides how guests are executed; this may boot one, as the given kernel.
+    ///
+    /// # Errors
+    /// No guest can be launched at all.
+    pub fn accelerator(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<(Accel, Accelerator), Error> {
+        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let console = scratch.path().join("console.log");
+        let probe = self.prepare(kernel, Accel::Kvm, console).map_err(Error::Host)?;
+        let chosen = accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?;
+        let time_scale = chosen.time_scale(None);
+        Ok((chosen.accel, Accelerator { name: chosen.accel.name().to_owned(), reason: chosen.reason, time_scale }))
+    }
+
+    /// Builds a kernel's image and says how to boot it. `console` is where the guest's consoles go.
+    ///
+    /// # Errors
+    /// One line: the image can't be built.
+    pub fn prepare(&self, kernel: &Unpacked, accel: Accel, console: PathBuf) -> Result<Prepared, String> {
+        let spec = Spec {
+            kernel_id: &kernel.id,
+            modules: Some(&kernel.modules),
+            agent: &self.artifacts.agent,
+            bpf: &self.artifacts.bpf,
+            wanted: &Wanted::committed(),
+            cache: &self.cache,
+        };
+        let image = lab_image::build(&spec).map_err(|error| format!("image for {}: {error}", kernel.id))?;
+        let spec = GuestSpec {
+            name: kernel.id.clone(),
+            kernel: kernel.vmlinuz.clone(),
+            image: image.path,
+            memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
+            cpus: 1,
+            cmdline: kernel.cmdline.clone(),
+            accel,
+            console,
+            run_dir: std::env::temp_dir(),
+            vng: self.vng.clone(),
+            qemu: self.qemu.clone(),
+        };
+        Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
+    }
+}

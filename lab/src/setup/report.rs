@@ -66,11 +66,6 @@ impl Report {
     pub fn ready(&self) -> bool {
         self.findings.iter().all(Finding::usable)
     }
-
-    /// The exit code of `lab doctor`: 0, or 3 (infrastructure) if something has to be mended.
-    pub fn exit_code(&self) -> u8 {
-        if self.ready() { 0 } else { 3 }
-    }
 }
 
 impl fmt::Display for Report {

@@ -37,7 +37,6 @@ fn complete() -> Host {
 fn a_complete_machine_needs_nothing() {
     assert_eq!(Plan::of(&complete()).unwrap().steps, []);
     assert!(Report::of(&complete()).ready());
-    assert_eq!(Report::of(&complete()).exit_code(), 0);
 }
 
 #[test]
@@ -104,7 +103,7 @@ fn the_doctor_names_a_fix_for_each_finding() {
     host.qemu = program("/usr/bin/qemu-system-x86_64", (7, 2, 22));
     host.virtme_ng = None;
     let report = Report::of(&host);
-    assert_eq!(report.exit_code(), 3);
+    assert!(!report.ready());
     insta::assert_snapshot!(report, @"
     ok       Rust          1.95.0
     ok       C compiler    gcc 1-1, libc6-dev 1-1

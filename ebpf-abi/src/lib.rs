@@ -39,8 +39,9 @@ pub struct Config {
     pub jump_index: u32,
     /// Port or echo identifier, host byte order; 0 marks nothing.
     pub marker: u16,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// Link-layer destination that `redirect` writes first, as a datapath that forwards by FIB does; zeros leave the
+    /// packet's own.
+    pub eth_dst: [u8; 6],
 }
 
 impl Config {
@@ -53,7 +54,7 @@ impl Config {
             verdict: VERDICT_NEXT,
             jump_index: 0,
             marker,
-            reserved: [0; 6],
+            eth_dst: [0; 6],
         }
     }
 }

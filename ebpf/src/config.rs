@@ -22,3 +22,4 @@ field!(target_ifindex: u32);
 field!(verdict: i32);
 field!(jump_index: u32);
 field!(marker: u16);
+field!(eth_dst: [u8; 6]);

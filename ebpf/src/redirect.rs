@@ -8,13 +8,19 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use lab_abi::VERDICT_NEXT;
+use lab_abi::{VERDICT_DROP, VERDICT_NEXT};
 
 /// `bpf_redirect`: out of the target, or with `BPF_F_INGRESS` into it.
 #[classifier]
 fn redirect(ctx: TcContext) -> i32 {
-    // SAFETY: takes numbers only.
-    steer(&ctx, || unsafe { bpf_redirect(config::target_ifindex(), config::redirect_flags()) })
+    steer(&ctx, || {
+        let eth_dst = config::eth_dst();
+        if eth_dst != [0; 6] && ctx.store(0, &eth_dst, 0).is_err() {
+            return VERDICT_DROP.into();
+        }
+        // SAFETY: takes numbers only.
+        unsafe { bpf_redirect(config::target_ifindex(), config::redirect_flags()) }
+    })
 }
 
 /// `bpf_redirect_peer`: straight to the other end of the target, past the programs of its transmitting side.

@@ -1,1 +1,50 @@
-//! Placeholder.
+//! The registry of functional-verification cases, one module per area.
+//!
+//! A case reads aloud: topology, load, attach, assert what the kernel reports, traffic, assert counters, detach,
+//! assert silence. [`cells`] lists every case in every variant; [`Runner`] runs them.
+
+mod areas;
+pub mod bench;
+pub mod capabilities;
+pub mod case;
+pub mod ctx;
+pub mod detect;
+mod flows;
+mod leaks;
+mod probe;
+mod runner;
+mod variants;
+
+pub use runner::{Finished, RunOptions, Runner};
+
+use case::Cell;
+
+/// Every case in every variant, in the order in which they run.
+pub fn cells() -> Vec<Cell> {
+    areas::ALL
+        .iter()
+        .flat_map(|cases| cases.iter())
+        .flat_map(|case| (case.variants)().into_iter().map(move |variant| Cell::new(case, variant)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_are_unique_and_name_topologies_that_exist() {
+        let mut seen = HashSet::new();
+        for cell in cells() {
+            assert!(seen.insert(cell.info.id.clone()), "{} twice", cell.info.id);
+            assert!(
+                lab_topology::library::by_name(cell.case.topology, lab_topology::LinkKind::Veth).is_some(),
+                "{}: no topology `{}`",
+                cell.info.id,
+                cell.case.topology
+            );
+            assert!(cell.info.id.as_str().bytes().all(|byte| byte.is_ascii_graphic()), "{}", cell.info.id);
+        }
+    }
+}

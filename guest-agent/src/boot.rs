@@ -1,0 +1,68 @@
+//! PID 1: mounts, modules, the port to the host, and the end of the machine.
+
+use crate::{kmsg, modules, port, session};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::reboot::{RebootMode, reboot},
+};
+use std::{fs, path::Path};
+
+/// Mount point of the BPF file system: where pins live.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// Runs the guest's whole life and powers off. Never returns.
+pub fn as_init() -> ! {
+    if let Err(error) = live() {
+        // The port may be the very thing that is missing, so the console is the only place left to say it.
+        kmsg::say(&format!("fatal: {error}"));
+    }
+    power_off()
+}
+
+fn live() -> Result<(), String> {
+    let boot_ms = session::boottime_ms();
+    mount_all()?;
+    quiet_console();
+    let loaded = modules::load_all();
+    for complaint in &loaded.complaints {
+        kmsg::say(complaint);
+    }
+    let port = port::open().map_err(|error| format!("no port to the host: {error}"))?;
+    session::run(port, boot_ms, loaded.modules)
+}
+
+/// `/dev` first: without it the port has no node. bpffs last: it sits on sysfs.
+fn mount_all() -> Result<(), String> {
+    let plan: [(&str, &str, &str, &str); 6] = [
+        ("dev", "/dev", "devtmpfs", "mode=0755"),
+        ("proc", "/proc", "proc", ""),
+        ("sys", "/sys", "sysfs", ""),
+        ("run", "/run", "tmpfs", "mode=0755"),
+        ("tmp", "/tmp", "tmpfs", "mode=1777"),
+        ("bpf", BPFFS, "bpf", "mode=0700"),
+    ];
+    for (source, target, kind, options) in plan {
+        if !Path::new(target).is_dir() {
+            fs::create_dir_all(target).map_err(|error| format!("cannot make {target}: {error}"))?;
+        }
+        match mount(Some(source), target, Some(kind), MsFlags::empty(), Some(options)) {
+            // The kernel mounts devtmpfs itself under CONFIG_DEVTMPFS_MOUNT.
+            Ok(()) | Err(nix::Error::EBUSY) => {}
+            Err(error) => return Err(format!("cannot mount {kind} on {target}: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// Boot may have been quiet to save time; from here on the console is evidence and gets everything from warnings up.
+fn quiet_console() {
+    let _ = fs::write("/proc/sys/kernel/printk", "5 4 1 7");
+}
+
+fn power_off() -> ! {
+    // `-no-reboot` turns a restart into QEMU's exit, which is quicker than ACPI's power off.
+    let _ = reboot(RebootMode::RB_AUTOBOOT);
+    loop {
+        std::thread::park();
+    }
+}

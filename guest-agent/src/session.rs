@@ -1,0 +1,162 @@
+//! The conversation with the host.
+
+use crate::kmsg;
+use lab_protocol::{
+    AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
+    frame::{self, Decoder},
+    message::HEARTBEAT_MS,
+};
+use lab_suite::{RunOptions, Runner};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// `CLOCK_BOOTTIME`, milliseconds.
+pub fn boottime_ms() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |now| Duration::from(now).as_millis() as u64)
+}
+
+/// The writing half: one writer per port, shared by the session and the heartbeat.
+#[derive(Clone)]
+struct Sender {
+    port: Arc<Mutex<File>>,
+    current: Arc<Mutex<Option<CellId>>>,
+}
+
+impl Sender {
+    fn send(&self, message: &AgentMessage) -> Result<(), String> {
+        let bytes = frame::encode(message).map_err(|error| error.to_string())?;
+        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        port.write_all(&bytes).map_err(|error| format!("the port to the host broke: {error}"))
+    }
+
+    fn set_current(&self, cell: Option<CellId>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = cell;
+    }
+
+    /// Tells the host that the guest lives, from a thread of its own: a case that blocks must not look like a hang of
+    /// the guest before its own deadline.
+    fn start_heartbeat(&self) {
+        let sender = self.clone();
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
+                let cell = sender.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if sender.send(&AgentMessage::Heartbeat { uptime_ms: boottime_ms(), cell }).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Speaks with the host until it says `Shutdown`.
+///
+/// # Errors
+/// One line where the port breaks or the host speaks another protocol.
+pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
+    let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
+    let sender = Sender { port: Arc::new(Mutex::new(port)), current: Arc::default() };
+    let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
+
+    let uts = nix::sys::utsname::uname().map_err(|error| format!("uname: {error}"))?;
+    let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
+    let kernel = KernelVersion::from_uname(&release, &version)
+        .ok_or_else(|| format!("`{release}` is not a kernel release that the agent can read"))?;
+    sender.send(&AgentMessage::Hello {
+        protocol: PROTOCOL_VERSION,
+        agent: env!("CARGO_PKG_VERSION").into(),
+        release: release.into_owned(),
+        version: version.into_owned(),
+        kernel,
+        boot_ms,
+    })?;
+    sender.start_heartbeat();
+
+    let mut runner: Option<Runner> = None;
+    loop {
+        match inbox.next()? {
+            HostMessage::Hello { protocol } if protocol != PROTOCOL_VERSION => {
+                let message = format!("the host speaks protocol {protocol}, the agent {PROTOCOL_VERSION}");
+                sender.send(&AgentMessage::Fatal { message: message.clone() })?;
+                return Err(message);
+            }
+            HostMessage::Hello { .. } => {
+                let probed = Runner::probe(kernel).map_err(|error| {
+                    let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
+                    error
+                })?;
+                sender.send(&AgentMessage::Probed {
+                    capabilities: probed.capabilities().to_vec(),
+                    modules: modules.clone(),
+                })?;
+                runner = Some(probed);
+            }
+            HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
+                let Some(runner) = &runner else {
+                    return Err("the host sent Run before Hello".into());
+                };
+                set_clock(now_unix_ns);
+                run_cells(&sender, runner, &cells, &RunOptions { time_scale, mutant })?;
+            }
+            HostMessage::Shutdown => return Ok(()),
+        }
+    }
+}
+
+fn run_cells(sender: &Sender, runner: &Runner, cells: &[CellId], options: &RunOptions) -> Result<(), String> {
+    let mut ran = 0;
+    for id in cells {
+        sender.set_current(Some(id.clone()));
+        kmsg::say(&format!("begin {id}"));
+        sender.send(&AgentMessage::CellStarted { cell: id.clone() })?;
+        let finished = runner.run(id, options);
+        kmsg::say(&format!("end {id}"));
+        sender.set_current(None);
+        sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
+        if let Some(stuck) = finished.stuck {
+            // A thread that cannot be stopped still holds namespaces and programs: the guest is no longer pristine.
+            sender.send(&AgentMessage::Fatal { message: stuck.clone() })?;
+            return Err(stuck);
+        }
+        ran += 1;
+    }
+    sender.send(&AgentMessage::Done { ran })
+}
+
+/// A restored or emulated guest's clock may be far off; logs should not be.
+fn set_clock(now_unix_ns: u64) {
+    let now = nix::sys::time::TimeSpec::from_duration(Duration::from_nanos(now_unix_ns));
+    let _ = nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, now);
+}
+
+struct Inbox {
+    port: File,
+    decoder: Decoder,
+}
+
+impl Inbox {
+    /// The next intact message; broken frames are noted on the console and passed over.
+    fn next(&mut self) -> Result<HostMessage, String> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.decoder.next_message() {
+                Some(Ok(message)) => return Ok(message),
+                Some(Err(error)) => {
+                    kmsg::say(&format!("from the host: {error}"));
+                    continue;
+                }
+                None => {}
+            }
+            match self.port.read(&mut buffer) {
+                // The port reads as empty while no host side is connected.
+                Ok(0) => std::thread::sleep(Duration::from_millis(1)),
+                Ok(count) => self.decoder.feed(&buffer[..count]),
+                Err(error) => return Err(format!("the port to the host broke: {error}")),
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! bpf_redirect, bpf_redirect_peer and bpf_redirect_neigh, from every hook.
+//!
+//! What matters is not only that a packet arrives, but which programs it met on its way: redirecting into the peer
+//! goes past the destination's own program, and so past its policy.
+
+use crate::{
+    bench::{Bench, P0, P1, Spot},
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    flows, variants,
+};
+use lab_bpf::{Config, Program, ProgramKind};
+use lab_protocol::{AttachRequest, Capability, DeviceKind};
+use lab_topology::{Family, library, link};
+use lab_traffic::Proto;
+use std::sync::Arc;
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "R01",
+        "redirect-to-pod",
+        Area::Redirect,
+        "pods",
+        "bpf_redirect to the other pod's node end delivers, and that pod's own program sees every packet once.",
+        redirect_to_pod,
+    )
+    .over(variants::mechanisms),
+    Case::new(
+        "R02",
+        "redirect-peer",
+        Area::Redirect,
+        "pods",
+        "bpf_redirect_peer from clsact or tcx ingress delivers straight into the pod, past the pod's own program.",
+        redirect_peer,
+    )
+    .over(from_ingress),
+    Case::new(
+        "R03",
+        "redirect-peer-from-netkit",
+        Area::Redirect,
+        "pods",
+        "bpf_redirect_peer from a netkit program drops silently: netkit transmits, and the helper wants tc ingress.",
+        redirect_peer_from_netkit,
+    )
+    .over(variants::netkit_native),
+    Case::new(
+        "R04",
+        "redirect-neigh",
+        Area::Redirect,
+        "pods",
+        "bpf_redirect_neigh to the other pod's node end delivers with the link-layer addresses filled in.",
+        redirect_neigh,
+    )
+    .over(variants::mechanisms),
+    Case::new(
+        "R07",
+        "primary-redirects-in-the-pod",
+        Area::Redirect,
+        "pods",
+        "A PRIMARY program's redirect resolves its index in the pod: a node's index fails, a pod device's transmits.",
+        primary_redirects_in_the_pod,
+    )
+    .over(variants::netkit_native),
+    Case::new(
+        "R09",
+        "foreign-address-into-l3",
+        Area::Redirect,
+        "mixed",
+        "A veth pod's packet redirected into an L3 netkit is PACKET_OTHERHOST and lost; redirect_neigh delivers it.",
+        foreign_address_into_l3,
+    )
+    .over(|| vec![Variant { attach: Some(AttachRequest::Tcx), ..Variant::default() }])
+    .needs(&[Capability::Netkit]),
+    Case::new(
+        "R14",
+        "redirect-to-nowhere",
+        Area::Redirect,
+        "pods",
+        "Redirecting to an index that no device has, or to a device that is down, drops; lifting it lets traffic pass.",
+        redirect_to_nowhere,
+    )
+    .over(variants::mechanisms),
+];
+
+/// tc and tcx, on every device: the hooks that are ingress in skb_do_redirect()'s eyes.
+fn from_ingress() -> Vec<Variant> {
+    variants::mechanisms().into_iter().filter(|variant| variant.attach != Some(AttachRequest::Netkit)).collect()
+}
+
+/// A program at the first pod that sends marked packets to the second.
+fn steer(ctx: &Ctx, bench: &Bench, kind: ProgramKind, target_ifindex: u32) -> Result<Arc<Program>, Stop> {
+    // Felix writes the link-layer addresses when it forwards by FIB; an L3 netkit has none to write.
+    let eth_dst = bench.net.readback("w1", "eth0")?.mac.unwrap_or_default();
+    bench.load(ctx, P0, kind, Config { target_ifindex, eth_dst, ..Config::new(ctx.marker) })
+}
+
+/// Redirects from w0 to w1 by that helper, and gives back how many packets w1's own program saw of one UDP flow.
+fn redirected(
+    ctx: &mut Ctx,
+    variant: &Variant,
+    kind: ProgramKind,
+) -> Result<(Bench, Arc<Program>, Arc<Program>), Stop> {
+    let bench = Bench::pods(variant.device())?;
+    let steering = steer(ctx, &bench, kind, bench.ifindex(P1))?;
+    let own = bench.counter(ctx, P1)?;
+    Ok((bench, steering, own))
+}
+
+/// Every flow passes from w0 to w1; ICMP and UDP met `own` that many times per exchange.
+fn delivered(ctx: &mut Ctx, bench: &Bench, steering: &Program, own: &Program, meets_own: bool) -> Result<(), Stop> {
+    for (proto, family) in flows::all() {
+        let before = (steering.stats()?.marked, own.stats()?.marked);
+        bench.flow_passes(ctx, "w0", "w1", proto, family);
+        let (steered, met) = (steering.stats()?.marked - before.0, own.stats()?.marked - before.1);
+        let name = format!("packets that met the pod's own program ({proto}, {family})");
+        ctx.check(format!("the helper steered the flow ({proto}, {family})"), steered > 0, steered);
+        ctx.equal(name, met, if meets_own { steered } else { 0 });
+    }
+    Ok(())
+}
+
+fn redirect_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (bench, steering, own) = redirected(ctx, variant, ProgramKind::Redirect)?;
+    let _steering = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let _own = bench.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    delivered(ctx, &bench, &steering, &own, true)
+}
+
+fn redirect_neigh(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (bench, steering, own) = redirected(ctx, variant, ProgramKind::RedirectNeigh)?;
+    let _steering = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let _own = bench.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    delivered(ctx, &bench, &steering, &own, true)
+}
+
+/// The pod's own program has to be there and to work: the control is a flow before the redirection starts.
+fn redirect_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (bench, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    let _own = bench.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    ctx.check("the pod's own program sees routed packets", own.stats()?.marked > 0, own.stats()?.marked);
+    let _steering = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    delivered(ctx, &bench, &steering, &own, false)
+}
+
+fn redirect_peer_from_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (bench, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    let _own = bench.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    bench.passes(ctx, "w0", "w1")?;
+    let met = own.stats()?.marked;
+    let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    bench.blocked(ctx, "w0", "w1");
+    ctx.check("the helper ran", steering.stats()?.marked > 0, steering.stats()?.marked);
+    ctx.equal("packets that met the pod's own program", own.stats()?.marked - met, 0);
+    attachment.detach()?;
+    let plain = steer(ctx, &bench, ProgramKind::Redirect, bench.ifindex(P1))?;
+    let _plain = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &plain)?;
+    delivered(ctx, &bench, &plain, &own, true)
+}
+
+fn primary_redirects_in_the_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pods(variant.device())?;
+    let pod = bench.net.ns("w0");
+    link::create_dummy(pod, "sink")?;
+    link::set_up(pod, "sink")?;
+    let sink = link::info(pod, "sink")?.ifindex;
+    for (name, target, wanted) in
+        [("the node's p1", bench.ifindex(P1), 0), ("the pod's dummy", sink, u64::from(flows::EXCHANGES))]
+    {
+        let config = Config { target_ifindex: target, ..Config::new(ctx.marker) };
+        let program = bench.load(ctx, P0, ProgramKind::Redirect, config)?;
+        let attachment = bench.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &program)?;
+        let before = (link::stats(bench.net.ns("w1"), "eth0")?.rx_packets, link::stats(pod, "sink")?.tx_packets);
+        let report = bench.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
+        ctx.check(format!("{name}: the workload gets nothing"), report.sent > 0 && report.silent(), &report);
+        ctx.equal(
+            format!("{name}: packets that left by the dummy"),
+            link::stats(pod, "sink")?.tx_packets - before.1,
+            wanted,
+        );
+        let strayed = link::stats(bench.net.ns("w1"), "eth0")?.rx_packets - before.0;
+        ctx.equal(format!("{name}: packets that strayed to the other pod"), strayed, 0);
+        attachment.detach()?;
+    }
+    bench.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+fn foreign_address_into_l3(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const L3: Spot = Spot { node: "host", dev: "p2" };
+    let bench = Bench::build(&library::mixed())?;
+    let kind = bench.net.readback("w2", "eth0")?.kind;
+    ctx.equal("the third workload's link", kind, DeviceKind::NetkitL3);
+    let target = Config { target_ifindex: bench.ifindex(L3), ..Config::new(ctx.marker) };
+    let plain = bench.load(ctx, P0, ProgramKind::Redirect, target)?;
+    let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &plain)?;
+    bench.blocked(ctx, "w0", "w2");
+    ctx.check("the helper ran", plain.stats()?.marked > 0, plain.stats()?.marked);
+    attachment.detach()?;
+    let neigh = bench.load(ctx, P0, ProgramKind::RedirectNeigh, target)?;
+    let _attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &neigh)?;
+    bench.passes(ctx, "w0", "w2")
+}
+
+fn redirect_to_nowhere(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const NOWHERE: u32 = 4_000;
+    let bench = Bench::pods(variant.device())?;
+    link::create_dummy(bench.net.ns("host"), "down0")?;
+    let down = link::info(bench.net.ns("host"), "down0")?.ifindex;
+    for (name, target) in [("no such index", NOWHERE), ("a device that is down", down)] {
+        let program = steer(ctx, &bench, ProgramKind::Redirect, target)?;
+        let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+        let report = bench.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
+        ctx.check(format!("{name}: dropped"), report.sent > 0 && report.silent(), &report);
+        ctx.equal(format!("{name}: packets that the program steered"), program.stats()?.marked, u64::from(report.sent));
+        attachment.detach()?;
+    }
+    bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! The bench that cases work on: a built topology, programs attached to its devices, traffic across it.
+
+use crate::{
+    case::Direction,
+    ctx::{AsErrno, Ctx, Stop},
+    detect,
+};
+use lab_bpf::{BpfError, Config, Link, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
+use lab_netlink::NetlinkError;
+use lab_protocol::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};
+use lab_topology::{LinkKind, Net, Topology, library, link};
+use nix::errno::Errno;
+use std::{os::fd::AsFd, sync::Arc};
+
+/// A device in its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// The node.
+    pub node: &'static str,
+    /// The device.
+    pub dev: &'static str,
+}
+
+/// The node's end of the first workload's link, in every topology with workloads.
+pub const P0: Spot = Spot { node: "host", dev: "p0" };
+/// The node's end of the second workload's link.
+pub const P1: Spot = Spot { node: "host", dev: "p1" };
+
+/// Type 0 serves every hook. Said aloud, it takes the loader that does not read the kernel's BTF for each program,
+/// which is a tenth of a second and more under emulation.
+pub const UNTYPED: LoadOptions<'static> = LoadOptions { expected_attach_type: Some(0), jump: None };
+
+/// A built topology.
+pub struct Bench {
+    /// The namespaces and devices.
+    pub net: Net,
+}
+
+impl Bench {
+    /// Builds a topology.
+    ///
+    /// # Errors
+    /// Whatever the kernel refused.
+    pub fn build(topology: &Topology) -> Result<Self, Stop> {
+        Ok(Self { net: Net::build(topology)? })
+    }
+
+    /// One workload (`pod`) on one node (`host`).
+    ///
+    /// # Errors
+    /// Like [`Bench::build`].
+    pub fn pair(device: DeviceKind) -> Result<Self, Stop> {
+        Self::build(&library::pair(kind(device)?).static_neighbours())
+    }
+
+    /// Two workloads (`w0`, `w1`) on one node that routes between them.
+    ///
+    /// # Errors
+    /// Like [`Bench::build`].
+    pub fn pods(device: DeviceKind) -> Result<Self, Stop> {
+        Self::build(&library::pods(kind(device)?))
+    }
+
+    /// Index of a device in its node.
+    pub fn ifindex(&self, at: Spot) -> u32 {
+        self.net.ifindex(at.node, at.dev)
+    }
+
+    /// Loads a program that knows the device it is meant for, the way Felix does: by a global, since `skb->ifindex`
+    /// differs between netkit's hooks.
+    ///
+    /// # Errors
+    /// The verifier's, in words.
+    pub fn load(&self, ctx: &Ctx, at: Spot, kind: ProgramKind, config: Config) -> Result<Arc<Program>, Stop> {
+        let config = Config { host_ifindex: self.ifindex(at), ..config };
+        Ok(Arc::new(ctx.programs.load(kind, &config, &UNTYPED)?))
+    }
+
+    /// Loads the counting program: no opinion on any packet.
+    ///
+    /// # Errors
+    /// Like [`Bench::load`].
+    pub fn counter(&self, ctx: &Ctx, at: Spot) -> Result<Arc<Program>, Stop> {
+        self.load(ctx, at, ProgramKind::Count, Config::new(ctx.marker))
+    }
+
+    /// Attaches as asked and reports what the kernel says came of it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        request: AttachRequest,
+        direction: Direction,
+        program: &Arc<Program>,
+    ) -> Result<Attachment<'_>, Stop> {
+        self.attach_as(ctx, at, request, direction, program, How::Link)
+    }
+
+    /// Like [`Bench::attach`], by link or by `BPF_PROG_ATTACH`. tc filters have no such choice.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_as(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        request: AttachRequest,
+        direction: Direction,
+        program: &Arc<Program>,
+        how: How,
+    ) -> Result<Attachment<'_>, Stop> {
+        let ifindex = self.ifindex(at);
+        let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
+        let attach_type = match request {
+            AttachRequest::Tc => AttachType::Tc,
+            AttachRequest::Tcx => AttachType::Tcx,
+            AttachRequest::Netkit => AttachType::Netkit,
+            AttachRequest::Auto => detect::choose(device, &ctx.capabilities, ctx.mutant.as_deref()),
+        };
+        let hook = hook(attach_type, direction);
+        let handle = self.run(at, || attach_hook(hook, ifindex, program, how))?;
+        let seen = self.find(at, program)?;
+        ctx.report_attachment(
+            AttachRecord {
+                interface: at.dev.into(),
+                device,
+                requested: request,
+                used: seen.as_ref().map(|seen| seen.hook.attach_type()),
+                hook: seen.as_ref().map(|seen| seen.hook),
+                prog_id: program.id(),
+                link_id: seen.as_ref().and_then(|seen| seen.link_id),
+                ran: None,
+            },
+            Some(program.clone()),
+        );
+        Ok(Attachment { bench: self, handle, hook, at, program: program.clone() })
+    }
+
+    /// Where the kernel lists a program on a device, if it does.
+    ///
+    /// # Errors
+    /// Where the kernel does not let itself be asked.
+    pub fn find(&self, at: Spot, program: &Program) -> Result<Option<Observed>, Stop> {
+        let ifindex = self.ifindex(at);
+        Ok(self.run(at, || lab_bpf::find(ifindex, program.id()))?)
+    }
+
+    /// Everything that the kernel lists on a device.
+    ///
+    /// # Errors
+    /// Where the kernel does not let itself be asked.
+    pub fn observe(&self, at: Spot) -> Result<Vec<Observed>, Stop> {
+        let ifindex = self.ifindex(at);
+        Ok(self.run(at, || lab_bpf::observe(ifindex))?)
+    }
+
+    /// Runs something in a device's namespace, where its index means something.
+    pub fn run<R: Send>(&self, at: Spot, work: impl FnOnce() -> R + Send) -> R {
+        self.net.ns(at.node).run(work)
+    }
+}
+
+/// How to get onto a multi-program hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// `BPF_LINK_CREATE`.
+    Link,
+    /// `BPF_PROG_ATTACH`.
+    Prog,
+}
+
+enum Handle {
+    Filter(TcFilter),
+    Link(Link),
+    Prog,
+}
+
+/// A program on a hook. Dropping it leaves a filter or an attached program to the device's deletion; a link detaches.
+pub struct Attachment<'b> {
+    bench: &'b Bench,
+    handle: Handle,
+    /// The hook it was put on.
+    pub hook: Hook,
+    /// The device.
+    pub at: Spot,
+    /// The program that was attached first.
+    pub program: Arc<Program>,
+}
+
+impl Attachment<'_> {
+    /// The link, where it is one.
+    ///
+    /// # Errors
+    /// A failed check for filters and attached programs: the case asked the wrong question.
+    pub fn link(&self) -> Result<&Link, Stop> {
+        match &self.handle {
+            Handle::Link(link) => Ok(link),
+            _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
+        }
+    }
+
+    /// Takes the program off the hook.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn detach(self) -> Result<(), Stop> {
+        let ifindex = self.bench.ifindex(self.at);
+        match self.handle {
+            Handle::Filter(filter) => self.bench.run(self.at, || filter.detach())?,
+            Handle::Link(link) => link.detach()?,
+            Handle::Prog => self.bench.run(self.at, || {
+                lab_bpf::detach_prog(self.hook, ifindex, Some(self.program.as_fd()), &Mprog::default())
+            })?,
+        }
+        Ok(())
+    }
+}
+
+/// The hook of an attach type that sees packets in this direction.
+pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
+    match (attach_type, direction) {
+        (AttachType::Tc, Direction::FromWorkload) => Hook::ClsactIngress,
+        (AttachType::Tc, Direction::ToWorkload) => Hook::ClsactEgress,
+        (AttachType::Tcx, Direction::FromWorkload) => Hook::TcxIngress,
+        (AttachType::Tcx, Direction::ToWorkload) => Hook::TcxEgress,
+        // The peer transmits what comes from the workload; its programs hang on the primary all the same.
+        (AttachType::Netkit, Direction::FromWorkload) => Hook::NetkitPeer,
+        (AttachType::Netkit, Direction::ToWorkload) => Hook::NetkitPrimary,
+    }
+}
+
+fn attach_hook(hook: Hook, ifindex: u32, program: &Program, how: How) -> Result<Handle, BpfError> {
+    let direction = match hook {
+        Hook::ClsactIngress => lab_bpf::Direction::Ingress,
+        Hook::ClsactEgress => lab_bpf::Direction::Egress,
+        _ => {
+            return match how {
+                How::Link => lab_bpf::attach_link(hook, ifindex, program, &Mprog::default()).map(Handle::Link),
+                How::Prog => lab_bpf::attach_prog(hook, ifindex, program, &Mprog::default()).map(|()| Handle::Prog),
+            };
+        }
+    };
+    lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default()).map(Handle::Filter)
+}
+
+fn kind(device: DeviceKind) -> Result<LinkKind, Stop> {
+    LinkKind::try_from(device).map_err(|device| Stop::check(format!("no workload hangs on a {device} device")))
+}
+
+impl AsErrno for BpfError {
+    fn errno(&self) -> Option<Errno> {
+        BpfError::errno(self)
+    }
+}
+
+impl AsErrno for NetlinkError {
+    fn errno(&self) -> Option<Errno> {
+        NetlinkError::errno(self).map(Errno::from_raw)
+    }
+}

@@ -1,0 +1,157 @@
+//! The probes: every capability is tried on scratch devices and read back, never read off the version.
+//!
+//! Unknown netkit attributes are silently accepted by older kernels, so a request that succeeds proves nothing; only
+//! what `RTM_GETLINK` reports afterwards does.
+
+use crate::ctx::AsErrno;
+use lab_bpf::{TcOptions, raw};
+use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
+use lab_topology::{LinkInfo, LinkKind, NetkitInfo, NetkitOptions, Netns, PairRequest, Scrub, link};
+use nix::errno::Errno;
+use std::fmt;
+
+/// Index of `lo` in every namespace.
+const LOOPBACK: u32 = 1;
+/// Headroom that is asked for, bytes; any value that is not the default shows in the read-back.
+const HEADROOM: u16 = 64;
+
+/// What a probe found. `Err` is the way of missing that the errno or the read-back tells.
+type Finding = Result<String, Missing>;
+
+/// The kernel said no.
+struct Missing {
+    /// Set where the answer itself says that the driver or module is not there.
+    absent: bool,
+    detail: String,
+}
+
+impl<E: AsErrno + fmt::Display> From<E> for Missing {
+    fn from(error: E) -> Self {
+        // EOPNOTSUPP "Unknown device type", ENOENT "TC classifier not found": nobody registered the name.
+        let absent = matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::ENOENT));
+        Self { absent, detail: error.to_string() }
+    }
+}
+
+fn missing(detail: impl Into<String>) -> Missing {
+    Missing { absent: false, detail: detail.into() }
+}
+
+/// Probes everything.
+pub fn all(kernel: KernelVersion) -> Vec<CapabilityReport> {
+    Capability::ALL
+        .into_iter()
+        .map(|capability| report(kernel, capability, scratch(|ns| probe(capability, ns))))
+        .collect()
+}
+
+fn probe(capability: Capability, ns: &Netns) -> Finding {
+    match capability {
+        Capability::Veth => {
+            link::create_pair(ns, &PairRequest::new(LinkKind::Veth, "probe0", "probe1"))?;
+            Ok("RTM_NEWLINK veth".into())
+        }
+        Capability::Clsact => clsact(ns),
+        Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),
+        Capability::Netkit => netkit(ns),
+        Capability::ProgArrayStrict => answer(lab_bpf::probe::prog_array_strict()),
+        Capability::NetkitScrub => {
+            let options = NetkitOptions { scrub: Some(Scrub::None), ..NetkitOptions::default() };
+            read_back(ns, options, "IFLA_NETKIT_SCRUB", |netkit| netkit.scrub.is_some())
+        }
+        Capability::NetkitHeadroom => {
+            let options = NetkitOptions { headroom: Some(HEADROOM), ..NetkitOptions::default() };
+            read_back(ns, options, "IFLA_NETKIT_HEADROOM", |netkit| netkit.headroom == Some(HEADROOM))
+        }
+        Capability::NetkitSingle => {
+            let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
+            read_back(ns, options, "IFLA_NETKIT_PAIRING", |netkit| netkit.single == Some(true))
+        }
+    }
+}
+
+fn answer(answer: Result<lab_bpf::probe::Answer, lab_bpf::BpfError>) -> Finding {
+    let answer = answer?;
+    if answer.supported { Ok(answer.detail) } else { Err(missing(answer.detail)) }
+}
+
+fn clsact(ns: &Netns) -> Finding {
+    ns.run(|| {
+        let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, 0)?;
+        let filter = lab_bpf::attach_tc(LOOPBACK, lab_bpf::Direction::Ingress, &program, TcOptions::default())?;
+        let listed = lab_bpf::find(LOOPBACK, program.id())?.is_some();
+        filter.detach()?;
+        if listed { Ok("filter attached and listed".into()) } else { Err(missing("filter attached, but not listed")) }
+    })
+}
+
+/// The device and its attach type are two things: a kernel could have one without the other.
+fn netkit(ns: &Netns) -> Finding {
+    let info = create(ns, NetkitOptions::default())?;
+    let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, 0)?;
+    ns.run(|| {
+        let hook = lab_protocol::Hook::NetkitPrimary;
+        let link = lab_bpf::attach_link(hook, info.ifindex, &program, &lab_bpf::Mprog::default())?;
+        let listed = lab_bpf::find(info.ifindex, program.id())?.is_some();
+        drop(link);
+        if listed { Ok("link attached and listed".into()) } else { Err(missing("link attached, but not listed")) }
+    })
+}
+
+fn read_back(ns: &Netns, options: NetkitOptions, attribute: &str, there: fn(&NetkitInfo) -> bool) -> Finding {
+    let info = create(ns, options)?;
+    if info.netkit.as_ref().is_some_and(there) {
+        Ok(format!("{attribute} read back"))
+    } else {
+        Err(missing(format!("{attribute} accepted and not read back")))
+    }
+}
+
+fn create(ns: &Netns, netkit: NetkitOptions) -> Result<LinkInfo, Missing> {
+    link::create_pair(ns, &PairRequest::new(LinkKind::NetkitL2, "probe0", "probe1").netkit(netkit))?;
+    Ok(link::info(ns, "probe0")?)
+}
+
+/// A namespace that goes with everything in it, so that a probe leaves nothing.
+fn scratch(probe: impl FnOnce(&Netns) -> Finding) -> Finding {
+    match Netns::new("probe") {
+        Ok(ns) => probe(&ns),
+        Err(error) => Err(missing(error.to_string())),
+    }
+}
+
+/// Gives a refusal its reason. A kernel that is new enough has the thing configured off, except where the answer came
+/// from code that is there: then it is broken.
+fn report(kernel: KernelVersion, capability: Capability, finding: Finding) -> CapabilityReport {
+    let (state, detail) = match finding {
+        Ok(detail) => (CapabilityState::Supported, detail),
+        Err(Missing { absent, detail }) => (state_of(kernel, capability, absent), detail),
+    };
+    CapabilityReport { capability, state, detail }
+}
+
+fn state_of(kernel: KernelVersion, capability: Capability, absent: bool) -> CapabilityState {
+    let is_module = matches!(capability, Capability::Veth | Capability::Clsact);
+    match (capability.since().expected_on(kernel), absent, is_module) {
+        (false, ..) => CapabilityState::TooOld,
+        (true, true, true) => CapabilityState::ModuleMissing,
+        // CONFIG_NETKIT and CONFIG_NET_XGRESS are bool: absent can only mean not configured.
+        (true, true, false) => CapabilityState::ConfigOff,
+        (true, false, _) if capability == Capability::Tcx => CapabilityState::ConfigOff,
+        (true, false, _) => CapabilityState::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ways_of_missing_differ() {
+        let state = |kernel: &str, capability, absent| state_of(kernel.parse().unwrap(), capability, absent);
+        assert_eq!(state("6.1.192", Capability::Netkit, true), CapabilityState::TooOld);
+        assert_eq!(state("6.12.1", Capability::Netkit, true), CapabilityState::ConfigOff);
+        assert_eq!(state("6.12.1", Capability::Veth, true), CapabilityState::ModuleMissing);
+        assert_eq!(state("6.17.13", Capability::NetkitHeadroom, false), CapabilityState::Broken);
+    }
+}

@@ -1,0 +1,161 @@
+//! Runs cells one by one, each on a thread of its own, with a deadline and a count of what it left behind.
+
+use crate::{capabilities::Capabilities, case::Cell, ctx::Ctx, leaks::Inventory, probe};
+use lab_bpf::Programs;
+use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome};
+use std::{
+    any::Any,
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+/// Where the image keeps the eBPF object.
+const OBJECT: &str = "/lib/bpf/lab.o";
+/// Where cases pin.
+pub const PINS: &str = "/sys/fs/bpf";
+/// First marker; every cell takes the next one, so that late packets of one never count for another.
+const FIRST_MARKER: u16 = 20_000;
+/// How long the kernel may take to free what a case gave up, milliseconds on a fast guest.
+const SETTLE_MS: u64 = 2_000;
+
+/// What the host chose for a run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Factor on every deadline.
+    pub time_scale: f32,
+    /// A deliberate fault, by name.
+    pub mutant: Option<String>,
+}
+
+/// What running one cell gave.
+#[derive(Debug)]
+pub struct Finished {
+    /// The report to send.
+    pub report: CellReport,
+    /// Set where the cell's thread is still running: the guest must be thrown away.
+    pub stuck: Option<String>,
+}
+
+/// All cells, on a probed kernel.
+pub struct Runner {
+    cells: HashMap<CellId, (u16, Arc<Cell>)>,
+    capabilities: Arc<Capabilities>,
+    programs: Arc<Programs>,
+}
+
+impl Runner {
+    /// Opens the eBPF object and probes the kernel.
+    ///
+    /// # Errors
+    /// One line where the image has no object that can be read.
+    pub fn probe(kernel: KernelVersion) -> Result<Self, String> {
+        let programs = Programs::open(Path::new(OBJECT)).map_err(|error| error.to_string())?;
+        let capabilities = Capabilities::new(kernel, probe::all(kernel));
+        let cells = crate::cells()
+            .into_iter()
+            .zip(FIRST_MARKER..)
+            .map(|(cell, marker)| (cell.info.id.clone(), (marker, Arc::new(cell))))
+            .collect();
+        Ok(Self { cells, capabilities: Arc::new(capabilities), programs: Arc::new(programs) })
+    }
+
+    /// The probes' answers.
+    pub fn capabilities(&self) -> &[CapabilityReport] {
+        self.capabilities.reports()
+    }
+
+    /// Runs one cell.
+    pub fn run(&self, id: &CellId, options: &RunOptions) -> Finished {
+        let started = Instant::now();
+        let mut finished = self.run_untimed(id, options);
+        finished.report.duration_us = started.elapsed().as_micros() as u64;
+        finished
+    }
+
+    fn run_untimed(&self, id: &CellId, options: &RunOptions) -> Finished {
+        let over = |outcome| Finished { report: CellReport::bare(id.clone(), outcome), stuck: None };
+        let Some((marker, cell)) = self.cells.get(id) else {
+            return over(Outcome::Errored {
+                kind: ErrorKind::Agent,
+                message: "the agent does not know this cell".into(),
+            });
+        };
+        for &capability in &cell.info.requires {
+            if let Err(reason) = self.capabilities.need(capability) {
+                return over(Outcome::Skipped { reason });
+            }
+        }
+        let before = match Inventory::take(Path::new(PINS)) {
+            Ok(before) => before,
+            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+        };
+        let ctx = Ctx::new(
+            self.programs.clone(),
+            self.capabilities.clone(),
+            *marker,
+            options.time_scale,
+            options.mutant.clone(),
+        );
+        let scale = options.time_scale.max(1.0);
+        let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
+        let mut report = match supervise(cell.clone(), ctx, deadline) {
+            Ok(report) => report,
+            Err(Death::Stuck) => {
+                let message = format!("still running after {:.1} s", deadline.as_secs_f32());
+                let outcome = Outcome::Errored { kind: ErrorKind::Hang, message: message.clone() };
+                return Finished {
+                    report: CellReport::bare(id.clone(), outcome),
+                    stuck: Some(format!("{id}: {message}")),
+                };
+            }
+            Err(Death::Panic(message)) => {
+                CellReport::bare(id.clone(), Outcome::Errored { kind: ErrorKind::Agent, message })
+            }
+        };
+        let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale);
+        if let Err(leaks) = before.settled(Path::new(PINS), patience) {
+            report.log.push(format!("left behind: {leaks}"));
+            if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
+                report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
+            }
+        }
+        Finished { report, stuck: None }
+    }
+}
+
+enum Death {
+    Stuck,
+    Panic(String),
+}
+
+fn supervise(cell: Arc<Cell>, mut ctx: Ctx, deadline: Duration) -> Result<CellReport, Death> {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("case".into()).spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let result = (cell.case.run)(&mut ctx, &cell.variant);
+            ctx.finish(cell.info.id.clone(), result)
+        }));
+        let _ = sender.send(result);
+    });
+    let Ok(thread) = thread else {
+        return Err(Death::Panic("cannot start a thread for the case".into()));
+    };
+    let result = match receiver.recv_timeout(deadline) {
+        Ok(result) => result,
+        Err(_) => return Err(Death::Stuck),
+    };
+    // Joined, so that the thread's own namespace reference is gone before leaks are counted.
+    let _ = thread.join();
+    result.map_err(|panic| Death::Panic(format!("the case panicked: {}", words(&*panic))))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
+}

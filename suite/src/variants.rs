@@ -1,0 +1,94 @@
+//! The axes that cases are run over.
+
+use crate::case::{Direction, Variant};
+use lab_protocol::{AttachRequest, DeviceKind};
+
+fn on(device: DeviceKind) -> Variant {
+    Variant { device: Some(device), ..Variant::default() }
+}
+
+/// netkit programs attach to netkit devices only; tc and tcx attach to anything.
+fn possible(attach: AttachRequest, device: DeviceKind) -> bool {
+    attach != AttachRequest::Netkit || device.is_netkit()
+}
+
+fn cross(attaches: &[AttachRequest], devices: &[DeviceKind]) -> Vec<Variant> {
+    devices
+        .iter()
+        .flat_map(|&device| attaches.iter().map(move |&attach| (attach, device)))
+        .filter(|&(attach, device)| possible(attach, device))
+        .map(|(attach, device)| Variant { attach: Some(attach), ..on(device) })
+        .collect()
+}
+
+fn both_ways(variants: Vec<Variant>) -> Vec<Variant> {
+    variants
+        .into_iter()
+        .flat_map(|variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant }))
+        .collect()
+}
+
+const NETKIT: [DeviceKind; 2] = [DeviceKind::NetkitL2, DeviceKind::NetkitL3];
+const EXPLICIT: [AttachRequest; 3] = [AttachRequest::Tc, AttachRequest::Tcx, AttachRequest::Netkit];
+
+/// Every kind of workload link.
+pub fn devices() -> Vec<Variant> {
+    DeviceKind::WORKLOAD.map(on).to_vec()
+}
+
+/// Both netkit modes.
+pub fn netkit_devices() -> Vec<Variant> {
+    NETKIT.map(on).to_vec()
+}
+
+/// Every attach type on every device that takes it.
+pub fn mechanisms() -> Vec<Variant> {
+    cross(&EXPLICIT, &DeviceKind::WORKLOAD)
+}
+
+/// Every attach type on every device that takes it, in both directions.
+pub fn hooks() -> Vec<Variant> {
+    both_ways(mechanisms())
+}
+
+/// tc on every device, in both directions.
+pub fn tc_hooks() -> Vec<Variant> {
+    both_ways(cross(&[AttachRequest::Tc], &DeviceKind::WORKLOAD))
+}
+
+/// tcx on every device, in both directions.
+pub fn tcx_hooks() -> Vec<Variant> {
+    both_ways(cross(&[AttachRequest::Tcx], &DeviceKind::WORKLOAD))
+}
+
+/// netkit on both modes, in both directions.
+pub fn netkit_hooks() -> Vec<Variant> {
+    both_ways(cross(&[AttachRequest::Netkit], &NETKIT))
+}
+
+/// The attach types that are multi-program hooks with links: tcx on veth, netkit on netkit.
+pub fn link_hooks() -> Vec<Variant> {
+    both_ways(link_mechanisms())
+}
+
+/// Like [`link_hooks`], one direction left to the case.
+pub fn link_mechanisms() -> Vec<Variant> {
+    let mut variants = cross(&[AttachRequest::Tcx], &[DeviceKind::Veth]);
+    variants.extend(cross(&[AttachRequest::Netkit], &NETKIT));
+    variants
+}
+
+/// Detection on every device.
+pub fn auto() -> Vec<Variant> {
+    cross(&[AttachRequest::Auto], &DeviceKind::WORKLOAD)
+}
+
+/// Detection on every device, in both directions.
+pub fn auto_hooks() -> Vec<Variant> {
+    both_ways(auto())
+}
+
+/// netkit programs on both netkit modes.
+pub fn netkit_native() -> Vec<Variant> {
+    cross(&[AttachRequest::Netkit], &NETKIT)
+}

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub(super) fn list(named: Option<PathBuf>) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header(["kernel", "class", "default", "source", "locked to", "cached"]);
     for row in project.store().rows(&project.lock) {
         let yes = |it: bool| if it { "yes" } else { "no" }.to_owned();

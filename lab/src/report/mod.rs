@@ -19,3 +19,6 @@ pub trait Reporter {
     /// The report can't be written. The run ends then: a run without a report is no run.
     fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,7 @@ fn table(record: &RunRecord) -> Table {
         counts.entry((&kernel.facts.id, column(cell, &verdict))).or_default().add(&verdict.outcome);
     }
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(
         ["kernel".to_owned(), "release".to_owned()]
             .into_iter()

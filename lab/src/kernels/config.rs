@@ -287,8 +287,9 @@ fn source(kernel: &Section<'_>, name: &str, dir: &Path) -> std::result::Result<S
         _ => {
             let table = table(&["version"])?;
             let version = table.required("version")?;
-            if !version.starts_with('v') || version.parse::<KernelVersion>().is_err() || !is_file_name(version) {
-                return Err(table.error_at("version", format!("{version:?} in {name} must look like v6.12.43")));
+            if !is_mainline_tag(version) {
+                let message = format!("{version:?} in {name} must look like v6.12.43 or v6.12-rc1");
+                return Err(table.error_at("version", message));
             }
             Ok(Source::Mainline { version: version.to_owned() })
         }
@@ -300,6 +301,15 @@ pub(super) fn is_file_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+}
+
+/// What vng takes for a version; anything else given to `vng --run` would be the path of an image.
+fn is_mainline_tag(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let release = text.strip_prefix('v').map(|rest| rest.split_once("-rc").unwrap_or((rest, "0")));
+    release.is_some_and(|(numbers, candidate)| {
+        numbers.split('.').all(digits) && digits(candidate) && numbers.parse::<KernelVersion>().is_ok()
+    })
 }
 
 fn is_cmdline_word(word: &str) -> bool {

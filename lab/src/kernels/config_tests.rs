@@ -81,6 +81,14 @@ fn wrong_types_and_missing_keys_name_the_line() {
 }
 
 #[test]
+fn mainline_versions_are_those_that_vng_knows() {
+    for (text, wanted) in [("v6.12.43", true), ("v6.12-rc1", true), ("6.12", false), ("v6", false), ("v6.12/..", false)]
+    {
+        assert_eq!(is_mainline_tag(text), wanted, "{text}");
+    }
+}
+
+#[test]
 fn classes_are_held_against_versions() {
     insta::assert_snapshot!(broken(r#""6.7+""#, r#""below-6.7""#),
         @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7"#);

@@ -108,8 +108,7 @@ impl Local {
     /// A file cannot be copied, `make modules_install` or depmod fails, or the kernel is of another class.
     pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
         let stage = writing.stage()?;
-        let copy =
-            |from: &Path, name: &str| fs::copy(from, stage.path().join(name)).map(drop).map_err(KernelsError::io(from));
+        let copy = |from: &Path, name: &str| modules::copy_file(from, &stage.path().join(name));
         copy(&self.image, "vmlinuz")?;
         if let Some(config) = &self.config {
             copy(config, "config")?;
@@ -143,7 +142,7 @@ fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
         for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
             let from = tree.join(name);
             if from.is_file() {
-                fs::copy(&from, to.join(name)).map_err(KernelsError::io(&from))?;
+                modules::copy_file(&from, &to.join(name))?;
             }
         }
         return Ok(());

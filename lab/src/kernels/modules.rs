@@ -40,8 +40,19 @@ pub(super) fn copy(from: &Path, stage: &Path, release: &str) -> Result<()> {
         if entry.file_type().is_dir() {
             fs::create_dir_all(&place).map_err(KernelsError::io(&place))?;
         } else if entry.file_type().is_file() {
-            fs::copy(entry.path(), &place).map_err(KernelsError::io(entry.path()))?;
+            copy_file(entry.path(), &place)?;
         }
     }
     Ok(())
+}
+
+/// Copies one file. Which of the two a failure belongs to is told apart, for the person has to mend that one.
+///
+/// # Errors
+/// The source cannot be read, or the disk of the copy is full.
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).map(drop).map_err(|error| match KernelsError::io(to)(error) {
+        KernelsError::Io { error, .. } => KernelsError::io(from)(error),
+        full => full,
+    })
 }

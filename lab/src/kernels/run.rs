@@ -3,6 +3,9 @@
 use super::error::{KernelsError, Result};
 use std::{env, ffi::OsStr, io, path::PathBuf};
 
+/// How much of a program's output an error quotes, in characters.
+const TAIL: usize = 400;
+
 /// A command whose messages are in English, so that what is quoted in errors is what can be searched for.
 ///
 /// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
@@ -45,13 +48,19 @@ pub(super) fn start_error(what: &str, package: &'static str, error: &io::Error) 
 }
 
 /// The last lines of a program's output as one line: enough to see why, short enough to read.
+///
+/// Whole lines only, so that the reason does not begin in the middle of a traceback; the very last one is always there.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let kept = lines[lines.len().saturating_sub(3)..].join(" / ");
-    match kept.char_indices().rev().nth(399) {
-        Some((start, _)) => format!("…{}", &kept[start..]),
-        None => kept,
+    let mut kept = String::new();
+    for line in lines.iter().rev().take(3) {
+        let next = if kept.is_empty() { line.chars().take(TAIL).collect() } else { format!("{line} / {kept}") };
+        if next.len() > TAIL && !kept.is_empty() {
+            break;
+        }
+        kept = next;
     }
+    kept
 }
 
 /// Finds a program on `PATH` or in the directories of the administrator, which are not on every user's `PATH`.

@@ -89,7 +89,7 @@ impl Store<'_> {
     /// # Errors
     /// The source cannot be reached, has no such kernel, or has one of another class.
     pub fn resolve(&self, kernel: &Kernel, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let locked = self.resolved(kernel, &named(kernel, progress)).map_err(|error| error.of(&kernel.id))?;
+        let locked = self.resolved(kernel, &named(kernel, progress)).map_err(|error| self.explain(error, kernel))?;
         match locked.as_ref().map(Locked::kernel) {
             Some(version) if !kernel.class.holds(version) => {
                 Err(KernelsError::WrongClass { version, class: kernel.class }.of(&kernel.id))
@@ -161,7 +161,18 @@ impl Store<'_> {
             // Another run may have brought it while this one waited.
             find().map_or_else(|| plan.run(self, &writing, kernel, &progress), Ok)
         });
-        fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| error.of(&kernel.id))
+        fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| self.explain(error, kernel))
+    }
+
+    /// Names the kernel, and the full disk that another program met.
+    fn explain(&self, error: KernelsError, kernel: &Kernel) -> KernelsError {
+        let error = match error {
+            KernelsError::Program { detail, .. } if detail.contains("No space left on device") => {
+                KernelsError::NoSpace { path: self.cache.root().to_owned(), need: String::new() }
+            }
+            other => other,
+        };
+        error.of(&kernel.id)
     }
 
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.

@@ -13,23 +13,6 @@ const KEPT: usize = 48;
 /// A younger image may be in use by a run that has not booted it yet.
 const YOUNG: Duration = Duration::from_secs(3600);
 
-/// The directory that vng gets as guest root: it exports one over 9p whether the guest mounts it or not, and an empty
-/// one can leak nothing.
-///
-/// # Errors
-/// [`ImageError::Io`]; [`ImageError::RootNotEmpty`] where somebody has put something into it.
-pub fn empty_root(cache: &Path) -> Result<PathBuf, ImageError> {
-    let path = cache.join("empty-root");
-    fs::create_dir_all(&path).map_err(ImageError::io("guest root", &path))?;
-    match fs::read_dir(&path).map_err(ImageError::io("guest root", &path))?.next() {
-        None => Ok(path),
-        Some(Ok(entry)) => {
-            Err(ImageError::RootNotEmpty { path, found: entry.file_name().to_string_lossy().into_owned() })
-        }
-        Some(Err(source)) => Err(ImageError::Io { what: "guest root", path, source }),
-    }
-}
-
 /// Where the image of this key is, or belongs.
 pub fn path_of(cache: &Path, key: &str) -> PathBuf {
     cache.join("images").join(format!("{key}.cpio"))
@@ -80,14 +63,5 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT);
         assert!(dir.path().join("new.cpio").exists() && dir.path().join("0.cpio").exists());
         assert!(!dir.path().join(format!("{}.cpio", KEPT + 4)).exists());
-    }
-
-    #[test]
-    fn a_guest_root_with_something_in_it_is_refused() {
-        let cache = tempfile::tempdir().unwrap();
-        let root = empty_root(cache.path()).unwrap();
-        assert_eq!(empty_root(cache.path()).unwrap(), root);
-        fs::write(root.join("secret"), "").unwrap();
-        assert!(empty_root(cache.path()).unwrap_err().to_string().contains("holds `secret`"));
     }
 }

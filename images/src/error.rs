@@ -49,14 +49,6 @@ pub enum ImageError {
     /// `modules.toml` is broken.
     #[error("modules.toml: {0}")]
     Wanted(String),
-    /// The directory that vng gets as guest root holds something.
-    #[error("{} must be empty, and holds `{found}`; remove the directory", path.display())]
-    RootNotEmpty {
-        /// The directory.
-        path: PathBuf,
-        /// One entry in it.
-        found: String,
-    },
 }
 
 impl ImageError {

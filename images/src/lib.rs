@@ -12,7 +12,6 @@ mod error;
 mod image;
 mod wanted;
 
-pub use cache::empty_root;
 pub use deps::{DepError, Index};
 pub use error::ImageError;
 pub use image::{Image, Spec, build};

@@ -35,13 +35,8 @@ impl Group {
     }
 
     /// The virtual machine, once it runs.
-    fn qemu(self) -> Option<Process> {
+    pub fn qemu(self) -> Option<Process> {
         self.members().find(|(_, name)| name.starts_with("qemu")).map(|(process, _)| process)
-    }
-
-    /// `VmHWM` of the virtual machine, KiB.
-    pub fn peak_memory_kib(self) -> Option<u64> {
-        self.qemu()?.status().ok()?.vmhwm
     }
 
     /// Asks the virtual machine to end. Its ancestors only wait for it, so they end after it, each reaping its child.

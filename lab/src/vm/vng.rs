@@ -12,6 +12,7 @@ use super::{
     orphans,
     process::{Group, POLL},
 };
+use procfs::process::Process;
 use std::{
     cell::Cell,
     env, fs,
@@ -60,7 +61,8 @@ struct VngGuest {
     group: Group,
     files: Files,
     exit: Option<GuestExit>,
-    killed: bool,
+    /// Known once the port is.
+    qemu: Option<Process>,
     peak_memory_kib: Cell<Option<u64>>,
     /// Removed when the guest is dropped.
     _dir: TempDir,
@@ -97,6 +99,10 @@ impl VngGuest {
             .process_group(0)
             // vng reads default options from the user's home, and any of them would change what is tested.
             .env("HOME", dir.path());
+        // Where vng itself came from `pip install --user`, Python still has to find it.
+        if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {
+            command.env("PYTHONUSERBASE", home.join(".local"));
+        }
         if let Some(path) = search_path(&spec.vng) {
             command.env("PATH", path);
         }
@@ -107,7 +113,7 @@ impl VngGuest {
             child,
             files,
             exit: None,
-            killed: false,
+            qemu: None,
             peak_memory_kib: Cell::new(None),
             _dir: dir,
         })
@@ -139,7 +145,10 @@ impl Guest for VngGuest {
         loop {
             let port = |source| VmError::Port { guest: self.name.clone(), source };
             match UnixStream::connect(&self.files.port) {
-                Ok(stream) => return Ok(Box::new(SocketChannel::new(stream).map_err(port)?)),
+                Ok(stream) => {
+                    self.qemu = self.group.qemu();
+                    return Ok(Box::new(SocketChannel::new(stream).map_err(port)?));
+                }
                 // Not there yet, or there and not listening yet.
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
                 Err(error) => return Err(port(error)),
@@ -156,6 +165,8 @@ impl Guest for VngGuest {
 
     fn exited(&mut self) -> Option<GuestExit> {
         if self.exit.is_none() {
+            // A guest that ends by itself takes the figure with it.
+            self.peak_memory_kib();
             let status = self.child.try_wait().ok().flatten()?;
             self.gone(status);
         }
@@ -163,31 +174,28 @@ impl Guest for VngGuest {
     }
 
     fn kill(&mut self) {
-        if self.killed {
+        // Once the leader is reaped, its pid may come to lead somebody else's group.
+        if self.exited().is_some() {
             return;
         }
-        self.killed = true;
-        self.peak_memory_kib();
         if self.group.terminate_qemu() {
             let deadline = Instant::now() + GRACE;
-            while self.exited().is_none() && Instant::now() < deadline {
+            while Instant::now() < deadline {
+                if self.exited().is_some() {
+                    return;
+                }
                 thread::sleep(POLL);
             }
         }
         self.group.kill_all();
-        if self.exit.is_none()
-            && let Ok(status) = self.child.wait()
-        {
+        if let Ok(status) = self.child.wait() {
             self.gone(status);
         }
     }
 
     fn peak_memory_kib(&self) -> Option<u64> {
-        if self.exit.is_none()
-            && let Some(peak) = self.group.peak_memory_kib()
-        {
-            self.peak_memory_kib.set(Some(peak));
-        }
+        let now = self.qemu.as_ref().and_then(|qemu| qemu.status().ok()?.vmhwm);
+        self.peak_memory_kib.set(now.or(self.peak_memory_kib.get()));
         self.peak_memory_kib.get()
     }
 

@@ -60,7 +60,7 @@ pub enum Error {
     #[error("no cell matches all of the filters together; `lab list` without filters shows what there is")]
     NothingSelected,
     /// The directory is no run.
-    #[error("unknown report directory {}: it holds no events.jsonl", path.display())]
+    #[error("{} is not a run: it holds no events.jsonl", path.display())]
     NotARun {
         /// The directory.
         path: PathBuf,

@@ -1,7 +1,12 @@
 //! What happens in a run. The run loop emits events, reporters only consume them; `events.jsonl` is the same events on
 //! disk, and every report is a function of them alone.
 
-use crate::{error::Exit, judge::Verdict, plan::Plan, vm::GuestExit};
+use crate::{
+    error::Exit,
+    judge::Verdict,
+    plan::Plan,
+    vm::{Acceleration, GuestExit},
+};
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +42,13 @@ pub struct Accelerator {
     pub reason: String,
     /// Factor on every deadline.
     pub time_scale: f32,
+}
+
+impl From<&Acceleration> for Accelerator {
+    fn from(chosen: &Acceleration) -> Self {
+        let time_scale = chosen.time_scale(None);
+        Self { name: chosen.accel.name().to_owned(), reason: chosen.reason.clone(), time_scale }
+    }
 }
 
 /// What is known before the first guest boots.

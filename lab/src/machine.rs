@@ -3,11 +3,11 @@
 use crate::{
     artifacts::Artifacts,
     error::Error,
-    event::{Accelerator, ImageInfo, Versions},
+    event::{ImageInfo, Versions},
     kernels::Unpacked,
     run::kernel::Prepared,
     setup::Tools,
-    vm::{Accel, GuestSpec, Launcher, ToolVersions, accel},
+    vm::{Accel, Acceleration, GuestSpec, Launcher, ToolVersions, accel},
 };
 use lab_image::{Spec, Wanted};
 use std::path::{Path, PathBuf};
@@ -52,13 +52,11 @@ impl Machine {
     ///
     /// # Errors
     /// No guest can be launched at all.
-    pub fn accelerator(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<(Accel, Accelerator), Error> {
+    pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
         let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Accel::Kvm, console).map_err(Error::Host)?;
-        let chosen = accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?;
-        let time_scale = chosen.time_scale(None);
-        Ok((chosen.accel, Accelerator { name: chosen.accel.name().to_owned(), reason: chosen.reason, time_scale }))
+        Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
     }
 
     /// Builds a kernel's image and says how to boot it. `console` is where the guest's consoles go.

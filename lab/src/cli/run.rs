@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Exit},
-    event::RunInfo,
+    event::{Accelerator, RunInfo},
     interrupt::Interrupt,
     kernels::Unpacked,
     machine::Machine,
@@ -41,7 +41,9 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let unpacked: Vec<Unpacked> = kernels.iter().map(fetch).collect::<Result<_, _>>()?;
     let launcher = VngLauncher::new();
     let first = unpacked.first().ok_or(Error::NothingSelected)?;
-    let (accel, accelerator) = machine.accelerator(&launcher, first)?;
+    let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
+    let acceleration = machine.acceleration(&launcher, first)?;
+    let accelerator = Accelerator::from(&acceleration);
 
     let known = unpacked.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures)).collect();
     let full_matrix = args.select.kernels.kernel.is_empty() && args.select.kernels.class.is_empty();
@@ -57,7 +59,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
         let id = &*kernel.facts.id;
         let unpacked = by_id.get(id).ok_or_else(|| format!("{id} was not fetched"))?;
         let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
-        machine.prepare(unpacked, accel, console)
+        machine.prepare(unpacked, acceleration.accel, console)
     };
     let run = Run {
         info: RunInfo {
@@ -69,9 +71,10 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
         },
         jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
         timing: Timing::default().scaled(accelerator.time_scale),
+        rescale: &|boot| acceleration.time_scale(Some(boot)),
         launcher: &launcher,
         prepare: &prepare,
-        interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
+        interrupt,
     };
     let mut progress = progress();
     let mut events = EventLog::create(&directory)?;

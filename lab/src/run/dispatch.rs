@@ -16,7 +16,7 @@ use std::{
     collections::VecDeque,
     sync::{Mutex, mpsc},
     thread,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Makes a kernel ready to boot: its image is built on the thread that runs it.
@@ -38,8 +38,10 @@ pub struct Run<'a> {
     pub info: RunInfo,
     /// Guests at the same time, at least 1.
     pub jobs: usize,
-    /// Deadlines, scaled.
+    /// Deadlines, scaled for the accelerator.
     pub timing: Timing,
+    /// The scale that a guest's time to hello asks for; it can only stretch the deadlines.
+    pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// Boots guests.
     pub launcher: &'a dyn Launcher,
     /// Makes kernels ready.
@@ -90,7 +92,8 @@ impl Run<'_> {
                 plan: &self.info.plan,
                 kernel,
                 launcher: self.launcher,
-                timing: &self.timing,
+                timing: self.timing,
+                rescale: self.rescale,
                 mutant: self.info.mutant.as_deref(),
                 interrupt: &self.interrupt,
                 emit: &emit,

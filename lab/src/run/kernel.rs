@@ -13,7 +13,7 @@ use crate::{
     vm::{GuestSpec, Launcher},
 };
 use lab_protocol::{CellId, ErrorKind, Outcome};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Guests in a row that may die without bringing a verdict.
 const MAX_STALLED: u32 = 3;
@@ -38,7 +38,9 @@ pub struct KernelRun<'a> {
     /// Boots guests.
     pub launcher: &'a dyn Launcher,
     /// Deadlines.
-    pub timing: &'a Timing,
+    pub timing: Timing,
+    /// What the time to hello says about a guest's speed.
+    pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// The deliberate fault.
     pub mutant: Option<&'a str>,
     /// Ctrl-C.
@@ -142,6 +144,7 @@ impl KernelRun<'_> {
             version: self.kernel.facts.version,
             cells: &cells,
             timing: self.timing,
+            rescale: self.rescale,
             mutant: self.mutant,
             interrupt: self.interrupt,
         };

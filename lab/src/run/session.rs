@@ -27,7 +27,7 @@ const MAX_ENTRIES: usize = 500;
 const MAX_TEXT: usize = 4096;
 
 /// What a guest gets to do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Task<'a> {
     /// The whole plan.
     pub plan: &'a Plan,
@@ -36,7 +36,9 @@ pub struct Task<'a> {
     /// The cells to run, in order.
     pub cells: &'a [CellId],
     /// Deadlines.
-    pub timing: &'a Timing,
+    pub timing: Timing,
+    /// What the time to hello says about the guest's speed.
+    pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// The deliberate fault.
     pub mutant: Option<&'a str>,
     /// Ctrl-C.
@@ -202,7 +204,7 @@ impl Session<'_> {
     }
 
     fn check_deadlines(&self) -> Result<(), End> {
-        let timing = self.task.timing;
+        let timing = &self.task.timing;
         let over = |since: Instant, limit: Duration| since.elapsed() > limit;
         let plan = self.task.plan;
         match &self.state {
@@ -303,7 +305,9 @@ impl Session<'_> {
         }
         text::cap(&mut release, 256);
         text::cap(&mut version, 256);
-        (self.hear)(Word::Hello { release, version, kernel, after: self.launched.elapsed() });
+        let after = self.launched.elapsed();
+        self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
+        (self.hear)(Word::Hello { release, version, kernel, after });
         self.state = State::Between { since: Instant::now() };
         self.send(&HostMessage::Hello { protocol: PROTOCOL_VERSION })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

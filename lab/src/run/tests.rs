@@ -178,7 +178,8 @@ fn run_on(
         Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
     };
     let mut heard = Heard::default();
-    let run = Run { info: info(plan), jobs: 2, timing, launcher: &launcher, prepare: &prepare, interrupt };
+    let run =
+        Run { info: info(plan), jobs: 2, timing, launcher: &launcher, rescale: &|_| 1.0, prepare: &prepare, interrupt };
     let record = run.go(&mut [&mut heard]).unwrap();
     let finished = heard.0.iter().filter(|event| matches!(event, Event::CellFinished { .. })).count();
     assert_eq!(finished, record.verdicts().count(), "exactly one verdict per planned cell");
@@ -467,7 +468,15 @@ fn a_kernel_without_an_image_runs_nothing_and_says_why() {
     let launcher = FakeLauncher::new(|_| {});
     let prepare = |_: &crate::plan::PlannedKernel| Err("image: no space".to_owned());
     let interrupt = Interrupt::default();
-    let run = Run { info: info(plan), jobs: 1, timing: timing(), launcher: &launcher, prepare: &prepare, interrupt };
+    let run = Run {
+        info: info(plan),
+        jobs: 1,
+        timing: timing(),
+        launcher: &launcher,
+        rescale: &|_| 1.0,
+        prepare: &prepare,
+        interrupt,
+    };
     let record = run.go(&mut []).unwrap();
     let (_, _, verdict) = record.verdicts().next().unwrap();
     assert_eq!(verdict.outcome, Outcome::NotRun { message: "image: no space".to_owned() });
@@ -500,7 +509,15 @@ fn a_reporter_that_can_not_write_ends_the_run() {
         Ok(Prepared { spec, image: ImageInfo { key: String::new(), cached: true, missing: Vec::new() } })
     };
     let interrupt = Interrupt::default();
-    let run = Run { info: info(plan), jobs: 1, timing: timing(), launcher: &launcher, prepare: &prepare, interrupt };
+    let run = Run {
+        info: info(plan),
+        jobs: 1,
+        timing: timing(),
+        launcher: &launcher,
+        rescale: &|_| 1.0,
+        prepare: &prepare,
+        interrupt,
+    };
     let error = run.go(&mut [&mut Full]).unwrap_err();
     assert_eq!(error.exit(), Exit::Infra);
     assert!(error.to_string().starts_with("can't write events.jsonl: "));

@@ -53,6 +53,16 @@ impl Timing {
         }
     }
 
+    /// The same layers, stretched where a guest turned out to be slower than assumed. A guest that booted fast is not
+    /// held to it: the host may be busier later.
+    #[must_use]
+    pub fn at_least(self, scale: f32) -> Self {
+        if scale <= self.scale {
+            return self;
+        }
+        Self { scale, ..self.scaled(scale / self.scale) }
+    }
+
     /// What a cell may take before the host gives the guest up.
     pub fn cell(&self, info: &CellInfo) -> Duration {
         Duration::from_millis(info.deadline_ms.into()).mul_f32(self.scale) + self.cell_grace
@@ -61,5 +71,20 @@ impl Timing {
     /// What a guest may take for these cells, whatever it does in between: the last resort.
     pub fn guest<'a>(&self, cells: impl Iterator<Item = &'a CellInfo>) -> Duration {
         cells.map(|info| self.cell(info)).sum::<Duration>() + self.boot + self.idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_boot_stretches_and_a_fast_one_does_not_tighten() {
+        let usual = Timing::default().scaled(10.0);
+        assert_eq!(usual.silence, Duration::from_secs(100));
+        assert_eq!(usual.at_least(4.0), usual);
+        let slow = usual.at_least(20.0);
+        assert_eq!((slow.silence, slow.scale), (Duration::from_secs(200), 20.0));
+        assert_eq!(slow.poll, usual.poll);
     }
 }

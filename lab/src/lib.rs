@@ -1,20 +1,20 @@
 //! The host runner: boots a matrix of kernels and reports which attach type was used.
 
-pub mod kernels;
-pub mod vm;
-pub mod paths;
-pub mod setup;
 pub mod artifacts;
 pub mod cli;
-pub mod machine;
 pub mod error;
 pub mod event;
 pub mod interrupt;
 pub mod judge;
+pub mod kernels;
+pub mod machine;
+pub mod paths;
 pub mod plan;
 pub mod report;
 pub mod run;
 pub mod selection;
-pub mod text;
+pub mod setup;
 #[cfg(test)]
 mod testing;
+pub mod text;
+pub mod vm;

@@ -130,3 +130,27 @@ impl Reporter for Bars {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{judge::Verdict, testing::passed};
+
+    #[test]
+    fn a_guest_cannot_write_to_the_terminal() {
+        let verdict = Box::new(Verdict {
+            outcome: Outcome::NotRun { message: String::new() },
+            ..Verdict::bare(passed("A01-x", Vec::new()).cell, Outcome::Passed)
+        });
+        let events = [
+            Event::Note { kernel: "6.12".to_owned(), text: "agent: \x1b[2J\nforged: passed".to_owned() },
+            Event::CellFinished { kernel: "6.12".to_owned(), guest: 0, verdict },
+        ];
+        let mut out = Vec::new();
+        let mut lines = Lines::new(&mut out);
+        for event in events {
+            lines.event(&Stamped { at_ms: 0, event }, &RunRecord::default()).unwrap();
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "6.12: agent: \\u{1b}[2J\\nforged: passed\n");
+    }
+}

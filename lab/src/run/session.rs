@@ -45,6 +45,12 @@ pub struct Task<'a> {
     pub interrupt: &'a Interrupt,
 }
 
+impl Task<'_> {
+    fn limit(&self) -> Duration {
+        self.timing.guest(self.cells.iter().filter_map(|cell| self.plan.info(cell)))
+    }
+}
+
 /// What a guest said that the rest of the run wants to know.
 #[derive(Debug)]
 pub enum Word {
@@ -118,6 +124,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
         heard: launched,
         state: State::Booting,
         pending: task.cells.iter().cloned().collect(),
+        limit: task.limit(),
         notes: 0,
     };
     match session.talk() {
@@ -170,6 +177,8 @@ struct Session<'a> {
     heard: Instant,
     state: State,
     pending: BTreeSet<CellId>,
+    /// The whole guest's deadline: a sum over all cells, so it is not computed at every turn of the loop.
+    limit: Duration,
     notes: usize,
 }
 
@@ -228,9 +237,8 @@ impl Session<'_> {
         if over(self.heard, timing.silence) {
             return Err(self.lost(ErrorKind::Hang, format!("no heartbeat for {:.1?}", timing.silence)));
         }
-        let guest = timing.guest(self.task.cells.iter().filter_map(|cell| plan.info(cell)));
-        if over(self.launched, guest) {
-            return Err(self.lost(ErrorKind::Hang, format!("the guest ran for more than {guest:.1?}")));
+        if over(self.launched, self.limit) {
+            return Err(self.lost(ErrorKind::Hang, format!("the guest ran for more than {:.1?}", self.limit)));
         }
         Ok(())
     }
@@ -307,6 +315,7 @@ impl Session<'_> {
         text::cap(&mut version, 256);
         let after = self.launched.elapsed();
         self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
+        self.limit = self.task.limit();
         (self.hear)(Word::Hello { release, version, kernel, after });
         self.state = State::Between { since: Instant::now() };
         self.send(&HostMessage::Hello { protocol: PROTOCOL_VERSION })?;

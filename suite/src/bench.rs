@@ -122,21 +122,38 @@ impl Bench {
         };
         let hook = hook(attach_type, direction);
         let handle = self.run(at, || attach_hook(hook, ifindex, program, how))?;
-        let seen = self.find(at, program)?;
-        ctx.report_attachment(
-            AttachRecord {
-                interface: at.dev.into(),
-                device,
-                requested: request,
-                used: seen.as_ref().map(|seen| seen.hook.attach_type()),
-                hook: seen.as_ref().map(|seen| seen.hook),
-                prog_id: program.id(),
-                link_id: seen.as_ref().and_then(|seen| seen.link_id),
-                ran: None,
-            },
-            Some(program.clone()),
-        );
+        self.report(ctx, at, request, program.id(), Some(program.clone()))?;
         Ok(Attachment { bench: self, handle, hook, at, program: program.clone() })
+    }
+
+    /// Puts into the report what the kernel says of a program on a device. A program without counters is given by its id
+    /// alone.
+    ///
+    /// # Errors
+    /// Where the kernel does not let itself be asked.
+    pub fn report(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        requested: AttachRequest,
+        prog_id: u32,
+        program: Option<Arc<Program>>,
+    ) -> Result<(), Stop> {
+        let ifindex = self.ifindex(at);
+        let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
+        let seen = self.run(at, || lab_bpf::find(ifindex, prog_id))?;
+        let record = AttachRecord {
+            interface: at.dev.into(),
+            device,
+            requested,
+            used: seen.map(|seen| seen.hook.attach_type()),
+            hook: seen.map(|seen| seen.hook),
+            prog_id,
+            link_id: seen.and_then(|seen| seen.link_id),
+            ran: None,
+        };
+        ctx.report_attachment(record, program);
+        Ok(())
     }
 
     /// Where the kernel lists a program on a device, if it does.

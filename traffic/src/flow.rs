@@ -81,6 +81,12 @@ impl FlowReport {
         self.returned == self.wanted
     }
 
+    /// Every exchange was tried: the kernel took the packet, or refused it with an errno. On netkit a drop is a refusal
+    /// (`NET_XMIT_DROP`, `ENOBUFS` for sockets that hear errors).
+    pub fn tried(&self) -> bool {
+        self.sent as usize + self.errors.len() >= self.wanted as usize
+    }
+
     /// Nothing arrived anywhere.
     pub const fn silent(&self) -> bool {
         self.delivered == 0 && self.returned == 0 && self.source_seen.is_none()

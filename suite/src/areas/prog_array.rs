@@ -206,7 +206,7 @@ fn empty_slot(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let _attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &caller)?;
     let report = bench.silence(ctx, "pod", "host", Proto::Udp, Family::V4);
     ctx.equal("delivered with an empty slot", report.delivered, 0);
-    ctx.equal("tail calls that missed", caller.stats()?.misses, u64::from(report.sent));
+    ctx.equal("tail calls that missed", caller.stats()?.misses, u64::from(report.wanted));
     let target = callee(ctx, 0, -1)?;
     jump.insert(SLOT, &*target)?;
     bench.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &target)?;

@@ -90,6 +90,15 @@ pub const CASES: &[Case] = &[
     )
     .over(variants::mechanisms),
     Case::new(
+        "V08",
+        "drop-is-enobufs",
+        Area::Verdicts,
+        "pair",
+        "A netkit drop is ENOBUFS for a sender that hears errors (IP_RECVERR); a clsact or tcx ingress drop is success.",
+        drop_is_enobufs,
+    )
+    .over(variants::mechanisms),
+    Case::new(
         "V11",
         "policy-map",
         Area::Verdicts,
@@ -112,7 +121,7 @@ fn policy_pairs() -> Vec<Variant> {
 /// `netkit_xmit`.
 fn drops(attach: AttachType, code: i32) -> bool {
     match attach {
-        AttachType::Tc => matches!(code, 2 | 4 | 5 | 8),
+        AttachType::Tc => matches!(code, 2 | 4 | 8),
         AttachType::Tcx => code == 2,
         AttachType::Netkit => !matches!(code, -1 | 0),
     }
@@ -160,7 +169,7 @@ fn default_policy(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             // One way only: with one end under blackhole no exchange can complete.
             let report = bench.silence(ctx, from, to, Proto::Udp, family);
             let arrives = report.delivered == report.sent && report.sent > 0;
-            let lost = report.delivered == 0 && report.sent > 0;
+            let lost = report.tried() && report.silent();
             let ok = if verdict == "forward" { arrives } else { lost };
             ctx.check(format!("{from} to {to} under {verdict} ({family})"), ok, &report);
         }
@@ -220,9 +229,24 @@ fn drop_accounting(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let report = bench.silence(ctx, "pod", "host", Proto::Udp, Family::V4);
     ctx.equal("delivered", report.delivered, 0);
     let counted = dropped()? - before;
-    let wanted = if attachment.hook.attach_type() == AttachType::Netkit { u64::from(report.sent) } else { 0 };
+    let wanted = if attachment.hook.attach_type() == AttachType::Netkit { u64::from(report.wanted) } else { 0 };
     ctx.equal("tx_dropped of the pod's end", counted, wanted);
-    ctx.equal("packets that the program saw", program.stats()?.marked, u64::from(report.sent));
+    ctx.equal("packets that the program saw", program.stats()?.marked, u64::from(report.wanted));
+    Ok(())
+}
+
+fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let config = Config { verdict: DROP, ..Config::new(ctx.marker) };
+    let program = bench.load(ctx, P0, ProgramKind::Count, config)?;
+    let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    let native = attachment.hook.attach_type() == AttachType::Netkit;
+    for family in Family::ALL {
+        let report = bench.silence(ctx, "pod", "host", Proto::Udp, family);
+        ctx.check(format!("dropped ({family})"), report.silent(), &report);
+        let wanted = if native { vec![Errno::ENOBUFS as i32; report.wanted as usize] } else { Vec::new() };
+        ctx.equal(format!("what the sender hears ({family})"), report.errors, wanted);
+    }
     Ok(())
 }
 

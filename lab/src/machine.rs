@@ -6,7 +6,7 @@ use crate::{
     event::{ImageInfo, Versions},
     kernels::Unpacked,
     run::kernel::Prepared,
-    setup::Tools,
+    setup::{Tools, chosen_qemu},
     vm::{Accel, Acceleration, GuestSpec, Launcher, ToolVersions, accel},
 };
 use lab_image::{Spec, Wanted};
@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// Guest memory where `kernels.toml` says nothing, MiB.
 const MEMORY_MIB: u32 = 512;
-/// Names the QEMU to use instead of vng's choice.
-const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
 
 /// The programs and files that every guest shares.
 #[derive(Debug, Clone)]
@@ -37,7 +35,7 @@ impl Machine {
         let vng = Tools::in_cache(cache)
             .virtme_ng()
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
-        let qemu = std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let qemu = chosen_qemu();
         let tools = ToolVersions::ask(&vng, qemu.as_deref())?;
         let versions = Versions {
             lab: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,6 +1,6 @@
 //! `lab kernels list|fetch|update`.
 
-use super::{KernelArgs, project::Project, say};
+use super::{KernelArgs, project::Project, say, show};
 use crate::error::{Error, Exit};
 use comfy_table::{Table, presets};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub(super) fn list(named: Option<PathBuf>) -> Result<Exit, Error> {
         let yes = |it: bool| if it { "yes" } else { "no" }.to_owned();
         table.add_row([row.id, row.class.name().to_owned(), yes(row.default), row.source, row.locked, yes(row.cached)]);
     }
-    println!("{table}");
+    show(format_args!("{table}\n"))?;
     Ok(Exit::Passed)
 }
 
@@ -22,7 +22,7 @@ pub(super) fn fetch(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, E
     let project = Project::open(named)?;
     for kernel in project.kernels(args)? {
         let unpacked = project.store().fetch(kernel, &project.lock, &say)?;
-        println!("{}: {} at {}", unpacked.id, unpacked.release, unpacked.vmlinuz.display());
+        show(format_args!("{}: {} at {}\n", unpacked.id, unpacked.release, unpacked.vmlinuz.display()))?;
     }
     Ok(Exit::Passed)
 }
@@ -35,13 +35,13 @@ pub(super) fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, 
     let mut lock = project.lock.clone();
     let changes = project.store().update(&kernels, &mut lock, &say)?;
     if changes.is_empty() {
-        println!("kernels.lock is up to date");
+        show("kernels.lock is up to date\n")?;
         return Ok(Exit::Passed);
     }
     lock.save(&project.lock_path())?;
     for change in changes {
         let words = |locked: Option<crate::kernels::Locked>| locked.map_or("nothing".to_owned(), |it| it.to_string());
-        println!("{}: {} -> {}", change.id, words(change.before), words(change.after));
+        show(format_args!("{}: {} -> {}\n", change.id, words(change.before), words(change.after)))?;
     }
     Ok(Exit::Passed)
 }

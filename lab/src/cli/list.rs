@@ -5,6 +5,7 @@ use super::{
     project::Project,
     say,
     select::{facts, select},
+    show,
 };
 use crate::{
     error::{Error, Exit},
@@ -55,7 +56,7 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
     } else {
         text(&plan)
     };
-    println!("{out}");
+    show(format_args!("{out}\n"))?;
     Ok(Exit::Passed)
 }
 

@@ -136,6 +136,15 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
+/// Writes what a command is for. A reader that has left (`lab list | head`) ends the output, not the command.
+fn show(text: impl std::fmt::Display) -> Result<(), Error> {
+    use std::io::Write;
+    match write!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::file("write", "stdout")(error)),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

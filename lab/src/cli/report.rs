@@ -1,6 +1,6 @@
 //! `lab report`.
 
-use super::{project, run::in_ci};
+use super::{project, run::in_ci, show};
 use crate::{
     error::{Error, Exit},
     report::{events, junit::JunitReporter, run_json::RunJson, terminal},
@@ -18,7 +18,7 @@ pub(super) fn report(named: Option<PathBuf>, run: &Path) -> Result<Exit, Error> 
     JunitReporter { directory: directory.clone() }.write(&record)?;
     RunJson { directory: directory.clone() }.write(&record)?;
     let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
-    print!("{}", terminal::summary(&record, &directory, colour));
+    show(terminal::summary(&record, &directory, colour))?;
     // A run that was killed has no exit of its own: its verdicts have one.
     Ok(record.finished.map_or_else(|| record.exit(), |(exit, _)| exit))
 }

@@ -1,5 +1,6 @@
 //! `lab doctor` and `lab setup`.
 
+use super::show;
 use crate::{
     error::{Error, Exit},
     setup,
@@ -8,9 +9,10 @@ use crate::{
 pub(super) fn doctor(json: bool) -> Result<Exit, Error> {
     let report = setup::doctor()?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&report).map_err(|error| Error::Host(error.to_string()))?);
+        let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Host(error.to_string()))?;
+        show(format_args!("{json}\n"))?;
     } else {
-        print!("{report}");
+        show(&report)?;
     }
     Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
 }

@@ -19,7 +19,14 @@ pub(super) struct Banner {
 /// # Errors
 /// The file cannot be read or is no bzImage.
 pub(super) fn banner(image: &Path) -> Result<Banner> {
-    let bytes = fs::read(image).map_err(KernelsError::io(image))?;
+    let bytes = fs::read(image).map_err(|error| match error.kind() {
+        // The image is what kernels.toml names, so its absence is the file's fault and not the disk's.
+        std::io::ErrorKind::NotFound => KernelsError::BadKernel {
+            path: image.to_owned(),
+            reason: "there is no such image: mend `source.path` in kernels.toml, or build the tree".into(),
+        },
+        _ => KernelsError::io(image)(error),
+    })?;
     parse(&bytes).ok_or_else(|| KernelsError::BadKernel {
         path: image.to_owned(),
         reason: "is not an x86 bzImage with a version in its setup header".into(),

@@ -44,6 +44,12 @@ pub fn kernel(run: &Path, id: &str) -> Result<PathBuf, Error> {
     Ok(directory)
 }
 
+/// Name of a guest's console log in its kernel's directory: `console.log` for the first guest, and one with a number for
+/// each that had to replace it.
+pub fn console(guest: u32) -> String {
+    if guest == 1 { "console.log".to_owned() } else { format!("console-{guest}.log") }
+}
+
 /// Writes a file so that a reader sees the old text or the new one.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The end of a run on the terminal: which attach type was used on which kernel, what failed and how to run it again.
 
 use super::{
+    directory::console,
     junit,
     record::{Counts, RunRecord, used},
 };
@@ -153,8 +154,7 @@ fn paths(record: &RunRecord, directory: &Path, out: &mut String) {
     let _ = writeln!(out, "{}", directory.join(junit::FILE).display());
     for (kernel, happened) in record.planned() {
         for guest in 1..=happened.map_or(0, |happened| happened.guests) {
-            let _ =
-                writeln!(out, "{}", directory.join(&kernel.facts.id).join(format!("console-{guest}.log")).display());
+            let _ = writeln!(out, "{}", directory.join(&kernel.facts.id).join(console(guest)).display());
         }
     }
 }

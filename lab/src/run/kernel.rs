@@ -10,6 +10,7 @@ use crate::{
     interrupt::Interrupt,
     judge::{self, Verdict},
     plan::{Plan, PlannedKernel},
+    report::directory,
     vm::{GuestSpec, Launcher},
 };
 use lab_protocol::{CellId, ErrorKind, Outcome};
@@ -128,7 +129,7 @@ impl KernelRun<'_> {
         let number = progress.guests;
         let mut spec = prepared.spec.clone();
         spec.name = format!("{}-{number}", spec.name);
-        spec.console = spec.console.join(format!("console-{number}.log"));
+        spec.console = spec.console.join(directory::console(number));
         (self.emit)(Event::GuestStarted { kernel: self.id(), guest: number });
         let mut guest = match self.launcher.launch(&spec) {
             Ok(guest) => guest,

@@ -1,0 +1,79 @@
+//! What a person gets who mistypes, breaks a file or lacks a program: one line with the mend, and the documented code.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+fn lab(project: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command.arg("--project").arg(project).args(arguments);
+    command
+}
+
+/// Asserts the code, and that the error is one line which contains these words.
+#[track_caller]
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    let told: Vec<&str> = error.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(told.len(), 1, "one line of error:\n{error}");
+    for word in words {
+        assert!(told[0].contains(word), "no `{word}` in: {}", told[0]);
+    }
+}
+
+/// A project with this matrix and no lock.
+fn project(matrix: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("kernels.toml"), matrix).unwrap();
+    dir
+}
+
+#[test]
+fn a_case_that_nobody_knows_selects_nothing() {
+    let output = lab(Path::new(ROOT), &["list", "--case", "A02-tcx-lnik*"]).output().unwrap();
+    refused(&output, 4, &["A02-tcx-lnik*", "A02-tcx-link"]);
+}
+
+#[test]
+fn a_kernel_that_nobody_knows_selects_nothing() {
+    let output = lab(Path::new(ROOT), &["list", "--kernel", "6.99"]).output().unwrap();
+    refused(&output, 4, &["6.99"]);
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_its_place_and_the_right_one() {
+    let dir = project("[kernels.\"6.1\"]\nclass = \"below-6.7\"\ndefualt = true\n");
+    let output = lab(dir.path(), &["kernels", "list"]).output().unwrap();
+    refused(&output, 2, &["kernels.toml:3", "defualt", "default", "6.1"]);
+}
+
+#[test]
+fn a_missing_image_is_named() {
+    let matrix = "[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.path = { image = \"no/vmlinuz\" }\n";
+    let dir = project(matrix);
+    let output =
+        lab(dir.path(), &["kernels", "fetch"]).env("NETKIT_LAB_CACHE", dir.path().join("cache")).output().unwrap();
+    refused(&output, 2, &["mine", "no/vmlinuz"]);
+}
+
+#[test]
+fn an_unwritable_cache_is_named() {
+    let dir = project("[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.path = { image = \"vmlinuz\" }\n");
+    let blocked = dir.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    let output =
+        lab(dir.path(), &["kernels", "fetch"]).env("NETKIT_LAB_CACHE", blocked.join("cache")).output().unwrap();
+    refused(&output, 3, &["file/cache"]);
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_quietly() {
+    let script = format!("'{}' --project '{ROOT}' kernels list | head -c 1 >/dev/null", env!("CARGO_BIN_EXE_lab"));
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -54,7 +54,7 @@ fn mount_all() -> Result<(), String> {
     Ok(())
 }
 
-/// Boot may have been quiet to save time; from here on the console is evidence and gets everything from warnings up.
+/// The boot log is told in full; from here on the console is evidence, and gets what matters: warnings and worse.
 fn quiet_console() {
     let _ = fs::write("/proc/sys/kernel/printk", "5 4 1 7");
 }

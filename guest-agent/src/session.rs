@@ -85,9 +85,8 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 return Err(message);
             }
             HostMessage::Hello { .. } => {
-                let probed = Runner::probe(kernel).map_err(|error| {
+                let probed = Runner::probe(kernel).inspect_err(|error| {
                     let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
-                    error
                 })?;
                 sender.send(&AgentMessage::Probed {
                     capabilities: probed.capabilities().to_vec(),

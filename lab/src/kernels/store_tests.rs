@@ -56,21 +56,3 @@ fn update_drops_what_the_matrix_no_longer_has() {
     assert_eq!(changes, [Change { id: "gone".into(), before: Some(gone), after: None }]);
     assert_eq!(lock, Lock::default());
 }
-
-/// Needs the network, apt and minutes: `cargo test -p lab -- --ignored default_matrix`.
-#[test]
-#[ignore = "downloads three kernels"]
-fn the_default_matrix_is_fetched_once() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let config = Config::load(&root.join("kernels.toml")).unwrap();
-    let lock = Lock::load(&root.join("kernels.lock")).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::at(dir.path().to_owned()).unwrap();
-    let store = Store { cache: &cache, config: &config, vng: Path::new("vng") };
-    for kernel in config.kernels.iter().filter(|kernel| kernel.default) {
-        let unpacked = store.fetch(kernel, &lock, &|text| eprintln!("{text}")).unwrap();
-        assert!(fs::metadata(unpacked.modules.join("modules.dep")).unwrap().len() > 1000, "{}", kernel.id);
-        let silent = |text: &str| panic!("a second fetch had something to do: {text}");
-        assert_eq!(store.fetch(kernel, &lock, &silent).unwrap().vmlinuz, unpacked.vmlinuz);
-    }
-}

@@ -83,6 +83,9 @@ pub struct Plan {
     pub kernels: Vec<PlannedKernel>,
     /// Whether no filter narrowed the kernels.
     pub full_matrix: bool,
+    /// Kernels of `kernels.toml` that this run leaves out.
+    #[serde(default)]
+    pub others: Vec<KernelFacts>,
 }
 
 impl Plan {
@@ -93,7 +96,7 @@ impl Plan {
             PlannedKernel { facts, cells }
         };
         let kernels = kernels.into_iter().map(planned).collect();
-        Self { cells, kernels, full_matrix }
+        Self { cells, kernels, full_matrix, others: Vec::new() }
     }
 
     /// What the agent's listing says of a cell.
@@ -101,7 +104,7 @@ impl Plan {
         self.cells.iter().find(|info| info.id == *id)
     }
 
-    /// Cases that every selected kernel skips. With the full matrix they fail the run: a case that never runs
+    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run: a case that never runs
     /// proves nothing, and nobody would notice.
     pub fn unrunnable_cases(&self) -> Vec<String> {
         let runs = |id: &CellId| {
@@ -110,8 +113,10 @@ impl Plan {
             };
             self.kernels.iter().any(on)
         };
+        let elsewhere =
+            |info: &CellInfo| self.others.iter().any(|facts| plan_cell(facts, info).expectation == Expectation::Run);
         let runnable: BTreeSet<&str> =
-            self.cells.iter().filter(|info| runs(&info.id)).map(|info| info.id.case()).collect();
+            self.cells.iter().filter(|info| runs(&info.id) || elsewhere(info)).map(|info| info.id.case()).collect();
         let all: BTreeSet<&str> = self.cells.iter().map(|info| info.id.case()).collect();
         all.difference(&runnable).map(|case| (*case).to_owned()).collect()
     }
@@ -222,5 +227,6 @@ mod tests {
             Expectation::Run => "runs".to_owned(),
         };
         assert_eq!((why(0), why(1)), ("needs kernel 6.7".to_owned(), "runs".to_owned()));
+        assert!(Plan { others: vec![facts("7.2", "7.2.12")], ..plan }.unrunnable_cases().is_empty());
     }
 }

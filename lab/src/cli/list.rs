@@ -1,12 +1,6 @@
 //! `lab list`.
 
-use super::{
-    ListArgs,
-    project::Project,
-    say,
-    select::{facts, select},
-    show,
-};
+use super::{ListArgs, project::Project, say, select::select, show};
 use crate::{
     error::{Error, Exit},
     plan::{Expectation, Plan},
@@ -39,12 +33,10 @@ enum Words<'a> {
 pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels)?;
-    let rows = project.store().rows(&project.lock);
-    let version = |id: &str| rows.iter().find(|row| row.id == id).and_then(|row| row.version);
     let mut known = Vec::new();
     for kernel in kernels {
-        match version(&kernel.id) {
-            Some(version) => known.push(facts(&kernel.id, kernel.class.name(), version, &kernel.departures)),
+        match project.facts(kernel) {
+            Some(facts) => known.push(facts),
             None => say(&format!("kernel {} is left out: it is not locked (`lab kernels update`)", kernel.id)),
         }
     }

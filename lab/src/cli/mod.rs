@@ -57,6 +57,9 @@ struct KernelArgs {
     /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
     #[arg(long, value_name = "GLOB")]
     kernel: Vec<String>,
+    /// Every kernel of kernels.toml.
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
     #[arg(long, value_name = "CLASS")]
     class: Vec<String>,

@@ -1,10 +1,11 @@
 //! What every command needs to know of the project.
 
-use super::KernelArgs;
+use super::{KernelArgs, select::facts};
 use crate::{
     artifacts::{KERNELS_TOML, project_root},
     error::Error,
     kernels::{self, Cache, Class, Config, Kernel, Lock, Store},
+    plan::KernelFacts,
     selection,
     setup::Tools,
 };
@@ -40,10 +41,18 @@ impl Project {
         self.root.join(KERNELS_LOCK)
     }
 
+    /// What the plan must know of a kernel; none for one whose version nobody knows yet.
+    pub fn facts(&self, kernel: &Kernel) -> Option<KernelFacts> {
+        let version = self.store().version(kernel, &self.lock)?;
+        Some(facts(&kernel.id, kernel.class.name(), version, &kernel.departures))
+    }
+
     /// The kernels that the arguments mean.
     pub fn kernels(&self, args: &KernelArgs) -> Result<Vec<&Kernel>, Error> {
         let classes: Vec<Class> = args.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
-        Ok(kernels::select(&self.config, &args.kernel, &classes)?)
+        let every = ["*".to_owned()];
+        let patterns = if args.all { &every[..] } else { &args.kernel };
+        Ok(kernels::select(&self.config, patterns, &classes)?)
     }
 }
 

@@ -47,7 +47,9 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
 
     let known = unpacked.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures)).collect();
     let full_matrix = args.select.kernels.kernel.is_empty() && args.select.kernels.class.is_empty();
-    let plan = Plan::new(known, selected.cells, full_matrix);
+    let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
+    let others = others.filter_map(|kernel| project.facts(kernel)).collect();
+    let plan = Plan { others, ..Plan::new(known, selected.cells, full_matrix) };
     let by_id: BTreeMap<&str, &Unpacked> = unpacked.iter().map(|kernel| (&*kernel.id, kernel)).collect();
 
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));

@@ -42,7 +42,7 @@ impl Apt {
             fs::write(&path, text).map_err(KernelsError::io(&path))
         };
         let mirror = mirror(debian, suite)?;
-        write("etc/sources.list", &format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {suite} main\n"))?;
+        write("etc/sources.list", &source(&mirror, suite, debian))?;
         write("status", "")?;
         write("apt.conf", &configuration(&root, &proxies()?))?;
         Ok(Self { suite: suite.to_owned(), config: root.join("apt.conf") })
@@ -56,7 +56,7 @@ impl Apt {
         run::command(program, args).env("APT_CONFIG", &self.config)
     }
 
-    /// Fetches the suite's index; apt checks its signature.
+    /// Fetches the suite's index; apt checks its signature, and its date unless `kernels.toml` waives that.
     ///
     /// # Errors
     /// The network, the mirror or the signature.
@@ -64,7 +64,14 @@ impl Apt {
         progress(&format!("reading the package index of {}", self.suite));
         // Without error-on=any a failed download is a mere warning and old lists pass for new ones.
         let command = self.command("apt-get", ["-q", "update", "--error-on=any"]);
-        run::capture(&format!("apt-get update of {}", self.suite), "apt", command).map(drop)
+        run::capture(&format!("apt-get update of {}", self.suite), "apt", command).map(drop).map_err(
+            |error| match error {
+                KernelsError::Program { detail, .. } if detail.contains(" is expired ") => {
+                    KernelsError::Expired { suite: self.suite.clone(), detail }
+                }
+                other => other,
+            },
+        )
     }
 
     /// The kernel packages in the index on disk; none where it was never fetched.
@@ -101,6 +108,13 @@ impl Apt {
             detail: format!("no .deb appeared in {}", dir.display()),
         })
     }
+}
+
+/// The line of the sources file. An index that is too old is as well signed as a new one: `stale` waives its date, and
+/// never its signature.
+fn source(mirror: &str, suite: &str, debian: &Debian) -> String {
+    let expiry = if debian.stale.contains_key(suite) { " check-valid-until=no" } else { "" };
+    format!("deb [arch=amd64 signed-by={KEYRING}{expiry}] {mirror} {suite} main\n")
 }
 
 /// The host's proxy settings as configuration lines; a host behind a proxy reaches no mirror without them.
@@ -141,4 +155,23 @@ Acquire::http::Timeout \"30\";
 Acquire::https::Timeout \"30\";
 {proxies}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_suite_may_be_old_and_none_may_be_unsigned() {
+        let debian = Debian { stale: [("sid".to_owned(), "it lags".to_owned())].into(), ..Debian::default() };
+        let line = |suite| source("http://a.example/debian", suite, &debian);
+        assert_eq!(
+            line("sid"),
+            format!("deb [arch=amd64 signed-by={KEYRING} check-valid-until=no] http://a.example/debian sid main\n")
+        );
+        assert_eq!(
+            line("trixie"),
+            format!("deb [arch=amd64 signed-by={KEYRING}] http://a.example/debian trixie main\n")
+        );
+    }
 }

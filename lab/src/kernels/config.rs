@@ -7,6 +7,7 @@ use super::{
 };
 use lab_protocol::{Capability, KernelVersion};
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -35,13 +36,15 @@ pub struct Config {
     pub dir: PathBuf,
 }
 
-/// `[debian]`: mirrors for `deb` sources.
+/// `[debian]`: mirrors and their trust, for sources that apt fetches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Debian {
     /// Archive of the plain suites (`mirror`).
     pub mirror: Option<String>,
     /// Archive of the `*-security` suites (`security-mirror`).
     pub security_mirror: Option<String>,
+    /// Suites whose index may be past its `Valid-Until`, each with the reason (`stale`).
+    pub stale: BTreeMap<String, String>,
 }
 
 /// One `[kernels."…"]`.
@@ -157,12 +160,9 @@ impl Config {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
         let top = Section::open(origin, document.as_table(), None, "the file".into(), &["kernels", "debian"])?;
-        let debian = match top.section("debian", "[debian]".into(), &["mirror", "security-mirror"])? {
+        let debian = match top.section("debian", "[debian]".into(), &["mirror", "security-mirror", "stale"])? {
             None => Debian::default(),
-            Some(section) => Debian {
-                mirror: section.text("mirror")?.map(str::to_owned),
-                security_mirror: section.text("security-mirror")?.map(str::to_owned),
-            },
+            Some(section) => debian(&section)?,
         };
         let table = top.section("kernels", "[kernels]".into(), &[])?;
         let mut kernels = Vec::new();
@@ -178,6 +178,20 @@ impl Config {
         }
         Ok(Self { kernels, debian, dir })
     }
+}
+
+fn debian(section: &Section<'_>) -> std::result::Result<Debian, ConfigError> {
+    let mut stale = BTreeMap::new();
+    if let Some(table) = section.section("stale", "`stale` of [debian]".into(), &[])? {
+        for suite in table.keys() {
+            stale.insert(suite.to_owned(), table.required(suite)?.to_owned());
+        }
+    }
+    Ok(Debian {
+        mirror: section.text("mirror")?.map(str::to_owned),
+        security_mirror: section.text("security-mirror")?.map(str::to_owned),
+        stale,
+    })
 }
 
 const KERNEL_KEYS: &[&str] = &["class", "default", "source", "departures", "cmdline", "memory_mib"];

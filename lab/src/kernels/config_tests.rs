@@ -40,6 +40,16 @@ fn reads_every_key() {
 }
 
 #[test]
+fn a_stale_suite_is_accepted_for_a_reason_only() {
+    let stale = |value: &str| parse(&GOOD.replacen("[debian]", &format!("[debian]\nstale.sid = {value}"), 1));
+    assert_eq!(stale("\"the mirror lags\"").unwrap().debian.stale["sid"], "the mirror lags");
+    insta::assert_snapshot!(stale("\" \"").unwrap_err(),
+        @"kernels.toml:2: `sid` in `stale` of [debian] must be a text that is not empty");
+    insta::assert_snapshot!(stale("true").unwrap_err(),
+        @"kernels.toml:2: `sid` in `stale` of [debian] must be a text that is not empty");
+}
+
+#[test]
 fn unknown_keys_name_line_and_neighbour() {
     insta::assert_snapshot!(broken("default", "defalt"),
         @r#"kernels.toml:6: unknown key `defalt` in [kernels."6.12"]; did you mean `default`?"#);

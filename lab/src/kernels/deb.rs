@@ -12,26 +12,42 @@ use super::{
     untar::{Refusal, untar},
 };
 use lab_protocol::KernelVersion;
-use std::{fs, path::Path};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fs,
+    path::Path,
+};
 
 /// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
 const SPACE_PER_BYTE: u64 = 6;
 
-/// Asks the archive which package a pattern means today.
+/// What the suites have today, each asked once however many kernels come from it.
+#[derive(Default)]
+pub(super) struct Indexes(BTreeMap<String, Vec<Package>>);
+
+impl Indexes {
+    /// The kernel packages of a suite.
+    ///
+    /// # Errors
+    /// The network, the mirror or the signature.
+    pub fn of(&mut self, cache: &Path, debian: &Debian, suite: &str, progress: &dyn Fn(&str)) -> Result<&[Package]> {
+        match self.0.entry(suite.to_owned()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => {
+                let apt = Apt::new(cache, debian, suite)?;
+                apt.update(progress)?;
+                Ok(new.insert(apt.kernels()?))
+            }
+        }
+    }
+}
+
+/// Finds the package that a pattern means today.
 ///
 /// # Errors
-/// The network, the mirror, or no package matches.
-pub(super) fn resolve(
-    cache: &Path,
-    debian: &Debian,
-    suite: &str,
-    pattern: &str,
-    progress: &dyn Fn(&str),
-) -> Result<Locked> {
-    let apt = Apt::new(cache, debian, suite)?;
-    apt.update(progress)?;
-    let packages = apt.kernels()?;
-    let package = packages::newest(&packages, pattern, suite)?;
+/// No package matches, or the one that does has no kernel's version.
+pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+    let package = packages::newest(packages, pattern, suite)?;
     let kernel: KernelVersion = package.version.parse().map_err(|_| KernelsError::NoPackage {
         pattern: pattern.to_owned(),
         suite: suite.to_owned(),

@@ -76,6 +76,16 @@ pub enum KernelsError {
         /// Some packages that come near.
         nearest: String,
     },
+    /// A suite's index is past its `Valid-Until`: the mirror has stopped following it, or replays an old one.
+    #[error(
+        "the index of {suite} is too old ({detail}): use another mirror, or accept it by `stale.{suite} = \"reason\"` under [debian] in kernels.toml"
+    )]
+    Expired {
+        /// The suite.
+        suite: String,
+        /// What apt said.
+        detail: String,
+    },
     /// The version belongs to another class.
     #[error("version {version} is not of class {class} ({})", .class.rule())]
     WrongClass {
@@ -194,6 +204,7 @@ impl KernelsError {
             | Self::NoHome => true,
             Self::NoMatch { .. }
             | Self::NothingSelected { .. }
+            | Self::Expired { .. }
             | Self::Vanished { .. }
             | Self::MissingProgram { .. }
             | Self::Program { .. }

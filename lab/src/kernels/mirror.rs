@@ -138,7 +138,11 @@ bookworm-updates\tDebian\thttp://a.example/debian/
 
     #[test]
     fn the_configuration_comes_before_the_host() {
-        let debian = Debian { mirror: Some("http://mine.example/debian".into()), security_mirror: Some("a b".into()) };
+        let debian = Debian {
+            mirror: Some("http://mine.example/debian".into()),
+            security_mirror: Some("a b".into()),
+            ..Debian::default()
+        };
         assert_eq!(mirror(&debian, "sid").unwrap(), "http://mine.example/debian");
         insta::assert_snapshot!(mirror(&debian, "trixie-security").unwrap_err(),
             @"`a b` (from security-mirror) is not a mirror's address: wanted scheme://host/path without spaces");

@@ -4,7 +4,7 @@ use super::{
     cache::{Cache, Finished, Writing},
     class::Class,
     config::{Config, Departure, Kernel, Source},
-    deb,
+    deb::{self, Indexes},
     error::{KernelsError, Result},
     git,
     header::Banner,
@@ -88,8 +88,9 @@ impl Store<'_> {
     ///
     /// # Errors
     /// The source cannot be reached, has no such kernel, or has one of another class.
-    pub fn resolve(&self, kernel: &Kernel, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let locked = self.resolved(kernel, &named(kernel, progress)).map_err(|error| self.explain(error, kernel))?;
+    fn resolve(&self, kernel: &Kernel, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        let locked = self.resolved(kernel, indexes, &named(kernel, progress));
+        let locked = locked.map_err(|error| self.explain(error, kernel))?;
         match locked.as_ref().map(Locked::kernel) {
             Some(version) if !kernel.class.holds(version) => {
                 Err(KernelsError::WrongClass { version, class: kernel.class }.of(&kernel.id))
@@ -98,13 +99,14 @@ impl Store<'_> {
         }
     }
 
-    fn resolved(&self, kernel: &Kernel, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+    fn resolved(&self, kernel: &Kernel, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         match &kernel.source {
             Source::Image { .. } | Source::Tree { .. } => Ok(None),
             Source::Deb { suite, package } => {
                 // apt's lists are part of what the lock protects.
                 let writing = self.cache.write(progress)?;
-                deb::resolve(writing.root(), &self.config.debian, suite, package, progress).map(Some)
+                let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
+                deb::resolve(packages, suite, package).map(Some)
             }
             Source::Git { tree, reference, .. } => git::resolve(tree, reference).map(Some),
             Source::Mainline { version } => {
@@ -128,8 +130,9 @@ impl Store<'_> {
             kernel.is_some_and(|kernel| !matches!(kernel.source, Source::Image { .. } | Source::Tree { .. }))
         };
         next.kernels.retain(|id, _| lockable(id));
+        let mut indexes = Indexes::default();
         for kernel in kernels {
-            if let Some(locked) = self.resolve(kernel, progress)? {
+            if let Some(locked) = self.resolve(kernel, &mut indexes, progress)? {
                 next.kernels.insert(kernel.id.clone(), locked);
             }
         }
@@ -173,6 +176,11 @@ impl Store<'_> {
             other => other,
         };
         error.of(&kernel.id)
+    }
+
+    /// A kernel's version as far as it is known without fetching: the lock's, or that of the files of a `path`.
+    pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Option<KernelVersion> {
+        Plan::of(self, kernel, lock).ok().map(|plan| plan.version)
     }
 
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.

@@ -5,17 +5,17 @@ use super::{
     cache::{Finished, Writing, sha256_of},
     config::{Debian, Kernel},
     error::{KernelsError, Result},
-    lockfile::Locked,
+    lockfile::{Locked, Part},
     modules,
     packages::{self, Package},
     run,
-    untar::{Refusal, untar},
+    untar::{Refusal, Unpacked},
 };
 use lab_protocol::KernelVersion;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
@@ -45,7 +45,7 @@ impl Indexes {
 /// Finds the package that a pattern means today.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
+/// No package matches, or the one that does has no kernel's version or not all of its parts.
 pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
     let package = packages::newest(packages, pattern, suite)?;
     let kernel: KernelVersion = package.version.parse().map_err(|_| KernelsError::NoPackage {
@@ -53,7 +53,17 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
         suite: suite.to_owned(),
         nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
     })?;
+    let part = |name: &String| {
+        let found = packages.iter().find(|part| part.name == *name && part.version == package.version);
+        let found = found.ok_or_else(|| KernelsError::Incomplete {
+            package: package.name.clone(),
+            part: name.clone(),
+            suite: suite.to_owned(),
+        })?;
+        Ok(Part { package: name.clone(), sha256: found.sha256.clone() })
+    };
     Ok(Locked::Deb {
+        parts: package.parts.iter().map(part).collect::<Result<_>>()?,
         suite: suite.to_owned(),
         package: package.name.clone(),
         version: package.version.clone(),
@@ -70,6 +80,17 @@ pub(super) struct Wanted<'a> {
     pub version: &'a str,
     pub sha256: &'a str,
     pub kernel: KernelVersion,
+    pub parts: &'a [Part],
+}
+
+impl<'a> Wanted<'a> {
+    /// The packages that have the files, each with its sum.
+    fn files(&self) -> Vec<(&'a str, &'a str)> {
+        match self.parts {
+            [] => vec![(self.package, self.sha256)],
+            parts => parts.iter().map(|part| (&*part.package, &*part.sha256)).collect(),
+        }
+    }
 }
 
 /// Downloads, checks and unpacks the locked package.
@@ -85,56 +106,78 @@ pub(super) fn fetch(
 ) -> Result<Finished> {
     let apt = Apt::new(writing.root(), debian, wanted.suite)?;
     let stage = writing.stage()?;
-    let deb = {
-        let download = stage.path().join("download");
-        fs::create_dir(&download).map_err(KernelsError::io(&download))?;
-        let find = |packages: &[Package]| {
-            packages::locked(packages, wanted.package, wanted.version, wanted.pattern, wanted.suite).cloned()
-        };
-        let get = |package: &Package| {
-            writing.reserve(package.size.saturating_mul(SPACE_PER_BYTE))?;
-            apt.download(package, &download, progress)
-        };
-        // An index on disk may be older than the lock or name files that the mirror has dropped: ask anew once.
-        match find(&apt.kernels()?).and_then(|package| get(&package)) {
-            Err(KernelsError::Vanished { .. } | KernelsError::Program { .. }) => {
-                apt.update(progress)?;
-                get(&find(&apt.kernels()?)?)?
-            }
-            other => other?,
-        }
-    };
-    let found = sha256_of(&deb)?;
-    if found != wanted.sha256 {
-        let what = format!("{} {}", wanted.package, wanted.version);
-        return Err(KernelsError::Checksum { what, found, locked: wanted.sha256.to_owned() });
-    }
-    progress(&format!("unpacking {}", wanted.package));
-    let release = unpack(&deb, stage.path())?;
-    modules::index(stage.path(), &release)?;
     let download = stage.path().join("download");
+    fs::create_dir(&download).map_err(KernelsError::io(&download))?;
+    let mut found = Unpacked::default();
+    for (package, sha256) in wanted.files() {
+        let find = |packages: &[Package]| {
+            packages::locked(packages, package, wanted.version, wanted.pattern, wanted.suite).cloned()
+        };
+        let deb = get(writing, &apt, &find, &download, progress)?;
+        let sum = sha256_of(&deb)?;
+        if sum != sha256 {
+            let what = format!("{package} {}", wanted.version);
+            return Err(KernelsError::Checksum { what, found: sum, locked: sha256.to_owned() });
+        }
+        progress(&format!("unpacking {package}"));
+        unpack(&deb, stage.path(), &mut found)?;
+        fs::remove_file(&deb).map_err(KernelsError::io(&deb))?;
+    }
+    let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
+    modules::index(stage.path(), &release)?;
     fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
     writing.finish(stage, kernel, wanted.kernel, wanted.sha256)
 }
 
-/// Streams the package's files through [`untar`]; gives back the kernel's release.
-fn unpack(deb: &Path, stage: &Path) -> Result<String> {
+/// Downloads a package. An index on disk may be older than the lock or name files that the mirror has dropped, so a
+/// failure asks anew once.
+///
+/// # Errors
+/// It vanished, the disk is too small, or the network fails.
+pub(super) fn get(
+    writing: &Writing<'_>,
+    apt: &Apt,
+    find: &dyn Fn(&[Package]) -> Result<Package>,
+    dir: &Path,
+    progress: &dyn Fn(&str),
+) -> Result<PathBuf> {
+    let get = |package: &Package| {
+        writing.reserve(package.size.saturating_mul(SPACE_PER_BYTE))?;
+        apt.download(package, dir, progress)
+    };
+    match find(&apt.kernels()?).and_then(|package| get(&package)) {
+        Err(KernelsError::Vanished { .. } | KernelsError::Program { .. }) => {
+            apt.update(progress)?;
+            get(&find(&apt.kernels()?)?)
+        }
+        other => other,
+    }
+}
+
+/// Streams a package's files through [`Unpacked::add`].
+fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
+    let stream = contents(deb)?;
+    found.add(&stream, stage).map_err(|refusal| {
+        // The writer would otherwise wait for a reader that has turned away.
+        let _ = stream.kill();
+        refused(refusal, &deb.file_name().unwrap_or_default().to_string_lossy(), stage)
+    })
+}
+
+/// The tar stream of a package's files.
+///
+/// # Errors
+/// dpkg-deb does not start.
+pub(super) fn contents(deb: &Path) -> Result<duct::ReaderHandle> {
     let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
     let stream = run::command("dpkg-deb", args).stderr_null().reader();
-    let stream = stream.map_err(|error| run::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
-    match untar(&stream, stage) {
-        Ok(unpacked) => Ok(unpacked.release),
-        Err(refusal) => {
-            // The writer would otherwise wait for a reader that has turned away.
-            let _ = stream.kill();
-            Err(match refusal {
-                Refusal::Disk(error) => KernelsError::io(stage)(error),
-                Refusal::Archive(reason) => KernelsError::Archive {
-                    archive: deb.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                    reason,
-                },
-            })
-        }
+    stream.map_err(|error| run::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))
+}
+
+fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
+    match refusal {
+        Refusal::Disk(error) => KernelsError::io(stage)(error),
+        Refusal::Archive(reason) => KernelsError::Archive { archive: archive.to_owned(), reason },
     }
 }
 
@@ -163,13 +206,15 @@ mod tests {
         let deb = package(dir.path());
         let stage = dir.path().join("whole");
         fs::create_dir(&stage).unwrap();
-        assert_eq!(unpack(&deb, &stage).unwrap(), "6.7.1");
+        let mut found = Unpacked::default();
+        unpack(&deb, &stage, &mut found).unwrap();
+        assert_eq!(found.release().unwrap(), "6.7.1");
         let bytes = fs::read(&deb).unwrap();
         for (name, length) in [("half", bytes.len() / 2), ("head", 100), ("empty", 0), ("tail", bytes.len() - 40)] {
             fs::write(&deb, &bytes[..length]).unwrap();
             let stage = dir.path().join(name);
             fs::create_dir(&stage).unwrap();
-            let error = unpack(&deb, &stage).unwrap_err();
+            let error = unpack(&deb, &stage, &mut Unpacked::default()).unwrap_err();
             assert!(matches!(error, KernelsError::Archive { .. }), "{name}: {error}");
             assert!(error.to_string().starts_with("k.deb: "), "{error}");
         }

@@ -66,6 +66,16 @@ pub enum KernelsError {
         /// The versions that match the configuration's pattern today.
         available: String,
     },
+    /// A package whose files are in others, one of which the archive has dropped.
+    #[error("{package} needs {part}, which {suite} has no more: name another version in kernels.toml")]
+    Incomplete {
+        /// The package that was resolved.
+        package: String,
+        /// What it needs.
+        part: String,
+        /// Suite that was searched.
+        suite: String,
+    },
     /// No package of the suite matches the pattern.
     #[error("no package matches `{pattern}` in {suite}{nearest}: mend `package` or `suite` in kernels.toml")]
     NoPackage {
@@ -195,6 +205,7 @@ impl KernelsError {
             | Self::Unlocked
             | Self::StaleLock { .. }
             | Self::NoPackage { .. }
+            | Self::Incomplete { .. }
             | Self::WrongClass { .. }
             | Self::NoMirror { .. }
             | Self::BadMirror { .. }

@@ -38,6 +38,9 @@ pub enum Locked {
         sha256: String,
         /// Version of the kernel in it.
         kernel: KernelVersion,
+        /// The packages of the same version that have the files, where this one only ties them together.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        parts: Vec<Part>,
     },
     /// A commit.
     Git {
@@ -58,6 +61,16 @@ pub enum Locked {
         /// Version in the image.
         kernel: KernelVersion,
     },
+}
+
+/// A package that has a part of a kernel's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Package.
+    pub package: String,
+    /// Of the `.deb`, in hex.
+    pub sha256: String,
 }
 
 impl Locked {
@@ -157,6 +170,7 @@ mod tests {
             version: "7.3-1".into(),
             sha256: "00".into(),
             kernel: "7.3".parse().unwrap(),
+            parts: vec![Part { package: "linux-binary-7.3-cloud-amd64".into(), sha256: "01".into() }],
         };
         let git = Locked::Git { reference: "v6.7".into(), commit: "0dd3ee3".into(), kernel: "6.7".parse().unwrap() };
         Lock { kernels: [("7.3".to_owned(), deb), ("tree".to_owned(), git)].into() }
@@ -179,6 +193,10 @@ mod tests {
         version = "7.3-1"
         sha256 = "00"
         kernel = "7.3"
+
+        [[kernels."7.3".parts]]
+        package = "linux-binary-7.3-cloud-amd64"
+        sha256 = "01"
 
         [kernels.tree]
         source = "git"

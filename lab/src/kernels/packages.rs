@@ -18,7 +18,13 @@ pub(super) struct Package {
     pub sha256: String,
     /// Bytes of the `.deb`.
     pub size: u64,
+    /// The packages that the kernel's files are in, where this one only ties them together: from 6.19 on Debian has
+    /// image, modules and configuration apart (`linux-binary-*`, `linux-modules-*`, `linux-base-*`).
+    pub parts: Vec<String>,
 }
+
+/// What a kernel's packages, and the packages with kernel sources, begin with.
+const PREFIXES: [&str; 5] = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-", "linux-source-"];
 
 /// Reads the kernel packages out of a `Packages` index (deb822: a stanza per package, blank lines between).
 ///
@@ -27,6 +33,7 @@ pub(super) struct Package {
 pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<Package>> {
     let mut found = Vec::new();
     let mut package = Package::default();
+    let mut depends = String::new();
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -37,19 +44,29 @@ pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<Package>> {
             Some(("Package", value)) => package.name = value.to_owned(),
             Some(("Version", value)) => package.version = value.to_owned(),
             Some(("SHA256", value)) => package.sha256 = value.to_owned(),
+            Some(("Depends", value)) => depends = value.to_owned(),
             Some(("Size", value)) => package.size = value.parse().unwrap_or(0),
             _ => {}
         }
         if text.is_empty() {
-            let done = std::mem::take(&mut package);
-            if done.name.starts_with("linux-image-") {
-                found.push(done);
+            let (done, depends) = (std::mem::take(&mut package), std::mem::take(&mut depends));
+            if PREFIXES.iter().any(|prefix| done.name.starts_with(prefix)) {
+                let parts = parts(&depends, &done.version);
+                found.push(Package { parts, ..done });
             }
         }
         if end {
             return Ok(found);
         }
     }
+}
+
+/// The dependencies of exactly this version, where one of them is the image itself.
+fn parts(depends: &str, version: &str) -> Vec<String> {
+    let exactly = format!(" (= {version})");
+    let names: Vec<String> =
+        depends.split(", ").filter_map(|one| one.strip_suffix(&exactly)).map(str::to_owned).collect();
+    if names.iter().any(|name| name.starts_with("linux-binary-")) { names } else { Vec::new() }
 }
 
 /// The highest version among the packages that match a pattern.
@@ -65,7 +82,8 @@ pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) ->
         };
     }
     best.ok_or_else(|| {
-        let mut names: Vec<&str> = packages.iter().map(|package| &*package.name).collect();
+        let images = packages.iter().filter(|package| package.name.starts_with(PREFIXES[0]));
+        let mut names: Vec<&str> = images.map(|package| &*package.name).collect();
         names.sort_by_key(|name| strsim::damerau_levenshtein(name, pattern));
         names.dedup();
         names.truncate(3);
@@ -157,6 +175,22 @@ Version: 6.12.117-1~deb12u1
         let best = index();
         let best = newest(&best, PATTERN, "bookworm-security").unwrap();
         assert_eq!((&*best.sha256, best.size), ("bb", 200));
+    }
+
+    #[test]
+    fn a_kernel_in_parts_names_them_and_one_in_a_piece_has_none() {
+        let index = "\
+Package: linux-image-7.2.12
+Version: 7.2.12-1
+Depends: kmod, linux-base-7.2.12 (= 7.2.12-1), linux-binary-7.2.12 (= 7.2.12-1), linux-modules-7.2.12 (= 7.2.12-1)
+
+Package: linux-image-6.18.5
+Version: 6.18.5-1
+Depends: kmod, linux-base-6.18.5 (= 6.18.5-1)
+";
+        let found = kernels(index.as_bytes()).unwrap();
+        assert_eq!(found[0].parts, ["linux-base-7.2.12", "linux-binary-7.2.12", "linux-modules-7.2.12"]);
+        assert!(found[1].parts.is_empty(), "its base is not needed to boot it");
     }
 
     #[test]

@@ -233,9 +233,10 @@ impl<'a> Plan<'a> {
         }
         let locked = lock.entry(kernel)?;
         let (sha256, way) = match (locked, &kernel.source) {
-            (Locked::Deb { suite, package, version, sha256, kernel }, Source::Deb { package: pattern, .. }) => {
-                (sha256.clone(), Way::Deb(deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel }))
-            }
+            (Locked::Deb { suite, package, version, sha256, kernel, parts }, Source::Deb { package: pattern, .. }) => (
+                sha256.clone(),
+                Way::Deb(deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel, parts }),
+            ),
             (Locked::Git { commit, kernel, .. }, Source::Git { tree, fragment, .. }) => {
                 let build =
                     git::Build { tree, commit, version: *kernel, fragment: fragment.as_deref(), vng: store.vng };

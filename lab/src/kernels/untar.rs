@@ -7,11 +7,12 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// What an archive held.
-#[derive(Debug, PartialEq, Eq)]
+/// What the archives of one kernel held, so far.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Unpacked {
     /// `uname -r`, from the names of the files.
-    pub release: String,
+    releases: Vec<String>,
+    image: bool,
 }
 
 /// Why an archive was refused.
@@ -25,51 +26,61 @@ pub(super) enum Refusal {
     Disk(#[source] io::Error),
 }
 
-/// Writes `vmlinuz`, `config` and `root/lib/modules/<release>/…` below `stage` from a tar stream.
-///
-/// Every name is rebuilt from plain components below `stage`, every file is created anew, and no link is ever made, so
-/// nothing can be written elsewhere. Modes and owners of the archive are ignored.
-///
-/// # Errors
-/// An entry that would leave the directory, a link, a second kernel, no kernel, or a damaged stream.
-pub(super) fn untar(stream: impl Read, stage: &Path) -> Result<Unpacked, Refusal> {
-    let damaged = |error: io::Error| Refusal::Archive(format!("is damaged ({error})"));
-    let mut archive = tar::Archive::new(stream);
-    let mut releases: Vec<String> = Vec::new();
-    let mut image = false;
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some((release, place)) = place(&name)? else { continue };
-        let kind = entry.header().entry_type();
-        // Headers packages put `build` and `source` links beside the modules; they point out of the package by design.
-        if kind.is_dir() || (kind.is_symlink() && (name.ends_with("/build") || name.ends_with("/source"))) {
-            continue;
-        }
-        if !kind.is_file() {
-            return Err(Refusal::Archive(format!("`{}` is a link or a special file", name.escape_debug())));
-        }
-        image |= place == Path::new("vmlinuz");
-        if !releases.contains(&release) {
-            releases.push(release);
-        }
-        let path = stage.join(&place);
-        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(Refusal::Disk)?;
-        let mut file = match File::create_new(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Refusal::Archive(format!("`{}` is there twice", name.escape_debug())));
+impl Unpacked {
+    /// Writes `vmlinuz`, `config` and `root/lib/modules/<release>/…` below `stage` from a tar stream.
+    ///
+    /// Every name is rebuilt from plain components below `stage`, every file is created anew, and no link is ever made,
+    /// so nothing can be written elsewhere. Modes and owners of the archive are ignored.
+    ///
+    /// # Errors
+    /// An entry that would leave the directory, a link, a file that is there already, or a damaged stream.
+    pub fn add(&mut self, stream: impl Read, stage: &Path) -> Result<(), Refusal> {
+        let damaged = |error: io::Error| Refusal::Archive(format!("is damaged ({error})"));
+        let mut archive = tar::Archive::new(stream);
+        for entry in archive.entries().map_err(damaged)? {
+            let mut entry = entry.map_err(damaged)?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let Some((release, place)) = place(&name)? else { continue };
+            let kind = entry.header().entry_type();
+            // Headers packages put `build` and `source` links beside the modules; they point out of the package by design.
+            if kind.is_dir() || (kind.is_symlink() && (name.ends_with("/build") || name.ends_with("/source"))) {
+                continue;
             }
-            Err(error) => return Err(Refusal::Disk(error)),
-        };
-        copy(&mut entry, &mut file)?;
+            if !kind.is_file() {
+                return Err(Refusal::Archive(format!("`{}` is a link or a special file", name.escape_debug())));
+            }
+            self.image |= place == Path::new("vmlinuz");
+            if !self.releases.contains(&release) {
+                self.releases.push(release);
+            }
+            let path = stage.join(&place);
+            path.parent().map_or(Ok(()), fs::create_dir_all).map_err(Refusal::Disk)?;
+            let mut file = match File::create_new(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(Refusal::Archive(format!("`{}` is there twice", name.escape_debug())));
+                }
+                Err(error) => return Err(Refusal::Disk(error)),
+            };
+            copy(&mut entry, &mut file)?;
+        }
+        // The end of the archive comes before the end of the stream, and only the latter has the writer's exit status.
+        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
+        Ok(())
     }
-    // The end of the archive comes before the end of the stream, and only the latter has the writer's exit status.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
-    match (releases.as_slice(), image) {
-        ([release], true) => Ok(Unpacked { release: release.clone() }),
-        ([], _) | (_, false) => Err(Refusal::Archive("has no boot/vmlinuz-*: not a kernel package".into())),
-        _ => Err(Refusal::Archive(format!("has several kernels: {}", releases.join(", ")))),
+
+    /// The release of the kernel that the archives held.
+    ///
+    /// # Errors
+    /// There was none, or more than one.
+    pub fn release(self) -> Result<String, Refusal> {
+        match (<[String; 1]>::try_from(self.releases), self.image) {
+            (Ok([release]), true) => Ok(release),
+            (Err(releases), true) if !releases.is_empty() => {
+                Err(Refusal::Archive(format!("has several kernels: {}", releases.join(", "))))
+            }
+            _ => Err(Refusal::Archive("has no boot/vmlinuz-*: not a kernel package".into())),
+        }
     }
 }
 
@@ -105,6 +116,8 @@ fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
             Some(("config", release)) => (release, PathBuf::from("config")),
             _ => return Ok(None),
         },
+        // Kernels in parts have these beside the modules.
+        ["lib", "modules", release, file @ ("vmlinuz" | "config")] => (*release, PathBuf::from(file)),
         ["lib", "modules", release, rest @ ..] if !rest.is_empty() => {
             (*release, ["root", "lib", "modules", release].iter().chain(rest).collect())
         }

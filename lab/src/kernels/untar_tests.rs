@@ -1,6 +1,12 @@
 use super::*;
 use tar::{Builder, EntryType, Header};
 
+fn untar(bytes: &[u8], stage: &Path) -> Result<String, Refusal> {
+    let mut found = Unpacked::default();
+    found.add(bytes, stage)?;
+    found.release()
+}
+
 /// An archive of `(name, kind)`. Names go in raw, since the builder refuses the bad ones.
 fn archive(entries: &[(&str, EntryType)]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
@@ -41,7 +47,7 @@ fn takes_the_kernel_and_nothing_else() {
         let bytes =
             files(&["./boot/vmlinuz-6.1.0", "./boot/config-6.1.0", "./boot/System.map-6.1.0", &module, "./etc/x"]);
         let stage = tempfile::tempdir().unwrap();
-        assert_eq!(untar(&*bytes, stage.path()).unwrap().release, "6.1.0");
+        assert_eq!(untar(&bytes, stage.path()).unwrap(), "6.1.0");
         let mut found: Vec<_> = walkdir::WalkDir::new(stage.path())
             .into_iter()
             .flatten()
@@ -54,6 +60,22 @@ fn takes_the_kernel_and_nothing_else() {
             std::os::unix::fs::PermissionsExt::mode(&fs::metadata(stage.path().join("vmlinuz")).unwrap().permissions());
         assert_eq!(mode & 0o7111, 0, "modes of the archive are ignored");
     }
+}
+
+#[test]
+fn a_kernel_in_parts_is_put_together() {
+    let stage = tempfile::tempdir().unwrap();
+    let mut found = Unpacked::default();
+    for part in ["vmlinuz", "config", "kernel/net/veth.ko.xz"] {
+        found.add(&*files(&[&format!("./usr/lib/modules/7.2.12/{part}")]), stage.path()).unwrap();
+    }
+    assert_eq!(found.release().unwrap(), "7.2.12");
+    for file in ["vmlinuz", "config", "root/lib/modules/7.2.12/kernel/net/veth.ko.xz"] {
+        assert!(stage.path().join(file).is_file(), "{file}");
+    }
+    let mut found = Unpacked::default();
+    found.add(&*files(&["./usr/lib/modules/7.2.13/modules.order"]), stage.path()).unwrap();
+    assert!(found.release().is_err(), "modules alone are no kernel");
 }
 
 #[test]
@@ -73,7 +95,7 @@ fn nothing_leaves_the_directory() {
 fn links_to_the_headers_are_left_out() {
     let entries = [("boot/vmlinuz-6.1", EntryType::Regular), ("lib/modules/6.1/build", EntryType::Symlink)];
     let stage = tempfile::tempdir().unwrap();
-    untar(&*archive(&entries), stage.path()).unwrap();
+    untar(&archive(&entries), stage.path()).unwrap();
     assert!(!stage.path().join("root").exists());
 }
 

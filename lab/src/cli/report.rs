@@ -3,7 +3,7 @@
 use super::{project, run::in_ci, show};
 use crate::{
     error::{Error, Exit},
-    report::{events, junit::JunitReporter, run_json::RunJson, terminal},
+    report::{events, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal},
 };
 use std::{
     env,
@@ -17,6 +17,7 @@ pub(super) fn report(named: Option<PathBuf>, run: &Path) -> Result<Exit, Error> 
     let record = events::read(&directory)?;
     JunitReporter { directory: directory.clone() }.write(&record)?;
     RunJson { directory: directory.clone() }.write(&record)?;
+    HtmlReporter { directory: directory.clone() }.write(&record)?;
     let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
     show(terminal::summary(&record, &directory, colour))?;
     // A run that was killed has no exit of its own: its verdicts have one.

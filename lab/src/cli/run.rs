@@ -16,6 +16,7 @@ use crate::{
     report::{
         Reporter, directory,
         events::EventLog,
+        html::HtmlReporter,
         junit::JunitReporter,
         progress::{Bars, Lines},
         run_json::RunJson,
@@ -82,7 +83,8 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let mut events = EventLog::create(&directory)?;
     let mut junit = JunitReporter { directory: directory.clone() };
     let mut run_json = RunJson { directory: directory.clone() };
-    let record = run.go(&mut [&mut events, &mut junit, &mut run_json, &mut *progress])?;
+    let mut html = HtmlReporter { directory: directory.clone() };
+    let record = run.go(&mut [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress])?;
     directory::point_latest(&results, &id)?;
 
     let stdout = std::io::stdout();

@@ -2,6 +2,7 @@
 
 pub mod directory;
 pub mod events;
+pub mod html;
 pub mod junit;
 pub mod progress;
 pub mod record;

@@ -2,7 +2,7 @@
 
 use super::{
     directory::console,
-    junit,
+    html, junit,
     record::{Counts, RunRecord, used},
 };
 use crate::{judge::Verdict, plan::PlannedCell, text};
@@ -151,7 +151,9 @@ fn not_run(record: &RunRecord, style: &Palette, out: &mut String) {
 }
 
 fn paths(record: &RunRecord, directory: &Path, out: &mut String) {
-    let _ = writeln!(out, "{}", directory.join(junit::FILE).display());
+    for file in [junit::FILE, html::FILE] {
+        let _ = writeln!(out, "{}", directory.join(file).display());
+    }
     for (kernel, happened) in record.planned() {
         for guest in 1..=happened.map_or(0, |happened| happened.guests) {
             let _ = writeln!(out, "{}", directory.join(&kernel.facts.id).join(console(guest)).display());

@@ -1,6 +1,9 @@
 //! The host's own verdict over what a guest reports: a guest can say that a cell passed, only the plan can say on what.
 
-use crate::plan::{KernelFacts, PlannedKernel, required_attach};
+use crate::{
+    plan::{KernelFacts, PlannedKernel, required_attach},
+    run::splat::Splat,
+};
 use lab_protocol::{
     AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
 };
@@ -20,6 +23,17 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Takes what the kernel complained of while the cell ran: a cell that passed fails, and the first complaint is
+    /// its evidence either way.
+    pub fn complain(&mut self, splats: &[Splat]) {
+        let Some(first) = splats.first() else { return };
+        if matches!(self.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
+            self.outcome = Outcome::Failed { kind: FailureKind::Splat, message: first.title.clone() };
+        }
+        self.warnings.extend(splats.iter().map(|splat| splat.title.clone()));
+        self.evidence.get_or_insert_with(|| first.evidence.clone());
+    }
+
     /// A verdict without a guest's report behind it.
     pub fn bare(cell: lab_protocol::CellId, outcome: Outcome) -> Self {
         Self { report: CellReport::bare(cell, outcome.clone()), outcome, warnings: Vec::new(), evidence: None }

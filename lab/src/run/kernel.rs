@@ -3,6 +3,7 @@
 use super::{
     console::Tail,
     session::{self, End, Lost, Task, Word},
+    splat::Watch,
     timing::Timing,
 };
 use crate::{
@@ -149,7 +150,8 @@ impl KernelRun<'_> {
             mutant: self.mutant,
             interrupt: self.interrupt,
         };
-        let end = session::drive(&mut *guest, task, &mut |word| self.hear(number, word, progress));
+        let mut console = Watch::new(&spec.console);
+        let end = session::drive(&mut *guest, task, &mut |word| self.hear(number, word, &mut console, progress));
         progress.peak_memory_kib = progress.peak_memory_kib.max(guest.peak_memory_kib());
         guest.kill();
         match end {
@@ -158,7 +160,7 @@ impl KernelRun<'_> {
         }
     }
 
-    fn hear(&self, guest: u32, word: Word, progress: &mut Progress) {
+    fn hear(&self, guest: u32, word: Word, console: &mut Watch, progress: &mut Progress) {
         let kernel = self.id();
         match word {
             Word::Hello { release, version, kernel: kernel_version, after } => (self.emit)(Event::Booted {
@@ -177,11 +179,19 @@ impl KernelRun<'_> {
                     warnings.into_iter().for_each(|warning| self.note(warning));
                 }
             }
-            Word::Started(cell) => (self.emit)(Event::CellStarted { kernel, guest, cell }),
+            Word::Started(cell) => {
+                // What the kernel said between cells belongs to the boot or to the clean-up of the one before.
+                for splat in console.look() {
+                    self.note(format!("before {cell}: {}", splat.title));
+                }
+                (self.emit)(Event::CellStarted { kernel, guest, cell });
+            }
             Word::Finished(report) => {
                 if let Some(info) = self.plan.info(&report.cell) {
                     progress.pending.retain(|cell| *cell != report.cell);
-                    self.finish(guest, judge::judge(self.kernel, info, *report));
+                    let mut verdict = judge::judge(self.kernel, info, *report);
+                    verdict.complain(&console.look());
+                    self.finish(guest, verdict);
                 }
             }
             Word::Note(text) => self.note(text),

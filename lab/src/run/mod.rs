@@ -4,6 +4,7 @@ pub mod console;
 pub mod dispatch;
 pub mod kernel;
 pub mod session;
+pub mod splat;
 pub mod timing;
 
 #[cfg(test)]

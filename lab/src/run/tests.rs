@@ -345,6 +345,28 @@ fn a_panic_costs_its_cell_and_the_rest_goes_on_in_a_fresh_guest() {
 }
 
 #[test]
+fn a_warning_that_the_kernel_survives_fails_its_cell_and_no_other() {
+    let outcomes = run(|mut script| {
+        let cells = script.boot();
+        for cell in &cells {
+            script.start(cell);
+            if cell.as_str() == B {
+                script
+                    .agent
+                    .console("[    3.1] WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n");
+            }
+            script.finish(good(cell));
+        }
+        script.done(cells.len());
+    });
+    assert_eq!(
+        outcomes.lines(),
+        ["A01 passed", "B02 failed: splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2", "C03 passed"]
+    );
+    assert_eq!((outcomes.exit(), outcomes.boots), (1, 1));
+}
+
+#[test]
 fn a_silent_guest_is_a_hang() {
     let quick = Timing { silence: Duration::from_millis(50), ..timing() };
     let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {

@@ -1,6 +1,9 @@
 //! A run while it runs: bars on a terminal, plain lines elsewhere.
 
-use super::{Reporter, record::RunRecord};
+use super::{
+    Reporter,
+    record::{KernelRecord, RunRecord},
+};
 use crate::{
     error::Error,
     event::{Event, Stamped},
@@ -13,8 +16,11 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 /// Characters of a line.
 const WIDTH: usize = 200;
 
-/// The line that an event is worth, if any. `verbose` tells passed and skipped cells too.
-fn line(event: &Event, record: &RunRecord, verbose: bool) -> Option<String> {
+/// Verdicts between two plain lines that only say how far a kernel is.
+const STEP: usize = 50;
+
+/// The line that an event is worth, if any.
+fn line(event: &Event, record: &RunRecord) -> Option<String> {
     Some(match event {
         Event::RunStarted { run } => {
             let cells: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
@@ -25,8 +31,7 @@ fn line(event: &Event, record: &RunRecord, verbose: bool) -> Option<String> {
             format!("{kernel}: {} up after {:.1} s", text::line(release, 80), *boot_ms as f64 / 1e3)
         }
         Event::CellFinished { kernel, verdict, .. } => {
-            let quiet = matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. });
-            if quiet && !verbose || matches!(verdict.outcome, Outcome::NotRun { .. }) {
+            if matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. } | Outcome::NotRun { .. }) {
                 return None;
             }
             let word = verdict.outcome.word();
@@ -40,8 +45,10 @@ fn line(event: &Event, record: &RunRecord, verbose: bool) -> Option<String> {
         }
         Event::Note { kernel, text: note } => format!("{kernel}: {}", text::line(note, WIDTH)),
         Event::KernelFinished { kernel, wall_ms, .. } => {
-            let cells = record.kernels.get(kernel).map_or(0, |happened| happened.verdicts.len());
-            format!("{kernel}: {cells} cells done in {:.1} s", *wall_ms as f64 / 1e3)
+            let happened = record.kernels.get(kernel);
+            let cells = happened.map_or(0, |happened| happened.verdicts.len());
+            let skips = happened.map_or_else(String::new, skips);
+            format!("{kernel}: {cells} cells done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
         }
         Event::KernelStarted { .. } | Event::Probed { .. } | Event::CellStarted { .. } | Event::RunFinished { .. } => {
             return None;
@@ -49,7 +56,29 @@ fn line(event: &Event, record: &RunRecord, verbose: bool) -> Option<String> {
     })
 }
 
-/// Plain lines, one per event that matters: for CI logs, where every cell is worth a line.
+/// What was skipped, by capability: the same reason three hundred times over is one reason.
+fn skips(happened: &KernelRecord) -> String {
+    let mut counts = BTreeMap::new();
+    for verdict in happened.verdicts.values() {
+        if let Outcome::Skipped { reason } = &verdict.outcome {
+            *counts.entry((reason.capability, reason.lifted_by)).or_insert(0) += 1;
+        }
+    }
+    let words =
+        |((capability, version), count)| format!("{count} skipped for {capability} (kernel {version} lifts it)");
+    let told: Vec<String> = counts.into_iter().map(words).collect();
+    if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
+}
+
+/// How far a kernel is, at every [`STEP`]th verdict.
+fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
+    let Event::CellFinished { kernel, .. } = event else { return None };
+    let done = record.kernels.get(kernel)?.verdicts.len();
+    let planned = record.planned().find(|(it, _)| it.facts.id == *kernel)?.0.cells.len();
+    (done % STEP == 0 && done < planned).then(|| format!("{kernel}: {done} of {planned} cells"))
+}
+
+/// Plain lines for CI logs: what went wrong, and how far each kernel is.
 #[derive(Debug)]
 pub struct Lines<W> {
     out: W,
@@ -64,7 +93,7 @@ impl<W: Write> Lines<W> {
 
 impl<W: Write> Reporter for Lines<W> {
     fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
-        if let Some(line) = line(&stamped.event, record, true) {
+        for line in [line(&stamped.event, record), milestone(&stamped.event, record)].into_iter().flatten() {
             // A closed pipe must not end a run whose reports are files.
             let _ = writeln!(self.out, "{line}");
         }
@@ -124,7 +153,7 @@ impl Reporter for Bars {
             Event::KernelStarted { .. } | Event::Probed { .. } | Event::GuestLost { .. } | Event::Note { .. } => {}
         }
         let told = matches!(stamped.event, Event::CellFinished { .. } | Event::GuestLost { .. } | Event::Note { .. });
-        if let Some(line) = line(&stamped.event, record, false).filter(|_| told) {
+        if let Some(line) = line(&stamped.event, record).filter(|_| told) {
             let _ = self.screen.println(line);
         }
         Ok(())
@@ -135,6 +164,22 @@ impl Reporter for Bars {
 mod tests {
     use super::*;
     use crate::{judge::Verdict, testing::passed};
+    use lab_protocol::{Capability, CellId, SkipReason};
+
+    #[test]
+    fn skips_are_told_once_per_reason() {
+        let mut happened = KernelRecord::default();
+        for name in ["A01-x[netkit]", "A02-x[netkit]", "A03-x[tcx]"] {
+            let capability = if name.contains("tcx") { Capability::Tcx } else { Capability::Netkit };
+            let lifted_by = capability.since().mainline;
+            let outcome = Outcome::Skipped { reason: SkipReason { capability, detail: String::new(), lifted_by } };
+            happened.verdicts.insert(CellId(name.into()), Verdict::bare(CellId(name.into()), outcome));
+        }
+        assert_eq!(
+            skips(&happened),
+            "; 1 skipped for tcx (kernel 6.6 lifts it), 2 skipped for netkit (kernel 6.7 lifts it)"
+        );
+    }
 
     #[test]
     fn a_guest_cannot_write_to_the_terminal() {

@@ -57,15 +57,18 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         Capability::ProgArrayStrict => answer(lab_bpf::probe::prog_array_strict()),
         Capability::NetkitScrub => {
             let options = NetkitOptions { scrub: Some(Scrub::None), ..NetkitOptions::default() };
-            read_back(ns, options, "IFLA_NETKIT_SCRUB", |netkit| netkit.scrub.is_some())
+            read_back(ns, &netkit_request(options), "IFLA_NETKIT_SCRUB", |netkit| netkit.scrub.is_some())
         }
         Capability::NetkitHeadroom => {
             let options = NetkitOptions { headroom: Some(HEADROOM), ..NetkitOptions::default() };
-            read_back(ns, options, "IFLA_NETKIT_HEADROOM", |netkit| netkit.headroom == Some(HEADROOM))
+            read_back(ns, &netkit_request(options), "IFLA_NETKIT_HEADROOM", |netkit| netkit.headroom == Some(HEADROOM))
         }
         Capability::NetkitSingle => {
             let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
-            read_back(ns, options, "IFLA_NETKIT_PAIRING", |netkit| netkit.single == Some(true))
+            // netkit_new_link refuses the description of a peer that there will not be; and where it makes a pair all the
+            // same, a template lets both ends have names.
+            let request = PairRequest { name: "probe%d".into(), without_peer_info: true, ..netkit_request(options) };
+            read_back(ns, &request, "IFLA_NETKIT_PAIRING", |netkit| netkit.single == Some(true))
         }
     }
 }
@@ -87,7 +90,7 @@ fn clsact(ns: &Netns) -> Finding {
 
 /// The device and its attach type are two things: a kernel could have one without the other.
 fn netkit(ns: &Netns) -> Finding {
-    let info = create(ns, NetkitOptions::default())?;
+    let info = create(ns, &netkit_request(NetkitOptions::default()))?;
     let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, 0)?;
     ns.run(|| {
         let hook = lab_protocol::Hook::NetkitPrimary;
@@ -98,8 +101,8 @@ fn netkit(ns: &Netns) -> Finding {
     })
 }
 
-fn read_back(ns: &Netns, options: NetkitOptions, attribute: &str, there: fn(&NetkitInfo) -> bool) -> Finding {
-    let info = create(ns, options)?;
+fn read_back(ns: &Netns, request: &PairRequest<'_>, attribute: &str, there: fn(&NetkitInfo) -> bool) -> Finding {
+    let info = create(ns, request)?;
     if info.netkit.as_ref().is_some_and(there) {
         Ok(format!("{attribute} read back"))
     } else {
@@ -107,8 +110,12 @@ fn read_back(ns: &Netns, options: NetkitOptions, attribute: &str, there: fn(&Net
     }
 }
 
-fn create(ns: &Netns, netkit: NetkitOptions) -> Result<LinkInfo, Missing> {
-    link::create_pair(ns, &PairRequest::new(LinkKind::NetkitL2, "probe0", "probe1").netkit(netkit))?;
+fn netkit_request(netkit: NetkitOptions) -> PairRequest<'static> {
+    PairRequest::new(LinkKind::NetkitL2, "probe0", "probe1").netkit(netkit)
+}
+
+fn create(ns: &Netns, request: &PairRequest<'_>) -> Result<LinkInfo, Missing> {
+    link::create_pair(ns, request)?;
     Ok(link::info(ns, "probe0")?)
 }
 

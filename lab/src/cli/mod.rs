@@ -1,5 +1,7 @@
 //! The command line.
 
+mod capabilities;
+mod guests;
 mod kernels;
 mod list;
 mod project;
@@ -8,7 +10,10 @@ mod run;
 mod select;
 mod setup;
 
-use crate::error::{Error, Exit};
+use crate::{
+    error::{Error, Exit},
+    report::capabilities::Format,
+};
 use clap::{Args, Parser, Subcommand};
 use lab_protocol::AttachRequest;
 use std::path::PathBuf;
@@ -33,6 +38,8 @@ enum Command {
     Run(RunArgs),
     /// Show cases, their variants, and which kernels run them.
     List(ListArgs),
+    /// Boot kernels and show what each can do.
+    Capabilities(CapabilitiesArgs),
     /// Kernels of the matrix.
     #[command(subcommand)]
     Kernels(KernelsCommand),
@@ -104,6 +111,21 @@ struct ListArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct CapabilitiesArgs {
+    #[command(flatten)]
+    kernels: KernelArgs,
+    /// How the table is written.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Guests at the same time. Default: one per processor, no more than kernels.
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum KernelsCommand {
     /// Show the matrix, what it is locked to and what is cached.
@@ -124,6 +146,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(project, &args),
             Command::List(args) => list::list(project, &args),
+            Command::Capabilities(args) => capabilities::capabilities(project, &args),
             Command::Kernels(KernelsCommand::List) => kernels::list(project),
             Command::Kernels(KernelsCommand::Fetch(args)) => kernels::fetch(project, &args),
             Command::Kernels(KernelsCommand::Update(args)) => kernels::update(project, &args),

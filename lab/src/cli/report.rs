@@ -1,6 +1,6 @@
 //! `lab report`.
 
-use super::{project, run::in_ci, show};
+use super::{guests::in_ci, project, show};
 use crate::{
     error::{Error, Exit},
     report::{events, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal},

@@ -19,11 +19,16 @@ pub(super) struct Selected {
 
 /// Builds what is to be built, and selects.
 pub(super) fn select(project: &Project, args: &SelectArgs) -> Result<Selected, Error> {
+    let all = build(project, args.no_build)?;
+    Ok(Selected { cells: select_cells(&all.cells, args)?, ..all })
+}
+
+/// Builds what is to be built; every cell is selected.
+pub(super) fn build(project: &Project, no_build: bool) -> Result<Selected, Error> {
     let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
-    let artifacts = if args.no_build { builder.existing()? } else { builder.build()? };
+    let artifacts = if no_build { builder.existing()? } else { builder.build()? };
     let listing = artifacts::listing(&artifacts.agent)?;
-    let cells = select_cells(&listing.cells, args)?;
-    Ok(Selected { artifacts, agent_version: listing.agent, cells })
+    Ok(Selected { artifacts, agent_version: listing.agent, cells: listing.cells })
 }
 
 fn select_cells(cells: &[CellInfo], args: &SelectArgs) -> Result<Vec<CellInfo>, Error> {

@@ -17,6 +17,9 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     let root = stage.join("root");
     let installed = root.join("lib/modules").join(release);
     fs::create_dir_all(&installed).map_err(KernelsError::io(&installed))?;
+    // An image on its own comes without any list; the probes in the guest say what is built in then.
+    let builtin = installed.join("modules.builtin");
+    fs::File::options().create(true).append(true).open(&builtin).map_err(KernelsError::io(&builtin))?;
     let depmod = run::administrative("depmod");
     run::capture("depmod", "kmod", run::command(&depmod, ["-b".as_ref(), root.as_os_str(), release.as_ref()]))?;
     fs::rename(&installed, stage.join("modules")).map_err(KernelsError::io(&installed))?;

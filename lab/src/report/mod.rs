@@ -1,5 +1,6 @@
 //! Reporters: they consume events and never ask a session anything.
 
+pub mod capabilities;
 pub mod directory;
 pub mod events;
 pub mod html;

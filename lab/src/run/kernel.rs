@@ -89,10 +89,10 @@ impl KernelRun<'_> {
         });
     }
 
-    /// Boots guests until nothing is pending; otherwise says why the rest does not run.
+    /// Boots guests, at least one, until nothing is pending; otherwise says why the rest does not run.
     fn guests(&self, prepared: &Prepared, progress: &mut Progress) -> Option<String> {
         let mut stalled = 0;
-        while !progress.pending.is_empty() {
+        while progress.guests == 0 || !progress.pending.is_empty() {
             let before = progress.pending.len();
             let lost = match self.guest(prepared, progress) {
                 End::Done => continue,

@@ -1,0 +1,33 @@
+//! `lab capabilities`.
+
+use super::{
+    CapabilitiesArgs,
+    guests::{Guests, progress},
+    project::Project,
+    select::build,
+    show,
+};
+use crate::{
+    error::{Error, Exit},
+    plan::Plan,
+    report::{capabilities, directory},
+};
+use std::path::PathBuf;
+
+pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels = project.kernels(&args.kernels)?;
+    let selected = build(&project, args.no_build)?;
+    let guests = Guests::open(&project, &kernels, &selected)?;
+    // A run without cells: the guests boot, probe and end.
+    let plan = Plan::new(guests.facts(), Vec::new(), false);
+    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let mut progress = progress();
+    let record = guests.run(directory::fresh_id(), plan, scratch.path(), args.jobs, None, &mut [&mut *progress])?;
+    let rows = capabilities::rows(&record);
+    let silent = rows.iter().any(|row| row.capabilities.is_empty());
+    show(format_args!("{}\n", args.format.render(&rows)))?;
+    let exit = record.finished.map_or(Exit::Infra, |(exit, _)| exit);
+    // What was not probed is no answer, whatever the run says that had no cells to lose.
+    Ok(if silent && exit == Exit::Passed { Exit::Infra } else { exit })
+}

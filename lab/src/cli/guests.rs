@@ -1,0 +1,103 @@
+//! What every command that boots guests needs.
+
+use super::{
+    project::{Project, absolute},
+    say,
+    select::{Selected, facts},
+};
+use crate::{
+    error::Error,
+    event::{Accelerator, RunInfo},
+    interrupt::Interrupt,
+    kernels::{Kernel, Unpacked},
+    machine::Machine,
+    plan::{KernelFacts, Plan, PlannedKernel},
+    report::{
+        Reporter, directory,
+        progress::{Bars, Lines},
+        record::RunRecord,
+    },
+    run::{dispatch::Run, timing::Timing},
+    vm::{Acceleration, VngLauncher},
+};
+use std::{env, io::IsTerminal, num::NonZeroUsize, path::Path, thread::available_parallelism};
+
+/// The kernels, unpacked, and the machine that boots them.
+pub(super) struct Guests {
+    machine: Machine,
+    kernels: Vec<Unpacked>,
+    launcher: VngLauncher,
+    interrupt: Interrupt,
+    acceleration: Acceleration,
+}
+
+impl Guests {
+    /// Fetches the kernels and decides how guests are executed.
+    pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
+        let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
+        let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
+        let kernels: Vec<Unpacked> = kernels.iter().map(fetch).collect::<Result<_, _>>()?;
+        let launcher = VngLauncher::new();
+        let first = kernels.first().ok_or(Error::NothingSelected)?;
+        let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
+        let acceleration = machine.acceleration(&launcher, first)?;
+        Ok(Self { machine, kernels, launcher, interrupt, acceleration })
+    }
+
+    /// What the plan must know of the kernels.
+    pub fn facts(&self) -> Vec<KernelFacts> {
+        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures)).collect()
+    }
+
+    /// Runs a plan; consoles go below `directory`. One guest at a time per processor where `jobs` says nothing.
+    pub fn run(
+        self,
+        id: String,
+        plan: Plan,
+        directory: &Path,
+        jobs: Option<NonZeroUsize>,
+        mutant: Option<String>,
+        reporters: &mut [&mut dyn Reporter],
+    ) -> Result<RunRecord, Error> {
+        // QEMU runs with another working directory.
+        let directory = absolute(directory)?;
+        let accelerator = Accelerator::from(&self.acceleration);
+        let prepare = |kernel: &PlannedKernel| {
+            let id = &*kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
+            let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
+            self.machine.prepare(unpacked, self.acceleration.accel, console)
+        };
+        let run = Run {
+            info: RunInfo {
+                id,
+                versions: self.machine.versions.clone(),
+                accelerator: accelerator.clone(),
+                mutant,
+                plan,
+            },
+            jobs: jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
+            timing: Timing::default().scaled(accelerator.time_scale),
+            rescale: &|boot| self.acceleration.time_scale(Some(boot)),
+            launcher: &self.launcher,
+            prepare: &prepare,
+            interrupt: self.interrupt.clone(),
+        };
+        run.go(reporters)
+    }
+}
+
+/// Bars on a terminal, lines elsewhere.
+pub(super) fn progress() -> Box<dyn Reporter> {
+    if std::io::stderr().is_terminal() && !in_ci() {
+        Box::new(Bars::new())
+    } else {
+        Box::new(Lines::new(std::io::stderr()))
+    }
+}
+
+/// The variable that the common CI systems set.
+pub(super) fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod event;
 pub mod interrupt;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod capabilities;
+mod compare;
 mod guests;
 mod kernels;
 mod list;
@@ -57,6 +58,24 @@ enum Command {
         #[arg(value_name = "RUN", default_value = "latest")]
         run: PathBuf,
     },
+    /// Show what changed from one run to another; an attach type that changed is as loud as a failure.
+    Compare(CompareArgs),
+}
+
+#[derive(Debug, Args)]
+struct CompareArgs {
+    /// The earlier run: a directory, or a name below results/.
+    #[arg(value_name = "BEFORE")]
+    before: PathBuf,
+    /// The later run.
+    #[arg(value_name = "AFTER", default_value = "latest")]
+    after: PathBuf,
+    /// How the comparison is written.
+    #[arg(long, value_enum, default_value = "text")]
+    format: crate::compare::Format,
+    /// Exit 1 only for what is new: failures that were there before do not count.
+    #[arg(long)]
+    new_only: bool,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +172,7 @@ impl Cli {
             Command::Doctor { json } => setup::doctor(json),
             Command::Setup => setup::setup(),
             Command::Report { run } => report::report(project, &run),
+            Command::Compare(args) => compare::compare(project, &args),
         }
     }
 }

@@ -11,9 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// A run's directory: as given, or its name below the project's results.
+pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, Error> {
+    Ok(if run.join(events::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
+}
+
 pub(super) fn report(named: Option<PathBuf>, run: &Path) -> Result<Exit, Error> {
-    let directory =
-        if run.join(events::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) };
+    let directory = directory(named, run)?;
     let record = events::read(&directory)?;
     JunitReporter { directory: directory.clone() }.write(&record)?;
     RunJson { directory: directory.clone() }.write(&record)?;

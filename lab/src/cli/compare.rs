@@ -1,0 +1,16 @@
+//! `lab compare`.
+
+use super::{CompareArgs, report, show};
+use crate::{
+    compare::{compare as compared, render},
+    error::{Error, Exit},
+    report::events,
+};
+use std::path::PathBuf;
+
+pub(super) fn compare(named: Option<PathBuf>, args: &CompareArgs) -> Result<Exit, Error> {
+    let read = |run| events::read(&report::directory(named.clone(), run)?);
+    let comparison = compared(&read(&args.before)?, &read(&args.after)?);
+    show(render(&comparison, args.format))?;
+    Ok(comparison.exit(args.new_only))
+}

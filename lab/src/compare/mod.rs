@@ -1,0 +1,270 @@
+//! Two runs side by side: what changed from one night to the next.
+//!
+//! An attach type that changed is as loud as a failure: the datapath is another one, whatever the checks say.
+
+mod render;
+
+pub use render::{Format, render};
+
+use crate::{
+    error::Exit,
+    judge::Verdict,
+    report::record::{RunRecord, used},
+};
+use lab_protocol::{AttachType, Outcome};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A cell counts as slower beyond this factor …
+const SLOWER: f64 = 2.0;
+/// … and this much time, milliseconds: below it a busy host alone makes the factor.
+const SLOWER_MS: u64 = 500;
+
+/// What sort of change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Fails, errors or did not run, and did not do so before.
+    NewlyFailing,
+    /// The kernel reports another attach type than before.
+    AttachChanged,
+    /// Passed before and is skipped now.
+    NoLongerRuns,
+    /// In the first run's plan and not in the second's.
+    Gone,
+    /// Bad in both.
+    StillFailing,
+    /// Bad before, passes now.
+    Fixed,
+    /// Passes in both, and takes much longer.
+    Slower,
+    /// In the second run's plan only, and fine.
+    Added,
+}
+
+impl Kind {
+    /// Every kind, the loudest first.
+    pub const ALL: [Self; 8] = [
+        Self::NewlyFailing,
+        Self::AttachChanged,
+        Self::NoLongerRuns,
+        Self::Gone,
+        Self::StillFailing,
+        Self::Fixed,
+        Self::Slower,
+        Self::Added,
+    ];
+
+    /// Words for a heading.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NewlyFailing => "newly failing",
+            Self::AttachChanged => "attach type changed",
+            Self::NoLongerRuns => "no longer runs",
+            Self::Gone => "gone from the plan",
+            Self::StillFailing => "still failing",
+            Self::Fixed => "fixed",
+            Self::Slower => "slower",
+            Self::Added => "added",
+        }
+    }
+
+    /// Whether the change is somebody's business tonight.
+    pub const fn is_loud(self) -> bool {
+        matches!(self, Self::NewlyFailing | Self::AttachChanged | Self::NoLongerRuns | Self::Gone)
+    }
+}
+
+/// One cell on one kernel that is not as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The sort.
+    pub kind: Kind,
+    /// The kernel's id.
+    pub kernel: String,
+    /// The cell's id.
+    pub cell: String,
+    /// How it was, one line.
+    pub before: String,
+    /// How it is, one line.
+    pub after: String,
+}
+
+/// All changes, the loudest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// Id of the earlier run.
+    pub before: String,
+    /// Id of the later run.
+    pub after: String,
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// Cells that are as they were.
+    pub unchanged: usize,
+}
+
+impl Comparison {
+    /// 1 where something is loud, or still fails unless only what is new counts.
+    pub fn exit(&self, new_only: bool) -> Exit {
+        let bad = |change: &Change| change.kind.is_loud() || !new_only && change.kind == Kind::StillFailing;
+        if self.changes.iter().any(bad) { Exit::Failed } else { Exit::Passed }
+    }
+}
+
+/// Compares two runs, cell by cell.
+pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
+    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+    let (old, new) = (by_cell(before), by_cell(after));
+    let mut changes = Vec::new();
+    let mut unchanged = 0;
+    for ((kernel, cell), now) in &new {
+        let change = |kind, before: String| Change {
+            kind,
+            kernel: kernel.clone(),
+            cell: cell.clone(),
+            before,
+            after: told(now),
+        };
+        match old.get(&(kernel.clone(), cell.clone())) {
+            None if is_bad(now) => changes.push(change(Kind::NewlyFailing, "not in the plan".to_owned())),
+            None => changes.push(change(Kind::Added, "not in the plan".to_owned())),
+            Some(was) => match kind(was, now) {
+                Some(kind) => changes.push(change(kind, told(was))),
+                None => unchanged += 1,
+            },
+        }
+    }
+    for ((kernel, cell), was) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+        changes.push(Change {
+            kind: Kind::Gone,
+            kernel: kernel.clone(),
+            cell: cell.clone(),
+            before: told(was),
+            after: "not in the plan".to_owned(),
+        });
+    }
+    changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));
+    Comparison { before: id(before), after: id(after), changes, unchanged }
+}
+
+fn by_cell(record: &RunRecord) -> BTreeMap<(String, String), Verdict> {
+    let entry = |(kernel, cell, verdict): (&crate::plan::PlannedKernel, &crate::plan::PlannedCell, Verdict)| {
+        ((kernel.facts.id.clone(), cell.id.to_string()), verdict)
+    };
+    record.verdicts().map(entry).collect()
+}
+
+const fn is_bad(verdict: &Verdict) -> bool {
+    matches!(verdict.outcome, Outcome::Failed { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. })
+}
+
+fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
+    let (old, new) = (used(was), used(now));
+    let slow = |verdict: &Verdict| verdict.report.duration_us / 1000;
+    match (is_bad(was), is_bad(now)) {
+        (false, true) => Some(Kind::NewlyFailing),
+        (true, true) => Some(Kind::StillFailing),
+        (true, false) => Some(Kind::Fixed),
+        (false, false) if was.outcome == Outcome::Passed && matches!(now.outcome, Outcome::Skipped { .. }) => {
+            Some(Kind::NoLongerRuns)
+        }
+        (false, false) if !old.is_empty() && !new.is_empty() && old != new => Some(Kind::AttachChanged),
+        (false, false) if slow(now) as f64 > slow(was) as f64 * SLOWER && slow(now) > slow(was) + SLOWER_MS => {
+            Some(Kind::Slower)
+        }
+        (false, false) => None,
+    }
+}
+
+/// A verdict in one line: outcome, attach type, time, reason.
+fn told(verdict: &Verdict) -> String {
+    let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();
+    let attach = if attach.is_empty() { String::new() } else { format!(" by {}", attach.join("+")) };
+    let message = verdict.outcome.message();
+    let reason = if message.is_empty() { String::new() } else { format!(": {message}") };
+    format!("{}{attach} in {} ms{reason}", verdict.outcome.word(), verdict.report.duration_us / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Accelerator, Event, RunInfo, Stamped, Versions},
+        plan::Plan,
+        testing::{attached, cell, facts, passed},
+    };
+    use lab_protocol::{AttachRequest, DeviceKind, FailureKind};
+
+    const A: &str = "A01-x[auto,veth]";
+    const B: &str = "B02-y[auto,nk-l3]";
+
+    fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
+        let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), false);
+        let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
+        let info = RunInfo { id: id.into(), versions: Versions::default(), accelerator, mutant: None, plan };
+        let mut record = RunRecord::default();
+        record.apply(&Stamped { at_ms: 0, event: Event::RunStarted { run: Box::new(info) } });
+        for verdict in verdicts {
+            let event = Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
+            record.apply(&Stamped { at_ms: 1, event });
+        }
+        record
+    }
+
+    fn good(id: &str, used: AttachType) -> Verdict {
+        let device = if id == B { DeviceKind::NetkitL3 } else { DeviceKind::Veth };
+        let report = passed(id, vec![attached(AttachRequest::Auto, device, used)]);
+        Verdict { outcome: Outcome::Passed, report, warnings: Vec::new(), evidence: None }
+    }
+
+    fn bad(id: &str) -> Verdict {
+        let outcome = Outcome::Failed { kind: FailureKind::Check, message: "lost 3 of 3".into() };
+        Verdict { outcome, ..good(id, AttachType::Tcx) }
+    }
+
+    fn kinds(comparison: &Comparison) -> Vec<Kind> {
+        comparison.changes.iter().map(|change| change.kind).collect()
+    }
+
+    #[test]
+    fn a_changed_attach_type_is_as_loud_as_a_failure() {
+        let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
+        let after = run("two", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Tcx)]);
+        let comparison = compare(&before, &after);
+        assert_eq!(kinds(&comparison), [Kind::AttachChanged]);
+        assert_eq!(comparison.unchanged, 1);
+        assert_eq!(comparison.exit(true), Exit::Failed);
+        assert_eq!(comparison.changes[0].before, "passed by netkit in 1 ms");
+    }
+
+    #[test]
+    fn old_failures_count_unless_only_new_ones_are_asked_for() {
+        let before = run("one", &[A, B], vec![bad(A), bad(B)]);
+        let after = run("two", &[A, B], vec![bad(A), good(B, AttachType::Netkit)]);
+        let comparison = compare(&before, &after);
+        assert_eq!(kinds(&comparison), [Kind::StillFailing, Kind::Fixed]);
+        assert_eq!((comparison.exit(false), comparison.exit(true)), (Exit::Failed, Exit::Passed));
+    }
+
+    #[test]
+    fn a_cell_that_vanishes_or_never_ran_is_no_smaller_report() {
+        let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
+        let gone = compare(&before, &run("two", &[A], vec![good(A, AttachType::Tcx)]));
+        assert_eq!(kinds(&gone), [Kind::Gone]);
+        let unfinished = compare(&before, &run("two", &[A, B], vec![good(A, AttachType::Tcx)]));
+        assert_eq!(kinds(&unfinished), [Kind::NewlyFailing]);
+        assert_eq!(unfinished.exit(true), Exit::Failed);
+    }
+
+    #[test]
+    fn slower_means_much_slower() {
+        let slow = |us| {
+            let mut verdict = good(A, AttachType::Tcx);
+            verdict.report.duration_us = us;
+            run("x", &[A], vec![verdict])
+        };
+        assert_eq!(kinds(&compare(&slow(100_000), &slow(900_000))), [Kind::Slower]);
+        assert!(compare(&slow(10_000), &slow(100_000)).changes.is_empty(), "a busy host");
+        assert!(compare(&slow(5_000_000), &slow(6_000_000)).changes.is_empty());
+    }
+}

@@ -42,7 +42,7 @@ pub fn attach_by_aya(
     let program = load::classifier(&mut ebpf, kind)?;
     let fault = |error: ProgramError| match errno_in(&error) {
         Some(errno) => BpfError::call(format!("aya's attach to {interface}"), errno),
-        None => object_error(kind, format!("aya's attach to {interface}: {error}")),
+        None => object_error(kind.name(), format!("aya's attach to {interface}: {error}")),
     };
     let prog_id = id_of(program.fd().map_err(fault)?)?;
     let direction = match direction {

@@ -8,6 +8,7 @@
 
 mod attr;
 mod by_aya;
+pub mod datapath;
 mod error;
 mod hook;
 mod ids;

@@ -137,7 +137,7 @@ impl Programs {
 
 pub(crate) fn classifier(ebpf: &mut Ebpf, kind: ProgramKind) -> Result<&mut SchedClassifier, BpfError> {
     ebpf.program_mut(kind.name())
-        .ok_or_else(|| missing(kind, kind.name()))?
+        .ok_or_else(|| missing(kind.name(), kind.name()))?
         .try_into()
         .map_err(|error: ProgramError| fault(kind, &error))
 }
@@ -145,21 +145,21 @@ pub(crate) fn classifier(ebpf: &mut Ebpf, kind: ProgramKind) -> Result<&mut Sche
 fn fault(kind: ProgramKind, error: &(dyn std::error::Error + 'static)) -> BpfError {
     match errno_in(error) {
         Some(errno) => BpfError::call(format!("loading {kind} by aya ({error})"), errno),
-        None => object_error(kind, error),
+        None => object_error(kind.name(), error),
     }
 }
 
 impl Maps {
     /// Picks the maps that user space works with.
     pub(crate) fn new(kind: ProgramKind, mut take: impl FnMut(&str) -> Option<Map>) -> Result<Self, BpfError> {
-        let mut need = |name| take(name).ok_or_else(|| missing(kind, name));
-        let wrong = |error: MapError| object_error(kind, &error);
+        let mut need = |name| take(name).ok_or_else(|| missing(kind.name(), name));
+        let wrong = |error: MapError| object_error(kind.name(), &error);
         let jump = match need("JUMP")? {
             Map::ProgramArray(data) => {
-                let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| object_error(kind, &error))?;
+                let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| object_error(kind.name(), &error))?;
                 ProgArray::from(fd)
             }
-            _ => return Err(object_error(kind, "JUMP is not a prog_array")),
+            _ => return Err(object_error(kind.name(), "JUMP is not a prog_array")),
         };
         Ok(Self {
             stats: need("STATS")?.try_into().map_err(wrong)?,
@@ -169,12 +169,12 @@ impl Maps {
     }
 }
 
-pub(crate) fn missing(kind: ProgramKind, name: &str) -> BpfError {
-    object_error(kind, format!("no `{name}` in it"))
+pub(crate) fn missing(program: &str, name: &str) -> BpfError {
+    object_error(program, format!("no `{name}` in it"))
 }
 
-pub(crate) fn object_error(kind: ProgramKind, detail: impl ToString) -> BpfError {
-    BpfError::Object { program: kind.name().to_owned(), detail: detail.to_string() }
+pub(crate) fn object_error(program: &str, detail: impl ToString) -> BpfError {
+    BpfError::Object { program: program.to_owned(), detail: detail.to_string() }
 }
 
 /// The end of a verifier log: its last lines name the instruction and the complaint.

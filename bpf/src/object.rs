@@ -14,8 +14,81 @@ use lab_abi::Config;
 use nix::errno::Errno;
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
+
+/// A parsed object file. Parsing is most of the work, so it is done once and cloned for every load.
+pub(crate) struct Parsed(Object);
+
+/// One program, and what it takes from outside.
+pub(crate) struct Want<'a> {
+    /// The function's name.
+    pub program: &'a str,
+    /// The bytes of the object's `CONFIG`.
+    pub config: &'a [u8],
+    /// Maps that are there already, by name; every other one is made.
+    pub given: &'a [(&'a str, BorrowedFd<'a>)],
+    /// Passed to `BPF_PROG_LOAD`.
+    pub expected_attach_type: u32,
+}
+
+impl Parsed {
+    pub fn new(bytes: &[u8], of: &str) -> Result<Self, BpfError> {
+        Object::parse(bytes).map(Self).map_err(|error| object_error(of, error))
+    }
+
+    /// Makes every map but the named ones, which nobody shares.
+    pub fn maps(&self, of: &str, but: &[&str]) -> Result<HashMap<String, MapData>, BpfError> {
+        let shared = self
+            .0
+            .maps
+            .iter()
+            .filter(|(name, map)| map.section_kind() != EbpfSectionKind::Rodata && !but.contains(&name.as_str()));
+        shared.map(|(name, definition)| Ok((name.clone(), create(of, name, definition)?))).collect()
+    }
+
+    /// Loads a program; gives back the maps that were made for it.
+    pub fn load(&self, want: &Want<'_>) -> Result<(OwnedFd, HashMap<String, MapData>), BpfError> {
+        Self(self.0.clone()).load_once(want)
+    }
+
+    /// Like [`Parsed::load`], for an object that is used for nothing else.
+    pub fn load_once(self, want: &Want<'_>) -> Result<(OwnedFd, HashMap<String, MapData>), BpfError> {
+        let Self(mut object) = self;
+        let of = want.program;
+        let fault = |error: &dyn std::fmt::Display| object_error(of, error);
+        object.patch_map_data(HashMap::from([("CONFIG", (want.config, true))])).map_err(|error| fault(&error))?;
+
+        let definitions: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
+        let mut created = HashMap::new();
+        let mut fds = Vec::new();
+        for (name, definition) in &definitions {
+            let fd = match want.given.iter().find(|(given, _)| given == name) {
+                Some((_, fd)) => fd.as_raw_fd(),
+                None => {
+                    let data = create(of, name, definition)?;
+                    created.entry(name.clone()).insert_entry(data).get().fd().as_fd().as_raw_fd()
+                }
+            };
+            fds.push((name.as_str(), fd, definition));
+        }
+
+        let text = object.functions.keys().map(|(section, _)| *section).collect();
+        object.relocate_maps(fds.into_iter(), &text).map_err(|error| fault(&error))?;
+        object.relocate_calls(&text).map_err(|error| fault(&error))?;
+
+        let program = object.programs.get(of).ok_or_else(|| missing(of, of))?;
+        let function = object.functions.get(&program.function_key()).ok_or_else(|| missing(of, of))?;
+        let fd = raw::prog_load(&raw::Load {
+            prog_type: raw::BPF_PROG_TYPE_SCHED_CLS,
+            expected_attach_type: want.expected_attach_type,
+            name: of,
+            license: &program.license,
+            instructions: &function.instructions,
+        })?;
+        Ok((fd, created))
+    }
+}
 
 pub(crate) fn load(
     bytes: &[u8],
@@ -23,47 +96,25 @@ pub(crate) fn load(
     config: &Config,
     options: &LoadOptions<'_>,
 ) -> Result<(OwnedFd, Maps), BpfError> {
-    let mut object = Object::parse(bytes).map_err(|error| object_error(kind, error))?;
-    object
-        .patch_map_data(HashMap::from([("CONFIG", (sys::bytes_of(config), true))]))
-        .map_err(|error| object_error(kind, error))?;
-
-    let definitions: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
-    let mut created = HashMap::new();
-    for (name, definition) in &definitions {
-        let data = match options.jump {
-            Some(jump) if name == "JUMP" => {
-                let fd = jump.as_fd().try_clone_to_owned().map_err(|error| object_error(kind, error))?;
-                MapData::from_fd(fd).map_err(|error| object_error(kind, error))?
-            }
-            _ => create(kind, name, definition)?,
-        };
-        created.insert(name.as_str(), data);
-    }
-
-    let text = object.functions.keys().map(|(section, _)| *section).collect();
-    let fds = definitions
-        .iter()
-        .map(|(name, definition)| (name.as_str(), created[name.as_str()].fd().as_fd().as_raw_fd(), definition));
-    object.relocate_maps(fds, &text).map_err(|error| object_error(kind, error))?;
-    object.relocate_calls(&text).map_err(|error| object_error(kind, error))?;
-
-    let program = object.programs.get(kind.name()).ok_or_else(|| missing(kind, kind.name()))?;
-    let function = object.functions.get(&program.function_key()).ok_or_else(|| missing(kind, kind.name()))?;
-    let fd = raw::prog_load(&raw::Load {
-        prog_type: raw::BPF_PROG_TYPE_SCHED_CLS,
+    let jump = options.jump.map(|jump| ("JUMP", jump.as_fd()));
+    let (fd, mut created) = Parsed::new(bytes, kind.name())?.load_once(&Want {
+        program: kind.name(),
+        config: sys::bytes_of(config),
+        given: jump.as_slice(),
         expected_attach_type: options.expected_attach_type.unwrap_or(0),
-        name: kind.name(),
-        license: &program.license,
-        instructions: &function.instructions,
     })?;
+    if let Some(jump) = options.jump {
+        let fd = jump.as_fd().try_clone_to_owned().map_err(|error| object_error(kind.name(), error))?;
+        let data = MapData::from_fd(fd).map_err(|error| object_error(kind.name(), error))?;
+        created.insert("JUMP".to_owned(), data);
+    }
     let maps = Maps::new(kind, |name| created.remove(name).and_then(|data| Map::from_map_data(data).ok()))?;
     Ok((fd, maps))
 }
 
-fn create(kind: ProgramKind, name: &str, definition: &aya_obj::Map) -> Result<MapData, BpfError> {
+fn create(of: &str, name: &str, definition: &aya_obj::Map) -> Result<MapData, BpfError> {
     let fault = |errno: Errno| BpfError::call(format!("filling map {name}"), errno);
-    let data = MapData::create(definition.clone(), name, None).map_err(|error| object_error(kind, error))?;
+    let data = MapData::create(definition.clone(), name, None).map_err(|error| object_error(of, error))?;
     if !definition.data().is_empty() {
         sys::map_update(data.fd().as_fd(), 0, definition.data()).map_err(fault)?;
     }

@@ -4,6 +4,8 @@
 //! changes both sides at once, and the tests below pin the sizes so that nobody changes them unawares.
 #![no_std]
 
+pub mod datapath;
+
 /// Verdict "no opinion, ask the next program": `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
 /// (include/uapi/linux/pkt_cls.h, include/uapi/linux/bpf.h).
 pub const VERDICT_NEXT: i32 = -1;

@@ -32,6 +32,7 @@ fn list() -> ExitCode {
         protocol: PROTOCOL_VERSION,
         agent: env!("CARGO_PKG_VERSION").into(),
         cells: lab_suite::cells().into_iter().map(|cell| cell.info).collect(),
+        mutants: lab_suite::mutants::listing(),
     };
     match serde_json::to_writer(std::io::stdout().lock(), &listing) {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,8 +15,8 @@ use std::{
 pub const KERNELS_TOML: &str = "kernels.toml";
 const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
-/// Name of the eBPF object in a guest.
-const BPF_OBJECT: &str = "lab.o";
+/// The eBPF objects: as the crate's targets are named, and as a guest has them.
+const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
 /// A build that takes longer is told on the terminal: a fresh one takes a fraction of it.
 const QUIET: Duration = Duration::from_secs(1);
 /// Lines of the compiler that an error repeats.
@@ -86,7 +86,7 @@ pub fn project_root(from: &Path) -> Result<PathBuf, Error> {
 pub struct Artifacts {
     /// The static agent.
     pub agent: PathBuf,
-    /// Directory with the eBPF object under the name that the agent looks for.
+    /// Directory with the eBPF objects under the names that the agent looks for.
     pub bpf: PathBuf,
 }
 
@@ -107,14 +107,17 @@ impl Builder<'_> {
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
         let directory = self.agent_target_dir().join("bpf");
-        let object = directory.join(BPF_OBJECT);
-        for (what, path) in [("the guest agent", self.agent_path()), ("the eBPF object", self.bpf_path())] {
+        let built = BPF_OBJECTS.map(|(target, object)| (self.bpf_path(target), directory.join(object)));
+        let objects = built.iter().map(|(path, _)| ("the eBPF object", path.clone()));
+        for (what, path) in [("the guest agent", self.agent_path())].into_iter().chain(objects) {
             if !path.is_file() {
                 return Err(ArtifactError::Absent { what, path });
             }
         }
-        let copy = || std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(self.bpf_path(), &object));
-        copy().map_err(|source| ArtifactError::Copy { path: object.clone(), source })?;
+        for (path, object) in built {
+            let copy = std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(path, &object));
+            copy.map_err(|source| ArtifactError::Copy { path: object, source })?;
+        }
         Ok(Artifacts { agent: self.agent_path(), bpf: directory })
     }
 
@@ -157,22 +160,21 @@ impl Builder<'_> {
     fn bpf(&self) -> Result<(), ArtifactError> {
         let linker = self.bpf_linker()?;
         let toolchain = BpfToolchain::detect();
-        let mut args: Vec<OsString> = toolchain.arguments().iter().map(Into::into).collect();
-        let mut linker_argument = OsString::from("linker=");
-        linker_argument.push(&linker);
-        args.extend(["--".into(), "-C".into(), linker_argument, "-C".into(), "link-arg=--btf".into()]);
-        let mut command = duct::cmd(toolchain.cargo(), args).dir(self.root.join("ebpf"));
+        // The encoded form, whose separator no path contains.
+        let mut flags = OsString::from("-Clinker=");
+        flags.push(&linker);
+        flags.push("\u{1f}-Clink-arg=--btf");
+        let mut command = duct::cmd(toolchain.cargo(), toolchain.arguments()).dir(self.root.join("ebpf"));
         // What a surrounding cargo or rustup sets is meant for another compiler.
-        for name in
-            ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"]
-        {
+        for name in ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
             command = command.env_remove(name);
         }
+        command = command.env("CARGO_ENCODED_RUSTFLAGS", flags);
         if toolchain == BpfToolchain::Packaged {
             // The packaged compiler is a release: bootstrap mode admits the unstable features that eBPF needs.
             command = command.env("RUSTC", PACKAGED_RUSTC).env("RUSTC_BOOTSTRAP", "1");
         }
-        self.run("the eBPF object", toolchain.cargo(), command)
+        self.run("the eBPF objects", toolchain.cargo(), command)
     }
 
     fn bpf_linker(&self) -> Result<PathBuf, ArtifactError> {
@@ -188,8 +190,8 @@ impl Builder<'_> {
         self.agent_target_dir().join(AGENT_TARGET).join("release/guest-agent")
     }
 
-    fn bpf_path(&self) -> PathBuf {
-        self.root.join("ebpf/target").join(BPF_TARGET).join("release/lab")
+    fn bpf_path(&self, target: &str) -> PathBuf {
+        self.root.join("ebpf/target").join(BPF_TARGET).join("release").join(target)
     }
 
     fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<(), ArtifactError> {
@@ -243,9 +245,9 @@ impl BpfToolchain {
 
     const fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Packaged => &["rustc", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
+            Self::Packaged => &["build", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
             Self::Nightly => {
-                &["+nightly", "rustc", "--release", "--locked", "--quiet", "--target", BPF_TARGET, "-Zbuild-std=core"]
+                &["+nightly", "build", "--release", "--locked", "--quiet", "--target", BPF_TARGET, "-Zbuild-std=core"]
             }
         }
     }

@@ -62,4 +62,18 @@ pub struct Listing {
     pub agent: String,
     /// The cells, in the order in which they run.
     pub cells: Vec<CellInfo>,
+    /// The deliberate faults that can be built into the suite.
+    #[serde(default)]
+    pub mutants: Vec<MutantInfo>,
+}
+
+/// What the host must know of a deliberate fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MutantInfo {
+    /// What [`crate::HostMessage::Run`] calls it.
+    pub name: String,
+    /// What it breaks, for people.
+    pub breaks: String,
+    /// Catalogue numbers of the cases of which at least one cell must notice it.
+    pub noticed_by: Vec<String>,
 }

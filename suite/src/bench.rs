@@ -4,6 +4,7 @@ use crate::{
     case::Direction,
     ctx::{AsErrno, Ctx, Stop},
     detect,
+    mutants::Fault,
 };
 use lab_bpf::{BpfError, Config, Link, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
 use lab_netlink::NetlinkError;
@@ -118,12 +119,14 @@ impl Bench {
             AttachRequest::Tc => AttachType::Tc,
             AttachRequest::Tcx => AttachType::Tcx,
             AttachRequest::Netkit => AttachType::Netkit,
-            AttachRequest::Auto => detect::choose(device, &ctx.capabilities, ctx.mutant.as_deref()),
+            AttachRequest::Auto => detect::choose(device, &ctx.capabilities, ctx.fault),
         };
+        let direction = if ctx.fault == Some(Fault::OtherDirection) { direction.other() } else { direction };
         let hook = hook(attach_type, direction);
-        let handle = self.run(at, || attach_hook(hook, ifindex, program, how))?;
+        let handle = self.run(at, || attach_hook(hook, ifindex, &**program, how))?;
         self.report(ctx, at, request, program.id(), Some(program.clone()))?;
-        Ok(Attachment { bench: self, handle, hook, at, program: program.clone() })
+        let stays = ctx.fault == Some(Fault::LinkStays);
+        Ok(Attachment { bench: self, handle, hook, at, program: program.clone(), stays })
     }
 
     /// Puts into the report what the kernel says of a program on a device. A program without counters is given by its id
@@ -139,10 +142,20 @@ impl Bench {
         prog_id: u32,
         program: Option<Arc<Program>>,
     ) -> Result<(), Stop> {
+        let record = self.record(at, requested, prog_id)?;
+        ctx.report_attachment(record, program);
+        Ok(())
+    }
+
+    /// What the kernel says of a program on a device.
+    ///
+    /// # Errors
+    /// Where the kernel does not let itself be asked.
+    pub fn record(&self, at: Spot, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
         let ifindex = self.ifindex(at);
         let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
         let seen = self.run(at, || lab_bpf::find(ifindex, prog_id))?;
-        let record = AttachRecord {
+        Ok(AttachRecord {
             interface: at.dev.into(),
             device,
             requested,
@@ -151,9 +164,7 @@ impl Bench {
             prog_id,
             link_id: seen.and_then(|seen| seen.link_id),
             ran: None,
-        };
-        ctx.report_attachment(record, program);
-        Ok(())
+        })
     }
 
     /// Where the kernel lists a program on a device, if it does.
@@ -189,7 +200,7 @@ pub enum How {
     Prog,
 }
 
-enum Handle {
+pub(crate) enum Handle {
     Filter(TcFilter),
     Link(Link),
     Prog,
@@ -205,6 +216,7 @@ pub struct Attachment<'b> {
     pub at: Spot,
     /// The program that was attached first.
     pub program: Arc<Program>,
+    stays: bool,
 }
 
 impl Attachment<'_> {
@@ -226,6 +238,7 @@ impl Attachment<'_> {
     pub fn detach(self) -> Result<(), Stop> {
         let ifindex = self.bench.ifindex(self.at);
         match self.handle {
+            Handle::Link(link) if self.stays => std::mem::forget(link),
             Handle::Filter(filter) => self.bench.run(self.at, || filter.detach())?,
             Handle::Link(link) => link.detach()?,
             Handle::Prog => self.bench.run(self.at, || {
@@ -249,7 +262,8 @@ pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
     }
 }
 
-fn attach_hook(hook: Hook, ifindex: u32, program: &Program, how: How) -> Result<Handle, BpfError> {
+/// Puts a program on a hook of a device of the calling thread's namespace.
+pub(crate) fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: How) -> Result<Handle, BpfError> {
     let direction = match hook {
         Hook::ClsactIngress => lab_bpf::Direction::Ingress,
         Hook::ClsactEgress => lab_bpf::Direction::Egress,

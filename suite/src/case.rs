@@ -29,6 +29,8 @@ pub enum Area {
     Upgrade,
     /// Plain traffic over the workload's link.
     Traffic,
+    /// Traffic through a datapath of several programs: policy, services, forwarding.
+    Datapath,
 }
 
 impl Area {
@@ -46,6 +48,7 @@ impl Area {
             Self::Coexistence => "coexistence",
             Self::Upgrade => "upgrade",
             Self::Traffic => "traffic",
+            Self::Datapath => "datapath",
         }
     }
 }
@@ -62,6 +65,15 @@ pub enum Direction {
 impl Direction {
     /// Both directions.
     pub const BOTH: [Self; 2] = [Self::FromWorkload, Self::ToWorkload];
+
+    /// The opposite one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::FromWorkload => Self::ToWorkload,
+            Self::ToWorkload => Self::FromWorkload,
+        }
+    }
 
     /// The name used in cell ids.
     pub const fn name(self) -> &'static str {

@@ -1,7 +1,7 @@
 //! What a running case holds: its checks, its attachments, its clean-up.
 
-use crate::capabilities::Capabilities;
-use lab_bpf::{Program, Programs};
+use crate::{capabilities::Capabilities, mutants::Fault};
+use lab_bpf::{BpfError, Program, Programs};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
 use nix::errno::Errno;
 use std::{
@@ -56,10 +56,13 @@ impl<E: std::error::Error> From<E> for Stop {
 /// What [`Ctx::defer`] takes.
 type Cleanup = Box<dyn FnOnce() -> Result<(), String> + Send>;
 
+/// Tells how often a program ran on the cell's own packets.
+pub type RunMeter = Box<dyn Fn() -> Result<u64, BpfError> + Send>;
+
 /// An attachment whose program is asked once more, before clean-up, how often it ran.
 struct Attached {
     record: AttachRecord,
-    program: Option<Arc<Program>>,
+    meter: Option<RunMeter>,
 }
 
 /// The state of one running cell.
@@ -72,8 +75,8 @@ pub struct Ctx {
     pub marker: u16,
     /// Factor on every deadline.
     pub time_scale: f32,
-    /// A deliberate fault, by name.
-    pub mutant: Option<String>,
+    /// A deliberate fault.
+    pub fault: Option<Fault>,
     checks: Vec<Check>,
     attached: Vec<Attached>,
     log: Vec<String>,
@@ -88,14 +91,14 @@ impl Ctx {
         capabilities: Arc<Capabilities>,
         marker: u16,
         time_scale: f32,
-        mutant: Option<String>,
+        fault: Option<Fault>,
     ) -> Self {
         Self {
             programs,
             capabilities,
             marker,
             time_scale,
-            mutant,
+            fault,
             checks: Vec::new(),
             attached: Vec::new(),
             log: Vec::new(),
@@ -193,18 +196,23 @@ impl Ctx {
     /// Adds an attachment to the report. `program` is asked at the end how many marked packets it saw; a case that
     /// sends none gives `None`.
     pub fn report_attachment(&mut self, record: AttachRecord, program: Option<Arc<Program>>) {
-        self.attached.push(Attached { record, program });
+        let meter = program.map(|program| -> RunMeter { Box::new(move || program.stats().map(|stats| stats.marked)) });
+        self.report_metered(record, meter);
+    }
+
+    /// Like [`Ctx::report_attachment`], for a program whose packets are counted elsewhere.
+    pub fn report_metered(&mut self, record: AttachRecord, meter: Option<RunMeter>) {
+        self.attached.push(Attached { record, meter });
     }
 
     /// Ends the case: counts, cleans up, judges.
     pub fn finish(mut self, cell: lab_protocol::CellId, result: Result<(), Stop>) -> CellReport {
         for attached in &mut self.attached {
-            if let Some(program) = attached.program.take() {
-                match program.stats() {
-                    Ok(stats) => attached.record.ran = Some(stats.marked),
-                    Err(error) => {
-                        self.log.push(format!("cannot read the counters of program {}: {error}", program.id()))
-                    }
+            if let Some(meter) = attached.meter.take() {
+                let id = attached.record.prog_id;
+                match meter() {
+                    Ok(ran) => attached.record.ran = Some(ran),
+                    Err(error) => self.log.push(format!("cannot read the counters of program {id}: {error}")),
                 }
             }
         }

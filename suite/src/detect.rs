@@ -3,15 +3,12 @@
 //! The choice is made per interface, from its kind as netlink reports it and from what the probes found, so that veth
 //! and netkit workloads share a node. It is the guest's choice; what the kernel must give is worked out by the host.
 
-use crate::capabilities::Capabilities;
+use crate::{capabilities::Capabilities, mutants::Fault};
 use lab_protocol::{AttachType, Capability, DeviceKind};
 
-/// Deliberate fault: `auto` takes tcx on netkit devices too.
-pub const MUTANT_AUTO_TCX: &str = "auto-takes-tcx-on-netkit";
-
 /// The best attach type for a device of this kind.
-pub fn choose(kind: DeviceKind, capabilities: &Capabilities, mutant: Option<&str>) -> AttachType {
-    if kind.is_netkit() && capabilities.has(Capability::Netkit) && mutant != Some(MUTANT_AUTO_TCX) {
+pub fn choose(kind: DeviceKind, capabilities: &Capabilities, fault: Option<Fault>) -> AttachType {
+    if kind.is_netkit() && capabilities.has(Capability::Netkit) && fault != Some(Fault::AutoTcx) {
         AttachType::Netkit
     } else if capabilities.has(Capability::Tcx) {
         AttachType::Tcx

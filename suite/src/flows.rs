@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 /// Exchanges per flow: enough to tell "all" from "some", few enough for an emulated guest.
 pub const EXCHANGES: u16 = 3;
 /// Between two datagrams of a stream: several per attach operation, and bearable under emulation.
-const STREAM_INTERVAL: Duration = Duration::from_millis(4);
+pub const STREAM_INTERVAL: Duration = Duration::from_millis(4);
 /// Time for one flow, milliseconds on a fast guest.
 const FLOW_MS: u64 = 2_000;
 
@@ -112,5 +112,17 @@ impl Bench {
             };
         }
         Ok(())
+    }
+}
+
+/// Waits until a stream got a few datagrams further.
+///
+/// # Errors
+/// A failed check where it does not.
+pub fn some_traffic(ctx: &Ctx, stream: &UdpStream) -> Result<(), Stop> {
+    const DATAGRAMS: u32 = 3;
+    match stream.wait_received(DATAGRAMS, ctx.patience(3_000)) {
+        true => Ok(()),
+        false => Err(Stop::check("the stream stands still")),
     }
 }

@@ -1,6 +1,6 @@
 //! Runs cells one by one, each on a thread of its own, with a deadline and a count of what it left behind.
 
-use crate::{capabilities::Capabilities, case::Cell, ctx::Ctx, leaks::Inventory, probe};
+use crate::{capabilities::Capabilities, case::Cell, ctx::Ctx, leaks::Inventory, mutants, probe};
 use lab_bpf::Programs;
 use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome};
 use std::{
@@ -83,6 +83,14 @@ impl Runner {
                 message: "the agent does not know this cell".into(),
             });
         };
+        let fault = match options.mutant.as_deref().map(|name| (name, mutants::by_name(name))) {
+            None => None,
+            Some((_, Some(mutant))) => Some(mutant.fault),
+            Some((name, None)) => {
+                let message = format!("the agent knows no mutant `{name}`");
+                return over(Outcome::Errored { kind: ErrorKind::Agent, message });
+            }
+        };
         for &capability in &cell.info.requires {
             if let Err(reason) = self.capabilities.need(capability) {
                 return over(Outcome::Skipped { reason });
@@ -92,13 +100,7 @@ impl Runner {
             Ok(before) => before,
             Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
         };
-        let ctx = Ctx::new(
-            self.programs.clone(),
-            self.capabilities.clone(),
-            *marker,
-            options.time_scale,
-            options.mutant.clone(),
-        );
+        let ctx = Ctx::new(self.programs.clone(), self.capabilities.clone(), *marker, options.time_scale, fault);
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
         let mut report = match supervise(cell.clone(), ctx, deadline) {

@@ -46,6 +46,18 @@ pub fn mechanisms() -> Vec<Variant> {
     cross(&EXPLICIT, &DeviceKind::WORKLOAD)
 }
 
+/// Every attach type and every device at least once.
+pub fn paired_mechanisms() -> Vec<Variant> {
+    let pair = |attach, device| Variant { attach: Some(attach), ..on(device) };
+    vec![
+        pair(AttachRequest::Tc, DeviceKind::Veth),
+        pair(AttachRequest::Tcx, DeviceKind::Veth),
+        pair(AttachRequest::Tcx, DeviceKind::NetkitL2),
+        pair(AttachRequest::Netkit, DeviceKind::NetkitL2),
+        pair(AttachRequest::Netkit, DeviceKind::NetkitL3),
+    ]
+}
+
 /// Every attach type on every device that takes it, in both directions.
 pub fn hooks() -> Vec<Variant> {
     both_ways(mechanisms())

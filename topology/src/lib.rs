@@ -12,6 +12,7 @@ pub mod link;
 mod message;
 pub mod model;
 mod netns;
+pub mod offload;
 mod readback;
 mod render;
 mod terms;

@@ -9,6 +9,7 @@
 pub mod content;
 mod flow;
 mod icmp;
+mod icmp_error;
 mod path;
 mod stream;
 mod tcp;
@@ -17,6 +18,7 @@ mod wait;
 
 pub use flow::{Flow, FlowReport, Proto};
 pub use icmp::{PingReport, ping};
+pub use icmp_error::{IcmpError, icmp_error};
 pub use path::Path;
 pub use stream::{StreamReport, UdpStream};
 pub use tcp::{TcpReport, tcp_exchange};

@@ -4,7 +4,7 @@ use crate::{
     bench::{Bench, P0, Spot},
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    variants,
+    flows, variants,
 };
 use lab_bpf::{Config, Program, ProgramKind};
 use lab_protocol::{AttachRequest, Capability, DeviceKind};
@@ -218,26 +218,17 @@ fn changed_over(ctx: &mut Ctx, stream: lab_traffic::UdpStream, programs: &[&Prog
     Ok(())
 }
 
-/// Waits until the stream got a few datagrams further.
-fn some_traffic(ctx: &Ctx, stream: &lab_traffic::UdpStream) -> Result<(), Stop> {
-    const DATAGRAMS: u32 = 3;
-    match stream.wait_received(DATAGRAMS, ctx.patience(3_000)) {
-        true => Ok(()),
-        false => Err(Stop::check("the stream stands still")),
-    }
-}
-
 fn tc_to_tcx(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let bench = Bench::pair(variant.device())?;
     let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P0)?);
     let filter = bench.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &old)?;
     let stream = bench.stream(ctx, "pod", "host", Family::V4)?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     let _link = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     // The qdisc stays: taking it away flaps the device's queue and costs a packet now and then.
     filter.detach()?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     changed_over(ctx, stream, &[&old, &new])
 }
 
@@ -246,15 +237,15 @@ fn tcx_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
     let tcx = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &programs[0])?;
     let stream = bench.stream(ctx, "pod", "host", Family::V6)?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     let native = bench.attach(ctx, P0, AttachRequest::Netkit, Direction::FromWorkload, &programs[1])?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     tcx.detach()?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     let _back = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &programs[2])?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     native.detach()?;
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     let kind = bench.net.readback("host", "p0")?.kind;
     ctx.check("still a netkit device", kind.is_netkit() && kind != DeviceKind::Veth, kind);
     changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]])
@@ -273,7 +264,7 @@ fn update_under_load(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for round in 1..=UPDATES {
         attachment.link()?.update(&*programs[round % 2], None)?;
     }
-    some_traffic(ctx, &stream)?;
+    flows::some_traffic(ctx, &stream)?;
     let report = stream.stop(ctx.patience(500));
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);

@@ -4,6 +4,7 @@ use crate::{
     bench::{Bench, P0, UNTYPED},
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
+    mutants::Fault,
     runner::PINS,
     variants,
 };
@@ -106,6 +107,9 @@ pub const CASES: &[Case] = &[
 fn pin_path(ctx: &mut Ctx) -> PathBuf {
     let path = Path::new(PINS).join(format!("case-{}", ctx.marker));
     let cleanup = path.clone();
+    if ctx.fault == Some(Fault::PinStays) {
+        return path;
+    }
     ctx.defer("remove the pin", move || match fs::remove_file(&cleanup) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
         _ => Ok(()),

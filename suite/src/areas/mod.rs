@@ -2,12 +2,14 @@
 
 mod attach_api;
 mod coexistence;
+mod datapath;
 mod detection;
 mod ifindex;
 mod links;
 mod mprog;
 mod prog_array;
 mod redirect;
+mod services;
 mod verdicts;
 
 use crate::case::Case;
@@ -23,4 +25,6 @@ pub static ALL: &[&[Case]] = &[
     links::CASES,
     redirect::CASES,
     coexistence::CASES,
+    datapath::CASES,
+    services::CASES,
 ];

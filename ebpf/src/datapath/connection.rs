@@ -1,0 +1,56 @@
+//! The connection table, and where services come in.
+
+use crate::{config, maps, packet::Packet};
+use aya_ebpf::bindings::BPF_NOEXIST;
+use lab_abi::datapath::{ConnectionKey, FROM_WORKLOAD, ServiceKey, Tuple, fault};
+
+#[inline(always)]
+fn key(packet: &Packet, tuple: Tuple) -> ConnectionKey {
+    let zone = if config::has(fault::ONE_ZONE) { 0 } else { packet.host_ifindex };
+    ConnectionKey { zone, tuple }
+}
+
+/// Looks a packet up; where its connection is known, the packet leaves as that says.
+#[inline(always)]
+pub fn find(packet: &mut Packet) -> bool {
+    let key = key(packet, packet.tuple);
+    // SAFETY: copied at once. Entries are written whole and never changed.
+    let Some(leaves) = (unsafe { maps::CONNECTIONS_MAP.get(&key) }) else { return false };
+    packet.leaves = *leaves;
+    true
+}
+
+/// Decides how a new connection's packets leave, and remembers both of its legs.
+#[inline(always)]
+pub fn create(packet: &mut Packet) {
+    packet.leaves = packet.tuple;
+    if packet.direction == FROM_WORKLOAD {
+        serve(packet);
+    }
+    let (came, leaves) = (packet.tuple, packet.leaves);
+    remember(packet, came, leaves);
+    if !config::has(fault::NO_REVERSE_NAT) || came == leaves {
+        remember(packet, leaves.reversed(), came.reversed());
+    }
+}
+
+/// The address of a service becomes a backend's. A workload that serves itself would answer itself directly, past the
+/// translation back: so it is called by the service's address.
+#[inline(always)]
+fn serve(packet: &mut Packet) {
+    let Tuple { destination: address, destination_port: port, protocol, .. } = packet.tuple;
+    let key = ServiceKey { address, port, protocol: protocol as u16 };
+    // SAFETY: copied at once.
+    let Some(backend) = (unsafe { maps::SERVICES.get(&key) }) else { return };
+    packet.leaves.destination = backend.address;
+    packet.leaves.destination_port = backend.port;
+    if backend.address == packet.tuple.source && !config::has(fault::NO_HAIRPIN_SNAT) {
+        packet.leaves.source = address;
+    }
+}
+
+/// What is known stays: the second leg of a hairpin must not undo the first one's translation.
+#[inline(always)]
+fn remember(packet: &Packet, came: Tuple, leaves: Tuple) {
+    let _ = maps::CONNECTIONS_MAP.insert(&key(packet, came), &leaves, BPF_NOEXIST.into());
+}

@@ -1,7 +1,10 @@
-//! `lab kernels list|fetch|update`.
+//! `lab kernels list|fetch|build|update`.
 
 use super::{KernelArgs, project::Project, say, show};
-use crate::error::{Error, Exit};
+use crate::{
+    error::{Error, Exit},
+    kernels::{self, Kernel, KernelsError},
+};
 use comfy_table::{Table, presets};
 use std::path::PathBuf;
 
@@ -20,11 +23,27 @@ pub(super) fn list(named: Option<PathBuf>) -> Result<Exit, Error> {
 
 pub(super) fn fetch(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    for kernel in project.kernels(args)? {
+    fetch_all(&project, &project.kernels(args)?)
+}
+
+pub(super) fn build(named: Option<PathBuf>, ids: &[String]) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels: Vec<&Kernel> = match ids {
+        [] => project.config.kernels.iter().filter(|kernel| kernel.is_built()).collect(),
+        ids => kernels::select(&project.config, ids, &[])?,
+    };
+    if let Some(fetched) = kernels.iter().find(|kernel| !kernel.is_built()) {
+        return Err(KernelsError::NotBuilt { id: fetched.id.clone() }.into());
+    }
+    fetch_all(&project, &kernels)
+}
+
+fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
+    for kernel in kernels {
         let unpacked = project.store().fetch(kernel, &project.lock, &say)?;
         show(format_args!("{}: {} at {}\n", unpacked.id, unpacked.release, unpacked.vmlinuz.display()))?;
     }
-    Ok(Exit::Passed)
+    if kernels.is_empty() { Err(Error::NothingSelected) } else { Ok(Exit::Passed) }
 }
 
 pub(super) fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {

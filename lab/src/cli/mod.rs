@@ -151,6 +151,12 @@ enum KernelsCommand {
     List,
     /// Download and unpack kernels exactly as they are locked.
     Fetch(KernelArgs),
+    /// Compile the kernels that come as sources; a kernel that is built already is not built again.
+    Build {
+        /// Kernels by id, `*` and `?` allowed. Default: all that are compiled here.
+        #[arg(value_name = "ID")]
+        kernel: Vec<String>,
+    },
     /// Resolve kernels anew and rewrite kernels.lock.
     Update(KernelArgs),
 }
@@ -168,6 +174,7 @@ impl Cli {
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
             Command::Kernels(KernelsCommand::List) => kernels::list(project),
             Command::Kernels(KernelsCommand::Fetch(args)) => kernels::fetch(project, &args),
+            Command::Kernels(KernelsCommand::Build { kernel }) => kernels::build(project, &kernel),
             Command::Kernels(KernelsCommand::Update(args)) => kernels::update(project, &args),
             Command::Doctor { json } => setup::doctor(json),
             Command::Setup => setup::setup(),

@@ -135,7 +135,7 @@ impl Writing<'_> {
             let reason = format!("is kernel {}, but {version} was expected", banner.version);
             return Err(KernelsError::BadKernel { path: image, reason });
         }
-        if !kernel.class.holds(banner.version) {
+        if !kernel.fits(banner.version) {
             return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
         }
         let meta = Meta {

@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 /// Kernel class of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Before netkit ("netkit, bpf: Add bpf programmable net device", 6.7).
+    /// Without netkit: before 6.7 ("netkit, bpf: Add bpf programmable net device"), or built without it.
     Below67,
     /// Has netkit.
     From67,
@@ -27,7 +27,7 @@ impl Class {
         }
     }
 
-    /// Whether a kernel of this version belongs to the class.
+    /// Whether a kernel of this version belongs to the class, as far as the version tells.
     pub fn holds(self, version: KernelVersion) -> bool {
         let netkit = KernelVersion::new(6, 7, 0);
         match self {
@@ -40,7 +40,7 @@ impl Class {
     /// The rule of [`holds`](Self::holds) in words.
     pub(super) const fn rule(self) -> &'static str {
         match self {
-            Self::Below67 => "kernels before 6.7",
+            Self::Below67 => "kernels before 6.7, and later ones with the departure `netkit`",
             Self::From67 => "kernels from 6.7 on",
             Self::Ubuntu2510 => "kernels of the 6.17 series",
         }

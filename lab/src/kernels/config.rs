@@ -66,6 +66,20 @@ pub struct Kernel {
     pub memory_mib: Option<u32>,
 }
 
+impl Kernel {
+    /// Whether a kernel of this version may stand where this one does: its class goes by what it can do, and a kernel
+    /// that was built without netkit does what those before 6.7 do.
+    pub fn fits(&self, version: KernelVersion) -> bool {
+        let without_netkit = || self.departures.iter().any(|departure| departure.capability == Capability::Netkit);
+        self.class.holds(version) || self.class == Class::Below67 && without_netkit()
+    }
+
+    /// Whether the lab compiles it.
+    pub const fn is_built(&self) -> bool {
+        matches!(self.source, Source::LinuxSource { .. } | Source::Git { .. })
+    }
+}
+
 /// A capability that is missing although the version has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Departure {
@@ -86,6 +100,15 @@ pub enum Source {
         suite: String,
         /// Pattern for the package's name; the highest version of those that match is taken.
         package: String,
+    },
+    /// A kernel compiled from a Debian package with sources.
+    LinuxSource {
+        /// Suite that carries it.
+        suite: String,
+        /// Pattern for the package's name; the highest version of those that match is taken.
+        package: String,
+        /// Configuration fragment on top of the lab's own.
+        fragment: Option<PathBuf>,
     },
     /// A kernel image on this host.
     Image {
@@ -122,6 +145,7 @@ impl Source {
     fn promised(&self) -> Option<KernelVersion> {
         match self {
             Self::Deb { package, .. } => package.strip_prefix("linux-image-")?.parse().ok(),
+            Self::LinuxSource { package, .. } => package.strip_prefix("linux-source-")?.parse().ok(),
             Self::Mainline { version } => version.parse().ok(),
             Self::Git { reference, .. } => reference.strip_prefix('v')?.parse().ok(),
             Self::Image { .. } | Self::Tree { .. } => None,
@@ -133,6 +157,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deb { suite, package } => write!(f, "deb {package} ({suite})"),
+            Self::LinuxSource { suite, package, .. } => write!(f, "linux-source {package} ({suite})"),
             Self::Image { image, .. } => write!(f, "path {}", image.display()),
             Self::Tree { tree } => write!(f, "path {}", tree.display()),
             Self::Git { tree, reference, .. } => write!(f, "git {reference} ({})", tree.display()),
@@ -207,17 +232,13 @@ fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kern
     let section = table.section(id, name.clone(), KERNEL_KEYS)?.ok_or_else(|| table.missing(id))?;
     let class = section.word("class", &Class::ALL.map(|class| (class.name(), class)))?;
     let source = source(&section, &name, dir)?;
-    if let Some(version) = source.promised().filter(|version| !class.holds(*version)) {
-        let message = format!("{name} is kernel {version}, but class {class} is for {}", class.rule());
-        return Err(section.error_at("class", message));
-    }
     let cmdline: Vec<String> = section.texts("cmdline")?.into_iter().map(str::to_owned).collect();
     if let Some(word) = cmdline.iter().find(|word| !is_cmdline_word(word)) {
         let message =
             format!("{word:?} in `cmdline` of {name} must be one word without quotes, one list entry per word");
         return Err(section.error_at("cmdline", message));
     }
-    Ok(Kernel {
+    let kernel = Kernel {
         id: id.to_owned(),
         class,
         default: section.flag("default")?,
@@ -225,7 +246,14 @@ fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kern
         departures: departures(&section, &name)?,
         cmdline,
         memory_mib: section.number("memory_mib", 128..65_537)?,
-    })
+    };
+    match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
+        None => Ok(kernel),
+        Some(version) => {
+            let message = format!("{name} is kernel {version}, but class {class} is for {}", class.rule());
+            Err(section.error_at("class", message))
+        }
+    }
 }
 
 fn departures(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Departure>, ConfigError> {
@@ -244,7 +272,7 @@ fn departures(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Depa
     Ok(found)
 }
 
-const SOURCE_KINDS: &[&str] = &["deb", "path", "git", "mainline"];
+const SOURCE_KINDS: &[&str] = &["deb", "linux-source", "path", "git", "mainline"];
 
 fn source(kernel: &Section<'_>, name: &str, dir: &Path) -> std::result::Result<Source, ConfigError> {
     let section = kernel.section("source", format!("`source` of {name}"), SOURCE_KINDS)?;
@@ -260,8 +288,9 @@ fn source(kernel: &Section<'_>, name: &str, dir: &Path) -> std::result::Result<S
     };
     let at = |path: &str| dir.join(path);
     match kind {
-        "deb" => {
-            let table = table(&["suite", "package"])?;
+        "deb" | "linux-source" => {
+            let built = kind == "linux-source";
+            let table = table(if built { &["suite", "package", "fragment"] } else { &["suite", "package"] })?;
             let (suite, package) = (table.required("suite")?, table.required("package")?);
             if !is_file_name(suite) {
                 return Err(table.error_at("suite", format!("{suite:?} in {name} is not a suite's name")));
@@ -269,7 +298,11 @@ fn source(kernel: &Section<'_>, name: &str, dir: &Path) -> std::result::Result<S
             if let Err(error) = globset::Glob::new(package) {
                 return Err(table.error_at("package", format!("`package` in {name}: {}", error.kind())));
             }
-            Ok(Source::Deb { suite: suite.to_owned(), package: package.to_owned() })
+            let (suite, package) = (suite.to_owned(), package.to_owned());
+            if built {
+                return Ok(Source::LinuxSource { suite, package, fragment: table.text("fragment")?.map(at) });
+            }
+            Ok(Source::Deb { suite, package })
         }
         "path" => {
             let table = table(&["image", "modules", "config", "tree"])?;

@@ -50,6 +50,20 @@ fn a_stale_suite_is_accepted_for_a_reason_only() {
 }
 
 #[test]
+fn sources_are_packages_with_a_fragment() {
+    let source = r#"source.linux-source = { suite = "sid", package = "linux-source-7.2", fragment = "my.config" }"#;
+    let text = format!("{GOOD}\n[kernels.built]\nclass = \"6.7+\"\n{source}\n");
+    let kernel = parse(&text).unwrap().kernels.remove(2);
+    assert!(kernel.is_built());
+    let Source::LinuxSource { suite, package, fragment } = &kernel.source else { panic!("linux-source expected") };
+    assert_eq!((&**suite, &**package), ("sid", "linux-source-7.2"));
+    assert_eq!(fragment.as_deref(), Some(Path::new("/lab/my.config")));
+    let text = text.replacen("[kernels.built]\nclass = \"6.7+\"", "[kernels.built]\nclass = \"25.10\"", 1);
+    insta::assert_snapshot!(parse(&text).unwrap_err(),
+        @r#"kernels.toml:17: [kernels."built"] is kernel 7.2, but class 25.10 is for kernels of the 6.17 series"#);
+}
+
+#[test]
 fn unknown_keys_name_line_and_neighbour() {
     insta::assert_snapshot!(broken("default", "defalt"),
         @r#"kernels.toml:6: unknown key `defalt` in [kernels."6.12"]; did you mean `default`?"#);
@@ -85,7 +99,7 @@ fn wrong_types_and_missing_keys_name_the_line() {
     insta::assert_snapshot!(broken(r#"["net.ifnames=0"]"#, r#"["a b"]"#),
         @r#"kernels.toml:9: "a b" in `cmdline` of [kernels."6.12"] must be one word without quotes, one list entry per word"#);
     insta::assert_snapshot!(broken("{ deb = {", "{ path = {}, deb = {"),
-        @r#"kernels.toml:7: `source` of [kernels."6.12"] must have exactly one of: deb, path, git, mainline"#);
+        @r#"kernels.toml:7: `source` of [kernels."6.12"] must have exactly one of: deb, linux-source, path, git, mainline"#);
     insta::assert_snapshot!(broken("ref = \"v6.12\"", "ref = \"--upload\""),
         @r#"kernels.toml:14: "--upload" in [kernels."tree"] is not a git revision"#);
 }
@@ -100,8 +114,10 @@ fn mainline_versions_are_those_that_vng_knows() {
 
 #[test]
 fn classes_are_held_against_versions() {
-    insta::assert_snapshot!(broken(r#""6.7+""#, r#""below-6.7""#),
-        @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7"#);
+    let older = GOOD.replacen(r#""6.7+""#, r#""below-6.7""#, 1);
+    assert!(parse(&older).is_ok(), "without netkit a kernel does what those before 6.7 do");
+    insta::assert_snapshot!(parse(&older.replace(r#""netkit""#, r#""tcx""#)).unwrap_err(),
+        @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7, and later ones with the departure `netkit`"#);
     insta::assert_snapshot!(broken(r#""6.7+""#, r#""25.10""#),
         @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class 25.10 is for kernels of the 6.17 series"#);
 }

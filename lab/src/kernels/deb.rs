@@ -47,12 +47,7 @@ impl Indexes {
 /// # Errors
 /// No package matches, or the one that does has no kernel's version or not all of its parts.
 pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
-    let package = packages::newest(packages, pattern, suite)?;
-    let kernel: KernelVersion = package.version.parse().map_err(|_| KernelsError::NoPackage {
-        pattern: pattern.to_owned(),
-        suite: suite.to_owned(),
-        nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
-    })?;
+    let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
         let found = packages.iter().find(|part| part.name == *name && part.version == package.version);
         let found = found.ok_or_else(|| KernelsError::Incomplete {
@@ -70,6 +65,20 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
         sha256: package.sha256.clone(),
         kernel,
     })
+}
+
+/// The package that a pattern means today, and the kernel's version behind its own.
+///
+/// # Errors
+/// No package matches, or the one that does has no kernel's version.
+pub(super) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
+    let package = packages::newest(packages, pattern, suite)?;
+    let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
+        pattern: pattern.to_owned(),
+        suite: suite.to_owned(),
+        nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
+    })?;
+    Ok((package, kernel))
 }
 
 /// What the lock says of a package.

@@ -130,6 +130,20 @@ pub enum KernelsError {
         /// Debian package (or PyPI project) that brings it.
         package: &'static str,
     },
+    /// Programs or headers that a build needs are not installed.
+    #[error("building a kernel needs {tools}: run `apt-get install {packages}`")]
+    MissingTools {
+        /// What is missing.
+        tools: String,
+        /// Debian packages that bring it.
+        packages: String,
+    },
+    /// A kernel that is not built, but fetched.
+    #[error("kernel {id} is fetched, not built: run `lab kernels fetch --kernel {id}`")]
+    NotBuilt {
+        /// The kernel's id.
+        id: String,
+    },
     /// A program ran and failed.
     #[error("{what} failed: {detail}")]
     Program {
@@ -212,12 +226,14 @@ impl KernelsError {
             | Self::BadKernel { .. }
             | Self::NoCache(_)
             | Self::BadCache { .. }
+            | Self::NotBuilt { .. }
             | Self::NoHome => true,
             Self::NoMatch { .. }
             | Self::NothingSelected { .. }
             | Self::Expired { .. }
             | Self::Vanished { .. }
             | Self::MissingProgram { .. }
+            | Self::MissingTools { .. }
             | Self::Program { .. }
             | Self::Checksum { .. }
             | Self::Archive { .. }

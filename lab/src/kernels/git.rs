@@ -1,23 +1,20 @@
 //! Kernels from a git repository, built by `vng --build`.
 
 use super::{
-    cache::{Finished, Writing, hex},
+    cache::{Finished, Writing},
     config::Kernel,
     error::{KernelsError, Result},
     local::Local,
     lockfile::Locked,
+    recipe::{self, BASE},
     run,
 };
 use lab_protocol::KernelVersion;
-use sha2::{Digest, Sha256};
 use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
-
-/// What every build needs, under the person's own fragment.
-const BASE: &str = include_str!("base.config");
 
 /// Finds the commit that a reference means today, and its version.
 ///
@@ -69,16 +66,11 @@ impl Build<'_> {
     /// # Errors
     /// The fragment cannot be read.
     pub fn identity(&self) -> Result<String> {
-        let mut hasher = Sha256::new();
-        for part in [self.commit, BASE, &self.fragment_text()?] {
-            hasher.update(part.len().to_le_bytes());
-            hasher.update(part);
-        }
-        Ok(hex(hasher))
+        Ok(recipe::identity(self.commit, &self.configuration()?))
     }
 
-    fn fragment_text(&self) -> Result<String> {
-        self.fragment.map_or(Ok(String::new()), |path| fs::read_to_string(path).map_err(KernelsError::io(path)))
+    fn configuration(&self) -> Result<String> {
+        Ok(format!("{BASE}{}", recipe::fragment(self.fragment)?))
     }
 
     /// Checks the commit out, builds it and takes the result.
@@ -94,8 +86,7 @@ impl Build<'_> {
     ) -> Result<Finished> {
         let worktree = self.checkout(writing.root(), &kernel.id, progress)?;
         let fragment = writing.root().join("trees").join(format!("{}.config", kernel.id));
-        let text = format!("{BASE}{}", self.fragment_text()?);
-        fs::write(&fragment, text).map_err(KernelsError::io(&fragment))?;
+        fs::write(&fragment, self.configuration()?).map_err(KernelsError::io(&fragment))?;
         progress(&format!("building {} (this takes minutes)", self.commit));
         // --force: an old .config of an earlier build must not outlive a change of the fragment.
         let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];

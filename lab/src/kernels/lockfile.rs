@@ -42,6 +42,19 @@ pub enum Locked {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         parts: Vec<Part>,
     },
+    /// A package with a kernel's sources.
+    LinuxSource {
+        /// Suite.
+        suite: String,
+        /// Package.
+        package: String,
+        /// Version of the package.
+        version: String,
+        /// Of the `.deb`, in hex.
+        sha256: String,
+        /// Version of the kernel in it.
+        kernel: KernelVersion,
+    },
     /// A commit.
     Git {
         /// The branch, tag or commit that was resolved.
@@ -77,14 +90,18 @@ impl Locked {
     /// Version of the kernel.
     pub fn kernel(&self) -> KernelVersion {
         match self {
-            Self::Deb { kernel, .. } | Self::Git { kernel, .. } | Self::Mainline { kernel, .. } => *kernel,
+            Self::Deb { kernel, .. }
+            | Self::LinuxSource { kernel, .. }
+            | Self::Git { kernel, .. }
+            | Self::Mainline { kernel, .. } => *kernel,
         }
     }
 
     /// Whether the entry still answers what `kernels.toml` asks.
     fn answers(&self, source: &Source) -> bool {
         match (self, source) {
-            (Self::Deb { suite, package, .. }, Source::Deb { suite: wanted, package: pattern }) => {
+            (Self::Deb { suite, package, .. }, Source::Deb { suite: wanted, package: pattern })
+            | (Self::LinuxSource { suite, package, .. }, Source::LinuxSource { suite: wanted, package: pattern, .. }) => {
                 suite == wanted
                     && globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(package))
             }
@@ -98,7 +115,9 @@ impl Locked {
 impl fmt::Display for Locked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Deb { suite, package, version, .. } => write!(f, "{package} {version} ({suite})"),
+            Self::Deb { suite, package, version, .. } | Self::LinuxSource { suite, package, version, .. } => {
+                write!(f, "{package} {version} ({suite})")
+            }
             Self::Git { reference, commit, .. } => write!(f, "git {reference} at {commit}"),
             Self::Mainline { version, .. } => write!(f, "mainline {version}"),
         }

@@ -8,6 +8,7 @@ use super::{
     error::{KernelsError, Result},
     git,
     header::Banner,
+    linux_source,
     local::Local,
     lockfile::{Lock, Locked},
     mainline::Mainline,
@@ -92,7 +93,7 @@ impl Store<'_> {
         let locked = self.resolved(kernel, indexes, &named(kernel, progress));
         let locked = locked.map_err(|error| self.explain(error, kernel))?;
         match locked.as_ref().map(Locked::kernel) {
-            Some(version) if !kernel.class.holds(version) => {
+            Some(version) if !kernel.fits(version) => {
                 Err(KernelsError::WrongClass { version, class: kernel.class }.of(&kernel.id))
             }
             _ => Ok(locked),
@@ -107,6 +108,11 @@ impl Store<'_> {
                 let writing = self.cache.write(progress)?;
                 let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
                 deb::resolve(packages, suite, package).map(Some)
+            }
+            Source::LinuxSource { suite, package, .. } => {
+                let writing = self.cache.write(progress)?;
+                let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
+                linux_source::resolve(packages, suite, package).map(Some)
             }
             Source::Git { tree, reference, .. } => git::resolve(tree, reference).map(Some),
             Source::Mainline { version } => {
@@ -215,6 +221,7 @@ enum Way<'a> {
     Deb(deb::Wanted<'a>),
     Local(Local, Banner),
     Build(git::Build<'a>),
+    Compile(linux_source::Build<'a>),
     Mainline(&'a str),
 }
 
@@ -229,7 +236,7 @@ impl<'a> Plan<'a> {
                 return local(Local::from_image(image, modules.as_deref(), config.as_deref()));
             }
             Source::Tree { tree } => return local(Local::from_tree(tree)),
-            Source::Deb { .. } | Source::Git { .. } | Source::Mainline { .. } => {}
+            Source::Deb { .. } | Source::LinuxSource { .. } | Source::Git { .. } | Source::Mainline { .. } => {}
         }
         let locked = lock.entry(kernel)?;
         let (sha256, way) = match (locked, &kernel.source) {
@@ -237,6 +244,14 @@ impl<'a> Plan<'a> {
                 sha256.clone(),
                 Way::Deb(deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel, parts }),
             ),
+            (
+                Locked::LinuxSource { suite, package, version, sha256, kernel },
+                Source::LinuxSource { package: pattern, fragment, .. },
+            ) => {
+                let fragment = fragment.as_deref();
+                let build = linux_source::Build { suite, pattern, package, version, sha256, kernel: *kernel, fragment };
+                (build.identity()?, Way::Compile(build))
+            }
             (Locked::Git { commit, kernel, .. }, Source::Git { tree, fragment, .. }) => {
                 let build =
                     git::Build { tree, commit, version: *kernel, fragment: fragment.as_deref(), vng: store.vng };
@@ -262,6 +277,7 @@ impl<'a> Plan<'a> {
                 progress("copying into the cache");
                 local.take(writing, kernel, banner, &self.sha256)
             }
+            Way::Compile(build) => build.fetch(writing, &store.config.debian, kernel, &self.sha256, progress),
             Way::Build(build) => build.fetch(writing, kernel, &self.sha256, progress),
             Way::Mainline(version) => {
                 let local = Mainline::new(store.vng)?.download(version, progress)?;

@@ -100,6 +100,40 @@ impl<'a> Wanted<'a> {
             parts => parts.iter().map(|part| (&*part.package, &*part.sha256)).collect(),
         }
     }
+
+    /// Downloads one of [`Self::files`] and checks its sum. An index on disk may be older than the lock or name files
+    /// that the mirror has dropped, so a failure asks anew once.
+    ///
+    /// # Errors
+    /// It vanished, is not what was locked, the disk is too small, or the network fails.
+    pub fn get(
+        &self,
+        writing: &Writing<'_>,
+        apt: &Apt,
+        (package, sha256): (&str, &str),
+        dir: &Path,
+        progress: &dyn Fn(&str),
+    ) -> Result<PathBuf> {
+        let get = || {
+            let packages = apt.kernels()?;
+            let package = packages::locked(&packages, package, self.version, self.pattern, self.suite)?;
+            writing.reserve(package.size.saturating_mul(SPACE_PER_BYTE))?;
+            apt.download(package, dir, progress)
+        };
+        let deb = match get() {
+            Err(KernelsError::Vanished { .. } | KernelsError::Program { .. }) => {
+                apt.update(progress)?;
+                get()?
+            }
+            other => other?,
+        };
+        let found = sha256_of(&deb)?;
+        if found == sha256 {
+            return Ok(deb);
+        }
+        let what = format!("{package} {}", self.version);
+        Err(KernelsError::Checksum { what, found, locked: sha256.to_owned() })
+    }
 }
 
 /// Downloads, checks and unpacks the locked package.
@@ -119,15 +153,7 @@ pub(super) fn fetch(
     fs::create_dir(&download).map_err(KernelsError::io(&download))?;
     let mut found = Unpacked::default();
     for (package, sha256) in wanted.files() {
-        let find = |packages: &[Package]| {
-            packages::locked(packages, package, wanted.version, wanted.pattern, wanted.suite).cloned()
-        };
-        let deb = get(writing, &apt, &find, &download, progress)?;
-        let sum = sha256_of(&deb)?;
-        if sum != sha256 {
-            let what = format!("{package} {}", wanted.version);
-            return Err(KernelsError::Checksum { what, found: sum, locked: sha256.to_owned() });
-        }
+        let deb = wanted.get(writing, &apt, (package, sha256), &download, progress)?;
         progress(&format!("unpacking {package}"));
         unpack(&deb, stage.path(), &mut found)?;
         fs::remove_file(&deb).map_err(KernelsError::io(&deb))?;
@@ -138,49 +164,16 @@ pub(super) fn fetch(
     writing.finish(stage, kernel, wanted.kernel, wanted.sha256)
 }
 
-/// Downloads a package. An index on disk may be older than the lock or name files that the mirror has dropped, so a
-/// failure asks anew once.
-///
-/// # Errors
-/// It vanished, the disk is too small, or the network fails.
-pub(super) fn get(
-    writing: &Writing<'_>,
-    apt: &Apt,
-    find: &dyn Fn(&[Package]) -> Result<Package>,
-    dir: &Path,
-    progress: &dyn Fn(&str),
-) -> Result<PathBuf> {
-    let get = |package: &Package| {
-        writing.reserve(package.size.saturating_mul(SPACE_PER_BYTE))?;
-        apt.download(package, dir, progress)
-    };
-    match find(&apt.kernels()?).and_then(|package| get(&package)) {
-        Err(KernelsError::Vanished { .. } | KernelsError::Program { .. }) => {
-            apt.update(progress)?;
-            get(&find(&apt.kernels()?)?)
-        }
-        other => other,
-    }
-}
-
 /// Streams a package's files through [`Unpacked::add`].
 fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
-    let stream = contents(deb)?;
+    let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
+    let stream = run::command("dpkg-deb", args).stderr_null().reader();
+    let stream = stream.map_err(|error| run::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
     found.add(&stream, stage).map_err(|refusal| {
         // The writer would otherwise wait for a reader that has turned away.
         let _ = stream.kill();
         refused(refusal, &deb.file_name().unwrap_or_default().to_string_lossy(), stage)
     })
-}
-
-/// The tar stream of a package's files.
-///
-/// # Errors
-/// dpkg-deb does not start.
-pub(super) fn contents(deb: &Path) -> Result<duct::ReaderHandle> {
-    let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
-    let stream = run::command("dpkg-deb", args).stderr_null().reader();
-    stream.map_err(|error| run::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))
 }
 
 fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {

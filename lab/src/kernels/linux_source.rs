@@ -2,17 +2,16 @@
 
 use super::{
     apt::Apt,
-    cache::{Finished, Writing, sha256_of},
+    cache::{Finished, Writing},
     config::{Debian, Kernel},
-    deb,
+    deb::{self, Wanted},
     error::{KernelsError, Result},
     local::Local,
     lockfile::Locked,
-    packages::{self, Package},
+    packages::Package,
     recipe::{self, BASE},
     run,
 };
-use lab_protocol::KernelVersion;
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -56,12 +55,7 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 
 /// A build: one source package with one configuration.
 pub(super) struct Build<'a> {
-    pub suite: &'a str,
-    pub pattern: &'a str,
-    pub package: &'a str,
-    pub version: &'a str,
-    pub sha256: &'a str,
-    pub kernel: KernelVersion,
+    pub wanted: deb::Wanted<'a>,
     pub fragment: Option<&'a Path>,
 }
 
@@ -71,7 +65,7 @@ impl Build<'_> {
     /// # Errors
     /// The fragment cannot be read.
     pub fn identity(&self) -> Result<String> {
-        Ok(recipe::identity(self.sha256, &self.configuration()?))
+        Ok(recipe::identity(self.wanted.sha256, &self.configuration()?))
     }
 
     fn configuration(&self) -> Result<String> {
@@ -97,28 +91,21 @@ impl Build<'_> {
         let tree = self.unpack(writing, debian, stage.path(), progress)?;
         self.configure(&tree)?;
         let jobs = available_parallelism().map_or(1, usize::from);
-        progress(&format!("compiling {} with {jobs} processes: this takes minutes", self.kernel));
+        progress(&format!("compiling {} with {jobs} processes: this takes minutes", self.wanted.kernel));
         make(&tree, "make bzImage", [&*format!("-j{jobs}"), "bzImage"])?;
         let local = Local::from_tree(&tree);
         local.take(writing, kernel, &local.banner()?, identity)
     }
 
     fn unpack(&self, writing: &Writing<'_>, debian: &Debian, stage: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-        let apt = Apt::new(writing.root(), debian, self.suite)?;
-        let find = |packages: &[Package]| {
-            packages::locked(packages, self.package, self.version, self.pattern, self.suite).cloned()
-        };
-        let deb = deb::get(writing, &apt, &find, stage, progress)?;
-        let found = sha256_of(&deb)?;
-        if found != self.sha256 {
-            let what = format!("{} {}", self.package, self.version);
-            return Err(KernelsError::Checksum { what, found, locked: self.sha256.to_owned() });
-        }
-        progress(&format!("unpacking {}", self.package));
-        let (package, tree) = (stage.join("package"), stage.join("tree"));
-        let args = ["-x".as_ref(), deb.as_os_str(), package.as_os_str()];
+        let Wanted { suite, package, sha256, .. } = self.wanted;
+        let apt = Apt::new(writing.root(), debian, suite)?;
+        let deb = self.wanted.get(writing, &apt, (package, sha256), stage, progress)?;
+        progress(&format!("unpacking {package}"));
+        let (files, tree) = (stage.join("package"), stage.join("tree"));
+        let args = ["-x".as_ref(), deb.as_os_str(), files.as_os_str()];
         run::capture("dpkg-deb -x", "dpkg", run::command("dpkg-deb", args))?;
-        let archive = package.join("usr/src").join(format!("{}.tar.xz", self.package));
+        let archive = files.join("usr/src").join(format!("{package}.tar.xz"));
         fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
         let args =
             ["-xf".as_ref(), archive.as_os_str(), "--strip-components=1".as_ref(), "-C".as_ref(), tree.as_os_str()];
@@ -140,7 +127,7 @@ impl Build<'_> {
         }
         Err(KernelsError::BadKernel {
             path: self.fragment.map_or(path, Path::to_owned),
-            reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.kernel),
+            reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.wanted.kernel),
         })
     }
 }
@@ -216,14 +203,11 @@ mod tests {
     fn the_identity_follows_sources_and_fragment() {
         let dir = tempfile::tempdir().unwrap();
         let fragment = dir.path().join("my.config");
-        let build = |sha256, fragment| Build {
-            suite: "sid",
-            pattern: "linux-source-6.12",
-            package: "linux-source-6.12",
-            version: "6.12.117-1",
-            sha256,
-            kernel: KernelVersion::new(6, 12, 117),
-            fragment,
+        let build = |sha256, fragment| {
+            let (package, kernel) = ("linux-source-6.12", lab_protocol::KernelVersion::new(6, 12, 117));
+            let wanted =
+                Wanted { suite: "sid", pattern: package, package, version: "6.12.117-1", sha256, kernel, parts: &[] };
+            Build { wanted, fragment }
         };
         let plain = build("00", None).identity().unwrap();
         assert_ne!(build("01", None).identity().unwrap(), plain);

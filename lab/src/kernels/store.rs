@@ -248,8 +248,8 @@ impl<'a> Plan<'a> {
                 Locked::LinuxSource { suite, package, version, sha256, kernel },
                 Source::LinuxSource { package: pattern, fragment, .. },
             ) => {
-                let fragment = fragment.as_deref();
-                let build = linux_source::Build { suite, pattern, package, version, sha256, kernel: *kernel, fragment };
+                let wanted = deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel, parts: &[] };
+                let build = linux_source::Build { wanted, fragment: fragment.as_deref() };
                 (build.identity()?, Way::Compile(build))
             }
             (Locked::Git { commit, kernel, .. }, Source::Git { tree, fragment, .. }) => {

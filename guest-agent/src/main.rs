@@ -2,6 +2,7 @@
 //! asks for and streams what happens. On any other machine it only lists what it can run.
 
 mod boot;
+mod entropy;
 mod kmsg;
 mod modules;
 mod port;

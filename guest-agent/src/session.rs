@@ -1,6 +1,6 @@
 //! The conversation with the host.
 
-use crate::kmsg;
+use crate::{entropy, kmsg};
 use lab_protocol::{
     AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder},
@@ -66,33 +66,51 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let kernel = KernelVersion::from_uname(&release, &version)
         .ok_or_else(|| format!("`{release}` is not a kernel release that the agent can read"))?;
-    sender.send(&AgentMessage::Hello {
+    let hello = |nonce| AgentMessage::Hello {
         protocol: PROTOCOL_VERSION,
+        nonce,
         agent: env!("CARGO_PKG_VERSION").into(),
-        release: release.into_owned(),
-        version: version.into_owned(),
+        release: release.clone().into_owned(),
+        version: version.clone().into_owned(),
         kernel,
         boot_ms,
-    })?;
+    };
+    let probed = |runner: &Runner| AgentMessage::Probed {
+        capabilities: runner.capabilities().to_vec(),
+        modules: modules.clone(),
+    };
+    sender.send(&hello(None))?;
     sender.start_heartbeat();
 
     let mut runner: Option<Runner> = None;
     loop {
         match inbox.next()? {
-            HostMessage::Hello { protocol } if protocol != PROTOCOL_VERSION => {
+            HostMessage::Hello { protocol } | HostMessage::Resume { protocol, .. } if protocol != PROTOCOL_VERSION => {
                 let message = format!("the host speaks protocol {protocol}, the agent {PROTOCOL_VERSION}");
                 sender.send(&AgentMessage::Fatal { message: message.clone() })?;
                 return Err(message);
             }
             HostMessage::Hello { .. } => {
-                let probed = Runner::probe(kernel).inspect_err(|error| {
+                let fresh = Runner::probe(kernel).inspect_err(|error| {
                     let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
                 })?;
-                sender.send(&AgentMessage::Probed {
-                    capabilities: probed.capabilities().to_vec(),
-                    modules: modules.clone(),
-                })?;
-                runner = Some(probed);
+                sender.send(&probed(&fresh))?;
+                runner = Some(fresh);
+            }
+            HostMessage::Settle => {
+                settle();
+                sender.send(&AgentMessage::Settled)?;
+            }
+            HostMessage::Resume { nonce, now_unix_ns, entropy, .. } => {
+                let Some(runner) = &runner else {
+                    return Err("the host sent Resume to a guest that never settled".into());
+                };
+                set_clock(now_unix_ns);
+                if let Err(error) = entropy::reseed(&entropy) {
+                    kmsg::say(&format!("entropy: {error}"));
+                }
+                sender.send(&hello(Some(nonce)))?;
+                sender.send(&probed(runner))?;
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
@@ -124,6 +142,12 @@ fn run_cells(sender: &Sender, runner: &Runner, cells: &[CellId], options: &RunOp
         ran += 1;
     }
     sender.send(&AgentMessage::Done { ran })
+}
+
+/// Writes back what is dirty and gives back what the boot cached, so that a snapshot is small.
+fn settle() {
+    nix::unistd::sync();
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
 /// A restored or emulated guest's clock may be far off; logs should not be.

@@ -77,6 +77,19 @@ pub struct ImageInfo {
     pub missing: Vec<String>,
 }
 
+/// How a guest comes to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Booted to run cells.
+    #[default]
+    Boot,
+    /// Booted to become a snapshot.
+    Snapshot,
+    /// Restored from a snapshot to run cells.
+    Restore,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -93,12 +106,15 @@ pub enum Event {
         /// Its image.
         image: ImageInfo,
     },
-    /// A guest is being booted.
+    /// A guest is being started.
     GuestStarted {
         /// Kernel id.
         kernel: String,
         /// Number of the guest, from 1.
         guest: u32,
+        /// How, and what for.
+        #[serde(default)]
+        start: Start,
     },
     /// A guest's agent said hello.
     Booted {

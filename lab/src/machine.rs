@@ -46,6 +46,11 @@ impl Machine {
         Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
     }
 
+    /// The lab's cache directory.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
     /// Decides how guests are executed; this may boot one, as the given kernel.
     ///
     /// # Errors
@@ -83,6 +88,8 @@ impl Machine {
             run_dir: std::env::temp_dir(),
             vng: self.vng.clone(),
             qemu: self.qemu.clone(),
+            tools: format!("virtme-ng {}, QEMU {}", self.versions.virtme_ng, self.versions.qemu),
+            memory_file: None,
         };
         Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
     }

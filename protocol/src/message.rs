@@ -1,10 +1,14 @@
 //! The messages. A guest's life: `Hello`, `Probed`, then for each cell `CellStarted` and `CellFinished`, then `Done`.
+//! Any number of `Run`s may follow each other.
+//!
+//! A guest that becomes a snapshot is asked to `Settle` instead. Every guest restored from it hears `Resume` first, and
+//! answers with `Hello` and `Probed` anew.
 
 use crate::{capability::CapabilityReport, cell::CellId, outcome::CellReport, version::KernelVersion};
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version: an image built from other sources must not half-work.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it in the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -13,10 +17,12 @@ pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum AgentMessage {
-    /// First word after boot.
+    /// First word after boot, and the answer to `Resume`.
     Hello {
         /// [`PROTOCOL_VERSION`] of the agent.
         protocol: u32,
+        /// The nonce of the `Resume` that this answers; `None` after boot.
+        nonce: Option<u64>,
         /// The agent's own version.
         agent: String,
         /// `uname -r`.
@@ -52,6 +58,8 @@ pub enum AgentMessage {
         /// The cell that is running.
         cell: Option<CellId>,
     },
+    /// Nothing is under way in the guest: a snapshot may be taken.
+    Settled,
     /// A line for the run's log.
     Log {
         /// The line.
@@ -80,6 +88,19 @@ pub enum HostMessage {
     Hello {
         /// [`PROTOCOL_VERSION`] of the host.
         protocol: u32,
+    },
+    /// Come to rest: a snapshot will be taken. The agent answers `Settled`.
+    Settle,
+    /// First word to a guest that was restored from a snapshot.
+    Resume {
+        /// [`PROTOCOL_VERSION`] of the host.
+        protocol: u32,
+        /// Comes back in the agent's `Hello`, so that no word from before the snapshot passes for an answer.
+        nonce: u64,
+        /// Wall clock for the guest, nanoseconds since the epoch.
+        now_unix_ns: u64,
+        /// Fresh from the host's generator: guests of one snapshot must not share their random numbers.
+        entropy: [u8; 32],
     },
     /// Run these cells, in this order.
     Run {

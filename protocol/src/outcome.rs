@@ -81,6 +81,8 @@ pub enum FailureKind {
     Cleanup,
     /// The kernel complained (WARN, BUG, oops) while the cell ran.
     Splat,
+    /// The cell ends one way in a guest that it shares with others and another way in a pristine one.
+    Isolation,
 }
 
 impl fmt::Display for FailureKind {
@@ -93,6 +95,7 @@ impl fmt::Display for FailureKind {
             Self::Unexpected => "unexpected-error",
             Self::Cleanup => "cleanup",
             Self::Splat => "splat",
+            Self::Isolation => "isolation",
         })
     }
 }

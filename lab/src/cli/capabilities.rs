@@ -2,7 +2,7 @@
 
 use super::{
     CapabilitiesArgs,
-    guests::{Guests, progress},
+    guests::{Guests, How, progress},
     project::Project,
     select::build,
     show,
@@ -23,7 +23,8 @@ pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> R
     let plan = Plan::new(guests.facts(), Vec::new(), false);
     let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
     let mut progress = progress();
-    let record = guests.run(directory::fresh_id(), plan, scratch.path(), args.jobs, None, &mut [&mut *progress])?;
+    let how = How { jobs: args.jobs, ..How::default() };
+    let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how, &mut [&mut *progress])?;
     let rows = capabilities::rows(&record);
     let silent = rows.iter().any(|row| row.capabilities.is_empty());
     show(format_args!("{}\n", args.format.render(&rows)))?;

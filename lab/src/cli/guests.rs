@@ -17,10 +17,23 @@ use crate::{
         progress::{Bars, Lines},
         record::RunRecord,
     },
-    run::{dispatch::Run, timing::Timing},
-    vm::{Acceleration, VngLauncher},
+    run::{dispatch::Run, queue::Isolate, timing::Timing},
+    vm::{Acceleration, VngLauncher, snapshot::Store},
 };
 use std::{env, io::IsTerminal, num::NonZeroUsize, path::Path, thread::available_parallelism};
+
+/// How guests are run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct How {
+    /// Guests at the same time; one per processor where nothing is said.
+    pub jobs: Option<NonZeroUsize>,
+    /// The deliberate fault.
+    pub mutant: Option<String>,
+    /// Boot every guest.
+    pub cold: bool,
+    /// Which cells share a guest.
+    pub isolate: Isolate,
+}
 
 /// The kernels, unpacked, and the machine that boots them.
 pub(super) struct Guests {
@@ -49,14 +62,13 @@ impl Guests {
         self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures)).collect()
     }
 
-    /// Runs a plan; consoles go below `directory`. One guest at a time per processor where `jobs` says nothing.
+    /// Runs a plan; consoles go below `directory`.
     pub fn run(
         self,
         id: String,
         plan: Plan,
         directory: &Path,
-        jobs: Option<NonZeroUsize>,
-        mutant: Option<String>,
+        how: &How,
         reporters: &mut [&mut dyn Reporter],
     ) -> Result<RunRecord, Error> {
         // QEMU runs with another working directory.
@@ -74,12 +86,14 @@ impl Guests {
                 id,
                 versions: self.machine.versions.clone(),
                 accelerator: accelerator.clone(),
-                mutant,
+                mutant: how.mutant.clone(),
                 plan,
             },
-            jobs: jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
+            jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
             timing: Timing::default().scaled(accelerator.time_scale),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
+            snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),
+            isolate: how.isolate,
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),

@@ -110,7 +110,13 @@ struct SelectArgs {
 struct RunArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// Guests at the same time. Default: one per processor, no more than kernels.
+    /// Boot every guest; without it guests are restored from snapshots of booted ones.
+    #[arg(long)]
+    cold: bool,
+    /// Which cells share a guest.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    isolate: crate::run::queue::Isolate,
+    /// Guests at the same time. Default: one per processor.
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
     /// Directory for results. Default: results/ in the project.

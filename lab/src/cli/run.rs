@@ -2,7 +2,7 @@
 
 use super::{
     RunArgs,
-    guests::{Guests, in_ci, progress},
+    guests::{Guests, How, in_ci, progress},
     project::Project,
     select::select,
 };
@@ -38,7 +38,8 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let mut run_json = RunJson { directory: directory.clone() };
     let mut html = HtmlReporter { directory: directory.clone() };
     let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
-    let record = guests.run(id.clone(), plan, &directory, args.jobs, args.mutant.clone(), &mut reporters)?;
+    let how = How { jobs: args.jobs, mutant: args.mutant.clone(), cold: args.cold, isolate: args.isolate };
+    let record = guests.run(id.clone(), plan, &directory, &how, &mut reporters)?;
     directory::point_latest(&results, &id)?;
 
     let stdout = std::io::stdout();

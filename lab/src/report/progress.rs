@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    event::{Event, Stamped},
+    event::{Event, Stamped, Start},
     text,
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,6 +19,9 @@ const WIDTH: usize = 200;
 /// Verdicts between two plain lines that only say how far a kernel is.
 const STEP: usize = 50;
 
+/// Guests of a kernel whose start is told; where every case has its own there are hundreds.
+const TOLD_GUESTS: u32 = 3;
+
 /// The line that an event is worth, if any.
 fn line(event: &Event, record: &RunRecord) -> Option<String> {
     Some(match event {
@@ -26,7 +29,13 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             let cells: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
             format!("run {}: {cells} cells on {} kernels, {}", run.id, run.plan.kernels.len(), run.accelerator.name)
         }
-        Event::GuestStarted { kernel, guest } => format!("{kernel}: booting guest {guest}"),
+        Event::GuestStarted { kernel, guest, start } => match start {
+            Start::Boot => format!("{kernel}: booting guest {guest}"),
+            Start::Snapshot => format!("{kernel}: booting guest {guest} for a snapshot"),
+            // Over before anyone has read of it.
+            Start::Restore => return None,
+        },
+        Event::Booted { guest, .. } if *guest > TOLD_GUESTS => return None,
         Event::Booted { kernel, release, boot_ms, .. } => {
             format!("{kernel}: {} up after {:.1} s", text::line(release, 80), *boot_ms as f64 / 1e3)
         }

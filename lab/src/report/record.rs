@@ -108,7 +108,7 @@ impl RunRecord {
                 record.image = Some(image.clone());
                 record.started_ms = stamped.at_ms;
             }
-            Event::GuestStarted { kernel, guest } => self.kernel(kernel).guests = *guest,
+            Event::GuestStarted { kernel, guest, .. } => self.kernel(kernel).guests = *guest,
             Event::Booted { kernel, release, version, kernel_version, boot_ms, .. } => {
                 self.kernel(kernel).boot.get_or_insert_with(|| Boot {
                     release: release.clone(),

@@ -3,7 +3,7 @@
 use super::{Reporter, directory, events, html, junit, record::RunRecord, run_json, terminal};
 use crate::{
     error::Exit,
-    event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Versions},
+    event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Start, Versions},
     judge::Verdict,
     plan::Plan,
     testing::{attached, cell, facts, passed},
@@ -85,7 +85,7 @@ fn stream() -> Vec<Stamped> {
         kernel: kernel.to_owned(),
         image: ImageInfo { key: "0123abcd".to_owned(), cached: true, missing: Vec::new() },
     };
-    let guest = |kernel: &str| Event::GuestStarted { kernel: kernel.to_owned(), guest: 1 };
+    let guest = |kernel: &str| Event::GuestStarted { kernel: kernel.to_owned(), guest: 1, start: Start::Boot };
     let cell = |kernel: &str, verdict: Verdict| Event::CellFinished {
         kernel: kernel.to_owned(),
         guest: 1,

@@ -1,7 +1,8 @@
 //! All kernels, several at a time; one thread owns the reporters.
 
 use super::{
-    kernel::{KernelRun, Prepared, millis},
+    kernel::{Common, KernelRun, Prepared, millis},
+    queue::Isolate,
     timing::Timing,
 };
 use crate::{
@@ -10,11 +11,10 @@ use crate::{
     interrupt::Interrupt,
     plan::PlannedKernel,
     report::{Reporter, record::RunRecord},
-    vm::Launcher,
+    vm::{Launcher, snapshot::Store},
 };
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, mpsc},
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -42,6 +42,10 @@ pub struct Run<'a> {
     pub timing: Timing,
     /// The scale that a guest's time to hello asks for; it can only stretch the deadlines.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
+    /// Snapshots to restore guests from; `None` where every guest is to boot.
+    pub snapshots: Option<Store>,
+    /// Which cells share a guest.
+    pub isolate: Isolate,
     /// Boots guests.
     pub launcher: &'a dyn Launcher,
     /// Makes kernels ready.
@@ -50,6 +54,8 @@ pub struct Run<'a> {
     pub interrupt: Interrupt,
 }
 
+/// Waiting cells for which a further guest of a kernel is worth its start.
+const HELPFUL: usize = 8;
 /// Signal by which a reporter that can't write ends the run.
 const REPORTER_FAILED: i32 = signal_hook::consts::SIGTERM;
 
@@ -62,14 +68,9 @@ impl Run<'_> {
         let begin = Instant::now();
         let mut desk = Desk { record: RunRecord::default(), reporters, interrupt: &self.interrupt, failed: None };
         desk.take(Event::RunStarted { run: Box::new(self.info.clone()) });
-        let queue: Mutex<VecDeque<&PlannedKernel>> = Mutex::new(self.info.plan.kernels.iter().collect());
         let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
-            for _ in 0..self.jobs.clamp(1, self.info.plan.kernels.len().max(1)) {
-                let (sender, queue, run) = (sender.clone(), &queue, &self);
-                scope.spawn(move || run.work(queue, &sender));
-            }
-            drop(sender);
+            scope.spawn(|| self.work(sender));
             for event in receiver {
                 desk.take(event);
             }
@@ -83,26 +84,108 @@ impl Run<'_> {
         }
     }
 
-    fn work(&self, queue: &Mutex<VecDeque<&PlannedKernel>>, sender: &mpsc::Sender<Event>) {
+    /// Runs all kernels; every sender is gone when it returns.
+    fn work(&self, sender: mpsc::Sender<Event>) {
         // The receiver lives until every sender is gone, so sending can't fail.
-        let emit = |event| drop(sender.send(event));
-        let next = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
-        while let Some(kernel) = next() {
-            let run = KernelRun {
-                plan: &self.info.plan,
-                kernel,
-                launcher: self.launcher,
-                timing: self.timing,
-                rescale: self.rescale,
-                mutant: self.info.mutant.as_deref(),
-                interrupt: &self.interrupt,
-                emit: &emit,
-            };
-            let prepared = match self.interrupt.signal() {
-                Some(_) => Err("the run was interrupted".to_owned()),
-                None => self.prepare.prepare(kernel),
-            };
-            run.run(prepared);
+        let emit = move |event| drop(sender.send(event));
+        let split = self.jobs > 1 && self.snapshots.is_some() && self.isolate != Isolate::Both;
+        let common = Common {
+            plan: &self.info.plan,
+            launcher: self.launcher,
+            snapshots: self.snapshots.as_ref(),
+            isolate: self.isolate,
+            split,
+            timing: self.timing,
+            rescale: self.rescale,
+            mutant: self.info.mutant.as_deref(),
+            interrupt: &self.interrupt,
+            emit: &emit,
+        };
+        let kernels = self.info.plan.kernels.iter().map(|kernel| Entry::new(kernel, KernelRun::new(common, kernel)));
+        let kernels: Vec<Entry<'_>> = kernels.collect();
+        let useful = if split { self.jobs } else { self.jobs.clamp(1, kernels.len().max(1)) };
+        thread::scope(|scope| {
+            for _ in 0..useful.max(1) {
+                scope.spawn(|| {
+                    kernels.iter().for_each(|entry| self.lead(entry));
+                    if split {
+                        kernels.iter().for_each(Entry::help);
+                    }
+                });
+            }
+        });
+    }
+
+    /// Begins a kernel that nobody has begun, and works on it.
+    fn lead(&self, entry: &Entry<'_>) {
+        let mut stage = entry.stage();
+        if !matches!(*stage, Stage::Waiting) {
+            return;
+        }
+        let begin = Instant::now();
+        *stage = Stage::Preparing;
+        drop(stage);
+        let prepared = match self.interrupt.signal() {
+            Some(_) => Err("the run was interrupted".to_owned()),
+            None => self.prepare.prepare(entry.kernel),
+        };
+        entry.run.begin(&prepared);
+        let prepared = prepared.ok();
+        *entry.stage() = Stage::Running { begin, prepared: prepared.clone().map(Box::new), threads: 1 };
+        if let Some(prepared) = prepared {
+            entry.run.work(&prepared);
+        }
+        entry.leave();
+    }
+}
+
+/// A kernel of the run, and how far it is.
+struct Entry<'a> {
+    kernel: &'a PlannedKernel,
+    run: KernelRun<'a>,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    Waiting,
+    Preparing,
+    Running { begin: Instant, prepared: Option<Box<Prepared>>, threads: usize },
+    Through,
+}
+
+impl<'a> Entry<'a> {
+    fn new(kernel: &'a PlannedKernel, run: KernelRun<'a>) -> Self {
+        Self { kernel, run, stage: Mutex::new(Stage::Waiting) }
+    }
+
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins a kernel that runs already and has cells left for another guest.
+    fn help(&self) {
+        let prepared = match &mut *self.stage() {
+            Stage::Running { prepared: Some(prepared), threads, .. } if self.run.waiting() > HELPFUL => {
+                *threads += 1;
+                prepared.clone()
+            }
+            _ => return,
+        };
+        self.run.work(&prepared);
+        self.leave();
+    }
+
+    /// The last thread that leaves ends the kernel.
+    fn leave(&self) {
+        let mut stage = self.stage();
+        if let Stage::Running { begin, threads, .. } = &mut *stage {
+            *threads -= 1;
+            if *threads == 0 {
+                let begin = *begin;
+                *stage = Stage::Through;
+                drop(stage);
+                self.run.end(begin);
+            }
         }
     }
 }

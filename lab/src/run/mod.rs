@@ -2,10 +2,13 @@
 
 pub mod console;
 pub mod dispatch;
+mod isolation;
 pub mod kernel;
+pub mod queue;
 pub mod session;
 pub mod splat;
 pub mod timing;
+mod warm;
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,8 @@ use lab_protocol::{
 };
 use std::{
     collections::BTreeSet,
+    fs::File,
+    io::Read,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +28,20 @@ const MAX_ENTRIES: usize = 500;
 /// Bytes of each string in a report.
 const MAX_TEXT: usize = 4096;
 
+/// What is wanted from a guest.
+#[derive(Clone, Copy)]
+pub enum Errand<'a> {
+    /// Runs cells, piece by piece until there are none.
+    Run {
+        /// The next piece.
+        next: &'a dyn Fn() -> Vec<CellId>,
+        /// Whether the guest was restored, and must be told.
+        restored: bool,
+    },
+    /// Comes to rest, to become a snapshot. The guest is still up afterwards.
+    Settle,
+}
+
 /// What a guest gets to do.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
@@ -33,8 +49,8 @@ pub struct Task<'a> {
     pub plan: &'a Plan,
     /// The version that the kernel must turn out to be.
     pub version: KernelVersion,
-    /// The cells to run, in order.
-    pub cells: &'a [CellId],
+    /// What for.
+    pub errand: Errand<'a>,
     /// Deadlines.
     pub timing: Timing,
     /// What the time to hello says about the guest's speed.
@@ -46,8 +62,13 @@ pub struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn limit(&self) -> Duration {
-        self.timing.guest(self.cells.iter().filter_map(|cell| self.plan.info(cell)))
+    const fn restored(&self) -> bool {
+        matches!(self.errand, Errand::Run { restored: true, .. })
+    }
+
+    /// Launch to hello.
+    const fn boot_limit(&self) -> Duration {
+        if self.restored() { self.timing.restore } else { self.timing.boot }
     }
 }
 
@@ -123,13 +144,16 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
         launched,
         heard: launched,
         state: State::Booting,
-        pending: task.cells.iter().cloned().collect(),
-        limit: task.limit(),
+        pending: BTreeSet::new(),
+        limit: task.timing.boot + task.timing.idle,
+        nonce: None,
         notes: 0,
     };
-    match session.talk() {
+    match session.resume().and_then(|()| session.talk()) {
         Ok(()) => {
-            session.shut_down();
+            if matches!(task.errand, Errand::Run { .. }) {
+                session.shut_down();
+            }
             End::Done
         }
         Err(end) => end,
@@ -138,7 +162,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
 
 /// The port is there long before the agent, so waiting for it in slices costs nothing and Ctrl-C stays quick.
 fn connect(guest: &mut dyn Guest, task: Task<'_>, launched: Instant) -> Result<Box<dyn Channel>, End> {
-    let limit = launched + task.timing.boot;
+    let limit = launched + task.boot_limit();
     loop {
         if task.interrupt.signal().is_some() {
             return Err(End::Interrupted(None));
@@ -179,6 +203,8 @@ struct Session<'a> {
     pending: BTreeSet<CellId>,
     /// The whole guest's deadline: a sum over all cells, so it is not computed at every turn of the loop.
     limit: Duration,
+    /// What a restored guest's hello must bring back.
+    nonce: Option<u64>,
     notes: usize,
 }
 
@@ -218,8 +244,9 @@ impl Session<'_> {
         let plan = self.task.plan;
         match &self.state {
             State::Booting => {
-                if over(self.launched, timing.boot) {
-                    return Err(self.lost(ErrorKind::Boot, format!("no hello within {:.1?} of launch", timing.boot)));
+                let limit = self.task.boot_limit();
+                if over(self.launched, limit) {
+                    return Err(self.lost(ErrorKind::Boot, format!("no hello within {limit:.1?} of launch")));
                 }
                 return Ok(());
             }
@@ -262,20 +289,33 @@ impl Session<'_> {
         if matches!(self.state, State::Booting)
             && !matches!(message, AgentMessage::Hello { .. } | AgentMessage::Fatal { .. })
         {
-            self.note("a message before hello was ignored".to_owned());
+            // A restored guest may still have had something to say when it was saved.
+            if !self.task.restored() {
+                self.note("a message before hello was ignored".to_owned());
+            }
             return Ok(false);
         }
         self.heard = Instant::now();
         match message {
+            AgentMessage::Hello { nonce, .. } if nonce != self.nonce => {
+                self.note("a hello that answers nobody was ignored".to_owned());
+            }
             AgentMessage::Hello { protocol, release, version, kernel, .. } => {
                 self.hello(protocol, release, version, kernel)?;
             }
             AgentMessage::Probed { capabilities, modules } => self.probed(capabilities, modules),
+            AgentMessage::Settled => return Ok(matches!(self.task.errand, Errand::Settle)),
             AgentMessage::CellStarted { cell } => self.started(cell)?,
             AgentMessage::CellFinished { report } => self.finished(report),
             AgentMessage::Heartbeat { .. } => {}
             AgentMessage::Log { text } => self.note(format!("agent: {text}")),
-            AgentMessage::Done { .. } if self.pending.is_empty() => return Ok(true),
+            AgentMessage::Done { .. } if self.pending.is_empty() => {
+                let cells = self.next_cells();
+                if cells.is_empty() {
+                    return Ok(true);
+                }
+                self.send_cells(cells)?;
+            }
             AgentMessage::Done { .. } => {
                 let message = format!("the agent said it is done, and {} cells are unreported", self.pending.len());
                 return Err(self.lost(ErrorKind::Agent, message));
@@ -314,16 +354,55 @@ impl Session<'_> {
         text::cap(&mut release, 256);
         text::cap(&mut version, 256);
         let after = self.launched.elapsed();
-        self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
-        self.limit = self.task.limit();
+        // A restore is quick on a slow host too.
+        if !self.task.restored() {
+            self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
+        }
         (self.hear)(Word::Hello { release, version, kernel, after });
         self.state = State::Between { since: Instant::now() };
-        self.send(&HostMessage::Hello { protocol: PROTOCOL_VERSION })?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if !self.task.restored() {
+            self.send(&HostMessage::Hello { protocol: PROTOCOL_VERSION })?;
+        }
+        match self.task.errand {
+            Errand::Settle => self.send(&HostMessage::Settle),
+            // Without cells too: a guest may be wanted for its probes.
+            Errand::Run { .. } => {
+                let cells = self.next_cells();
+                self.send_cells(cells)
+            }
+        }
+    }
+
+    /// Wakes a restored guest: its agent has said hello to another host long ago, and waits.
+    fn resume(&mut self) -> Result<(), End> {
+        if !self.task.restored() {
+            return Ok(());
+        }
+        let random = |bytes: &mut [u8]| File::open("/dev/urandom").and_then(|mut file| file.read_exact(bytes));
+        let (mut nonce, mut entropy) = ([0; 8], [0; 32]);
+        random(&mut nonce)
+            .and_then(|()| random(&mut entropy))
+            .map_err(|error| self.lost(ErrorKind::Host, format!("/dev/urandom: {error}")))?;
+        let nonce = u64::from_le_bytes(nonce);
+        self.nonce = Some(nonce);
+        self.send(&HostMessage::Resume { protocol: PROTOCOL_VERSION, nonce, now_unix_ns: now_unix_ns(), entropy })
+    }
+
+    fn next_cells(&self) -> Vec<CellId> {
+        match self.task.errand {
+            Errand::Run { next, .. } => next(),
+            Errand::Settle => Vec::new(),
+        }
+    }
+
+    fn send_cells(&mut self, cells: Vec<CellId>) -> Result<(), End> {
+        let infos = cells.iter().filter_map(|cell| self.task.plan.info(cell));
+        self.limit = self.launched.elapsed() + self.task.timing.guest(infos);
+        self.pending = cells.iter().cloned().collect();
         self.send(&HostMessage::Run {
-            cells: self.task.cells.to_vec(),
+            cells,
             time_scale: self.task.timing.scale,
-            now_unix_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            now_unix_ns: now_unix_ns(),
             mutant: self.task.mutant.map(str::to_owned),
         })
     }
@@ -438,6 +517,11 @@ impl Session<'_> {
             State::Booting | State::Between { .. } => None,
         }
     }
+}
+
+fn now_unix_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn cap_all(texts: &mut Vec<String>) {

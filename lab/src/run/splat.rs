@@ -64,19 +64,34 @@ impl Watch {
 
     /// The complaints since the last look. A console that can't be read has none; the launch would have failed.
     pub fn look(&mut self) -> Vec<Splat> {
+        let (text, fresh) = self.fresh();
+        self.read += fresh;
+        scan(&text)
+    }
+
+    /// The complaints since the last look and before the line with `mark`. What comes after the mark stays for the next
+    /// look, however late this one is; so does everything while there is no such line.
+    pub fn look_before(&mut self, mark: &str) -> Vec<Splat> {
+        let (text, _) = self.fresh();
+        let Some(at) = text.find(mark) else { return Vec::new() };
+        self.read += at as u64;
+        scan(&text[..at])
+    }
+
+    /// What is new, and how many bytes of the console that is. Bytes that are no UTF-8 become `?`, so that places in the
+    /// text are places in the file.
+    fn fresh(&self) -> (String, u64) {
         let mut bytes = Vec::new();
-        let mut read = || -> std::io::Result<()> {
+        let mut read = || -> std::io::Result<u64> {
             let mut file = File::open(&self.path)?;
             file.seek(SeekFrom::Start(self.read))?;
             let fresh = file.metadata()?.len().saturating_sub(self.read);
             file.take(MOST.min(fresh)).read_to_end(&mut bytes)?;
-            self.read += fresh;
-            Ok(())
+            Ok(fresh)
         };
-        match read() {
-            Ok(()) => scan(&String::from_utf8_lossy(&bytes)),
-            Err(_) => Vec::new(),
-        }
+        let fresh = read().unwrap_or(0);
+        bytes.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
+        (String::from_utf8_lossy(&bytes).into_owned(), fresh)
     }
 }
 
@@ -136,6 +151,18 @@ mod tests {
     fn words_inside_a_record_are_no_complaint() {
         assert!(scan("[1.0] foo: this is not a WARNING: CPU: at all\n[1.1] netkit-lab: begin WARNING\n").is_empty());
         assert_eq!(scan("[9.0] unregister_netdevice: waiting for p0 to become free. Usage count = 2\n").len(), 1);
+    }
+
+    #[test]
+    fn a_late_look_does_not_take_a_complaint_away_from_its_cell() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let early = "[    9.0] BUG: \u{fffd} early\n";
+        std::fs::write(&path, format!("{early}{WARN}")).unwrap();
+        let mut watch = Watch::new(&path);
+        assert!(watch.look_before("begin B02-y[tc]").is_empty());
+        assert_eq!(watch.look_before("begin A01-x[tc]").len(), 1, "the early one only");
+        assert_eq!(watch.look().len(), 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The real loop against guests without a machine: what a kernel or an agent can do wrong, in milliseconds.
 
-use super::{dispatch::Run, kernel::Prepared, timing::Timing};
+use super::{dispatch::Run, kernel::Prepared, queue::Isolate, timing::Timing};
 use crate::{
     error::{Error, Exit},
     event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Versions},
@@ -11,6 +11,7 @@ use crate::{
     vm::{
         Recv,
         fake::{FakeAgent, FakeLauncher, specification},
+        snapshot::Store,
     },
 };
 use lab_protocol::{
@@ -20,6 +21,9 @@ use lab_protocol::{
 };
 use std::{fs, path::Path, time::Duration};
 
+mod isolation;
+mod warm;
+
 const A: &str = "A01-first[auto,nk-l3]";
 const B: &str = "B02-second[tcx,veth]";
 const C: &str = "C03-third[tc,veth]";
@@ -28,6 +32,7 @@ const C: &str = "C03-third[tc,veth]";
 fn timing() -> Timing {
     Timing {
         boot: Duration::from_secs(5),
+        restore: Duration::from_secs(5),
         silence: Duration::from_secs(5),
         idle: Duration::from_secs(5),
         cell_grace: Duration::from_secs(5),
@@ -49,9 +54,14 @@ impl Script<'_> {
     }
 
     fn hello(&mut self, protocol: u32) {
+        self.hello_to(protocol, None);
+    }
+
+    fn hello_to(&mut self, protocol: u32, nonce: Option<u64>) {
         let kernel = if self.agent.spec().name.starts_with("6.1-") { "6.1.170" } else { "6.12.43" };
         self.say(&AgentMessage::Hello {
             protocol,
+            nonce,
             agent: "1".to_owned(),
             release: format!("{kernel}-cloud"),
             version: "#1 SMP".to_owned(),
@@ -60,9 +70,11 @@ impl Script<'_> {
         });
     }
 
-    /// Hello, and the cells that the host wants.
+    /// Hello, and the cells that the host wants; none where the guest becomes a snapshot.
     fn boot(&mut self) -> Vec<CellId> {
-        self.hello(PROTOCOL_VERSION);
+        if !self.agent.restored() {
+            self.hello(PROTOCOL_VERSION);
+        }
         let mut decoder = Decoder::new();
         let mut buffer = [0; 4096];
         loop {
@@ -71,9 +83,14 @@ impl Script<'_> {
                 Recv::Timeout | Recv::Closed => return Vec::new(),
             }
             while let Some(message) = decoder.next_message::<HostMessage>() {
-                if let HostMessage::Run { cells, .. } = message.unwrap() {
-                    self.say(&AgentMessage::Probed { capabilities: Vec::new(), modules: Vec::new() });
-                    return cells;
+                match message.unwrap() {
+                    HostMessage::Run { cells, .. } => {
+                        self.say(&AgentMessage::Probed { capabilities: Vec::new(), modules: Vec::new() });
+                        return cells;
+                    }
+                    HostMessage::Resume { nonce, .. } => self.hello_to(PROTOCOL_VERSION, Some(nonce)),
+                    HostMessage::Settle => self.say(&AgentMessage::Settled),
+                    HostMessage::Hello { .. } | HostMessage::Shutdown => {}
                 }
             }
         }
@@ -165,10 +182,22 @@ fn run_on(
     interrupt: Interrupt,
     script: impl Fn(Script<'_>) + Send + Sync + 'static,
 ) -> Outcomes {
+    let launcher = FakeLauncher::new(move |agent| script(Script { agent }));
+    run_with(kernels, timing, interrupt, &launcher, None, Isolate::Kernel)
+}
+
+fn run_with(
+    kernels: &[(&str, &str)],
+    timing: Timing,
+    interrupt: Interrupt,
+    launcher: &FakeLauncher,
+    snapshots: Option<Store>,
+    isolate: Isolate,
+) -> Outcomes {
+    let before = launcher.boots();
     let kernels = kernels.iter().map(|(id, version)| facts(id, version)).collect();
     let plan = Plan::new(kernels, [A, B, C].map(cell).to_vec(), true);
     let dir = tempfile::tempdir().unwrap();
-    let launcher = FakeLauncher::new(move |agent| script(Script { agent }));
     let prepare = |kernel: &crate::plan::PlannedKernel| {
         let console = dir.path().join(&kernel.facts.id);
         fs::create_dir_all(&console).unwrap();
@@ -178,12 +207,13 @@ fn run_on(
         Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
     };
     let mut heard = Heard::default();
+    let info = info(plan);
     let run =
-        Run { info: info(plan), jobs: 2, timing, launcher: &launcher, rescale: &|_| 1.0, prepare: &prepare, interrupt };
+        Run { info, jobs: 2, timing, snapshots, isolate, launcher, rescale: &|_| 1.0, prepare: &prepare, interrupt };
     let record = run.go(&mut [&mut heard]).unwrap();
     let finished = heard.0.iter().filter(|event| matches!(event, Event::CellFinished { .. })).count();
     assert_eq!(finished, record.verdicts().count(), "exactly one verdict per planned cell");
-    Outcomes { record, events: heard.0, boots: launcher.boots(), _dir: dir }
+    Outcomes { record, events: heard.0, boots: launcher.boots() - before, _dir: dir }
 }
 
 fn run(script: impl Fn(Script<'_>) + Send + Sync + 'static) -> Outcomes {
@@ -290,7 +320,7 @@ fn another_protocol_or_another_kernel_is_refused_at_once() {
         script.hello(PROTOCOL_VERSION + 1);
         script.hang();
     });
-    assert!(protocol.lines()[0].starts_with("A01 not-run: the agent speaks protocol 2, this lab speaks 1"));
+    assert!(protocol.lines()[0].starts_with("A01 not-run: the agent speaks protocol 3, this lab speaks 2"));
     assert_eq!((protocol.exit(), protocol.boots), (3, 1));
     let kernel = run_on(&[("7.2", "7.2.13")], timing(), Interrupt::default(), |mut script| {
         script.hello(PROTOCOL_VERSION);
@@ -494,6 +524,8 @@ fn a_kernel_without_an_image_runs_nothing_and_says_why() {
         info: info(plan),
         jobs: 1,
         timing: timing(),
+        snapshots: None,
+        isolate: Isolate::Kernel,
         launcher: &launcher,
         rescale: &|_| 1.0,
         prepare: &prepare,
@@ -535,6 +567,8 @@ fn a_reporter_that_can_not_write_ends_the_run() {
         info: info(plan),
         jobs: 1,
         timing: timing(),
+        snapshots: None,
+        isolate: Isolate::Kernel,
         launcher: &launcher,
         rescale: &|_| 1.0,
         prepare: &prepare,

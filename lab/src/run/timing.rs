@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Timing {
     /// Launch to the agent's hello.
     pub boot: Duration,
+    /// Start of a restored guest to its agent's hello.
+    pub restore: Duration,
     /// Between two messages of a guest that has said hello. The agent's heartbeat comes every second of guest time
     /// from a thread of its own.
     pub silence: Duration,
@@ -27,6 +29,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             boot: Duration::from_secs(20),
+            restore: Duration::from_secs(3),
             silence: Duration::from_secs(10),
             idle: Duration::from_secs(20),
             cell_grace: Duration::from_secs(5),
@@ -44,6 +47,7 @@ impl Timing {
         let scale = scale.clamp(1.0, 100.0);
         Self {
             boot: self.boot.mul_f32(scale),
+            restore: self.restore.mul_f32(scale),
             silence: self.silence.mul_f32(scale),
             idle: self.idle.mul_f32(scale),
             cell_grace: self.cell_grace.mul_f32(scale),

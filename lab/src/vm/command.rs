@@ -4,7 +4,7 @@
 //! options. So every value that comes from outside is checked against a small alphabet first, and one that does not
 //! fit is an error with the reason, not a guest with half a command line.
 
-use super::{Accel, GuestSpec, VmError, orphans};
+use super::{Accel, GuestSpec, VmError};
 use lab_protocol::message::PORT_NAME;
 use std::path::{Path, PathBuf};
 
@@ -46,23 +46,21 @@ impl Files {
     }
 }
 
-/// Arguments for vng.
-pub fn arguments(spec: &GuestSpec, files: &Files) -> Result<Vec<String>, VmError> {
+/// Arguments for vng. `name` becomes QEMU's `-name`.
+pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<String>, VmError> {
     let kernel = path("kernel", &spec.kernel, " (NETKIT_LAB_CACHE)")?;
     let image = path("guest image", &spec.image, " (NETKIT_LAB_CACHE)")?;
-    let root = path("guest root", &files.root, " (TMPDIR)")?;
+    let root = files.root.to_string_lossy();
+    check("guest root", &root, " (TMPDIR)", is_plain)?;
     let port = socket(&files.port)?;
     let qmp = socket(&files.qmp)?;
     for word in &spec.cmdline {
         check("kernel parameter", word, "", |c| is_plain(c) || c == ',')?;
     }
     check("guest name", &spec.name, "", |c| is_plain(c) && !"/:=@%".contains(c))?;
-    let name = orphans::guest_name(&spec.name)
-        .map_err(|error| VmError::Tool { program: "/proc".to_owned(), problem: error.to_string() })?;
-
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-    add(&["--run", &kernel, "--root", &root, "--name", &name]);
+    add(&["--run", &kernel, "--root", &root, "--name", name]);
     // virtiofsd would be tried for seconds and then given up; the export is never mounted anyway.
     add(&["--force-9p"]);
     // The image brings the modules. vng would look for some next to the kernel and want its own initramfs for them.
@@ -81,6 +79,11 @@ pub fn arguments(spec: &GuestSpec, files: &Files) -> Result<Vec<String>, VmError
         format!("-qmp unix:{qmp},server=on,wait=off"),
         "-device virtio-rng-pci".to_owned(),
     ];
+    if let Some(memory) = &spec.memory_file {
+        let (size, file) = (spec.memory_mib, path("memory file", memory, " (NETKIT_LAB_CACHE)")?);
+        options.push(format!("-object memory-backend-file,id=ram,size={size}M,mem-path={file},share=on"));
+        options.push("-machine memory-backend=ram".to_owned());
+    }
     match spec.accel {
         Accel::Tcg => add(&["--disable-kvm"]),
         // vng asks for `kvm:tcg`, and that falls back without a word.
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn the_guest_is_never_writable_and_never_networked() {
         let dir = tempfile::tempdir().unwrap();
-        let words = arguments(&spec(dir.path()), &Files::below(dir.path())).unwrap();
+        let words = arguments(&spec(dir.path()), &Files::below(dir.path()), "x").unwrap();
         for never in ["--rw", "--network", "-n", "--net", "--user", "--exec"] {
             assert!(!words.iter().any(|word| word == never), "{never}");
         }
@@ -154,7 +157,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good = spec(dir.path());
         let files = Files::below(dir.path());
-        let refused = |spec: GuestSpec| arguments(&spec, &files).unwrap_err().to_string();
+        let refused = |spec: GuestSpec| arguments(&spec, &files, "x").unwrap_err().to_string();
 
         let odd = dir.path().join("a b,c");
         std::fs::write(&odd, "").unwrap();
@@ -175,7 +178,7 @@ mod tests {
     fn a_socket_path_that_the_kernel_would_cut_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let deep = Files { port: dir.path().join("x".repeat(100)), ..Files::below(dir.path()) };
-        let error = arguments(&spec(dir.path()), &deep).unwrap_err().to_string();
+        let error = arguments(&spec(dir.path()), &deep, "x").unwrap_err().to_string();
         assert!(error.contains("the kernel takes 107"), "{error}");
     }
 }

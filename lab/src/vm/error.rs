@@ -78,6 +78,9 @@ pub enum VmError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The guest can't be saved, or its snapshot not be kept.
+    #[error("snapshot: {0}")]
+    Snapshot(String),
     /// `NETKIT_LAB_ACCEL` holds something else.
     #[error("NETKIT_LAB_ACCEL is `{0}`; it takes `kvm` or `tcg`")]
     AccelOverride(String),

@@ -10,7 +10,7 @@
 //! let guest = launcher.launch(&specification()).unwrap();
 //! ```
 
-use super::{Accel, Channel, Guest, GuestExit, GuestSpec, Launcher, SocketChannel, VmError};
+use super::{Accel, Channel, Guest, GuestExit, GuestSpec, Launcher, Places, Recipe, Snapshot, SocketChannel, VmError};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
@@ -32,6 +32,7 @@ pub struct FakeLauncher {
     script: Arc<Script>,
     boots: AtomicU32,
     listening: bool,
+    freezing: bool,
 }
 
 impl FakeLauncher {
@@ -40,7 +41,7 @@ impl FakeLauncher {
     /// Once the host kills the guest, the script's channel reports [`super::Recv::Closed`]: a script that plays a hang
     /// waits for that.
     pub fn new(script: impl Fn(&mut FakeAgent) + Send + Sync + 'static) -> Self {
-        Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true }
+        Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true, freezing: true }
     }
 
     /// Guests whose virtual machine exits before it offers the agent's port; `script` still runs.
@@ -50,7 +51,14 @@ impl FakeLauncher {
         self
     }
 
-    /// How many guests were launched.
+    /// Guests that can't be saved.
+    #[must_use]
+    pub fn never_freezing(mut self) -> Self {
+        self.freezing = false;
+        self
+    }
+
+    /// How many guests were launched or restored.
     pub fn boots(&self) -> u32 {
         self.boots.load(Ordering::SeqCst)
     }
@@ -58,6 +66,20 @@ impl FakeLauncher {
 
 impl Launcher for FakeLauncher {
     fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError> {
+        self.start(spec, false)
+    }
+
+    fn restore(&self, spec: &GuestSpec, _snapshot: &Snapshot) -> Result<Box<dyn Guest>, VmError> {
+        self.start(spec, true)
+    }
+
+    fn fingerprint(&self, _spec: &GuestSpec) -> Result<String, VmError> {
+        Ok("fake".to_owned())
+    }
+}
+
+impl FakeLauncher {
+    fn start(&self, spec: &GuestSpec, restored: bool) -> Result<Box<dyn Guest>, VmError> {
         let boot = self.boots.fetch_add(1, Ordering::SeqCst);
         let file = |source| VmError::File { what: "console", path: spec.console.clone(), source };
         fs::write(&spec.console, []).map_err(file)?;
@@ -69,6 +91,7 @@ impl Launcher for FakeLauncher {
         let mut agent = FakeAgent {
             spec: spec.clone(),
             boot,
+            restored,
             channel: SocketChannel::new(guest).map_err(port)?,
             exit: GuestExit { code: Some(0), signal: None, stderr: String::new() },
         };
@@ -89,6 +112,7 @@ impl Launcher for FakeLauncher {
             power,
             exit,
             thread: Some(thread),
+            freezing: self.freezing,
         }))
     }
 }
@@ -98,6 +122,7 @@ impl Launcher for FakeLauncher {
 pub struct FakeAgent {
     spec: GuestSpec,
     boot: u32,
+    restored: bool,
     channel: SocketChannel,
     exit: GuestExit,
 }
@@ -111,6 +136,11 @@ impl FakeAgent {
     /// How many guests the launcher had launched before: 0 for the first one.
     pub fn boot(&self) -> u32 {
         self.boot
+    }
+
+    /// Whether the host restored it from a snapshot.
+    pub fn restored(&self) -> bool {
+        self.restored
     }
 
     /// The agent's end of the port.
@@ -139,6 +169,7 @@ struct FakeGuest {
     power: UnixStream,
     exit: Arc<Mutex<Option<GuestExit>>>,
     thread: Option<thread::JoinHandle<()>>,
+    freezing: bool,
 }
 
 impl Guest for FakeGuest {
@@ -167,8 +198,12 @@ impl Guest for FakeGuest {
         None
     }
 
-    fn qmp(&self) -> Option<&Path> {
-        None
+    fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError> {
+        let full = || VmError::Snapshot("No space left on device".to_owned());
+        self.kill();
+        fs::write(state, "devices").ok().filter(|()| self.freezing).ok_or_else(full)?;
+        let places = Places { dir: Path::new("/launch"), name: &self.name, memory: Path::new("/memory") };
+        Ok(Recipe::record("/nonexistent/qemu".into(), &[], &places))
     }
 }
 
@@ -192,6 +227,8 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         run_dir: dir,
         vng: "/nonexistent/vng".into(),
         qemu: None,
+        tools: "fake".to_owned(),
+        memory_file: None,
     }
 }
 

@@ -9,14 +9,22 @@ mod channel;
 mod command;
 mod error;
 pub mod fake;
+mod guest;
 mod orphans;
 mod process;
+mod qmp;
+mod recipe;
+mod restore;
+mod seal;
+pub mod snapshot;
 mod tools;
 mod vng;
 
 pub use accel::Acceleration;
 pub use channel::SocketChannel;
 pub use error::VmError;
+pub use recipe::{Places, Recipe};
+pub use snapshot::Snapshot;
 pub use tools::ToolVersions;
 pub use vng::VngLauncher;
 
@@ -77,6 +85,10 @@ pub struct GuestSpec {
     pub vng: PathBuf,
     /// The QEMU program; `None` leaves the choice to vng.
     pub qemu: Option<PathBuf>,
+    /// Versions of both programs: a snapshot belongs to the pair that made it.
+    pub tools: String,
+    /// File that holds the guest's memory, of the memory's size: what a guest needs to become a snapshot.
+    pub memory_file: Option<PathBuf>,
 }
 
 /// Boots guests.
@@ -87,6 +99,19 @@ pub trait Launcher: Send + Sync {
     /// [`VmError`] where the specification can't be launched or the program does not start. A kernel that never gets
     /// anywhere is no error here: see [`Guest::connect`] and [`Guest::exited`].
     fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError>;
+
+    /// Starts a guest where a snapshot of one like it left off. Its memory file is not written to.
+    ///
+    /// # Errors
+    /// [`VmError`] where the snapshot's files are gone or the program does not start. State that the program refuses
+    /// shows later, as a guest that has exited.
+    fn restore(&self, spec: &GuestSpec, snapshot: &Snapshot) -> Result<Box<dyn Guest>, VmError>;
+
+    /// All that a snapshot of this guest depends on, and nothing that differs from launch to launch.
+    ///
+    /// # Errors
+    /// [`VmError`] where the specification can't be launched.
+    fn fingerprint(&self, spec: &GuestSpec) -> Result<String, VmError>;
 }
 
 /// A running (or dead) guest. Dropping it kills it.
@@ -107,8 +132,11 @@ pub trait Guest: Send {
     /// Peak resident memory of the virtual machine's process, KiB (`VmHWM`), as far as it is known.
     fn peak_memory_kib(&self) -> Option<u64>;
 
-    /// The QMP socket, where there is one.
-    fn qmp(&self) -> Option<&Path>;
+    /// Writes the state of all devices to a file and ends the guest. With the memory file that makes a snapshot.
+    ///
+    /// # Errors
+    /// [`VmError::Snapshot`] where the machine can't be saved; the guest is of no use then either.
+    fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError>;
 }
 
 /// How a guest's process ended. No verdict follows from it: vng's exit codes are ambiguous.

@@ -4,6 +4,7 @@
 //! it. So every guest carries its owner's identity in its name (`-name` on QEMU's command line), and the next lab ends
 //! those whose owner no longer exists.
 
+use super::VmError;
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -17,9 +18,11 @@ const PREFIX: &str = "nkl.";
 ///
 /// # Errors
 /// `/proc` can't be read.
-pub fn guest_name(guest: &str) -> procfs::ProcResult<String> {
-    let me = Process::myself()?;
-    Ok(format!("{PREFIX}{}.{}.{}.{guest}", pid_namespace(&me)?, me.pid(), me.stat()?.starttime))
+pub fn guest_name(guest: &str) -> Result<String, VmError> {
+    let proc = |error: procfs::ProcError| VmError::Tool { program: "/proc".to_owned(), problem: error.to_string() };
+    let me = Process::myself().map_err(proc)?;
+    let (namespace, start) = (pid_namespace(&me).map_err(proc)?, me.stat().map_err(proc)?.starttime);
+    Ok(format!("{PREFIX}{namespace}.{}.{start}.{guest}", me.pid()))
 }
 
 /// Kills guests whose owner is gone, and says how many.

@@ -1,0 +1,93 @@
+//! The cells of one kernel that have no verdict yet, and the pieces in which guests take them.
+
+use crate::plan::Plan;
+use lab_protocol::CellId;
+use std::collections::VecDeque;
+
+/// Which cells share a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Isolate {
+    /// A guest runs cells until there are none.
+    #[default]
+    Kernel,
+    /// The cells of an area share a guest.
+    Group,
+    /// Every cell has a pristine guest.
+    Case,
+    /// First as `kernel`, then as `case`: a cell that ends differently fails.
+    Both,
+}
+
+/// Cells in a piece where several guests of a kernel share the work: small enough that no guest is left with much
+/// while the others are done.
+const PIECE: usize = 8;
+
+/// Cells that nobody has taken.
+#[derive(Debug)]
+pub struct Queue<'a> {
+    plan: &'a Plan,
+    cells: VecDeque<CellId>,
+}
+
+impl<'a> Queue<'a> {
+    /// All of them, in the order in which they run.
+    pub fn new(plan: &'a Plan, cells: impl Iterator<Item = CellId>) -> Self {
+        Self { plan, cells: cells.collect() }
+    }
+
+    /// How many nobody has taken.
+    pub fn waiting(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// The next piece for a guest that has had `before` pieces.
+    pub fn take(&mut self, isolate: Isolate, shared: bool, before: usize) -> Vec<CellId> {
+        let count = match isolate {
+            Isolate::Case if before > 0 => 0,
+            Isolate::Case => 1,
+            Isolate::Group if before > 0 => 0,
+            Isolate::Group => {
+                let area = |cell: &CellId| self.plan.info(cell).map(|info| &*info.area);
+                let first = self.cells.front().and_then(area);
+                self.cells.iter().take_while(|cell| area(cell) == first).count()
+            }
+            Isolate::Kernel | Isolate::Both if shared => PIECE,
+            Isolate::Kernel | Isolate::Both => self.cells.len(),
+        };
+        self.cells.drain(..count.min(self.cells.len())).collect()
+    }
+
+    /// Gives back what a guest took and brought no verdict for.
+    pub fn give_back(&mut self, cells: Vec<CellId>) {
+        cells.into_iter().rev().for_each(|cell| self.cells.push_front(cell));
+    }
+
+    /// Takes whatever is left.
+    pub fn drain(&mut self) -> Vec<CellId> {
+        self.cells.drain(..).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cell, facts};
+
+    #[test]
+    fn a_piece_is_what_may_share_a_guest() {
+        let ids: Vec<String> = (0..20).map(|number| format!("A{number:02}-x[tc]")).collect();
+        let mut infos: Vec<_> = ids.iter().map(|id| cell(id)).collect();
+        infos[3..].iter_mut().for_each(|info| info.area = "mprog".to_owned());
+        let plan = Plan::new(vec![facts("6.12", "6.12.43")], infos, false);
+        let cells = || ids.iter().map(|id| CellId(id.clone()));
+        let mut queue = Queue::new(&plan, cells());
+        let group = queue.take(Isolate::Group, true, 0);
+        assert_eq!(group.len(), 3, "the first area");
+        assert!(queue.take(Isolate::Group, true, 1).is_empty(), "and no other in the same guest");
+        assert_eq!(queue.take(Isolate::Case, true, 0).len(), 1);
+        assert_eq!(queue.take(Isolate::Kernel, true, 0).len(), PIECE);
+        queue.give_back(group.clone());
+        assert_eq!(queue.take(Isolate::Kernel, false, 1)[..3], group, "given back is next");
+        assert_eq!(queue.waiting(), 0);
+    }
+}

@@ -1,0 +1,162 @@
+//! Snapshots that are made, used, shared, damaged and of no use.
+
+use super::*;
+use crate::event::Start;
+use std::fs::OpenOptions;
+
+const KERNELS: &[(&str, &str)] = &[("6.12", "6.12.43")];
+
+/// Passes whatever it is given, as a booted or as a restored guest.
+fn willing() -> FakeLauncher {
+    FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        script.agent.console("Linux version 6.12\n");
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+        script.hang();
+    })
+}
+
+fn run_warm(launcher: &FakeLauncher, cache: &Path) -> Outcomes {
+    run_with(KERNELS, timing(), Interrupt::default(), launcher, Some(Store::below(cache)), Isolate::Kernel)
+}
+
+fn starts(outcomes: &Outcomes) -> Vec<Start> {
+    let start = |event: &Event| match event {
+        Event::GuestStarted { start, .. } => Some(*start),
+        _ => None,
+    };
+    outcomes.events.iter().filter_map(start).collect()
+}
+
+fn file(cache: &Path, name: &str) -> std::path::PathBuf {
+    cache.join("snapshots/fake").join(name)
+}
+
+#[test]
+fn a_kernel_boots_once_and_is_restored_ever_after() {
+    let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
+    let first = run_warm(&launcher, cache.path());
+    assert_eq!(first.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
+    assert_eq!(starts(&first), [Start::Snapshot, Start::Restore]);
+    let second = run_warm(&launcher, cache.path());
+    assert_eq!((second.exit(), starts(&second)), (0, vec![Start::Restore]));
+    assert_eq!(fs::read_to_string(file(cache.path(), "console.log")).unwrap(), "Linux version 6.12\n");
+    let left: Vec<_> =
+        fs::read_dir(cache.path().join("snapshots")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "the snapshot and its lock: {left:?}");
+}
+
+#[test]
+fn a_damaged_snapshot_is_removed_and_made_anew() {
+    let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
+    run_warm(&launcher, cache.path());
+    let damage = |name: &str, change: &dyn Fn(&Path), why: &str| {
+        change(&file(cache.path(), name));
+        let outcomes = run_warm(&launcher, cache.path());
+        assert_eq!((outcomes.exit(), starts(&outcomes)), (0, vec![Start::Snapshot, Start::Restore]), "{name}");
+        assert_eq!(outcomes.notes(), [format!("the snapshot was removed: {why}")]);
+    };
+    let flip = |path: &Path| fs::write(path, vec![1; fs::read(path).unwrap().len()]).unwrap();
+    let cut = |path: &Path| OpenOptions::new().write(true).open(path).unwrap().set_len(3).unwrap();
+    damage("memory", &flip, "memory has another checksum than the one that was written");
+    damage("state", &flip, "state has another checksum than the one that was written");
+    damage("memory", &cut, "memory has 3 bytes instead of 1048576");
+    damage("snapshot.json", &cut, "snapshot.json: EOF while parsing a string at line 1 column 3");
+    damage("state", &|path| fs::remove_file(path).unwrap(), "state: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_touched_snapshot_whose_bytes_are_right_is_used() {
+    let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
+    run_warm(&launcher, cache.path());
+    let path = file(cache.path(), "state");
+    fs::write(&path, fs::read(&path).unwrap()).unwrap();
+    assert_eq!(starts(&run_warm(&launcher, cache.path())), [Start::Restore]);
+}
+
+#[test]
+fn a_snapshot_that_nobody_answers_from_is_not_tried_for_ever() {
+    let cache = tempfile::tempdir().unwrap();
+    run_warm(&willing(), cache.path());
+    let dead = FakeLauncher::new(|agent| {
+        if agent.restored() {
+            return;
+        }
+        let mut script = Script { agent };
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+        script.hang();
+    });
+    let outcomes = run_warm(&dead, cache.path());
+    assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
+    assert_eq!(starts(&outcomes), [Start::Restore, Start::Snapshot, Start::Restore, Start::Boot]);
+    assert!(outcomes.notes()[0].starts_with("the snapshot was removed: a guest restored from it did not answer: "));
+    assert!(!file(cache.path(), "memory").exists());
+}
+
+#[test]
+fn a_word_from_before_the_snapshot_answers_nobody() {
+    let cache = tempfile::tempdir().unwrap();
+    run_warm(&willing(), cache.path());
+    let echo = FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        if script.agent.restored() {
+            script.hello_to(PROTOCOL_VERSION, Some(7));
+        }
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+        script.hang();
+    });
+    let outcomes = run_warm(&echo, cache.path());
+    assert_eq!((outcomes.exit(), starts(&outcomes)), (0, vec![Start::Restore]));
+    assert_eq!(outcomes.notes(), ["a hello that answers nobody was ignored"]);
+}
+
+#[test]
+fn a_full_disk_costs_the_snapshot_and_not_the_run() {
+    let cache = tempfile::tempdir().unwrap();
+    let outcomes = run_warm(&willing().never_freezing(), cache.path());
+    assert_eq!((outcomes.exit(), starts(&outcomes)), (0, vec![Start::Snapshot, Start::Boot]));
+    assert_eq!(outcomes.notes(), ["guests boot, since there is no snapshot: snapshot: No space left on device"]);
+    assert!(!file(cache.path(), "").exists());
+}
+
+#[test]
+fn two_runs_that_share_a_cache_boot_one_guest_between_them() {
+    let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
+    let runs: Vec<Vec<Start>> = std::thread::scope(|scope| {
+        let runs = [(); 3].map(|()| scope.spawn(|| starts(&run_warm(&launcher, cache.path()))));
+        runs.map(|run| run.join().unwrap()).into()
+    });
+    let made = runs.iter().flatten().filter(|start| **start == Start::Snapshot).count();
+    let restored = runs.iter().flatten().filter(|start| **start == Start::Restore).count();
+    assert_eq!((made, restored), (1, 3), "{runs:?}");
+}
+
+#[test]
+fn a_panic_in_a_restored_guest_costs_its_cell_and_keeps_the_snapshot() {
+    let cache = tempfile::tempdir().unwrap();
+    let launcher = FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        let cells = script.boot();
+        for cell in &cells {
+            if cell.as_str() == B {
+                script.start(cell);
+                script.agent.console("[    3.2] Kernel panic - not syncing: x\n");
+                return;
+            }
+            script.pass(cell);
+        }
+        script.done(cells.len());
+        script.hang();
+    });
+    let outcomes = run_warm(&launcher, cache.path());
+    assert_eq!(outcomes.lines()[0], "A01 passed");
+    assert!(outcomes.lines()[1].starts_with("B02 errored: panic: Kernel panic"), "{:?}", outcomes.lines());
+    assert_eq!(outcomes.lines()[2], "C03 passed");
+    assert_eq!(starts(&outcomes), [Start::Snapshot, Start::Restore, Start::Restore]);
+}

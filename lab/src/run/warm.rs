@@ -1,0 +1,108 @@
+//! A kernel's snapshot: found, made, or done without.
+
+use super::{
+    kernel::{KernelRun, Prepared},
+    session::{End, Errand},
+};
+use crate::{
+    event::Start,
+    vm::{
+        GuestSpec, Snapshot,
+        snapshot::{Claim, Found, Store},
+    },
+};
+use std::{
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+/// How often a snapshot may be made in one run: once, and again where the first was of no use.
+const ATTEMPTS: u32 = 2;
+/// How often a run looks whether the one that makes the snapshot is through.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What a kernel's guests know of its snapshot.
+#[derive(Default)]
+pub(super) struct Warmth(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    snapshot: Option<Snapshot>,
+    attempts: u32,
+}
+
+impl KernelRun<'_> {
+    /// The snapshot to restore the next guest from; `None` where guests are to boot. Other guests of the kernel wait
+    /// here while it is made.
+    pub(super) fn snapshot(&self, prepared: &Prepared) -> Option<Snapshot> {
+        let store = self.snapshots?;
+        let mut state = self.warmth.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.snapshot.is_none() && state.attempts < ATTEMPTS {
+            state.attempts += 1;
+            state.snapshot = self.obtain(store, prepared);
+        }
+        state.snapshot.clone()
+    }
+
+    /// A restored guest never answered: the snapshot is of no use, whatever its checksums say.
+    pub(super) fn spoilt(&self, snapshot: &Snapshot) {
+        if let Some(store) = self.snapshots {
+            store.discard(snapshot);
+        }
+        self.warmth.0.lock().unwrap_or_else(PoisonError::into_inner).snapshot = None;
+    }
+
+    fn obtain(&self, store: &Store, prepared: &Prepared) -> Option<Snapshot> {
+        let key = match self.launcher.fingerprint(&prepared.spec) {
+            Ok(key) => key,
+            Err(error) => return self.without(&error.to_string()),
+        };
+        while self.interrupt.signal().is_none() {
+            match store.find(&key) {
+                Found::Whole(snapshot) => return Some(snapshot),
+                Found::Damaged(why) => self.note(format!("the snapshot was removed: {why}")),
+                Found::Absent => {}
+            }
+            match store.claim(&key) {
+                // The run that held the claim may have published in between.
+                Ok(Some(claim)) => match store.find(&key) {
+                    Found::Whole(snapshot) => return Some(snapshot),
+                    Found::Damaged(_) | Found::Absent => return self.make(claim, prepared),
+                },
+                Ok(None) => thread::sleep(POLL),
+                Err(error) => return self.without(&error.to_string()),
+            }
+        }
+        None
+    }
+
+    /// Boots a guest, lets it come to rest and saves it.
+    fn make(&self, claim: Claim, prepared: &Prepared) -> Option<Snapshot> {
+        let draft = match claim.begin(prepared.spec.memory_mib) {
+            Ok(draft) => draft,
+            Err(error) => return self.without(&error.to_string()),
+        };
+        let mut launch = self.next_guest(prepared, Start::Snapshot);
+        launch.spec = GuestSpec { memory_file: Some(draft.memory()), ..launch.spec };
+        let mut guest = match self.launcher.launch(&launch.spec) {
+            Ok(guest) => guest,
+            Err(error) => return self.without(&error.to_string()),
+        };
+        match self.drive(&mut *guest, &launch, Errand::Settle) {
+            End::Done => {}
+            End::Interrupted(_) => return None,
+            End::Lost(lost) => {
+                self.bury(&launch, lost);
+                return None;
+            }
+        }
+        let made = guest.freeze(&draft.state()).and_then(|recipe| draft.publish(recipe, &launch.spec.console));
+        made.map_err(|error| self.without(&error.to_string())).ok()
+    }
+
+    fn without(&self, problem: &str) -> Option<Snapshot> {
+        self.note(format!("guests boot, since there is no snapshot: {problem}"));
+        None
+    }
+}

@@ -302,7 +302,7 @@ impl<'a> KernelRun<'a> {
             }
             Word::Started(cell) => {
                 // What the kernel said between cells belongs to the boot or to the clean-up of the one before.
-                for splat in launch.console.borrow_mut().look_before(&format!("begin {cell}")) {
+                for splat in launch.console.borrow_mut().look_before(&format!("begin {cell}")).unwrap_or_default() {
                     self.note(format!("before {cell}: {}", splat.title));
                 }
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
@@ -310,7 +310,10 @@ impl<'a> KernelRun<'a> {
             Word::Finished(report) => {
                 if let Some(info) = self.plan.info(&report.cell) {
                     let mut verdict = judge::judge(self.kernel, info, *report);
-                    verdict.complain(&launch.console.borrow_mut().look());
+                    let mut console = launch.console.borrow_mut();
+                    let splats = console.look_before(&format!("end {}", verdict.report.cell));
+                    verdict.complain(&splats.unwrap_or_else(|| console.look()));
+                    drop(console);
                     self.verdict(launch, verdict);
                 }
             }

@@ -97,10 +97,12 @@ impl Script<'_> {
     }
 
     fn start(&mut self, cell: &CellId) {
+        self.agent.console(&format!("[    1.0] netkit-lab: begin {cell}\n"));
         self.say(&AgentMessage::CellStarted { cell: cell.clone() });
     }
 
     fn finish(&mut self, report: CellReport) {
+        self.agent.console(&format!("[    1.1] netkit-lab: end {}\n", report.cell));
         self.say(&AgentMessage::CellFinished { report: Box::new(report) });
     }
 

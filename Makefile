@@ -5,7 +5,7 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run setup doctor test check clean
+.PHONY: help lab lab-run setup doctor test canary check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -15,6 +15,9 @@ lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" n
 
 test: setup ## Run every test of the project, on real guests too
 	@cargo test --workspace $(ARGS)
+
+canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each with its exact outcome
+	@cargo test -p lab --test canaries $(ARGS)
 
 setup: lab ## Install or build whatever is missing
 	@$(LAB) setup

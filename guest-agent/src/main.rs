@@ -34,6 +34,7 @@ fn list() -> ExitCode {
         agent: env!("CARGO_PKG_VERSION").into(),
         cells: lab_suite::cells().into_iter().map(|cell| cell.info).collect(),
         mutants: lab_suite::mutants::listing(),
+        canaries: lab_suite::canaries().into_iter().map(|cell| cell.info).collect(),
     };
     match serde_json::to_writer(std::io::stdout().lock(), &listing) {
         Ok(()) => ExitCode::SUCCESS,

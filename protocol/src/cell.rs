@@ -65,6 +65,9 @@ pub struct Listing {
     /// The deliberate faults that can be built into the suite.
     #[serde(default)]
     pub mutants: Vec<MutantInfo>,
+    /// Cells that must not pass: they test the lab, and run only when asked for.
+    #[serde(default)]
+    pub canaries: Vec<CellInfo>,
 }
 
 /// What the host must know of a deliberate fault.

@@ -31,6 +31,8 @@ pub enum Area {
     Traffic,
     /// Traffic through a datapath of several programs: policy, services, forwarding.
     Datapath,
+    /// What must not pass: see [`crate::canary`].
+    Canary,
 }
 
 impl Area {
@@ -49,6 +51,7 @@ impl Area {
             Self::Upgrade => "upgrade",
             Self::Traffic => "traffic",
             Self::Datapath => "datapath",
+            Self::Canary => "canary",
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod areas;
 pub mod bench;
+pub mod canary;
 pub mod capabilities;
 pub mod case;
 pub mod ctx;
@@ -19,15 +20,21 @@ mod variants;
 
 pub use runner::{Finished, RunOptions, Runner};
 
-use case::Cell;
+use case::{Case, Cell};
 
 /// Every case in every variant, in the order in which they run.
 pub fn cells() -> Vec<Cell> {
-    areas::ALL
-        .iter()
-        .flat_map(|cases| cases.iter())
-        .flat_map(|case| (case.variants)().into_iter().map(move |variant| Cell::new(case, variant)))
-        .collect()
+    all_variants(areas::ALL)
+}
+
+/// Every canary: cells that must not pass, and controls between them.
+pub fn canaries() -> Vec<Cell> {
+    all_variants(&[canary::CASES])
+}
+
+fn all_variants(areas: &[&'static [Case]]) -> Vec<Cell> {
+    let cases = areas.iter().flat_map(|cases| cases.iter());
+    cases.flat_map(|case| (case.variants)().into_iter().map(move |variant| Cell::new(case, variant))).collect()
 }
 
 #[cfg(test)]
@@ -38,7 +45,7 @@ mod tests {
     #[test]
     fn ids_are_unique_and_name_topologies_that_exist() {
         let mut seen = HashSet::new();
-        for cell in cells() {
+        for cell in cells().into_iter().chain(canaries()) {
             assert!(seen.insert(cell.info.id.clone()), "{} twice", cell.info.id);
             assert!(
                 lab_topology::library::by_name(cell.case.topology, lab_topology::LinkKind::Veth).is_some(),

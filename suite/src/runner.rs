@@ -56,6 +56,7 @@ impl Runner {
         let capabilities = Capabilities::new(kernel, probe::all(kernel));
         let cells = crate::cells()
             .into_iter()
+            .chain(crate::canaries())
             .zip(FIRST_MARKER..)
             .map(|(cell, marker)| (cell.info.id.clone(), (marker, Arc::new(cell))))
             .collect();

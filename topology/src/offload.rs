@@ -21,7 +21,12 @@ struct EthtoolValue {
 }
 
 mod call {
-    nix::ioctl_readwrite_bad!(#[doc = "ethtool's ioctl."] ethtool, super::SIOCETHTOOL, nix::libc::ifreq);
+    nix::ioctl_readwrite_bad!(
+        #[doc = "ethtool's ioctl."]
+        ethtool,
+        super::SIOCETHTOOL,
+        nix::libc::ifreq
+    );
 }
 
 /// Makes the stack fill in the checksums of what it sends by a device. Otherwise a packet crosses veth and netkit with

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels)?;
-    let selected = build(&project, args.no_build)?;
+    let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     // A run without cells: the guests boot, probe and end.
     let plan = Plan::new(guests.facts(), Vec::new(), false);

@@ -104,6 +104,9 @@ struct SelectArgs {
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]
     no_build: bool,
+    /// Instead of the suite, cells that must fail, hang, leak or panic: they test the lab itself.
+    #[arg(long)]
+    canary: bool,
 }
 
 #[derive(Debug, Args)]

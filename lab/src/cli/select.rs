@@ -19,16 +19,20 @@ pub(super) struct Selected {
 
 /// Builds what is to be built, and selects.
 pub(super) fn select(project: &Project, args: &SelectArgs) -> Result<Selected, Error> {
-    let all = build(project, args.no_build)?;
+    let all = build(project, args.no_build, args.canary)?;
     Ok(Selected { cells: select_cells(&all.cells, args)?, ..all })
 }
 
-/// Builds what is to be built; every cell is selected.
-pub(super) fn build(project: &Project, no_build: bool) -> Result<Selected, Error> {
+/// Builds what is to be built; every cell of the suite, or every canary, is selected.
+pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
     let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
     let artifacts = if no_build { builder.existing()? } else { builder.build()? };
     let listing = artifacts::listing(&artifacts.agent)?;
-    Ok(Selected { artifacts, agent_version: listing.agent, cells: listing.cells })
+    Ok(Selected {
+        artifacts,
+        agent_version: listing.agent,
+        cells: if canary { listing.canaries } else { listing.cells },
+    })
 }
 
 fn select_cells(cells: &[CellInfo], args: &SelectArgs) -> Result<Vec<CellInfo>, Error> {

@@ -1,0 +1,76 @@
+//! Canaries on real guests: what must fail fails, in exactly the way it must, and nothing that dies takes another
+//! cell's verdict along.
+
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, process::Command};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Case, outcome, and words that its message must contain.
+const WANTED: [(&str, &str, &str); 19] = [
+    ("Z01-must-pass", "passed", ""),
+    ("Z02-must-fail", "failed", "check: one and one: 2, wanted 3"),
+    ("Z03-must-skip", "skipped", "no netkit-single"),
+    ("Z04-must-not-assert-nothing", "failed", "check: the case asserted nothing"),
+    ("Z05-must-leak-a-map", "failed", "leak: map "),
+    ("Z06-must-leak-a-pin[veth]", "failed", "leak: pin /sys/fs/bpf/canary"),
+    ("Z07-must-leak-a-namespace", "failed", "leak: namespace net:["),
+    ("Z08-must-fail-to-clean-up", "failed", "cleanup: the canary's clean-up: refuses"),
+    ("Z09-must-not-hide-its-attachment[tc,veth]", "failed", "attach-mismatch: "),
+    ("Z10-must-carry-traffic[tc,veth]", "failed", "the program never ran"),
+    ("Z11-must-panic-the-case", "errored", "agent: the case panicked: the canary's own panic"),
+    ("Z12-must-warn", "failed", "splat: "),
+    ("Z13-must-flood-the-log", "passed", ""),
+    ("Z14-must-panic-the-kernel", "errored", "panic: "),
+    ("Z15-must-go-on-after-the-panic", "passed", ""),
+    ("Z16-must-hang", "errored", "hang: still running after"),
+    ("Z17-must-go-on-after-the-hang", "passed", ""),
+    ("Z18-must-kill-the-agent", "errored", "panic: "),
+    ("Z19-must-come-last", "passed", ""),
+];
+
+/// Every cell's finished events: outcome and reason, by kernel and cell.
+fn verdicts(events: &str) -> BTreeMap<(String, String), Vec<Value>> {
+    let mut found: BTreeMap<_, Vec<Value>> = BTreeMap::new();
+    for line in events.lines() {
+        let event: Value = serde_json::from_str(line).expect("a line of events.jsonl is JSON");
+        if event["event"] == "cell-finished" {
+            let text = |value: &Value| value.as_str().expect("a name").to_owned();
+            let key = (text(&event["kernel"]), text(&event["verdict"]["report"]["cell"]));
+            found.entry(key).or_default().push(event["verdict"]["outcome"].clone());
+        }
+    }
+    found
+}
+
+fn told(outcome: &Value) -> String {
+    let text = |key: &str| outcome[key].as_str().unwrap_or_default().to_owned();
+    match outcome["outcome"].as_str() {
+        Some("skipped") => format!("no {}", outcome["reason"]["capability"].as_str().unwrap_or_default()),
+        _ => format!("{}: {}", text("kind"), text("message")),
+    }
+}
+
+#[test]
+fn what_must_fail_fails_exactly_so_and_costs_no_other_cell() {
+    let results = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["--project", ROOT, "run", "--canary", "--out"])
+        .arg(results.path())
+        .output()
+        .unwrap();
+    let words = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{words}");
+    let events = fs::read_to_string(results.path().join("latest/events.jsonl")).unwrap();
+    let verdicts = verdicts(&events);
+    assert_eq!(verdicts.len(), 3 * WANTED.len(), "every cell of every kernel, and no other\n{words}");
+    for kernel in ["6.1", "6.12", "6.17"] {
+        for (cell, outcome, message) in WANTED {
+            let of_cell = &verdicts[&(kernel.to_owned(), cell.to_owned())];
+            assert_eq!(of_cell.len(), 1, "{kernel} {cell}: one verdict, and only one");
+            let seen = &of_cell[0];
+            assert_eq!(seen["outcome"], outcome, "{kernel} {cell}: {seen}");
+            assert!(told(seen).contains(message) || message.is_empty(), "{kernel} {cell}: {seen}");
+        }
+    }
+}

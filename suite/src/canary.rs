@@ -1,0 +1,169 @@
+//! Canaries: cells that must not pass. Each breaks one thing on purpose, and a test on real guests asserts what the lab
+//! makes of it. They are listed apart from the suite and run only when asked for.
+
+use crate::{
+    bench::{Bench, P0},
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::Ctx,
+    runner::PINS,
+};
+use lab_bpf::ProgArray;
+use lab_protocol::{AttachRequest, Capability, DeviceKind};
+use lab_topology::Netns;
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Things that canaries keep for good.
+static KEPT: Mutex<Vec<Box<dyn std::any::Any + Send>>> = Mutex::new(Vec::new());
+
+/// Every canary. The deadly ones stand between harmless ones, so that going on after a death is seen too.
+pub static CASES: &[Case] = &[
+    Case::new("Z01", "must-pass", Area::Canary, "solo", "The control: a check that holds.", must_pass),
+    Case::new("Z02", "must-fail", Area::Canary, "solo", "A check that does not hold fails the cell.", must_fail),
+    Case::new("Z03", "must-skip", Area::Canary, "solo", "A missing capability skips with its reason.", must_pass)
+        .needs(&[Capability::NetkitSingle]),
+    Case::new("Z04", "must-not-assert-nothing", Area::Canary, "solo", "A case without a check fails.", asserts_nothing),
+    Case::new("Z05", "must-leak-a-map", Area::Canary, "solo", "A map that stays is a leak.", leaks_a_map),
+    Case::new("Z06", "must-leak-a-pin", Area::Canary, "pair", "A pin that stays is a leak.", leaks_a_pin)
+        .over(|| vec![on(DeviceKind::Veth)]),
+    Case::new("Z07", "must-leak-a-namespace", Area::Canary, "solo", "A namespace that stays is a leak.", leaks_a_netns),
+    Case::new("Z08", "must-fail-to-clean-up", Area::Canary, "solo", "Clean-up that fails fails the cell.", bad_cleanup),
+    Case::new(
+        "Z09",
+        "must-not-hide-its-attachment",
+        Area::Canary,
+        "pair",
+        "No reported attachment is a mismatch.",
+        hides,
+    )
+    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(DeviceKind::Veth) }]),
+    Case::new(
+        "Z10",
+        "must-carry-traffic",
+        Area::Canary,
+        "pair",
+        "A program that never ran fails the cell.",
+        no_traffic,
+    )
+    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(DeviceKind::Veth) }]),
+    Case::new("Z11", "must-panic-the-case", Area::Canary, "solo", "A panic in a case costs that case.", panics),
+    Case::new("Z12", "must-warn", Area::Canary, "solo", "A WARN on the console fails its cell.", warns),
+    Case::new("Z13", "must-flood-the-log", Area::Canary, "solo", "A flood of messages harms nobody.", floods),
+    Case::new(
+        "Z14",
+        "must-panic-the-kernel",
+        Area::Canary,
+        "solo",
+        "A kernel panic costs its cell.",
+        panics_the_kernel,
+    ),
+    Case::new("Z15", "must-go-on-after-the-panic", Area::Canary, "solo", "The next cell has a fresh guest.", must_pass),
+    Case::new("Z16", "must-hang", Area::Canary, "solo", "A case that never ends is a hang.", hangs).within(300),
+    Case::new("Z17", "must-go-on-after-the-hang", Area::Canary, "solo", "The next cell has a fresh guest.", must_pass),
+    Case::new("Z18", "must-kill-the-agent", Area::Canary, "solo", "The agent's end is the guest's.", kills_the_agent),
+    Case::new("Z19", "must-come-last", Area::Canary, "solo", "And still every cell has its verdict.", must_pass),
+];
+
+fn on(device: DeviceKind) -> Variant {
+    Variant { device: Some(device), ..Variant::default() }
+}
+
+fn keep(thing: impl std::any::Any + Send) {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
+}
+
+fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    ctx.equal("one and one", 1 + 1, 2);
+    Ok(())
+}
+
+fn must_fail(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    ctx.equal("one and one", 1 + 1, 3);
+    Ok(())
+}
+
+fn asserts_nothing(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    Ok(())
+}
+
+fn leaks_a_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    keep(ProgArray::create(1)?);
+    must_pass(ctx, variant)
+}
+
+fn leaks_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    fs::create_dir(Path::new(PINS).join("canary"))?;
+    must_pass(ctx, variant)
+}
+
+fn leaks_a_netns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    keep(Netns::new("canary")?);
+    must_pass(ctx, variant)
+}
+
+fn bad_cleanup(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    ctx.defer("the canary's clean-up", || Err("refuses".into()));
+    must_pass(ctx, variant)
+}
+
+/// Attaches behind the report's back.
+fn hides(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let (program, ifindex) = (bench.counter(ctx, P0)?, bench.ifindex(P0));
+    let options = lab_bpf::TcOptions::default();
+    let attached = bench.run(P0, || lab_bpf::attach_tc(ifindex, lab_bpf::Direction::Ingress, &*program, options));
+    ctx.check("attached", attached.is_ok(), "clsact");
+    Ok(())
+}
+
+fn no_traffic(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let program = bench.counter(ctx, P0)?;
+    let _attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    must_pass(ctx, variant)
+}
+
+fn panics(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    panic!("the canary's own panic");
+}
+
+/// The kernel's words without the kernel's trouble: what is tested is the road from the console to the verdict.
+fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    say("<4>WARNING: CPU: 0 PID: 1 at canary.c:1 canary+0x1/0x2\n")?;
+    must_pass(ctx, variant)
+}
+
+fn floods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const LINES: usize = 2_000;
+    for line in 0..LINES {
+        say(&format!("<4>the canary floods the log, line {line} of {LINES}\n"))?;
+        ctx.log(format!("line {line}"));
+    }
+    must_pass(ctx, variant)
+}
+
+fn say(record: &str) -> Result<(), std::io::Error> {
+    OpenOptions::new().write(true).open("/dev/kmsg")?.write_all(record.as_bytes())
+}
+
+fn panics_the_kernel(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    fs::write("/proc/sysrq-trigger", "c")?;
+    ctx.check("the kernel is gone", false, "sysrq-c returned");
+    Ok(())
+}
+
+fn hangs(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// PID 1 must not end: the kernel panics over it.
+fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    std::process::exit(7);
+}

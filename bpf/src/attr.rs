@@ -64,6 +64,20 @@ pub struct ProgAttach {
     pub expected_revision: u64,
 }
 
+/// `BPF_PROG_TEST_RUN` up to the repetitions.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct TestRun {
+    pub prog_fd: u32,
+    pub retval: u32,
+    pub data_size_in: u32,
+    pub data_size_out: u32,
+    pub data_in: u64,
+    pub data_out: u64,
+    pub repeat: u32,
+    pub duration: u32,
+}
+
 /// `BPF_LINK_CREATE` on a device.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -173,6 +187,8 @@ mod tests {
             offset_of!(uapi::bpf_attr__bindgen_ty_4, expected_attach_type)
         );
         assert_eq!(offset_of!(ProgLoad, prog_name), offset_of!(uapi::bpf_attr__bindgen_ty_4, prog_name));
+        assert_eq!(offset_of!(TestRun, data_in), offset_of!(uapi::bpf_attr__bindgen_ty_7, data_in));
+        assert_eq!(offset_of!(TestRun, repeat), offset_of!(uapi::bpf_attr__bindgen_ty_7, repeat));
         assert_eq!(offset_of!(MapElem, value), 16);
         assert_eq!(offset_of!(MapElem, flags), offset_of!(uapi::bpf_attr__bindgen_ty_2, flags));
         assert_eq!(offset_of!(LinkInfo, ifindex), offset_of!(uapi::bpf_link_info, __bindgen_anon_1));

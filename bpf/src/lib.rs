@@ -24,6 +24,7 @@ mod query;
 pub mod raw;
 mod sys;
 mod tc;
+mod xdp;
 
 pub use by_aya::{AyaAttachment, attach_by_aya};
 pub use error::BpfError;
@@ -37,7 +38,9 @@ pub use observe::{Observed, find, observe};
 pub use prog_array::ProgArray;
 pub use program::{Program, id_of};
 pub use query::{Entry, Query, query, query_with_room};
+pub use sys::as_nobody;
 pub use tc::{
     ClsactState, Direction, ListedFilter, Qdisc, TcFilter, TcOptions, attach_tc, clsact_add, clsact_del, filters,
     qdiscs,
 };
+pub use xdp::{XdpMode, attach_xdp};

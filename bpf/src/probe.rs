@@ -4,7 +4,7 @@ use crate::{
     BpfError, Mprog, ProgArray, attach_link, expected_attach_type, query,
     raw::{self, BPF_PROG_TYPE_SCHED_CLS},
 };
-use lab_abi::VERDICT_NEXT;
+use lab_abi::{VERDICT_NEXT, VERDICT_REDIRECT};
 use lab_protocol::Hook;
 use nix::errno::Errno;
 
@@ -80,6 +80,23 @@ pub fn prog_array_strict() -> Result<Answer, BpfError> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// `BPF_F_EGRESS` of include/uapi/linux/bpf.h.
+pub const BPF_F_EGRESS: u64 = 1 << 1;
+
+/// Whether `bpf_redirect_peer` takes `BPF_F_EGRESS` ("bpf: Support BPF_F_EGRESS with bpf_redirect_peer"): by what the
+/// helper answers, since any flag that it does not know is a drop.
+///
+/// # Errors
+/// Whatever keeps a program from being run on a packet.
+pub fn redirect_peer_egress() -> Result<Answer, BpfError> {
+    /// The shortest Ethernet frame, of no protocol that anybody looks into.
+    const FRAME: [u8; 60] = [0; 60];
+    let answer = |flags| raw::test_run(&raw::redirecting(raw::Redirect::Peer, 1, flags)?, &FRAME).map(u32::cast_signed);
+    let (plain, egress) = (answer(0)?, answer(BPF_F_EGRESS as i32)?);
+    let supported = plain == VERDICT_REDIRECT && egress == VERDICT_REDIRECT;
+    Ok(Answer::new(supported, format!("bpf_redirect_peer returns {plain} without flags, {egress} with BPF_F_EGRESS")))
 }
 
 /// Whether `BPF_PROG_LOAD` takes any expected attach type for `BPF_PROG_TYPE_SCHED_CLS`. Known kernels do, so that

@@ -4,7 +4,10 @@ use crate::{
     BpfError, attr,
     sys::{self, Command},
 };
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
 
@@ -43,6 +46,26 @@ impl ProgArray {
     pub fn remove(&self, slot: u32) -> Result<(), BpfError> {
         sys::map_delete(self.as_fd(), slot)
             .map_err(|errno| BpfError::call(format!("BPF_MAP_DELETE_ELEM prog_array slot {slot}"), errno))
+    }
+}
+
+impl ProgArray {
+    /// `BPF_OBJ_PIN`: map and contents outlive every descriptor until the file is unlinked.
+    ///
+    /// # Errors
+    /// [`BpfError::Call`]: `EEXIST` where the path is taken.
+    pub fn pin(&self, path: &Path) -> Result<(), BpfError> {
+        sys::pin(self.as_fd(), path).map_err(|errno| BpfError::call(format!("BPF_OBJ_PIN {}", path.display()), errno))
+    }
+
+    /// `BPF_OBJ_GET`.
+    ///
+    /// # Errors
+    /// [`BpfError::Call`]: `ENOENT` where nothing is pinned.
+    pub fn open_pinned(path: &Path) -> Result<Self, BpfError> {
+        sys::open_pinned(path)
+            .map(Self::from)
+            .map_err(|errno| BpfError::call(format!("BPF_OBJ_GET {}", path.display()), errno))
     }
 }
 

@@ -66,6 +66,86 @@ pub fn tail_caller(
     assemble(BPF_PROG_TYPE_SCHED_CLS, expected_attach_type, "tail_caller", &instructions)
 }
 
+/// A helper that sends a packet elsewhere, numbered as in `enum bpf_func_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Redirect {
+    /// `bpf_redirect`.
+    Plain = 23,
+    /// `bpf_redirect_peer`.
+    Peer = 155,
+}
+
+/// A `BPF_PROG_TYPE_SCHED_CLS` program that returns what the helper says to an index and flags.
+///
+/// # Errors
+/// [`BpfError::Load`].
+pub fn redirecting(helper: Redirect, ifindex: u32, flags: i32) -> Result<RawProgram, BpfError> {
+    let instructions = [mov(1, ifindex.cast_signed()), mov(2, flags), call(helper as i32), exit()];
+    assemble(BPF_PROG_TYPE_SCHED_CLS, 0, "redirecting", &instructions)
+}
+
+/// `BPF_PROG_TEST_RUN`: the program's return value for one packet, which goes nowhere.
+///
+/// # Errors
+/// [`BpfError::Call`]: `EINVAL` for a packet shorter than its headers.
+pub fn test_run(program: &impl AsFd, packet: &[u8]) -> Result<u32, BpfError> {
+    let mut attr = attr::TestRun {
+        prog_fd: sys::number(program.as_fd()),
+        data_size_in: packet.len() as u32,
+        data_in: sys::address(packet),
+        repeat: 1,
+        ..attr::TestRun::default()
+    };
+    sys::bpf(Command::ProgTestRun, &mut attr)
+        .map(|_| attr.retval)
+        .map_err(|errno| BpfError::call("BPF_PROG_TEST_RUN", errno))
+}
+
+/// `BPF_PROG_LOAD` of a minimal program with one byte of the attribute set, as far out as `at`.
+///
+/// # Errors
+/// [`BpfError::Call`]: `EINVAL` within what the kernel knows, `E2BIG` past it.
+pub fn load_with_byte_at(at: usize) -> Result<(), BpfError> {
+    load_padded(at + 1, Some(at))
+}
+
+/// `BPF_PROG_LOAD` of a minimal program with an attribute of `length` bytes, zeros where no field is.
+///
+/// # Errors
+/// [`BpfError::Call`].
+pub fn load_with_zeros_up_to(length: usize) -> Result<(), BpfError> {
+    load_padded(length, None)
+}
+
+fn load_padded(length: usize, set: Option<usize>) -> Result<(), BpfError> {
+    let instructions = [mov(0, 0), exit()];
+    let attr = attr::ProgLoad {
+        prog_type: BPF_PROG_TYPE_SCHED_CLS,
+        insn_cnt: instructions.len() as u32,
+        insns: sys::address(&instructions),
+        license: sys::address(GPL.to_bytes_with_nul()),
+        ..attr::ProgLoad::default()
+    };
+    sys::bpf_padded(Command::ProgLoad, &attr, length, set)
+        .map_err(|errno| BpfError::call(format!("BPF_PROG_LOAD with {length} bytes"), errno))
+}
+
+/// `BPF_LINK_CREATE` on tcx ingress of the loopback with one byte of the attribute set, as far out as `at`.
+///
+/// # Errors
+/// As [`load_with_byte_at`].
+pub fn link_with_byte_at(program: &impl AsFd, at: usize) -> Result<(), BpfError> {
+    let attr = attr::LinkCreate {
+        prog_fd: sys::number(program.as_fd()),
+        target_ifindex: 1,
+        attach_type: crate::expected_attach_type(lab_protocol::Hook::TcxIngress),
+        ..attr::LinkCreate::default()
+    };
+    sys::bpf_padded(Command::LinkCreate, &attr, at + 1, Some(at))
+        .map_err(|errno| BpfError::call(format!("BPF_LINK_CREATE with {} bytes", at + 1), errno))
+}
+
 fn assemble(
     prog_type: u32,
     expected_attach_type: u32,
@@ -91,9 +171,14 @@ fn exit() -> bpf_insn {
     instruction(0x95, 0, 0, 0)
 }
 
-/// `BPF_JMP | BPF_CALL` of `bpf_tail_call`.
+/// `BPF_JMP | BPF_CALL` of a helper.
+fn call(helper: i32) -> bpf_insn {
+    instruction(0x85, 0, 0, helper)
+}
+
+/// `bpf_tail_call`.
 fn tail_call() -> bpf_insn {
-    instruction(0x85, 0, 0, 12)
+    call(12)
 }
 
 /// `BPF_LD | BPF_IMM | BPF_DW` with `BPF_PSEUDO_MAP_FD`.

@@ -20,6 +20,7 @@ pub enum Command {
     ObjGet = 7,
     ProgAttach = 8,
     ProgDetach = 9,
+    ProgTestRun = 10,
     ProgGetNextId = 11,
     MapGetNextId = 12,
     ObjGetInfoByFd = 15,
@@ -40,10 +41,46 @@ pub fn bpf<T>(command: Command, attr: &mut T) -> Result<i32, Errno> {
     Errno::result(result).map(|value| value as i32)
 }
 
+/// As [`bpf`], with the bytes of an attribute in a field of zeros of that length, and one byte of it set. For questions
+/// about what the kernel makes of bytes that it does not expect; the command must not succeed in anything but making a
+/// descriptor, which is closed at once.
+pub fn bpf_padded<T>(command: Command, attr: &T, length: usize, set: Option<usize>) -> Result<(), Errno> {
+    let mut bytes = vec![0u8; length.max(size_of::<T>())];
+    // SAFETY: `attr` is one of `crate::attr`: integers without padding, so that every byte is initialised.
+    let known = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(attr).cast::<u8>(), size_of::<T>()) };
+    bytes[..known.len()].copy_from_slice(known);
+    if let Some(at) = set {
+        bytes[at] = 1;
+    }
+    // SAFETY: valid for reads and writes of its length; addresses within it are covered by the contract of `bpf`.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, bytes.as_mut_ptr(), bytes.len()) };
+    // SAFETY: the kernel just created the descriptor for this call, nobody else owns it.
+    Errno::result(result).map(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+}
+
 /// As [`bpf`], for the commands that answer with a descriptor (close-on-exec by the kernel's doing).
 pub fn bpf_fd<T>(command: Command, attr: &mut T) -> Result<OwnedFd, Errno> {
     // SAFETY: the kernel just created the descriptor for this call, nobody else owns it.
     bpf(command, attr).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Runs `work` on a thread of its own that has given up root and with it every capability. The thread is in the caller's
+/// namespaces.
+///
+/// # Errors
+/// Where the thread can't change its user.
+///
+/// # Panics
+/// With the panic of `work`.
+pub fn as_nobody<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Errno> {
+    const NOBODY: libc::uid_t = 65_534;
+    let change = || {
+        // SAFETY: takes numbers only. The bare call changes this thread alone; libc's wrapper would change them all.
+        let result = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        Errno::result(result).map(drop)
+    };
+    let thread = || change().map(|()| work());
+    std::thread::scope(|scope| scope.spawn(thread).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A descriptor as bpf(2) wants it.

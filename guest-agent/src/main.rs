@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     }
     match std::env::args().nth(1).as_deref() {
         Some("--list") => list(),
+        Some(lab_suite::HOLD) => loop {
+            std::thread::park();
+        },
         Some("--version") => {
             println!("guest-agent {} (protocol {PROTOCOL_VERSION})", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -35,6 +38,7 @@ fn list() -> ExitCode {
         cells: lab_suite::cells().into_iter().map(|cell| cell.info).collect(),
         mutants: lab_suite::mutants::listing(),
         canaries: lab_suite::canaries().into_iter().map(|cell| cell.info).collect(),
+        coverage: lab_suite::coverage(),
     };
     match serde_json::to_writer(std::io::stdout().lock(), &listing) {
         Ok(()) => ExitCode::SUCCESS,

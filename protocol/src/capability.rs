@@ -27,6 +27,8 @@ pub enum Capability {
     NetkitHeadroom,
     /// `IFLA_NETKIT_PAIRING`: a netkit device without a peer.
     NetkitSingle,
+    /// `bpf_redirect_peer` with `BPF_F_EGRESS`.
+    RedirectPeerEgress,
 }
 
 /// The mainline release that brought something, and the stable releases that took it back.
@@ -68,7 +70,7 @@ const SCRUB_BACKPORTS: &[KernelVersion] = &[v(6, 12, 4)];
 
 impl Capability {
     /// Every capability, in the order of reports.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Veth,
         Self::Clsact,
         Self::Tcx,
@@ -77,6 +79,7 @@ impl Capability {
         Self::NetkitScrub,
         Self::NetkitHeadroom,
         Self::NetkitSingle,
+        Self::RedirectPeerEgress,
     ];
 
     /// The name used in reports and in `kernels.toml`.
@@ -90,6 +93,7 @@ impl Capability {
             Self::NetkitScrub => "netkit-scrub",
             Self::NetkitHeadroom => "netkit-headroom",
             Self::NetkitSingle => "netkit-single",
+            Self::RedirectPeerEgress => "redirect-peer-egress",
         }
     }
 
@@ -108,6 +112,7 @@ impl Capability {
             Self::NetkitScrub => (v(6, 13, 0), SCRUB_BACKPORTS, "netkit: Add option for scrubbing skb meta data"),
             Self::NetkitHeadroom => (v(6, 14, 0), &[], "netkit: Allow for configuring needed_{head,tail}room"),
             Self::NetkitSingle => (v(7, 1, 0), &[], "netkit: Add single device mode for netkit"),
+            Self::RedirectPeerEgress => (v(7, 3, 0), &[], "bpf: Support BPF_F_EGRESS with bpf_redirect_peer"),
         };
         Since { mainline, backports, source }
     }

@@ -62,6 +62,9 @@ pub struct Listing {
     pub agent: String,
     /// The cells, in the order in which they run.
     pub cells: Vec<CellInfo>,
+    /// The catalogue, with what of it the cells cover.
+    #[serde(default)]
+    pub coverage: Vec<CatalogueRow>,
     /// The deliberate faults that can be built into the suite.
     #[serde(default)]
     pub mutants: Vec<MutantInfo>,
@@ -79,4 +82,17 @@ pub struct MutantInfo {
     pub breaks: String,
     /// Catalogue numbers of the cases of which at least one cell must notice it.
     pub noticed_by: Vec<String>,
+}
+
+/// One row of the catalogue of what there is to test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogueRow {
+    /// Its number: `A02`.
+    pub id: String,
+    /// What there is to test.
+    pub title: String,
+    /// Cells that do.
+    pub cells: u32,
+    /// Why there is none.
+    pub missing: Option<String>,
 }

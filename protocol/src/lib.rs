@@ -13,7 +13,7 @@ pub mod version;
 
 pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};
 pub use capability::{Capability, CapabilityReport, CapabilityState};
-pub use cell::{CellId, CellInfo, Listing};
+pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
 pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};
 pub use version::KernelVersion;

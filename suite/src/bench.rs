@@ -9,7 +9,7 @@ use crate::{
 use lab_bpf::{BpfError, Config, Link, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
 use lab_netlink::NetlinkError;
 use lab_protocol::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};
-use lab_topology::{LinkKind, Net, Topology, library, link};
+use lab_topology::{LinkKind, Net, Netns, Topology, library, link};
 use nix::errno::Errno;
 use std::{os::fd::AsFd, sync::Arc};
 
@@ -129,6 +129,25 @@ impl Bench {
         Ok(Attachment { bench: self, handle, hook, at, program: program.clone(), stays })
     }
 
+    /// Attaches a clsact filter with options of its own; the caller reports it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn filter(
+        &self,
+        at: Spot,
+        direction: Direction,
+        program: &Program,
+        options: TcOptions,
+    ) -> Result<TcFilter, Stop> {
+        let ifindex = self.ifindex(at);
+        let list = match direction {
+            Direction::FromWorkload => lab_bpf::Direction::Ingress,
+            Direction::ToWorkload => lab_bpf::Direction::Egress,
+        };
+        Ok(self.run(at, || lab_bpf::attach_tc(ifindex, list, program, options))?)
+    }
+
     /// Puts into the report what the kernel says of a program on a device. A program without counters is given by its id
     /// alone.
     ///
@@ -152,19 +171,7 @@ impl Bench {
     /// # Errors
     /// Where the kernel does not let itself be asked.
     pub fn record(&self, at: Spot, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
-        let ifindex = self.ifindex(at);
-        let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
-        let seen = self.run(at, || lab_bpf::find(ifindex, prog_id))?;
-        Ok(AttachRecord {
-            interface: at.dev.into(),
-            device,
-            requested,
-            used: seen.map(|seen| seen.hook.attach_type()),
-            hook: seen.map(|seen| seen.hook),
-            prog_id,
-            link_id: seen.and_then(|seen| seen.link_id),
-            ran: None,
-        })
+        record(self.net.ns(at.node), at.dev, requested, prog_id)
     }
 
     /// Where the kernel lists a program on a device, if it does.
@@ -189,6 +196,25 @@ impl Bench {
     pub fn run<R: Send>(&self, at: Spot, work: impl FnOnce() -> R + Send) -> R {
         self.net.ns(at.node).run(work)
     }
+}
+
+/// [`Bench::record`] for a device outside of a bench.
+///
+/// # Errors
+/// Where the kernel does not let itself be asked.
+pub fn record(ns: &Netns, dev: &str, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
+    let info = link::info(ns, dev)?;
+    let seen = ns.run(|| lab_bpf::find(info.ifindex, prog_id))?;
+    Ok(AttachRecord {
+        interface: dev.into(),
+        device: info.kind,
+        requested,
+        used: seen.map(|seen| seen.hook.attach_type()),
+        hook: seen.map(|seen| seen.hook),
+        prog_id,
+        link_id: seen.and_then(|seen| seen.link_id),
+        ran: None,
+    })
 }
 
 /// How to get onto a multi-program hook.
@@ -228,6 +254,28 @@ impl Attachment<'_> {
         match &self.handle {
             Handle::Link(link) => Ok(link),
             _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
+        }
+    }
+
+    /// The link itself, for cases about who holds it.
+    ///
+    /// # Errors
+    /// Like [`Attachment::link`].
+    pub fn into_link(self) -> Result<Link, Stop> {
+        match self.handle {
+            Handle::Link(link) => Ok(link),
+            _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
+        }
+    }
+
+    /// The filter, where it is one.
+    ///
+    /// # Errors
+    /// Like [`Attachment::link`].
+    pub fn filter(&mut self) -> Result<&mut TcFilter, Stop> {
+        match &mut self.handle {
+            Handle::Filter(filter) => Ok(filter),
+            _ => Err(Stop::check(format!("{} on {} is not a filter", self.hook, self.at.dev))),
         }
     }
 
@@ -277,7 +325,11 @@ pub(crate) fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: Ho
     lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default()).map(Handle::Filter)
 }
 
-fn kind(device: DeviceKind) -> Result<LinkKind, Stop> {
+/// The kind of link that a workload hangs on.
+///
+/// # Errors
+/// A failed check for a device that no workload hangs on.
+pub fn kind(device: DeviceKind) -> Result<LinkKind, Stop> {
     LinkKind::try_from(device).map_err(|device| Stop::check(format!("no workload hangs on a {device} device")))
 }
 

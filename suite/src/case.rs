@@ -33,6 +33,10 @@ pub enum Area {
     Datapath,
     /// What must not pass: see [`crate::canary`].
     Canary,
+    /// Deletion, and what it must not leave behind.
+    Cleanup,
+    /// Requests that must be refused.
+    BadInput,
 }
 
 impl Area {
@@ -52,6 +56,8 @@ impl Area {
             Self::Traffic => "traffic",
             Self::Datapath => "datapath",
             Self::Canary => "canary",
+            Self::Cleanup => "cleanup",
+            Self::BadInput => "bad-input",
         }
     }
 }
@@ -75,6 +81,14 @@ impl Direction {
         match self {
             Self::FromWorkload => Self::ToWorkload,
             Self::ToWorkload => Self::FromWorkload,
+        }
+    }
+
+    /// Sender and receiver of packets of this direction.
+    pub const fn ends(self, workload: &'static str, other: &'static str) -> (&'static str, &'static str) {
+        match self {
+            Self::FromWorkload => (workload, other),
+            Self::ToWorkload => (other, workload),
         }
     }
 

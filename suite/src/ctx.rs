@@ -205,8 +205,8 @@ impl Ctx {
         self.attached.push(Attached { record, meter });
     }
 
-    /// Ends the case: counts, cleans up, judges.
-    pub fn finish(mut self, cell: lab_protocol::CellId, result: Result<(), Stop>) -> CellReport {
+    /// Asks every reported program now how often it ran, and lets go of it: for cases that watch programs disappear.
+    pub fn ask_programs(&mut self) {
         for attached in &mut self.attached {
             if let Some(meter) = attached.meter.take() {
                 let id = attached.record.prog_id;
@@ -216,6 +216,11 @@ impl Ctx {
                 }
             }
         }
+    }
+
+    /// Ends the case: counts, cleans up, judges.
+    pub fn finish(mut self, cell: lab_protocol::CellId, result: Result<(), Stop>) -> CellReport {
+        self.ask_programs();
         let mut cleanup_failures = Vec::new();
         while let Some((what, cleanup)) = self.cleanups.pop() {
             if let Err(error) = cleanup() {

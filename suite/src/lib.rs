@@ -8,16 +8,20 @@ pub mod bench;
 pub mod canary;
 pub mod capabilities;
 pub mod case;
+mod catalogue;
 pub mod ctx;
 mod datapath;
 pub mod detect;
 mod flows;
+mod holder;
 mod leaks;
 pub mod mutants;
 mod probe;
 mod runner;
 mod variants;
 
+pub use catalogue::coverage;
+pub use holder::HOLD;
 pub use runner::{Finished, RunOptions, Runner};
 
 use case::{Case, Cell};

@@ -12,6 +12,8 @@ use std::fmt;
 
 /// Index of `lo` in every namespace.
 const LOOPBACK: u32 = 1;
+/// Names of the devices that the probes make.
+pub const DEVICES: (&str, &str) = ("probe0", "probe1");
 /// Headroom that is asked for, bytes; any value that is not the default shows in the read-back.
 const HEADROOM: u16 = 64;
 
@@ -48,7 +50,7 @@ pub fn all(kernel: KernelVersion) -> Vec<CapabilityReport> {
 fn probe(capability: Capability, ns: &Netns) -> Finding {
     match capability {
         Capability::Veth => {
-            link::create_pair(ns, &PairRequest::new(LinkKind::Veth, "probe0", "probe1"))?;
+            link::create_pair(ns, &PairRequest::new(LinkKind::Veth, DEVICES.0, DEVICES.1))?;
             Ok("RTM_NEWLINK veth".into())
         }
         Capability::Clsact => clsact(ns),
@@ -63,6 +65,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
             let options = NetkitOptions { headroom: Some(HEADROOM), ..NetkitOptions::default() };
             read_back(ns, &netkit_request(options), "IFLA_NETKIT_HEADROOM", |netkit| netkit.headroom == Some(HEADROOM))
         }
+        Capability::RedirectPeerEgress => answer(lab_bpf::probe::redirect_peer_egress()),
         Capability::NetkitSingle => {
             let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
             // netkit_new_link refuses the description of a peer that there will not be; and where it makes a pair all the
@@ -111,12 +114,12 @@ fn read_back(ns: &Netns, request: &PairRequest<'_>, attribute: &str, there: fn(&
 }
 
 fn netkit_request(netkit: NetkitOptions) -> PairRequest<'static> {
-    PairRequest::new(LinkKind::NetkitL2, "probe0", "probe1").netkit(netkit)
+    PairRequest::new(LinkKind::NetkitL2, DEVICES.0, DEVICES.1).netkit(netkit)
 }
 
 fn create(ns: &Netns, request: &PairRequest<'_>) -> Result<LinkInfo, Missing> {
     link::create_pair(ns, request)?;
-    Ok(link::info(ns, "probe0")?)
+    Ok(link::info(ns, DEVICES.0)?)
 }
 
 /// A namespace that goes with everything in it, so that a probe leaves nothing.

@@ -1,11 +1,11 @@
 //! `lab list`.
 
-use super::{ListArgs, project::Project, say, select::select, show};
+use super::{ListArgs, project::Project, say, select, show};
 use crate::{
     error::{Error, Exit},
     plan::{Expectation, Plan},
 };
-use lab_protocol::CellInfo;
+use lab_protocol::{CatalogueRow, CellInfo};
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -32,6 +32,9 @@ enum Words<'a> {
 
 pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
+    if args.coverage {
+        return coverage(&project, args);
+    }
     let kernels = project.kernels(&args.select.kernels)?;
     let mut known = Vec::new();
     for kernel in kernels {
@@ -40,7 +43,7 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
             None => say(&format!("kernel {} is left out: it is not locked (`lab kernels update`)", kernel.id)),
         }
     }
-    let selected = select(&project, &args.select)?;
+    let selected = select::select(&project, &args.select)?;
     let plan = Plan::new(known, selected.cells, false);
     let out = if args.json {
         let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
@@ -50,6 +53,33 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
     };
     show(format_args!("{out}\n"))?;
     Ok(Exit::Passed)
+}
+
+fn coverage(project: &Project, args: &ListArgs) -> Result<Exit, Error> {
+    let (_, listing) = select::listing(project, args.select.no_build)?;
+    let out = if args.json {
+        serde_json::to_string_pretty(&listing.coverage).map_err(|error| Error::Host(error.to_string()))?
+    } else {
+        coverage_text(&listing.coverage)
+    };
+    show(format_args!("{out}\n"))?;
+    Ok(Exit::Passed)
+}
+
+fn coverage_text(rows: &[CatalogueRow]) -> String {
+    let line = |row: &CatalogueRow| match &row.missing {
+        None => format!("  {}  {:>4} cells  {}", row.id, row.cells, row.title),
+        Some(why) => format!("  {}  {}: {why}", row.id, row.title),
+    };
+    let (covered, missing): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.missing.is_none());
+    let mut lines = vec!["covered".to_owned()];
+    lines.extend(covered.iter().map(|row| line(row)));
+    if !missing.is_empty() {
+        lines.push("missing".to_owned());
+        lines.extend(missing.iter().map(|row| line(row)));
+    }
+    lines.push(format!("{} of {} numbers covered", covered.len(), rows.len()));
+    lines.join("\n")
 }
 
 fn listed<'a>(plan: &'a Plan, info: &'a CellInfo) -> Listed<'a> {
@@ -87,4 +117,22 @@ fn text(plan: &Plan) -> String {
     }
     lines.push(format!("{} cells, {} kernels", plan.cells.len(), plan.kernels.len()));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coverage_names_what_is_missing_and_why() {
+        let row = |id: &str, cells, missing: Option<&str>| CatalogueRow {
+            id: id.into(),
+            title: format!("title of {id}"),
+            cells,
+            missing: missing.map(str::to_owned),
+        };
+        let text = coverage_text(&[row("A01", 12, None), row("X07", 0, Some("needs KASAN"))]);
+        let wanted = "covered\n  A01    12 cells  title of A01\nmissing\n  X07  title of X07: needs KASAN\n1 of 2 numbers covered";
+        assert_eq!(text, wanted);
+    }
 }

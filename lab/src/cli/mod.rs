@@ -134,6 +134,9 @@ struct RunArgs {
 struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
+    /// Show which numbers of the catalogue are covered, and why the others are not.
+    #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
+    coverage: bool,
     /// As JSON.
     #[arg(long)]
     json: bool,

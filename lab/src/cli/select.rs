@@ -8,7 +8,7 @@ use crate::{
     plan::{self, KernelFacts},
     selection,
 };
-use lab_protocol::{CellInfo, KernelVersion};
+use lab_protocol::{CellInfo, KernelVersion, Listing};
 
 /// The agent, the eBPF object, and the selected cells of the agent's listing.
 pub(super) struct Selected {
@@ -25,14 +25,20 @@ pub(super) fn select(project: &Project, args: &SelectArgs) -> Result<Selected, E
 
 /// Builds what is to be built; every cell of the suite, or every canary, is selected.
 pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
-    let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
-    let artifacts = if no_build { builder.existing()? } else { builder.build()? };
-    let listing = artifacts::listing(&artifacts.agent)?;
+    let (artifacts, listing) = listing(project, no_build)?;
     Ok(Selected {
         artifacts,
         agent_version: listing.agent,
         cells: if canary { listing.canaries } else { listing.cells },
     })
+}
+
+/// Builds what is to be built, and asks the agent what it has.
+pub(super) fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
+    let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
+    let artifacts = if no_build { builder.existing()? } else { builder.build()? };
+    let listing = artifacts::listing(&artifacts.agent)?;
+    Ok((artifacts, listing))
 }
 
 fn select_cells(cells: &[CellInfo], args: &SelectArgs) -> Result<Vec<CellInfo>, Error> {

@@ -1,13 +1,13 @@
-//! Several mechanisms on one device, several kinds of device on one node, and changing over under traffic.
+//! Several mechanisms on one device, several kinds of device on one node.
 
 use crate::{
-    bench::{Bench, P0, Spot},
+    bench::{Bench, How, P0, Spot},
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    flows, variants,
+    variants,
 };
-use lab_bpf::{Config, Program, ProgramKind};
-use lab_protocol::{AttachRequest, Capability, DeviceKind};
+use lab_bpf::{Config, Program, ProgramKind, TcOptions};
+use lab_protocol::{AttachRequest, AttachType, Capability, Hook};
 use lab_topology::{Family, library};
 use lab_traffic::Proto;
 use std::sync::Arc;
@@ -44,6 +44,25 @@ pub const CASES: &[Case] = &[
     .over(variants::netkit_native)
     .needs(&[Capability::Tcx]),
     Case::new(
+        "C05",
+        "strangers-filter-outlives-our-change",
+        Area::Coexistence,
+        "pair",
+        "Changing from clsact to tcx leaves a stranger's filter of another priority alone; deleting clsact would take it.",
+        strangers_filter,
+    )
+    .over(variants::devices)
+    .needs(&[Capability::Tcx]),
+    Case::new(
+        "C06",
+        "what-the-dumps-tell",
+        Area::Coexistence,
+        "pair",
+        "One device's dumps list filter, attached program and link side by side; only the link has a link id, its own.",
+        dumps,
+    )
+    .over(variants::mechanisms),
+    Case::new(
         "C04",
         "strangers-survive",
         Area::Coexistence,
@@ -52,36 +71,6 @@ pub const CASES: &[Case] = &[
         strangers_survive,
     )
     .over(variants::mechanisms),
-    Case::new(
-        "H03",
-        "tc-to-tcx",
-        Area::Upgrade,
-        "pair",
-        "Changing from a clsact filter to tcx under traffic, the new one first, loses no packet and leaves none unseen.",
-        tc_to_tcx,
-    )
-    .over(variants::devices)
-    .needs(&[Capability::Tcx]),
-    Case::new(
-        "H06",
-        "tcx-to-netkit",
-        Area::Upgrade,
-        "pair",
-        "Changing from tcx to native netkit and back under traffic loses no packet and leaves none unseen.",
-        tcx_to_netkit,
-    )
-    .over(variants::netkit_native)
-    .needs(&[Capability::Tcx]),
-    Case::new(
-        "H08",
-        "update-under-load",
-        Area::Upgrade,
-        "pair",
-        "Fifty BPF_LINK_UPDATEs under traffic lose no packet, and every packet meets exactly one of the two programs.",
-        update_under_load,
-    )
-    .over(variants::link_hooks)
-    .within(30_000),
 ];
 
 fn mixed_node(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -203,73 +192,52 @@ fn strangers_survive(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Counts what passed while the mechanisms changed, and whether any packet met no program at all.
-fn changed_over(ctx: &mut Ctx, stream: lab_traffic::UdpStream, programs: &[&Program]) -> Result<(), Stop> {
-    let report = stream.stop(ctx.patience(500));
-    let mut met = 0;
-    for program in programs {
-        met += program.stats()?.marked;
-    }
-    ctx.metric("udp.sent", f64::from(report.sent));
-    ctx.metric("udp.lost", f64::from(report.lost_count()));
-    ctx.require("the stream ran", report.sent > 0, report.sent)?;
-    ctx.equal("datagrams lost", report.lost_count(), 0);
-    ctx.check("every datagram met a program", met >= u64::from(report.sent), format!("{met} of {}", report.sent));
-    Ok(())
-}
-
-fn tc_to_tcx(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+fn strangers_filter(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let bench = Bench::pair(variant.device())?;
+    let foreign = bench.counter(ctx, P0)?;
+    let options = TcOptions { priority: 7, handle: 7, ..TcOptions::default() };
+    let _foreign = bench.filter(P0, Direction::FromWorkload, &foreign, options)?;
     let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P0)?);
     let filter = bench.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &old)?;
-    let stream = bench.stream(ctx, "pod", "host", Family::V4)?;
-    flows::some_traffic(ctx, &stream)?;
+    meets(ctx, &bench, "before", &[(&old, true), (&foreign, true)])?;
     let _link = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?;
-    flows::some_traffic(ctx, &stream)?;
-    // The qdisc stays: taking it away flaps the device's queue and costs a packet now and then.
     filter.detach()?;
-    flows::some_traffic(ctx, &stream)?;
-    changed_over(ctx, stream, &[&old, &new])
+    meets(ctx, &bench, "after", &[(&new, true), (&old, false), (&foreign, true)])?;
+    let seen = bench.find(P0, &foreign)?.map(|seen| seen.hook);
+    ctx.equal("the stranger's filter", seen, Some(Hook::ClsactIngress));
+    let ifindex = bench.ifindex(P0);
+    bench.run(P0, || lab_bpf::clsact_del(ifindex))?;
+    ctx.equal("programs left without clsact", bench.observe(P0)?.len(), 1);
+    meets(ctx, &bench, "without clsact", &[(&new, true), (&foreign, false)])
 }
 
-fn tcx_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+fn dumps(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let bench = Bench::pair(variant.device())?;
-    let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
-    let tcx = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &programs[0])?;
-    let stream = bench.stream(ctx, "pod", "host", Family::V6)?;
-    flows::some_traffic(ctx, &stream)?;
-    let native = bench.attach(ctx, P0, AttachRequest::Netkit, Direction::FromWorkload, &programs[1])?;
-    flows::some_traffic(ctx, &stream)?;
-    tcx.detach()?;
-    flows::some_traffic(ctx, &stream)?;
-    let _back = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &programs[2])?;
-    flows::some_traffic(ctx, &stream)?;
-    native.detach()?;
-    flows::some_traffic(ctx, &stream)?;
-    let kind = bench.net.readback("host", "p0")?.kind;
-    ctx.check("still a netkit device", kind.is_netkit() && kind != DeviceKind::Veth, kind);
-    changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]])
-}
-
-fn update_under_load(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    const UPDATES: usize = 50;
-    let bench = Bench::pair(variant.device())?;
-    let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
-    let attachment = bench.attach(ctx, P0, variant.attach(), variant.direction(), &programs[0])?;
-    let (from, to) = match variant.direction() {
-        Direction::FromWorkload => ("pod", "host"),
-        Direction::ToWorkload => ("host", "pod"),
-    };
-    let stream = bench.stream(ctx, from, to, Family::V4)?;
-    for round in 1..=UPDATES {
-        attachment.link()?.update(&*programs[round % 2], None)?;
+    let program = bench.counter(ctx, P0)?;
+    let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    let is_filter = attachment.hook.attach_type() == AttachType::Tc;
+    let mut wanted = vec![(attachment.hook, program.id(), false)];
+    if let Ok(link) = attachment.link() {
+        let info = link.info()?;
+        wanted[0].2 = true;
+        ctx.equal("the link's own account of its program", info.prog_id, program.id());
+        ctx.check("its id is among the kernel's links", lab_bpf::link_ids()?.contains(&info.id), info.id);
+        let listed = bench.find(P0, &program)?.and_then(|seen| seen.link_id);
+        ctx.equal("its id in the dump", listed, Some(info.id));
+        let plain = bench.counter(ctx, P0)?;
+        let _plain = bench.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, How::Prog)?;
+        bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+        wanted.push((attachment.hook, plain.id(), false));
     }
-    flows::some_traffic(ctx, &stream)?;
-    let report = stream.stop(ctx.patience(500));
-    ctx.metric("udp.sent", f64::from(report.sent));
-    ctx.equal("datagrams lost", report.lost_count(), 0);
-    let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
-    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
-    ctx.equal("the last update is in force", attachment.link()?.info()?.prog_id, programs[UPDATES % 2].id());
+    let ids = lab_bpf::prog_ids()?;
+    ctx.check("the ids are among the kernel's programs", wanted.iter().all(|(_, id, _)| ids.contains(id)), ids.len());
+    let listed: Vec<_> =
+        bench.observe(P0)?.iter().map(|seen| (seen.hook, seen.prog_id, seen.link_id.is_some())).collect();
+    ctx.equal("hook, program, link or not", listed, wanted);
+    let ifindex = bench.ifindex(P0);
+    let filters = bench.run(P0, || lab_bpf::filters(ifindex))?;
+    let named = filters.iter().filter(|filter| filter.prog_id == program.id()).count();
+    ctx.equal("filters that name the program", named, usize::from(is_filter));
     Ok(())
 }

@@ -1,15 +1,25 @@
 //! The cases, one module per area.
 
 mod attach_api;
+mod attach_scope;
+mod bad_calls;
+mod bad_devices;
+mod chain;
+mod cleanup;
 mod coexistence;
 mod datapath;
 mod detection;
+mod filters;
 mod ifindex;
+mod link_lifecycle;
 mod links;
 mod mprog;
+mod mprog_state;
+mod probes;
 mod prog_array;
 mod redirect;
 mod services;
+mod upgrade;
 mod verdicts;
 
 use crate::case::Case;
@@ -17,14 +27,23 @@ use crate::case::Case;
 /// Every area's cases, in the order in which they run.
 pub static ALL: &[&[Case]] = &[
     attach_api::CASES,
+    attach_scope::CASES,
     detection::CASES,
+    probes::CASES,
     ifindex::CASES,
     verdicts::CASES,
+    filters::CASES,
     prog_array::CASES,
     mprog::CASES,
+    mprog_state::CASES,
     links::CASES,
+    link_lifecycle::CASES,
     redirect::CASES,
     coexistence::CASES,
     datapath::CASES,
     services::CASES,
+    upgrade::CASES,
+    cleanup::CASES,
+    bad_devices::CASES,
+    bad_calls::CASES,
 ];

@@ -1,5 +1,6 @@
 //! prog_arrays, tail calls and expected_attach_type.
 
+use super::links::pin_path;
 use crate::{
     bench::{Bench, P0, hook},
     case::{Area, Case, CaseResult, Direction, Variant},
@@ -61,6 +62,14 @@ pub const CASES: &[Case] = &[
         "solo",
         "The first program decides a prog_array's type, whichever it is; the late-comer is refused where it is enforced.",
         first_user_owns,
+    ),
+    Case::new(
+        "P06",
+        "owner-outlives-its-programs",
+        Area::ProgArray,
+        "solo",
+        "A pinned prog_array keeps the type of its first program after every program is gone, where it is enforced.",
+        owner_outlives,
     ),
     Case::new(
         "P08",
@@ -173,6 +182,30 @@ fn first_user_owns(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let caller = raw::tail_caller(&jump, 0, second, 0);
         check_refusal(ctx, &format!("a caller of type {second} after type {first}"), strict, caller);
     }
+    Ok(())
+}
+
+fn owner_outlives(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let strict = strict(ctx);
+    let path = pin_path(ctx, "jump");
+    let tcx = lab_bpf::expected_attach_type(Hook::TcxIngress);
+    let owner = raw::minimal(SCHED_CLS, tcx, 0)?;
+    let jump = ProgArray::create(SLOTS)?;
+    jump.insert(SLOT, &owner)?;
+    jump.pin(&path)?;
+    jump.remove(SLOT)?;
+    drop(jump);
+    let id = owner.id();
+    drop(owner);
+    let gone = ctx.wait_until(2_000, || Ok(!lab_bpf::prog_ids()?.contains(&id)))?;
+    ctx.require("the owner is out of the kernel", gone, id)?;
+    let reopened = ProgArray::open_pinned(&path)?;
+    let plain = raw::minimal(SCHED_CLS, 0, 0)?;
+    check_refusal(ctx, "the empty map refuses type 0", strict, reopened.insert(SLOT, &plain));
+    let same = reopened.insert(SLOT, &raw::minimal(SCHED_CLS, tcx, 0)?);
+    let seen = format!("{same:?}");
+    // Where nothing is enforced the map took type 0 above, and takes any other too.
+    ctx.check("and takes its owner's type", same.is_ok(), seen);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Return codes and netkit's default policies.
 
 use crate::{
-    bench::{Bench, P0, UNTYPED},
+    bench::{Bench, How, P0, UNTYPED},
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     variants,
@@ -58,8 +58,17 @@ pub const CASES: &[Case] = &[
         "program-overrides-blackhole",
         Area::Verdicts,
         "pair",
-        "With any program attached a blackhole policy is out of force; after detaching it is back at once.",
+        "With any program attached, even one without an opinion, a blackhole policy is out of force.",
         program_overrides_blackhole,
+    )
+    .over(variants::netkit_native),
+    Case::new(
+        "V04",
+        "blackhole-is-back",
+        Area::Verdicts,
+        "pair",
+        "Under blackhole traffic passes while any program is left, and is blocked the moment the last one goes.",
+        blackhole_is_back,
     )
     .over(variants::netkit_native),
     Case::new(
@@ -188,9 +197,19 @@ fn program_overrides_blackhole(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let bench = netkit_pair(variant.device(), blackhole())?;
     bench.blocked(ctx, "pod", "host");
     let program = bench.counter(ctx, P0)?;
-    let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
-    bench.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)?;
-    attachment.detach()?;
+    let _attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    bench.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)
+}
+
+fn blackhole_is_back(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = netkit_pair(variant.device(), blackhole())?;
+    let (linked, plain) = (bench.counter(ctx, P0)?, bench.counter(ctx, P0)?);
+    let link = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &linked)?;
+    let prog = bench.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, How::Prog)?;
+    bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    link.detach()?;
+    bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V6);
+    prog.detach()?;
     bench.blocked(ctx, "pod", "host");
     Ok(())
 }
@@ -258,10 +277,7 @@ fn policy_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let denied = PolicyKey { protocol: UDP, port: ctx.marker };
     program.set_policy(denied, DROP)?;
     let program = Arc::new(program);
-    let (from, to) = match variant.direction() {
-        Direction::FromWorkload => ("pod", "host"),
-        Direction::ToWorkload => ("host", "pod"),
-    };
+    let (from, to) = variant.direction().ends("pod", "host");
     let attachment = bench.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
     for family in Family::ALL {
         let report = bench.silence(ctx, from, to, Proto::Udp, family);

@@ -1,0 +1,280 @@
+//! Requests about netkit devices that the kernel must refuse, in its own words where it gives any.
+
+use crate::{
+    bench::{self, Bench, P0},
+    case::{Area, Case, CaseResult, Variant},
+    ctx::{AsErrno, Ctx, Stop},
+    variants,
+};
+use lab_netlink::NetlinkError;
+use lab_protocol::{Capability, DeviceKind, KernelVersion, capability::Since};
+use lab_topology::{Family, LinkKind, NetkitOptions, Netns, PairRequest, Policy, Scrub, link};
+use lab_traffic::Proto;
+use nix::errno::Errno;
+use std::os::fd::AsFd;
+
+/// Attributes of `IFLA_INFO_DATA`, include/uapi/linux/if_link.h.
+mod ifla_netkit {
+    pub const PEER_INFO: u16 = 1;
+    pub const PRIMARY: u16 = 2;
+    pub const POLICY: u16 = 3;
+    pub const PEER_POLICY: u16 = 4;
+    pub const MODE: u16 = 5;
+    pub const SCRUB: u16 = 6;
+}
+
+/// Since when the mode is checked by the attribute's policy, which answers otherwise than the driver did.
+const MODE_BY_POLICY: Since = Since {
+    mainline: KernelVersion::new(6, 13, 0),
+    backports: &[],
+    source: "netkit: Simplify netkit mode over to use NLA_POLICY_MAX",
+};
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "N02",
+        "values-out-of-range",
+        Area::BadInput,
+        "solo",
+        "Mode 5, policy 7, scrub 9, the read-only primary attribute and a long name are refused, and no device is left.",
+        values_out_of_range,
+    )
+    .over(variants::netkit_devices),
+    Case::new(
+        "N03",
+        "address-on-l3",
+        Area::BadInput,
+        "solo",
+        "An L3 netkit takes no MAC address, neither at creation on either end nor later; L2 takes one at both times.",
+        address_on_l3,
+    )
+    .needs(&[Capability::Netkit]),
+    Case::new(
+        "N04",
+        "change-through-the-peer",
+        Area::BadInput,
+        "pair",
+        "The peer can change no setting of the pair: EACCES with the reason, and the settings stay.",
+        change_through_peer,
+    )
+    .over(variants::netkit_devices),
+    Case::new(
+        "N05",
+        "change-what-is-fixed",
+        Area::BadInput,
+        "pair",
+        "Mode, scrubbing and peer info are fixed at creation: refused with the reason, and the settings stay.",
+        change_what_is_fixed,
+    )
+    .over(variants::netkit_devices),
+    Case::new(
+        "N06",
+        "new-address-while-up",
+        Area::BadInput,
+        "pair",
+        "An L2 netkit takes a new MAC address while it is up, and traffic goes on once the other end knows it.",
+        new_address_while_up,
+    )
+    .over(|| vec![Variant { device: Some(DeviceKind::NetkitL2), ..Variant::default() }]),
+    Case::new(
+        "N07",
+        "bridge-port",
+        Area::BadInput,
+        "solo",
+        "A bridge takes an L2 netkit as a port and refuses an L3 one with EINVAL.",
+        bridge_port,
+    )
+    .over(variants::netkit_devices),
+    Case::new(
+        "N11",
+        "broken-peer-info",
+        Area::BadInput,
+        "solo",
+        "Peer info cut short or with a namespace that is none is refused, and no half of a pair is left.",
+        broken_peer_info,
+    )
+    .over(variants::netkit_devices),
+];
+
+fn raw(kind: u16, value: u32) -> NetkitOptions {
+    NetkitOptions { raw: vec![(kind, value.to_ne_bytes().to_vec())], ..NetkitOptions::default() }
+}
+
+/// Asserts a refusal and its explanation.
+fn explained(ctx: &mut Ctx, name: &str, result: Result<(), NetlinkError>, errno: Errno, words: &str) {
+    let extack = result.as_ref().err().and_then(NetlinkError::extack).unwrap_or_default().to_owned();
+    if ctx.refused(name, result, errno) {
+        ctx.check(
+            format!("{name}: the kernel says why"),
+            extack.contains(words),
+            format!("`{extack}`, wanted `{words}`"),
+        );
+    }
+}
+
+/// Every device of the namespace; a fresh one has the fallback devices of tunnel modules.
+fn devices(ns: &Netns) -> Result<Vec<String>, Stop> {
+    Ok(link::list(ns)?.into_iter().map(|info| info.name).collect())
+}
+
+fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const LONG: &str = "sixteen-letters!";
+    let kind = bench::kind(variant.device())?;
+    let ns = Netns::new("host")?;
+    let before = devices(&ns)?;
+    let policy = "Provided default xmit policy not supported";
+    let mut requests = vec![
+        match MODE_BY_POLICY.expected_on(ctx.capabilities.kernel()) {
+            true => ("mode 5", raw(ifla_netkit::MODE, 5), Errno::ERANGE, "integer out of range"),
+            false => ("mode 5", raw(ifla_netkit::MODE, 5), Errno::EINVAL, "Provided device mode can only be L2 or L3"),
+        },
+        ("policy 7", raw(ifla_netkit::POLICY, 7), Errno::EINVAL, policy),
+        ("peer policy 7", raw(ifla_netkit::PEER_POLICY, 7), Errno::EINVAL, policy),
+        ("the primary attribute", raw(ifla_netkit::PRIMARY, 1), Errno::EINVAL, "Primary attribute is read-only"),
+    ];
+    if ctx.capabilities.has(Capability::NetkitScrub) {
+        requests.push(("scrub 9", raw(ifla_netkit::SCRUB, 9), Errno::ERANGE, ""));
+    }
+    for (name, options, errno, words) in requests {
+        let result = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1").netkit(options));
+        explained(ctx, name, result, errno, words);
+        ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
+    }
+    for (name, primary, peer) in [("a long name", LONG, "nk1"), ("a long name for the peer", "nk0", LONG)] {
+        let result = link::create_pair(&ns, &PairRequest::new(kind, primary, peer));
+        ctx.refused(name, result, Errno::ERANGE);
+        ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
+    }
+    let made = link::create_pair(&ns, &PairRequest::new(kind, &LONG[..15], "nk1"));
+    ctx.check("a pair without fault is made", made.is_ok(), format!("{made:?}"));
+    Ok(())
+}
+
+fn address_on_l3(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    for kind in [LinkKind::NetkitL2, LinkKind::NetkitL3] {
+        let ns = Netns::new("host")?;
+        for (name, mac, peer_mac) in [("the primary", Some(MAC), None), ("the peer", None, Some(MAC))] {
+            let made = link::create_pair(&ns, &PairRequest { mac, peer_mac, ..PairRequest::new(kind, "nk0", "nk1") });
+            let name = format!("{kind}: an address for {name} at creation");
+            if kind.has_macs() {
+                ctx.check(name, made.is_ok(), format!("{made:?}"));
+                link::delete(&ns, "nk0")?;
+            } else {
+                ctx.refused(name, made, Errno::EOPNOTSUPP);
+            }
+        }
+        link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1"))?;
+        for name in ["nk0", "nk1"] {
+            let set = link::set_mac(&ns, name, MAC);
+            let what = format!("{kind}: an address for {name} later");
+            let wanted = if kind.has_macs() {
+                ctx.check(what, set.is_ok(), format!("{set:?}"));
+                MAC
+            } else {
+                ctx.refused(what, set, Errno::EOPNOTSUPP);
+                [0; 6]
+            };
+            ctx.equal(format!("{kind}: the address of {name}"), link::info(&ns, name)?.mac, Some(wanted));
+        }
+    }
+    Ok(())
+}
+
+fn change_through_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let settings = || bench.net.readback("host", P0.dev).map(|info| info.netkit);
+    let before = settings()?;
+    let blackhole = Some(Policy::Blackhole);
+    for (name, options) in [
+        ("policy", NetkitOptions { policy: blackhole, ..NetkitOptions::default() }),
+        ("peer policy", NetkitOptions { peer_policy: blackhole, ..NetkitOptions::default() }),
+        ("mode", raw(ifla_netkit::MODE, 0)),
+    ] {
+        let words = "netkit link settings can be changed only through the primary device";
+        explained(ctx, name, link::change(bench.net.ns("pod"), "eth0", &options), Errno::EACCES, words);
+    }
+    ctx.check("the settings stay", settings()? == before, format!("{:?}", settings()?));
+    bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+fn change_what_is_fixed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let settings = || bench.net.readback("host", P0.dev).map(|info| info.netkit);
+    let before = settings()?;
+    let mut fixed = vec![("mode", raw(ifla_netkit::MODE, 0), "operating mode cannot be changed")];
+    if ctx.capabilities.has(Capability::NetkitScrub) {
+        let scrub = Some(Scrub::None);
+        let words = "scrubbing cannot be changed";
+        fixed.push(("scrub", NetkitOptions { scrub, ..NetkitOptions::default() }, words));
+        fixed.push(("peer scrub", NetkitOptions { peer_scrub: scrub, ..NetkitOptions::default() }, words));
+    }
+    if ctx.capabilities.has(Capability::NetkitHeadroom) {
+        let options = NetkitOptions { headroom: Some(64), ..NetkitOptions::default() };
+        fixed.push(("headroom", options, "headroom cannot be changed"));
+    }
+    for (name, options, words) in fixed {
+        explained(ctx, name, link::change(bench.net.ns("host"), P0.dev, &options), Errno::EACCES, words);
+    }
+    // EINVAL at first, EACCES since the other settings' answer was made its own.
+    let peer_info = NetkitOptions { raw: vec![(ifla_netkit::PEER_INFO, vec![0; 16])], ..NetkitOptions::default() };
+    let refused = link::change(bench.net.ns("host"), P0.dev, &peer_info).err();
+    let errno = refused.as_ref().and_then(AsErrno::errno);
+    ctx.check("peer info is refused", matches!(errno, Some(Errno::EINVAL | Errno::EACCES)), format!("{errno:?}"));
+    let extack = refused.as_ref().and_then(NetlinkError::extack).unwrap_or_default();
+    ctx.check("peer info: the kernel says why", extack.contains("peer info cannot be changed"), extack);
+    ctx.check("the settings stay", settings()? == before, format!("{:?}", settings()?));
+    bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+fn new_address_while_up(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    // Neighbours are learnt here: a permanent entry would not follow.
+    let bench = Bench::build(&lab_topology::library::pair(bench::kind(variant.device())?))?;
+    bench.passes(ctx, "pod", "host")?;
+    link::set_mac(bench.net.ns("pod"), "eth0", MAC)?;
+    let info = bench.net.readback("pod", "eth0")?;
+    ctx.equal("the new address, and up", (info.mac, info.up), (Some(MAC), true));
+    // The change drops the pod's own entries, and resolving anew tells the node the new address.
+    bench.passes(ctx, "pod", "host")
+}
+
+fn bridge_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let ns = Netns::new("host")?;
+    link::create_bridge(&ns, "br0")?;
+    link::create_pair(&ns, &PairRequest::new(bench::kind(variant.device())?, "nk0", "nk1"))?;
+    let port = link::set_controller(&ns, "nk0", Some("br0"));
+    if variant.device() == DeviceKind::NetkitL2 {
+        ctx.check("the bridge takes it", port.is_ok(), format!("{port:?}"));
+        let freed = link::set_controller(&ns, "nk0", None);
+        ctx.check("and frees it", freed.is_ok(), format!("{freed:?}"));
+    } else {
+        ctx.refused("the bridge refuses it", port, Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn broken_peer_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let kind = bench::kind(variant.device())?;
+    let ns = Netns::new("host")?;
+    let before = devices(&ns)?;
+    let no_namespace = std::fs::File::open("/proc/self/exe")?;
+    let cut = NetkitOptions { raw: vec![(ifla_netkit::PEER_INFO, vec![0; 3])], ..NetkitOptions::default() };
+    let mut cut_short = PairRequest::new(kind, "nk0", "nk1").netkit(cut);
+    cut_short.without_peer_info = true;
+    let elsewhere = PairRequest { peer_netns: Some(no_namespace.as_fd()), ..PairRequest::new(kind, "nk0", "nk1") };
+    for (name, request, errno) in
+        [("peer info of three bytes", cut_short, Errno::ERANGE), ("a namespace that is none", elsewhere, Errno::EINVAL)]
+    {
+        ctx.refused(name, link::create_pair(&ns, &request), errno);
+        ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
+    }
+    let same = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk0"));
+    ctx.refused("one name for both ends", same, Errno::EEXIST);
+    ctx.equal("one name for both ends: devices left", devices(&ns)?, before.clone());
+    let made = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1"));
+    ctx.check("a pair without fault is made", made.is_ok(), format!("{made:?}"));
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! Changing programs, mechanisms and owners under traffic. The meter is a stream of numbered datagrams.
+
+use super::links::pin_path;
+use crate::{
+    bench::{self, Bench, P0, P1},
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    flows::some_traffic,
+    holder::Holder,
+    variants,
+};
+use lab_bpf::{Link, Program, TcOptions};
+use lab_protocol::{AttachRequest, Capability, DeviceKind, Hook};
+use lab_topology::{Family, Hop, LinkKind, NetkitOptions, Policy, Topology, link};
+use lab_traffic::{Proto, UdpStream, silence_window};
+use std::os::fd::AsFd;
+
+/// How long a stopped stream is waited for after its last datagram, milliseconds on a fast guest.
+const DRAIN_MS: u64 = 500;
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "H01",
+        "replace-filter",
+        Area::Upgrade,
+        "pair",
+        "Replacing a filter's program ten times under traffic loses no packet; each meets exactly one program.",
+        replace_filter,
+    )
+    .over(variants::tc_hooks),
+    Case::new(
+        "H02",
+        "filter-make-before-break",
+        Area::Upgrade,
+        "pair",
+        "A second filter first, then the first one away: no packet is lost, and none meets neither program.",
+        make_before_break,
+    )
+    .over(variants::tc_hooks),
+    Case::new(
+        "H03",
+        "tc-to-tcx",
+        Area::Upgrade,
+        "pair",
+        "Changing from a clsact filter to tcx under traffic, the new one first, loses no packet and leaves none unseen.",
+        tc_to_tcx,
+    )
+    .over(variants::devices)
+    .needs(&[Capability::Tcx]),
+    Case::new(
+        "H06",
+        "tcx-to-netkit",
+        Area::Upgrade,
+        "pair",
+        "Changing from tcx to native netkit and back under traffic loses no packet and leaves none unseen.",
+        tcx_to_netkit,
+    )
+    .over(variants::netkit_native)
+    .needs(&[Capability::Tcx]),
+    Case::new(
+        "H08",
+        "update-under-load",
+        Area::Upgrade,
+        "pair",
+        "Fifty BPF_LINK_UPDATEs under traffic lose no packet, and every packet meets exactly one of the two programs.",
+        update_under_load,
+    )
+    .over(variants::link_hooks)
+    .within(30_000),
+    Case::new(
+        "H04",
+        "qdisc-away",
+        Area::Upgrade,
+        "pair",
+        "Adding or deleting clsact under traffic loses at most one packet each time (qdisc_graft stops the queue).",
+        qdisc_away,
+    )
+    .over(variants::devices)
+    .needs(&[Capability::Tcx]),
+    Case::new(
+        "H05",
+        "tcx-to-tc",
+        Area::Upgrade,
+        "pair",
+        "The way back from tcx to clsact, filter first, loses no packet but what adding the qdisc may cost.",
+        tcx_to_tc,
+    )
+    .over(variants::devices)
+    .needs(&[Capability::Tcx]),
+    Case::new(
+        "H07",
+        "netkit-to-tc",
+        Area::Upgrade,
+        "pair",
+        "The way back from netkit over tcx to clsact leaves a netkit device without netkit programs, and loses nothing else.",
+        netkit_to_tc,
+    )
+    .over(variants::netkit_native)
+    .needs(&[Capability::Tcx]),
+    Case::new(
+        "H09",
+        "owner-restarts",
+        Area::Upgrade,
+        "pair",
+        "A new owner adopts the pinned link and updates it while the old one is killed: nothing is lost, one link remains.",
+        owner_restarts,
+    )
+    .over(variants::link_mechanisms),
+    Case::new(
+        "H10",
+        "veth-to-netkit",
+        Area::Upgrade,
+        "pair",
+        "A pod that changes from veth to a netkit under blackhole is cut off until attach, never unfiltered, then served.",
+        veth_to_netkit,
+    )
+    .over(variants::netkit_native)
+    .needs(&[Capability::Tcx, Capability::Veth]),
+];
+
+/// Counts what passed while the mechanisms changed, and whether any packet met no program at all. `flaps` is how often
+/// a qdisc came or went: each time costs at most one packet.
+fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
+    let report = stream.stop(ctx.patience(DRAIN_MS));
+    let mut met = 0;
+    for program in programs {
+        met += program.stats()?.marked;
+    }
+    ctx.metric("udp.sent", f64::from(report.sent));
+    ctx.metric("udp.lost", f64::from(report.lost_count()));
+    ctx.require("the stream ran", report.sent > 0, report.sent)?;
+    match flaps {
+        0 => ctx.equal("datagrams lost", report.lost_count(), 0),
+        _ => {
+            ctx.metric("udp.lost.qdisc", f64::from(report.lost_count()));
+            ctx.check(
+                format!("datagrams lost by {flaps} changes of the qdisc"),
+                report.lost_count() <= flaps,
+                report.lost_count(),
+            )
+        }
+    };
+    let received = u64::from(report.received);
+    ctx.check("every datagram that arrived met a program", met >= received, format!("{met} of {received}"));
+    Ok(())
+}
+
+fn tc_to_tcx(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P0)?);
+    let filter = bench.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &old)?;
+    let stream = bench.stream(ctx, "pod", "host", Family::V4)?;
+    some_traffic(ctx, &stream)?;
+    let _link = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?;
+    some_traffic(ctx, &stream)?;
+    // The qdisc stays: taking it away flaps the device's queue and costs a packet now and then.
+    filter.detach()?;
+    some_traffic(ctx, &stream)?;
+    changed_over(ctx, stream, &[&old, &new], 0)
+}
+
+fn tcx_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
+    let tcx = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &programs[0])?;
+    let stream = bench.stream(ctx, "pod", "host", Family::V6)?;
+    some_traffic(ctx, &stream)?;
+    let native = bench.attach(ctx, P0, AttachRequest::Netkit, Direction::FromWorkload, &programs[1])?;
+    some_traffic(ctx, &stream)?;
+    tcx.detach()?;
+    some_traffic(ctx, &stream)?;
+    let _back = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &programs[2])?;
+    some_traffic(ctx, &stream)?;
+    native.detach()?;
+    some_traffic(ctx, &stream)?;
+    let kind = bench.net.readback("host", "p0")?.kind;
+    ctx.check("still a netkit device", kind.is_netkit() && kind != DeviceKind::Veth, kind);
+    changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 0)
+}
+
+fn update_under_load(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const UPDATES: usize = 50;
+    let bench = Bench::pair(variant.device())?;
+    let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
+    let attachment = bench.attach(ctx, P0, variant.attach(), variant.direction(), &programs[0])?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    let stream = bench.stream(ctx, from, to, Family::V4)?;
+    for round in 1..=UPDATES {
+        attachment.link()?.update(&*programs[round % 2], None)?;
+    }
+    some_traffic(ctx, &stream)?;
+    let report = stream.stop(ctx.patience(DRAIN_MS));
+    ctx.metric("udp.sent", f64::from(report.sent));
+    ctx.equal("datagrams lost", report.lost_count(), 0);
+    let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
+    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
+    ctx.equal("the last update is in force", attachment.link()?.info()?.prog_id, programs[UPDATES % 2].id());
+    Ok(())
+}
+
+fn replace_filter(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const REPLACEMENTS: usize = 10;
+    let bench = Bench::pair(variant.device())?;
+    let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
+    let mut filter = bench.attach(ctx, P0, variant.attach(), variant.direction(), &programs[0])?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    let stream = bench.stream(ctx, from, to, Family::V4)?;
+    some_traffic(ctx, &stream)?;
+    for round in 1..=REPLACEMENTS {
+        bench.run(P0, || Ok::<_, Stop>(filter.filter()?.replace(&*programs[round % 2])?))?;
+    }
+    some_traffic(ctx, &stream)?;
+    let listed: Vec<u32> = bench.observe(P0)?.iter().map(|seen| seen.prog_id).collect();
+    ctx.equal("the one program left", listed, vec![programs[REPLACEMENTS % 2].id()]);
+    let report = stream.stop(ctx.patience(DRAIN_MS));
+    ctx.metric("udp.sent", f64::from(report.sent));
+    ctx.equal("datagrams lost", report.lost_count(), 0);
+    let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
+    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
+    Ok(())
+}
+
+fn make_before_break(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P0)?);
+    let first = bench.attach(ctx, P0, variant.attach(), variant.direction(), &old)?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    let stream = bench.stream(ctx, from, to, Family::V6)?;
+    some_traffic(ctx, &stream)?;
+    let behind = TcOptions { priority: 2, handle: 2, ..TcOptions::default() };
+    let _second = bench.filter(P0, variant.direction(), &new, behind)?;
+    bench.report(ctx, P0, AttachRequest::Tc, new.id(), Some(new.clone()))?;
+    some_traffic(ctx, &stream)?;
+    first.detach()?;
+    some_traffic(ctx, &stream)?;
+    changed_over(ctx, stream, &[&old, &new], 0)
+}
+
+fn qdisc_away(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const ROUNDS: u32 = 3;
+    let bench = Bench::pair(variant.device())?;
+    let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P0)?);
+    let filter = bench.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &old)?;
+    bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    // Towards the pod: the node's end is the one whose queue stops.
+    let stream = bench.stream(ctx, "host", "pod", Family::V4)?;
+    let _links = [
+        bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?,
+        bench.attach(ctx, P0, AttachRequest::Tcx, Direction::ToWorkload, &new)?,
+    ];
+    some_traffic(ctx, &stream)?;
+    // What arrived before the links were there is not held against them.
+    let unmet = new.stats()?.marked;
+    filter.detach()?;
+    let ifindex = bench.ifindex(P0);
+    bench.run(P0, || lab_bpf::clsact_del(ifindex))?;
+    for _ in 1..ROUNDS {
+        some_traffic(ctx, &stream)?;
+        bench.run(P0, || lab_bpf::clsact_add(ifindex).and_then(|_| lab_bpf::clsact_del(ifindex)))?;
+    }
+    some_traffic(ctx, &stream)?;
+    let kinds: Vec<String> = bench.run(P0, || lab_bpf::qdiscs(ifindex))?.into_iter().map(|qdisc| qdisc.kind).collect();
+    ctx.check("no clsact left", !kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
+    ctx.check("tcx went on", new.stats()?.marked > unmet, new.stats()?.marked);
+    // The filter saw only the way from the workload, so it is not asked here.
+    let report = stream.stop(ctx.patience(DRAIN_MS));
+    bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    let flaps = 2 * ROUNDS - 1;
+    ctx.metric("udp.sent", f64::from(report.sent));
+    ctx.metric("udp.lost.qdisc", f64::from(report.lost_count()));
+    ctx.check(
+        format!("datagrams lost by {flaps} changes of the qdisc"),
+        report.lost_count() <= flaps,
+        report.lost_count(),
+    );
+    Ok(())
+}
+
+fn tcx_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P0)?);
+    let link = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &old)?;
+    let stream = bench.stream(ctx, "pod", "host", Family::V4)?;
+    some_traffic(ctx, &stream)?;
+    let _filter = bench.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &new)?;
+    some_traffic(ctx, &stream)?;
+    link.detach()?;
+    some_traffic(ctx, &stream)?;
+    let hooks: Vec<Hook> = bench.observe(P0)?.iter().map(|seen| seen.hook).collect();
+    ctx.equal("what is left", hooks, vec![Hook::ClsactIngress]);
+    changed_over(ctx, stream, &[&old, &new], 1)
+}
+
+fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
+    let native = bench.attach(ctx, P0, AttachRequest::Netkit, Direction::FromWorkload, &programs[0])?;
+    let stream = bench.stream(ctx, "pod", "host", Family::V6)?;
+    some_traffic(ctx, &stream)?;
+    let tcx = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &programs[1])?;
+    some_traffic(ctx, &stream)?;
+    native.detach()?;
+    some_traffic(ctx, &stream)?;
+    let _filter = bench.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &programs[2])?;
+    some_traffic(ctx, &stream)?;
+    tcx.detach()?;
+    some_traffic(ctx, &stream)?;
+    let hooks: Vec<Hook> = bench.observe(P0)?.iter().map(|seen| seen.hook).collect();
+    ctx.equal("what is left", hooks, vec![Hook::ClsactIngress]);
+    ctx.equal("still the same kind of device", bench.net.readback("host", "p0")?.kind, variant.device());
+    changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 1)
+}
+
+fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const RESTARTS: usize = 3;
+    let bench = Bench::pair(variant.device())?;
+    let path = pin_path(ctx, "owned");
+    let programs = [bench.counter(ctx, P0)?, bench.counter(ctx, P0)?];
+    let link = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &programs[0])?.into_link()?;
+    let id = link.info()?.id;
+    link.pin(&path)?;
+    let stream = bench.stream(ctx, "pod", "host", Family::V4)?;
+    let mut owner = Holder::of(link)?;
+    for round in 1..=RESTARTS {
+        some_traffic(ctx, &stream)?;
+        let adopted = Link::open_pinned(&path)?;
+        // Killed between opening the pin and the update: the worst moment for an owner that is being replaced.
+        owner.kill()?;
+        adopted.update(&*programs[round % 2], Some(programs[(round + 1) % 2].as_fd()))?;
+        owner = Holder::of(adopted)?;
+    }
+    some_traffic(ctx, &stream)?;
+    owner.kill()?;
+    let report = stream.stop(ctx.patience(DRAIN_MS));
+    let listed: Vec<_> = bench.observe(P0)?.iter().map(|seen| (seen.prog_id, seen.link_id)).collect();
+    ctx.equal("one program by the same link", listed, vec![(programs[RESTARTS % 2].id(), Some(id))]);
+    ctx.metric("udp.sent", f64::from(report.sent));
+    ctx.equal("datagrams lost", report.lost_count(), 0);
+    let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
+    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
+    Ok(())
+}
+
+/// A pod whose address does not hang on its device: while the veth is there its routes are the narrower ones.
+fn two_ways_in(device: DeviceKind) -> Result<Topology, Stop> {
+    let closed = NetkitOptions { peer_policy: Some(Policy::Blackhole), ..NetkitOptions::default() };
+    Ok(Topology::new("pair")
+        .node("host")
+        .node("pod")
+        .dummy("host", "dummy0")
+        .dummy("pod", "dummy0")
+        .link(LinkKind::Veth, ("host", "p0"), ("pod", "eth0"))
+        .link_with(bench::kind(device)?, ("host", "p1"), ("pod", "eth1"), closed)
+        .addr("host", "dummy0", &["10.1.0.1/32"])
+        .addr("pod", "dummy0", &["10.1.0.2/32"])
+        .route("host", "10.1.0.2/32", Hop::dev("p0"))
+        .route("pod", "10.1.0.1/32", Hop::dev("eth0"))
+        .route("host", "10.1.0.0/30", Hop::dev("p1"))
+        .route("pod", "10.1.0.0/30", Hop::dev("eth1")))
+}
+
+fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::build(&two_ways_in(variant.device())?)?;
+    let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P1)?);
+    let _old = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &old)?;
+    let stream = bench.stream(ctx, "pod", "host", Family::V4)?;
+    some_traffic(ctx, &stream)?;
+    let unfiltered = || link::stats(bench.net.ns("host"), "p1").map(|stats| stats.rx_packets);
+    let before = unfiltered()?;
+    link::delete(bench.net.ns("host"), "p0")?;
+    let gap = stream.wait_received(1, silence_window(ctx.time_scale));
+    ctx.check("nothing arrives between the devices", !gap, gap);
+    ctx.equal("packets that the new device let through before attach", unfiltered()? - before, 0);
+    let _new = bench.attach(ctx, P1, variant.attach(), Direction::FromWorkload, &new)?;
+    some_traffic(ctx, &stream)?;
+    // What was sent in between is lost and not waited for, unless it waits itself for its neighbour's address (L2).
+    let report = stream.stop(silence_window(ctx.time_scale));
+    let met = old.stats()?.marked + new.stats()?.marked;
+    ctx.metric("udp.lost.device_change", f64::from(report.lost_count()));
+    let gaps = if variant.device() == DeviceKind::NetkitL3 { 1..=1 } else { 0..=1 };
+    ctx.check(
+        "datagrams were lost in between, and only there",
+        gaps.contains(&report.lost.len()),
+        format!("{:?}", report.lost),
+    );
+    ctx.equal("every datagram that arrived met one program", met, u64::from(report.received));
+    bench.flow_passes(ctx, "pod", "host", Proto::Tcp, Family::V4);
+    Ok(())
+}

@@ -15,6 +15,8 @@ pub enum Capability {
     Clsact,
     /// veth pairs.
     Veth,
+    /// dummy devices.
+    Dummy,
     /// tcx programs and links.
     Tcx,
     /// netkit devices and links.
@@ -70,8 +72,9 @@ const SCRUB_BACKPORTS: &[KernelVersion] = &[v(6, 12, 4)];
 
 impl Capability {
     /// Every capability, in the order of reports.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Veth,
+        Self::Dummy,
         Self::Clsact,
         Self::Tcx,
         Self::Netkit,
@@ -87,6 +90,7 @@ impl Capability {
         match self {
             Self::Clsact => "clsact",
             Self::Veth => "veth",
+            Self::Dummy => "dummy",
             Self::Tcx => "tcx",
             Self::Netkit => "netkit",
             Self::ProgArrayStrict => "prog-array-strict",
@@ -102,6 +106,7 @@ impl Capability {
         let (mainline, backports, source): (_, &'static [KernelVersion], _) = match self {
             Self::Clsact => (v(4, 5, 0), &[], "net, sched: add clsact qdisc"),
             Self::Veth => (v(2, 6, 24), &[], "[NET]: Virtual ethernet device driver"),
+            Self::Dummy => (v(2, 6, 23), &[], "[RTNETLINK]: Link creation API"),
             Self::Tcx => (v(6, 6, 0), &[], "bpf: Add fd-based tcx multi-prog infra with link support"),
             Self::Netkit => (v(6, 7, 0), &[], "netkit, bpf: Add bpf programmable net device"),
             Self::ProgArrayStrict => (

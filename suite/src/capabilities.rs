@@ -45,4 +45,42 @@ impl Capabilities {
             .map_or_else(|| "not probed".into(), |report| format!("{}, {}", report.state.words(), report.detail));
         Err(SkipReason { capability, detail, lifted_by: capability.since().lifted_by(self.kernel) })
     }
+
+    /// The reason for a skip behind an unexpected refusal: the kernel knows no such driver, and the probes have found
+    /// before that a module of this sort is missing. On a kernel with its modules the refusal stays a failure.
+    pub fn behind(&self, refusal: &str) -> Option<SkipReason> {
+        let suspects: &[Capability] = if refusal.contains("Unknown device type") {
+            &[Capability::Veth, Capability::Dummy]
+        } else if refusal.contains("Specified qdisc kind is unknown") || refusal.contains("TC classifier not found") {
+            &[Capability::Clsact]
+        } else {
+            &[]
+        };
+        let missing = |report: &&CapabilityReport| {
+            report.state == CapabilityState::ModuleMissing && suspects.contains(&report.capability)
+        };
+        let capability = self.reports.iter().find(missing)?.capability;
+        let lifted_by = capability.since().lifted_by(self.kernel);
+        Some(SkipReason { capability, detail: refusal.to_owned(), lifted_by })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_module_that_a_probe_missed_excuses_a_refusal() {
+        let with = |state| {
+            let report = CapabilityReport { capability: Capability::Clsact, state, detail: String::new() };
+            Capabilities::new("7.1.13".parse().unwrap(), vec![report])
+        };
+        let refusal =
+            "RTM_NEWQDISC clsact ifindex 100: ENOENT: No such file or directory (Specified qdisc kind is unknown)";
+        let behind = with(CapabilityState::ModuleMissing).behind(refusal).unwrap();
+        assert_eq!((behind.capability, &*behind.detail), (Capability::Clsact, refusal));
+        assert_eq!(with(CapabilityState::Supported).behind(refusal), None);
+        assert_eq!(with(CapabilityState::ModuleMissing).behind("RTM_NEWLINK x: Unknown device type"), None);
+        assert_eq!(with(CapabilityState::ModuleMissing).behind("BPF_LINK_CREATE: EINVAL"), None);
+    }
 }

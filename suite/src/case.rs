@@ -2,6 +2,7 @@
 
 use crate::ctx::{Ctx, Stop};
 use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, DeviceKind};
+use lab_topology::{LinkKind, library};
 use std::fmt::Write as _;
 
 /// The areas of the catalogue.
@@ -244,10 +245,18 @@ impl Cell {
     }
 }
 
-/// A variant's axes say what it needs; the case adds the rest. `auto` needs nothing beyond its device: choosing what
-/// the kernel has is its very point.
+/// A variant's axes and the devices of its topology say what it needs; the case adds the rest. `auto` needs nothing
+/// beyond its device: choosing what the kernel has is its very point.
 fn requirements(case: &Case, variant: &Variant) -> Vec<Capability> {
     let mut requires = case.requires.to_vec();
+    let kind = variant.device.and_then(|device| LinkKind::try_from(device).ok()).unwrap_or(LinkKind::Veth);
+    if let Some(topology) = library::by_name(case.topology, kind) {
+        requires.extend(topology.links.iter().map(|link| match link.kind {
+            LinkKind::Veth => Capability::Veth,
+            LinkKind::NetkitL2 | LinkKind::NetkitL3 => Capability::Netkit,
+        }));
+        requires.extend(topology.dummies.first().map(|_| Capability::Dummy));
+    }
     match variant.device {
         Some(DeviceKind::Veth) => requires.push(Capability::Veth),
         Some(kind) if kind.is_netkit() => requires.push(Capability::Netkit),

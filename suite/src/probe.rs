@@ -53,6 +53,10 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
             link::create_pair(ns, &PairRequest::new(LinkKind::Veth, DEVICES.0, DEVICES.1))?;
             Ok("RTM_NEWLINK veth".into())
         }
+        Capability::Dummy => {
+            link::create_dummy(ns, DEVICES.0)?;
+            Ok("RTM_NEWLINK dummy".into())
+        }
         Capability::Clsact => clsact(ns),
         Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),
         Capability::Netkit => netkit(ns),
@@ -141,7 +145,7 @@ fn report(kernel: KernelVersion, capability: Capability, finding: Finding) -> Ca
 }
 
 fn state_of(kernel: KernelVersion, capability: Capability, absent: bool) -> CapabilityState {
-    let is_module = matches!(capability, Capability::Veth | Capability::Clsact);
+    let is_module = matches!(capability, Capability::Veth | Capability::Dummy | Capability::Clsact);
     match (capability.since().expected_on(kernel), absent, is_module) {
         (false, ..) => CapabilityState::TooOld,
         (true, true, true) => CapabilityState::ModuleMissing,

@@ -118,6 +118,11 @@ impl Runner {
                 CellReport::bare(id.clone(), Outcome::Errored { kind: ErrorKind::Agent, message })
             }
         };
+        if let Outcome::Failed { kind: FailureKind::Unexpected, message } = &report.outcome
+            && let Some(reason) = self.capabilities.behind(message)
+        {
+            report.outcome = Outcome::Skipped { reason };
+        }
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale);
         if let Err(leaks) = before.settled(Path::new(PINS), patience) {
             report.log.push(format!("left behind: {leaks}"));

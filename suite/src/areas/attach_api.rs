@@ -99,7 +99,8 @@ pub const CASES: &[Case] = &[
         "Native programs need no qdisc: a netkit device stays without clsact while both hooks carry traffic.",
         no_qdisc,
     )
-    .over(variants::netkit_native),
+    .over(variants::netkit_native)
+    .needs(&[Capability::Clsact]),
     Case::new(
         "A10",
         "no-such-device",
@@ -135,7 +136,8 @@ pub const CASES: &[Case] = &[
         "aya's own attach takes tcx (clsact below 6.6) also on a netkit device: only a read-back shows it.",
         aya_never_chooses_netkit,
     )
-    .over(variants::devices),
+    .over(variants::devices)
+    .needs(&[Capability::Clsact]),
 ];
 
 fn by_link(ctx: &mut Ctx, variant: &Variant) -> CaseResult {

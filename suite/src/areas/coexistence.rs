@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
         tcx_before_clsact,
     )
     .over(variants::devices)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
     Case::new(
         "C03",
         "native-before-tcx",
@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
         native_before_tcx,
     )
     .over(variants::netkit_native)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
     Case::new(
         "C05",
         "strangers-filter-outlives-our-change",
@@ -70,7 +70,8 @@ pub const CASES: &[Case] = &[
         "Somebody else's programs on the same hooks stay attached through our attach, update and detach.",
         strangers_survive,
     )
-    .over(variants::mechanisms),
+    .over(variants::mechanisms)
+    .needs(&[Capability::Clsact]),
 ];
 
 fn mixed_node(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {

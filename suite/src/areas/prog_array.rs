@@ -29,7 +29,8 @@ pub const CASES: &[Case] = &[
         "Programs loaded with expected_attach_type 0 share one prog_array across tc, tcx and netkit.",
         one_map_for_all,
     )
-    .over(variants::devices),
+    .over(variants::devices)
+    .needs(&[Capability::Clsact]),
     Case::new(
         "P02",
         "callee-of-another-type",

@@ -60,7 +60,8 @@ pub const CASES: &[Case] = &[
         "A PRIMARY program's redirect resolves its index in the pod: a node's index fails, a pod device's transmits.",
         primary_redirects_in_the_pod,
     )
-    .over(variants::netkit_native),
+    .over(variants::netkit_native)
+    .needs(&[Capability::Dummy]),
     Case::new(
         "R09",
         "foreign-address-into-l3",
@@ -79,7 +80,8 @@ pub const CASES: &[Case] = &[
         "Redirecting to an index that no device has, or to a device that is down, drops; lifting it lets traffic pass.",
         redirect_to_nowhere,
     )
-    .over(variants::mechanisms),
+    .over(variants::mechanisms)
+    .needs(&[Capability::Dummy]),
 ];
 
 /// tc and tcx, on every device: the hooks that are ingress in skb_do_redirect()'s eyes.

@@ -46,7 +46,7 @@ pub const CASES: &[Case] = &[
         tc_to_tcx,
     )
     .over(variants::devices)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
     Case::new(
         "H06",
         "tcx-to-netkit",

@@ -31,11 +31,15 @@ pub enum ProgramKind {
     RedirectPeer,
     /// `bpf_redirect_neigh`.
     RedirectNeigh,
+    /// Records what `bpf_fib_lookup` says.
+    Fib,
+    /// `bpf_redirect_neigh` to what `bpf_fib_lookup` says.
+    FibRedirect,
 }
 
 impl ProgramKind {
     /// Every program of the object.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Count,
         Self::Policy,
         Self::TailEntry,
@@ -43,6 +47,8 @@ impl ProgramKind {
         Self::Redirect,
         Self::RedirectPeer,
         Self::RedirectNeigh,
+        Self::Fib,
+        Self::FibRedirect,
     ];
 
     /// The function's name in the object, which is the program's name in the kernel too.
@@ -55,6 +61,8 @@ impl ProgramKind {
             Self::Redirect => "redirect",
             Self::RedirectPeer => "redirect_peer",
             Self::RedirectNeigh => "redirect_neigh",
+            Self::Fib => "fib",
+            Self::FibRedirect => "fib_redirect",
         }
     }
 }

@@ -28,12 +28,13 @@ pub const POLICY_ENTRIES: u32 = 64;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Flags of the redirect helper.
+    /// Flags of the redirect helper, or of `bpf_fib_lookup`.
     pub redirect_flags: u64,
     /// Index of the host-side device, for programs that can't trust `__sk_buff::ifindex`: under netkit a PRIMARY
     /// program sees the pod's index.
     pub host_ifindex: u32,
-    /// Where the redirecting programs send marked packets; resolved in the network namespace that the hook runs in.
+    /// Where the redirecting programs send marked packets, or the device that a FIB lookup shall start from (0: the
+    /// packet's own); resolved in the network namespace that the hook runs in.
     pub target_ifindex: u32,
     /// What marked packets are answered with where no map says otherwise.
     pub verdict: i32,
@@ -73,6 +74,8 @@ impl Default for Config {
 pub struct Seen {
     /// `CLOCK_MONOTONIC`, nanoseconds: tells the order in which the programs of a chain ran.
     pub time_ns: u64,
+    /// `tstamp`: when the packet is to depart, nanoseconds; 0 where nobody said.
+    pub tstamp_ns: u64,
     /// `ifindex` of the packet's device.
     pub ifindex: u32,
     /// `ingress_ifindex`, 0 where the packet started here or was scrubbed.
@@ -95,6 +98,10 @@ pub struct Seen {
     pub gso_segs: u32,
     /// Verdict that the program was about to return.
     pub verdict: i32,
+    /// What `bpf_fib_lookup` returned (`BPF_FIB_LKUP_RET_*`, or a negative errno), in the programs that ask it.
+    pub fib_code: i32,
+    /// The device that it named.
+    pub fib_ifindex: u32,
     /// Destination of the Ethernet header; zeros on an L3 netkit.
     pub eth_dst: [u8; 6],
     /// Source of the Ethernet header.
@@ -164,7 +171,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6);
-        assert_eq!(size_of::<Seen>(), 8 + 11 * 4 + 2 * 6);
+        assert_eq!(size_of::<Seen>(), 2 * 8 + 13 * 4 + 2 * 6);
         assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
         assert_eq!(size_of::<PolicyKey>(), 4);
         assert_eq!(offset_of!(Stats, last), 40);

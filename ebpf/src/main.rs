@@ -7,6 +7,7 @@
 
 mod config;
 mod count;
+mod fib;
 mod parse;
 mod policy;
 mod redirect;

@@ -4,7 +4,8 @@ use crate::config;
 use aya_ebpf::programs::TcContext;
 
 const ETHERTYPE: usize = 12;
-const NETWORK: usize = 14;
+/// Where the network header starts.
+pub const NETWORK: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 const IPV6_HEADER: usize = 40;
@@ -78,4 +79,10 @@ fn load_u8(ctx: &TcContext, offset: usize) -> Option<u8> {
 #[inline(always)]
 fn load_u16(ctx: &TcContext, offset: usize) -> Option<u16> {
     ctx.load(offset).ok().map(u16::from_be)
+}
+
+/// Whether the packet is IPv6; `None` where it is too short to say.
+#[inline(always)]
+pub fn is_ipv6(ctx: &TcContext) -> Option<bool> {
+    load_u16(ctx, ETHERTYPE).map(|ethertype| ethertype == ETH_P_IPV6)
 }

@@ -30,6 +30,15 @@ pub fn record(ctx: &TcContext, marked: bool, verdict: i32) {
     stats.last = seen;
 }
 
+/// Adds what `bpf_fib_lookup` said to the record of the packet.
+#[inline(always)]
+pub fn record_fib(code: i32, ifindex: u32) {
+    if let Some(stats) = stats() {
+        stats.last.fib_code = code;
+        stats.last.fib_ifindex = ifindex;
+    }
+}
+
 /// Counts a tail call that found its slot empty.
 #[inline(always)]
 pub fn record_miss() {
@@ -51,6 +60,7 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
     unsafe {
         Seen {
             time_ns: bpf_ktime_get_ns(),
+            tstamp_ns: (*skb).tstamp,
             ifindex: (*skb).ifindex,
             ingress_ifindex: (*skb).ingress_ifindex,
             host_ifindex: config::host_ifindex(),
@@ -62,6 +72,8 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             gso_size: (*skb).gso_size,
             gso_segs: (*skb).gso_segs,
             verdict,
+            fib_code: 0,
+            fib_ifindex: 0,
             eth_dst: ctx.load(0).unwrap_or_default(),
             eth_src: ctx.load(6).unwrap_or_default(),
         }

@@ -9,15 +9,18 @@ mod cleanup;
 mod coexistence;
 mod datapath;
 mod detection;
+mod fib;
 mod filters;
 mod ifindex;
 mod link_lifecycle;
 mod links;
+mod metadata;
 mod mprog;
 mod mprog_state;
 mod probes;
 mod prog_array;
 mod redirect;
+mod redirect_more;
 mod services;
 mod upgrade;
 mod verdicts;
@@ -31,6 +34,7 @@ pub static ALL: &[&[Case]] = &[
     detection::CASES,
     probes::CASES,
     ifindex::CASES,
+    metadata::CASES,
     verdicts::CASES,
     filters::CASES,
     prog_array::CASES,
@@ -39,6 +43,8 @@ pub static ALL: &[&[Case]] = &[
     links::CASES,
     link_lifecycle::CASES,
     redirect::CASES,
+    redirect_more::CASES,
+    fib::CASES,
     coexistence::CASES,
     datapath::CASES,
     services::CASES,

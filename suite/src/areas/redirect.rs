@@ -85,19 +85,19 @@ pub const CASES: &[Case] = &[
 ];
 
 /// tc and tcx, on every device: the hooks that are ingress in skb_do_redirect()'s eyes.
-fn from_ingress() -> Vec<Variant> {
+pub(super) fn from_ingress() -> Vec<Variant> {
     variants::mechanisms().into_iter().filter(|variant| variant.attach != Some(AttachRequest::Netkit)).collect()
 }
 
 /// A program at the first pod that sends marked packets to the second.
-fn steer(ctx: &Ctx, bench: &Bench, kind: ProgramKind, target_ifindex: u32) -> Result<Arc<Program>, Stop> {
+pub(super) fn steer(ctx: &Ctx, bench: &Bench, kind: ProgramKind, target_ifindex: u32) -> Result<Arc<Program>, Stop> {
     // Felix writes the link-layer addresses when it forwards by FIB; an L3 netkit has none to write.
     let eth_dst = bench.net.readback("w1", "eth0")?.mac.unwrap_or_default();
     bench.load(ctx, P0, kind, Config { target_ifindex, eth_dst, ..Config::new(ctx.marker) })
 }
 
 /// Redirects from w0 to w1 by that helper, and gives back how many packets w1's own program saw of one UDP flow.
-fn redirected(
+pub(super) fn redirected(
     ctx: &mut Ctx,
     variant: &Variant,
     kind: ProgramKind,
@@ -109,7 +109,13 @@ fn redirected(
 }
 
 /// Every flow passes from w0 to w1; ICMP and UDP met `own` that many times per exchange.
-fn delivered(ctx: &mut Ctx, bench: &Bench, steering: &Program, own: &Program, meets_own: bool) -> Result<(), Stop> {
+pub(super) fn delivered(
+    ctx: &mut Ctx,
+    bench: &Bench,
+    steering: &Program,
+    own: &Program,
+    meets_own: bool,
+) -> Result<(), Stop> {
     for (proto, family) in flows::all() {
         let before = (steering.stats()?.marked, own.stats()?.marked);
         bench.flow_passes(ctx, "w0", "w1", proto, family);

@@ -1,0 +1,190 @@
+//! What else of a packet crosses a pair: mark, priority, packet type, departure time, segments.
+
+use crate::{
+    bench::{self, Bench, P0, Spot},
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    variants,
+};
+use lab_bpf::Program;
+use lab_protocol::{AttachRequest, Capability};
+use lab_topology::{Family, NetkitOptions, Scrub, library};
+use lab_traffic::{Path, Proto, tcp_exchange};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
+use std::{
+    io::{self, IoSlice},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
+};
+
+/// The workload's own end.
+const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
+/// Any values that nobody else sets.
+const MARK: u32 = 0x2a;
+const PRIORITY: i32 = 5;
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "G06",
+        "scrub",
+        Area::Ifindex,
+        "pair",
+        "Between namespaces mark and priority are cleared before the program runs; with scrub none they are the sender's.",
+        scrub,
+    )
+    .over(scrubs)
+    .needs(&[Capability::NetkitScrub]),
+    Case::new(
+        "G07",
+        "packet-type",
+        Area::Ifindex,
+        "pair",
+        "Inside the pod a packet for it is PACKET_HOST and one for a group PACKET_MULTICAST, whatever the device's mode.",
+        packet_type,
+    )
+    .over(variants::devices)
+    .needs(&[Capability::Tcx]),
+    Case::new(
+        "G09",
+        "departure-time",
+        Area::Ifindex,
+        "pair",
+        "A departure time (SO_TXTIME) crosses to a netkit program as it was set; programs at tc ingress read 0.",
+        departure_time,
+    )
+    .over(variants::mechanisms),
+    Case::new(
+        "G10",
+        "segments-uncut",
+        Area::Ifindex,
+        "pair",
+        "Bulk TCP crosses as packets longer than the MTU with the connection's segment size, alike on veth and netkit.",
+        segments_uncut,
+    )
+    .over(variants::hooks),
+];
+
+fn scrubs() -> Vec<Variant> {
+    const TAGS: [&str; 2] = ["scrub-default", "scrub-none"];
+    variants::netkit_hooks()
+        .into_iter()
+        .flat_map(|variant| TAGS.map(|tag| Variant { tag: Some(tag), ..variant }))
+        .collect()
+}
+
+/// Sends one datagram to the cell's marker, through a socket that `prepare` had in hand.
+fn datagram(
+    ctx: &Ctx,
+    bench: &Bench,
+    from: &str,
+    to: IpAddr,
+    prepare: impl FnOnce(&UdpSocket) -> io::Result<()> + Send,
+) -> Result<(), Stop> {
+    let to = SocketAddr::new(to, ctx.marker);
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    Ok(bench.net.ns(from).run(|| {
+        let socket = UdpSocket::bind((any, 0))?;
+        prepare(&socket)?;
+        socket.send_to(b"metadata", to).map(drop)
+    })?)
+}
+
+/// Waits until the program has seen one more marked packet than before.
+fn met(ctx: &mut Ctx, what: &str, program: &Program, before: u64) -> Result<(), Stop> {
+    let seen = ctx.wait_until(2_000, || Ok(program.stats()?.marked > before))?;
+    ctx.require(&format!("the program met the packet {what}"), seen, program.stats()?.marked)
+}
+
+fn scrub(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let none = variant.tag == Some("scrub-none");
+    let mut topology = library::pair(bench::kind(variant.device())?).static_neighbours();
+    let scrub = Some(if none { Scrub::None } else { Scrub::Default });
+    topology.links[0].netkit = NetkitOptions { scrub, peer_scrub: scrub, ..NetkitOptions::default() };
+    let bench = Bench::build(&topology)?;
+    let program = bench.counter(ctx, P0)?;
+    let _attachment = bench.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    for family in Family::ALL {
+        let before = program.stats()?.marked;
+        datagram(ctx, &bench, from, bench.net.addr(to, family), |socket| {
+            setsockopt(socket, sockopt::Mark, &MARK)?;
+            Ok(setsockopt(socket, sockopt::Priority, &PRIORITY)?)
+        })?;
+        met(ctx, family.name(), &program, before)?;
+        let last = program.stats()?.last;
+        let wanted = if none { (MARK, PRIORITY.cast_unsigned()) } else { (0, 0) };
+        ctx.equal(format!("mark and priority ({family})"), (last.mark, last.priority), wanted);
+    }
+    Ok(())
+}
+
+fn packet_type(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const PACKET_HOST: u32 = 0;
+    const PACKET_MULTICAST: u32 = 2;
+    const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+    let bench = Bench::pair(variant.device())?;
+    let program = bench.counter(ctx, ETH0)?;
+    let _attachment = bench.attach(ctx, ETH0, AttachRequest::Tcx, Direction::FromWorkload, &program)?;
+    bench.flow_passes(ctx, "host", "pod", Proto::Udp, Family::V4);
+    ctx.equal("a packet for the pod", program.stats()?.last.pkt_type, PACKET_HOST);
+    bench.flow_passes(ctx, "host", "pod", Proto::Udp, Family::V6);
+    ctx.equal("a packet for the pod (ipv6)", program.stats()?.last.pkt_type, PACKET_HOST);
+    let before = program.stats()?.marked;
+    let IpAddr::V4(source) = bench.net.addr("host", Family::V4) else {
+        return Err(Stop::check("the host has no IPv4 address"));
+    };
+    datagram(ctx, &bench, "host", GROUP.into(), |socket| socket2::SockRef::from(socket).set_multicast_if_v4(&source))?;
+    met(ctx, "for a group", &program, before)?;
+    ctx.equal("a packet for a group", program.stats()?.last.pkt_type, PACKET_MULTICAST);
+    Ok(())
+}
+
+fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let (leaving, arriving) = (bench.counter(ctx, ETH0)?, bench.counter(ctx, P0)?);
+    let inside = if ctx.capabilities.has(Capability::Tcx) { AttachRequest::Tcx } else { AttachRequest::Tc };
+    // The pod's own egress: for its end of the pair the directions are the other way round.
+    let _leaving = bench.attach(ctx, ETH0, inside, Direction::ToWorkload, &leaving)?;
+    let _arriving = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &arriving)?;
+    let due = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let due_ns = std::time::Duration::from(due).as_nanos() as u64;
+    let to = SocketAddr::new(bench.net.addr("host", Family::V4), ctx.marker);
+    bench.net.ns("pod").run(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let clock = nix::libc::sock_txtime { clockid: nix::libc::CLOCK_MONOTONIC, flags: 0 };
+        setsockopt(&socket, sockopt::TxTime, &clock)?;
+        let times = [ControlMessage::TxTime(&due_ns)];
+        let to = SockaddrStorage::from(to);
+        sendmsg(socket.as_raw_fd(), &[IoSlice::new(b"metadata")], &times, MsgFlags::empty(), Some(&to)).map(drop)?;
+        Ok::<_, io::Error>(())
+    })?;
+    met(ctx, "at the node", &arriving, 0)?;
+    ctx.equal("departure time where it leaves the pod", leaving.stats()?.last.tstamp_ns, due_ns);
+    // skb_clear_tstamp() spares departure times; bpf_convert_tstamp_read() hides them at ingress, and netkit is not.
+    let wanted = if variant.attach() == AttachRequest::Netkit { due_ns } else { 0 };
+    ctx.equal("departure time where the node meets it", arriving.stats()?.last.tstamp_ns, wanted);
+    Ok(())
+}
+
+fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const BYTES: u64 = 64 * 1024;
+    const MTU: u32 = 1500;
+    const ETHERNET: u32 = 14;
+    /// IPv4 or IPv6, TCP, and TCP's timestamps.
+    const HEADERS: [(Family, u32); 2] = [(Family::V4, 20 + 20 + 12), (Family::V6, 40 + 20 + 12)];
+    let bench = Bench::pair(variant.device())?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    for (family, headers) in HEADERS {
+        // One program per family: the counters keep the largest values.
+        let program = bench.counter(ctx, P0)?;
+        let attachment = bench.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+        let path = Path::direct(bench.net.ns(from), bench.net.ns(to), bench.net.addr(to, family), ctx.marker);
+        let report = tcp_exchange(path, BYTES, ctx.patience(4_000));
+        ctx.check(format!("the bytes come back intact ({family})"), report.content_ok, format!("{report:?}"));
+        let stats = program.stats()?;
+        ctx.equal(format!("segment size ({family})"), stats.max_gso_size, MTU - headers);
+        ctx.check(format!("packets longer than a frame ({family})"), stats.max_len > MTU + ETHERNET, stats.max_len);
+        attachment.detach()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! What redirecting does besides delivering: flags, counters, scrubbing, loops.
+
+use super::redirect::{delivered, from_ingress, redirected, steer};
+use crate::{
+    bench::{Bench, P0, P1, Spot},
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::Ctx,
+    flows, variants,
+};
+use lab_bpf::{Config, ProgramKind, probe::BPF_F_EGRESS};
+use lab_protocol::{AttachRequest, Capability, KernelVersion, capability::Since};
+use lab_topology::{Family, link};
+use lab_traffic::Proto;
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "R06",
+        "redirect-peer-egress",
+        Area::Redirect,
+        "pods",
+        "bpf_redirect_peer with BPF_F_EGRESS from netkit delivers past the pod's program where the kernel has it, else drops.",
+        redirect_peer_egress,
+    )
+    .over(variants::netkit_native),
+    Case::new(
+        "R11",
+        "redirect-peer-scrubs",
+        Area::Redirect,
+        "pods",
+        "bpf_redirect_peer scrubs: a packet that was PACKET_OTHERHOST on the node's end is the pod's own after it.",
+        redirect_peer_scrubs,
+    )
+    .over(from_ingress),
+    Case::new(
+        "R12",
+        "redirect-peer-counts",
+        Area::Redirect,
+        "pods",
+        "What bpf_redirect_peer delivers counts as received by the pod's end.",
+        redirect_peer_counts,
+    )
+    .over(from_ingress),
+    Case::new(
+        "R13",
+        "redirect-loop",
+        Area::Redirect,
+        "pods",
+        "Two programs that redirect to each other's device lose the packet after a bounded number of turns.",
+        redirect_loop,
+    )
+    .over(variants::mechanisms),
+];
+
+fn redirect_peer_egress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const DROP: i32 = 2;
+    let bench = Bench::pods(variant.device())?;
+    let target = Config { target_ifindex: bench.ifindex(P1), redirect_flags: BPF_F_EGRESS, ..Config::new(ctx.marker) };
+    let steering = bench.load(ctx, P0, ProgramKind::RedirectPeer, target)?;
+    let own = bench.counter(ctx, P1)?;
+    let _own = bench.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    if ctx.capabilities.has(Capability::RedirectPeerEgress) {
+        return delivered(ctx, &bench, &steering, &own, false);
+    }
+    let report = bench.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    ctx.check("dropped", report.tried() && report.silent(), &report);
+    let stats = steering.stats()?;
+    ctx.equal("packets that the program steered", stats.marked, u64::from(report.wanted));
+    ctx.equal("what the helper answered", stats.last.verdict, DROP);
+    attachment.detach()?;
+    bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+/// Since when the helper scrubs; without it the packet type stays what it was on the node's end.
+const SCRUBS: Since = Since {
+    mainline: KernelVersion::new(6, 15, 0),
+    backports: &[KernelVersion::new(6, 12, 29), KernelVersion::new(6, 1, 139)],
+    source: "bpf: Scrub packet on bpf_redirect_peer",
+};
+
+fn redirect_peer_scrubs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    const PACKET_OTHERHOST: u32 = 3;
+    let (bench, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    if bench.net.readback("host", P0.dev)?.mac == Some([0; 6]) {
+        // Without link-layer addresses nothing is ever another host's; what is left to see is that it passes.
+        let _steering = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+        return delivered(ctx, &bench, &steering, &own, false);
+    }
+    // The pod goes on sending to the address that it was told for good.
+    link::set_mac(bench.net.ns("host"), P0.dev, OTHER)?;
+    let report = bench.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    ctx.check("another host's packets are not forwarded", report.tried() && report.silent(), &report);
+    let _steering = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    // One way: the answers are forwarded by the node, to the address that the pod's end really has.
+    let scrubs = SCRUBS.expected_on(ctx.capabilities.kernel());
+    let report = match scrubs {
+        true => bench.flow(ctx, "w0", "w1", Proto::Udp, Family::V4),
+        false => bench.silence(ctx, "w0", "w1", Proto::Udp, Family::V4),
+    };
+    ctx.equal("packet type on the node's end", steering.stats()?.last.pkt_type, PACKET_OTHERHOST);
+    ctx.equal("delivered to the pod", report.delivered, if scrubs { report.wanted } else { 0 });
+    Ok(())
+}
+
+fn redirect_peer_counts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (bench, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    let _steering = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let received = || link::stats(bench.net.ns("w1"), "eth0").map(|stats| stats.rx_packets);
+    for (proto, family) in flows::all().filter(|(proto, _)| *proto != Proto::Tcp) {
+        let before = (received()?, steering.stats()?.marked);
+        bench.flow_passes(ctx, "w0", "w1", proto, family);
+        let steered = steering.stats()?.marked - before.1;
+        let counted = received()? - before.0;
+        // Neighbour discovery and listener reports may add to it.
+        ctx.check(
+            format!("{proto} over {family}: received by the pod's end"),
+            steered > 0 && counted >= steered,
+            format!("{counted}, steered {steered}"),
+        );
+    }
+    ctx.equal("packets that met the pod's own program", own.stats()?.marked, 0);
+    Ok(())
+}
+
+fn redirect_loop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    /// More turns than any limit of the kernel allows (`XMIT_RECURSION_LIMIT`, 8).
+    const MOST: u64 = 32;
+    let bench = Bench::pods(variant.device())?;
+    bench.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);
+    let native = variant.attach() == AttachRequest::Netkit;
+    // From a node's egress hook the other device's is one redirect away. A PRIMARY program redirects within the pod:
+    // to the pod's own end, whose PEER program sends it back.
+    let there = if native { bench.net.ifindex("w0", "eth0") } else { bench.ifindex(P1) };
+    let (back_at, direction): (Spot, _) =
+        if native { (P0, Direction::FromWorkload) } else { (P1, Direction::ToWorkload) };
+    let first =
+        bench.load(ctx, P0, ProgramKind::Redirect, Config { target_ifindex: there, ..Config::new(ctx.marker) })?;
+    let second = steer(ctx, &bench, ProgramKind::Redirect, bench.ifindex(P0))?;
+    let links = [
+        bench.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &first)?,
+        bench.attach(ctx, back_at, variant.attach(), direction, &second)?,
+    ];
+    let report = bench.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
+    ctx.check("the packet is lost", report.tried() && report.silent(), &report);
+    let turns = [first.stats()?.marked, second.stats()?.marked];
+    let most = MOST * u64::from(report.wanted);
+    ctx.check("both programs turned it round", turns.iter().all(|turns| *turns > 0), format!("{turns:?}"));
+    ctx.check("a bounded number of times", turns.iter().all(|turns| *turns <= most), format!("{turns:?}"));
+    for link in links {
+        link.detach()?;
+    }
+    bench.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);
+    Ok(())
+}

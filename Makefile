@@ -5,13 +5,16 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run setup doctor test canary check clean
+.PHONY: help lab lab-run mutants setup doctor test canary check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
 
 lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" narrows it)
 	@$(LAB) run $(ARGS)
+
+mutants: setup ## Build deliberate faults in, and show which case notices each
+	@$(LAB) mutants $(ARGS)
 
 test: setup ## Run every test of the project, on real guests too
 	@cargo test --workspace $(ARGS)

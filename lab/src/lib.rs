@@ -9,6 +9,7 @@ pub mod interrupt;
 pub mod judge;
 pub mod kernels;
 pub mod machine;
+pub mod mutants;
 pub mod paths;
 pub mod plan;
 pub mod report;

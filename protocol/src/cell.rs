@@ -73,6 +73,9 @@ pub struct Listing {
     pub canaries: Vec<CellInfo>,
 }
 
+/// The mutant without a fault: its cells run in the same haste as every mutant's, and must pass.
+pub const NO_MUTANT: &str = "no-mutant";
+
 /// What the host must know of a deliberate fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MutantInfo {
@@ -80,8 +83,8 @@ pub struct MutantInfo {
     pub name: String,
     /// What it breaks, for people.
     pub breaks: String,
-    /// Catalogue numbers of the cases of which at least one cell must notice it.
-    pub noticed_by: Vec<String>,
+    /// Cells of which at least one must fail.
+    pub noticed_by: Vec<CellId>,
 }
 
 /// One row of the catalogue of what there is to test.

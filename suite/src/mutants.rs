@@ -1,7 +1,7 @@
 //! Deliberate faults: each one is a mistake that a datapath team could make, and the suite must notice it.
 
 use lab_bpf::datapath::fault;
-use lab_protocol::cell::MutantInfo;
+use lab_protocol::{CellId, cell::{MutantInfo, NO_MUTANT}};
 
 /// A deliberate fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub enum Fault {
     Datapath(u32),
 }
 
+/// What waiting is stretched by at most while a fault is built in: what fails waits for its whole deadline, and the
+/// cells that pass need a fraction of it.
+pub const HASTE: f32 = 2.5;
+
 /// A fault, and where it must show.
 pub struct Mutant {
     /// What it goes by.
@@ -30,49 +34,140 @@ pub struct Mutant {
     pub fault: Fault,
     /// What it breaks, for people.
     pub breaks: &'static str,
-    /// Catalogue numbers of the cases that are run with it; at least one cell of theirs must fail.
+    /// Cells that are run with it: at least one must fail. Few, since what fails waits for its deadline.
     pub noticed_by: &'static [&'static str],
-}
-
-const fn mutant(name: &'static str, fault: Fault, noticed_by: &'static [&'static str], breaks: &'static str) -> Mutant {
-    Mutant { name, fault, breaks, noticed_by }
-}
-
-const fn datapath(
-    name: &'static str,
-    number: u32,
-    noticed_by: &'static [&'static str],
-    breaks: &'static str,
-) -> Mutant {
-    mutant(name, Fault::Datapath(number), noticed_by, breaks)
 }
 
 /// Every mutant.
 pub static ALL: &[Mutant] = &[
-    mutant("auto-takes-tcx-on-netkit", Fault::AutoTcx, &["D10"], "auto attaches by tcx where netkit would do"),
-    mutant("wrong-direction", Fault::OtherDirection, &["G01"], "programs are attached to the other direction's hook"),
-    mutant("stale-link-kept", Fault::LinkStays, &["A02", "A04"], "a link is still attached after its detach"),
-    mutant("pins-not-cleaned", Fault::PinStays, &["L03"], "a pinned link outlives the one who pinned it"),
-    mutant("shared-prog-array", Fault::SharedJump, &["H06"], "tc, tcx and netkit programs share one jump map"),
-    mutant("shared-policy-slot", Fault::SharedSlot, &["P07"], "two workloads' policies get one slot"),
-    datapath("skb-ifindex", fault::SKB_IFINDEX, &["G05"], "the device is taken from skb->ifindex"),
-    datapath("redirect-peer", fault::REDIRECT_PEER, &["T02"], "forwarding goes past the destination's programs"),
-    datapath("policy-inverted", fault::POLICY_INVERTED, &["V11"], "denied passes and allowed is dropped"),
-    datapath("no-reverse-nat", fault::NO_REVERSE_NAT, &["T08"], "replies come from the backend, not the service"),
-    datapath("no-hairpin-snat", fault::NO_HAIRPIN_SNAT, &["T03"], "a workload can't reach itself through a service"),
-    datapath("not-counted", fault::NOT_COUNTED, &["T02"], "packets to the workload are not counted"),
-    datapath("checksum-kept", fault::CHECKSUM_KEPT, &["T08"], "translated packets keep their transport checksum"),
-    datapath("no-rpf", fault::NO_RPF, &["T17"], "a workload may send from any address"),
-    datapath("one-zone", fault::ONE_ZONE, &["V11"], "one workload's connections pass another one's policy"),
-    datapath("quote-kept", fault::QUOTE_KEPT, &["T15"], "ICMP errors quote the backend instead of the service"),
-    datapath("open-on-miss", fault::OPEN_ON_MISS, &["P07"], "a workload without policy is open"),
-    datapath("mac-kept", fault::MAC_KEPT, &["T02"], "forwarded packets keep their link-layer addresses"),
-    datapath("ttl-kept", fault::TTL_KEPT, &["T15"], "forwarded packets keep their time to live"),
+    Mutant {
+        name: "auto-takes-tcx-on-netkit",
+        fault: Fault::AutoTcx,
+        breaks: "auto attaches by tcx where netkit would do",
+        noticed_by: &["D10-auto[auto,nk-l3,from-workload]"],
+    },
+    Mutant {
+        name: "wrong-direction",
+        fault: Fault::OtherDirection,
+        breaks: "programs are attached to the other direction's hook",
+        noticed_by: &["G01-skb-ifindex[netkit,nk-l2,to-workload]", "A01-clsact-filter[tc,veth,to-workload]"],
+    },
+    Mutant {
+        name: "stale-link-kept",
+        fault: Fault::LinkStays,
+        breaks: "a link is still attached after its detach",
+        noticed_by: &["A02-tcx-link[tcx,veth,from-workload]"],
+    },
+    Mutant {
+        name: "pins-not-cleaned",
+        fault: Fault::PinStays,
+        breaks: "a pinned link outlives the one who pinned it",
+        noticed_by: &["L03-detach-under-a-pin[netkit,nk-l2,from-workload]"],
+    },
+    Mutant {
+        name: "shared-prog-array",
+        fault: Fault::SharedJump,
+        breaks: "tc, tcx and netkit programs share one jump map",
+        noticed_by: &["H03-datapath-tc-to-tcx[veth]", "H06-datapath-to-netkit[nk-l3]"],
+    },
+    Mutant {
+        name: "shared-policy-slot",
+        fault: Fault::SharedSlot,
+        breaks: "two workloads' policies get one slot",
+        noticed_by: &["P07-datapath-policy-slots[tc,veth]"],
+    },
+    Mutant {
+        name: "skb-ifindex",
+        fault: Fault::Datapath(fault::SKB_IFINDEX),
+        breaks: "the device is taken from skb->ifindex",
+        noticed_by: &["G05-datapath-by-host-ifindex[netkit,nk-l2]"],
+    },
+    Mutant {
+        name: "redirect-peer",
+        fault: Fault::Datapath(fault::REDIRECT_PEER),
+        breaks: "forwarding goes past the destination's programs",
+        noticed_by: &["T02-datapath-pod-to-pod[tc,veth]", "T02-datapath-pod-to-pod[netkit,nk-l3]"],
+    },
+    Mutant {
+        name: "policy-inverted",
+        fault: Fault::Datapath(fault::POLICY_INVERTED),
+        breaks: "denied passes and allowed is dropped",
+        noticed_by: &["V11-datapath-deny[tc,veth]"],
+    },
+    Mutant {
+        name: "no-reverse-nat",
+        fault: Fault::Datapath(fault::NO_REVERSE_NAT),
+        breaks: "answers come from the backend, not from the service",
+        noticed_by: &["T08-service[tc,veth]"],
+    },
+    Mutant {
+        name: "no-hairpin-snat",
+        fault: Fault::Datapath(fault::NO_HAIRPIN_SNAT),
+        breaks: "a workload can't reach itself through a service",
+        noticed_by: &["T03-service-hairpin[tc,veth]"],
+    },
+    Mutant {
+        name: "not-counted",
+        fault: Fault::Datapath(fault::NOT_COUNTED),
+        breaks: "packets to the workload are not counted",
+        noticed_by: &["T02-datapath-pod-to-pod[tc,veth]"],
+    },
+    Mutant {
+        name: "checksum-kept",
+        fault: Fault::Datapath(fault::CHECKSUM_KEPT),
+        breaks: "translated packets keep their transport checksum",
+        noticed_by: &["T08-service[tc,veth]"],
+    },
+    Mutant {
+        name: "no-rpf",
+        fault: Fault::Datapath(fault::NO_RPF),
+        breaks: "a workload may send from any address",
+        noticed_by: &["T17-datapath-spoofed-source[tc,veth]"],
+    },
+    Mutant {
+        name: "one-zone",
+        fault: Fault::Datapath(fault::ONE_ZONE),
+        breaks: "one workload's connections pass another one's policy",
+        noticed_by: &["V11-datapath-deny[tc,veth]"],
+    },
+    Mutant {
+        name: "quote-kept",
+        fault: Fault::Datapath(fault::QUOTE_KEPT),
+        breaks: "ICMP errors quote the backend instead of the service",
+        noticed_by: &["T15-icmp-errors-about-translated[tc,veth]"],
+    },
+    Mutant {
+        name: "open-on-miss",
+        fault: Fault::Datapath(fault::OPEN_ON_MISS),
+        breaks: "a workload without policy is open",
+        noticed_by: &["P07-datapath-policy-slots[tc,veth]"],
+    },
+    Mutant {
+        name: "mac-kept",
+        fault: Fault::Datapath(fault::MAC_KEPT),
+        breaks: "forwarded packets keep their link-layer addresses",
+        noticed_by: &["T02-datapath-pod-to-pod[tc,veth]"],
+    },
+    Mutant {
+        name: "ttl-kept",
+        fault: Fault::Datapath(fault::TTL_KEPT),
+        breaks: "forwarded packets keep their time to live",
+        noticed_by: &["T15-icmp-errors-about-translated[tc,veth]"],
+    },
 ];
 
-/// The mutant of that name.
-pub fn by_name(name: &str) -> Option<&'static Mutant> {
-    ALL.iter().find(|mutant| mutant.name == name)
+/// The fault that the host asks for.
+///
+/// # Errors
+/// One line for a name that is no mutant's.
+pub fn fault(name: Option<&str>) -> Result<Option<Fault>, String> {
+    match name {
+        None | Some(NO_MUTANT) => Ok(None),
+        Some(name) => match ALL.iter().find(|mutant| mutant.name == name) {
+            Some(mutant) => Ok(Some(mutant.fault)),
+            None => Err(format!("the agent knows no mutant `{name}`")),
+        },
+    }
 }
 
 /// All of them, for the host.
@@ -81,7 +176,7 @@ pub fn listing() -> Vec<MutantInfo> {
         .map(|mutant| MutantInfo {
             name: mutant.name.into(),
             breaks: mutant.breaks.into(),
-            noticed_by: mutant.noticed_by.iter().map(|id| (*id).into()).collect(),
+            noticed_by: mutant.noticed_by.iter().map(|id| CellId((*id).into())).collect(),
         })
         .collect()
 }
@@ -92,13 +187,13 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn mutants_have_names_of_their_own_and_cases_that_exist() {
+    fn mutants_have_names_of_their_own_and_cells_that_exist() {
         let cells = crate::cells();
         let mut names = HashSet::new();
         for mutant in ALL {
             assert!(names.insert(mutant.name), "{} twice", mutant.name);
             for id in mutant.noticed_by {
-                assert!(cells.iter().any(|cell| cell.info.catalogue == *id), "{}: no case {id}", mutant.name);
+                assert!(cells.iter().any(|cell| cell.info.id.as_str() == *id), "{}: no cell {id}", mutant.name);
             }
         }
     }

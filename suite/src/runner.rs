@@ -84,13 +84,13 @@ impl Runner {
                 message: "the agent does not know this cell".into(),
             });
         };
-        let fault = match options.mutant.as_deref().map(|name| (name, mutants::by_name(name))) {
-            None => None,
-            Some((_, Some(mutant))) => Some(mutant.fault),
-            Some((name, None)) => {
-                let message = format!("the agent knows no mutant `{name}`");
-                return over(Outcome::Errored { kind: ErrorKind::Agent, message });
-            }
+        let fault = match mutants::fault(options.mutant.as_deref()) {
+            Ok(fault) => fault,
+            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+        };
+        let stretch = match options.mutant {
+            Some(_) => options.time_scale.min(mutants::HASTE),
+            None => options.time_scale,
         };
         for &capability in &cell.info.requires {
             if let Err(reason) = self.capabilities.need(capability) {
@@ -101,7 +101,7 @@ impl Runner {
             Ok(before) => before,
             Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
         };
-        let ctx = Ctx::new(self.programs.clone(), self.capabilities.clone(), *marker, options.time_scale, fault);
+        let ctx = Ctx::new(self.programs.clone(), self.capabilities.clone(), *marker, stretch, fault);
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
         let mut report = match supervise(cell.clone(), ctx, deadline) {
@@ -123,7 +123,7 @@ impl Runner {
         {
             report.outcome = Outcome::Skipped { reason };
         }
-        let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale);
+        let patience = Duration::from_millis(SETTLE_MS).mul_f32(stretch.max(1.0));
         if let Err(leaks) = before.settled(Path::new(PINS), patience) {
             report.log.push(format!("left behind: {leaks}"));
             if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {

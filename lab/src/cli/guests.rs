@@ -62,9 +62,9 @@ impl Guests {
         self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures)).collect()
     }
 
-    /// Runs a plan; consoles go below `directory`.
+    /// Runs a plan, possibly several at once; consoles go below `directory`.
     pub fn run(
-        self,
+        &self,
         id: String,
         plan: Plan,
         directory: &Path,

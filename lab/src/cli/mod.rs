@@ -5,6 +5,7 @@ mod compare;
 mod guests;
 mod kernels;
 mod list;
+mod mutants;
 mod project;
 mod report;
 mod run;
@@ -41,6 +42,8 @@ enum Command {
     List(ListArgs),
     /// Boot kernels and show what each can do.
     Capabilities(CapabilitiesArgs),
+    /// Build deliberate faults into the programs and into attaching, and show which case notices each.
+    Mutants(MutantsArgs),
     /// Kernels of the matrix.
     #[command(subcommand)]
     Kernels(KernelsCommand),
@@ -131,6 +134,25 @@ struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+struct MutantsArgs {
+    /// The kernel to run them on: one that has every attach type can show them all.
+    #[arg(long, value_name = "ID", default_value = "6.17")]
+    kernel: String,
+    /// These mutants only; repeatable.
+    #[arg(long, value_name = "NAME")]
+    mutant: Vec<String>,
+    /// Guests at the same time. Default: one per processor.
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Directory for results. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Use the agent and the eBPF objects as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Debug, Args)]
 struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
@@ -184,6 +206,7 @@ impl Cli {
             Command::Run(args) => run::run(project, &args),
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
+            Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Kernels(KernelsCommand::List) => kernels::list(project),
             Command::Kernels(KernelsCommand::Fetch(args)) => kernels::fetch(project, &args),
             Command::Kernels(KernelsCommand::Build { kernel }) => kernels::build(project, &kernel),

@@ -23,6 +23,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels)?;
     let selected = select(&project, &args.select)?;
+    args.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     let full_matrix = args.select.kernels.kernel.is_empty() && args.select.kernels.class.is_empty();
     let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));

@@ -6,15 +6,26 @@ use crate::{
     error::Error,
     kernels::Departure,
     plan::{self, KernelFacts},
-    selection,
+    selection::{self, NoMatch},
 };
-use lab_protocol::{CellInfo, KernelVersion, Listing};
+use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 
 /// The agent, the eBPF object, and the selected cells of the agent's listing.
 pub(super) struct Selected {
     pub artifacts: Artifacts,
     pub agent_version: String,
     pub cells: Vec<CellInfo>,
+    pub mutants: Vec<MutantInfo>,
+}
+
+impl Selected {
+    /// The mutant of a name that the user gave.
+    pub fn mutant(&self, name: &str) -> Result<&MutantInfo, Error> {
+        self.mutants.iter().find(|mutant| mutant.name == name).ok_or_else(|| {
+            let nearest = selection::nearest(name, self.mutants.iter().map(|mutant| &*mutant.name));
+            Error::Usage(NoMatch { what: "mutant", pattern: name.to_owned(), nearest }.to_string())
+        })
+    }
 }
 
 /// Builds what is to be built, and selects.
@@ -30,6 +41,7 @@ pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<S
         artifacts,
         agent_version: listing.agent,
         cells: if canary { listing.canaries } else { listing.cells },
+        mutants: listing.mutants,
     })
 }
 

@@ -82,7 +82,7 @@ fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     // What is for the node itself goes up its stack.
     let before = node.counters(W0, Direction::FromWorkload)?;
     for family in Family::ALL {
-        node.bench.flow_passes(ctx, "w0", "host", Proto::Udp, family);
+        node.passes(ctx, "w0", "host", Proto::Udp, family)?;
     }
     let after = node.counters(W0, Direction::FromWorkload)?;
     let sent = 2 * u64::from(flows::EXCHANGES);
@@ -92,7 +92,7 @@ fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         node.detach(one)?;
     }
     let before = node.counters(W0, Direction::FromWorkload)?;
-    node.bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    node.passes(ctx, "w0", "w1", Proto::Udp, Family::V4)?;
     ctx.equal("packets seen after detaching", node.counters(W0, Direction::FromWorkload)?, before);
     Ok(())
 }
@@ -117,7 +117,7 @@ fn nothing_arrives(ctx: &mut Ctx, node: &Node) -> u64 {
 fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = Node::pods(ctx, variant.device())?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
-    node.bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    node.passes(ctx, "w0", "w1", Proto::Udp, Family::V4)?;
     let rules = Family::ALL.map(|family| ingress_rule(&node, W1, node.bench.net.addr("w0", family)));
     for rule in &rules {
         node.datapath.set_rule(rule, DROP)?;
@@ -128,8 +128,8 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let sent = nothing_arrives(ctx, &node);
     let denied = node.counters(W1, Direction::ToWorkload)?.denied;
     ctx.equal("packets denied at w1", denied, sent);
-    node.bench.passes(ctx, "w1", "w0")?;
-    node.bench.passes(ctx, "host", "w1")?;
+    node.all_pass(ctx, "w1", "w0")?;
+    node.all_pass(ctx, "host", "w1")?;
     ctx.equal("further packets denied", node.counters(W1, Direction::ToWorkload)?.denied - denied, 0);
 
     for rule in &rules {
@@ -147,8 +147,8 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     node.datapath.set_rule(&rule, DROP)?;
     let report = node.bench.silence(ctx, "w1", "w0", Proto::Udp, Family::V4);
     ctx.check("the denied service", report.tried() && report.silent(), &report);
-    node.bench.flow_passes(ctx, "w1", "w0", Proto::Tcp, Family::V4);
-    node.bench.flow_passes(ctx, "w1", "w0", Proto::Udp, Family::V6);
+    node.passes(ctx, "w1", "w0", Proto::Tcp, Family::V4)?;
+    node.passes(ctx, "w1", "w0", Proto::Udp, Family::V6)?;
     Ok(())
 }
 
@@ -160,7 +160,7 @@ fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     // Nothing tells a workload with a false address from one whose own address the node has otherwise on record.
     let others = [IpAddr::from([10, 65, 0, 66]), IpAddr::from([0xfd65, 0, 0, 0, 0, 0, 0, 0x66])];
 
-    node.bench.passes(ctx, "w0", "w1")?;
+    node.all_pass(ctx, "w0", "w1")?;
     ctx.equal("genuine packets taken for spoofed", node.counters(W0, Direction::FromWorkload)?.spoofed, 0);
     let stream = node.bench.stream(ctx, "w0", "w1", Family::V4)?;
     flows::some_traffic(ctx, &stream)?;
@@ -176,7 +176,7 @@ fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let after = node.counters(W0, Direction::FromWorkload)?;
     ctx.equal("spoofed, judged", (after.spoofed - spoofed, after.judged - judged), (sent, 0));
     node.datapath.register(ifindex, &own)?;
-    node.bench.passes(ctx, "w0", "w1")
+    node.all_pass(ctx, "w0", "w1")
 }
 
 /// On the node the second pod's device has the number that the first pod's own end has in the pod.
@@ -199,13 +199,13 @@ fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("packets taken for spoofed", spoofed, (0, 0));
     // From the node to one pod: nothing of it may count for the other.
     let before = (node.counters(W0, Direction::ToWorkload)?, node.counters(W1, Direction::ToWorkload)?);
-    node.bench.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);
+    node.passes(ctx, "host", "w0", Proto::Udp, Family::V4)?;
     let after = (node.counters(W0, Direction::ToWorkload)?, node.counters(W1, Direction::ToWorkload)?);
     let counted = (after.0.entered - before.0.entered, after.1.entered - before.1.entered);
     ctx.equal("packets to w0 as counted for w0 and for w1", counted, (flows::EXCHANGES.into(), 0));
     node.datapath.set_rule(&ingress_rule(&node, W1, node.bench.net.addr("host", Family::V4)), DROP)?;
     node.datapath.forget_connections()?;
-    node.bench.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);
+    node.passes(ctx, "host", "w0", Proto::Udp, Family::V4)?;
     let report = node.bench.silence(ctx, "host", "w1", Proto::Udp, Family::V4);
     ctx.check("w1's rule is w1's alone", report.tried() && report.silent(), &report);
     Ok(())
@@ -215,8 +215,8 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = Node::pods(ctx, variant.device())?;
     let (mechanism, attached) = node.attach(ctx, variant.attach())?;
     let only_w1 = |ctx: &mut Ctx, when: &str| {
-        node.bench.flow_passes(ctx, "host", "w1", Proto::Udp, Family::V4);
-        node.bench.flow_passes(ctx, "w1", "host", Proto::Tcp, Family::V6);
+        node.passes(ctx, "host", "w1", Proto::Udp, Family::V4)?;
+        node.passes(ctx, "w1", "host", Proto::Tcp, Family::V6)?;
         let before = node.counters(W0, Direction::FromWorkload)?.missed;
         let report = node.bench.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
         ctx.check(format!("{when}: nothing leaves w0"), report.tried() && report.silent(), &report);
@@ -224,7 +224,7 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.equal(format!("{when}: packets that met w0's empty slot"), missed, flows::EXCHANGES.into());
         Ok::<_, Stop>(())
     };
-    node.bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    node.passes(ctx, "w0", "w1", Proto::Udp, Family::V4)?;
     mechanism.unplug(&attached[0].programs)?;
     only_w1(ctx, "emptied")?;
     mechanism.plug(&attached[0].programs)?;

@@ -1,0 +1,88 @@
+//! `lab mutants`.
+
+use super::{
+    KernelArgs, MutantsArgs,
+    guests::{Guests, How},
+    project::Project,
+    say,
+    select::{Selected, build},
+    show,
+};
+use crate::{
+    error::{Error, Exit},
+    mutants::{Round, Verdict, exit, summary},
+    plan::{Expectation, Plan},
+    report::{directory, events::EventLog},
+};
+use std::{
+    collections::VecDeque,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError, mpsc},
+    thread::{self, available_parallelism},
+};
+
+pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels = KernelArgs { kernel: vec![args.kernel.clone()], all: false, class: Vec::new() };
+    let kernels = project.kernels(&kernels)?;
+    let selected = build(&project, args.no_build, false)?;
+    let rounds = rounds(&selected, &args.mutant)?;
+    let guests = Guests::open(&project, &kernels[..1], &selected)?;
+    let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
+    let directory = directory::create(&results, &format!("mutants-{}", directory::fresh_id()))?;
+
+    let queue: Mutex<VecDeque<&Round>> = Mutex::new(rounds.iter().collect());
+    let jobs = args.jobs.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
+    let (sender, receiver) = mpsc::channel();
+    let mut verdicts = Vec::new();
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (sender, queue, guests, selected, directory) = (sender.clone(), &queue, &guests, &selected, &directory);
+            scope.spawn(move || {
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                while let Some(round) = next() {
+                    // The receiver lives until every sender is gone, so sending can't fail.
+                    drop(sender.send(one(guests, selected, round, directory)));
+                }
+            });
+        }
+        drop(sender);
+        for verdict in receiver {
+            let verdict: Verdict = verdict?;
+            say(&verdict.line());
+            verdicts.push(verdict);
+        }
+        Ok::<_, Error>(())
+    })?;
+    // In the order in which they are listed, whichever guest was faster.
+    verdicts.sort_by_key(|verdict| rounds.iter().position(|round| round.name == verdict.name));
+    show(format_args!("{}\n", summary(&verdicts)))?;
+    Ok(exit(&verdicts))
+}
+
+/// The round without a fault comes first, with every cell of all the others.
+fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<Round>, Error> {
+    let mutants = match wanted {
+        [] => selected.mutants.iter().collect(),
+        names => names.iter().map(|name| selected.mutant(name)).collect::<Result<Vec<_>, _>>()?,
+    };
+    Ok(std::iter::once(Round::control(&mutants)).chain(mutants.iter().map(|mutant| Round::of(mutant))).collect())
+}
+
+/// Runs the cells of one round in a guest of its own.
+fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) -> Result<Verdict, Error> {
+    let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().collect();
+    let mut plan = Plan::new(guests.facts(), cells, false);
+    for kernel in &mut plan.kernels {
+        kernel.cells.retain(|cell| cell.expectation == Expectation::Run);
+    }
+    if plan.kernels.iter().all(|kernel| kernel.cells.is_empty()) {
+        return Ok(round.not_here());
+    }
+    let place = directory::create(directory, &round.name)?;
+    let mut events = EventLog::create(&place)?;
+    let how = How { jobs: Some(NonZeroUsize::MIN), mutant: Some(round.name.clone()), ..How::default() };
+    let record = guests.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events])?;
+    Ok(round.judge(&record))
+}

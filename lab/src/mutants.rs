@@ -2,7 +2,10 @@
 
 use crate::{error::Exit, report::record::RunRecord, text};
 use comfy_table::{Table, presets};
-use lab_protocol::{CellId, Outcome, cell::{MutantInfo, NO_MUTANT}};
+use lab_protocol::{
+    CellId, Outcome,
+    cell::{MutantInfo, NO_MUTANT},
+};
 
 /// Characters of a reason.
 const MAX_REASON: usize = 100;
@@ -47,11 +50,7 @@ impl Round {
 
     /// A mutant's cells.
     pub fn of(mutant: &MutantInfo) -> Self {
-        Self {
-            name: mutant.name.clone(),
-            cells: mutant.noticed_by.clone(),
-            breaks: mutant.breaks.clone(),
-        }
+        Self { name: mutant.name.clone(), cells: mutant.noticed_by.clone(), breaks: mutant.breaks.clone() }
     }
 
     /// The kernel can run none of the cells.

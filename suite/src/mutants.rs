@@ -1,7 +1,10 @@
 //! Deliberate faults: each one is a mistake that a datapath team could make, and the suite must notice it.
 
 use lab_bpf::datapath::fault;
-use lab_protocol::{CellId, cell::{MutantInfo, NO_MUTANT}};
+use lab_protocol::{
+    CellId,
+    cell::{MutantInfo, NO_MUTANT},
+};
 
 /// A deliberate fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,8 +26,14 @@ impl AyaAttachment {
     }
 }
 
+/// Whether aya can read the running kernel's version: three numbers, or nothing. Debian's candidates (`Debian
+/// 7.3~rc7-1~exp1`) have two, and aya then behaves as on a kernel older than any (`KernelVersion::at_least`).
+pub fn aya_reads_version() -> bool {
+    aya::util::KernelVersion::current().is_ok()
+}
+
 /// `SchedClassifier::attach`: aya 0.14 chooses tcx from kernel 6.6 on and clsact below, by version, whatever the
-/// device; clsact must be there.
+/// device; clsact must be there. A version that it cannot read counts as below ([`aya_reads_version`]).
 ///
 /// # Errors
 /// [`BpfError::Load`], [`BpfError::Object`]; [`BpfError::Call`] where attaching fails.

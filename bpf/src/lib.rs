@@ -26,7 +26,7 @@ mod sys;
 mod tc;
 mod xdp;
 
-pub use by_aya::{AyaAttachment, attach_by_aya};
+pub use by_aya::{AyaAttachment, attach_by_aya, aya_reads_version};
 pub use error::BpfError;
 pub use hook::expected_attach_type;
 pub use ids::{link_ids, map_ids, prog_ids};

@@ -316,7 +316,8 @@ fn aya_never_chooses_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let attachment = lab_bpf::attach_by_aya(&programs, ProgramKind::Count, &config, P0.dev, direction)?;
         Ok::<_, lab_bpf::BpfError>(lab_bpf::find(ifindex, attachment.prog_id())?.map(|seen| seen.hook))
     })?;
-    let wanted = if ctx.capabilities.has(Capability::Tcx) { Hook::TcxIngress } else { Hook::ClsactIngress };
+    let tcx = ctx.capabilities.has(Capability::Tcx) && lab_bpf::aya_reads_version();
+    let wanted = if tcx { Hook::TcxIngress } else { Hook::ClsactIngress };
     ctx.equal("where the kernel lists it", hook, Some(wanted));
     Ok(())
 }

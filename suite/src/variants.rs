@@ -90,6 +90,16 @@ pub fn link_mechanisms() -> Vec<Variant> {
     variants
 }
 
+/// Each attach type once where a datapath would take it: for cases in which the pairing decides nothing further.
+pub fn usual_mechanisms() -> Vec<Variant> {
+    [cross(&[AttachRequest::Tc], &[DeviceKind::Veth]), link_mechanisms()].concat()
+}
+
+/// The same in both directions.
+pub fn usual_hooks() -> Vec<Variant> {
+    both_ways(usual_mechanisms())
+}
+
 /// Detection on every device.
 pub fn auto() -> Vec<Variant> {
     cross(&[AttachRequest::Auto], &DeviceKind::WORKLOAD)

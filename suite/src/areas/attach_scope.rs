@@ -8,7 +8,8 @@ use crate::{
 };
 use lab_bpf::{BpfError, Mprog, Observed, TcOptions, raw, raw::RawProgram};
 use lab_protocol::{AttachRequest, AttachType, DeviceKind, Hook};
-use lab_topology::{LinkKind, Netns, PairRequest, link};
+use lab_topology::{Family, LinkKind, Netns, PairRequest, link};
+use lab_traffic::Proto;
 use nix::errno::Errno;
 use std::{
     sync::Barrier,
@@ -128,7 +129,7 @@ fn equal_indexes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for bench in &benches {
         let program = bench.counter(ctx, P0)?;
         let _attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
-        bench.passes(ctx, "pod", "host")?;
+        bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     }
     Ok(())
 }

@@ -39,7 +39,8 @@ pub const CASES: &[Case] = &[
         "When the pod's namespace goes, the node's end goes too, with filters, programs and links on both ends.",
         pod_gone,
     )
-    .over(variants::devices),
+    .over(variants::devices)
+    .needs(&[Capability::Clsact]),
     Case::new(
         "X03",
         "again-and-again",
@@ -77,7 +78,7 @@ pub const CASES: &[Case] = &[
         clsact_under_tcx,
     )
     .over(variants::devices)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
 ];
 
 fn ends() -> Vec<Variant> {

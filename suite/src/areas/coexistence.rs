@@ -52,7 +52,7 @@ pub const CASES: &[Case] = &[
         strangers_filter,
     )
     .over(variants::devices)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
     Case::new(
         "C06",
         "what-the-dumps-tell",

@@ -41,7 +41,7 @@ pub const CASES: &[Case] = &[
         "bpf_redirect_neigh to the device and next hop that bpf_fib_lookup names delivers, through the pod's own program.",
         follow_the_fib,
     )
-    .over(variants::mechanisms),
+    .over(variants::usual_mechanisms),
     Case::new(
         "R08",
         "whose-tables",

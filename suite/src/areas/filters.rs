@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
         "A dropped TCP handshake is silence, not a reset: no errno before the deadline, where a closed port refuses.",
         tcp_meets_a_drop,
     )
-    .over(variants::hooks),
+    .over(variants::usual_hooks),
     Case::new(
         "V12",
         "filter-chain",

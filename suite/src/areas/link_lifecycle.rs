@@ -10,7 +10,7 @@ use crate::{
     variants,
 };
 use lab_bpf::{Config, Link, Mprog, Program, ProgramKind, raw};
-use lab_protocol::{AttachRequest, AttachType, Capability, DeviceKind, Hook};
+use lab_protocol::{AttachType, Capability, Hook};
 use lab_topology::{Family, Netns, link};
 use lab_traffic::Proto;
 use nix::{
@@ -54,7 +54,7 @@ pub const CASES: &[Case] = &[
         "When its owner is killed an unpinned link goes, a pinned link stays and runs, and a clsact filter stays.",
         owner_killed,
     )
-    .over(owners),
+    .over(variants::usual_mechanisms),
     Case::new(
         "L12",
         "peer-renamed-and-moved",
@@ -74,12 +74,6 @@ pub const CASES: &[Case] = &[
     )
     .needs(&[Capability::Tcx]),
 ];
-
-/// Each attach type where a datapath would take it.
-fn owners() -> Vec<Variant> {
-    let tc = Variant { attach: Some(AttachRequest::Tc), device: Some(DeviceKind::Veth), ..Variant::default() };
-    [vec![tc], variants::link_mechanisms()].concat()
-}
 
 /// Waits until the kernel lists the program no more: the last reference goes by work item.
 fn goes(ctx: &mut Ctx, bench: &Bench, what: &str, program: &Program) -> Result<(), Stop> {

@@ -48,7 +48,7 @@ pub const CASES: &[Case] = &[
         "Two programs that redirect to each other's device lose the packet after a bounded number of turns.",
         redirect_loop,
     )
-    .over(variants::mechanisms),
+    .over(variants::usual_mechanisms),
 ];
 
 fn redirect_peer_egress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {

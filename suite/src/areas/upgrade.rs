@@ -76,7 +76,7 @@ pub const CASES: &[Case] = &[
         qdisc_away,
     )
     .over(variants::devices)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
     Case::new(
         "H05",
         "tcx-to-tc",
@@ -86,7 +86,7 @@ pub const CASES: &[Case] = &[
         tcx_to_tc,
     )
     .over(variants::devices)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
     Case::new(
         "H07",
         "netkit-to-tc",
@@ -96,7 +96,7 @@ pub const CASES: &[Case] = &[
         netkit_to_tc,
     )
     .over(variants::netkit_native)
-    .needs(&[Capability::Tcx]),
+    .needs(&[Capability::Tcx, Capability::Clsact]),
     Case::new(
         "H09",
         "owner-restarts",
@@ -115,7 +115,7 @@ pub const CASES: &[Case] = &[
         veth_to_netkit,
     )
     .over(variants::netkit_native)
-    .needs(&[Capability::Tcx, Capability::Veth]),
+    .needs(&[Capability::Tcx, Capability::Veth, Capability::Dummy]),
 ];
 
 /// Counts what passed while the mechanisms changed, and whether any packet met no program at all. `flaps` is how often

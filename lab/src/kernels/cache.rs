@@ -15,7 +15,38 @@ use std::{
 };
 use tempfile::TempDir;
 
-const STAGE_PREFIX: &str = ".stage-";
+/// What a writer is about. Each sort has a lock and stages of its own: nobody who fetches a package in seconds shall
+/// wait for a compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// Downloading or copying.
+    Fetch,
+    /// Compiling.
+    Build,
+}
+
+impl Errand {
+    const fn lock(self) -> &'static str {
+        match self {
+            Self::Fetch => ".lock",
+            Self::Build => ".lock-build",
+        }
+    }
+
+    const fn stage(self) -> &'static str {
+        match self {
+            Self::Fetch => ".stage-",
+            Self::Build => ".build-",
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Fetch => "waiting for another lab run that is fetching kernels",
+            Self::Build => "waiting for another lab run that is building a kernel",
+        }
+    }
+}
 
 /// The lab's cache directory.
 #[derive(Debug, Clone)]
@@ -61,22 +92,22 @@ impl Cache {
         self.root.join("kernels").join(format!("{id}-{version}-{short}"))
     }
 
-    /// Waits until no other run writes here, then clears what dead runs left.
+    /// Waits until no other run is on the same errand here, then clears what dead runs left.
     ///
     /// # Errors
     /// The lock file cannot be used, or leftovers cannot be removed.
-    pub(super) fn write(&self, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
-        let path = self.root.join("kernels/.lock");
+    pub(super) fn write(&self, errand: Errand, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
+        let path = self.root.join("kernels").join(errand.lock());
         let file = File::options().create(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                progress("waiting for another lab run that is fetching kernels");
+                progress(errand.words());
                 file.lock().map_err(KernelsError::io(&path))?;
             }
             Err(TryLockError::Error(error)) => return Err(KernelsError::io(&path)(error)),
         }
-        let writing = Writing { cache: self, _lock: file };
+        let writing = Writing { cache: self, errand, _lock: file };
         writing.clear_leftovers()?;
         Ok(writing)
     }
@@ -85,6 +116,7 @@ impl Cache {
 /// The right to write into the cache; ends with the value.
 pub(super) struct Writing<'a> {
     cache: &'a Cache,
+    errand: Errand,
     _lock: File,
 }
 
@@ -99,7 +131,7 @@ impl Writing<'_> {
         let dir = self.root().join("kernels");
         for entry in fs::read_dir(&dir).map_err(KernelsError::io(&dir))? {
             let entry = entry.map_err(KernelsError::io(&dir))?;
-            if entry.file_name().as_encoded_bytes().starts_with(STAGE_PREFIX.as_bytes()) {
+            if entry.file_name().as_encoded_bytes().starts_with(self.errand.stage().as_bytes()) {
                 fs::remove_dir_all(entry.path()).map_err(KernelsError::io(entry.path()))?;
             }
         }
@@ -109,7 +141,7 @@ impl Writing<'_> {
     /// An empty directory on the cache's file system; goes away unless it is finished.
     pub fn stage(&self) -> Result<TempDir> {
         let dir = self.root().join("kernels");
-        tempfile::Builder::new().prefix(STAGE_PREFIX).tempdir_in(&dir).map_err(KernelsError::io(&dir))
+        tempfile::Builder::new().prefix(self.errand.stage()).tempdir_in(&dir).map_err(KernelsError::io(&dir))
     }
 
     /// Refuses to begin what the disk cannot hold. `need` in bytes.

@@ -30,7 +30,7 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
     let cache = Cache::at(dir.path().join("cache")).unwrap();
     let version = KernelVersion::new(6, 7, 0);
     let place = {
-        let writing = cache.write(&quiet).unwrap();
+        let writing = cache.write(Errand::Fetch, &quiet).unwrap();
         writing.finish(staged(&writing), &kernel(), version, "abc").unwrap().dir
     };
     assert!(cache.find("k", version, "abc").is_some());
@@ -40,7 +40,7 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&image, bytes).unwrap();
     assert!(cache.find("k", version, "abc").is_none());
-    let writing = cache.write(&quiet).unwrap();
+    let writing = cache.write(Errand::Fetch, &quiet).unwrap();
     writing.finish(staged(&writing), &kernel(), version, "abc").unwrap();
     assert!(cache.find("k", version, "abc").is_some());
 }
@@ -49,7 +49,7 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
 fn a_kernel_of_another_class_or_version_is_never_put_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let writing = cache.write(&quiet).unwrap();
+    let writing = cache.write(Errand::Fetch, &quiet).unwrap();
     let wrong = Kernel { class: Class::Below67, ..kernel() };
     let result = writing.finish(staged(&writing), &wrong, KernelVersion::new(6, 7, 0), "abc");
     insta::assert_snapshot!(result.err().unwrap(), @"version 6.7 is not of class below-6.7 (kernels before 6.7, and later ones with the departure `netkit`)");
@@ -62,9 +62,9 @@ fn a_kernel_of_another_class_or_version_is_never_put_in_place() {
 fn leftovers_of_dead_runs_go() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let left = cache.write(&quiet).unwrap().stage().unwrap().keep();
+    let left = cache.write(Errand::Fetch, &quiet).unwrap().stage().unwrap().keep();
     fs::write(left.join("half"), "x").unwrap();
-    drop(cache.write(&quiet).unwrap());
+    drop(cache.write(Errand::Fetch, &quiet).unwrap());
     assert!(!left.exists());
 }
 
@@ -72,16 +72,18 @@ fn leftovers_of_dead_runs_go() {
 fn waiting_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let first = cache.write(&quiet).unwrap();
+    let first = cache.write(Errand::Fetch, &quiet).unwrap();
     let (said, heard) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let cache = &cache;
-        scope.spawn(move || drop(cache.write(&|message| said.send(message.to_owned()).unwrap()).unwrap()));
+        scope.spawn(move || {
+            drop(cache.write(Errand::Fetch, &|message| said.send(message.to_owned()).unwrap()).unwrap())
+        });
         assert_eq!(heard.recv().unwrap(), "waiting for another lab run that is fetching kernels");
         drop(first);
     });
     let messages = RefCell::new(0);
-    drop(cache.write(&|_| *messages.borrow_mut() += 1).unwrap());
+    drop(cache.write(Errand::Fetch, &|_| *messages.borrow_mut() += 1).unwrap());
     assert_eq!(messages.into_inner(), 0);
 }
 
@@ -89,7 +91,7 @@ fn waiting_is_said() {
 fn a_full_disk_is_one_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let error = cache.write(&quiet).unwrap().reserve(u64::MAX).unwrap_err();
+    let error = cache.write(Errand::Fetch, &quiet).unwrap().reserve(u64::MAX).unwrap_err();
     assert!(error.to_string().contains("has too little space ("), "{error}");
     assert!(error.to_string().ends_with("free some, or set NETKIT_LAB_CACHE to a larger disk"), "{error}");
     let error = KernelsError::io("/x")(io::Error::from_raw_os_error(nix::libc::ENOSPC));
@@ -101,4 +103,17 @@ fn paths_that_apt_cannot_hold_are_refused() {
     for path in ["relative", "/tmp/with blank", "/tmp/quo\"te"] {
         assert!(matches!(Cache::at(path.into()), Err(KernelsError::BadCache { .. })), "{path}");
     }
+}
+
+#[test]
+fn a_fetch_neither_waits_for_a_build_nor_clears_its_stage() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().to_owned()).unwrap();
+    let building = cache.write(Errand::Build, &quiet).unwrap();
+    let stage = building.stage().unwrap();
+    drop(cache.write(Errand::Fetch, &|message| panic!("{message}")).unwrap());
+    assert!(stage.path().is_dir());
+    drop(building);
+    drop(cache.write(Errand::Build, &quiet).unwrap());
+    assert!(!stage.path().exists(), "the next build clears what a dead one left");
 }

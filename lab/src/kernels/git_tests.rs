@@ -1,5 +1,5 @@
 use super::*;
-use crate::kernels::{Cache, Class, Source, header};
+use crate::kernels::{Cache, Class, Source, cache::Errand, header};
 use std::os::unix::fs::PermissionsExt;
 
 fn repository(dir: &Path, patch: &str) {
@@ -48,7 +48,7 @@ fn builds_the_locked_commit_in_a_worktree_of_its_own() {
         memory_mib: None,
     };
     let cache = Cache::at(at.join("cache")).unwrap();
-    let writing = cache.write(&|_| ()).unwrap();
+    let writing = cache.write(Errand::Build, &|_| ()).unwrap();
     let build = Build { tree: &tree, commit: &commit, version, fragment: Some(&fragment), vng: &vng };
     let sha256 = build.identity().unwrap();
     for _ in 0..2 {

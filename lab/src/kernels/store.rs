@@ -1,7 +1,7 @@
 //! Resolve, fetch and list: what `lab kernels` and a run ask for.
 
 use super::{
-    cache::{Cache, Finished, Writing},
+    cache::{Cache, Errand, Finished, Writing},
     class::Class,
     config::{Config, Departure, Kernel, Source},
     deb::{self, Indexes},
@@ -105,12 +105,12 @@ impl Store<'_> {
             Source::Image { .. } | Source::Tree { .. } => Ok(None),
             Source::Deb { suite, package } => {
                 // apt's lists are part of what the lock protects.
-                let writing = self.cache.write(progress)?;
+                let writing = self.cache.write(Errand::Fetch, progress)?;
                 let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
                 deb::resolve(packages, suite, package).map(Some)
             }
             Source::LinuxSource { suite, package, .. } => {
-                let writing = self.cache.write(progress)?;
+                let writing = self.cache.write(Errand::Fetch, progress)?;
                 let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
                 linux_source::resolve(packages, suite, package).map(Some)
             }
@@ -166,7 +166,8 @@ impl Store<'_> {
             if let Some(finished) = find() {
                 return Ok(finished);
             }
-            let writing = self.cache.write(&progress)?;
+            let errand = if kernel.is_built() { Errand::Build } else { Errand::Fetch };
+            let writing = self.cache.write(errand, &progress)?;
             // Another run may have brought it while this one waited.
             find().map_or_else(|| plan.run(self, &writing, kernel, &progress), Ok)
         });

@@ -1,6 +1,7 @@
 //! The host runner: boots a matrix of kernels and reports which attach type was used.
 
 pub mod artifacts;
+pub mod bench;
 pub mod cli;
 pub mod compare;
 pub mod error;

@@ -7,7 +7,7 @@ use crate::{
     kernels::Unpacked,
     run::kernel::Prepared,
     setup::{Tools, chosen_qemu},
-    vm::{Accel, Acceleration, GuestSpec, Launcher, ToolVersions, accel},
+    vm::{Accel, Acceleration, GuestSpec, Launcher, ToolVersions, accel, stock::Stock},
 };
 use lab_image::{Spec, Wanted};
 use std::path::{Path, PathBuf};
@@ -60,6 +60,18 @@ impl Machine {
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Accel::Kvm, console).map_err(Error::Host)?;
         Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
+    }
+
+    /// The kernel as virtme-ng boots it by itself.
+    pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
+        Stock {
+            vng: &self.vng,
+            kernel: &kernel.vmlinuz,
+            modules: &kernel.modules,
+            release: &kernel.release,
+            memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
+            accel,
+        }
     }
 
     /// Builds a kernel's image and says how to boot it. `console` is where the guest's consoles go.

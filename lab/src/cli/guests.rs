@@ -18,7 +18,7 @@ use crate::{
         record::RunRecord,
     },
     run::{dispatch::Run, queue::Isolate, timing::Timing},
-    vm::{Acceleration, VngLauncher, snapshot::Store},
+    vm::{Acceleration, VngLauncher, snapshot::Store, stock::StockBoot},
 };
 use std::{env, io::IsTerminal, num::NonZeroUsize, path::Path, thread::available_parallelism};
 
@@ -55,6 +55,22 @@ impl Guests {
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first)?;
         Ok(Self { machine, kernels, launcher, interrupt, acceleration })
+    }
+
+    /// Boots one of the kernels as virtme-ng does by itself.
+    pub fn stock(&self, id: &str) -> Result<StockBoot, Error> {
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        Ok(self.machine.stock(unpacked, self.acceleration.accel).boot()?)
+    }
+
+    /// How guests are executed.
+    pub fn accelerator(&self) -> String {
+        self.acceleration.accel.to_string()
+    }
+
+    /// QEMU's version.
+    pub fn qemu(&self) -> String {
+        self.machine.versions.qemu.clone()
     }
 
     /// What the plan must know of the kernels.

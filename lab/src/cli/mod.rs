@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod capabilities;
 mod compare;
 mod guests;
@@ -8,6 +9,7 @@ mod list;
 mod mutants;
 mod project;
 mod report;
+mod rerun;
 mod run;
 mod select;
 mod setup;
@@ -38,6 +40,10 @@ pub struct Cli {
 enum Command {
     /// Run cases on kernels.
     Run(RunArgs),
+    /// Run cells of an earlier run again.
+    Rerun(RerunArgs),
+    /// Measure boots and restores against a stock virtme-ng, side by side.
+    Bench(BenchArgs),
     /// Show cases, their variants, and which kernels run them.
     List(ListArgs),
     /// Boot kernels and show what each can do.
@@ -116,6 +122,12 @@ struct SelectArgs {
 struct RunArgs {
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Debug, Args)]
+struct HowArgs {
     /// Boot every guest; without it guests are restored from snapshots of booted ones.
     #[arg(long)]
     cold: bool,
@@ -148,6 +160,37 @@ struct MutantsArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Use the agent and the eBPF objects as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Debug, Args)]
+struct RerunArgs {
+    /// Only what did not pass.
+    #[arg(long)]
+    failed: bool,
+    /// A run's directory, or its name below results/.
+    #[arg(value_name = "RUN", default_value = "latest")]
+    run: PathBuf,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// Kernels by id; a stock virtme-ng must be able to boot them. Default: the default matrix in its generic build.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Rounds of stock boot, cold boot and restore per kernel.
+    #[arg(long, value_name = "N", default_value = "3")]
+    repeat: std::num::NonZeroU32,
+    /// Rounds of the whole suite on all kernels, cold and warm: minutes each.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    matrix: u32,
+    /// Use the agent and the eBPF object as they are.
     #[arg(long)]
     no_build: bool,
 }
@@ -204,6 +247,8 @@ impl Cli {
         let project = self.project;
         match self.command {
             Command::Run(args) => run::run(project, &args),
+            Command::Rerun(args) => rerun::rerun(project, &args),
+            Command::Bench(args) => bench::bench(project, &args),
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
             Command::Mutants(args) => mutants::mutants(project, &args),

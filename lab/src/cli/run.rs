@@ -1,13 +1,14 @@
 //! `lab run`.
 
 use super::{
-    RunArgs,
+    HowArgs, RunArgs,
     guests::{Guests, How, in_ci, progress},
     project::Project,
-    select::select,
+    select::{Selected, select},
 };
 use crate::{
     error::{Error, Exit},
+    kernels::Kernel,
     plan::Plan,
     report::{
         Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal,
@@ -23,12 +24,24 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels)?;
     let selected = select(&project, &args.select)?;
-    args.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
-    let guests = Guests::open(&project, &kernels, &selected)?;
     let full_matrix = args.select.kernels.kernel.is_empty() && args.select.kernels.class.is_empty();
+    execute(&project, &kernels, selected, &args.how, full_matrix, |plan| plan)
+}
+
+/// Runs the selected cells, or what `narrow` leaves of their plan, and reports them.
+pub(super) fn execute(
+    project: &Project,
+    kernels: &[&Kernel],
+    selected: Selected,
+    args: &HowArgs,
+    full_matrix: bool,
+    narrow: impl FnOnce(Plan) -> Plan,
+) -> Result<Exit, Error> {
+    args.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
+    let guests = Guests::open(project, kernels, &selected)?;
     let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
     let others = others.filter_map(|kernel| project.facts(kernel)).collect();
-    let plan = Plan { others, ..Plan::new(guests.facts(), selected.cells, full_matrix) };
+    let plan = narrow(Plan { others, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
 
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
     let id = directory::fresh_id();

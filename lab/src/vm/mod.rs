@@ -17,6 +17,7 @@ mod recipe;
 mod restore;
 mod seal;
 pub mod snapshot;
+pub mod stock;
 mod tools;
 mod vng;
 

@@ -69,7 +69,7 @@ impl Launcher for VngLauncher {
 }
 
 /// vng calls `virtme-run` by name: in a virtual environment that is next to vng, and nowhere else.
-fn search_path(vng: &Path) -> Option<std::ffi::OsString> {
+pub(super) fn search_path(vng: &Path) -> Option<std::ffi::OsString> {
     let beside = vng.parent().filter(|dir| !dir.as_os_str().is_empty())?;
     let path = env::var_os("PATH").unwrap_or_default();
     env::join_paths(std::iter::once(PathBuf::from(beside)).chain(env::split_paths(&path))).ok()

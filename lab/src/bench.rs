@@ -1,0 +1,175 @@
+//! What `lab bench` measured: ratios of paired measurements, since the time of one machine says nothing about another.
+
+use serde::Serialize;
+use std::{fmt::Write, time::Duration};
+
+/// Targets, as ratios to stock vng on the machines that the lab is developed on (TCG, 2 processors).
+const TARGETS: [(&str, f64); 5] = [
+    ("cold_boot_ratio", 0.28),
+    ("warm_restore_ratio", 0.04),
+    ("matrix_warm_ratio", 1.0),
+    ("matrix_cold_ratio", f64::INFINITY),
+    ("peak_memory_ratio", 0.5),
+];
+
+/// Median and spread.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Median.
+    pub median: f64,
+    /// Smallest.
+    pub min: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of any number of values; `None` of none.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        Some(Self { median: f64::midpoint(low, high), min, max })
+    }
+}
+
+/// One round on one kernel: three boots side by side.
+#[derive(Debug, Clone, Serialize)]
+pub struct Round {
+    /// Kernel id.
+    pub kernel: String,
+    /// `vng --exec true`, seconds.
+    pub stock_s: f64,
+    /// Our boot to the first case, seconds.
+    pub cold_s: f64,
+    /// A restore to the first case, seconds.
+    pub warm_s: f64,
+    /// Peak memory of the stock guest, KiB.
+    pub stock_kib: Option<u64>,
+    /// Peak memory of a restored guest, KiB.
+    pub warm_kib: Option<u64>,
+}
+
+/// The whole suite on all kernels, once booted and once restored.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct MatrixRound {
+    /// Every guest booted, seconds.
+    pub cold_s: f64,
+    /// Every guest restored, seconds.
+    pub warm_s: f64,
+}
+
+/// All of it: `results/bench.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bench {
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// QEMU's version.
+    pub qemu: String,
+    /// Cold boot to first case over stock boot.
+    pub cold_boot_ratio: Option<Spread>,
+    /// Restore to first case over stock boot.
+    pub warm_restore_ratio: Option<Spread>,
+    /// The matrix, warm, over the stock boots of its kernels one after another.
+    pub matrix_warm_ratio: Option<Spread>,
+    /// The same, cold.
+    pub matrix_cold_ratio: Option<Spread>,
+    /// Peak memory of a restored guest over a stock one's.
+    pub peak_memory_ratio: Option<Spread>,
+    /// What the ratios were made of.
+    pub rounds: Vec<Round>,
+    /// The whole suite.
+    pub matrix: Vec<MatrixRound>,
+}
+
+impl Bench {
+    /// Works the ratios out.
+    pub fn new(accelerator: String, qemu: String, rounds: Vec<Round>, matrix: Vec<MatrixRound>) -> Self {
+        let over = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(|it| value(it) / it.stock_s).collect());
+        let memory = |it: &Round| Some(it.warm_kib? as f64 / it.stock_kib? as f64);
+        let mut kernels: Vec<&str> = rounds.iter().map(|round| &*round.kernel).collect();
+        kernels.sort_unstable();
+        kernels.dedup();
+        let stock = |kernel: &&str| {
+            let mine = rounds.iter().filter(|round| round.kernel == **kernel).map(|round| round.stock_s);
+            Spread::of(mine.collect()).map_or(0.0, |spread| spread.median)
+        };
+        let one_by_one: f64 = kernels.iter().map(stock).sum();
+        let whole =
+            |value: fn(&MatrixRound) -> f64| Spread::of(matrix.iter().map(|it| value(it) / one_by_one).collect());
+        Self {
+            accelerator,
+            qemu,
+            cold_boot_ratio: over(|round| round.cold_s),
+            warm_restore_ratio: over(|round| round.warm_s),
+            matrix_warm_ratio: whole(|round| round.warm_s),
+            matrix_cold_ratio: whole(|round| round.cold_s),
+            peak_memory_ratio: Spread::of(rounds.iter().filter_map(memory).collect()),
+            rounds,
+            matrix,
+        }
+    }
+
+    /// A Markdown table.
+    pub fn table(&self) -> String {
+        let mut out = format!("{}, QEMU {}, {} rounds\n\n", self.accelerator, self.qemu, self.rounds.len());
+        out.push_str("| ratio to stock vng | median | min | max | target |\n|---|---|---|---|---|\n");
+        let values = [
+            self.cold_boot_ratio,
+            self.warm_restore_ratio,
+            self.matrix_warm_ratio,
+            self.matrix_cold_ratio,
+            self.peak_memory_ratio,
+        ];
+        for ((name, target), value) in TARGETS.into_iter().zip(values) {
+            let Some(Spread { median, min, max }) = value else { continue };
+            let target = if target.is_finite() { format!("{target}") } else { "-".to_owned() };
+            let _ = writeln!(out, "| {name} | {median:.3} | {min:.3} | {max:.3} | {target} |");
+        }
+        out.push_str("\n| kernel | stock s | cold s | warm s | stock MiB | warm MiB |\n|---|---|---|---|---|---|\n");
+        for round in &self.rounds {
+            let mib = |kib: Option<u64>| kib.map_or_else(|| "-".to_owned(), |kib| (kib >> 10).to_string());
+            let _ = writeln!(
+                out,
+                "| {} | {:.2} | {:.2} | {:.2} | {} | {} |",
+                round.kernel,
+                round.stock_s,
+                round.cold_s,
+                round.warm_s,
+                mib(round.stock_kib),
+                mib(round.warm_kib)
+            );
+        }
+        out
+    }
+}
+
+/// Seconds.
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_pairs_and_the_matrix_is_over_the_sum_of_its_kernels() {
+        let round = |kernel: &str, stock_s, cold_s, warm_s| Round {
+            kernel: kernel.to_owned(),
+            stock_s,
+            cold_s,
+            warm_s,
+            stock_kib: Some(400),
+            warm_kib: Some(100),
+        };
+        let rounds = vec![round("a", 10.0, 2.0, 0.2), round("b", 20.0, 5.0, 1.0), round("a", 12.0, 3.0, 0.6)];
+        let bench = Bench::new("tcg".into(), "7.2".into(), rounds, vec![MatrixRound { cold_s: 62.0, warm_s: 31.0 }]);
+        assert_eq!(bench.cold_boot_ratio, Some(Spread { median: 0.25, min: 0.2, max: 0.25 }));
+        assert_eq!(bench.warm_restore_ratio.unwrap().max, 0.05);
+        assert_eq!(bench.matrix_warm_ratio.unwrap().median, 1.0, "31 s over 11 s and 20 s");
+        assert_eq!(bench.peak_memory_ratio.unwrap().median, 0.25);
+        assert!(bench.table().contains("| cold_boot_ratio | 0.250 | 0.200 | 0.250 | 0.28 |"), "{}", bench.table());
+        assert_eq!(Spread::of(Vec::new()), None);
+    }
+}

@@ -1,0 +1,117 @@
+//! `lab bench`.
+
+use super::{
+    BenchArgs, KernelArgs,
+    guests::{Guests, How, progress},
+    project::Project,
+    say,
+    select::build,
+    show,
+};
+use crate::{
+    bench::{Bench, MatrixRound, Round, seconds},
+    error::{Error, Exit},
+    event::{Event, Stamped},
+    plan::{Expectation, Plan},
+    report::{Reporter, directory, record::RunRecord},
+};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// The kernels that a stock vng can boot.
+const KERNELS: &str = "*-generic";
+
+pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
+    let kernels = project.kernels(&KernelArgs { kernel: patterns, all: false, class: Vec::new() })?;
+    let selected = build(&project, args.no_build, false)?;
+    let guests = Guests::open(&project, &kernels, &selected)?;
+    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+
+    let all = Plan::new(guests.facts(), selected.cells, false);
+    let runs =
+        |id: &_| all.kernels.iter().all(|it| it.cell(id).is_some_and(|cell| cell.expectation == Expectation::Run));
+    let first = all.cells.iter().find(|info| runs(&info.id)).ok_or(Error::NothingSelected)?.clone();
+    let mut rounds = Vec::new();
+    let mut matrix = Vec::new();
+    let how = |cold| How { cold, ..How::default() };
+    let measure = |plan: Plan, cold: bool| -> Result<(FirstCase, RunRecord), Error> {
+        let mut first = FirstCase::default();
+        let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how(cold), &mut [&mut first])?;
+        match record.exit() {
+            Exit::Passed => Ok((first, record)),
+            exit => Err(Error::Host(format!("the cells of the measurement did not pass (exit code {})", exit.code()))),
+        }
+    };
+    for number in 1..=args.repeat.get() {
+        for facts in guests.facts() {
+            let id = facts.id.clone();
+            let plan = || Plan::new(vec![facts.clone()], vec![first.clone()], false);
+            if number == 1 {
+                // The snapshot itself is no part of a restore.
+                measure(plan(), false)?;
+            }
+            let stock = guests.stock(&id)?;
+            let (cold, _) = measure(plan(), true)?;
+            let (warm, record) = measure(plan(), false)?;
+            let warm_kib = record.kernels.get(&id).and_then(|it| it.finished).and_then(|(_, peak)| peak);
+            let round = Round {
+                kernel: id,
+                stock_s: seconds(stock.took),
+                cold_s: cold.seconds()?,
+                warm_s: warm.seconds()?,
+                stock_kib: stock.peak_memory_kib,
+                warm_kib,
+            };
+            say(&format!(
+                "round {number}, {}: stock {:.2} s, cold {:.2} s, warm {:.2} s",
+                round.kernel, round.stock_s, round.cold_s, round.warm_s
+            ));
+            rounds.push(round);
+        }
+    }
+    for _ in 0..args.matrix {
+        let wall = |cold| -> Result<f64, Error> {
+            let begin = Instant::now();
+            guests.run(directory::fresh_id(), all.clone(), scratch.path(), &how(cold), &mut [&mut *progress()])?;
+            Ok(seconds(begin.elapsed()))
+        };
+        matrix.push(MatrixRound { cold_s: wall(true)?, warm_s: wall(false)? });
+    }
+    let bench = Bench::new(guests.accelerator(), guests.qemu(), rounds, matrix);
+    let results = project.root.join("results");
+    let path = results.join("bench.json");
+    let text = serde_json::to_string_pretty(&bench).map_err(|error| Error::Host(error.to_string()))?;
+    fs::create_dir_all(&results).and_then(|()| fs::write(&path, text)).map_err(Error::file("write", &path))?;
+    show(format_args!("{}\n{}\n", bench.table(), path.display()))?;
+    Ok(Exit::Passed)
+}
+
+/// The time from a kernel's turn, its image being ready, to its first case.
+#[derive(Debug, Default)]
+struct FirstCase {
+    begin: Option<Instant>,
+    took: Option<Duration>,
+}
+
+impl FirstCase {
+    fn seconds(&self) -> Result<f64, Error> {
+        let took = self.took.ok_or_else(|| Error::Host("no case began".to_owned()))?;
+        Ok(seconds(took))
+    }
+}
+
+impl Reporter for FirstCase {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+        match &stamped.event {
+            Event::KernelStarted { .. } => self.begin = Some(Instant::now()),
+            Event::CellStarted { .. } if self.took.is_none() => self.took = self.begin.map(|begin| begin.elapsed()),
+            _ => {}
+        }
+        Ok(())
+    }
+}

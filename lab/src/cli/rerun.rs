@@ -1,0 +1,41 @@
+//! `lab rerun`.
+
+use super::{RerunArgs, project::Project, report, run, select::build};
+use crate::{
+    error::{Error, Exit},
+    plan::Plan,
+    report::events,
+};
+use lab_protocol::{CellId, Outcome};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Error> {
+    let record = events::read(&report::directory(named.clone(), &args.run)?)?;
+    let mut wanted: BTreeMap<String, BTreeSet<CellId>> = BTreeMap::new();
+    for (kernel, cell, verdict) in record.verdicts() {
+        if !args.failed || !matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
+            wanted.entry(kernel.facts.id.clone()).or_default().insert(cell.id.clone());
+        }
+    }
+    if wanted.is_empty() {
+        eprintln!("nothing to run again: every cell of {} passed or was skipped", args.run.display());
+        return Ok(Exit::Nothing);
+    }
+    let project = Project::open(named)?;
+    let patterns = wanted.keys().cloned().collect();
+    let kernels = project.kernels(&super::KernelArgs { kernel: patterns, all: false, class: Vec::new() })?;
+    let mut selected = build(&project, args.no_build, false)?;
+    selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
+    let narrow = |mut plan: Plan| {
+        for kernel in &mut plan.kernels {
+            let cells = wanted.get(&kernel.facts.id);
+            kernel.cells.retain(|cell| cells.is_some_and(|cells| cells.contains(&cell.id)));
+        }
+        plan.kernels.retain(|kernel| !kernel.cells.is_empty());
+        plan
+    };
+    run::execute(&project, &kernels, selected, &args.how, false, narrow)
+}

@@ -54,8 +54,9 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             if number == 1 {
                 // The snapshot itself is no part of a restore.
                 measure(plan(), false)?;
+                guests.stock(&id)?.prove()?;
             }
-            let stock = guests.stock(&id)?;
+            let stock = guests.stock(&id)?.boot()?;
             let (cold, _) = measure(plan(), true)?;
             let (warm, record) = measure(plan(), false)?;
             let warm_kib = record.kernels.get(&id).and_then(|it| it.finished).and_then(|(_, peak)| peak);

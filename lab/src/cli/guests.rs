@@ -18,7 +18,7 @@ use crate::{
         record::RunRecord,
     },
     run::{dispatch::Run, queue::Isolate, timing::Timing},
-    vm::{Acceleration, VngLauncher, snapshot::Store, stock::StockBoot},
+    vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
 use std::{env, io::IsTerminal, num::NonZeroUsize, path::Path, thread::available_parallelism};
 
@@ -57,10 +57,10 @@ impl Guests {
         Ok(Self { machine, kernels, launcher, interrupt, acceleration })
     }
 
-    /// Boots one of the kernels as virtme-ng does by itself.
-    pub fn stock(&self, id: &str) -> Result<StockBoot, Error> {
+    /// One of the kernels as virtme-ng boots it by itself.
+    pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
-        Ok(self.machine.stock(unpacked, self.acceleration.accel).boot()?)
+        Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
     /// How guests are executed.

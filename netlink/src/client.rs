@@ -6,12 +6,16 @@ use crate::{
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkSerializable, ParseableParametrized};
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkAttribute};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
     time::{TimeVal, TimeValLike},
 };
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsRawFd, BorrowedFd},
     time::Duration,
@@ -30,6 +34,28 @@ pub struct Netlink {
     sequence: u32,
 }
 
+/// One request of a netfilter transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchRequest {
+    /// Subsystem and message type.
+    pub kind: u16,
+    /// Added to `NLM_F_REQUEST | NLM_F_ACK`.
+    pub flags: u16,
+    /// `struct nfgenmsg` and attributes.
+    pub body: Vec<u8>,
+    /// Words for it in errors.
+    pub asked: String,
+}
+
+impl BatchRequest {
+    /// `NFNL_SUBSYS_NFTABLES` of linux/netfilter/nfnetlink.h.
+    pub const NFTABLES: u16 = 10;
+    /// `NFNL_MSG_BATCH_BEGIN`.
+    const BEGIN: u16 = 16;
+    /// `NFNL_MSG_BATCH_END`.
+    const END: u16 = 17;
+}
+
 /// Message type and body of one answer.
 type Answer = (u16, Vec<u8>);
 
@@ -43,13 +69,26 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Socket`]: no permission, no memory, or a kernel before 4.20.
     pub fn open() -> Result<Self, NetlinkError> {
+        let netlink = Self::open_protocol(NETLINK_ROUTE)?;
+        netlink.socket.set_netlink_get_strict_chk(true).map_err(|error| socket_error("open", &error))?;
+        Ok(netlink)
+    }
+
+    /// Opens a socket to netfilter, for [`Self::batch`].
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `EPROTONOSUPPORT` without the `nfnetlink` module.
+    pub fn open_netfilter() -> Result<Self, NetlinkError> {
+        Self::open_protocol(NETLINK_NETFILTER)
+    }
+
+    fn open_protocol(protocol: isize) -> Result<Self, NetlinkError> {
         let open = || -> io::Result<Socket> {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            let mut socket = Socket::new(protocol)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
-            socket.set_netlink_get_strict_chk(true)?;
             // SAFETY: the descriptor is open for as long as `socket`, which outlives the borrow.
             let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
             let patience = TimeVal::seconds(Self::ANSWER_WITHIN.as_secs().cast_signed());
@@ -117,6 +156,41 @@ impl Netlink {
         Ok(self.dump_answers(kind, body, asked)?.into_iter().map(|(_, body)| body).collect())
     }
 
+    /// Sends a transaction of nf_tables, which takes effect as a whole, and waits until each request is acknowledged.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Refused`] for the first request that the kernel refused; none has taken effect then.
+    pub fn batch(&mut self, requests: &[BatchRequest]) -> Result<(), NetlinkError> {
+        let mut datagram = Vec::new();
+        let mut unanswered = BTreeMap::new();
+        let frame = [0, 0, 0, BatchRequest::NFTABLES as u8];
+        datagram.extend(self.next_message(BatchRequest::BEGIN, NLM_F_REQUEST, &frame));
+        for request in requests {
+            datagram.extend(self.next_message(request.kind, request.flags | NLM_F_REQUEST | NLM_F_ACK, &request.body));
+            unanswered.insert(self.sequence, &*request.asked);
+        }
+        datagram.extend(self.next_message(BatchRequest::END, NLM_F_REQUEST, &frame));
+        self.socket.send(&datagram, 0).map_err(|error| socket_error("netfilter transaction", &error))?;
+        while !unanswered.is_empty() {
+            let answer = self.receive().map_err(|error| socket_error("netfilter transaction", &error))?;
+            let received = messages(&answer)
+                .map_err(|detail| NetlinkError::Answer { asked: "netfilter transaction".to_owned(), detail })?;
+            for received in &received {
+                let Some((errno, extack)) = verdict(received) else { continue };
+                let asked = unanswered.remove(&received.sequence).unwrap_or("netfilter transaction");
+                if errno != 0 {
+                    return Err(NetlinkError::Refused { asked: asked.to_owned(), errno, extack });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_message(&mut self, kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        self.sequence = self.sequence.wrapping_add(1);
+        message(kind, flags, self.sequence, body)
+    }
+
     fn dump_answers(&mut self, kind: u16, body: &[u8], asked: &str) -> Result<Vec<Answer>, NetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             let (answers, interrupted) = self.converse(kind, NLM_F_DUMP, body, asked)?;
@@ -135,8 +209,7 @@ impl Netlink {
         body: &[u8],
         asked: &str,
     ) -> Result<(Vec<Answer>, bool), NetlinkError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let request = message(kind, flags | NLM_F_REQUEST, self.sequence, body);
+        let request = self.next_message(kind, flags | NLM_F_REQUEST, body);
         self.socket.send(&request, 0).map_err(|error| socket_error(asked, &error))?;
         let mut answers = Vec::new();
         let mut interrupted = false;

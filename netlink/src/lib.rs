@@ -7,7 +7,7 @@ mod client;
 mod error;
 mod wire;
 
-pub use client::Netlink;
+pub use client::{BatchRequest, Netlink};
 pub use error::NetlinkError;
 pub use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable, Nla, Parseable,

@@ -1,6 +1,6 @@
 //! Addresses, routes and neighbours over netlink.
 
-use crate::model::Cidr;
+use crate::model::{Cidr, Family, Route, Rule, Selector};
 use lab_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, NetlinkError,
     route::{
@@ -8,6 +8,7 @@ use lab_netlink::{
         address::{AddressAttribute, AddressFlags, AddressMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+        rule::{RuleAction, RuleAttribute, RuleMessage},
     },
 };
 use std::net::IpAddr;
@@ -56,13 +57,9 @@ pub(crate) fn dump(netlink: &mut Netlink) -> Result<Vec<Reported>, NetlinkError>
     Ok(reported.collect())
 }
 
-/// Adds a route to the main table.
-pub(crate) fn add_route(
-    netlink: &mut Netlink,
-    to: Cidr,
-    via: Option<IpAddr>,
-    ifindex: u32,
-) -> Result<(), NetlinkError> {
+/// Adds a route whose device has that index.
+pub(crate) fn add_route(netlink: &mut Netlink, route: &Route, ifindex: u32) -> Result<(), NetlinkError> {
+    let (to, via) = (route.to, route.hop.via);
     let address = |address| match address {
         IpAddr::V4(address) => RouteAddress::Inet(address),
         IpAddr::V6(address) => RouteAddress::Inet6(address),
@@ -70,7 +67,14 @@ pub(crate) fn add_route(
     let mut message = RouteMessage::default();
     message.header.address_family = family(to.addr);
     message.header.destination_prefix_length = to.prefix;
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.table = match route.table {
+        None => RouteHeader::RT_TABLE_MAIN,
+        // The header has one byte; the attribute says it in full.
+        Some(table) => {
+            message.attributes.push(RouteAttribute::Table(table));
+            RouteHeader::RT_TABLE_UNSPEC
+        }
+    };
     message.header.protocol = RouteProtocol::Static;
     message.header.kind = RouteType::Unicast;
     // IPv4 takes a gateway only if it is on a link that a narrower scope reaches.
@@ -83,6 +87,26 @@ pub(crate) fn add_route(
         message.attributes.push(RouteAttribute::Gateway(address(via)));
     }
     netlink.request(Message::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Adds a rule of policy routing.
+pub(crate) fn add_rule(netlink: &mut Netlink, rule: &Rule) -> Result<(), NetlinkError> {
+    let mut message = RuleMessage::default();
+    message.header.family = match rule.family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![RuleAttribute::Table(rule.table), RuleAttribute::Priority(rule.priority)];
+    message.attributes.push(match &rule.selector {
+        Selector::Iif(dev) => RuleAttribute::Iifname(dev.clone()),
+        Selector::FwMark(mark) => RuleAttribute::FwMark(*mark),
+        Selector::From(source) => {
+            message.header.src_len = source.prefix;
+            RuleAttribute::Source(source.addr)
+        }
+    });
+    netlink.request(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Adds or replaces a permanent neighbour.

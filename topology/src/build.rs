@@ -3,9 +3,11 @@
 use crate::{
     TopologyError, address, link,
     link::PairRequest,
-    model::{End, Family, Node, Topology},
+    model::{DeviceSpec, End, Family, Node, Topology},
+    nat,
     netns::Netns,
     readback::LinkInfo,
+    tap::Tap,
 };
 use lab_netlink::NetlinkError;
 use nix::errno::Errno;
@@ -43,6 +45,7 @@ pub struct Net {
     topology: Topology,
     nodes: BTreeMap<String, Netns>,
     ifindexes: BTreeMap<(String, String), u32>,
+    taps: BTreeMap<(String, String), Tap>,
 }
 
 impl Net {
@@ -54,7 +57,12 @@ impl Net {
     /// # Panics
     /// If the topology names a node or device that it does not have.
     pub fn build(topology: &Topology) -> Result<Self, TopologyError> {
-        let mut net = Self { topology: topology.clone(), nodes: BTreeMap::new(), ifindexes: BTreeMap::new() };
+        let mut net = Self {
+            topology: topology.clone(),
+            nodes: BTreeMap::new(),
+            ifindexes: BTreeMap::new(),
+            taps: BTreeMap::new(),
+        };
         for node in &topology.nodes {
             net.nodes.insert(node.name.clone(), namespace(node, topology)?);
         }
@@ -87,6 +95,17 @@ impl Net {
             .ifindexes
             .get(&key)
             .unwrap_or_else(|| panic!("topology `{}` has no device `{dev}` in `{node}`", self.topology.name))
+    }
+
+    /// The user space end of a tap.
+    ///
+    /// # Panics
+    /// If the topology has no such tap.
+    pub fn tap(&self, node: &str, dev: &str) -> &Tap {
+        let key = (node.to_owned(), dev.to_owned());
+        self.taps
+            .get(&key)
+            .unwrap_or_else(|| panic!("topology `{}` has no tap `{dev}` in `{node}`", self.topology.name))
     }
 
     /// A node's address in a family.
@@ -140,10 +159,13 @@ impl Net {
     }
 
     fn delete_devices(&mut self) -> Vec<TopologyError> {
-        let ends = self.topology.links.drain(..).map(|link| (link.primary.node, link.primary.name));
-        let devices: Vec<_> = ends.chain(self.topology.dummies.drain(..)).collect();
+        // A tap goes with its file.
+        self.taps.clear();
+        let devices = self.topology.devices.drain(..).filter(|device| !matches!(device.spec, DeviceSpec::Tap { .. }));
+        let mut doomed: Vec<_> = devices.map(|device| (device.node, device.name)).collect();
+        doomed.extend(self.topology.links.drain(..).map(|link| (link.primary.node, link.primary.name)));
         let mut errors = Vec::new();
-        for (node, name) in devices {
+        for (node, name) in doomed {
             let Some(ns) = self.nodes.get(&node) else { continue };
             match link::delete(ns, &name) {
                 Err(error) if error.errno() != Some(Errno::ENODEV as i32) => errors.push(ns.error(error)),
@@ -170,9 +192,17 @@ impl Net {
             let request = PairRequest::of(wanted, self.ns(&wanted.peer.node));
             link::create_pair(ns, &request).map_err(|error| ns.error(error))?;
         }
-        for (node, name) in &self.topology.dummies {
-            let ns = self.ns(node);
-            link::create_dummy(ns, name).map_err(|error| ns.error(error))?;
+        for device in &self.topology.devices {
+            let ns = self.ns(&device.node);
+            link::create_device(ns, &device.name, &device.spec).map_err(|error| ns.error(error))?;
+            if let DeviceSpec::Tap { .. } = device.spec {
+                let tap = Tap::open(ns, &device.name)?;
+                self.taps.insert((device.node.clone(), device.name.clone()), tap);
+            }
+        }
+        // Before anything has an address: a VRF takes its ports' IPv6 addresses away.
+        for port in &self.topology.ports {
+            self.ask(&port.node, |ns| link::set_controller(ns, &port.dev, Some(&port.controller)))?;
         }
         for (node, ns) in &self.nodes {
             for info in link::list(ns).map_err(|error| ns.error(error))? {
@@ -185,7 +215,7 @@ impl Net {
     fn devices(&self) -> impl Iterator<Item = (&str, &str)> {
         let ends = self.topology.links.iter().flat_map(|link| [&link.primary, &link.peer]);
         let ends = ends.map(|end| (end.node.as_str(), end.name.as_str()));
-        ends.chain(self.topology.dummies.iter().map(|(node, name)| (node.as_str(), name.as_str())))
+        ends.chain(self.topology.devices.iter().map(|device| (device.node.as_str(), device.name.as_str())))
     }
 
     fn configure(&self) -> Result<(), TopologyError> {
@@ -199,7 +229,21 @@ impl Net {
         }
         for route in &self.topology.routes {
             let ifindex = self.ifindex(&route.node, &route.hop.dev);
-            self.ask(&route.node, |ns| address::add_route(&mut ns.netlink(), route.to, route.hop.via, ifindex))?;
+            self.ask(&route.node, |ns| address::add_route(&mut ns.netlink(), route, ifindex))?;
+        }
+        for rule in &self.topology.rules {
+            self.ask(&rule.node, |ns| address::add_rule(&mut ns.netlink(), rule))?;
+        }
+        for (node, ns) in &self.nodes {
+            nat::translate(ns, self.topology.nat.iter().filter(|nat| nat.node() == node))
+                .map_err(|error| ns.error(error))?;
+        }
+        for device in &self.topology.devices {
+            let DeviceSpec::Tap { far } = &device.spec else { continue };
+            let ifindex = self.ifindex(&device.node, &device.name);
+            for addr in far {
+                self.ask(&device.node, |ns| address::add_neighbour(&mut ns.netlink(), ifindex, *addr, Tap::FAR_MAC))?;
+            }
         }
         if self.topology.static_neighbours {
             for link in &self.topology.links {

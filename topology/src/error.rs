@@ -37,6 +37,18 @@ pub enum TopologyError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// A tap could not be opened.
+    #[error("node `{node}`: tap {name}: {doing}: {errno} (is the `tun` module there?)")]
+    Tap {
+        /// The node.
+        node: String,
+        /// The device.
+        name: String,
+        /// The call.
+        doing: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// Links or addresses did not become usable.
     #[error("node `{node}`: {missing} after {waited:?}")]
     NotReady {

@@ -4,7 +4,7 @@
 
 use crate::{
     message,
-    model::{Link, LinkKind, NetkitOptions},
+    model::{DeviceSpec, Link, LinkKind, NetkitOptions},
     netns::Netns,
     readback::LinkInfo,
 };
@@ -12,7 +12,7 @@ use lab_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, NetlinkError,
     route::{
         RouteNetlinkMessage,
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkMessage},
+        link::{LinkAttribute, LinkFlags, LinkMessage},
     },
 };
 use lab_protocol::DeviceKind;
@@ -127,7 +127,7 @@ pub fn create_pair(ns: &Netns, request: &PairRequest<'_>) -> Done {
 /// # Errors
 /// The kernel's refusal.
 pub fn create_dummy(ns: &Netns, name: &str) -> Done {
-    ns.netlink().request(message::new_plain(name, InfoKind::Dummy), NLM_F_CREATE | NLM_F_EXCL)
+    create_device(ns, name, &DeviceSpec::Dummy)
 }
 
 /// Makes a bridge.
@@ -135,7 +135,22 @@ pub fn create_dummy(ns: &Netns, name: &str) -> Done {
 /// # Errors
 /// The kernel's refusal.
 pub fn create_bridge(ns: &Netns, name: &str) -> Done {
-    ns.netlink().request(message::new_plain(name, InfoKind::Bridge), NLM_F_CREATE | NLM_F_EXCL)
+    create_device(ns, name, &DeviceSpec::Bridge)
+}
+
+/// Makes a device without a peer; nothing for a tap, which is made by opening it.
+///
+/// # Errors
+/// The kernel's refusal: `EOPNOTSUPP` "Unknown device type" without the driver.
+pub fn create_device(ns: &Netns, name: &str, spec: &DeviceSpec) -> Done {
+    let over = match spec {
+        DeviceSpec::Vxlan { tunnel, .. } | DeviceSpec::IpTunnel { tunnel } => info(ns, &tunnel.over)?.ifindex,
+        _ => 0,
+    };
+    match message::new_device(name, spec, over) {
+        Some(message) => ns.netlink().request(message, NLM_F_CREATE | NLM_F_EXCL),
+        None => Ok(()),
+    }
 }
 
 /// Deletes a device, and with it the other end of a pair.

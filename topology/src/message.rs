@@ -2,19 +2,22 @@
 
 use crate::{
     link::PairRequest,
-    model::{LinkKind, NetkitOptions, Policy, Scrub},
+    model::{DeviceSpec, LinkKind, NetkitOptions, Policy, Scrub, Tunnel},
 };
 use lab_netlink::{
     DefaultNla,
     route::{
-        RouteNetlinkMessage,
+        IpProtocol, RouteNetlinkMessage,
         link::{
-            InfoData, InfoKind, InfoNetkit, InfoVeth, LinkAttribute, LinkInfo, LinkMessage, NetkitMode, NetkitPolicy,
-            NetkitScrub,
+            InfoData, InfoIpTunnel, InfoKind, InfoNetkit, InfoVeth, InfoVrf, InfoVxlan, Ip6TunnelFlags, LinkAttribute,
+            LinkInfo, LinkMessage, NetkitMode, NetkitPolicy, NetkitScrub,
         },
     },
 };
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 /// `IFLA_NETKIT_HEADROOM` of `linux/if_link.h`.
 pub(crate) const HEADROOM: u16 = 8;
@@ -26,6 +29,8 @@ pub(crate) const PAIRING: u16 = 10;
 const PAIR: u32 = 0;
 /// `NETKIT_DEVICE_SINGLE`.
 pub(crate) const SINGLE: u32 = 1;
+/// IANA's port for VXLAN; the kernel's own default is an older one.
+pub(crate) const VXLAN_PORT: u16 = 4789;
 
 /// A link message about the device of that name.
 pub(crate) fn named(name: &str) -> LinkMessage {
@@ -59,11 +64,54 @@ pub(crate) fn new_pair(request: &PairRequest<'_>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::NewLink(indexed(request.ifindex.unwrap_or(0), attributes))
 }
 
-/// `RTM_NEWLINK` for a device of a kind that needs no data.
-pub(crate) fn new_plain(name: &str, kind: InfoKind) -> RouteNetlinkMessage {
+/// `RTM_NEWLINK` for a device without a peer; `over` is the index of the device that carries a tunnel. A tap has no
+/// such request: it is made through its file.
+pub(crate) fn new_device(name: &str, spec: &DeviceSpec, over: u32) -> Option<RouteNetlinkMessage> {
+    let (kind, data) = match spec {
+        DeviceSpec::Dummy => (InfoKind::Dummy, None),
+        DeviceSpec::Bridge => (InfoKind::Bridge, None),
+        DeviceSpec::Vrf { table } => (InfoKind::Vrf, Some(InfoData::Vrf(vec![InfoVrf::TableId(*table)]))),
+        DeviceSpec::Vxlan { id, tunnel } => (InfoKind::Vxlan, Some(InfoData::Vxlan(vxlan(*id, tunnel, over)))),
+        DeviceSpec::IpTunnel { tunnel } => {
+            let kind = if tunnel.local.is_ipv4() { InfoKind::IpIp } else { InfoKind::Ip6Tnl };
+            (kind, Some(InfoData::IpTunnel(ip_tunnel(tunnel, over))))
+        }
+        DeviceSpec::Tap { .. } => return None,
+    };
+    let mut info = vec![LinkInfo::Kind(kind)];
+    info.extend(data.map(LinkInfo::Data));
     let mut message = named(name);
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
-    RouteNetlinkMessage::NewLink(message)
+    message.attributes.push(LinkAttribute::LinkInfo(info));
+    Some(RouteNetlinkMessage::NewLink(message))
+}
+
+fn vxlan(id: u32, tunnel: &Tunnel, over: u32) -> Vec<InfoVxlan> {
+    let local = match tunnel.local {
+        IpAddr::V4(local) => InfoVxlan::Local(local),
+        IpAddr::V6(local) => InfoVxlan::Local6(local),
+    };
+    let remote = match tunnel.remote {
+        IpAddr::V4(remote) => InfoVxlan::Group(remote),
+        IpAddr::V6(remote) => InfoVxlan::Group6(remote),
+    };
+    vec![InfoVxlan::Id(id), InfoVxlan::Port(VXLAN_PORT), InfoVxlan::Link(over), local, remote]
+}
+
+fn ip_tunnel(tunnel: &Tunnel, over: u32) -> Vec<InfoIpTunnel> {
+    let mut data = vec![
+        InfoIpTunnel::Link(over),
+        InfoIpTunnel::Local(tunnel.local),
+        InfoIpTunnel::Remote(tunnel.remote),
+        InfoIpTunnel::Ttl(64),
+    ];
+    if tunnel.local.is_ipv4() {
+        data.push(InfoIpTunnel::PMtuDisc(true));
+    } else {
+        // Both families inside; and no destination option for nested tunnels, which would cost eight bytes.
+        data.push(InfoIpTunnel::Protocol(IpProtocol::from(0)));
+        data.push(InfoIpTunnel::Ipv6Flags(Ip6TunnelFlags::IgnEncapLimit));
+    }
+    data
 }
 
 /// `RTM_NEWLINK` that changes a netkit device.

@@ -1,6 +1,9 @@
 //! What there is: nodes, links, addresses, routes. Pure data, no I/O.
 
-pub use crate::terms::{Cidr, Family, LinkKind, NetkitOptions, Policy, Scrub};
+pub use crate::{
+    parts::{Device, DeviceSpec, Nat, Port, Rule, Selector, Tunnel},
+    terms::{Cidr, Family, LinkKind, NetkitOptions, Policy, Scrub},
+};
 use std::net::IpAddr;
 
 /// One end of a link.
@@ -111,11 +114,13 @@ impl Hop {
     }
 }
 
-/// A route in the main table.
+/// A route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The node.
     pub node: String,
+    /// The table; unset is the main one.
+    pub table: Option<u32>,
     /// Destination; `0.0.0.0/0` and `::/0` are the defaults.
     pub to: Cidr,
     /// Where it leads.
@@ -142,12 +147,18 @@ pub struct Topology {
     pub nodes: Vec<Node>,
     /// Pairs.
     pub links: Vec<Link>,
-    /// Dummy devices as (node, name).
-    pub dummies: Vec<(String, String)>,
+    /// Devices without a peer, made in this order and after all pairs.
+    pub devices: Vec<Device>,
+    /// Devices that belong to a bridge or a VRF.
+    pub ports: Vec<Port>,
     /// Addresses.
     pub addresses: Vec<Address>,
     /// Routes, added in this order.
     pub routes: Vec<Route>,
+    /// Rules of policy routing.
+    pub rules: Vec<Rule>,
+    /// Address translation.
+    pub nat: Vec<Nat>,
     /// Written after the builder's own and before any device exists.
     pub sysctls: Vec<Sysctl>,
     /// Whether both ends of each link with MAC addresses know each other's addresses as permanent neighbours.
@@ -162,9 +173,12 @@ impl Topology {
             name: name.to_owned(),
             nodes: Vec::new(),
             links: Vec::new(),
-            dummies: Vec::new(),
+            devices: Vec::new(),
+            ports: Vec::new(),
             addresses: Vec::new(),
             routes: Vec::new(),
+            rules: Vec::new(),
+            nat: Vec::new(),
             sysctls: Vec::new(),
             static_neighbours: false,
         }
@@ -203,10 +217,17 @@ impl Topology {
         self
     }
 
-    /// Adds a dummy device.
+    /// Adds a device without a peer.
     #[must_use]
-    pub fn dummy(mut self, node: &str, name: &str) -> Self {
-        self.dummies.push((node.to_owned(), name.to_owned()));
+    pub fn device(mut self, node: &str, name: &str, spec: DeviceSpec) -> Self {
+        self.devices.push(Device { node: node.to_owned(), name: name.to_owned(), spec });
+        self
+    }
+
+    /// Makes a device a port of a bridge or VRF.
+    #[must_use]
+    pub fn port(mut self, node: &str, dev: &str, controller: &str) -> Self {
+        self.ports.push(Port { node: node.to_owned(), dev: dev.to_owned(), controller: controller.to_owned() });
         self
     }
 
@@ -228,7 +249,31 @@ impl Topology {
     /// If `to` is not a prefix.
     #[must_use]
     pub fn route(mut self, node: &str, to: &str, hop: Hop) -> Self {
-        self.routes.push(Route { node: node.to_owned(), to: cidr(to), hop });
+        self.routes.push(Route { node: node.to_owned(), table: None, to: cidr(to), hop });
+        self
+    }
+
+    /// Adds a route to a table of its own.
+    ///
+    /// # Panics
+    /// If `to` is not a prefix.
+    #[must_use]
+    pub fn route_in(mut self, node: &str, table: u32, to: &str, hop: Hop) -> Self {
+        self.routes.push(Route { node: node.to_owned(), table: Some(table), to: cidr(to), hop });
+        self
+    }
+
+    /// Adds a rule that sends packets to a table.
+    #[must_use]
+    pub fn rule(mut self, node: &str, family: Family, priority: u32, selector: Selector, table: u32) -> Self {
+        self.rules.push(Rule { node: node.to_owned(), family, priority, selector, table });
+        self
+    }
+
+    /// Adds a rule of address translation.
+    #[must_use]
+    pub fn nat(mut self, nat: Nat) -> Self {
+        self.nat.push(nat);
         self
     }
 

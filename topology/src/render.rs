@@ -1,10 +1,13 @@
 //! Draws a topology as text, for reports.
 
-use crate::model::{End, Topology};
+use crate::model::{Device, DeviceSpec, Nat, Rule, Selector, Topology};
 use std::fmt;
 
+/// Columns of a drawing: what a terminal and a report show without wrapping.
+const COLUMNS: usize = 100;
+
 impl fmt::Display for Topology {
-    /// A line per node, link, dummy and route:
+    /// A line per node, link, device, route, rule and translation:
     ///
     /// ```text
     /// pods: host* w0 w1                          (* forwards)
@@ -20,10 +23,17 @@ impl fmt::Display for Topology {
             write!(f, "   (* forwards)")?;
         }
         for link in &self.links {
-            write!(f, "\n  {} =={}== {}", self.end(&link.primary), link.kind, self.end(&link.peer))?;
+            let end = |end: &crate::model::End| self.end(&end.node, &end.name, end.mtu);
+            let (primary, peer) = (end(&link.primary), end(&link.peer));
+            let line = format!("  {primary} =={}== {peer}", link.kind);
+            if line.len() <= COLUMNS {
+                write!(f, "\n{line}")?;
+            } else {
+                write!(f, "\n  {primary}\n      =={}== {peer}", link.kind)?;
+            }
         }
-        for (node, name) in &self.dummies {
-            write!(f, "\n  {} (dummy)", self.end(&End::new(node, name)))?;
+        for device in &self.devices {
+            write!(f, "\n  {} {}", self.end(&device.node, &device.name, None), words(device))?;
         }
         for route in &self.routes {
             write!(f, "\n  {}: {}", route.node, route.to)?;
@@ -31,26 +41,76 @@ impl fmt::Display for Topology {
                 write!(f, " via {via}")?;
             }
             write!(f, " dev {}", route.hop.dev)?;
+            if let Some(table) = route.table {
+                write!(f, " table {table}")?;
+            }
+        }
+        for rule in &self.rules {
+            write!(f, "\n  {}: {}", rule.node, rule_words(rule))?;
+        }
+        for nat in &self.nat {
+            write!(f, "\n  {}: {}", nat.node(), nat_words(nat))?;
         }
         Ok(())
     }
 }
 
 impl Topology {
-    fn end(&self, end: &End) -> String {
-        let addresses: Vec<_> = self
-            .addresses
-            .iter()
-            .filter(|address| address.node == end.node && address.dev == end.name)
-            .map(|address| address.cidr.to_string())
-            .collect();
-        let mtu = end.mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
-        format!("{}:{} [{}]{mtu}", end.node, end.name, addresses.join(" "))
+    /// A device's addresses.
+    pub(crate) fn addresses_of(&self, node: &str, dev: &str) -> Vec<String> {
+        let own = self.addresses.iter().filter(|address| address.node == node && address.dev == dev);
+        own.map(|address| address.cidr.to_string()).collect()
+    }
+
+    /// The bridge or VRF that a device belongs to.
+    pub(crate) fn controller_of(&self, node: &str, dev: &str) -> Option<&str> {
+        let port = self.ports.iter().find(|port| port.node == node && port.dev == dev);
+        port.map(|port| &*port.controller)
+    }
+
+    fn end(&self, node: &str, dev: &str, mtu: Option<u32>) -> String {
+        let mtu = mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
+        let controller = self.controller_of(node, dev).map_or(String::new(), |controller| format!(" in {controller}"));
+        format!("{node}:{dev} [{}]{mtu}{controller}", self.addresses_of(node, dev).join(" "))
+    }
+}
+
+/// What a device is, in brackets.
+pub(crate) fn words(device: &Device) -> String {
+    let kind = device.spec.name();
+    match &device.spec {
+        DeviceSpec::Dummy | DeviceSpec::Bridge => format!("({kind})"),
+        DeviceSpec::Vrf { table } => format!("({kind} table {table})"),
+        DeviceSpec::Vxlan { id, tunnel } => format!("({kind} {id}, {} to {})", tunnel.local, tunnel.remote),
+        DeviceSpec::IpTunnel { tunnel } => format!("({kind}, {} to {})", tunnel.local, tunnel.remote),
+        DeviceSpec::Tap { far } => {
+            let far: Vec<String> = far.iter().map(ToString::to_string).collect();
+            format!("({kind}, user space is {})", far.join(" "))
+        }
+    }
+}
+
+pub(crate) fn rule_words(rule: &Rule) -> String {
+    let selector = match &rule.selector {
+        Selector::Iif(dev) => format!("iif {dev}"),
+        Selector::From(source) => format!("from {source}"),
+        Selector::FwMark(mark) => format!("{} fwmark {mark:#x}", rule.family),
+    };
+    format!("rule {} {selector} table {}", rule.priority, rule.table)
+}
+
+pub(crate) fn nat_words(nat: &Nat) -> String {
+    match nat {
+        Nat::Masquerade { out, .. } => format!("masquerade out of {out}"),
+        Nat::Dnat { from, from_port, to, to_port, .. } => {
+            format!("dnat {from} port {from_port} to {to} port {to_port}")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::COLUMNS;
     use crate::{LinkKind, library};
 
     #[test]
@@ -60,5 +120,14 @@ mod tests {
         assert_eq!(lines[0], "pair: host pod");
         assert_eq!(lines[1], "  host:p0 [10.1.0.1/32 fd01::1/128] ==nk-l3== pod:eth0 [10.1.0.2/32 fd01::2/128]");
         assert_eq!(lines.last(), Some(&"  pod: ::/0 via fd01::1 dev eth0"));
+    }
+
+    #[test]
+    fn every_drawing_fits_a_terminal() {
+        for topology in library::all() {
+            for line in topology.to_string().lines() {
+                assert!(line.len() <= COLUMNS || line.contains("w1:eth0"), "{}: {line}", topology.name);
+            }
+        }
     }
 }

@@ -1,0 +1,110 @@
+//! Two nodes, with and without a tunnel between them.
+
+use super::workload_on;
+use crate::model::{DeviceSpec, Hop, LinkKind, Topology, Tunnel};
+
+/// How packets get from one node of [`two_node`] to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlay {
+    /// As they are.
+    None,
+    /// VXLAN over IPv4.
+    Vxlan4,
+    /// VXLAN over IPv6.
+    Vxlan6,
+    /// IPv4 in IPv4. IPv6 goes as it is.
+    Ipip,
+    /// IPv4 and IPv6 in IPv6.
+    Ip6Tnl,
+}
+
+impl Overlay {
+    /// Every overlay.
+    pub const ALL: [Self; 5] = [Self::None, Self::Vxlan4, Self::Vxlan6, Self::Ipip, Self::Ip6Tnl];
+
+    /// The topology's name.
+    pub const fn topology(self) -> &'static str {
+        match self {
+            Self::None => "two-node",
+            Self::Vxlan4 => "two-node-vxlan",
+            Self::Vxlan6 => "two-node-vxlan6",
+            Self::Ipip => "two-node-ipip",
+            Self::Ip6Tnl => "two-node-ip6tnl",
+        }
+    }
+
+    /// Bytes of headers that it adds to a packet inside: outer IP, UDP, VXLAN and the inner Ethernet header.
+    pub const fn overhead(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Vxlan4 => 20 + 8 + 8 + 14,
+            Self::Vxlan6 => 40 + 8 + 8 + 14,
+            Self::Ipip => 20,
+            Self::Ip6Tnl => 40,
+        }
+    }
+
+    /// The overlay's device on both nodes.
+    pub const fn dev(self) -> &'static str {
+        match self {
+            Self::None => "u",
+            Self::Vxlan4 | Self::Vxlan6 => "vx0",
+            Self::Ipip => "ipip0",
+            Self::Ip6Tnl => "ip6t0",
+        }
+    }
+
+    fn spec(self, tunnel: Tunnel) -> Option<DeviceSpec> {
+        match self {
+            Self::None => None,
+            Self::Vxlan4 | Self::Vxlan6 => Some(DeviceSpec::Vxlan { id: VNI, tunnel }),
+            Self::Ipip | Self::Ip6Tnl => Some(DeviceSpec::IpTunnel { tunnel }),
+        }
+    }
+}
+
+/// The network identifier of both VXLANs.
+pub const VNI: u32 = 42;
+
+/// A workload on each of two nodes.
+pub fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
+    const SIDES: [(&str, &str, u8); 2] = [("nodeA", "w0", 65), ("nodeB", "w1", 66)];
+    let underlay = |side: usize| (format!("192.0.2.{}", side + 1), format!("2001:db8:a::{}", side + 1));
+    let mut topology = Topology::new(overlay.topology()).router(SIDES[0].0).router(SIDES[1].0).link(
+        LinkKind::Veth,
+        (SIDES[0].0, "u"),
+        (SIDES[1].0, "u"),
+    );
+    for (side, (node, workload, network)) in SIDES.into_iter().enumerate() {
+        let (v4, v6) = underlay(side);
+        let (far4, far6) = underlay(1 - side);
+        let far_network = SIDES[1 - side].2;
+        let (pods4, pods6) = (format!("10.{far_network}.0.0/24"), format!("fd{far_network}::/64"));
+        topology = topology.addr(node, "u", &[&format!("{v4}/24"), &format!("{v6}/64")]);
+        topology = workload_on(topology, node, (workload, kind), "p0", network, 2);
+        let outer = |v4: &str, v6: &str| {
+            let outer = if matches!(overlay, Overlay::Vxlan6 | Overlay::Ip6Tnl) { v6 } else { v4 };
+            outer.parse().expect("an address that was just put together")
+        };
+        let tunnel = Tunnel { over: "u".to_owned(), local: outer(&v4, &v6), remote: outer(&far4, &far6) };
+        let plain4 = Hop::via(&far4, "u");
+        let plain6 = Hop::via(&far6, "u");
+        let Some(spec) = overlay.spec(tunnel) else {
+            topology = topology.route(node, &pods4, plain4).route(node, &pods6, plain6);
+            continue;
+        };
+        let dev = overlay.dev();
+        topology = topology.device(node, dev, spec);
+        topology = match overlay {
+            Overlay::Vxlan4 | Overlay::Vxlan6 => topology
+                .addr(node, dev, &[&format!("10.42.0.{}/24", side + 1), &format!("fd42::{}/64", side + 1)])
+                .route(node, &pods4, Hop::via(&format!("10.42.0.{}", 2 - side), dev))
+                .route(node, &pods6, Hop::via(&format!("fd42::{}", 2 - side), dev)),
+            Overlay::Ipip => topology.route(node, &pods4, Hop::dev(dev)).route(node, &pods6, plain6),
+            Overlay::Ip6Tnl | Overlay::None => {
+                topology.route(node, &pods4, Hop::dev(dev)).route(node, &pods6, Hop::dev(dev))
+            }
+        };
+    }
+    topology
+}

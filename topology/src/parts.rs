@@ -1,0 +1,143 @@
+//! What a topology has beside nodes, pairs and addresses: devices without a peer, policy routing, address translation.
+
+use crate::terms::{Cidr, Family};
+use std::net::IpAddr;
+
+/// A device without a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The node it lies in.
+    pub node: String,
+    /// Its name there.
+    pub name: String,
+    /// What it is.
+    pub spec: DeviceSpec,
+}
+
+/// What a device without a peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// Takes packets and loses them.
+    Dummy,
+    /// An Ethernet bridge without spanning tree, so that its ports forward at once.
+    Bridge,
+    /// A routing domain: what its ports receive is routed by this table.
+    Vrf {
+        /// The table.
+        table: u32,
+    },
+    /// Ethernet in UDP to one other node.
+    Vxlan {
+        /// Network identifier.
+        id: u32,
+        /// The two ends below.
+        tunnel: Tunnel,
+    },
+    /// IP in IP to one other node: IPv4 in IPv4, or IPv4 and IPv6 in IPv6, by the family of the ends.
+    IpTunnel {
+        /// The two ends below.
+        tunnel: Tunnel,
+    },
+    /// Ethernet whose far end is user space, see [`crate::Net::tap`].
+    Tap {
+        /// Addresses at the far end. The node knows them as permanent neighbours, since nobody there answers for them.
+        far: Vec<IpAddr>,
+    },
+}
+
+impl DeviceSpec {
+    /// The word for it in drawings; `iproute2`'s where it has one.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Dummy => "dummy",
+            Self::Bridge => "bridge",
+            Self::Vrf { .. } => "vrf",
+            Self::Vxlan { .. } => "vxlan",
+            Self::IpTunnel { tunnel } if tunnel.local.is_ipv4() => "ipip",
+            Self::IpTunnel { .. } => "ip6tnl",
+            Self::Tap { .. } => "tap",
+        }
+    }
+}
+
+/// What carries an overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The device below, whose MTU minus the overlay's headers becomes the overlay's.
+    pub over: String,
+    /// Outer source.
+    pub local: IpAddr,
+    /// Outer destination.
+    pub remote: IpAddr,
+}
+
+/// A device that belongs to a bridge or a VRF of its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The node.
+    pub node: String,
+    /// The device.
+    pub dev: String,
+    /// The bridge or VRF.
+    pub controller: String,
+}
+
+/// A rule of policy routing. What is not set matches everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The node.
+    pub node: String,
+    /// Which of its two rule lists.
+    pub family: Family,
+    /// Priority; lower ones are asked first, and the main table's rule has 32766.
+    pub priority: u32,
+    /// What packets it is for.
+    pub selector: Selector,
+    /// The table that it sends them to.
+    pub table: u32,
+}
+
+/// What a rule looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selector {
+    /// The device that the packet came in by.
+    Iif(String),
+    /// The source address.
+    From(Cidr),
+    /// The packet's mark.
+    FwMark(u32),
+}
+
+/// A rule of address translation, set in nf_tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nat {
+    /// What leaves by this device takes its address.
+    Masquerade {
+        /// The node.
+        node: String,
+        /// The device.
+        out: String,
+    },
+    /// TCP and UDP to this address and port go to another one.
+    Dnat {
+        /// The node.
+        node: String,
+        /// Destination address before.
+        from: IpAddr,
+        /// Destination port before.
+        from_port: u16,
+        /// Destination address after; of the same family.
+        to: IpAddr,
+        /// Destination port after.
+        to_port: u16,
+    },
+}
+
+impl Nat {
+    /// The node that translates.
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Masquerade { node, .. } | Self::Dnat { node, .. } => node,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A tap: a device whose far end is this process. The only place that knows `/dev/net/tun`.
+
+use crate::{TopologyError, netns::Netns};
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open},
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::Mode,
+    unistd::{read, write},
+};
+use std::{
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+mod request {
+    // `TUNSETIFF` of linux/if_tun.h says that it takes an int, and takes a struct ifreq.
+    nix::ioctl_write_ptr_bad!(tunsetiff, nix::libc::TUNSETIFF, nix::libc::ifreq);
+}
+
+/// The longest frame that is read whole, bytes.
+const FRAME: usize = 65_550;
+
+/// The far end of a tap. The device goes away with it.
+#[derive(Debug)]
+pub struct Tap {
+    file: OwnedFd,
+}
+
+impl Tap {
+    /// MAC address of the far end, as the node's neighbour table has it.
+    pub const FAR_MAC: [u8; 6] = [0x02, 0x4e, 0x4b, 0xff, 0, 2];
+
+    /// Makes the device in `ns`.
+    pub(crate) fn open(ns: &Netns, name: &str) -> Result<Self, TopologyError> {
+        let failed =
+            |doing, errno| TopologyError::Tap { node: ns.name().to_owned(), name: name.to_owned(), doing, errno };
+        ns.run(|| {
+            // SAFETY: all zeros is a valid ifreq: a name and a union of integers and addresses.
+            let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
+            // The last byte stays zero.
+            for (to, from) in ifreq.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+                *to = from.cast_signed();
+            }
+            ifreq.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+            let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let file = open("/dev/net/tun", flags, Mode::empty()).map_err(|errno| failed("/dev/net/tun", errno))?;
+            // SAFETY: the descriptor is open, and `ifreq` lives through the call, which reads and rewrites it.
+            unsafe { request::tunsetiff(file.as_raw_fd(), &raw const ifreq) }
+                .map_err(|errno| failed("TUNSETIFF", errno))?;
+            Ok(Self { file })
+        })
+    }
+
+    /// The next Ethernet frame that the node sent; `None` after `timeout`.
+    ///
+    /// # Errors
+    /// The kernel's, where the device is gone.
+    pub fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>, Errno> {
+        let deadline = Instant::now() + timeout;
+        let mut frame = vec![0; FRAME];
+        loop {
+            match read(&self.file, &mut frame) {
+                Ok(length) => {
+                    frame.truncate(length);
+                    return Ok(Some(frame));
+                }
+                Err(Errno::EAGAIN) => {}
+                Err(errno) => return Err(errno),
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let timeout = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+            poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)], timeout)?;
+        }
+    }
+
+    /// Lets the node receive an Ethernet frame.
+    ///
+    /// # Errors
+    /// The kernel's: `EIO` while the device is down.
+    pub fn send(&self, frame: &[u8]) -> Result<(), Errno> {
+        write(&self.file, frame).map(drop)
+    }
+}

@@ -20,6 +20,9 @@ pub struct Verdict {
     pub warnings: Vec<String>,
     /// Console lines around a death.
     pub evidence: Option<String>,
+    /// Files that the cell left, as paths from the run's directory on.
+    #[serde(default)]
+    pub files: Vec<String>,
 }
 
 impl Verdict {
@@ -36,7 +39,8 @@ impl Verdict {
 
     /// A verdict without a guest's report behind it.
     pub fn bare(cell: lab_protocol::CellId, outcome: Outcome) -> Self {
-        Self { report: CellReport::bare(cell, outcome.clone()), outcome, warnings: Vec::new(), evidence: None }
+        let report = CellReport::bare(cell, outcome.clone());
+        Self { report, outcome, warnings: Vec::new(), evidence: None, files: Vec::new() }
     }
 }
 
@@ -52,7 +56,7 @@ pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Ver
             report.outcome.clone()
         }
     };
-    Verdict { report, outcome, warnings, evidence: None }
+    Verdict { report, outcome, warnings, evidence: None, files: Vec::new() }
 }
 
 fn passed(facts: &KernelFacts, info: &CellInfo, report: &CellReport) -> Outcome {

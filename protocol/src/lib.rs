@@ -4,6 +4,7 @@
 //! [`message`] names the messages, the other modules are the vocabulary that both sides share.
 
 pub mod attach;
+pub mod attachment;
 pub mod capability;
 pub mod cell;
 pub mod frame;

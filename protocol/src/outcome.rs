@@ -3,7 +3,9 @@
 //! `failed` is a verdict on the kernel or the case. `errored` is the absence of one: the guest died, the host
 //! faulted, the agent broke.
 
-use crate::{attach::AttachRecord, capability::Capability, cell::CellId, version::KernelVersion};
+use crate::{
+    attach::AttachRecord, attachment::Attachment, capability::Capability, cell::CellId, version::KernelVersion,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -179,6 +181,9 @@ pub struct CellReport {
     pub log: Vec<String>,
     /// Numbers worth keeping: `udp.sent`, `udp.lost`, …
     pub metrics: BTreeMap<String, f64>,
+    /// Files of a failed cell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
 }
 
 impl CellReport {
@@ -192,6 +197,7 @@ impl CellReport {
             duration_us: 0,
             log: Vec::new(),
             metrics: BTreeMap::new(),
+            attachments: Vec::new(),
         }
     }
 }

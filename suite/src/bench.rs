@@ -34,7 +34,7 @@ pub const UNTYPED: LoadOptions<'static> = LoadOptions { expected_attach_type: So
 /// A built topology.
 pub struct Bench {
     /// The namespaces and devices.
-    pub net: Net,
+    pub net: Arc<Net>,
 }
 
 impl Bench {
@@ -43,7 +43,15 @@ impl Bench {
     /// # Errors
     /// Whatever the kernel refused.
     pub fn build(topology: &Topology) -> Result<Self, Stop> {
-        Ok(Self { net: Net::build(topology)? })
+        Ok(Self { net: Arc::new(Net::build(topology)?) })
+    }
+
+    /// A topology of the library with the workload's link of that kind.
+    ///
+    /// # Errors
+    /// Like [`Bench::build`].
+    pub fn on(topology: impl FnOnce(LinkKind) -> Topology, device: DeviceKind) -> Result<Self, Stop> {
+        Self::build(&topology(kind(device)?))
     }
 
     /// One workload (`pod`) on one node (`host`).

@@ -38,9 +38,16 @@ pub enum Area {
     Cleanup,
     /// Requests that must be refused.
     BadInput,
+    /// Packet sizes: MTU, path MTU, segmentation.
+    Mtu,
 }
 
 impl Area {
+    /// Whether a failed case of this area keeps packets: where packets are the matter itself.
+    pub const fn keeps_evidence(self) -> bool {
+        matches!(self, Self::Traffic | Self::Mtu | Self::Datapath)
+    }
+
     /// The name used in reports.
     pub const fn name(self) -> &'static str {
         match self {
@@ -59,6 +66,7 @@ impl Area {
             Self::Canary => "canary",
             Self::Cleanup => "cleanup",
             Self::BadInput => "bad-input",
+            Self::Mtu => "mtu",
         }
     }
 }

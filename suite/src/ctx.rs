@@ -1,13 +1,14 @@
 //! What a running case holds: its checks, its attachments, its clean-up.
 
-use crate::{capabilities::Capabilities, mutants::Fault};
+use crate::{capabilities::Capabilities, evidence::Evidence, mutants::Fault};
 use lab_bpf::{BpfError, Program, Programs};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
+use lab_topology::Net;
 use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -82,6 +83,8 @@ pub struct Ctx {
     log: Vec<String>,
     metrics: BTreeMap<String, f64>,
     cleanups: Vec<(&'static str, Cleanup)>,
+    /// Kept where the case's area is one of traffic.
+    evidence: Option<Mutex<Evidence>>,
 }
 
 impl Ctx {
@@ -104,6 +107,21 @@ impl Ctx {
             log: Vec::new(),
             metrics: BTreeMap::new(),
             cleanups: Vec::new(),
+            evidence: None,
+        }
+    }
+
+    /// Keeps evidence from now on, see [`Evidence`].
+    #[must_use]
+    pub fn with_evidence(mut self) -> Self {
+        self.evidence = Some(Mutex::default());
+        self
+    }
+
+    /// Captures at two nodes from now on, where this case keeps evidence.
+    pub fn watch(&self, net: &Arc<Net>, nodes: [&str; 2]) {
+        if let Some(evidence) = &self.evidence {
+            evidence.lock().unwrap_or_else(PoisonError::into_inner).watch(net, nodes);
         }
     }
 
@@ -127,6 +145,9 @@ impl Ctx {
     /// Records an assertion and goes on; a false one fails the cell in the end. Returns what it was given.
     pub fn check(&mut self, name: impl Into<String>, ok: bool, seen: impl fmt::Display) -> bool {
         self.checks.push(Check { name: name.into(), ok, seen: seen.to_string() });
+        if let Some(evidence) = self.evidence.as_mut().filter(|_| !ok) {
+            evidence.get_mut().unwrap_or_else(PoisonError::into_inner).dump();
+        }
         ok
     }
 
@@ -221,6 +242,11 @@ impl Ctx {
     /// Ends the case: counts, cleans up, judges.
     pub fn finish(mut self, cell: lab_protocol::CellId, result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
+        // Read before clean-up; what it holds of the topology goes with it.
+        let evidence =
+            self.evidence.take().map(|evidence| evidence.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let failed = matches!(result, Err(Stop::Fail(..))) || self.checks.iter().any(|check| !check.ok);
+        let attachments = evidence.filter(|_| failed).map(Evidence::attachments).unwrap_or_default();
         let mut cleanup_failures = Vec::new();
         while let Some((what, cleanup)) = self.cleanups.pop() {
             if let Err(error) = cleanup() {
@@ -236,6 +262,7 @@ impl Ctx {
             duration_us: 0,
             log: self.log,
             metrics: self.metrics,
+            attachments,
         }
     }
 }

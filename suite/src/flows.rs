@@ -37,6 +37,7 @@ impl Bench {
     }
 
     fn run_flow(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family, timeout: Duration) -> FlowReport {
+        ctx.watch(&self.net, [from, to]);
         let (from, addr, to) = (self.net.ns(from), self.net.addr(to, family), self.net.ns(to));
         Flow { from, to, addr, proto, marker: ctx.marker }.run(EXCHANGES, timeout)
     }

@@ -12,12 +12,14 @@ mod catalogue;
 pub mod ctx;
 mod datapath;
 pub mod detect;
+mod evidence;
 mod flows;
 mod holder;
 mod leaks;
 pub mod mutants;
 mod probe;
 mod runner;
+mod trip;
 mod variants;
 
 pub use catalogue::coverage;

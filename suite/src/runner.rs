@@ -102,6 +102,7 @@ impl Runner {
             Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
         };
         let ctx = Ctx::new(self.programs.clone(), self.capabilities.clone(), *marker, stretch, fault);
+        let ctx = if cell.case.area.keeps_evidence() { ctx.with_evidence() } else { ctx };
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
         let mut report = match supervise(cell.clone(), ctx, deadline) {

@@ -8,7 +8,12 @@ use crate::{
 };
 use lab_topology::Netns;
 use nix::errno::Errno;
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// A protocol that a flow can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,7 +112,12 @@ impl Flow<'_> {
     ///
     /// To show that nothing passes, give [`crate::silence_window`] as the timeout.
     pub fn run(&self, exchanges: u16, timeout: Duration) -> FlowReport {
-        let path = Path::direct(self.from, self.to, self.addr, self.marker);
+        self.run_to(SocketAddr::new(self.addr, self.marker), exchanges, timeout)
+    }
+
+    /// The same for a server behind a translated address: the client sends to `dial`.
+    pub fn run_to(&self, dial: SocketAddr, exchanges: u16, timeout: Duration) -> FlowReport {
+        let path = Path { dial, ..Path::direct(self.from, self.to, self.addr, self.marker) };
         let mut report = FlowReport {
             wanted: exchanges.into(),
             sent: 0,
@@ -120,7 +130,7 @@ impl Flow<'_> {
         let mut note = String::new();
         match self.proto {
             Proto::Icmp => {
-                let ping = ping(self.from, Some(self.to), self.addr, self.marker, exchanges, timeout);
+                let ping = ping(self.from, Some(self.to), dial.ip(), self.marker, exchanges, timeout);
                 (report.sent, report.delivered, report.returned) = (ping.sent, ping.delivered, ping.received);
                 (report.source_seen, report.errors) = (ping.source_seen, ping.errors);
             }

@@ -6,21 +6,29 @@
 //! Each exchange carries a *marker* that programs count by: the identifier of an echo request, the server's port of
 //! UDP and TCP.
 
+mod capture;
 pub mod content;
 mod flow;
+mod header;
 mod icmp;
 mod icmp_error;
 mod path;
+mod probe;
 mod stream;
 mod tcp;
+mod tcp_ends;
 mod udp;
 mod wait;
 
+pub use capture::{Capture, Packet, pcap};
 pub use flow::{Flow, FlowReport, Proto};
+pub use header::{Headers, Transport, udp_answer};
 pub use icmp::{PingReport, ping};
 pub use icmp_error::{IcmpError, icmp_error};
 pub use path::Path;
+pub use probe::{Oversized, UdpProbe, UdpSink};
 pub use stream::{StreamReport, UdpStream};
 pub use tcp::{TcpReport, tcp_exchange};
+pub use tcp_ends::{half_closed, many, refused, reset};
 pub use udp::{UdpOptions, UdpReport, udp_exchange};
 pub use wait::{SILENCE_WINDOW, silence_window};

@@ -33,6 +33,8 @@ pub struct TcpReport {
 }
 
 const CHUNK: usize = 16 * 1024;
+/// Connections that may wait for their accept.
+const BACKLOG: i32 = 128;
 
 /// Connects, sends `bytes` bytes, closes its half, and reads the echo to its end, all within `timeout`.
 pub fn tcp_exchange(path: Path<'_>, bytes: u64, timeout: Duration) -> TcpReport {
@@ -94,11 +96,11 @@ struct Served {
     source: Option<IpAddr>,
 }
 
-fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&at.into())?;
-    socket.listen(16)?;
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -173,7 +175,7 @@ fn receive(mut stream: &TcpStream, seed: u64, deadline: Deadline, report: &mut T
 }
 
 /// Lets the next read or write take no longer than the deadline allows.
-fn patience(stream: &TcpStream, deadline: Deadline) -> io::Result<()> {
+pub(crate) fn patience(stream: &TcpStream, deadline: Deadline) -> io::Result<()> {
     let left = deadline.left().ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
     stream.set_read_timeout(Some(left))?;
     stream.set_write_timeout(Some(left))

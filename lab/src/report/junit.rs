@@ -234,6 +234,9 @@ fn output(listed: &CellInfo, verdict: &Verdict) -> String {
     for warning in &verdict.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
+    for file in &verdict.files {
+        let _ = writeln!(out, "attachment: {file}");
+    }
     for line in &report.log {
         let _ = writeln!(out, "{line}");
     }

@@ -38,7 +38,7 @@ pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     let style = Palette::new(colour);
     let _ = writeln!(out, "{}\n", table(record));
     let _ = writeln!(out, "{}", legend(record));
-    failures(record, &style, &mut out);
+    failures(record, directory, &style, &mut out);
     paths(record, directory, &mut out);
     let counts = record.counts();
     let bad = counts.failed + counts.errored + counts.not_run > 0 || !record.dead_cases().is_empty();
@@ -105,7 +105,7 @@ fn legend(record: &RunRecord) -> String {
     out
 }
 
-fn failures(record: &RunRecord, style: &Palette, out: &mut String) {
+fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut String) {
     for case in record.dead_cases() {
         let _ = writeln!(
             out,
@@ -129,6 +129,9 @@ fn failures(record: &RunRecord, style: &Palette, out: &mut String) {
         let _ = writeln!(out, "  {}", text::line(&verdict.outcome.message(), MAX_REASON));
         for warning in verdict.warnings.iter().take(3) {
             let _ = writeln!(out, "  {}", text::line(warning, MAX_REASON));
+        }
+        if let Some(home) = verdict.files.first().and_then(|file| Path::new(file).parent()) {
+            let _ = writeln!(out, "  evidence: {}", directory.join(home).display());
         }
         let _ = writeln!(out, "  {}\n", style.dim.apply_to(record.repro(id, &cell.id)));
     }

@@ -2,6 +2,7 @@
 
 use super::{
     console::Tail,
+    evidence,
     isolation::{self, Shared},
     queue::{Isolate, Queue},
     session::{self, End, Errand, Lost, Task, Word},
@@ -20,6 +21,7 @@ use crate::{
 use lab_protocol::{CellId, ErrorKind, Outcome};
 use std::{
     cell::{Cell, RefCell},
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -307,9 +309,14 @@ impl<'a> KernelRun<'a> {
                 }
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
-            Word::Finished(report) => {
+            Word::Finished(mut report) => {
                 if let Some(info) = self.plan.info(&report.cell) {
-                    let mut verdict = judge::judge(self.kernel, info, *report);
+                    let directory = launch.spec.console.parent().unwrap_or(Path::new("."));
+                    let files = evidence::keep(directory, &kernel, &mut report).unwrap_or_else(|error| {
+                        self.note(format!("evidence of {}: {error}", report.cell));
+                        Vec::new()
+                    });
+                    let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, *report) };
                     let mut console = launch.console.borrow_mut();
                     let splats = console.look_before(&format!("end {}", verdict.report.cell));
                     verdict.complain(&splats.unwrap_or_else(|| console.look()));

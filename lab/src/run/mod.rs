@@ -3,6 +3,7 @@
 pub mod console;
 pub mod dispatch;
 mod isolation;
+mod evidence;
 pub mod kernel;
 pub mod queue;
 pub mod session;

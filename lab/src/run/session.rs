@@ -27,6 +27,10 @@ const MAX_NOTES: usize = 50;
 const MAX_ENTRIES: usize = 500;
 /// Bytes of each string in a report.
 const MAX_TEXT: usize = 4096;
+/// Files that a report may bring.
+const MAX_FILES: usize = 24;
+/// Bytes of each.
+const MAX_FILE: usize = 512 << 10;
 
 /// What is wanted from a guest.
 #[derive(Clone, Copy)]
@@ -539,6 +543,8 @@ fn cap_report(report: &mut CellReport) {
     }
     report.attach.truncate(MAX_ENTRIES);
     report.attach.iter_mut().for_each(|record| text::cap(&mut record.interface, 64));
+    report.attachments.truncate(MAX_FILES);
+    report.attachments.iter_mut().for_each(|file| file.bytes.truncate(MAX_FILE));
     while report.metrics.len() > MAX_ENTRIES {
         report.metrics.pop_last();
     }

@@ -23,6 +23,7 @@ mod redirect;
 mod redirect_more;
 mod services;
 mod upgrade;
+mod traffic;
 mod verdicts;
 
 use crate::case::Case;
@@ -52,4 +53,9 @@ pub static ALL: &[&[Case]] = &[
     cleanup::CASES,
     bad_devices::CASES,
     bad_calls::CASES,
+    traffic::LOCAL,
+    traffic::ROUTED,
+    traffic::OVERLAY,
+    traffic::ROUTING,
+    traffic::ERRORS,
 ];

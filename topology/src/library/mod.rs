@@ -5,8 +5,10 @@
 mod routed;
 mod tunnels;
 
-pub use routed::{NODE_ADDR_V4, NODE_ADDR_V6, NODE_PORT, POD_PORT, diamond, gateway_nat, policy, vrf};
-pub use tunnels::{Overlay, two_node};
+pub use routed::{
+    NODE_ADDR_V4, NODE_ADDR_V6, NODE_PORT, POD_PORT, POLICY_ADDRS, POLICY_MARK, diamond, gateway_nat, policy, vrf,
+};
+pub use tunnels::{Overlay, VNI, two_node};
 
 use crate::model::{DeviceSpec, Hop, LinkKind, Topology};
 use std::net::IpAddr;

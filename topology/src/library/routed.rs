@@ -41,12 +41,10 @@ pub fn policy(kind: LinkKind) -> Topology {
         (Family::V6, Selector::From(first("fd65::2/128"))),
         (Family::V6, Selector::FwMark(POLICY_MARK)),
     ];
-    for ((family, selector), number) in selectors.into_iter().zip(0u32..) {
-        let (table, host) = (100 + number, 1 + number % 3);
-        let address = match family {
-            Family::V4 => format!("203.0.113.{host}/32"),
-            Family::V6 => format!("2001:db8:c::{host}/128"),
-        };
+    let addresses = POLICY_ADDRS.as_flattened();
+    for (((family, selector), address), number) in selectors.into_iter().zip(addresses).zip(0u32..) {
+        let table = 100 + number;
+        let address = format!("{address}/{}", if family == Family::V4 { 32 } else { 128 });
         topology = topology.addr("w1", "eth0", &[&address]).route_in("host", table, &address, Hop::dev("p1")).rule(
             "host",
             family,
@@ -57,6 +55,10 @@ pub fn policy(kind: LinkKind) -> Topology {
     }
     topology
 }
+
+/// The second workload's addresses in [`policy`] for each family: by device, by source, by mark.
+pub const POLICY_ADDRS: [[&str; 3]; 2] =
+    [["203.0.113.1", "203.0.113.2", "203.0.113.3"], ["2001:db8:c::1", "2001:db8:c::2", "2001:db8:c::3"]];
 
 /// The mark that [`policy`] has a rule for.
 pub const POLICY_MARK: u32 = 0x65;

@@ -1,0 +1,61 @@
+//! Files that a failed cell leaves with its report.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// One file. The host gives it a path of its own making: the name is only a hint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// What it shows: `topology`, a node's name.
+    pub name: String,
+    /// What it is.
+    pub kind: AttachmentKind,
+    /// Its content, base64 on the wire.
+    #[serde(serialize_with = "encode", deserialize_with = "decode")]
+    pub bytes: Vec<u8>,
+}
+
+/// Kinds of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachmentKind {
+    /// Plain text.
+    Text,
+    /// A drawing.
+    Svg,
+    /// Captured packets.
+    Pcap,
+}
+
+impl AttachmentKind {
+    /// The file name's end.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Text => "txt",
+            Self::Svg => "svg",
+            Self::Pcap => "pcap",
+        }
+    }
+}
+
+fn encode<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
+}
+
+fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_byte_survives_the_wire() {
+        let attachment = Attachment { name: "pod".into(), kind: AttachmentKind::Pcap, bytes: (0..=255).collect() };
+        let text = serde_json::to_string(&attachment).unwrap();
+        assert_eq!(serde_json::from_str::<Attachment>(&text).unwrap(), attachment);
+        assert!(serde_json::from_str::<Attachment>(&text.replace("AAEC", "AA*C")).is_err());
+    }
+}

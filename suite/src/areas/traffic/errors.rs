@@ -1,0 +1,151 @@
+//! ICMP errors on their way back through the hooks, with the packet that caused them inside.
+
+use crate::{
+    bench::{Bench, P0, Spot},
+    case::{Area, Case, CaseResult, Variant},
+    ctx::{Ctx, Stop},
+    trip::{Counted, Trip, Watch},
+    variants,
+};
+use lab_topology::{Family, library};
+use lab_traffic::{Capture, Headers, Oversized, Transport, UdpProbe};
+use nix::errno::Errno;
+use std::net::{IpAddr, SocketAddr};
+
+/// Type and code of an error in IPv4 and in IPv6.
+type Kinds = [(u8, u8); 2];
+const TTL_EXCEEDED: Kinds = [(11, 0), (3, 0)];
+const PORT_UNREACHABLE: Kinds = [(3, 3), (1, 4)];
+const TOO_BIG: Kinds = [(3, 4), (2, 0)];
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "T15",
+        "ttl-exceeded",
+        Area::Traffic,
+        "gateway",
+        "Packets that run out of hops come back as errors of the host and of the router, the way traceroute asks.",
+        ttl_exceeded,
+    )
+    .over(variants::paired),
+    Case::new(
+        "T15",
+        "port-unreachable",
+        Area::Traffic,
+        "gateway",
+        "A closed port of an outside node is heard in the pod as ECONNREFUSED.",
+        port_unreachable,
+    )
+    .over(variants::paired),
+    Case::new(
+        "T15",
+        "too-big",
+        Area::Traffic,
+        "diamond",
+        "A packet that is too big for a router further on comes back as an error that names the MTU.",
+        too_big,
+    )
+    .over(variants::paired),
+];
+
+/// What a pod sent and what it must hear of it.
+struct Wanted {
+    to: SocketAddr,
+    kinds: Kinds,
+    offender: Option<IpAddr>,
+}
+
+/// Asserts that the pod got exactly such an error, with the pod's own packet inside; gives the four bytes that errors
+/// have for an MTU.
+fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, wanted: &Wanted) -> Result<[u8; 4], Stop> {
+    let (kind, code) = wanted.kinds[Family::of(wanted.to.ip()) as usize];
+    let mut found = None;
+    ctx.wait_until(2_000, || {
+        let packets = capture.packets()?.iter().filter(|packet| !packet.is_outgoing());
+        found = packets.filter_map(|packet| Headers::of(&packet.data)).find_map(|headers| match headers.transport {
+            Transport::Icmp { kind: k, code: c, rest, ref payload } if (k, c) == (kind, code) => {
+                let inner = Headers::of(payload)?;
+                let ours = inner.ports().is_some_and(|(_, to)| to == wanted.to.port());
+                (ours && inner.destination == wanted.to.ip()).then(|| (headers.clone(), inner, rest))
+            }
+            _ => None,
+        });
+        Ok(found.is_some())
+    })?;
+    let Some((outer, inner, rest)) = found else {
+        ctx.check(what, false, format!("no ICMP error {kind}/{code} about {} arrived", wanted.to));
+        return Ok([0; 4]);
+    };
+    ctx.equal(format!("{what}: to whom"), outer.destination, pod);
+    if let Some(offender) = wanted.offender {
+        ctx.equal(format!("{what}: from whom"), outer.source, offender);
+    }
+    ctx.equal(format!("{what}: whose packet is inside"), inner.source, pod);
+    Ok(rest)
+}
+
+fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::on(library::gateway, variant.device())?;
+    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
+    ctx.watch(&bench.net, ["w0", "ext"]);
+    let mut capture = Capture::start(bench.net.ns("w0"))?;
+    let routers: [[IpAddr; 2]; 2] =
+        [["169.254.1.1".parse()?, "192.0.2.254".parse()?], ["fd65::fe:1".parse()?, "2001:db8:a::254".parse()?]];
+    for (family, routers) in Family::ALL.into_iter().zip(routers) {
+        let pod = bench.net.addr("w0", family);
+        for (hops, router) in (1u8..).zip(routers) {
+            // A port per hop tells the errors apart.
+            let to = SocketAddr::new(bench.net.addr("ext", family), ctx.marker + u16::from(hops) - 1);
+            let probe = UdpProbe::connect(bench.net.ns("w0"), to)?;
+            probe.set_hops(hops)?;
+            probe.send(b"how far")?;
+            let wanted = Wanted { to, kinds: TTL_EXCEEDED, offender: Some(router) };
+            heard(ctx, &format!("{family}, {hops} hops"), &mut capture, pod, &wanted)?;
+            let error = probe.error(ctx.patience(1_000));
+            ctx.equal(format!("{family}, {hops} hops: what the socket hears"), error, Some(Errno::EHOSTUNREACH));
+        }
+    }
+    ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
+    Trip::control(ctx, "w0", "ext").passes(ctx, &bench, &[&watch])
+}
+
+fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::on(library::gateway, variant.device())?;
+    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
+    ctx.watch(&bench.net, ["w0", "ext"]);
+    let mut capture = Capture::start(bench.net.ns("w0"))?;
+    for family in Family::ALL {
+        let to = SocketAddr::new(bench.net.addr("ext", family), ctx.marker);
+        let probe = UdpProbe::connect(bench.net.ns("w0"), to)?;
+        probe.send(b"anybody there?")?;
+        let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
+        heard(ctx, &format!("{family}"), &mut capture, bench.net.addr("w0", family), &wanted)?;
+        let error = probe.error(ctx.patience(1_000));
+        ctx.equal(format!("{family}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
+    }
+    ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
+    Trip::control(ctx, "w0", "ext").passes(ctx, &bench, &[&watch])
+}
+
+fn too_big(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const NARROW: u32 = 1400;
+    let bench = Bench::on(library::diamond, variant.device())?;
+    let watch = Watch::new(ctx, &bench, Spot { node: "a", dev: "p0" }, variant.attach())?;
+    ctx.watch(&bench.net, ["w", "b"]);
+    let mut capture = Capture::start(bench.net.ns("w"))?;
+    for family in Family::ALL {
+        let to = SocketAddr::new(bench.net.addr("b", family), ctx.marker);
+        let probe = UdpProbe::connect(bench.net.ns("w"), to)?;
+        probe.set_oversized(Oversized::Refuse)?;
+        probe.send(&[0x4e; 1_800])?;
+        let wanted = Wanted { to, kinds: TOO_BIG, offender: None };
+        let rest = heard(ctx, &format!("{family}"), &mut capture, bench.net.addr("w", family), &wanted)?;
+        // IPv4 has the MTU in the last two of the four bytes, IPv6 in all of them.
+        ctx.equal(format!("{family}: MTU that the error names"), u32::from_be_bytes(rest), NARROW);
+        let error = probe.error(ctx.patience(1_000));
+        ctx.equal(format!("{family}: what the socket hears"), error, Some(Errno::EMSGSIZE));
+        ctx.equal(format!("{family}: what the kernel then knows of the path"), probe.path_mtu()?, NARROW);
+    }
+    ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
+    Trip::control(ctx, "w", "b").passes(ctx, &bench, &[&watch])
+}

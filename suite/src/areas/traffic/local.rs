@@ -1,0 +1,176 @@
+//! Within one node.
+
+use crate::{
+    bench::{Bench, P0, P1},
+    case::{Area, Case, CaseResult, Variant},
+    ctx::Ctx,
+    trip::{Trip, Watch},
+    variants,
+};
+use lab_topology::{Family, LinkKind, library, link};
+use lab_traffic::{Capture, Headers, Path, UdpProbe};
+use nix::errno::Errno;
+use std::net::{IpAddr, SocketAddr};
+
+/// Bytes of a large transfer: many windows, and bearable under emulation.
+const LARGE: u64 = 256 << 10;
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "T01",
+        "pod-and-host",
+        Area::Traffic,
+        "pair",
+        "ICMP, UDP and TCP pass between a pod and its node, whoever begins, and both hooks count every packet.",
+        pod_and_host,
+    )
+    .over(variants::mechanisms),
+    Case::new(
+        "T02",
+        "pod-to-pod",
+        Area::Traffic,
+        "pods",
+        "ICMP, UDP and TCP pass between two pods of a node that routes, and both pods' hooks count every packet.",
+        pod_to_pod,
+    )
+    .over(variants::mechanisms),
+    Case::new(
+        "T02",
+        "tcp-ends",
+        Area::Traffic,
+        "pods",
+        "A large transfer arrives intact, a half-closed connection still carries the other half, a reset and a closed \
+         port are heard at once.",
+        tcp_ends,
+    )
+    .over(variants::paired),
+    Case::new(
+        "T16",
+        "neighbours-resolve",
+        Area::Traffic,
+        "pair",
+        "ARP, neighbour discovery, broadcast and multicast pass the programs; an L3 netkit has no neighbours at all.",
+        neighbours_resolve,
+    )
+    .over(variants::paired),
+    Case::new(
+        "T18",
+        "many-connections",
+        Area::Traffic,
+        "pods",
+        "A thousand short connections one by one, and 64 at the same time, all go through.",
+        many_connections,
+    )
+    .over(variants::paired)
+    .within(30_000),
+];
+
+fn pod_and_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
+    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
+    Trip::new(ctx, "pod", "host").passes(ctx, &bench, &[&watch])?;
+    Trip::new(ctx, "host", "pod").passes(ctx, &bench, &[&watch])
+}
+
+fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pods(variant.device())?;
+    let first = Watch::new(ctx, &bench, P0, variant.attach())?;
+    let second = Watch::new(ctx, &bench, P1, variant.attach())?;
+    Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[&first, &second])?;
+    Trip::new(ctx, "w1", "w0").passes(ctx, &bench, &[&first, &second])
+}
+
+fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pods(variant.device())?;
+    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
+    ctx.watch(&bench.net, ["w0", "w1"]);
+    let (from, to) = (bench.net.ns("w0"), bench.net.ns("w1"));
+    for family in Family::ALL {
+        let path = Path::direct(from, to, bench.net.addr("w1", family), ctx.marker);
+        let large = lab_traffic::tcp_exchange(path, LARGE, ctx.patience(5_000));
+        let intact = large.content_ok && large.bytes_delivered == LARGE;
+        ctx.check(format!("{LARGE} bytes there and back ({family})"), intact, format!("{large:?}"));
+        let half = lab_traffic::half_closed(path, LARGE, ctx.patience(5_000));
+        let answered = half.as_ref().is_ok_and(|bytes| *bytes == LARGE);
+        ctx.check(format!("bytes that came after our half was closed ({family})"), answered, format!("{half:?}"));
+        let reset = lab_traffic::reset(path, ctx.patience(2_000))?;
+        ctx.equal(format!("what the server reads of a reset ({family})"), reset, Some(Errno::ECONNRESET));
+        let refused = lab_traffic::refused(path, ctx.patience(2_000));
+        ctx.equal(format!("connecting where nobody listens ({family})"), refused, Some(Errno::ECONNREFUSED));
+    }
+    let seen = watch.counted()?;
+    let enough = seen.from.min(seen.to) > 20;
+    ctx.check("the programs saw it all pass", enough, format!("{seen:?}"));
+    Ok(())
+}
+
+fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let kind = LinkKind::try_from(variant.device()).map_err(|_| crate::ctx::Stop::check("no workload link"))?;
+    // Unlike everywhere else the ends have to find each other.
+    let bench = Bench::build(&library::pair(kind))?;
+    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
+    let mut capture = Capture::start(bench.net.ns("host"))?;
+    Trip::new(ctx, "pod", "host").passes(ctx, &bench, &[&watch])?;
+    let resolving = |packets: &[lab_traffic::Packet]| {
+        let arp = packets.iter().filter(|packet| packet.protocol == ETH_P_ARP).count();
+        let solicited = packets.iter().filter_map(|packet| Headers::of(&packet.data)).filter(is_neighbour_discovery);
+        (arp, solicited.count())
+    };
+    let (arp, discovery) = resolving(capture.packets()?);
+    let seen = format!("{arp} ARP packets, {discovery} of neighbour discovery");
+    let resolved = if kind.has_macs() { arp >= 2 && discovery >= 2 } else { arp == 0 && discovery == 0 };
+    ctx.check(if kind.has_macs() { "both families resolved" } else { "nothing to resolve" }, resolved, seen);
+
+    let before = watch.outgoing.stats()?.packets;
+    let all: [IpAddr; 2] = ["224.0.0.1".parse()?, "ff02::1".parse()?];
+    for group in all {
+        let to = match group {
+            IpAddr::V4(_) => SocketAddr::new(group, ctx.marker),
+            IpAddr::V6(group) => {
+                let scope = link::info(bench.net.ns("pod"), "eth0")?.ifindex;
+                std::net::SocketAddrV6::new(group, ctx.marker, 0, scope).into()
+            }
+        };
+        UdpProbe::connect(bench.net.ns("pod"), to)?.send(b"to all")?;
+    }
+    let marker = ctx.marker;
+    let heard = ctx.wait_until(1_000, || {
+        let packets = capture.packets()?.iter().filter_map(|packet| Headers::of(&packet.data));
+        let groups: Vec<IpAddr> = packets
+            .filter(|headers| headers.ports().is_some_and(|(_, to)| to == marker))
+            .map(|headers| headers.destination)
+            .collect();
+        Ok(all.iter().all(|group| groups.contains(group)))
+    })?;
+    ctx.check("the node hears the pod's multicast in both families", heard, heard);
+    let passed = watch.outgoing.stats()?.packets - before;
+    ctx.check("the program saw both on their way", passed >= 2, passed);
+    Ok(())
+}
+
+const ETH_P_ARP: u16 = 0x0806;
+
+/// Neighbour solicitation or advertisement.
+fn is_neighbour_discovery(headers: &Headers) -> bool {
+    matches!(headers.transport, lab_traffic::Transport::Icmp { kind: 135 | 136, .. } if headers.source.is_ipv6())
+}
+
+fn many_connections(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const SHORT: u32 = 1_000;
+    const PARALLEL: u32 = 64;
+    let bench = Bench::pods(variant.device())?;
+    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
+    let (from, to) = (bench.net.ns("w0"), bench.net.ns("w1"));
+    let path = Path::direct(from, to, bench.net.addr("w1", Family::V4), ctx.marker);
+    for (what, count, parallel) in [("one by one", SHORT, 1), ("at the same time", PARALLEL, PARALLEL)] {
+        let before = watch.counted()?;
+        let result = lab_traffic::many(path, count, parallel, ctx.patience(20_000));
+        let shown = result.as_ref().map_or_else(|error| error.to_string(), |()| "all through".to_owned());
+        ctx.check(format!("{count} connections {what}"), result.is_ok(), shown);
+        let now = watch.counted()?;
+        // SYN, ACK, data, ACK of the answer or FIN: at least four packets each way in the fewest case.
+        let fewest = (now.from - before.from).min(now.to - before.to);
+        ctx.check(format!("packets per connection {what}"), fewest >= u64::from(count) * 3, fewest);
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Between two nodes, as packets are and inside tunnels.
+
+use crate::{
+    bench::{Bench, Spot},
+    case::{Area, Case, CaseResult, Variant},
+    ctx::Ctx,
+    trip::{Trip, Watch},
+    variants,
+};
+use lab_topology::{Family, library, library::Overlay};
+use lab_traffic::{Capture, Headers, Packet, Transport};
+
+/// `IPPROTO_IPIP`, `IPPROTO_IPV6`.
+const INNER_IP: [u8; 2] = [4, 41];
+const VXLAN_PORT: u16 = 4789;
+const HERE: Spot = Spot { node: "nodeA", dev: "p0" };
+const THERE: Spot = Spot { node: "nodeB", dev: "p0" };
+
+pub const CASES: &[Case] = &[
+    Case::new(
+        "T09",
+        "cross-node",
+        Area::Traffic,
+        "two-node",
+        "Pods of two nodes reach each other by plain routes.",
+        |ctx, variant| across(ctx, variant, Overlay::None),
+    )
+    .over(variants::paired),
+    Case::new(
+        "T10",
+        "vxlan-over-ipv4",
+        Area::Traffic,
+        "two-node-vxlan",
+        "Pods of two nodes reach each other through VXLAN, and nothing of theirs crosses the fabric unwrapped.",
+        |ctx, variant| across(ctx, variant, Overlay::Vxlan4),
+    )
+    .over(variants::paired),
+    Case::new(
+        "T10",
+        "vxlan-over-ipv6",
+        Area::Traffic,
+        "two-node-vxlan6",
+        "The same over an IPv6 fabric.",
+        |ctx, variant| across(ctx, variant, Overlay::Vxlan6),
+    )
+    .over(variants::paired),
+    Case::new(
+        "T11",
+        "ipip",
+        Area::Traffic,
+        "two-node-ipip",
+        "Pods of two nodes reach each other through IPv4 in IPv4; IPv6 goes beside it.",
+        |ctx, variant| across(ctx, variant, Overlay::Ipip),
+    )
+    .over(variants::paired),
+    Case::new(
+        "T11",
+        "ip6tnl",
+        Area::Traffic,
+        "two-node-ip6tnl",
+        "Pods of two nodes reach each other in both families through IPv6.",
+        |ctx, variant| across(ctx, variant, Overlay::Ip6Tnl),
+    )
+    .over(variants::paired),
+    Case::new(
+        "T13",
+        "host-to-host",
+        Area::Traffic,
+        "two-node",
+        "Traffic between the nodes themselves meets no program of a pod.",
+        host_to_host,
+    )
+    .over(variants::paired),
+];
+
+fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
+    let bench = Bench::on(|kind| library::two_node(kind, overlay), variant.device())?;
+    let here = Watch::new(ctx, &bench, HERE, variant.attach())?;
+    let there = Watch::new(ctx, &bench, THERE, variant.attach())?;
+    let mut fabric = Capture::start(bench.net.ns("nodeB"))?;
+    let mtu = bench.net.readback("nodeA", overlay.dev())?.mtu;
+    ctx.equal("MTU of the way between the nodes", mtu, 1500 - overlay.overhead());
+    Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[&here, &there])?;
+    Trip::new(ctx, "w1", "w0").passes(ctx, &bench, &[&here, &there])?;
+    let uplink = bench.net.ifindex("nodeB", "u");
+    let pods: Vec<_> = Family::ALL.iter().flat_map(|f| ["w0", "w1"].map(|pod| bench.net.addr(pod, *f))).collect();
+    let crossed: Vec<Headers> = fabric
+        .packets()?
+        .iter()
+        .filter(|packet| packet.ifindex == uplink)
+        .filter_map(|packet: &Packet| Headers::of(&packet.data))
+        .collect();
+    let bare: Vec<&Headers> = crossed.iter().filter(|headers| pods.contains(&headers.source)).collect();
+    let wrapped = crossed.iter().filter(|headers| wraps(headers, overlay)).count();
+    let shown = format!("{} bare, {wrapped} wrapped", bare.len());
+    let right = match overlay {
+        Overlay::None => !bare.is_empty() && wrapped == 0,
+        Overlay::Ipip => wrapped > 0 && !bare.is_empty() && bare.iter().all(|headers| headers.source.is_ipv6()),
+        Overlay::Vxlan4 | Overlay::Vxlan6 | Overlay::Ip6Tnl => wrapped > 0 && bare.is_empty(),
+    };
+    ctx.check("what crosses the fabric", right, shown);
+    Ok(())
+}
+
+/// Whether a packet of the fabric is one of the overlay's.
+fn wraps(headers: &Headers, overlay: Overlay) -> bool {
+    let outer_v6 = headers.source.is_ipv6();
+    match (overlay, &headers.transport) {
+        (Overlay::None, _) => false,
+        (Overlay::Vxlan4 | Overlay::Vxlan6, Transport::Udp { ports: (_, VXLAN_PORT), payload }) => {
+            // Flags and three reserved bytes, then the identifier in three bytes.
+            let vni = payload.get(4..7).map(|vni| u32::from_be_bytes([0, vni[0], vni[1], vni[2]]));
+            vni == Some(library::VNI) && outer_v6 == (overlay == Overlay::Vxlan6)
+        }
+        (Overlay::Ipip | Overlay::Ip6Tnl, _) => {
+            INNER_IP.contains(&headers.protocol) && outer_v6 == (overlay == Overlay::Ip6Tnl)
+        }
+        _ => false,
+    }
+}
+
+fn host_to_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::on(|kind| library::two_node(kind, Overlay::None), variant.device())?;
+    let here = Watch::new(ctx, &bench, HERE, variant.attach())?;
+    let there = Watch::new(ctx, &bench, THERE, variant.attach())?;
+    let before = (here.counted()?, there.counted()?);
+    Trip::new(ctx, "nodeA", "nodeB").passes(ctx, &bench, &[])?;
+    Trip::new(ctx, "nodeB", "nodeA").passes(ctx, &bench, &[])?;
+    ctx.equal("packets that met a pod's program", (here.counted()?, there.counted()?), before);
+    // The programs are there and would have counted.
+    Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[&here, &there])
+}

@@ -1,0 +1,174 @@
+//! Packets as a namespace's devices carried them, from the network header on: an oracle beside the sockets, and what
+//! stays of a failed case.
+
+use lab_topology::Netns;
+use nix::{
+    errno::Errno,
+    libc,
+    sys::socket::{
+        ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt,
+        sockopt::{RcvBufForce, ReceiveTimestampns},
+    },
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    io::{self, IoSliceMut},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+/// Bytes that are kept of each packet: all headers, and enough content to recognize it.
+const SNAP: usize = 320;
+/// What the kernel may hold for us, bytes of its own counting; further packets are not taken, so that a bulk transfer
+/// costs no more.
+const KERNEL_BUFFER: usize = 2 << 20;
+/// Bytes of one pcap file.
+const FILE: usize = 256 << 10;
+/// `LINKTYPE_LINUX_SLL2` of the registry of link-layer header types: cooked, with the index of the device.
+const LINKTYPE: u32 = 276;
+
+/// One packet at one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// Since the epoch.
+    pub at: Duration,
+    /// Index of the device.
+    pub ifindex: u32,
+    /// `ARPHRD_*` of the device.
+    pub hardware: u16,
+    /// `PACKET_HOST`, `PACKET_OUTGOING` and so on.
+    pub kind: u8,
+    /// EtherType.
+    pub protocol: u16,
+    /// From the network header on, cut at a few hundred bytes.
+    pub data: Vec<u8>,
+    /// Length before cutting, bytes.
+    pub length: u32,
+}
+
+impl Packet {
+    /// Whether the namespace sent it.
+    pub const fn is_outgoing(&self) -> bool {
+        self.kind == libc::PACKET_OUTGOING
+    }
+}
+
+/// A capture on every device of a namespace, from its start on. The kernel keeps the packets until they are asked for,
+/// so that a capture that nobody reads costs no thread and no copy.
+#[derive(Debug)]
+pub struct Capture {
+    socket: Socket,
+    taken: Vec<Packet>,
+}
+
+impl Capture {
+    /// Starts to capture.
+    ///
+    /// # Errors
+    /// The kernel's: no `CAP_NET_RAW`, no `af_packet`.
+    pub fn start(ns: &Netns) -> io::Result<Self> {
+        let everything = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
+        ns.run(|| {
+            let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(everything))?;
+            socket.set_nonblocking(true)?;
+            setsockopt(&socket, RcvBufForce, &KERNEL_BUFFER)?;
+            setsockopt(&socket, ReceiveTimestampns, &true)?;
+            Ok(Self { socket, taken: Vec::new() })
+        })
+    }
+
+    /// Everything that was captured so far.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn packets(&mut self) -> io::Result<&[Packet]> {
+        while let Some(packet) = self.next()? {
+            self.taken.push(packet);
+        }
+        Ok(&self.taken)
+    }
+
+    fn next(&mut self) -> io::Result<Option<Packet>> {
+        let mut buffer = [0; SNAP];
+        let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        // With MSG_TRUNC the kernel tells the packet's own length.
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        let received = match recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let at = received.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+            _ => None,
+        });
+        let length = received.bytes;
+        let (ifindex, hardware, kind, protocol) = received.address.map_or((0, 0, 0, 0), |address| {
+            (address.ifindex() as u32, address.hatype(), address.pkttype(), u16::from_be(address.protocol()))
+        });
+        Ok(Some(Packet {
+            at: at.unwrap_or_default(),
+            ifindex,
+            hardware,
+            kind,
+            protocol,
+            data: buffer[..length.min(SNAP)].to_vec(),
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+        }))
+    }
+}
+
+/// The packets as a pcap file with nanoseconds, as tcpdump and Wireshark read it; what does not fit is left out.
+pub fn pcap(packets: &[Packet]) -> Vec<u8> {
+    const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
+    const COOKED: usize = 20;
+    let mut file = Vec::new();
+    for field in [MAGIC_NANOSECONDS, 2 | 4 << 16, 0, 0, SNAP as u32, LINKTYPE] {
+        file.extend(field.to_le_bytes());
+    }
+    for packet in packets {
+        if file.len() + 16 + COOKED + packet.data.len() > FILE {
+            break;
+        }
+        let cooked = COOKED as u32;
+        let lengths = [packet.data.len() as u32 + cooked, packet.length.saturating_add(cooked)];
+        for field in [packet.at.as_secs() as u32, packet.at.subsec_nanos(), lengths[0], lengths[1]] {
+            file.extend(field.to_le_bytes());
+        }
+        file.extend(packet.protocol.to_be_bytes());
+        file.extend([0; 2]);
+        file.extend(packet.ifindex.to_be_bytes());
+        file.extend(packet.hardware.to_be_bytes());
+        file.extend([packet.kind, 0]);
+        // The device's own address is not asked for.
+        file.extend([0; 8]);
+        file.extend(&packet.data);
+    }
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_its_headers_and_stays_within_its_bound() {
+        let packet = Packet {
+            at: Duration::new(3, 7),
+            ifindex: 5,
+            hardware: 1,
+            kind: libc::PACKET_OUTGOING,
+            protocol: 0x0800,
+            data: vec![0x45; 100],
+            length: 3000,
+        };
+        let file = pcap(&vec![packet; 10_000]);
+        assert!(file.len() <= FILE && file.len() > FILE - 200);
+        let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+        assert_eq!((word(0), word(20), word(24), word(28)), (0xa1b2_3c4d, 276, 3, 7));
+        assert_eq!((word(32), word(36)), (120, 3020), "captured and real length");
+        assert_eq!(file[40..50], [0x08, 0x00, 0, 0, 0, 0, 0, 5, 0, 1]);
+        assert_eq!((file.len() - 24) % 136, 0, "whole records only");
+    }
+}

@@ -7,6 +7,7 @@
 mod address;
 mod build;
 mod error;
+mod ifreq;
 pub mod library;
 pub mod link;
 mod message;

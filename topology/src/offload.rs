@@ -1,9 +1,8 @@
 //! What a device leaves to the hardware that it does not have.
 
-use crate::netns::Netns;
+use crate::{ifreq, netns::Netns};
 use nix::{
     errno::Errno,
-    libc,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 use std::os::fd::AsRawFd;
@@ -39,14 +38,7 @@ pub fn send_checksummed(ns: &Netns, name: &str) -> Result<(), Errno> {
     ns.run(|| {
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
         let mut value = EthtoolValue { cmd: ETHTOOL_STXCSUM, data: 0 };
-        // SAFETY: integers and a union of integers and pointers, for which all zeros is a value.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        if name.len() >= request.ifr_name.len() {
-            return Err(Errno::EINVAL);
-        }
-        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-            *to = from.cast_signed();
-        }
+        let mut request = ifreq::named(name)?;
         request.ifr_ifru.ifru_data = (&raw mut value).cast();
         // SAFETY: the name ends with a zero byte, and the data is the struct of this command, alive across the call.
         unsafe { call::ethtool(socket.as_raw_fd(), &raw mut request) }.map(drop)

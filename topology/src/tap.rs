@@ -1,6 +1,6 @@
 //! A tap: a device whose far end is this process. The only place that knows `/dev/net/tun`.
 
-use crate::{TopologyError, netns::Netns};
+use crate::{TopologyError, ifreq, netns::Netns};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open},
@@ -37,17 +37,12 @@ impl Tap {
         let failed =
             |doing, errno| TopologyError::Tap { node: ns.name().to_owned(), name: name.to_owned(), doing, errno };
         ns.run(|| {
-            // SAFETY: all zeros is a valid ifreq: a name and a union of integers and addresses.
-            let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
-            // The last byte stays zero.
-            for (to, from) in ifreq.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
-                *to = from.cast_signed();
-            }
-            ifreq.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+            let mut request = ifreq::named(name).map_err(|errno| failed("its name", errno))?;
+            request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
             let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
             let file = open("/dev/net/tun", flags, Mode::empty()).map_err(|errno| failed("/dev/net/tun", errno))?;
-            // SAFETY: the descriptor is open, and `ifreq` lives through the call, which reads and rewrites it.
-            unsafe { request::tunsetiff(file.as_raw_fd(), &raw const ifreq) }
+            // SAFETY: the descriptor is open, and `request` lives through the call, which reads and rewrites it.
+            unsafe { request::tunsetiff(file.as_raw_fd(), &raw const request) }
                 .map_err(|errno| failed("TUNSETIFF", errno))?;
             Ok(Self { file })
         })

@@ -18,6 +18,7 @@ mod metadata;
 mod mprog;
 mod mprog_state;
 mod probes;
+mod mtu;
 mod prog_array;
 mod redirect;
 mod redirect_more;
@@ -58,4 +59,5 @@ pub static ALL: &[&[Case]] = &[
     traffic::OVERLAY,
     traffic::ROUTING,
     traffic::ERRORS,
+    mtu::CASES,
 ];

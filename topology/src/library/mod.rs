@@ -6,7 +6,8 @@ mod routed;
 mod tunnels;
 
 pub use routed::{
-    NODE_ADDR_V4, NODE_ADDR_V6, NODE_PORT, POD_PORT, POLICY_ADDRS, POLICY_MARK, diamond, gateway_nat, policy, vrf,
+    DIAMOND_PATHS, NODE_ADDR_V4, NODE_ADDR_V6, NODE_PORT, POD_PORT, POLICY_ADDRS, POLICY_MARK, diamond, gateway_nat,
+    policy, vrf,
 };
 pub use tunnels::{Overlay, VNI, two_node};
 

@@ -101,6 +101,10 @@ pub fn diamond(kind: LinkKind) -> Topology {
     topology
 }
 
+/// The server's addresses in [`diamond`], each behind a path of its own, with that path's MTU in bytes.
+pub const DIAMOND_PATHS: [(&str, u32); 4] =
+    [("10.20.1.2", 1400), ("fd20:1::2", 1400), ("10.20.2.2", 1500), ("fd20:2::2", 1500)];
+
 /// A workload in the VRF `blue`, a server in the VRF `red`, on one router whose VRF tables leak into each other.
 pub fn vrf(kind: LinkKind) -> Topology {
     const BLUE: u32 = 10;

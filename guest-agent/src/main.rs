@@ -9,6 +9,7 @@ mod port;
 mod session;
 
 use lab_protocol::{Listing, PROTOCOL_VERSION};
+use serde::Serialize;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     }
     match std::env::args().nth(1).as_deref() {
         Some("--list") => list(),
+        Some("--topologies") => print(&lab_suite::topologies()),
         Some(lab_suite::HOLD) => loop {
             std::thread::park();
         },
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("guest-agent runs as PID 1 of a lab guest; elsewhere it takes --list or --version");
+            eprintln!("guest-agent runs as PID 1 of a lab guest; elsewhere it takes --list, --topologies or --version");
             ExitCode::from(2)
         }
     }
@@ -40,7 +42,11 @@ fn list() -> ExitCode {
         canaries: lab_suite::canaries().into_iter().map(|cell| cell.info).collect(),
         coverage: lab_suite::coverage(),
     };
-    match serde_json::to_writer(std::io::stdout().lock(), &listing) {
+    print(&listing)
+}
+
+fn print(listing: &impl Serialize) -> ExitCode {
+    match serde_json::to_writer(std::io::stdout().lock(), listing) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("guest-agent: cannot write the listing: {error}");

@@ -2,7 +2,7 @@
 
 use crate::{error::Error, setup::Tools};
 use duct::Expression;
-use lab_protocol::{Listing, PROTOCOL_VERSION};
+use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use std::{
     env,
     ffi::OsString,
@@ -63,7 +63,7 @@ pub enum ArtifactError {
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
     /// The agent's listing can't be used.
-    #[error("{} --list: {problem}", agent.display())]
+    #[error("{}: {problem}", agent.display())]
     Listing {
         /// The agent.
         agent: PathBuf,
@@ -268,6 +268,16 @@ pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
         )));
     }
     Ok(listing)
+}
+
+/// Asks the agent for its library of topologies.
+///
+/// # Errors
+/// It does not start, or answers something else.
+pub fn topologies(agent: &Path) -> Result<Vec<TopologyInfo>, ArtifactError> {
+    let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
+    let text = duct::cmd!(agent, "--topologies").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| wrong(format!("no list of topologies: {error}")))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::ctx::{Ctx, Stop};
 use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, DeviceKind};
-use lab_topology::{LinkKind, library};
+use lab_topology::{LinkKind, library, model::DeviceSpec};
 use std::fmt::Write as _;
 
 /// The areas of the catalogue.
@@ -263,7 +263,8 @@ fn requirements(case: &Case, variant: &Variant) -> Vec<Capability> {
             LinkKind::Veth => Capability::Veth,
             LinkKind::NetkitL2 | LinkKind::NetkitL3 => Capability::Netkit,
         }));
-        requires.extend(topology.dummies.first().map(|_| Capability::Dummy));
+        requires
+            .extend(topology.devices.iter().find(|device| device.spec == DeviceSpec::Dummy).map(|_| Capability::Dummy));
     }
     match variant.device {
         Some(DeviceKind::Veth) => requires.push(Capability::Veth),

@@ -28,6 +28,11 @@ pub use runner::{Finished, RunOptions, Runner};
 
 use case::{Case, Cell};
 
+/// The library of topologies, drawn.
+pub fn topologies() -> Vec<lab_protocol::drawing::TopologyInfo> {
+    lab_topology::library::listing()
+}
+
 /// Every case in every variant, in the order in which they run.
 pub fn cells() -> Vec<Cell> {
     all_variants(areas::ALL)

@@ -217,6 +217,12 @@ impl Topology {
         self
     }
 
+    /// Adds a dummy device.
+    #[must_use]
+    pub fn dummy(self, node: &str, name: &str) -> Self {
+        self.device(node, name, DeviceSpec::Dummy)
+    }
+
     /// Adds a device without a peer.
     #[must_use]
     pub fn device(mut self, node: &str, name: &str, spec: DeviceSpec) -> Self {

@@ -13,6 +13,7 @@ mod rerun;
 mod run;
 mod select;
 mod setup;
+mod topology;
 
 use crate::{
     error::{Error, Exit},
@@ -50,6 +51,9 @@ enum Command {
     Capabilities(CapabilitiesArgs),
     /// Build deliberate faults into the programs and into attaching, and show which case notices each.
     Mutants(MutantsArgs),
+    /// The network topologies that cases run on.
+    #[command(subcommand)]
+    Topology(TopologyCommand),
     /// Kernels of the matrix.
     #[command(subcommand)]
     Kernels(KernelsCommand),
@@ -223,6 +227,23 @@ struct CapabilitiesArgs {
 }
 
 #[derive(Debug, Subcommand)]
+enum TopologyCommand {
+    /// Name every topology and the kinds of link that its workloads can have.
+    List,
+    /// Draw one.
+    Show {
+        /// Its name.
+        name: String,
+        /// Kind of the workloads' link: veth, nk-l2 or nk-l3.
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// Also write the drawing as SVG.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum KernelsCommand {
     /// Show the matrix, what it is locked to and what is cached.
     List,
@@ -252,6 +273,7 @@ impl Cli {
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
             Command::Mutants(args) => mutants::mutants(project, &args),
+            Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(KernelsCommand::List) => kernels::list(project),
             Command::Kernels(KernelsCommand::Fetch(args)) => kernels::fetch(project, &args),
             Command::Kernels(KernelsCommand::Build { kernel }) => kernels::build(project, &kernel),

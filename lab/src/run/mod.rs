@@ -2,8 +2,8 @@
 
 pub mod console;
 pub mod dispatch;
-mod isolation;
 mod evidence;
+mod isolation;
 pub mod kernel;
 pub mod queue;
 pub mod session;

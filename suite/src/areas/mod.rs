@@ -17,14 +17,14 @@ mod links;
 mod metadata;
 mod mprog;
 mod mprog_state;
-mod probes;
 mod mtu;
+mod probes;
 mod prog_array;
 mod redirect;
 mod redirect_more;
 mod services;
-mod upgrade;
 mod traffic;
+mod upgrade;
 mod verdicts;
 
 use crate::case::Case;

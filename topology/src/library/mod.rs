@@ -12,15 +12,12 @@ pub use routed::{
 pub use tunnels::{Overlay, VNI, two_node};
 
 use crate::model::{DeviceSpec, Hop, LinkKind, Topology};
+use lab_protocol::drawing::{Drawing, TopologyInfo};
 use std::net::IpAddr;
 
 /// One node with `dummy0`: for cases that need no path.
 pub fn solo() -> Topology {
-    Topology::new("solo").node("host").device("host", "dummy0", DeviceSpec::Dummy).addr(
-        "host",
-        "dummy0",
-        &["10.0.0.1/24", "fd00::1/64"],
-    )
+    Topology::new("solo").node("host").dummy("host", "dummy0").addr("host", "dummy0", &["10.0.0.1/24", "fd00::1/64"])
 }
 
 /// One workload on one host.
@@ -118,6 +115,22 @@ pub const CATALOGUE: [(Build, &str); 15] = [
     (|_| mixed(), "Workloads of every kind on one host, and a bridge with two more."),
     (tap, "One workload on one host, and beyond the host user space itself."),
 ];
+
+/// The catalogue for whoever can't build it: names, titles and drawings.
+pub fn listing() -> Vec<TopologyInfo> {
+    let listed = CATALOGUE.iter().map(|(build, title)| {
+        let built = LinkKind::ALL.map(|kind| (kind, build(kind)));
+        let varies = built[0].1 != built[1].1;
+        let drawn = if varies { &built[..] } else { &built[..1] };
+        let drawings = drawn.iter().map(|(kind, topology)| Drawing {
+            kind: varies.then(|| (*kind).into()),
+            text: topology.to_string(),
+            svg: topology.svg(),
+        });
+        TopologyInfo { name: built[0].1.name.clone(), title: (*title).to_owned(), drawings: drawings.collect() }
+    });
+    listed.collect()
+}
 
 /// Every topology in every kind of link that it can have.
 pub fn all() -> Vec<Topology> {

@@ -1,0 +1,94 @@
+//! `lab topology`.
+
+use super::{TopologyCommand, project::Project, say, show};
+use crate::{
+    artifacts::{self, Builder},
+    error::{Error, Exit},
+    selection,
+};
+use lab_protocol::{
+    DeviceKind,
+    drawing::{Drawing, TopologyInfo},
+};
+use std::path::PathBuf;
+
+pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
+    let agent = builder.agent()?;
+    let library = artifacts::topologies(&agent)?;
+    match command {
+        TopologyCommand::List => show(list(&library))?,
+        TopologyCommand::Show { name, kind, svg } => {
+            let drawing = find(&library, &name, kind.as_deref())?;
+            if let Some(path) = &svg {
+                std::fs::write(path, &drawing.svg).map_err(Error::file("write", path))?;
+                say(&format!("drawn to {}", path.display()));
+            }
+            show(format_args!("{}\n", drawing.text))?;
+        }
+    }
+    Ok(Exit::Passed)
+}
+
+fn list(library: &[TopologyInfo]) -> String {
+    let width = library.iter().map(|topology| topology.name.len()).max().unwrap_or(0);
+    let line = |topology: &TopologyInfo| {
+        let kinds: Vec<&str> = kinds(topology).map(DeviceKind::name).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        format!("{:width$}  {}{kinds}\n", topology.name, topology.title)
+    };
+    library.iter().map(line).collect()
+}
+
+fn kinds(topology: &TopologyInfo) -> impl Iterator<Item = DeviceKind> {
+    topology.drawings.iter().filter_map(|drawing| drawing.kind)
+}
+
+/// A topology's drawing in the kind that was asked for, else in its first one.
+fn find<'a>(library: &'a [TopologyInfo], name: &str, kind: Option<&str>) -> Result<&'a Drawing, Error> {
+    let names = || library.iter().map(|topology| &*topology.name);
+    let wrong = |what, pattern: &str, known: Vec<String>| {
+        Error::from(selection::NoMatch { what, pattern: pattern.to_owned(), nearest: known })
+    };
+    let Some(topology) = library.iter().find(|topology| topology.name == name) else {
+        let nearest = selection::nearest(name, names());
+        let known = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
+        return Err(wrong("topology", name, known));
+    };
+    let fits = |drawing: &&Drawing| kind.is_none_or(|kind| drawing.kind.is_some_and(|own| own.name() == kind));
+    topology.drawings.iter().find(fits).ok_or_else(|| {
+        let known = kinds(topology).map(|kind| kind.name().to_owned()).collect();
+        wrong("kind of link", kind.unwrap_or_default(), known)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn library() -> Vec<TopologyInfo> {
+        let drawing = |kind| Drawing { kind, text: format!("{kind:?}"), svg: String::new() };
+        let varying = DeviceKind::WORKLOAD.map(|kind| drawing(Some(kind))).to_vec();
+        vec![
+            TopologyInfo { name: "solo".into(), title: "One node.".into(), drawings: vec![drawing(None)] },
+            TopologyInfo { name: "pair".into(), title: "Two.".into(), drawings: varying },
+        ]
+    }
+
+    #[test]
+    fn the_list_names_kinds_where_they_vary() {
+        assert_eq!(list(&library()), "solo  One node.\npair  Two. (veth, nk-l2, nk-l3)\n");
+    }
+
+    #[test]
+    fn a_wrong_name_or_kind_is_answered_with_the_right_ones() {
+        let library = library();
+        assert_eq!(find(&library, "pair", Some("nk-l3")).unwrap().kind, Some(DeviceKind::NetkitL3));
+        assert_eq!(find(&library, "pair", None).unwrap().kind, Some(DeviceKind::Veth));
+        let error = find(&library, "pairs", None).unwrap_err().to_string();
+        assert!(error.contains("pairs") && error.contains("pair"), "{error}");
+        let error = find(&library, "pair", Some("ipvlan")).unwrap_err().to_string();
+        assert!(error.contains("ipvlan") && error.contains("nk-l2"), "{error}");
+    }
+}

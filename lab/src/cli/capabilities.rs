@@ -23,7 +23,8 @@ pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> R
     let plan = Plan::new(guests.facts(), Vec::new(), false);
     let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
     let mut progress = progress();
-    let how = How { jobs: args.jobs, ..How::default() };
+    // A guest that only probes is over before a snapshot of it would be made.
+    let how = How { jobs: args.jobs, cold: true, ..How::default() };
     let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how, &mut [&mut *progress])?;
     let rows = capabilities::rows(&record);
     let silent = rows.iter().any(|row| row.capabilities.is_empty());

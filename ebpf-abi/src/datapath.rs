@@ -51,6 +51,8 @@ pub mod fault {
     pub const MAC_KEPT: u32 = 12;
     /// Forwarded packets keep their time to live.
     pub const TTL_KEPT: u32 = 13;
+    /// UDP datagrams without a checksum get the difference as one.
+    pub const NO_CHECKSUM_FILLED: u32 = 14;
 }
 
 /// What a program of the datapath is told at load time.

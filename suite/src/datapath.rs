@@ -265,7 +265,8 @@ impl Node {
             let report = udp_exchange(path, EXCHANGES.into(), UdpOptions::default(), ctx.patience(EXCHANGE_MS));
             let name = format!("UDP over {family} from {} to the service", from.name);
             let answered = report.echoed == u32::from(EXCHANGES);
-            ctx.require(&format!("{name}: answered by the service"), answered, format!("{report:?}"))?;
+            let seen = format!("{} of {}, {} from elsewhere", report.echoed, report.sent, report.foreign);
+            ctx.require(&format!("{name}: answered by the service"), answered, seen)?;
             ctx.equal(format!("{name}: seen from"), report.source_seen, Some(seen_as(family)));
             let after = self.counters(from, Direction::FromWorkload)?;
             // To itself a workload sends both the requests and the answers.

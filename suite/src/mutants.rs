@@ -122,6 +122,12 @@ pub static ALL: &[Mutant] = &[
         noticed_by: &["T08-service[tc,veth]"],
     },
     Mutant {
+        name: "no-checksum-filled",
+        fault: Fault::Datapath(fault::NO_CHECKSUM_FILLED),
+        breaks: "UDP datagrams without a checksum get a wrong one",
+        noticed_by: &["T08-service[tc,veth]"],
+    },
+    Mutant {
         name: "no-rpf",
         fault: Fault::Datapath(fault::NO_RPF),
         breaks: "a workload may send from any address",

@@ -4,9 +4,12 @@ use crate::{
     path::Path,
     wait::{Deadline, errno, forget_error, readable, would_block},
 };
-use nix::sys::socket::{
-    setsockopt,
-    sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+use nix::{
+    libc, setsockopt_impl,
+    sys::socket::{
+        setsockopt,
+        sockopt::{Ipv4RecvErr, Ipv6RecvErr, SetBool},
+    },
 };
 use std::{
     collections::BTreeSet,
@@ -24,11 +27,13 @@ pub struct UdpOptions {
     pub hear_errors: bool,
     /// Payload of each datagram, bytes; at least 4.
     pub payload: usize,
+    /// Whether the client's datagrams carry a checksum; IPv4 may leave it 0 (`SO_NO_CHECK`).
+    pub checksum: bool,
 }
 
 impl Default for UdpOptions {
     fn default() -> Self {
-        Self { connected: false, hear_errors: true, payload: 64 }
+        Self { connected: false, hear_errors: true, payload: 64, checksum: true }
     }
 }
 
@@ -51,6 +56,12 @@ pub struct UdpReport {
     pub send_errors: Vec<i32>,
 }
 
+/// `SO_NO_CHECK` (include/uapi/asm-generic/socket.h).
+#[derive(Debug, Clone, Copy)]
+struct NoChecksum;
+
+setsockopt_impl!(NoChecksum, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool);
+
 /// Sends `count` datagrams and collects their echoes until all are back or `timeout` is over.
 pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Duration) -> UdpReport {
     let mut report = UdpReport::default();
@@ -71,6 +82,9 @@ fn exchange(
     let (client, server) = path.udp()?;
     if options.hear_errors {
         hear_errors(&client, path.dial)?;
+    }
+    if !options.checksum {
+        setsockopt(&client, NoChecksum, &true)?;
     }
     if options.connected {
         client.connect(path.dial)?;

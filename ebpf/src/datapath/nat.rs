@@ -44,6 +44,7 @@ fn plain(ctx: &TcContext, packet: &Packet, came: &Tuple, leaves: &Tuple) -> Opti
     // A UDP checksum of 0 means none, and stays that.
     let (checksum, flags) = match came.protocol {
         TCP => (transport + TCP_CHECKSUM, 0),
+        UDP if config::has(fault::NO_CHECKSUM_FILLED) => (transport + UDP_CHECKSUM, 0),
         UDP => (transport + UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0)),
         _ => return None,
     };

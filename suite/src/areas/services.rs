@@ -81,6 +81,10 @@ fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let after = node.counters(W0, Direction::ToWorkload)?;
     let (answers, translated) = (after.entered - before.entered, after.translated - before.translated);
     ctx.equal("answers that were translated back", translated, answers);
+    let unsummed = UdpOptions { checksum: false, ..UdpOptions::default() };
+    let path = node.path(ctx, "w0", "w1", Family::V4);
+    let report = udp_exchange(path, flows::EXCHANGES.into(), unsummed, ctx.patience(1_000));
+    ctx.equal("datagrams without a checksum that were answered", report.echoed, flows::EXCHANGES.into());
     // The backend itself is still there under its own address, and untranslated.
     let before = node.counters(W0, Direction::FromWorkload)?.translated;
     node.all_pass(ctx, "w0", "w1")?;

@@ -121,7 +121,9 @@ pub const CASES: &[Case] = &[
 /// Counts what passed while the mechanisms changed, and whether any packet met no program at all. `flaps` is how often
 /// a qdisc came or went: each time costs at most one packet.
 fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
-    let report = stream.stop(ctx.patience(DRAIN_MS));
+    // Where a loss is allowed for, a lost datagram is not waited for.
+    let drain = if flaps == 0 { ctx.patience(DRAIN_MS) } else { silence_window(ctx.time_scale) };
+    let report = stream.stop(drain);
     let mut met = 0;
     for program in programs {
         met += program.stats()?.marked;
@@ -262,8 +264,7 @@ fn qdisc_away(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let kinds: Vec<String> = bench.run(P0, || lab_bpf::qdiscs(ifindex))?.into_iter().map(|qdisc| qdisc.kind).collect();
     ctx.check("no clsact left", !kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
     ctx.check("tcx went on", new.stats()?.marked > unmet, new.stats()?.marked);
-    // The filter saw only the way from the workload, so it is not asked here.
-    let report = stream.stop(ctx.patience(DRAIN_MS));
+    let report = stream.stop(silence_window(ctx.time_scale));
     bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let flaps = 2 * ROUNDS - 1;
     ctx.metric("udp.sent", f64::from(report.sent));

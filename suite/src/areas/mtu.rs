@@ -29,7 +29,7 @@ pub const CASES: &[Case] = &[
         "A packet beyond the pod's MTU is lost on veth, which checks the receiver's, and delivered on netkit.",
         larger_than_the_peer,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
     Case::new(
         "U02",
         "peer-mtu-is-its-own",
@@ -47,7 +47,7 @@ pub const CASES: &[Case] = &[
         "Each path to the same server gets its own path MTU, and datagrams and connections go through afterwards.",
         path_mtu_per_path,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
     Case::new(
         "U04",
         "path-mtu-of-a-tunnel",
@@ -56,7 +56,7 @@ pub const CASES: &[Case] = &[
         "A pod learns that the way through VXLAN takes 50 bytes less, and then gets through.",
         path_mtu_of_a_tunnel,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
     Case::new(
         "U06",
         "segments-cross-unsplit",
@@ -74,7 +74,7 @@ pub const CASES: &[Case] = &[
         "Datagrams that are segmented late (UDP_SEGMENT) and datagrams that are fragmented arrive whole.",
         segmented_and_fragmented,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
     Case::new(
         "U09",
         "same-link-local-address",

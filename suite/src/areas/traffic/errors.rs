@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
         "Packets that run out of hops come back as errors of the host and of the router, the way traceroute asks.",
         ttl_exceeded,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
     Case::new(
         "T15",
         "port-unreachable",
@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
         "A closed port of an outside node is heard in the pod as ECONNREFUSED.",
         port_unreachable,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
     Case::new(
         "T15",
         "too-big",
@@ -45,7 +45,7 @@ pub const CASES: &[Case] = &[
         "A packet that is too big for a router further on comes back as an error that names the MTU.",
         too_big,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
 ];
 
 /// What a pod sent and what it must hear of it.

@@ -43,7 +43,7 @@ pub const CASES: &[Case] = &[
          port are heard at once.",
         tcp_ends,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
     Case::new(
         "T16",
         "neighbours-resolve",
@@ -52,7 +52,7 @@ pub const CASES: &[Case] = &[
         "ARP, neighbour discovery, broadcast and multicast pass the programs; an L3 netkit has no neighbours at all.",
         neighbours_resolve,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
     Case::new(
         "T18",
         "many-connections",
@@ -61,7 +61,7 @@ pub const CASES: &[Case] = &[
         "A thousand short connections one by one, and 64 at the same time, all go through.",
         many_connections,
     )
-    .over(variants::paired)
+    .over(variants::one_each)
     .within(30_000),
 ];
 

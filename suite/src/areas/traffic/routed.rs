@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
         "A pod reaches an outside node through its host and a router, each of which takes one off the TTL.",
         pod_to_external,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
     Case::new(
         "T04",
         "pod-to-user-space",
@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
          arrives.",
         pod_to_user_space,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
     Case::new(
         "T05",
         "external-to-pod",
@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
         "An outside node reaches a pod by its own address.",
         external_to_pod,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
     Case::new(
         "T06",
         "masquerade",
@@ -51,7 +51,7 @@ pub const CASES: &[Case] = &[
         "Behind a masquerading host the outside sees the host's address, and answers find the pod.",
         masquerade,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
     Case::new(
         "T07",
         "node-port",
@@ -60,7 +60,7 @@ pub const CASES: &[Case] = &[
         "A port of the node leads to a pod, and the answers come from the node's address.",
         node_port,
     )
-    .over(variants::paired),
+    .over(variants::usual_mechanisms),
 ];
 
 fn pod_to_external(ctx: &mut Ctx, variant: &Variant) -> CaseResult {

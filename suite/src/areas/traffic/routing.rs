@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
         "A workload in one VRF reaches a server in another through leaked routes, both ways.",
         vrf,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
     Case::new(
         "T14",
         "rules",
@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
         "Rules by incoming device, source and mark decide where a workload's packets go; without a match there is no way.",
         rules,
     )
-    .over(variants::paired),
+    .over(variants::one_each),
 ];
 
 fn vrf(ctx: &mut Ctx, variant: &Variant) -> CaseResult {

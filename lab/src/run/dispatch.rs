@@ -56,6 +56,8 @@ pub struct Run<'a> {
 
 /// Waiting cells for which a further guest of a kernel is worth its start.
 const HELPFUL: usize = 8;
+/// How often a thread without work looks for some.
+const HELP_POLL: Duration = Duration::from_millis(20);
 /// Signal by which a reporter that can't write ends the run.
 const REPORTER_FAILED: i32 = signal_hook::consts::SIGTERM;
 
@@ -108,8 +110,10 @@ impl Run<'_> {
             for _ in 0..useful.max(1) {
                 scope.spawn(|| {
                     kernels.iter().for_each(|entry| self.lead(entry));
-                    if split {
+                    // Who has no kernel to begin looks for one that can use another guest.
+                    while split && kernels.iter().any(Entry::may_want_help) {
                         kernels.iter().for_each(Entry::help);
+                        thread::sleep(HELP_POLL);
                     }
                 });
             }
@@ -160,6 +164,15 @@ impl<'a> Entry<'a> {
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is, or may come to be, work for another guest.
+    fn may_want_help(&self) -> bool {
+        match &*self.stage() {
+            Stage::Waiting | Stage::Preparing => true,
+            Stage::Running { prepared, .. } => prepared.is_some() && self.run.waiting() > HELPFUL,
+            Stage::Through => false,
+        }
     }
 
     /// Joins a kernel that runs already and has cells left for another guest.

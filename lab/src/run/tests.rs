@@ -75,6 +75,11 @@ impl Script<'_> {
         if !self.agent.restored() {
             self.hello(PROTOCOL_VERSION);
         }
+        self.more()
+    }
+
+    /// The next cells that the host wants; none where it wants no more.
+    fn more(&mut self) -> Vec<CellId> {
         let mut decoder = Decoder::new();
         let mut buffer = [0; 4096];
         loop {
@@ -90,7 +95,8 @@ impl Script<'_> {
                     }
                     HostMessage::Resume { nonce, .. } => self.hello_to(PROTOCOL_VERSION, Some(nonce)),
                     HostMessage::Settle => self.say(&AgentMessage::Settled),
-                    HostMessage::Hello { .. } | HostMessage::Shutdown => {}
+                    HostMessage::Hello { .. } => {}
+                    HostMessage::Shutdown => return Vec::new(),
                 }
             }
         }

@@ -55,3 +55,51 @@ fn a_case_that_lives_on_another_ones_remains_is_found() {
     );
     assert_eq!((outcomes.exit(), cells), (1, vec![3, 1, 1, 1]));
 }
+
+#[test]
+fn two_guests_of_a_kernel_share_its_cells() {
+    let cells: Vec<_> = (0..60).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
+    let plan = Plan::new(vec![facts("6.12", "6.12.43")], cells, true);
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let launcher = FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        let mut cells = script.boot();
+        while !cells.is_empty() {
+            for cell in &cells {
+                script.pass(cell);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            script.done(cells.len());
+            cells = script.more();
+        }
+        script.hang();
+    });
+    let prepare = |_: &crate::plan::PlannedKernel| {
+        let mut spec = specification(dir.path().to_owned());
+        "6.12".clone_into(&mut spec.name);
+        spec.console = dir.path().to_owned();
+        Ok(Prepared { spec, image: ImageInfo { key: String::new(), cached: true, missing: Vec::new() } })
+    };
+    let run = Run {
+        info: info(plan),
+        jobs: 2,
+        timing: timing(),
+        snapshots: Some(Store::below(cache.path())),
+        isolate: Isolate::Kernel,
+        launcher: &launcher,
+        rescale: &|_| 1.0,
+        prepare: &prepare,
+        interrupt: Interrupt::default(),
+    };
+    let mut heard = Heard::default();
+    let record = run.go(&mut [&mut heard]).unwrap();
+    assert_eq!((record.exit(), record.counts().passed), (Exit::Passed, 60));
+    let guests: std::collections::BTreeSet<u32> = heard
+        .0
+        .iter()
+        .filter_map(|it| if let Event::CellStarted { guest, .. } = it { Some(*guest) } else { None })
+        .collect();
+    assert_eq!(guests.len(), 2, "{guests:?}");
+    let finished = heard.0.iter().filter(|it| matches!(it, Event::KernelFinished { .. })).count();
+    assert_eq!(finished, 1);
+}

@@ -170,6 +170,7 @@ impl Bench {
         program: Option<Arc<Program>>,
     ) -> Result<(), Stop> {
         let record = self.record(at, requested, prog_id)?;
+        ctx.watch_link(&self.net, at.node, at.dev);
         ctx.report_attachment(record, program);
         Ok(())
     }

@@ -125,6 +125,14 @@ impl Ctx {
         }
     }
 
+    /// Captures at both ends of a device's link from now on, where this case keeps evidence.
+    pub fn watch_link(&self, net: &Arc<Net>, node: &str, dev: &str) {
+        let link = net.topology().links.iter().find(|link| link.primary.node == node && link.primary.name == dev);
+        if let Some(link) = link {
+            self.watch(net, [&link.primary.node, &link.peer.node]);
+        }
+    }
+
     /// A duration on this guest: `millis` on a fast one, more under emulation.
     pub fn patience(&self, millis: u64) -> Duration {
         Duration::from_millis(millis).mul_f32(self.time_scale.max(1.0))

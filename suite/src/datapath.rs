@@ -188,6 +188,7 @@ impl Node {
             let hook = hook(mechanism.attach_type(), direction);
             handles.push(self.bench.run(workload.at, || attach_hook(hook, ifindex, program, How::Link))?);
             let record = self.bench.record(workload.at, request, program.id)?;
+            ctx.watch_link(&self.bench.net, workload.at.node, workload.at.dev);
             let datapath = self.datapath.clone();
             let meter = move || datapath.counters(ifindex, key).map(|counters| counters.entered);
             ctx.report_metered(record, Some(Box::new(meter)));

@@ -23,6 +23,7 @@ fn live() -> Result<(), String> {
     let boot_ms = session::boottime_ms();
     mount_all()?;
     quiet_console();
+    expedite_grace_periods();
     let loaded = modules::load_all();
     for complaint in &loaded.complaints {
         kmsg::say(complaint);
@@ -57,6 +58,13 @@ fn mount_all() -> Result<(), String> {
 /// The boot log is told in full; from here on the console is evidence, and gets what matters: warnings and worse.
 fn quiet_console() {
     let _ = fs::write("/proc/sys/kernel/printk", "5 4 1 7");
+}
+
+/// Deleting devices, namespaces and programs waits for grace periods, several in a row, and each takes a few ticks of an
+/// otherwise idle guest. Expedited ones take none, and change no outcome but time. A kernel without the switch is slower,
+/// no more.
+fn expedite_grace_periods() {
+    let _ = fs::write("/sys/kernel/rcu_expedited", "1");
 }
 
 fn power_off() -> ! {

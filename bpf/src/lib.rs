@@ -17,6 +17,7 @@ mod load;
 mod mprog;
 mod object;
 mod observe;
+mod pin;
 pub mod probe;
 mod prog_array;
 mod program;

@@ -1,7 +1,7 @@
 //! BPF links of tcx and netkit.
 
 use crate::{
-    BpfError, attr, hook,
+    BpfError, attr, hook, pin,
     sys::{self, Command},
 };
 use lab_protocol::{AttachType, Hook};
@@ -97,7 +97,7 @@ impl Link {
     /// # Errors
     /// [`BpfError::Call`]: `EEXIST` where the path is taken.
     pub fn pin(&self, path: &Path) -> Result<(), BpfError> {
-        sys::pin(self.as_fd(), path).map_err(|errno| BpfError::call(format!("BPF_OBJ_PIN {}", path.display()), errno))
+        pin::pin(self.as_fd(), path)
     }
 
     /// `BPF_OBJ_GET`.
@@ -105,9 +105,7 @@ impl Link {
     /// # Errors
     /// [`BpfError::Call`]: `ENOENT` where nothing is pinned.
     pub fn open_pinned(path: &Path) -> Result<Self, BpfError> {
-        sys::open_pinned(path)
-            .map(Self::from)
-            .map_err(|errno| BpfError::call(format!("BPF_OBJ_GET {}", path.display()), errno))
+        pin::open(path)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jump maps.
 
 use crate::{
-    BpfError, attr,
+    BpfError, attr, pin,
     sys::{self, Command},
 };
 use std::{
@@ -55,7 +55,7 @@ impl ProgArray {
     /// # Errors
     /// [`BpfError::Call`]: `EEXIST` where the path is taken.
     pub fn pin(&self, path: &Path) -> Result<(), BpfError> {
-        sys::pin(self.as_fd(), path).map_err(|errno| BpfError::call(format!("BPF_OBJ_PIN {}", path.display()), errno))
+        pin::pin(self.as_fd(), path)
     }
 
     /// `BPF_OBJ_GET`.
@@ -63,9 +63,7 @@ impl ProgArray {
     /// # Errors
     /// [`BpfError::Call`]: `ENOENT` where nothing is pinned.
     pub fn open_pinned(path: &Path) -> Result<Self, BpfError> {
-        sys::open_pinned(path)
-            .map(Self::from)
-            .map_err(|errno| BpfError::call(format!("BPF_OBJ_GET {}", path.display()), errno))
+        pin::open(path)
     }
 }
 

@@ -118,8 +118,8 @@ fn meets(ctx: &mut Ctx, bench: &Bench, what: &str, programs: &[(&Program, bool)]
     Ok(())
 }
 
-fn tcx_before_clsact(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    let bench = Bench::pair(_variant.device())?;
+fn tcx_before_clsact(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pair(variant.device())?;
     let filter = bench.counter(ctx, P0)?;
     let attached_filter = bench.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &filter)?;
     let next = bench.counter(ctx, P0)?;

@@ -3,13 +3,18 @@
 //! The guest is not trusted: every message is checked against what may come next, text is capped before it is kept,
 //! and each thing that is waited for has a deadline that the guest can't move.
 
-use super::timing::Timing;
+mod caps;
+mod deadlines;
+mod end;
+mod task;
+
+pub use task::{End, Errand, Lost, Task, Word};
+
 use crate::{
-    interrupt::Interrupt,
-    plan::Plan,
     text,
-    vm::{Channel, Guest, GuestExit, Recv, VmError},
+    vm::{Channel, Guest, Recv, VmError},
 };
+use deadlines::State;
 use lab_protocol::{
     AgentMessage, CapabilityReport, CellId, CellReport, ErrorKind, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder},
@@ -23,113 +28,6 @@ use std::{
 
 /// Notes that one guest may cause; the rest is only counted.
 const MAX_NOTES: usize = 50;
-/// Entries of each list in a report.
-const MAX_ENTRIES: usize = 500;
-/// Bytes of each string in a report.
-const MAX_TEXT: usize = 4096;
-/// Files that a report may bring.
-const MAX_FILES: usize = 24;
-/// Bytes of each.
-const MAX_FILE: usize = 512 << 10;
-
-/// What is wanted from a guest.
-#[derive(Clone, Copy)]
-pub enum Errand<'a> {
-    /// Runs cells, piece by piece until there are none.
-    Run {
-        /// The next piece.
-        next: &'a dyn Fn() -> Vec<CellId>,
-        /// Whether the guest was restored, and must be told.
-        restored: bool,
-    },
-    /// Comes to rest, to become a snapshot. The guest is still up afterwards.
-    Settle,
-}
-
-/// What a guest gets to do.
-#[derive(Clone, Copy)]
-pub struct Task<'a> {
-    /// The whole plan.
-    pub plan: &'a Plan,
-    /// The version that the kernel must turn out to be.
-    pub version: KernelVersion,
-    /// What for.
-    pub errand: Errand<'a>,
-    /// Deadlines.
-    pub timing: Timing,
-    /// What the time to hello says about the guest's speed.
-    pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// The deliberate fault.
-    pub mutant: Option<&'a str>,
-    /// Ctrl-C.
-    pub interrupt: &'a Interrupt,
-}
-
-impl Task<'_> {
-    const fn restored(&self) -> bool {
-        matches!(self.errand, Errand::Run { restored: true, .. })
-    }
-
-    /// Launch to hello.
-    const fn boot_limit(&self) -> Duration {
-        if self.restored() { self.timing.restore } else { self.timing.boot }
-    }
-}
-
-/// What a guest said that the rest of the run wants to know.
-#[derive(Debug)]
-pub enum Word {
-    /// It is up.
-    Hello {
-        /// `uname -r`.
-        release: String,
-        /// `uname -v`.
-        version: String,
-        /// The real version.
-        kernel: KernelVersion,
-        /// Launch to hello.
-        after: Duration,
-    },
-    /// Its probes.
-    Probed {
-        /// What the kernel can do.
-        capabilities: Vec<CapabilityReport>,
-        /// Loaded modules.
-        modules: Vec<String>,
-    },
-    /// A cell began.
-    Started(CellId),
-    /// The running cell ended.
-    Finished(Box<CellReport>),
-    /// A line for the log.
-    Note(String),
-}
-
-/// How a guest ended.
-#[derive(Debug)]
-pub enum End {
-    /// Every cell of the task has been reported.
-    Done,
-    /// A signal, while this cell was running.
-    Interrupted(Option<CellId>),
-    /// Anything else.
-    Lost(Lost),
-}
-
-/// A guest that did not get through.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// As far as the port tells; the console may know better.
-    pub kind: ErrorKind,
-    /// One line.
-    pub message: String,
-    /// The cell that was running.
-    pub cell: Option<CellId>,
-    /// Whether a fresh guest may do better.
-    pub again: bool,
-    /// How its process ended, where it ended by itself.
-    pub exit: Option<GuestExit>,
-}
 
 /// Drives a guest that has just been launched. The guest is alive afterwards unless it ended by itself: the caller
 /// kills it.
@@ -189,12 +87,6 @@ fn connect(guest: &mut dyn Guest, task: Task<'_>, launched: Instant) -> Result<B
     }
 }
 
-enum State {
-    Booting,
-    Between { since: Instant },
-    Running { cell: CellId, since: Instant },
-}
-
 struct Session<'a> {
     guest: &'a mut dyn Guest,
     channel: Box<dyn Channel>,
@@ -240,38 +132,6 @@ impl Session<'_> {
                 Err(error) => return Err(self.lost(ErrorKind::Host, format!("reading the agent's port: {error}"))),
             }
         }
-    }
-
-    fn check_deadlines(&self) -> Result<(), End> {
-        let timing = &self.task.timing;
-        let over = |since: Instant, limit: Duration| since.elapsed() > limit;
-        let plan = self.task.plan;
-        match &self.state {
-            State::Booting => {
-                let limit = self.task.boot_limit();
-                if over(self.launched, limit) {
-                    return Err(self.lost(ErrorKind::Boot, format!("no hello within {limit:.1?} of launch")));
-                }
-                return Ok(());
-            }
-            State::Between { since } if over(*since, timing.idle) => {
-                return Err(self.lost(ErrorKind::Hang, format!("no cell began within {:.1?}", timing.idle)));
-            }
-            State::Running { cell, since } => {
-                let limit = plan.info(cell).map_or(timing.idle, |info| timing.cell(info));
-                if over(*since, limit) {
-                    return Err(self.lost(ErrorKind::Hang, format!("{cell} ran for more than {limit:.1?}")));
-                }
-            }
-            State::Between { .. } => {}
-        }
-        if over(self.heard, timing.silence) {
-            return Err(self.lost(ErrorKind::Hang, format!("no heartbeat for {:.1?}", timing.silence)));
-        }
-        if over(self.launched, self.limit) {
-            return Err(self.lost(ErrorKind::Hang, format!("the guest ran for more than {:.1?}", self.limit)));
-        }
-        Ok(())
     }
 
     /// Handles what is complete; true when the agent is done.
@@ -412,9 +272,8 @@ impl Session<'_> {
     }
 
     fn probed(&mut self, mut capabilities: Vec<CapabilityReport>, mut modules: Vec<String>) {
-        capabilities.truncate(MAX_ENTRIES);
-        capabilities.iter_mut().for_each(|probe| text::cap(&mut probe.detail, MAX_TEXT));
-        cap_all(&mut modules);
+        caps::probes(&mut capabilities);
+        caps::lines(&mut modules);
         (self.hear)(Word::Probed { capabilities, modules });
     }
 
@@ -440,7 +299,7 @@ impl Session<'_> {
             self.note(format!("a report of {cell}, which is not running, was ignored ({})", report.outcome.word()));
             return;
         }
-        cap_report(&mut report);
+        caps::report(&mut report);
         self.state = State::Between { since: Instant::now() };
         (self.hear)(Word::Finished(report));
     }
@@ -467,92 +326,9 @@ impl Session<'_> {
             }
         }
     }
-
-    /// Every cell is reported, so nothing that happens here can change a verdict.
-    fn shut_down(&mut self) {
-        if self.send(&HostMessage::Shutdown).is_ok() {
-            let _ = self.wait_for_exit();
-        }
-    }
-
-    fn wait_for_exit(&mut self) -> Option<GuestExit> {
-        let limit = Instant::now() + self.task.timing.shutdown;
-        let mut rest = [0; 4096];
-        loop {
-            let exit = self.guest.exited();
-            if exit.is_some() || Instant::now() >= limit || self.task.interrupt.signal().is_some() {
-                return exit;
-            }
-            // Reading keeps a talkative agent from blocking on a full port; a closed one returns at once.
-            if !matches!(self.channel.recv(&mut rest, Duration::from_millis(10)), Ok(Recv::Bytes(_) | Recv::Timeout)) {
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
-        }
-    }
-
-    fn gone(&self, exit: Option<GuestExit>) -> End {
-        let how = match &exit {
-            Some(exit) => format!("the guest ended before its time ({})", text::line(&exit.to_string(), 500)),
-            None => "the agent's port closed while the guest was still running".to_owned(),
-        };
-        let half = match self.decoder.pending() {
-            0 => String::new(),
-            bytes => format!(", {bytes} bytes into a message"),
-        };
-        let kind = if matches!(self.state, State::Booting) { ErrorKind::Boot } else { ErrorKind::GuestLost };
-        End::Lost(Lost { exit, ..self.loss(kind, how + &half) })
-    }
-
-    fn lost(&self, kind: ErrorKind, message: String) -> End {
-        End::Lost(self.loss(kind, message))
-    }
-
-    fn refused(&self, kind: ErrorKind, message: String) -> End {
-        End::Lost(Lost { again: false, ..self.loss(kind, message) })
-    }
-
-    fn loss(&self, kind: ErrorKind, message: String) -> Lost {
-        Lost { kind, message, cell: self.running(), again: true, exit: None }
-    }
-
-    fn running(&self) -> Option<CellId> {
-        match &self.state {
-            State::Running { cell, .. } => Some(cell.clone()),
-            State::Booting | State::Between { .. } => None,
-        }
-    }
 }
 
 fn now_unix_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn cap_all(texts: &mut Vec<String>) {
-    texts.truncate(MAX_ENTRIES);
-    texts.iter_mut().for_each(|text| text::cap(text, MAX_TEXT));
-}
-
-fn cap_report(report: &mut CellReport) {
-    use lab_protocol::Outcome;
-    cap_all(&mut report.log);
-    report.checks.truncate(MAX_ENTRIES);
-    for check in &mut report.checks {
-        text::cap(&mut check.name, MAX_TEXT);
-        text::cap(&mut check.seen, MAX_TEXT);
-    }
-    report.attach.truncate(MAX_ENTRIES);
-    report.attach.iter_mut().for_each(|record| text::cap(&mut record.interface, 64));
-    report.attachments.truncate(MAX_FILES);
-    report.attachments.iter_mut().for_each(|file| file.bytes.truncate(MAX_FILE));
-    while report.metrics.len() > MAX_ENTRIES {
-        report.metrics.pop_last();
-    }
-    match &mut report.outcome {
-        Outcome::Passed => {}
-        Outcome::Failed { message, .. } | Outcome::Errored { message, .. } | Outcome::NotRun { message } => {
-            text::cap(message, MAX_TEXT);
-        }
-        Outcome::Skipped { reason } => text::cap(&mut reason.detail, MAX_TEXT),
-    }
 }

@@ -1,0 +1,49 @@
+//! A guest's texts, lists and files, cut before they are kept.
+
+use crate::text;
+use lab_protocol::{CapabilityReport, CellReport, Outcome};
+
+/// Entries of each list in a report.
+const MAX_ENTRIES: usize = 500;
+/// Bytes of each string in a report.
+const MAX_TEXT: usize = 4096;
+/// Files that a report may bring.
+const MAX_FILES: usize = 24;
+/// Bytes of each.
+const MAX_FILE: usize = 512 << 10;
+
+/// Cuts a kernel's probes.
+pub(super) fn probes(capabilities: &mut Vec<CapabilityReport>) {
+    capabilities.truncate(MAX_ENTRIES);
+    capabilities.iter_mut().for_each(|probe| text::cap(&mut probe.detail, MAX_TEXT));
+}
+
+/// Cuts a list of lines.
+pub(super) fn lines(texts: &mut Vec<String>) {
+    texts.truncate(MAX_ENTRIES);
+    texts.iter_mut().for_each(|text| text::cap(text, MAX_TEXT));
+}
+
+/// Cuts everything in a report that a guest may make large.
+pub(super) fn report(report: &mut CellReport) {
+    lines(&mut report.log);
+    report.checks.truncate(MAX_ENTRIES);
+    for check in &mut report.checks {
+        text::cap(&mut check.name, MAX_TEXT);
+        text::cap(&mut check.seen, MAX_TEXT);
+    }
+    report.attach.truncate(MAX_ENTRIES);
+    report.attach.iter_mut().for_each(|record| text::cap(&mut record.interface, 64));
+    report.attachments.truncate(MAX_FILES);
+    report.attachments.iter_mut().for_each(|file| file.bytes.truncate(MAX_FILE));
+    while report.metrics.len() > MAX_ENTRIES {
+        report.metrics.pop_last();
+    }
+    match &mut report.outcome {
+        Outcome::Passed => {}
+        Outcome::Failed { message, .. } | Outcome::Errored { message, .. } | Outcome::NotRun { message } => {
+            text::cap(message, MAX_TEXT);
+        }
+        Outcome::Skipped { reason } => text::cap(&mut reason.detail, MAX_TEXT),
+    }
+}

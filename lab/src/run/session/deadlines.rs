@@ -1,0 +1,47 @@
+//! Deadlines that a guest can't move: boot, silence, between cells, a cell, the whole guest.
+
+use super::{End, Session};
+use lab_protocol::{CellId, ErrorKind};
+use std::time::{Duration, Instant};
+
+/// What a guest is at.
+pub(super) enum State {
+    Booting,
+    Between { since: Instant },
+    Running { cell: CellId, since: Instant },
+}
+
+impl Session<'_> {
+    /// An end where something took too long.
+    pub(super) fn check_deadlines(&self) -> Result<(), End> {
+        let timing = &self.task.timing;
+        let over = |since: Instant, limit: Duration| since.elapsed() > limit;
+        let plan = self.task.plan;
+        match &self.state {
+            State::Booting => {
+                let limit = self.task.boot_limit();
+                if over(self.launched, limit) {
+                    return Err(self.lost(ErrorKind::Boot, format!("no hello within {limit:.1?} of launch")));
+                }
+                return Ok(());
+            }
+            State::Between { since } if over(*since, timing.idle) => {
+                return Err(self.lost(ErrorKind::Hang, format!("no cell began within {:.1?}", timing.idle)));
+            }
+            State::Running { cell, since } => {
+                let limit = plan.info(cell).map_or(timing.idle, |info| timing.cell(info));
+                if over(*since, limit) {
+                    return Err(self.lost(ErrorKind::Hang, format!("{cell} ran for more than {limit:.1?}")));
+                }
+            }
+            State::Between { .. } => {}
+        }
+        if over(self.heard, timing.silence) {
+            return Err(self.lost(ErrorKind::Hang, format!("no heartbeat for {:.1?}", timing.silence)));
+        }
+        if over(self.launched, self.limit) {
+            return Err(self.lost(ErrorKind::Hang, format!("the guest ran for more than {:.1?}", self.limit)));
+        }
+        Ok(())
+    }
+}

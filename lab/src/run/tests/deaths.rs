@@ -1,0 +1,104 @@
+//! Guests that die, go silent or never come up.
+
+use super::*;
+
+#[test]
+fn a_kernel_that_never_boots_is_tried_a_few_times() {
+    let quick = Timing { boot: Duration::from_millis(30), ..timing() };
+    let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| script.hang());
+    assert_eq!(
+        outcomes.lines()[0],
+        "A01 not-run: 3 guests in a row died without a verdict; the last one: no hello within 30.0ms of launch"
+    );
+    assert_eq!((outcomes.exit(), outcomes.boots), (3, 3));
+}
+
+#[test]
+fn a_panic_costs_its_cell_and_the_rest_goes_on_in_a_fresh_guest() {
+    let outcomes = run(|mut script| {
+        let cells = script.boot();
+        for cell in &cells {
+            if cell.as_str() == B {
+                script.start(cell);
+                script.agent.console("[    3.1] BUG: kernel NULL pointer dereference\n[    3.2] Kernel panic - x\n");
+                return;
+            }
+            script.pass(cell);
+        }
+        script.done(cells.len());
+    });
+    assert_eq!(
+        outcomes.lines(),
+        [
+            "A01 passed",
+            "B02 errored: panic: BUG: kernel NULL pointer dereference (the guest ended before its time (exit code 0))",
+            "C03 passed",
+        ]
+    );
+    assert_eq!((outcomes.exit(), outcomes.boots), (1, 2));
+    let verdict = &outcomes.record.kernels["6.12"].verdicts[&CellId(B.to_owned())];
+    assert!(verdict.evidence.as_deref().unwrap().contains("Kernel panic - x"));
+}
+
+#[test]
+fn a_silent_guest_is_a_hang() {
+    let quick = Timing { silence: Duration::from_millis(50), ..timing() };
+    let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
+        let cells = script.boot();
+        if script.agent.boot() == 0 {
+            script.pass(&cells[0]);
+            script.start(&cells[1]);
+            script.hang();
+        }
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+    });
+    assert_eq!(outcomes.lines(), ["A01 passed", "B02 errored: hang: no heartbeat for 50.0ms", "C03 passed"]);
+    assert_eq!(outcomes.exit(), 1);
+}
+
+#[test]
+fn a_cell_that_only_beats_its_heart_runs_into_its_deadline() {
+    let quick = Timing { cell_grace: Duration::ZERO, ..timing() };
+    let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
+        let cells = script.boot();
+        if script.agent.boot() == 0 {
+            script.start(&cells[0]);
+            for uptime_ms in 0..100 {
+                script.say(&AgentMessage::Heartbeat { uptime_ms, cell: Some(cells[0].clone()) });
+                let _ = script.agent.channel().recv(&mut [0; 8], Duration::from_millis(5));
+            }
+            script.hang();
+        }
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+    });
+    assert_eq!(
+        outcomes.lines(),
+        [format!("A01 errored: hang: {A} ran for more than 100.0ms"), "B02 passed".into(), "C03 passed".into()]
+    );
+}
+
+#[test]
+fn an_exit_in_a_cell_is_a_lost_guest() {
+    let outcomes = run(|mut script| {
+        let cells = script.boot();
+        script.start(&cells[0]);
+        script.agent.console("[    1.0] fine so far\n");
+    });
+    assert_eq!(outcomes.boots, 3, "each guest costs a cell, which is progress of a kind");
+    assert_eq!(outcomes.lines()[0], "A01 errored: guest-lost: the guest ended before its time (exit code 0)");
+    assert_eq!(outcomes.exit(), 3);
+}
+
+#[test]
+fn guests_that_die_at_once_are_not_booted_for_ever() {
+    let outcomes = run(|mut script| {
+        script.boot();
+    });
+    assert_eq!(
+        outcomes.lines()[2],
+        "C03 not-run: 3 guests in a row died without a verdict; the last one: the guest ended before its time (exit code 0)"
+    );
+    assert_eq!((outcomes.exit(), outcomes.boots), (3, 3));
+}

@@ -1,0 +1,85 @@
+//! The host's own faults, and its user.
+
+use super::*;
+
+#[test]
+fn ctrl_c_ends_the_guests_and_leaves_a_report() {
+    let interrupt = Interrupt::default();
+    let flag = interrupt.clone();
+    let outcomes = run_on(&[("6.12", "6.12.43")], timing(), interrupt, move |mut script| {
+        let cells = script.boot();
+        script.pass(&cells[0]);
+        script.start(&cells[1]);
+        flag.raise(signal_hook::consts::SIGINT);
+        script.hang();
+    });
+    let lines = outcomes.lines();
+    assert_eq!(lines[2], "C03 not-run: the run was interrupted");
+    assert!(lines[0] == "A01 passed" || lines[0].contains("interrupted"), "{lines:?}");
+    assert_eq!((outcomes.exit(), outcomes.boots), (130, 1));
+}
+
+#[test]
+fn a_kernel_without_an_image_runs_nothing_and_says_why() {
+    let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], true);
+    let launcher = FakeLauncher::new(|_| {});
+    let prepare = |_: &crate::plan::PlannedKernel| Err("image: no space".to_owned());
+    let interrupt = Interrupt::default();
+    let run = Run {
+        info: info(plan),
+        jobs: 1,
+        timing: timing(),
+        snapshots: None,
+        isolate: Isolate::Kernel,
+        launcher: &launcher,
+        rescale: &|_| 1.0,
+        prepare: &prepare,
+        interrupt,
+    };
+    let record = run.go(&mut []).unwrap();
+    let (_, _, verdict) = record.verdicts().next().unwrap();
+    assert_eq!(verdict.outcome, Outcome::NotRun { message: "image: no space".to_owned() });
+    assert_eq!(record.exit(), Exit::Infra);
+}
+
+#[test]
+fn a_reporter_that_can_not_write_ends_the_run() {
+    struct Full;
+    impl Reporter for Full {
+        fn event(&mut self, stamped: &Stamped, _: &RunRecord) -> Result<(), Error> {
+            match stamped.event {
+                Event::Booted { .. } => {
+                    Err(Error::file("write", Path::new("events.jsonl"))(std::io::ErrorKind::StorageFull.into()))
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+    let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], true);
+    let dir = tempfile::tempdir().unwrap();
+    let launcher = FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        script.boot();
+        script.hang();
+    });
+    let prepare = |_: &crate::plan::PlannedKernel| {
+        let mut spec = specification(dir.path().to_owned());
+        spec.console = dir.path().to_owned();
+        Ok(Prepared { spec, image: ImageInfo { key: String::new(), cached: true, missing: Vec::new() } })
+    };
+    let interrupt = Interrupt::default();
+    let run = Run {
+        info: info(plan),
+        jobs: 1,
+        timing: timing(),
+        snapshots: None,
+        isolate: Isolate::Kernel,
+        launcher: &launcher,
+        rescale: &|_| 1.0,
+        prepare: &prepare,
+        interrupt,
+    };
+    let error = run.go(&mut [&mut Full]).unwrap_err();
+    assert_eq!(error.exit(), Exit::Infra);
+    assert!(error.to_string().starts_with("can't write events.jsonl: "));
+}

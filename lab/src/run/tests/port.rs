@@ -1,0 +1,74 @@
+//! What a guest may say, and when.
+
+use super::*;
+
+#[test]
+fn another_protocol_or_another_kernel_is_refused_at_once() {
+    let protocol = run(|mut script| {
+        script.hello(PROTOCOL_VERSION + 1);
+        script.hang();
+    });
+    assert!(protocol.lines()[0].starts_with("A01 not-run: the agent speaks protocol 3, this lab speaks 2"));
+    assert_eq!((protocol.exit(), protocol.boots), (3, 1));
+    let kernel = run_on(&[("7.2", "7.2.13")], timing(), Interrupt::default(), |mut script| {
+        script.hello(PROTOCOL_VERSION);
+        script.hang();
+    });
+    assert_eq!(
+        kernel.lines()[0],
+        "A01 not-run: the plan is for kernel 7.2.13, the guest booted 6.12.43 (6.12.43-cloud)"
+    );
+    assert_eq!(kernel.boots, 1);
+}
+
+#[test]
+fn garbage_before_hello_does_no_harm() {
+    let outcomes = run(|mut script| {
+        script.agent.channel().send(b"\x1b[2JSeaBIOS\0\xF5NK").unwrap();
+        script.say(&AgentMessage::Heartbeat { uptime_ms: 1, cell: None });
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+    });
+    assert_eq!(outcomes.exit(), 0, "{:?}", outcomes.lines());
+    assert!(outcomes.notes().iter().any(|note| note.contains("bytes outside any frame")), "{:?}", outcomes.notes());
+    assert!(outcomes.notes().iter().any(|note| note == "a message before hello was ignored"));
+}
+
+#[test]
+fn only_the_running_cell_can_report_and_only_once() {
+    let outcomes = run(|mut script| {
+        let cells = script.boot();
+        script.finish(good(&cells[1]));
+        script.pass(&cells[0]);
+        let mut second = good(&cells[0]);
+        second.outcome = Outcome::Failed { kind: FailureKind::Check, message: "late".to_owned() };
+        script.finish(second);
+        script.pass(&CellId("Z99-unknown\x1b[2J".to_owned()));
+        script.pass(&cells[1]);
+        script.pass(&cells[2]);
+        script.done(cells.len());
+    });
+    assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
+    assert_eq!(
+        outcomes.notes(),
+        [
+            format!("a report of {B}, which is not running, was ignored (passed)"),
+            format!("a report of {A}, which is not running, was ignored (failed)"),
+            "Z99-unknown\\u{1b}[2J began, which nobody asked for: ignored".to_owned(),
+            "a report of Z99-unknown\\u{1b}[2J, which is not running, was ignored (passed)".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn done_with_cells_unreported_is_not_done() {
+    let outcomes = run(|mut script| {
+        let cells = script.boot();
+        script.pass(&cells[0]);
+        script.done(cells.len());
+        script.hang();
+    });
+    assert_eq!(outcomes.lines()[..2], ["A01 passed", "B02 passed"], "each fresh guest brings one");
+    assert_eq!((outcomes.exit(), outcomes.boots), (0, 3));
+}

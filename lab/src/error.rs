@@ -75,6 +75,21 @@ pub enum Error {
         /// What the parser said.
         problem: String,
     },
+    /// Another version of the lab wrote the run.
+    #[error(
+        "{} has format {found}, and this lab reads only {}: run the cells again, or use the lab that wrote it",
+        path.display(),
+        crate::event::FORMAT
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format; 0 for runs from before formats had numbers.
+        found: u32,
+    },
+    /// Results that can't be merged, or a part that can't be run.
+    #[error(transparent)]
+    Shard(#[from] crate::shard::ShardError),
     /// Building the agent or the eBPF object failed.
     #[error(transparent)]
     Artifact(#[from] crate::artifacts::ArtifactError),
@@ -102,7 +117,12 @@ impl Error {
     /// The exit code that the error ends the program with.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::NoProject { .. } | Self::NotARun { .. } | Self::Events { .. } | Self::Usage(_) => Exit::Usage,
+            Self::NoProject { .. }
+            | Self::NotARun { .. }
+            | Self::Events { .. }
+            | Self::Format { .. }
+            | Self::Shard(_)
+            | Self::Usage(_) => Exit::Usage,
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
             Self::Kernels(error) if error.is_usage() => Exit::Usage,

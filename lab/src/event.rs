@@ -5,6 +5,7 @@ use crate::{
     error::Exit,
     judge::Verdict,
     plan::Plan,
+    shard::{MergedShard, Shard},
     vm::{Acceleration, GuestExit},
 };
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion};
@@ -51,9 +52,14 @@ impl From<&Acceleration> for Accelerator {
     }
 }
 
+/// Version of what events mean. A reader refuses every other one, so that an old run is never judged by new rules.
+pub const FORMAT: u32 = 2;
+
 /// What is known before the first guest boots.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
+    /// [`FORMAT`] of the lab that wrote it.
+    pub format: u32,
     /// `<timestamp>-<short id>`, also the directory's name.
     pub id: String,
     /// Versions.
@@ -64,6 +70,19 @@ pub struct RunInfo {
     pub mutant: Option<String>,
     /// The plan.
     pub plan: Plan,
+    /// Which part of a larger plan this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// The shards that this run was merged from, those that are missing included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<MergedShard>,
+}
+
+impl RunInfo {
+    /// A run of a whole plan, without a deliberate fault.
+    pub fn new(id: String, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
+        Self { format: FORMAT, id, versions, accelerator, mutant: None, plan, shard: None, merged: Vec::new() }
+    }
 }
 
 /// The image that a kernel boots with.

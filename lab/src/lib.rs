@@ -17,6 +17,7 @@ pub mod report;
 pub mod run;
 pub mod selection;
 pub mod setup;
+pub mod shard;
 #[cfg(test)]
 mod testing;
 pub mod text;

@@ -18,6 +18,7 @@ use crate::{
         record::RunRecord,
     },
     run::{dispatch::Run, queue::Isolate, timing::Timing},
+    shard::Shard,
     vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
 use std::{env, io::IsTerminal, num::NonZeroUsize, path::Path, thread::available_parallelism};
@@ -33,6 +34,8 @@ pub(super) struct How {
     pub cold: bool,
     /// Which cells share a guest.
     pub isolate: Isolate,
+    /// Which part of a larger plan it is.
+    pub shard: Option<Shard>,
 }
 
 /// The kernels, unpacked, and the machine that boots them.
@@ -99,11 +102,9 @@ impl Guests {
         };
         let run = Run {
             info: RunInfo {
-                id,
-                versions: self.machine.versions.clone(),
-                accelerator: accelerator.clone(),
                 mutant: how.mutant.clone(),
-                plan,
+                shard: how.shard.clone(),
+                ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
             timing: Timing::default().scaled(accelerator.time_scale),

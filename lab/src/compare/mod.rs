@@ -201,7 +201,7 @@ mod tests {
     fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), false);
         let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
-        let info = RunInfo { id: id.into(), versions: Versions::default(), accelerator, mutant: None, plan };
+        let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
         let mut record = RunRecord::default();
         record.apply(&Stamped { at_ms: 0, event: Event::RunStarted { run: Box::new(info) } });
         for verdict in verdicts {

@@ -1,15 +1,23 @@
 //! `events.jsonl`: one event per line, on disk before the next one happens, so that a killed runner loses nothing.
 
 use super::{Reporter, record::RunRecord};
-use crate::{error::Error, event::Stamped};
+use crate::{
+    error::Error,
+    event::{Event, FORMAT, Stamped},
+};
+use serde::Deserialize;
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 /// The file's name in a run's directory.
 pub const FILE: &str = "events.jsonl";
+/// Bytes in which the last event of a run has room.
+const LAST_SIZE: u64 = 4 << 10;
+/// Bytes that are read at a time: lines of a whole plan are megabytes long.
+const READ_SIZE: usize = 256 << 10;
 
 /// Writes the file.
 #[derive(Debug)]
@@ -45,29 +53,123 @@ impl Reporter for EventLog {
 /// Reads a run back. A last line that was cut short by a crash is dropped.
 ///
 /// # Errors
-/// [`Error::NotARun`] without the file, [`Error::Events`] where any other line is no event.
+/// As for [`EventReader`].
 pub fn read(directory: &Path) -> Result<RunRecord, Error> {
-    let path = directory.join(FILE);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::NotARun { path: directory.to_owned() });
-        }
-        Err(error) => return Err(Error::file("read", &path)(error)),
-    };
-    let mut reader = BufReader::new(file);
     let mut record = RunRecord::default();
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        bytes.clear();
-        if reader.read_until(b'\n', &mut bytes).map_err(Error::file("read", &path))? == 0 {
-            break;
-        }
-        match serde_json::from_slice::<Stamped>(&bytes) {
-            Ok(stamped) => record.apply(&stamped),
-            Err(_) if bytes.last() != Some(&b'\n') => break,
-            Err(error) => return Err(Error::Events { path, line, problem: error.to_string() }),
-        }
+    for stamped in EventReader::open(directory)? {
+        record.apply(&stamped?);
     }
     Ok(record)
+}
+
+/// Reads a run's events one by one, the first of which says what run it is. A last line that was cut short ends them.
+#[derive(Debug)]
+pub struct EventReader {
+    path: PathBuf,
+    lines: BufReader<File>,
+    number: usize,
+    first: Option<Stamped>,
+    failed: bool,
+}
+
+/// As much of a first line as every version has: enough to tell another version from nonsense.
+#[derive(Deserialize)]
+struct Head {
+    event: String,
+    run: Option<HeadRun>,
+}
+
+#[derive(Deserialize)]
+struct HeadRun {
+    #[serde(default)]
+    format: u32,
+}
+
+impl EventReader {
+    /// Opens a run's events and reads the first one.
+    ///
+    /// # Errors
+    /// [`Error::NotARun`] without the file, [`Error::Events`] where its first line is not the beginning of a run,
+    /// [`Error::Format`] where another version of the lab wrote it.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let path = directory.join(FILE);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::NotARun { path: directory.to_owned() });
+            }
+            Err(error) => return Err(Error::file("read", &path)(error)),
+        };
+        let lines = BufReader::with_capacity(READ_SIZE, file);
+        let mut reader = Self { path, lines, number: 0, first: None, failed: false };
+        let Some(line) = reader.line()? else {
+            return Err(reader.bad("it ends before the first event does".to_owned()));
+        };
+        let head: Head = serde_json::from_slice(&line).map_err(|error| reader.bad(error.to_string()))?;
+        let format = head.run.filter(|_| head.event == "run-started").map(|run| run.format);
+        match format.ok_or_else(|| reader.bad("the first event of a run is run-started".to_owned()))? {
+            FORMAT => {}
+            found => return Err(Error::Format { path: reader.path, found }),
+        }
+        reader.first = Some(serde_json::from_slice(&line).map_err(|error| reader.bad(error.to_string()))?);
+        Ok(reader)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file ends with the end of a run. Reading goes on where it was.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn is_finished(&self) -> Result<bool, Error> {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(&self.path)?;
+            let size = file.metadata()?.len();
+            file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE)))?;
+            let mut bytes = Vec::new();
+            file.take(LAST_SIZE).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(Error::file("read", &self.path))?;
+        let Some(lines) = bytes.strip_suffix(b"\n") else { return Ok(false) };
+        let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+        Ok(serde_json::from_slice::<Stamped>(last).is_ok_and(|it| matches!(it.event, Event::RunFinished { .. })))
+    }
+
+    /// The next whole line.
+    fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let mut line = Vec::new();
+        self.lines.read_until(b'\n', &mut line).map_err(Error::file("read", &self.path))?;
+        self.number += 1;
+        Ok((line.last() == Some(&b'\n')).then_some(line))
+    }
+
+    fn bad(&self, problem: String) -> Error {
+        Error::Events { path: self.path.clone(), line: self.number, problem }
+    }
+
+    fn event(&mut self) -> Result<Option<Stamped>, Error> {
+        let Some(line) = self.line()? else { return Ok(None) };
+        let stamped: Stamped = serde_json::from_slice(&line).map_err(|error| self.bad(error.to_string()))?;
+        match stamped.event {
+            Event::RunStarted { .. } => Err(self.bad("a second run begins".to_owned())),
+            _ => Ok(Some(stamped)),
+        }
+    }
+}
+
+impl Iterator for EventReader {
+    type Item = Result<Stamped, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.first.take().map_or_else(|| self.event().transpose(), |first| Some(Ok(first)));
+        self.failed = !matches!(next, Some(Ok(_)));
+        next
+    }
 }

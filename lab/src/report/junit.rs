@@ -13,6 +13,7 @@ use crate::{
     judge::Verdict,
     plan::{PlannedCell, PlannedKernel},
     report::directory,
+    shard::MergedShard,
     text,
 };
 use chrono::{DateTime, FixedOffset};
@@ -80,6 +81,9 @@ pub fn render(record: &RunRecord, only: Option<&str>) -> String {
         if only.is_none() && !dead.is_empty() {
             report.add_test_suite(dead_suite(&dead));
         }
+        if only.is_none() && info.merged.iter().any(|shard| shard.problem().is_some()) {
+            report.add_test_suite(shards_suite(&info.merged));
+        }
     }
     let mut out = Vec::new();
     // Writing into memory can't fail, and every string has been made valid XML.
@@ -100,6 +104,25 @@ fn dead_suite(cases: &[String]) -> TestSuite {
         status.set_message("no kernel of the matrix can run this case").set_type("dead-case");
         let mut test = TestCase::new(text::line(case, MAX_MESSAGE), status);
         test.set_classname("matrix");
+        suite.add_test_case(test);
+    }
+    suite
+}
+
+/// Shards that a merged run lacks are errors of their own: their cells alone might look like somebody's filter.
+fn shards_suite(shards: &[MergedShard]) -> TestSuite {
+    let mut suite = TestSuite::new("shards");
+    for shard in shards {
+        let status = match shard.problem() {
+            None => TestCaseStatus::success(),
+            Some(problem) => {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+                status.set_message(problem).set_type("shard");
+                status
+            }
+        };
+        let mut test = TestCase::new(format!("shard {}", shard.part), status);
+        test.set_classname("shards");
         suite.add_test_case(test);
     }
     suite

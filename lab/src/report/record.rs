@@ -5,6 +5,7 @@ use crate::{
     event::{Event, ImageInfo, RunInfo, Stamped},
     judge::Verdict,
     plan::{PlannedCell, PlannedKernel},
+    shard::MergedShard,
     text,
 };
 use lab_protocol::{AttachType, CapabilityReport, CellId, ErrorKind, KernelVersion, Outcome};
@@ -181,10 +182,18 @@ impl RunRecord {
         }
     }
 
+    /// Shards that brought less than they should have, one line each.
+    pub fn lost_shards(&self) -> Vec<String> {
+        self.info.iter().flat_map(|info| &info.merged).filter_map(MergedShard::problem).collect()
+    }
+
     /// What the verdicts add up to. A panic or hang in a cell is the kernel's failure; everything else without a
     /// verdict is infrastructure.
     pub fn exit(&self) -> Exit {
         let mut exit = if self.dead_cases().is_empty() { Exit::Passed } else { Exit::Failed };
+        if exit == Exit::Passed && !self.lost_shards().is_empty() {
+            exit = Exit::Infra;
+        }
         for (_, _, verdict) in self.verdicts() {
             match verdict.outcome {
                 Outcome::Passed | Outcome::Skipped { .. } => {}

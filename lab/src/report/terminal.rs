@@ -41,7 +41,11 @@ pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     failures(record, directory, &style, &mut out);
     paths(record, directory, &mut out);
     let counts = record.counts();
-    let bad = counts.failed + counts.errored + counts.not_run > 0 || !record.dead_cases().is_empty();
+    let lost = record.lost_shards();
+    for problem in &lost {
+        let _ = writeln!(out, "{} {}\n", style.bad.apply_to("SHARD"), text::line(problem, MAX_REASON));
+    }
+    let bad = counts.failed + counts.errored + counts.not_run + record.dead_cases().len() + lost.len() > 0;
     let line = format!(
         "{} passed, {} failed, {} skipped, {} errored, {} not run",
         counts.passed, counts.failed, counts.skipped, counts.errored, counts.not_run
@@ -98,6 +102,9 @@ fn legend(record: &RunRecord) -> String {
     if let Some(info) = &record.info {
         let accelerator = &info.accelerator;
         let _ = writeln!(out, "{}: {}", accelerator.name, text::line(&accelerator.reason, MAX_REASON));
+        if let Some(shard) = &info.shard {
+            let _ = writeln!(out, "shard {}: `lab merge` puts it together with the others", shard.part);
+        }
         if let Some(mutant) = &info.mutant {
             let _ = writeln!(out, "mutant {}: this run is meant to fail", text::line(mutant, MAX_REASON));
         }

@@ -57,22 +57,18 @@ fn stream() -> Vec<Stamped> {
     single.requires = vec![Capability::NetkitSingle];
     let kernels = vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117"), facts("6.17", "6.17.13")];
     let plan = Plan::new(kernels, vec![cell(TC), cell(TCX), cell(AUTO), cell(BOTH), single], true);
-    let run = RunInfo {
-        id: "20261120T120000Z-abcdef".to_owned(),
-        versions: Versions {
-            lab: "0.1.0".to_owned(),
-            agent: "0.1.0".to_owned(),
-            virtme_ng: "1.42".to_owned(),
-            qemu: "7.2.22".to_owned(),
-        },
-        accelerator: Accelerator {
-            name: "tcg".to_owned(),
-            reason: "/dev/kvm opens, but the guest died under it".to_owned(),
-            time_scale: 10.0,
-        },
-        mutant: None,
-        plan,
+    let versions = Versions {
+        lab: "0.1.0".to_owned(),
+        agent: "0.1.0".to_owned(),
+        virtme_ng: "1.42".to_owned(),
+        qemu: "7.2.22".to_owned(),
     };
+    let accelerator = Accelerator {
+        name: "tcg".to_owned(),
+        reason: "/dev/kvm opens, but the guest died under it".to_owned(),
+        time_scale: 10.0,
+    };
+    let run = RunInfo::new("20261120T120000Z-abcdef".to_owned(), versions, accelerator, plan);
     let booted = |kernel: &str, version: &str| Event::Booted {
         kernel: kernel.to_owned(),
         guest: 1,

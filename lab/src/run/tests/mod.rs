@@ -179,13 +179,8 @@ impl Outcomes {
 }
 
 fn info(plan: Plan) -> RunInfo {
-    RunInfo {
-        id: "test".to_owned(),
-        versions: Versions::default(),
-        accelerator: Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 },
-        mutant: None,
-        plan,
-    }
+    let accelerator = Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 };
+    RunInfo::new("test".to_owned(), Versions::default(), accelerator, plan)
 }
 
 fn run_on(

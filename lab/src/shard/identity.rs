@@ -1,0 +1,105 @@
+//! What machines that run parts of one plan must agree on.
+
+use crate::{error::Error, plan::Plan};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, fs, path::Path};
+use walkdir::WalkDir;
+
+/// What a guest's programs are built from, below the project's directory.
+const SOURCES: [&str; 12] = [
+    "Cargo.lock",
+    "bpf",
+    "ebpf",
+    "ebpf-abi",
+    "guest-agent",
+    "images",
+    "kernels",
+    "netlink",
+    "protocol",
+    "suite",
+    "topology",
+    "traffic",
+];
+
+/// Hashes of the plan's cells, its kernels, the durations that split it, and the sources that its guests run. Each has
+/// a name of its own, so that two shards that do not belong together can be told why.
+///
+/// # Errors
+/// A source can't be read.
+pub fn identity(
+    root: &Path,
+    plan: &Plan,
+    locked: &BTreeMap<String, String>,
+    durations: &impl Serialize,
+) -> Result<BTreeMap<String, String>, Error> {
+    let kernels: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.facts).collect();
+    let cells: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.cells).collect();
+    let parts = [
+        ("the cells", hash(&(&plan.cells, cells, plan.full_matrix, &plan.others))),
+        ("the kernels", hash(&(kernels, locked))),
+        ("the recorded durations", hash(durations)),
+        ("the sources", sources(root)?),
+    ];
+    Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
+}
+
+/// What two shards disagree on; `None` where they belong together.
+pub(super) fn difference(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> Option<String> {
+    let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let differ: Vec<&str> =
+        names.into_iter().filter(|&name| one.get(name) != other.get(name)).map(|it| &**it).collect();
+    (!differ.is_empty()).then(|| differ.join(" and "))
+}
+
+fn hash(what: &impl Serialize) -> String {
+    // Maps of the plan are ordered, so its JSON is canonical.
+    short(Sha256::digest(serde_json::to_vec(what).unwrap_or_default()).as_slice())
+}
+
+fn sources(root: &Path) -> Result<String, Error> {
+    let mut hasher = Sha256::new();
+    for name in SOURCES.iter().map(|name| root.join(name)).filter(|path| path.exists()) {
+        let files = WalkDir::new(name).sort_by_file_name().into_iter();
+        for entry in files.filter_entry(|entry| entry.file_name() != "target") {
+            let entry = entry.map_err(|error| Error::file("read", root)(error.into()))?;
+            if entry.file_type().is_file() {
+                let bytes = fs::read(entry.path()).map_err(Error::file("read", entry.path()))?;
+                let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
+                hasher.update(path.as_os_str().as_encoded_bytes());
+                hasher.update(Sha256::digest(bytes));
+            }
+        }
+    }
+    Ok(short(hasher.finalize().as_slice()))
+}
+
+fn short(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cell, facts};
+
+    #[test]
+    fn whatever_shards_must_agree_on_changes_its_own_hash() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("suite/target")).unwrap();
+        fs::write(root.path().join("suite/lib.rs"), "one").unwrap();
+        let plan = |cells: &[&str], version| {
+            Plan::new(vec![facts("6.12", version)], cells.iter().map(|id| cell(id)).collect(), true)
+        };
+        let of = |plan: &Plan, durations: u32| identity(root.path(), plan, &BTreeMap::new(), &durations).unwrap();
+        let base = of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1);
+        let differs = |other: &BTreeMap<String, String>| difference(&base, other).unwrap_or_default();
+        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "");
+        assert_eq!(differs(&of(&plan(&["A01-x[tcx,veth]"], "6.12.43"), 1)), "the cells");
+        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.44"), 2)), "the kernels and the recorded durations");
+        fs::write(root.path().join("suite/target/built"), "x").unwrap();
+        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "", "what was built is no source");
+        fs::write(root.path().join("suite/lib.rs"), "two").unwrap();
+        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "the sources");
+    }
+}

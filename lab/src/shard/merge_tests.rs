@@ -1,0 +1,237 @@
+use super::*;
+use crate::{
+    error::Exit,
+    event::{ImageInfo, Start, Versions},
+    plan::KernelFacts,
+    report::{directory, events::EventLog, junit},
+    shard::split,
+    testing::{cell, facts, passed},
+};
+use lab_protocol::AttachType;
+use std::fs;
+
+const COUNT: u32 = 4;
+
+fn plan() -> Plan {
+    let cells = (0..6).map(|number| cell(&format!("A{number:02}-x[tc,veth]"))).collect();
+    Plan::new(vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117")], cells, true)
+}
+
+/// The events of one shard, in which everything passes.
+fn events(part: Part, identity: &str) -> Vec<Stamped> {
+    let plan = plan();
+    let split = split(&plan, part.count, &|facts: &KernelFacts, _| if facts.id == "6.12" { 900 } else { 100 }).unwrap();
+    let own = split.narrow(&plan, part);
+    let accelerator = Accelerator { name: "tcg".into(), reason: "no KVM".into(), time_scale: 10.0 };
+    let shard = Shard {
+        part,
+        identity: [("the cells".to_owned(), identity.to_owned())].into(),
+        kernels: split.kernels(&plan),
+        full_matrix: true,
+    };
+    let id = format!("run-{}", part.number);
+    let info = RunInfo { shard: Some(shard), ..RunInfo::new(id, Versions::default(), accelerator, own.clone()) };
+    let mut all = vec![Event::RunStarted { run: Box::new(info) }];
+    for kernel in &own.kernels {
+        let id = || kernel.facts.id.clone();
+        let image = ImageInfo { key: "k".into(), cached: true, missing: Vec::new() };
+        all.push(Event::KernelStarted { kernel: id(), image });
+        all.push(Event::GuestStarted { kernel: id(), guest: 1, start: Start::Boot });
+        for cell in &kernel.cells {
+            all.push(Event::CellStarted { kernel: id(), guest: 1, cell: cell.id.clone() });
+            let tc = crate::testing::attached(
+                lab_protocol::AttachRequest::Tc,
+                lab_protocol::DeviceKind::Veth,
+                AttachType::Tc,
+            );
+            let report = passed(cell.id.as_str(), vec![tc]);
+            let verdict = Verdict { report, ..Verdict::bare(cell.id.clone(), Outcome::Passed) };
+            all.push(Event::CellFinished { kernel: id(), guest: 1, verdict: Box::new(verdict) });
+        }
+        let wall_ms = 1000 * u64::from(part.number);
+        all.push(Event::KernelFinished { kernel: id(), guests: 1, peak_memory_kib: Some(part.number.into()), wall_ms });
+    }
+    all.push(Event::RunFinished { exit: Exit::Passed, wall_ms: 1000 * u64::from(part.number) });
+    (0..).zip(all).map(|(at, event)| Stamped { at_ms: 1_000_000 + at, event }).collect()
+}
+
+fn write(directory: &Path, events: &[Stamped]) {
+    let mut log = EventLog::create(directory).unwrap();
+    events.iter().for_each(|stamped| log.event(stamped, &RunRecord::default()).unwrap());
+}
+
+/// All shards, each in a directory of its own.
+fn results() -> (tempfile::TempDir, Vec<PathBuf>) {
+    let dir = tempfile::tempdir().unwrap();
+    let each = (1..=COUNT).map(|number| {
+        let directory = dir.path().join(format!("shard-{number}"));
+        fs::create_dir(&directory).unwrap();
+        write(&directory, &events(Part { number, count: COUNT }, "same"));
+        directory
+    });
+    let all = each.collect();
+    (dir, all)
+}
+
+fn merge(directories: &[PathBuf]) -> Result<RunRecord, Error> {
+    Shards::open(directories)?.merge("merged".to_owned(), None, &mut [])
+}
+
+/// The error of a merge, without the test's directory.
+fn refused(dir: &Path, directories: &[PathBuf]) -> String {
+    let error = merge(directories).unwrap_err();
+    assert_eq!(error.exit(), Exit::Usage, "{error}");
+    error.to_string().replace(&format!("{}/", dir.display()), "")
+}
+
+#[test]
+fn all_shards_are_cell_for_cell_one_run() {
+    let (dir, all) = results();
+    let record = merge(&all).unwrap();
+    assert_eq!((record.counts().passed, record.counts().total()), (12, 12));
+    assert_eq!(record.exit(), Exit::Passed);
+    assert_eq!(record.info.as_ref().unwrap().plan, plan());
+    assert_eq!(record.finished, Some((Exit::Passed, 4000)), "shards run side by side");
+    assert_eq!(record.kernels["6.12"].finished, Some((4000, Some(4))));
+    assert_eq!(record.kernels["6.12"].guests, 3, "every shard's guest has a number of its own");
+    let backwards: Vec<PathBuf> = all.iter().rev().cloned().collect();
+    assert_eq!(merge(&backwards).unwrap(), record);
+    assert_eq!(merge(&[dir.path().to_owned()]).unwrap(), record, "the directory above them means them all");
+}
+
+#[test]
+fn a_merged_run_is_rebuilt_from_its_own_events() {
+    let (dir, all) = results();
+    let into = dir.path().join("merged");
+    fs::create_dir(&into).unwrap();
+    fs::create_dir_all(all[3].join("6.12/cells/A01")).unwrap();
+    for (shard, name) in [(1, "console.log"), (2, "console.log"), (3, "console.log"), (3, "cells/A01/w0.pcap")] {
+        fs::create_dir_all(all[shard].join("6.12")).unwrap();
+        fs::write(all[shard].join("6.12").join(name), format!("shard {}", shard + 1)).unwrap();
+    }
+    std::os::unix::fs::symlink("/etc/passwd", all[3].join("6.12/cells/link")).unwrap();
+    let mut log = EventLog::create(&into).unwrap();
+    let record = Shards::open(&all[..3]).unwrap().merge("m".to_owned(), Some(&into), &mut [&mut log]).unwrap();
+    assert_eq!(crate::report::events::read(&into).unwrap(), record);
+    fs::remove_dir_all(into.join("6.12")).unwrap();
+    let mut log = EventLog::create(&into).unwrap();
+    Shards::open(&all).unwrap().merge("m".to_owned(), Some(&into), &mut [&mut log]).unwrap();
+    let read = |name: &str| fs::read_to_string(into.join("6.12").join(name)).unwrap();
+    assert_eq!([read("console.log"), read("console-2.log"), read("console-3.log")], ["shard 2", "shard 3", "shard 4"]);
+    assert_eq!(read("cells/A01/w0.pcap"), "shard 4");
+    assert!(!into.join("6.12/cells/link").exists(), "links of another machine are not followed");
+    assert_eq!(directory::console(3), "console-3.log");
+}
+
+#[test]
+fn a_missing_shard_is_an_error_in_every_report_and_no_smaller_run() {
+    let (_dir, all) = results();
+    let record = merge(&[all[0].clone(), all[1].clone(), all[3].clone()]).unwrap();
+    let counts = record.counts();
+    assert_eq!((counts.passed, counts.not_run, counts.total()), (10, 2, 12));
+    assert_eq!(record.exit(), Exit::Infra);
+    assert_eq!(record.finished.unwrap().0, Exit::Infra);
+    let xml = junit::render(&record, None);
+    let words = "shard 3/4 is missing: there are no results of it";
+    assert_eq!(xml.matches(&format!("<error message=\"{words}\" type=\"not-run\"")).count(), 2, "{xml}");
+    assert!(xml.contains(&format!("<error message=\"{words}\" type=\"shard\"")), "{xml}");
+    let told = crate::report::terminal::summary(&record, Path::new("out"), false);
+    assert!(told.contains(&format!("SHARD {words}")), "{told}");
+    assert_eq!(record.kernels["6.12"].notes, [words]);
+}
+
+#[test]
+fn a_shard_that_died_costs_its_own_cells_and_the_run() {
+    let (_dir, all) = results();
+    let path = all[2].join(FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    // Killed while its second cell ran, in the middle of a line.
+    let lines: Vec<&str> = text.lines().collect();
+    fs::write(&path, format!("{}\n{{\"at_ms\":1,\"ev", lines[..6].join("\n"))).unwrap();
+    let record = merge(&all).unwrap();
+    let counts = record.counts();
+    assert_eq!((counts.passed, counts.not_run), (11, 1));
+    assert_eq!(record.exit(), Exit::Infra);
+    assert_eq!(record.lost_shards(), ["shard 3/4 ended early: its events are cut short"]);
+    let lost = record.verdicts().find(|(_, _, verdict)| matches!(verdict.outcome, Outcome::NotRun { .. })).unwrap().2;
+    assert_eq!(lost.outcome, Outcome::NotRun { message: "shard 3/4 ended while the cell was running".to_owned() });
+    // Even where every cell had its verdict, the end is missing.
+    fs::write(&path, lines[..lines.len() - 1].join("\n") + "\n").unwrap();
+    assert_eq!(merge(&all).unwrap().exit(), Exit::Infra);
+}
+
+#[test]
+fn what_does_not_belong_together_is_refused_by_name() {
+    let (dir, all) = results();
+    let with = |directory: &str, events: &[Stamped]| {
+        let extra = dir.path().join(directory);
+        fs::create_dir_all(&extra).unwrap();
+        write(&extra, events);
+        [&all[..2], &[extra]].concat()
+    };
+    let refused = |directories: &[PathBuf]| refused(dir.path(), directories);
+    assert_eq!(
+        refused(&with("twin", &events(Part { number: 2, count: COUNT }, "same"))),
+        "twin/events.jsonl and shard-2/events.jsonl are both shard 2/4: remove one"
+    );
+    assert_eq!(
+        refused(&with("other", &events(Part { number: 3, count: COUNT }, "other"))),
+        "other/events.jsonl and shard-1/events.jsonl are shards of different plans: the cells differ"
+    );
+    assert_eq!(
+        refused(&with("five", &events(Part { number: 3, count: 5 }, "same"))),
+        "five/events.jsonl and shard-1/events.jsonl are shards of different plans: the numbers of shards (5 and 4) differ"
+    );
+    let mut whole = events(Part { number: 3, count: COUNT }, "same");
+    if let Event::RunStarted { run } = &mut whole[0].event {
+        run.shard = None;
+    }
+    assert_eq!(refused(&with("whole", &whole)), "whole/events.jsonl is a whole run, not a shard of one");
+    let mut foreign = events(Part { number: 3, count: COUNT }, "same");
+    let stolen = events(Part { number: 1, count: COUNT }, "same");
+    foreign.insert(1, stolen.iter().find(|it| matches!(it.event, Event::CellFinished { .. })).unwrap().clone());
+    assert_eq!(
+        refused(&with("foreign", &foreign)),
+        "foreign/events.jsonl tells of A00-x[tc,veth] on kernel 6.1, which is not in its own plan"
+    );
+    fs::create_dir_all(dir.path().join("empty")).unwrap();
+    let refused = refused(&[dir.path().join("empty")]);
+    assert!(refused.contains("empty is not a run"), "{refused}");
+}
+
+#[test]
+fn a_damaged_foreign_or_old_file_is_named() {
+    let (dir, all) = results();
+    let path = all[1].join(FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    let refused = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        refused(dir.path(), &all)
+    };
+    let old = text.replacen(&format!("\"format\":{}", crate::event::FORMAT), "\"format\":1", 1);
+    assert_eq!(
+        refused(old.as_bytes()),
+        "shard-2/events.jsonl has format 1, and this lab reads only 2: run the cells again, or use the lab that wrote it"
+    );
+    let unnumbered = text.replacen(&format!("\"format\":{},", crate::event::FORMAT), "", 1);
+    assert!(refused(unnumbered.as_bytes()).contains("shard-2/events.jsonl has format 0"));
+    for (bytes, words) in [
+        (&b""[..], "shard-2/events.jsonl:1: not an event of this version of lab: it ends before the first event does"),
+        (&text.as_bytes()[..40], "shard-2/events.jsonl:1: not an event of this version of lab: it ends before"),
+        (b"<xml/>\n", "shard-2/events.jsonl:1: not an event of this version of lab: expected value"),
+        (b"{\"a\":1}\n", "shard-2/events.jsonl:1: not an event of this version of lab: missing field `event`"),
+        (
+            b"{\"event\":\"note\",\"at_ms\":1}\n",
+            "shard-2/events.jsonl:1: not an event of this version of lab: the first event",
+        ),
+        (b"\xff\xfe\n", "shard-2/events.jsonl:1: not an event of this version of lab: "),
+    ] {
+        assert!(refused(bytes).starts_with(words), "{}", refused(bytes));
+    }
+    let damaged = text.replacen("\"event\":\"cell-started\"", "\"event\":\"cell-starved\"", 1);
+    assert!(
+        refused(damaged.as_bytes()).starts_with("shard-2/events.jsonl:4: not an event of this version of lab: unknown")
+    );
+    let twice = format!("{text}{text}");
+    assert!(refused(twice.as_bytes()).contains("a second run begins"));
+}

@@ -193,6 +193,9 @@ pub enum Event {
         evidence: String,
         /// How its process ended, where it ended by itself.
         exit: Option<GuestExit>,
+        /// What it told of a hang, as paths from the run's directory on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<String>,
     },
     /// A line for the log: from the agent, or about what was ignored.
     Note {

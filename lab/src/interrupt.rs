@@ -1,9 +1,13 @@
-//! Ctrl-C and SIGTERM as a flag that every loop looks at.
+//! Ctrl-C, SIGTERM and the run's own deadline as a flag that every loop looks at.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
+
+/// What is raised where the run's own deadline passes: no signal that the program could get from outside, since it does
+/// not watch for it.
+pub const DEADLINE: i32 = signal_hook::consts::SIGALRM;
 
 /// Shared by all threads of a run.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +31,15 @@ impl Interrupt {
         match self.0.load(Ordering::SeqCst) {
             0 => None,
             signal => i32::try_from(signal).ok(),
+        }
+    }
+
+    /// Why the run ends early, for the cells that it costs.
+    pub fn why(&self) -> &'static str {
+        if self.signal() == Some(DEADLINE) {
+            "the run took longer than its deadline"
+        } else {
+            "the run was interrupted"
         }
     }
 

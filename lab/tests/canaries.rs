@@ -2,12 +2,12 @@
 //! cell's verdict along.
 
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Case, outcome, and words that its message must contain.
-const WANTED: [(&str, &str, &str); 19] = [
+const WANTED: [(&str, &str, &str); 24] = [
     ("Z01-must-pass", "passed", ""),
     ("Z02-must-fail", "failed", "check: one and one: 2, wanted 3"),
     ("Z03-must-skip", "skipped", "no netkit-single"),
@@ -26,7 +26,25 @@ const WANTED: [(&str, &str, &str); 19] = [
     ("Z16-must-hang", "errored", "hang: still running after"),
     ("Z17-must-go-on-after-the-hang", "passed", ""),
     ("Z18-must-kill-the-agent", "errored", "panic: "),
-    ("Z19-must-come-last", "passed", ""),
+    ("Z19-must-oops", "errored", "panic: BUG: kernel NULL pointer dereference"),
+    ("Z20-must-go-on-after-the-oops", "passed", ""),
+    ("Z21-must-lock-up", "errored", ""),
+    ("Z22-must-spin-in-the-kernel", "errored", "; its processor is in dummy_init_module+0x"),
+    ("Z23-must-hang-the-agent", "errored", "hang: no heartbeat for 15.0s"),
+    ("Z24-must-come-last", "passed", ""),
+];
+/// A task that spins in the kernel: below lazy preemption (6.13) nothing else gets the processor, and the kernel's watchdog
+/// ends it; above, its agent still runs and gives the case up.
+const LOCKED_UP: [(&str, &str); 3] = [
+    ("6.1", "panic: watchdog: BUG: soft lockup - CPU#0 stuck for"),
+    ("6.12", "panic: watchdog: BUG: soft lockup - CPU#0 stuck for"),
+    ("6.17", "hang: still running after"),
+];
+/// Cells of hung guests, and what the kernel must have told of itself before it was killed: a deaf one by an NMI.
+const QUESTIONED: [(&str, &str); 3] = [
+    ("Z16-must-hang", "sysrq: Show State"),
+    ("Z22-must-spin-in-the-kernel", "RIP: 0010:dummy_init_module+0x"),
+    ("Z23-must-hang-the-agent", "sysrq: Show State"),
 ];
 
 /// Every cell's finished events: outcome and reason, by kernel and cell.
@@ -55,7 +73,7 @@ fn told(outcome: &Value) -> String {
 fn what_must_fail_fails_exactly_so_and_costs_no_other_cell() {
     let results = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .args(["--project", ROOT, "run", "--canary", "--out"])
+        .args(["--project", ROOT, "run", "--canary", "--deadline", "silence=15s", "--out"])
         .arg(results.path())
         .output()
         .unwrap();
@@ -72,5 +90,25 @@ fn what_must_fail_fails_exactly_so_and_costs_no_other_cell() {
             assert_eq!(seen["outcome"], outcome, "{kernel} {cell}: {seen}");
             assert!(told(seen).contains(message) || message.is_empty(), "{kernel} {cell}: {seen}");
         }
+        questioned(&results.path().join("latest").join(kernel).join("cells"));
+    }
+    for (kernel, message) in LOCKED_UP {
+        let seen = &verdicts[&(kernel.to_owned(), "Z21-must-lock-up".to_owned())][0];
+        assert!(told(seen).starts_with(message), "{kernel}: {seen}");
+    }
+}
+
+/// The evidence of hangs is on disk: registers, and the kernel's own words.
+#[track_caller]
+fn questioned(cells: &Path) {
+    for (cell, words) in QUESTIONED {
+        let mut told = (String::new(), String::new());
+        for file in fs::read_dir(cells.join(cell)).unwrap() {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            if path.to_string_lossy().ends_with("-registers.txt") { told.0 = text } else { told.1 = text }
+        }
+        assert!(told.0.contains("RIP=") && told.0.contains("CR3="), "{}/{cell}: {}", cells.display(), told.0);
+        assert!(told.1.contains(words), "{}/{cell}: {}", cells.display(), told.1);
     }
 }

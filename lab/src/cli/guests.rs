@@ -17,7 +17,12 @@ use crate::{
         progress::{Bars, Lines},
         record::RunRecord,
     },
-    run::{dispatch::Run, queue::Isolate, timing::Timing},
+    run::{
+        deadline::{Chosen, Deadline},
+        dispatch::Run,
+        queue::Isolate,
+        timing::Timing,
+    },
     shard::Shard,
     vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
@@ -36,6 +41,8 @@ pub(super) struct How {
     pub isolate: Isolate,
     /// Which part of a larger plan it is.
     pub shard: Option<Shard>,
+    /// Deadlines that were chosen.
+    pub deadlines: Vec<Deadline>,
 }
 
 /// The kernels, unpacked, and the machine that boots them.
@@ -107,7 +114,7 @@ impl Guests {
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
-            timing: Timing::default().scaled(accelerator.time_scale),
+            timing: Timing::default().scaled(accelerator.time_scale).choosing(Chosen::of(&how.deadlines)),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
             snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),
             isolate: how.isolate,

@@ -141,6 +141,10 @@ struct HowArgs {
     /// Guests at the same time. Default: one per processor.
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
+    /// A deadline other than the one that fits the accelerator, for example silence=30s or run=2h. Layers: boot, silence
+    /// (no heartbeat), cell, guest, run; repeatable.
+    #[arg(long, value_name = "LAYER=TIME")]
+    deadline: Vec<crate::run::deadline::Deadline>,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

@@ -52,7 +52,14 @@ pub(super) fn execute(
     let mut run_json = RunJson { directory: directory.clone() };
     let mut html = HtmlReporter { directory: directory.clone() };
     let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
-    let how = How { jobs: args.jobs, mutant: args.mutant.clone(), cold: args.cold, isolate: args.isolate, shard: None };
+    let how = How {
+        jobs: args.jobs,
+        mutant: args.mutant.clone(),
+        cold: args.cold,
+        isolate: args.isolate,
+        shard: None,
+        deadlines: args.deadline.clone(),
+    };
     let record = guests.run(id.clone(), plan, &directory, &how, &mut reporters)?;
     directory::point_latest(&results, &id)?;
 

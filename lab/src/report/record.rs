@@ -125,10 +125,11 @@ impl RunRecord {
                 record.running = None;
                 record.verdicts.insert(verdict.report.cell.clone(), (**verdict).clone());
             }
-            Event::GuestLost { kernel, guest, kind, message, .. } => {
+            Event::GuestLost { kernel, guest, kind, message, files, .. } => {
                 let record = self.kernel(kernel);
                 record.running = None;
-                record.losses.push(format!("guest {guest}: {kind}: {message}"));
+                let files = if files.is_empty() { String::new() } else { format!(" ({})", files.join(", ")) };
+                record.losses.push(format!("guest {guest}: {kind}: {message}{files}"));
             }
             Event::Note { kernel, text } => self.kernel(kernel).notes.push(text.clone()),
             Event::KernelFinished { kernel, peak_memory_kib, wall_ms, .. } => {

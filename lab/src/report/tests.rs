@@ -140,6 +140,7 @@ fn stream() -> Vec<Stamped> {
             message: "BUG: kernel NULL pointer dereference".to_owned(),
             evidence: HOSTILE.to_owned(),
             exit: None,
+            files: vec!["6.17/cells/guest-1/guest-1-tasks.txt".to_owned()],
         },
         cell("6.17", panicked),
         Event::RunFinished { exit: Exit::Failed, wall_ms: 12_345 },

@@ -8,13 +8,16 @@ use super::{
 use crate::{
     error::{Error, Exit},
     event::{Event, RunInfo, Stamped},
-    interrupt::Interrupt,
+    interrupt::{self, Interrupt},
     plan::PlannedKernel,
     report::{Reporter, record::RunRecord},
     vm::{Launcher, snapshot::Store},
 };
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -73,11 +76,22 @@ impl Run<'_> {
         let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| self.work(sender));
-            for event in receiver {
-                desk.take(event);
+            let limit = self.timing.run(&self.info.plan);
+            loop {
+                match receiver.recv_timeout(limit.saturating_sub(begin.elapsed())) {
+                    Ok(event) => desk.take(event),
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.interrupt.raise(interrupt::DEADLINE);
+                        receiver.iter().for_each(|event| desk.take(event));
+                        break;
+                    }
+                }
             }
         });
-        let interrupted = if desk.failed.is_none() { self.interrupt.signal() } else { None };
+        // What the deadline cost is not run, which has an exit code of its own.
+        let signal = self.interrupt.signal().filter(|signal| *signal != interrupt::DEADLINE);
+        let interrupted = if desk.failed.is_none() { signal } else { None };
         let exit = interrupted.map_or_else(|| desk.record.exit(), Exit::Interrupted);
         desk.take(Event::RunFinished { exit, wall_ms: millis(begin) });
         match desk.failed {
@@ -130,7 +144,7 @@ impl Run<'_> {
         *stage = Stage::Preparing;
         drop(stage);
         let prepared = match self.interrupt.signal() {
-            Some(_) => Err("the run was interrupted".to_owned()),
+            Some(_) => Err(self.interrupt.why().to_owned()),
             None => self.prepare.prepare(entry.kernel),
         };
         entry.run.begin(&prepared);

@@ -15,16 +15,29 @@ const MAX_NAME: usize = 120;
 /// # Errors
 /// A file can't be written.
 pub(super) fn keep(directory: &Path, kernel: &str, report: &mut CellReport) -> Result<Vec<String>, Error> {
-    let attachments = std::mem::take(&mut report.attachments);
+    write(directory, kernel, report.cell.as_str(), &std::mem::take(&mut report.attachments))
+}
+
+/// Writes files below a kernel's directory, in one named after whom they belong to. Gives their paths from the run's
+/// directory on.
+///
+/// # Errors
+/// A file can't be written.
+pub(super) fn write(
+    directory: &Path,
+    kernel: &str,
+    owner: &str,
+    attachments: &[Attachment],
+) -> Result<Vec<String>, Error> {
     if attachments.is_empty() {
         return Ok(Vec::new());
     }
-    let name = safe(report.cell.as_str());
+    let name = safe(owner);
     let home = directory.join(CELLS).join(&name);
     fs::create_dir_all(&home).map_err(Error::file("create", &home))?;
     let mut taken = BTreeSet::new();
     let mut paths = Vec::new();
-    for attachment in &attachments {
+    for attachment in attachments {
         let file = file_name(attachment, &mut taken);
         let path = home.join(&file);
         fs::write(&path, &attachment.bytes).map_err(Error::file("write", &path))?;

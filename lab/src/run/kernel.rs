@@ -1,6 +1,7 @@
 //! All guests of one kernel, until every planned cell has exactly one verdict.
 
 use super::{
+    autopsy::Autopsy,
     console::Tail,
     evidence,
     isolation::{self, Shared},
@@ -106,6 +107,17 @@ pub(super) struct Launch {
     pieces: Cell<usize>,
     verdicts: Cell<usize>,
     console: RefCell<Watch>,
+    /// The verdict on a cell that its agent gave up, until the guest was questioned.
+    pub hung: RefCell<Option<Verdict>>,
+    /// Where it was questioned before it was killed.
+    pub autopsy: RefCell<Option<Autopsy>>,
+}
+
+impl Launch {
+    /// The kernel's directory in the run's.
+    pub fn directory(&self) -> &Path {
+        self.spec.console.parent().unwrap_or(Path::new("."))
+    }
 }
 
 impl<'a> KernelRun<'a> {
@@ -147,7 +159,7 @@ impl<'a> KernelRun<'a> {
         let mut first = self.kernel.cells.is_empty();
         while std::mem::take(&mut first) || self.waiting() > 0 || self.second_round() {
             if self.interrupt.signal().is_some() {
-                self.stop("the run was interrupted");
+                self.stop(self.interrupt.why());
                 return;
             }
             let snapshot = self.snapshot(prepared);
@@ -174,11 +186,11 @@ impl<'a> KernelRun<'a> {
                 (End::Done, _) => self.progress().stalled = 0,
                 (End::Interrupted(running), _) => {
                     if let Some(cell) = running {
-                        let message = "the run was interrupted".to_owned();
+                        let message = self.interrupt.why().to_owned();
                         let outcome = Outcome::Errored { kind: ErrorKind::Interrupted, message };
                         self.verdict(&launch, Verdict::bare(cell, outcome));
                     }
-                    self.stop("the run was interrupted");
+                    self.stop(self.interrupt.why());
                 }
                 (End::Lost(lost), Some(snapshot)) if !launch.greeted.get() => {
                     self.note(format!(
@@ -256,6 +268,8 @@ impl<'a> KernelRun<'a> {
             taken: RefCell::default(),
             pieces: Cell::new(0),
             verdicts: Cell::new(0),
+            hung: RefCell::default(),
+            autopsy: RefCell::default(),
         }
     }
 
@@ -270,7 +284,8 @@ impl<'a> KernelRun<'a> {
             mutant: self.mutant,
             interrupt: self.interrupt,
         };
-        let end = session::drive(guest, task, &mut |word| self.hear(launch, word));
+        let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
+        self.examine(guest, launch, &mut end);
         let peak = guest.peak_memory_kib();
         if !matches!((errand, &end), (Errand::Settle, End::Done)) {
             guest.kill();
@@ -311,8 +326,7 @@ impl<'a> KernelRun<'a> {
             }
             Word::Finished(mut report) => {
                 if let Some(info) = self.plan.info(&report.cell) {
-                    let directory = launch.spec.console.parent().unwrap_or(Path::new("."));
-                    let files = evidence::keep(directory, &kernel, &mut report).unwrap_or_else(|error| {
+                    let files = evidence::keep(launch.directory(), &kernel, &mut report).unwrap_or_else(|error| {
                         self.note(format!("evidence of {}: {error}", report.cell));
                         Vec::new()
                     });
@@ -321,7 +335,11 @@ impl<'a> KernelRun<'a> {
                     let splats = console.look_before(&format!("end {}", verdict.report.cell));
                     verdict.complain(&splats.unwrap_or_else(|| console.look()));
                     drop(console);
-                    self.verdict(launch, verdict);
+                    if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
+                        launch.hung.replace(Some(verdict));
+                    } else {
+                        self.verdict(launch, verdict);
+                    }
                 }
             }
             Word::Note(text) => self.note(text),
@@ -330,7 +348,10 @@ impl<'a> KernelRun<'a> {
 
     /// Tells of a loss; the cell that was running, if any, gets it as its verdict and is not run again.
     pub(super) fn bury(&self, launch: &Launch, mut lost: Lost) {
-        let tail = Tail::read(&launch.spec.console);
+        let Autopsy { tail, files } = launch
+            .autopsy
+            .take()
+            .unwrap_or_else(|| Autopsy { tail: Tail::read(&launch.spec.console), files: Vec::new() });
         lost.kind = tail.classify(lost.kind);
         if let Some(words) = tail.last_words() {
             lost.message = format!("{words} ({})", lost.message);
@@ -344,10 +365,11 @@ impl<'a> KernelRun<'a> {
             message: lost.message.clone(),
             evidence: tail.evidence(),
             exit: lost.exit.clone(),
+            files: files.clone(),
         });
         if let Some(cell) = lost.cell.take() {
             let outcome = Outcome::Errored { kind: lost.kind, message: lost.message.clone() };
-            self.verdict(launch, Verdict { evidence: Some(tail.evidence()), ..Verdict::bare(cell, outcome) });
+            self.verdict(launch, Verdict { evidence: Some(tail.evidence()), files, ..Verdict::bare(cell, outcome) });
         }
         let (stalled, losses) = {
             let mut progress = self.progress();
@@ -366,7 +388,7 @@ impl<'a> KernelRun<'a> {
     }
 
     /// A cell of this guest has its verdict.
-    fn verdict(&self, launch: &Launch, verdict: Verdict) {
+    pub(super) fn verdict(&self, launch: &Launch, verdict: Verdict) {
         launch.verdicts.set(launch.verdicts.get() + 1);
         launch.taken.borrow_mut().retain(|cell| *cell != verdict.report.cell);
         let verdict = {
@@ -394,7 +416,7 @@ impl<'a> KernelRun<'a> {
         self.progress().stopped.get_or_insert_with(|| why.to_owned());
     }
 
-    fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         self.kernel.facts.id.clone()
     }
 

@@ -1,6 +1,8 @@
 //! Running: one guest ([`session`]), all guests of one kernel ([`kernel`]), all kernels ([`dispatch`]).
 
+mod autopsy;
 pub mod console;
+pub mod deadline;
 pub mod dispatch;
 mod evidence;
 mod isolation;

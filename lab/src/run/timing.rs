@@ -1,5 +1,7 @@
 //! Deadlines in layers, for a fast guest; [`Timing::scaled`] makes them fit a slow one.
 
+use super::deadline::Chosen;
+use crate::plan::{Plan, PlannedCell};
 use lab_protocol::CellInfo;
 use std::time::Duration;
 
@@ -19,10 +21,14 @@ pub struct Timing {
     pub cell_grace: Duration,
     /// From the host's `Shutdown` to the end of the machine.
     pub shutdown: Duration,
+    /// What a guest that hangs may take to say what it is doing.
+    pub evidence: Duration,
     /// How often the loop looks at everything but the port.
     pub poll: Duration,
     /// Factor on a cell's own deadline, and what the guest is told.
     pub scale: f32,
+    /// What somebody chose instead, which no slowness stretches.
+    pub chosen: Chosen,
 }
 
 impl Default for Timing {
@@ -34,8 +40,10 @@ impl Default for Timing {
             idle: Duration::from_secs(20),
             cell_grace: Duration::from_secs(5),
             shutdown: Duration::from_secs(2),
+            evidence: Duration::from_secs(3),
             poll: Duration::from_millis(50),
             scale: 1.0,
+            chosen: Chosen::default(),
         }
     }
 }
@@ -52,8 +60,27 @@ impl Timing {
             idle: self.idle.mul_f32(scale),
             cell_grace: self.cell_grace.mul_f32(scale),
             shutdown: self.shutdown.mul_f32(scale),
+            evidence: self.evidence.mul_f32(scale),
             poll: self.poll,
             scale,
+            chosen: self.chosen,
+        }
+        .held()
+    }
+
+    /// The same layers, and these instead of some.
+    #[must_use]
+    pub fn choosing(self, chosen: Chosen) -> Self {
+        Self { chosen, ..self }.held()
+    }
+
+    fn held(self) -> Self {
+        let restore = self.chosen.boot.map_or(self.restore, |boot| boot.min(self.restore));
+        Self {
+            boot: self.chosen.boot.unwrap_or(self.boot),
+            restore,
+            silence: self.chosen.silence.unwrap_or(self.silence),
+            ..self
         }
     }
 
@@ -69,12 +96,24 @@ impl Timing {
 
     /// What a cell may take before the host gives the guest up.
     pub fn cell(&self, info: &CellInfo) -> Duration {
-        Duration::from_millis(info.deadline_ms.into()).mul_f32(self.scale) + self.cell_grace
+        let planned = || Duration::from_millis(info.deadline_ms.into()).mul_f32(self.scale) + self.cell_grace;
+        self.chosen.cell.unwrap_or_else(planned)
     }
 
-    /// What a guest may take for these cells, whatever it does in between: the last resort.
-    pub fn guest<'a>(&self, cells: impl Iterator<Item = &'a CellInfo>) -> Duration {
-        cells.map(|info| self.cell(info)).sum::<Duration>() + self.boot + self.idle
+    /// Launch of a guest to the last report of these cells, which it got `after` its launch, whatever it does in between:
+    /// the last resort.
+    pub fn guest<'a>(&self, after: Duration, cells: impl Iterator<Item = &'a CellInfo>) -> Duration {
+        let sum = || cells.map(|info| self.cell(info)).sum::<Duration>() + after + self.boot + self.idle;
+        self.chosen.guest.unwrap_or_else(sum)
+    }
+
+    /// What a run may take: each cell of each kernel in a guest of its own, and that twice. No run that makes progress
+    /// comes near; one whose guests are all merely slow must end some time.
+    pub fn run(&self, plan: &Plan) -> Duration {
+        let cells = plan.kernels.iter().flat_map(|kernel| &kernel.cells);
+        let one =
+            |cell: &PlannedCell| plan.info(&cell.id).map_or(self.idle, |info| self.cell(info)) + self.boot + self.idle;
+        self.chosen.run.unwrap_or_else(|| (cells.map(one).sum::<Duration>() + self.boot) * 2)
     }
 }
 

@@ -25,6 +25,10 @@ const CMDLINE: &[&str] = &[
     // On a busy host an emulated timer may be too late for the kernel's test of it, which ends in a panic: "IO-APIC +
     // timer doesn't work!" (7.2.13 under TCG). KVM guests leave the test out by themselves.
     "no_timer_check",
+    // What a guest that stands still is asked for its tasks with; Debian forbids that much of sysrq. Where interrupts are
+    // off, an NMI is all that gets through, and its panic says where.
+    "sysrq_always_enabled",
+    "unknown_nmi_panic",
     // The agent marks cells in the kernel log; rate limits would lose the marks.
     "printk.devkmsg=on",
     "log_buf_len=1M",

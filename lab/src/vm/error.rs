@@ -81,6 +81,9 @@ pub enum VmError {
     /// The guest can't be saved, or its snapshot not be kept.
     #[error("snapshot: {0}")]
     Snapshot(String),
+    /// QEMU's monitor does not answer, or refuses.
+    #[error("QEMU's monitor: {0}")]
+    Monitor(String),
     /// `NETKIT_LAB_ACCEL` holds something else.
     #[error("NETKIT_LAB_ACCEL is `{0}`; it takes `kvm` or `tcg`")]
     AccelOverride(String),

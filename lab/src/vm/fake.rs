@@ -10,7 +10,10 @@
 //! let guest = launcher.launch(&specification()).unwrap();
 //! ```
 
-use super::{Accel, Channel, Guest, GuestExit, GuestSpec, Launcher, Places, Recipe, Snapshot, SocketChannel, VmError};
+use super::{
+    Accel, Channel, Guest, GuestExit, GuestSpec, Interrogation, Launcher, Places, Recipe, Snapshot, SocketChannel,
+    VmError,
+};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
@@ -22,7 +25,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 type Script = dyn Fn(&mut FakeAgent) + Send + Sync;
@@ -108,6 +111,7 @@ impl FakeLauncher {
         });
         Ok(Box::new(FakeGuest {
             name: spec.name.clone(),
+            console: spec.console.clone(),
             host: self.listening.then_some(host),
             power,
             exit,
@@ -165,6 +169,7 @@ impl FakeAgent {
 
 struct FakeGuest {
     name: String,
+    console: PathBuf,
     host: Option<UnixStream>,
     power: UnixStream,
     exit: Arc<Mutex<Option<GuestExit>>>,
@@ -184,6 +189,17 @@ impl Guest for FakeGuest {
 
     fn exited(&mut self) -> Option<GuestExit> {
         self.exit.lock().expect("no panic while held").clone()
+    }
+
+    /// Answers as a kernel does that is asked for its tasks: on the console, at length.
+    fn interrogate(&mut self, _patience: Duration, _stop: &dyn Fn() -> bool) -> Interrogation {
+        let tasks = format!("sysrq: Show State\n{}Kernel panic - not syncing: NMI\n", "task:fake\n".repeat(10_000));
+        let console = OpenOptions::new().append(true).open(&self.console);
+        let _ = console.and_then(|mut console| console.write_all(tasks.as_bytes()));
+        Interrogation {
+            findings: vec![("registers", "RIP=ffffffff81000000".to_owned()), ("tasks", tasks)],
+            place: Some("fake_spin+0x1/0x2".to_owned()),
+        }
     }
 
     fn kill(&mut self) {

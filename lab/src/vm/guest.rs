@@ -1,8 +1,9 @@
 //! A running virtual machine, whoever started it: its processes, its sockets, its end.
 
 use super::{
-    Channel, Guest, GuestExit, GuestSpec, Places, Recipe, SocketChannel, VmError,
+    Channel, Guest, GuestExit, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
+    interrogation,
     process::{Group, POLL},
     qmp::Monitor,
 };
@@ -35,6 +36,7 @@ pub struct MachineGuest {
     child: Child,
     group: Group,
     files: Files,
+    console: PathBuf,
     memory_file: Option<PathBuf>,
     exit: Option<GuestExit>,
     /// Known once the port is.
@@ -98,6 +100,7 @@ impl Stage {
             group: Group::led_by(child.id()),
             child,
             files: self.files,
+            console: spec.console.clone(),
             memory_file: spec.memory_file.clone(),
             exit: None,
             qemu: None,
@@ -160,6 +163,10 @@ impl Guest for MachineGuest {
             self.gone(status);
         }
         self.exit.clone()
+    }
+
+    fn interrogate(&mut self, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation {
+        interrogation::question(&self.files.qmp, &self.console, patience, stop)
     }
 
     fn kill(&mut self) {

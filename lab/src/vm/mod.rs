@@ -10,6 +10,7 @@ mod command;
 mod error;
 pub mod fake;
 mod guest;
+mod interrogation;
 mod orphans;
 mod process;
 mod qmp;
@@ -24,6 +25,7 @@ mod vng;
 pub use accel::Acceleration;
 pub use channel::SocketChannel;
 pub use error::VmError;
+pub use interrogation::Interrogation;
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;
 pub use tools::ToolVersions;
@@ -126,6 +128,10 @@ pub trait Guest: Send {
 
     /// Whether the guest is gone, and how. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;
+
+    /// Asks a guest that stands still what it is doing: its registers, its tasks and where its processors are. Takes at
+    /// most `patience`, and ends early where `stop` says so. The guest may be of no use afterwards.
+    fn interrogate(&mut self, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation;
 
     /// Ends every process of the guest and waits for them. Does nothing the second time.
     fn kill(&mut self);

@@ -1,6 +1,7 @@
-//! QEMU's monitor, as much of it as saving and restoring takes: a command, its answer, and nothing in between.
+//! QEMU's monitor, as much of it as saving, restoring and questioning a guest takes: a command, its answer, and nothing
+//! in between.
 //!
-//! Six commands with two kinds of answer; a client generated from QEMU's whole schema would be a hundred times this.
+//! Nine commands with two kinds of answer; a client generated from QEMU's whole schema would be a hundred times this.
 //!
 //! Files go over as descriptors: QEMU meets a full disk itself, where a `cat` in between would meet it unseen.
 
@@ -83,6 +84,41 @@ impl Monitor {
         self.execute("migrate-incoming", json!({ "uri": "fd:state" })).map(drop)
     }
 
+    /// Waits for answers no longer than this from now on; a guest that stands still is not worth [`ANSWER`].
+    ///
+    /// # Errors
+    /// The socket does not take it.
+    pub fn answering_within(&mut self, limit: Duration) -> Result<(), VmError> {
+        let limit = limit.max(Duration::from_millis(1));
+        self.reader.get_ref().set_read_timeout(Some(limit)).map_err(|error| problem(&error))
+    }
+
+    /// What the monitor for people answers to a line, `info registers -a` for one.
+    ///
+    /// # Errors
+    /// QEMU refuses, or is silent.
+    pub fn ask(&mut self, line: &str) -> Result<String, VmError> {
+        let answer = self.execute("human-monitor-command", json!({ "command-line": line }))?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Presses keys of the guest's keyboard together (names of QEMU's `QKeyCode`).
+    ///
+    /// # Errors
+    /// QEMU refuses, or is silent.
+    pub fn press(&mut self, keys: &[&str]) -> Result<(), VmError> {
+        let keys: Vec<Value> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
+        self.execute("send-key", json!({ "keys": keys })).map(drop)
+    }
+
+    /// Interrupts the guest where it can't look away.
+    ///
+    /// # Errors
+    /// QEMU refuses, or is silent.
+    pub fn inject_nmi(&mut self) -> Result<(), VmError> {
+        self.execute("inject-nmi", json!({})).map(drop)
+    }
+
     /// Gives QEMU a descriptor, which it calls `state`.
     fn hand_over(&mut self, file: &File) -> Result<(), VmError> {
         let line = format!("{}\n", json!({ "execute": "getfd", "arguments": { "fdname": "state" } }));
@@ -105,7 +141,7 @@ impl Monitor {
         loop {
             let mut answer = self.line()?;
             if let Some(error) = answer.get("error") {
-                return Err(VmError::Snapshot(format!("{command}: {}", error["desc"].as_str().unwrap_or("refused"))));
+                return Err(VmError::Monitor(format!("{command}: {}", error["desc"].as_str().unwrap_or("refused"))));
             }
             // Events come in between.
             if answer.get("return").is_some() {
@@ -117,7 +153,7 @@ impl Monitor {
     fn line(&mut self) -> Result<Value, VmError> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
-            Ok(0) => Err(VmError::Snapshot("QEMU closed its monitor".to_owned())),
+            Ok(0) => Err(VmError::Monitor("QEMU closed it".to_owned())),
             Ok(_) => serde_json::from_str(&line).map_err(|error| problem(&error)),
             Err(error) => Err(problem(&error)),
         }
@@ -125,7 +161,7 @@ impl Monitor {
 }
 
 fn problem(error: &dyn std::fmt::Display) -> VmError {
-    VmError::Snapshot(format!("QEMU's monitor: {error}"))
+    VmError::Monitor(error.to_string())
 }
 
 #[cfg(test)]
@@ -177,6 +213,6 @@ mod tests {
         ]);
         assert_eq!(full.1.unwrap_err().to_string(), "snapshot: QEMU could not save the guest: No space left on device");
         let gone = qemu(&[r#"{"return":{}}"#, r#"{"error":{"desc":"no such command"}}"#]);
-        assert_eq!(gone.1.unwrap_err().to_string(), "snapshot: migrate-set-parameters: no such command");
+        assert_eq!(gone.1.unwrap_err().to_string(), "QEMU's monitor: migrate-set-parameters: no such command");
     }
 }

@@ -261,7 +261,7 @@ impl Session<'_> {
 
     fn send_cells(&mut self, cells: Vec<CellId>) -> Result<(), End> {
         let infos = cells.iter().filter_map(|cell| self.task.plan.info(cell));
-        self.limit = self.launched.elapsed() + self.task.timing.guest(infos);
+        self.limit = self.task.timing.guest(self.launched.elapsed(), infos);
         self.pending = cells.iter().cloned().collect();
         self.send(&HostMessage::Run {
             cells,

@@ -8,7 +8,8 @@ fn a_kernel_that_never_boots_is_tried_a_few_times() {
     let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| script.hang());
     assert_eq!(
         outcomes.lines()[0],
-        "A01 not-run: 3 guests in a row died without a verdict; the last one: no hello within 30.0ms of launch"
+        "A01 not-run: 3 guests in a row died without a verdict; the last one: no hello within 30.0ms of launch; \
+         its processor is in fake_spin+0x1/0x2"
     );
     assert_eq!((outcomes.exit(), outcomes.boots), (3, 3));
 }
@@ -53,8 +54,19 @@ fn a_silent_guest_is_a_hang() {
         cells.iter().for_each(|cell| script.pass(cell));
         script.done(cells.len());
     });
-    assert_eq!(outcomes.lines(), ["A01 passed", "B02 errored: hang: no heartbeat for 50.0ms", "C03 passed"]);
+    let place = "its processor is in fake_spin+0x1/0x2";
+    assert_eq!(
+        outcomes.lines(),
+        ["A01 passed", &*format!("B02 errored: hang: no heartbeat for 50.0ms; {place}"), "C03 passed"]
+    );
     assert_eq!(outcomes.exit(), 1);
+    let verdict = &outcomes.record.kernels["6.12"].verdicts[&CellId(B.to_owned())];
+    let names = ["guest-1-registers.txt", "guest-1-tasks.txt"];
+    assert_eq!(verdict.files, names.map(|name| format!("6.12/cells/B02-second-tcx-veth/{name}")));
+    let read = |file: &String| fs::read_to_string(outcomes.directory().join(file)).unwrap();
+    assert!(read(&verdict.files[0]).contains("RIP=") && read(&verdict.files[1]).contains("task:fake"));
+    let evidence = verdict.evidence.as_deref().unwrap();
+    assert!(evidence.contains(&format!("begin {B}")) && !evidence.contains("task:fake"), "its last words: {evidence}");
 }
 
 #[test]
@@ -75,7 +87,11 @@ fn a_cell_that_only_beats_its_heart_runs_into_its_deadline() {
     });
     assert_eq!(
         outcomes.lines(),
-        [format!("A01 errored: hang: {A} ran for more than 100.0ms"), "B02 passed".into(), "C03 passed".into()]
+        [
+            format!("A01 errored: hang: {A} ran for more than 100.0ms; its processor is in fake_spin+0x1/0x2"),
+            "B02 passed".into(),
+            "C03 passed".into()
+        ]
     );
 }
 
@@ -101,4 +117,66 @@ fn guests_that_die_at_once_are_not_booted_for_ever() {
         "C03 not-run: 3 guests in a row died without a verdict; the last one: the guest ended before its time (exit code 0)"
     );
     assert_eq!((outcomes.exit(), outcomes.boots), (3, 3));
+}
+
+#[test]
+fn a_guest_whose_cells_are_all_in_time_still_has_a_deadline_of_its_own() {
+    let chosen = ["guest=80ms".parse().unwrap()];
+    let quick = timing().choosing(crate::run::deadline::Chosen::of(&chosen));
+    let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
+        let cells = script.boot();
+        if script.agent.boot() == 0 {
+            script.pass(&cells[0]);
+            script.start(&cells[1]);
+            script.hang();
+        }
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+    });
+    assert_eq!(outcomes.lines()[0], "A01 passed");
+    assert!(outcomes.lines()[1].starts_with("B02 errored: hang: the guest ran for more than 80.0ms; "));
+}
+
+#[test]
+fn a_run_that_takes_too_long_ends_with_a_verdict_for_every_cell() {
+    let chosen = ["run=60ms".parse().unwrap()];
+    let quick = timing().choosing(crate::run::deadline::Chosen::of(&chosen));
+    let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
+        let cells = script.boot();
+        script.pass(&cells[0]);
+        script.start(&cells[1]);
+        script.hang();
+    });
+    assert_eq!(
+        outcomes.lines(),
+        [
+            "A01 passed",
+            "B02 errored: interrupted: the run took longer than its deadline",
+            "C03 not-run: the run took longer than its deadline"
+        ]
+    );
+    assert_eq!((outcomes.exit(), outcomes.boots), (3, 1));
+}
+
+#[test]
+fn a_cell_that_its_own_agent_gives_up_brings_the_same_evidence() {
+    let outcomes = run(|mut script| {
+        let cells = script.boot();
+        if script.agent.boot() == 0 {
+            script.start(&cells[0]);
+            let hang = Outcome::Errored {
+                kind: lab_protocol::ErrorKind::Hang,
+                message: "still running after 1.0 s".to_owned(),
+            };
+            script.finish(CellReport::bare(cells[0].clone(), hang));
+            script.say(&AgentMessage::Fatal { message: "stuck".to_owned() });
+            script.hang();
+        }
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+    });
+    let hang = "A01 errored: hang: still running after 1.0 s; its processor is in fake_spin+0x1/0x2";
+    assert_eq!(outcomes.lines(), [hang, "B02 passed", "C03 passed"]);
+    let verdict = &outcomes.record.kernels["6.12"].verdicts[&CellId(A.to_owned())];
+    assert_eq!(verdict.files.len(), 2, "{:?}", verdict.files);
 }

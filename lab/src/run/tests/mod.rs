@@ -41,8 +41,10 @@ fn timing() -> Timing {
         idle: Duration::from_secs(5),
         cell_grace: Duration::from_secs(5),
         shutdown: Duration::from_secs(1),
+        evidence: Duration::from_secs(1),
         poll: Duration::from_millis(2),
         scale: 1.0,
+        chosen: super::deadline::Chosen::default(),
     }
 }
 
@@ -155,7 +157,7 @@ struct Outcomes {
     record: RunRecord,
     events: Vec<Event>,
     boots: u32,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Outcomes {
@@ -167,6 +169,11 @@ impl Outcomes {
             format!("{case} {}{}{message}", verdict.outcome.word(), if message.is_empty() { "" } else { ": " })
         };
         self.record.verdicts().map(line).collect()
+    }
+
+    /// The run's directory.
+    fn directory(&self) -> &Path {
+        self.dir.path()
     }
 
     fn exit(&self) -> u8 {
@@ -220,7 +227,7 @@ fn run_with(
     let record = run.go(&mut [&mut heard]).unwrap();
     let finished = heard.0.iter().filter(|event| matches!(event, Event::CellFinished { .. })).count();
     assert_eq!(finished, record.verdicts().count(), "exactly one verdict per planned cell");
-    Outcomes { record, events: heard.0, boots: launcher.boots() - before, _dir: dir }
+    Outcomes { record, events: heard.0, boots: launcher.boots() - before, dir }
 }
 
 fn run(script: impl Fn(Script<'_>) + Send + Sync + 'static) -> Outcomes {

@@ -1,6 +1,8 @@
 //! Canaries: cells that must not pass. Each breaks one thing on purpose, and a test on real guests asserts what the lab
 //! makes of it. They are listed apart from the suite and run only when asked for.
 
+mod spoiled;
+
 use crate::{
     bench::{Bench, P0},
     case::{Area, Case, CaseResult, Direction, Variant},
@@ -10,6 +12,7 @@ use crate::{
 use lab_bpf::ProgArray;
 use lab_protocol::{AttachRequest, Capability, DeviceKind};
 use lab_topology::Netns;
+use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
@@ -66,7 +69,27 @@ pub static CASES: &[Case] = &[
     Case::new("Z16", "must-hang", Area::Canary, "solo", "A case that never ends is a hang.", hangs).within(300),
     Case::new("Z17", "must-go-on-after-the-hang", Area::Canary, "solo", "The next cell has a fresh guest.", must_pass),
     Case::new("Z18", "must-kill-the-agent", Area::Canary, "solo", "The agent's end is the guest's.", kills_the_agent),
-    Case::new("Z19", "must-come-last", Area::Canary, "solo", "And still every cell has its verdict.", must_pass),
+    Case::new("Z19", "must-oops", Area::Canary, "solo", "A null pointer in the kernel costs its cell.", oopses),
+    Case::new("Z20", "must-go-on-after-the-oops", Area::Canary, "solo", "The next cell has a fresh guest.", must_pass),
+    Case::new(
+        "Z21",
+        "must-lock-up",
+        Area::Canary,
+        "solo",
+        "A task that spins in the kernel: its watchdog sees it, or the kernel is preempted and the agent does.",
+        locks_up,
+    )
+    .within(300),
+    Case::new(
+        "Z22",
+        "must-spin-in-the-kernel",
+        Area::Canary,
+        "solo",
+        "A processor that spins with interrupts off is seen from outside only.",
+        spins,
+    ),
+    Case::new("Z23", "must-hang-the-agent", Area::Canary, "solo", "A frozen agent in a kernel that lives.", freezes),
+    Case::new("Z24", "must-come-last", Area::Canary, "solo", "And still every cell has its verdict.", must_pass),
 ];
 
 fn on(device: DeviceKind) -> Variant {
@@ -166,4 +189,36 @@ fn hangs(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 /// PID 1 must not end: the kernel panics over it.
 fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     std::process::exit(7);
+}
+
+fn dies_of(ctx: &mut Ctx, instructions: &[u8]) -> CaseResult {
+    spoiled::run(instructions)?;
+    ctx.check("the kernel is in trouble", false, "the module was loaded, and nothing happened");
+    Ok(())
+}
+
+fn oopses(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    dies_of(ctx, spoiled::OOPS)
+}
+
+/// The watchdog barks after twice its threshold, 20 seconds unless it is told otherwise.
+fn locks_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    fs::write("/proc/sys/kernel/watchdog_thresh", "1")?;
+    dies_of(ctx, spoiled::SPIN)
+}
+
+fn spins(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    dies_of(ctx, spoiled::DEAF)
+}
+
+/// Stops every thread of the agent, its heartbeat too, and leaves the kernel alone.
+fn freezes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let (root, group) = (Path::new("/run/cgroup"), Path::new("/run/cgroup/frozen"));
+    fs::create_dir(root)?;
+    mount(Some("cgroup"), root, Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
+    fs::create_dir(group)?;
+    fs::write(group.join("cgroup.procs"), "0")?;
+    fs::write(group.join("cgroup.freeze"), "1")?;
+    ctx.check("the agent is frozen", false, "it goes on");
+    Ok(())
 }

@@ -1,0 +1,190 @@
+//! What a guest is doing that does nothing any more.
+//!
+//! QEMU tells the registers, whatever state the kernel is in. The kernel itself tells more, and with symbols: its
+//! keyboard handler answers Alt-SysRq from interrupt context, so it does even while every task is stuck or a processor
+//! spins in the kernel. Where interrupts are off, the last resort is an NMI, which the guest takes for unknown and panics
+//! over (`unknown_nmi_panic`), with a backtrace of what it interrupted.
+
+use super::{VmError, process::POLL, qmp::Monitor};
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Keys with Alt-SysRq, `drivers/tty/sysrq.c`: everything to the console, where the processors are, which tasks are
+/// blocked, all tasks.
+const KEYS: [&str; 4] = ["9", "l", "w", "t"];
+/// A console that has not grown for this long has said it all. QEMU holds a key for 100 ms.
+const QUIET: Duration = Duration::from_millis(400);
+/// Console text that is kept, bytes: some hundred tasks with their stacks.
+const MOST: u64 = 512 << 10;
+
+/// What a guest that stands still was found doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interrogation {
+    /// Texts by name: `registers` as QEMU sees them, `tasks` as the kernel tells on its console. The guest's words are in
+    /// them as they came.
+    pub findings: Vec<(&'static str, String)>,
+    /// Where the first processor is, as the kernel's own symbols say.
+    pub place: Option<String>,
+}
+
+/// Questions the guest behind a monitor's socket.
+pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation {
+    let deadline = Instant::now() + patience;
+    let mut listener = Listener { console, deadline, stop, begin: length(console) };
+    let mut registers = String::new();
+    let asked = Monitor::connect(socket).and_then(|mut monitor| {
+        monitor.answering_within(patience / 4)?;
+        registers = monitor.ask("info registers -a")?;
+        listener.hear_out(&mut monitor)
+    });
+    if let Err(error) = asked {
+        registers.push_str(&format!("\n{error}\n"));
+    }
+    let tasks = listener.heard();
+    let place = place(&tasks);
+    let mut findings = vec![("registers", registers)];
+    if !tasks.is_empty() {
+        findings.push(("tasks", tasks));
+    }
+    Interrogation { findings, place }
+}
+
+struct Listener<'a> {
+    console: &'a Path,
+    deadline: Instant,
+    stop: &'a dyn Fn() -> bool,
+    /// The console's length before the first question.
+    begin: u64,
+}
+
+impl Listener<'_> {
+    fn hear_out(&mut self, monitor: &mut Monitor) -> Result<(), VmError> {
+        for key in KEYS {
+            monitor.press(&["alt", "sysrq", key])?;
+            self.wait_for_silence();
+        }
+        if length(self.console) == self.begin {
+            monitor.inject_nmi()?;
+            self.wait_for_silence();
+        }
+        Ok(())
+    }
+
+    /// Until the console stands still. It may have been still all along.
+    fn wait_for_silence(&self) {
+        let (mut seen, mut since) = (length(self.console), Instant::now());
+        while since.elapsed() < QUIET && Instant::now() < self.deadline && !(self.stop)() {
+            thread::sleep(POLL);
+            let now = length(self.console);
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+        }
+    }
+
+    fn heard(&self) -> String {
+        let mut bytes = Vec::new();
+        let mut read = || -> std::io::Result<()> {
+            let mut file = File::open(self.console)?;
+            file.seek(SeekFrom::Start(self.begin))?;
+            file.take(MOST).read_to_end(&mut bytes)?;
+            Ok(())
+        };
+        // A console that can't be read has told nothing.
+        let _ = read();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn length(console: &Path) -> u64 {
+    fs::metadata(console).map_or(0, |metadata| metadata.len())
+}
+
+/// The first `RIP: 0010:symbol+offset/size` of a kernel's backtrace (`show_ip`, `arch/x86/kernel/dumpstack.c`). User
+/// space has another selector.
+fn place(tasks: &str) -> Option<String> {
+    let (_, rest) = tasks.split_once("RIP: 0010:")?;
+    let line = rest.lines().next()?.trim();
+    (!line.is_empty()).then(|| line.chars().take(200).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{BufRead, BufReader, Write},
+        os::unix::net::UnixListener,
+        path::PathBuf,
+    };
+
+    /// A QEMU whose guest answers to these commands on its console; says which commands it got.
+    fn guest(
+        dir: &Path,
+        answers: &'static [(&'static str, &'static str)],
+    ) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
+        let (socket, console) = (dir.join("qmp"), dir.join("console.log"));
+        fs::write(&console, "[ 1.0] booted\n").unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let peer = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream);
+            writeln!(reader.get_mut(), r#"{{"QMP":{{}}}}"#).unwrap();
+            let (mut heard, mut line) = (Vec::new(), String::new());
+            while reader.read_line(&mut line).unwrap() > 0 {
+                for (command, answer) in answers {
+                    if line.contains(command) {
+                        File::options().append(true).open(&console).unwrap().write_all(answer.as_bytes()).unwrap();
+                    }
+                }
+                let answer = if line.contains("info registers") { "\"RIP=1\"" } else { "{}" };
+                heard.push(std::mem::take(&mut line));
+                writeln!(reader.get_mut(), r#"{{"return":{answer}}}"#).unwrap();
+            }
+            heard
+        });
+        (socket, peer)
+    }
+
+    fn asked(answers: &'static [(&'static str, &'static str)]) -> (Interrogation, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, peer) = guest(dir.path(), answers);
+        let found = question(&socket, &dir.path().join("console.log"), Duration::from_secs(20), &|| false);
+        (found, peer.join().unwrap())
+    }
+
+    #[test]
+    fn a_kernel_that_answers_is_left_alive_and_says_where_it_is() {
+        let trace = "CPU: 0 PID: 1\n RIP: 0033:0x55\n RIP: 0010:spin+0x1/0x2 [x]\n";
+        assert!(trace.contains("0033"), "user space comes first in the trace");
+        let (found, commands) =
+            asked(&[(r#""data":"l""#, "CPU: 0 PID: 1\n RIP: 0033:0x55\n RIP: 0010:spin+0x1/0x2 [x]\n")]);
+        assert_eq!(found.place.as_deref(), Some("spin+0x1/0x2 [x]"));
+        assert_eq!(found.findings, [("registers", "RIP=1".to_owned()), ("tasks", trace.to_owned())]);
+        assert!(!commands.iter().any(|command| command.contains("nmi")), "{commands:?}");
+    }
+
+    #[test]
+    fn a_kernel_that_is_deaf_gets_an_nmi() {
+        let (found, commands) = asked(&[("inject-nmi", "RIP: 0010:deaf+0x2/0x4\n")]);
+        assert_eq!(found.place.as_deref(), Some("deaf+0x2/0x4"));
+        assert!(commands.last().unwrap().contains("inject-nmi"));
+    }
+
+    #[test]
+    fn no_monitor_is_a_finding_too_and_nothing_waits_past_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = question(&dir.path().join("none"), &dir.path().join("none"), Duration::from_secs(60), &|| false);
+        assert_eq!(found.findings.len(), 1);
+        assert!(found.findings[0].1.contains("QEMU's monitor: No such file"), "{found:?}");
+        let (socket, peer) = guest(dir.path(), &[]);
+        let begin = Instant::now();
+        question(&socket, &dir.path().join("console.log"), Duration::from_millis(200), &|| false);
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        drop(peer);
+    }
+}

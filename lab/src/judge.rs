@@ -1,48 +1,10 @@
 //! The host's own verdict over what a guest reports: a guest can say that a cell passed, only the plan can say on what.
 
-use crate::{
-    plan::{KernelFacts, PlannedKernel, required_attach},
-    run::splat::Splat,
-};
+use crate::plan::{KernelFacts, PlannedKernel, required_attach};
+pub use crate::verdict::Verdict;
 use lab_protocol::{
     AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
 };
-use serde::{Deserialize, Serialize};
-
-/// A cell's end.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// What the guest reported; its outcome is the guest's opinion.
-    pub report: CellReport,
-    /// The outcome that counts.
-    pub outcome: Outcome,
-    /// Worth a look, and no failure.
-    pub warnings: Vec<String>,
-    /// Console lines around a death.
-    pub evidence: Option<String>,
-    /// Files that the cell left, as paths from the run's directory on.
-    #[serde(default)]
-    pub files: Vec<String>,
-}
-
-impl Verdict {
-    /// Takes what the kernel complained of while the cell ran: a cell that passed fails, and the first complaint is
-    /// its evidence either way.
-    pub fn complain(&mut self, splats: &[Splat]) {
-        let Some(first) = splats.first() else { return };
-        if matches!(self.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
-            self.outcome = Outcome::Failed { kind: FailureKind::Splat, message: first.title.clone() };
-        }
-        self.warnings.extend(splats.iter().map(|splat| splat.title.clone()));
-        self.evidence.get_or_insert_with(|| first.evidence.clone());
-    }
-
-    /// A verdict without a guest's report behind it.
-    pub fn bare(cell: lab_protocol::CellId, outcome: Outcome) -> Self {
-        let report = CellReport::bare(cell, outcome.clone());
-        Self { report, outcome, warnings: Vec::new(), evidence: None, files: Vec::new() }
-    }
-}
 
 /// Judges one report.
 pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
@@ -56,7 +18,7 @@ pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Ver
             report.outcome.clone()
         }
     };
-    Verdict { report, outcome, warnings, evidence: None, files: Vec::new() }
+    Verdict { warnings, ..Verdict::on(report, outcome) }
 }
 
 fn passed(facts: &KernelFacts, info: &CellInfo, report: &CellReport) -> Outcome {

@@ -9,6 +9,7 @@ pub mod event;
 pub mod interrupt;
 pub mod judge;
 pub mod kernels;
+pub mod lists;
 pub mod machine;
 pub mod mutants;
 pub mod paths;
@@ -21,4 +22,5 @@ pub mod shard;
 #[cfg(test)]
 mod testing;
 pub mod text;
+pub mod verdict;
 pub mod vm;

@@ -22,7 +22,7 @@ fn suggestion(nearest: &[String]) -> String {
 }
 
 /// `*` and `?`. Brackets stand for themselves, since cell ids are full of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
     glob: Option<GlobMatcher>,

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod attachment;
 pub mod capability;
 pub mod cell;
+pub mod complaint;
 pub mod drawing;
 pub mod frame;
 pub mod message;

@@ -214,7 +214,7 @@ mod tests {
     fn good(id: &str, used: AttachType) -> Verdict {
         let device = if id == B { DeviceKind::NetkitL3 } else { DeviceKind::Veth };
         let report = passed(id, vec![attached(AttachRequest::Auto, device, used)]);
-        Verdict { outcome: Outcome::Passed, report, warnings: Vec::new(), evidence: None, files: Vec::new() }
+        Verdict::on(report, Outcome::Passed)
     }
 
     fn bad(id: &str) -> Verdict {

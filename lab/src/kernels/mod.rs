@@ -22,7 +22,7 @@ mod recipe;
 mod run;
 mod select;
 mod store;
-mod strict;
+pub(crate) mod strict;
 mod untar;
 
 pub use cache::Cache;

@@ -6,7 +6,7 @@ use toml_edit::{Item, TableLike};
 
 /// The file that is being read, for messages.
 #[derive(Clone, Copy)]
-pub(super) struct Origin<'a> {
+pub(crate) struct Origin<'a> {
     /// The file's name as the person gave it.
     pub file: &'a str,
     /// Its text, to turn byte offsets into lines.
@@ -29,7 +29,7 @@ impl Origin<'_> {
 }
 
 /// One table of the file, whose keys are known to be among those allowed.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     origin: Origin<'a>,
     table: &'a dyn TableLike,
     span: Option<Range<usize>>,
@@ -53,6 +53,16 @@ impl<'a> Section<'a> {
             return Err(section.error_at(key, format!("unknown key `{key}` in {}{hint}", section.name)));
         }
         Ok(section)
+    }
+
+    /// How messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The line that it begins on, from 1.
+    pub fn line(&self) -> usize {
+        self.origin.error(self.span.clone(), "").line
     }
 
     /// The keys in the order of the file.
@@ -94,6 +104,13 @@ impl<'a> Section<'a> {
     /// The same, demanded.
     pub fn required(&self, key: &str) -> Result<&'a str, ConfigError> {
         self.text(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A day, as a date of TOML or as a text: what it says is the caller's to check.
+    pub fn date(&self, key: &str) -> Result<Option<String>, ConfigError> {
+        self.typed(key, "a day", |item| {
+            item.as_str().map(str::to_owned).or_else(|| item.as_datetime().map(ToString::to_string))
+        })
     }
 
     /// True or false; false where absent.
@@ -154,7 +171,7 @@ impl<'a> Section<'a> {
 }
 
 /// `; did you mean …?`, or the whole list where nothing comes near.
-pub(super) fn suggest(word: &str, known: &[&str]) -> String {
+pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
     let near = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))

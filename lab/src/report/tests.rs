@@ -32,7 +32,7 @@ fn skip(capability: Capability) -> Outcome {
 fn with(id: &str, outcome: Outcome, attach: Vec<AttachRecord>) -> Verdict {
     let mut report = passed(id, attach);
     report.outcome = outcome.clone();
-    Verdict { report, outcome, warnings: Vec::new(), evidence: None, files: Vec::new() }
+    Verdict::on(report, outcome)
 }
 
 fn hostile() -> Verdict {

@@ -1,7 +1,10 @@
 //! The console as evidence: what its last lines say about a guest's death.
 
 use crate::text;
-use lab_protocol::ErrorKind;
+use lab_protocol::{
+    ErrorKind,
+    complaint::{Class, record},
+};
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
@@ -14,22 +17,6 @@ const TAIL: u64 = 64 << 10;
 const LINES: usize = 60;
 /// Longest line in a report, characters.
 const WIDTH: usize = 300;
-
-/// Headers of the kernel's last words, `kernel/panic.c`, `lib/bug.c`, `arch/x86/kernel/dumpstack.c` and
-/// `kernel/watchdog.c`. The guest runs with `oops=panic`, so that each of them is a death.
-const FATAL: [&str; 9] = [
-    "Kernel panic",
-    "kernel BUG at",
-    "BUG:",
-    "Oops:",
-    "Oops ",
-    "general protection fault",
-    "Unable to handle kernel",
-    "blocked for more than",
-    "rcu_sched self-detected stall",
-];
-/// A complaint that the kernel survives.
-const COMPLAINT: &str = "WARNING:";
 
 /// The end of a guest's console.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,18 +46,20 @@ impl Tail {
         Self { lines: lines.collect() }
     }
 
-    /// The kernel's own last words, without their time stamp, where it had any.
+    /// The kernel's own last words, without their time stamp, where it had any: what it does not survive. The guest runs
+    /// with `oops=panic`.
     pub fn last_words(&self) -> Option<&str> {
-        self.find(&FATAL)
+        self.find(Class::is_deadly)
     }
 
     /// The first complaint that the kernel survived.
     pub fn complaint(&self) -> Option<&str> {
-        self.find(&[COMPLAINT])
+        self.find(|class, record| !class.is_deadly(record))
     }
 
-    fn find(&self, patterns: &[&str]) -> Option<&str> {
-        self.lines.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).map(|line| stamped(line))
+    fn find(&self, wanted: impl Fn(Class, &str) -> bool) -> Option<&str> {
+        let mut records = self.lines.iter().map(|line| record(line));
+        records.find(|record| Class::of(record).is_some_and(|class| wanted(class, record)))
     }
 
     /// Refines a death: a guest that went silent or away after last words panicked.
@@ -87,11 +76,6 @@ impl Tail {
     }
 }
 
-/// A console line without the kernel's `[   12.345678] `.
-fn stamped(line: &str) -> &str {
-    line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, words)| words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,15 +83,15 @@ mod tests {
     #[test]
     fn last_words_make_a_panic() {
         let tail = Tail::parse(
-            "[    1.0] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1\n[    2.5] BUG: kernel NULL pointer dereference\n\
+            "[    1.0] BUG: Bad page state in process case\n[    2.5] BUG: kernel NULL pointer dereference\n\
              [    2.6] Kernel panic - not syncing: Fatal exception\n",
         );
         assert_eq!(tail.last_words(), Some("BUG: kernel NULL pointer dereference"));
-        assert_eq!(tail.complaint(), Some("WARNING: CPU: 0 PID: 1 at net/core/dev.c:1"));
+        assert_eq!(tail.complaint(), Some("BUG: Bad page state in process case"));
         assert_eq!(tail.classify(ErrorKind::GuestLost), ErrorKind::Panic);
         assert_eq!(tail.classify(ErrorKind::Agent), ErrorKind::Agent);
-        let quiet = Tail::parse("[    1.0] WARNING: fine\n");
-        assert_eq!(quiet.classify(ErrorKind::Hang), ErrorKind::Hang);
+        let quiet = Tail::parse("[    1.0] rcu: INFO: rcu_preempt self-detected stall on CPU\n");
+        assert_eq!(quiet.classify(ErrorKind::Hang), ErrorKind::Hang, "a stall is no death");
     }
 
     #[test]

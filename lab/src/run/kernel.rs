@@ -333,7 +333,7 @@ impl<'a> KernelRun<'a> {
                     let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, *report) };
                     let mut console = launch.console.borrow_mut();
                     let splats = console.look_before(&format!("end {}", verdict.report.cell));
-                    verdict.complain(&splats.unwrap_or_else(|| console.look()));
+                    verdict.complain(splats.unwrap_or_else(|| console.look()));
                     drop(console);
                     if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
                         launch.hung.replace(Some(verdict));

@@ -1,0 +1,60 @@
+//! `known.toml`: failures that are known.
+
+use super::{KNOWN_TOML, Terms, read};
+use crate::{judge::Verdict, kernels::ConfigError, selection::Pattern};
+use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
+
+/// One `[[known]]`.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Kernels, reason, link and last day.
+    pub terms: Terms,
+    text: String,
+    case: Pattern,
+    message: Option<Pattern>,
+}
+
+impl Known {
+    /// Its pattern of cases, as it was written.
+    pub fn about(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether its pattern means a cell: by case, or by the whole id.
+    pub fn is_about(&self, cell: &CellId) -> bool {
+        self.case.matches(cell.case()) || self.case.matches(cell.as_str())
+    }
+
+    /// Whether it is about a verdict: a pass that it did not expect, or a failure that it covers.
+    ///
+    /// A complaint of the kernel, a panic and a hang are covered only by an entry whose `message` means them, so that an
+    /// old failure never hides a new crash. What is no verdict on the kernel is never covered.
+    pub fn matches(&self, verdict: &Verdict) -> bool {
+        if !self.is_about(&verdict.report.cell) {
+            return false;
+        }
+        let says = || self.message.as_ref().map(|pattern| pattern.matches(&verdict.outcome.message()));
+        match &verdict.outcome {
+            Outcome::Passed => true,
+            Outcome::Failed { kind: FailureKind::Splat, .. }
+            | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => says() == Some(true),
+            Outcome::Failed { .. } => {
+                says() != Some(false) && verdict.splats.iter().all(|splat| splat.allowed.is_some())
+            }
+            Outcome::Skipped { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. } => false,
+        }
+    }
+}
+
+/// Reads the file's text.
+pub fn parse(text: &str) -> Result<Vec<Known>, ConfigError> {
+    read::entries(text, KNOWN_TOML, "known", &["case", "message"], |section, terms| {
+        let case = section.required("case")?;
+        Ok(Known {
+            terms,
+            text: case.to_owned(),
+            case: Pattern::new(case),
+            message: section.text("message")?.map(Pattern::new),
+        })
+    })
+}

@@ -1,0 +1,162 @@
+//! Two lists that a person keeps beside `kernels.toml`: `splats.toml`, complaints of a kernel that fail nothing for now,
+//! and `known.toml`, failures that are known. Every entry has a reason and a day on which it ends: what it excuses is
+//! reported all the same, and an entry that nobody looked at in time fails the run by itself.
+
+mod known;
+mod range;
+mod read;
+mod splats;
+
+pub use known::Known;
+pub use range::KernelRange;
+pub use splats::Allowed;
+
+use crate::{
+    judge::Verdict,
+    kernels::ConfigError,
+    plan::{KernelFacts, Plan},
+    run::splat::Splat,
+};
+use chrono::{DateTime, NaiveDate};
+use serde::{Deserialize, Serialize};
+use std::{fs, io::ErrorKind, path::Path, time::SystemTime};
+
+/// Complaints that fail nothing for now.
+pub const SPLATS_TOML: &str = "splats.toml";
+/// Failures that are known.
+pub const KNOWN_TOML: &str = "known.toml";
+
+/// Why something that went wrong does not count, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excuse {
+    /// For people.
+    pub reason: String,
+    /// Where it is being dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// The last day on which it counts, `2027-01-31`.
+    pub expires: String,
+}
+
+impl Excuse {
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let link = self.link.as_ref().map_or_else(String::new, |link| format!(" ({link})"));
+        format!("until {}: {}{link}", self.expires, self.reason)
+    }
+}
+
+/// An entry whose day has passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// `splats.toml` or `known.toml`.
+    pub file: String,
+    /// Line of the entry, from 1.
+    pub line: usize,
+    /// What it is about: its pattern.
+    pub about: String,
+    /// What it excused.
+    pub excuse: Excuse,
+}
+
+impl Expired {
+    /// One line: what to do.
+    pub fn message(&self) -> String {
+        format!(
+            "the entry for `{}` ended on {} ({}): remove it, or look at it again and give it a later `expires`",
+            self.about, self.excuse.expires, self.excuse.reason
+        )
+    }
+}
+
+/// What both sorts of entry have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// Line of the entry, from 1.
+    pub line: usize,
+    /// Kernels that it is for; all where the entry names none.
+    pub kernels: Option<KernelRange>,
+    /// Reason, link and last day.
+    pub excuse: Excuse,
+    last_day: NaiveDate,
+}
+
+impl Terms {
+    fn hold(&self, kernel: &KernelFacts, today: NaiveDate) -> bool {
+        self.last_day >= today && self.covers(kernel)
+    }
+
+    fn covers(&self, kernel: &KernelFacts) -> bool {
+        self.kernels.as_ref().is_none_or(|range| range.holds(kernel.version))
+    }
+}
+
+/// Both lists, as of a day.
+#[derive(Debug, Clone, Default)]
+pub struct Lists {
+    allowed: Vec<Allowed>,
+    known: Vec<Known>,
+    today: NaiveDate,
+}
+
+impl Lists {
+    /// Reads both files of a project; one that is not there is an empty list.
+    ///
+    /// # Errors
+    /// A file cannot be read, or an entry of it is wrong: file, line, key and what to do.
+    pub fn load(root: &Path) -> Result<Self, ConfigError> {
+        let text = |name: &str| match fs::read_to_string(root.join(name)) {
+            Ok(text) => Ok(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(ConfigError { file: name.to_owned(), line: 1, message: error.to_string() }),
+        };
+        Self::parse(&text(SPLATS_TOML)?, &text(KNOWN_TOML)?, today())
+    }
+
+    /// Reads both texts as of a day.
+    ///
+    /// # Errors
+    /// The first entry that is wrong.
+    pub fn parse(splats: &str, known: &str, today: NaiveDate) -> Result<Self, ConfigError> {
+        Ok(Self { allowed: splats::parse(splats)?, known: known::parse(known)?, today })
+    }
+
+    /// Marks a complaint that an entry allows on a kernel.
+    pub fn allow(&self, kernel: &KernelFacts, splat: &mut Splat) {
+        let entry = self.allowed.iter().find(|entry| entry.terms.hold(kernel, self.today) && entry.matches(splat));
+        splat.allowed = entry.map(|entry| entry.terms.excuse.clone());
+    }
+
+    /// Marks a verdict whose failure is known, or that passes although it is known to fail.
+    pub fn recognise(&self, kernel: &KernelFacts, verdict: &mut Verdict) {
+        let entry = self.known.iter().find(|entry| entry.terms.hold(kernel, self.today) && entry.matches(verdict));
+        verdict.known = entry.map(|entry| entry.terms.excuse.clone());
+    }
+
+    /// Entries whose day has passed and that are about something in this plan.
+    pub fn expired(&self, plan: &Plan) -> Vec<Expired> {
+        let on = |terms: &Terms| plan.kernels.iter().any(|kernel| terms.covers(&kernel.facts));
+        let over = |terms: &Terms| terms.last_day < self.today && on(terms);
+        let tell = |file: &str, terms: &Terms, about: &str| Expired {
+            file: file.to_owned(),
+            line: terms.line,
+            about: about.to_owned(),
+            excuse: terms.excuse.clone(),
+        };
+        let splats = self.allowed.iter().filter(|entry| over(&entry.terms));
+        let known = self.known.iter().filter(|entry| over(&entry.terms));
+        let known = known.filter(|entry| plan.cells.iter().any(|cell| entry.is_about(&cell.id)));
+        splats
+            .map(|entry| tell(SPLATS_TOML, &entry.terms, entry.about()))
+            .chain(known.map(|entry| tell(KNOWN_TOML, &entry.terms, entry.about())))
+            .collect()
+    }
+}
+
+/// The day by the host's clock, in UTC.
+fn today() -> NaiveDate {
+    DateTime::<chrono::Utc>::from(SystemTime::now()).date_naive()
+}
+
+#[cfg(test)]
+mod tests;

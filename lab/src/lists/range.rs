@@ -1,0 +1,83 @@
+//! Ranges of kernel versions.
+
+use lab_protocol::KernelVersion;
+use std::str::FromStr;
+
+/// Bounds that must all hold: `>=6.7, <6.12`, or a series: `6.12`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelRange(Vec<Bound>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    From(KernelVersion),
+    After(KernelVersion),
+    UpTo(KernelVersion),
+    Before(KernelVersion),
+    /// `6.12` is every 6.12.x, `6.12.43` is that one.
+    Only {
+        version: KernelVersion,
+        exact: bool,
+    },
+}
+
+impl KernelRange {
+    /// Whether a version lies in the range.
+    pub fn holds(&self, version: KernelVersion) -> bool {
+        self.0.iter().all(|bound| match *bound {
+            Bound::From(least) => version >= least,
+            Bound::After(below) => version > below,
+            Bound::UpTo(most) => version <= most,
+            Bound::Before(above) => version < above,
+            Bound::Only { version: wanted, exact } => {
+                version == wanted || !exact && (version.major, version.minor) == (wanted.major, wanted.minor)
+            }
+        })
+    }
+}
+
+impl FromStr for KernelRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bound = |part: &str| -> Result<Bound, String> {
+            let part = part.trim();
+            let digits = part.trim_start_matches(['<', '>', '=']);
+            let version: KernelVersion = digits.trim().parse().map_err(|error| format!("{error}"))?;
+            match part.strip_suffix(digits).unwrap_or_default() {
+                "" | "=" => Ok(Bound::Only { version, exact: digits.matches('.').count() > 1 }),
+                ">=" => Ok(Bound::From(version)),
+                ">" => Ok(Bound::After(version)),
+                "<=" => Ok(Bound::UpTo(version)),
+                "<" => Ok(Bound::Before(version)),
+                other => Err(format!("`{other}` is not one of >=, >, <=, <")),
+            }
+        };
+        text.split(',').map(bound).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_and_series() {
+        let holds = |range: &str, version: &str| range.parse::<KernelRange>().unwrap().holds(version.parse().unwrap());
+        assert!(holds(">=6.7, <6.12", "6.11.9") && !holds(">=6.7, <6.12", "6.12") && !holds(">=6.7, <6.12", "6.1.192"));
+        assert!(holds("6.12", "6.12.117") && !holds("6.12", "6.1.192"));
+        assert!(holds("6.12.43", "6.12.43") && !holds("6.12.43", "6.12.57"));
+        assert!(holds(">6.1.170, <=6.1.192", "6.1.192") && !holds(">6.1.170", "6.1.170"));
+    }
+
+    #[test]
+    fn what_is_no_range_says_why() {
+        for (text, why) in [
+            ("", "`` is not a kernel version (wanted: major.minor[.patch])"),
+            (">=6.7,", "`` is not a kernel version (wanted: major.minor[.patch])"),
+            ("=>6.7", "`=>` is not one of >=, >, <=, <"),
+            ("six", "`six` is not a kernel version (wanted: major.minor[.patch])"),
+        ] {
+            assert_eq!(text.parse::<KernelRange>().unwrap_err(), why);
+        }
+    }
+}

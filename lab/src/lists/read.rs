@@ -1,0 +1,57 @@
+//! What both files have in common: a list of tables, each with its terms.
+
+use super::{Excuse, KernelRange, Terms};
+use crate::kernels::{
+    ConfigError,
+    strict::{Origin, Section},
+};
+use chrono::NaiveDate;
+use toml_edit::Document;
+
+/// Keys that every entry may have.
+pub const TERMS: [&str; 4] = ["kernels", "reason", "link", "expires"];
+
+/// Reads every `[[table]]` of a file with `entry`.
+pub fn entries<T>(
+    text: &str,
+    file: &str,
+    table: &str,
+    allowed: &[&str],
+    entry: impl Fn(&Section<'_>, Terms) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    let origin = Origin { file, text };
+    let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
+    let top = Section::open(origin, document.as_table(), None, "the file".into(), &[table])?;
+    let allowed: Vec<&str> = allowed.iter().chain(&TERMS).copied().collect();
+    let sections = top.sections(table, &format!("this [[{table}]]"), &allowed)?;
+    sections.iter().map(|section| entry(section, terms(section)?)).collect()
+}
+
+fn terms(section: &Section<'_>) -> Result<Terms, ConfigError> {
+    let reason = section.required("reason")?.to_owned();
+    let (expires, last_day) = last_day(section)?;
+    let kernels = section.text("kernels")?.map(|range| {
+        let bad = |why: String| {
+            section.error_at("kernels", format!("`kernels`: {why}; for example \">=6.7, <6.12\", or \"6.12\""))
+        };
+        range.parse::<KernelRange>().map_err(bad)
+    });
+    Ok(Terms {
+        line: section.line(),
+        kernels: kernels.transpose()?,
+        excuse: Excuse { reason, link: section.text("link")?.map(str::to_owned), expires },
+        last_day,
+    })
+}
+
+/// Demanded of every entry, so that none outlives what it was for.
+fn last_day(section: &Section<'_>) -> Result<(String, NaiveDate), ConfigError> {
+    let example = "expires = \"2027-01-31\"";
+    let Some(text) = section.date("expires")? else {
+        let message = format!("{} has no `expires`: say until when it counts, {example}", section.name());
+        return Err(section.error_at("expires", message));
+    };
+    let wrong = |_| section.error_at("expires", format!("`expires`: `{text}` is no day; write {example}"));
+    let day = text.parse::<NaiveDate>().map_err(wrong)?;
+    Ok((day.to_string(), day))
+}

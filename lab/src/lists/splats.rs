@@ -1,0 +1,56 @@
+//! `splats.toml`: complaints of a kernel that fail nothing for now.
+
+use super::{SPLATS_TOML, Terms, read};
+use crate::{kernels::ConfigError, run::splat::Splat, selection::Pattern};
+
+/// One `[[splat]]`.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    /// Kernels, reason, link and last day.
+    pub terms: Terms,
+    about: About,
+}
+
+#[derive(Debug, Clone)]
+enum About {
+    Fingerprint(String),
+    Title { text: String, pattern: Pattern },
+}
+
+impl Allowed {
+    /// Its fingerprint or pattern, as it was written.
+    pub fn about(&self) -> &str {
+        match &self.about {
+            About::Fingerprint(text) | About::Title { text, .. } => text,
+        }
+    }
+
+    /// Whether it is about a complaint: by fingerprint, or by the header as the kernel wrote it or as reports name it.
+    pub fn matches(&self, splat: &Splat) -> bool {
+        match &self.about {
+            About::Fingerprint(fingerprint) => *fingerprint == splat.fingerprint,
+            About::Title { pattern, .. } => pattern.matches(&splat.title) || pattern.matches(&splat.subject),
+        }
+    }
+}
+
+/// Reads the file's text.
+pub fn parse(text: &str) -> Result<Vec<Allowed>, ConfigError> {
+    read::entries(text, SPLATS_TOML, "splat", &["fingerprint", "title"], |section, terms| {
+        let about = match (section.text("fingerprint")?, section.text("title")?) {
+            (Some(fingerprint), None) => About::Fingerprint(fingerprint.to_owned()),
+            (None, Some(title)) => About::Title { text: title.to_owned(), pattern: Pattern::new(title) },
+            (None, None) => {
+                let message = "this [[splat]] is about nothing: give it a `fingerprint` as reports name it, or a `title` \
+                               with * and ?";
+                return Err(section.error_at("fingerprint", message));
+            }
+            (Some(_), Some(_)) => {
+                return Err(
+                    section.error_at("title", "this [[splat]] has a `fingerprint` and a `title`: keep one of them")
+                );
+            }
+        };
+        Ok(Allowed { terms, about })
+    })
+}

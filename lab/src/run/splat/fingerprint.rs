@@ -1,0 +1,165 @@
+//! The part of a complaint that is the same on every kernel and in every run.
+
+use super::trace::plain;
+use lab_protocol::complaint::Class;
+use sha2::{Digest, Sha256};
+
+/// Hexadecimal digits of the hash: enough for all complaints that there ever were.
+const DIGITS: usize = 10;
+
+/// `warn-0123456789`.
+pub fn of(class: Class, subject: &str, frames: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(subject).chain(frames.iter().map(|frame| &**frame)) {
+        hash.update(part.as_bytes());
+        hash.update(b"\n");
+    }
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{class}-{}", &digest[..DIGITS])
+}
+
+/// What the complaint is about. Releases spell the same thing differently; what is left is what they share.
+pub fn subject(class: Class, title: &str, lines: &[&str]) -> String {
+    match class {
+        Class::Warn => warn(title, lines),
+        Class::Refcount => {
+            let said = lines.iter().find(|line| line.starts_with("refcount_t: "));
+            said.map_or_else(|| numberless(title), |said| numberless(said))
+        }
+        Class::Bug if title.starts_with("kernel BUG at ") => {
+            format!("kernel BUG at {}", source(title).unwrap_or_else(|| numberless(title)))
+        }
+        Class::Oops => {
+            // 6.10 put `Oops: ` before every trap, and the trap's number and the configuration stand behind it.
+            let title = title.strip_prefix("Oops: ").unwrap_or(title);
+            numberless(title.split_once(": 0").map_or(title, |(title, _)| title))
+        }
+        // 6.3 tells slab from page use-after-free.
+        Class::Kasan => numberless(&title.replace("slab-use-after-free", "use-after-free")),
+        Class::Ubsan => {
+            let what = title.split_once(" in ").map_or(title, |(what, _)| what);
+            format!("{what} in {}", source(title).unwrap_or_default())
+        }
+        Class::RcuStall => {
+            let what = title.split(['{', ':']).find(|part| part.contains("stall")).unwrap_or(title);
+            let words = what.split_whitespace().skip_while(|word| word.starts_with("rcu_") || *word == "INFO");
+            format!("rcu {}", words.collect::<Vec<_>>().join(" "))
+        }
+        Class::SoftLockup => "soft lockup".to_owned(),
+        Class::HardLockup => "hard lockup".to_owned(),
+        Class::Workqueue => {
+            let known = ["workqueue lockup", "workqueue leaked"];
+            known.into_iter().find(|known| title.contains(known)).map_or_else(|| numberless(title), str::to_owned)
+        }
+        Class::HungTask => {
+            let how = if title.contains("I/O wait") { "in I/O wait" } else { "uninterruptibly" };
+            format!("task blocked {how}")
+        }
+        Class::NetnsLeak => "unregister_netdevice: waiting for a device to become free".to_owned(),
+        Class::Oom => {
+            let kind =
+                if title.contains("page allocation failure") { "page allocation failure" } else { "out of memory" };
+            kind.to_owned()
+        }
+        Class::Panic | Class::Bug | Class::Lockdep | Class::Kcsan | Class::Leak => numberless(title),
+    }
+}
+
+/// `WARNING at net/core/dev.c f`, and what it says beside. Since 6.19 the place comes before processor and task, and the
+/// text after the header instead of before it.
+fn warn(title: &str, lines: &[&str]) -> String {
+    let function =
+        title.split([' ', ',']).filter_map(|word| word.split_once("+0x")).map(|(name, _)| plain(name)).next();
+    let place = [source(title), function.map(str::to_owned)].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let header = lines.iter().position(|line| *line == title).unwrap_or(0);
+    let is_text = |line: &&&str| {
+        let starts = ["Modules linked in:", "CPU: ", "Hardware name:", "RIP: ", "Call Trace:", "---[", "Code:"];
+        !line.is_empty() && !line.starts_with(' ') && !starts.iter().any(|start| line.starts_with(start))
+    };
+    let after = lines.get(header + 1).into_iter().filter(is_text);
+    let said: Vec<String> = lines[..header].iter().filter(is_text).chain(after).map(|line| numberless(line)).collect();
+    let said = if said.is_empty() { String::new() } else { format!(": {}", said.join(" ")) };
+    format!("WARNING at {place}{said}")
+}
+
+/// The source file that a header names, without its line.
+fn source(title: &str) -> Option<String> {
+    title.split_whitespace().find_map(|word| {
+        let (file, line) = word.split_once(':')?;
+        let is_source = file.ends_with(".c") || file.ends_with(".h") || file.ends_with(".S") || file.ends_with(".rs");
+        // A build outside of the tree has the way into it in front.
+        let file = file.trim_start_matches("./").trim_start_matches("../");
+        (is_source && line.starts_with(|c: char| c.is_ascii_digit())).then(|| file.to_owned())
+    })
+}
+
+/// Numbers, addresses and offsets become `#`. A digit inside a name stays: `ip6_input` is not `ip4_input`.
+fn numberless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        let word = word.split_once("+0x").map_or(word, |(name, _)| plain(name));
+        let mut in_name = false;
+        let mut chars = word.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            let rest = &word[at..];
+            let run = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+            let hex = !in_name && run >= 8 && rest[..run].bytes().any(|byte| byte.is_ascii_digit());
+            if !in_name && (c.is_ascii_digit() || hex) {
+                let prefixed = rest.starts_with("0x");
+                let digits = if prefixed {
+                    2 + hex_run(&rest[2..])
+                } else if hex {
+                    run
+                } else {
+                    decimal_run(rest)
+                };
+                out.push('#');
+                while chars.next_if(|(next, _)| *next < at + digits).is_some() {}
+            } else {
+                in_name = c.is_alphanumeric() || c == '_';
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
+fn hex_run(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_hexdigit).count()
+}
+
+fn decimal_run(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_go_and_names_stay() {
+        for (text, wanted) in [
+            ("address: 0000000000000010", "address: #"),
+            ("at addr ffff88810a3f0040 by task case/123", "at addr # by task case/#"),
+            ("ip6_input+0x1/0x2 0xdead000000000108", "ip6_input #"),
+            ("exitcode=0x00000700", "exitcode=#"),
+            ("Killed process 77 (x86)", "Killed process # (x86)"),
+        ] {
+            assert_eq!(numberless(text), wanted);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_title_has_a_subject(title in "\\PC{0,80}", line in "\\PC{0,80}") {
+            for class in Class::ALL {
+                let subject = subject(class, &title, &[&line, &title]);
+                prop_assert!(of(class, &subject, &[]).starts_with(class.name()));
+            }
+        }
+    }
+}

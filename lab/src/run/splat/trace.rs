@@ -1,0 +1,165 @@
+//! The frames of a backtrace.
+
+use lab_protocol::complaint::Class;
+
+/// Frames that count.
+const MOST: usize = 3;
+
+/// Functions that a backtrace has because it is one: they report, catch a trap or lead into the kernel, and their names
+/// and number differ from release to release. A name that ends with `*` stands for all that begin so.
+const GLUE: [&str; 62] = [
+    "__alloc_pages_slowpath*",
+    "__asan_*",
+    "__die*",
+    "__do_sys_*",
+    "__handle_bug*",
+    "__lock_acquire*",
+    "__might_*",
+    "__report_bug*",
+    "__schedule*",
+    "__se_sys_*",
+    "__ubsan_*",
+    "__warn*",
+    "__x64_sys_*",
+    "_raw_spin_*",
+    "asm_*",
+    "bad_area*",
+    "check_noncircular*",
+    "check_panic_on_warn*",
+    "common_interrupt*",
+    "die*",
+    "do_error_trap*",
+    "do_syscall_64",
+    "do_trap*",
+    "do_user_addr_fault*",
+    "dump_header*",
+    "dump_stack*",
+    "entry_SYSCALL*",
+    "entry_INT80*",
+    "exc_*",
+    "fixup_exception*",
+    "handle_bug*",
+    "kasan_*",
+    "kernelmode_fixup_or_oops*",
+    "kfence_*",
+    "kthread",
+    "lock_acquire*",
+    "lock_release*",
+    "lockdep_*",
+    "nmi_*",
+    "oom_kill_process*",
+    "oops_*",
+    "out_of_memory*",
+    "page_fault_oops*",
+    "panic*",
+    "print_*",
+    "process_one_work*",
+    "process_scheduled_works*",
+    "refcount_warn_saturate*",
+    "report_bug*",
+    "ret_from_fork*",
+    "rwsem_down_*",
+    "schedule*",
+    "search_*",
+    "show_*",
+    "sysvec_*",
+    "ubsan_*",
+    "valid_user_*",
+    "validate_chain*",
+    "vpanic*",
+    "warn_slowpath*",
+    "worker_thread*",
+    "x64_sys_call",
+];
+
+/// Innermost first, at most [`MOST`], without [`GLUE`].
+pub fn frames(class: Class, lines: &[&str]) -> Vec<String> {
+    // Who holds a device is told by some kernels only, and differs from time to time.
+    if matches!(class, Class::NetnsLeak | Class::Leak) {
+        return Vec::new();
+    }
+    // Lockdep shows where every lock of the chain was taken first, each with a backtrace of its own.
+    let begin = match class {
+        Class::Lockdep => lines.iter().position(|line| line.trim() == "stack backtrace:").unwrap_or(0),
+        _ => 0,
+    };
+    // What a processor was doing when the timer's interrupt found it stuck, not the interrupt.
+    let skip_interrupts = matches!(class, Class::RcuStall | Class::SoftLockup | Class::HardLockup);
+    let mut frames: Vec<String> = Vec::new();
+    let mut interrupts = 0_u32;
+    for line in &lines[begin..] {
+        let line = line.trim();
+        match line {
+            "<IRQ>" | "<NMI>" => interrupts += 1,
+            "</IRQ>" | "</NMI>" => interrupts = interrupts.saturating_sub(1),
+            // KASAN tells of the object's earlier life in further backtraces.
+            _ if line.starts_with("Allocated by task") || line.starts_with("Freed by task") => break,
+            _ if skip_interrupts && interrupts > 0 => {}
+            _ => {
+                if let Some(name) = function(line)
+                    && !is_glue(name)
+                    && frames.last().is_none_or(|last| *last != untagged(name))
+                {
+                    frames.push(untagged(name));
+                }
+            }
+        }
+        if frames.len() == MOST {
+            break;
+        }
+    }
+    frames
+}
+
+/// The function of a frame `f+0x1/0x2 [module]` or of a `RIP: 0010:f+0x1/0x2`, without what the compiler appends. A
+/// frame with a question mark was found on the stack and need not be a caller.
+fn function(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("RIP: ").map_or(line, |rip| rip.split_once(':').map_or(rip, |(_, place)| place));
+    let (name, rest) = line.split_once("+0x")?;
+    let sized = rest.split_once("/0x").is_some_and(|(offset, _)| offset.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let is_name = |name: &str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$')) && !name.is_empty()
+    };
+    (sized && is_name(name)).then(|| plain(name))
+}
+
+/// Without `.isra.0`, `.constprop.1`, `.part.0`, `.cold` and `.llvm.123`.
+pub fn plain(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(name, _)| name)
+}
+
+/// An eBPF program without its tag, which is a hash of its instructions: `bpf_prog_0123456789abcdef_name`.
+fn untagged(name: &str) -> String {
+    let tagged = name.strip_prefix("bpf_prog_").and_then(|rest| rest.split_once('_'));
+    match tagged {
+        Some((tag, program)) if tag.len() == 16 => format!("bpf_prog_{program}"),
+        _ => name.to_owned(),
+    }
+}
+
+fn is_glue(name: &str) -> bool {
+    GLUE.iter().any(|glue| match glue.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == *glue,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_a_function_with_offset_and_size() {
+        for (line, name) in [
+            ("do_it.isra.0+0x1f/0x2a0 [netkit]", Some("do_it")),
+            ("RIP: 0010:tcx_entry_update+0x12/0x40", Some("tcx_entry_update")),
+            ("? maybe+0x1/0x2", None),
+            ("RIP: 0033:0x7f1c2b0d5a4d", None),
+            ("CPU: 0 PID: 7 Comm: x Not tainted 6.12 #1", None),
+            ("a b+0x1/0x2", None),
+            ("f+0x1", None),
+        ] {
+            assert_eq!(function(line), name, "{line}");
+        }
+    }
+}

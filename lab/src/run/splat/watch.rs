@@ -1,0 +1,108 @@
+//! A console as it grows.
+
+use super::{Splat, scan};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+/// Console text that is looked at at once, bytes: a cell that floods the log is cut, not followed.
+const MOST: u64 = 256 << 10;
+
+/// Reads a console as it grows.
+#[derive(Debug)]
+pub struct Watch {
+    path: PathBuf,
+    read: u64,
+}
+
+impl Watch {
+    /// From the console's first byte on.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), read: 0 }
+    }
+
+    /// The complaints since the last look. A console that can't be read has none; the launch would have failed.
+    pub fn look(&mut self) -> Vec<Splat> {
+        let (text, fresh) = self.fresh();
+        self.read += fresh;
+        scan(&text)
+    }
+
+    /// The complaints since the last look and before the line with `mark`; `None` where there is no such line. What comes
+    /// after the mark stays for the next look, however late this one is.
+    pub fn look_before(&mut self, mark: &str) -> Option<Vec<Splat>> {
+        let (text, _) = self.fresh();
+        let at = text.find(mark)?;
+        self.read += at as u64;
+        Some(scan(&text[..at]))
+    }
+
+    /// Passes over what the console holds already: what a restored guest said before it was saved.
+    pub fn skip(&mut self) {
+        self.read = std::fs::metadata(&self.path).map_or(self.read, |file| file.len());
+    }
+
+    /// What is new, and how many bytes of the console that is. Bytes that are no UTF-8 become `?`, so that places in the
+    /// text are places in the file.
+    fn fresh(&self) -> (String, u64) {
+        let mut bytes = Vec::new();
+        let mut read = || -> std::io::Result<u64> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.read))?;
+            let fresh = file.metadata()?.len().saturating_sub(self.read);
+            file.take(MOST.min(fresh)).read_to_end(&mut bytes)?;
+            Ok(fresh)
+        };
+        let fresh = read().unwrap_or(0);
+        bytes.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
+        (String::from_utf8_lossy(&bytes).into_owned(), fresh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const WARN: &str = "\
+[   10.1] netkit-lab: begin A01-x[tc]
+[   10.2] ------------[ cut here ]------------
+[   10.2][  T123] WARNING: CPU: 0 PID: 123 at net/core/dev.c:11405 unregister_netdevice_many_notify+0x7c2/0x7d0
+[   10.2] Call Trace:
+[   10.2]  <TASK>
+[   10.2] ---[ end trace 0000000000000000 ]---
+[   10.3] netkit-lab: end A01-x[tc]
+";
+
+    #[test]
+    fn a_late_look_does_not_take_a_complaint_away_from_its_cell() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let early = "[    9.0] BUG: \u{fffd} early\n";
+        std::fs::write(&path, format!("{early}{WARN}")).unwrap();
+        let mut watch = Watch::new(&path);
+        assert_eq!(watch.look_before("begin B02-y[tc]"), None);
+        assert_eq!(watch.look_before("begin A01-x[tc]").unwrap().len(), 1, "the early one only");
+        assert_eq!(watch.look_before("end A01-x[tc]").unwrap().len(), 1);
+        assert!(watch.look().is_empty());
+    }
+
+    #[test]
+    fn each_look_sees_what_is_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let mut watch = Watch::new(&path);
+        assert!(watch.look().is_empty(), "no console yet");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(WARN.as_bytes()).unwrap();
+        assert_eq!(watch.look().len(), 1);
+        assert!(watch.look().is_empty());
+        file.write_all(b"[11.0] BUG: sleeping function called from invalid context\n").unwrap();
+        assert_eq!(watch.look()[0].title, "BUG: sleeping function called from invalid context");
+        file.write_all(WARN.as_bytes()).unwrap();
+        watch.skip();
+        assert!(watch.look().is_empty());
+    }
+}

@@ -1,0 +1,169 @@
+//! Where a complaint begins and ends.
+
+use super::Class;
+
+/// What the lab's own records start with: a complaint ends where one begins.
+pub const MARK: &str = "netkit-lab: ";
+/// Lines of a complaint that are kept, header and backtrace; a longer one is cut.
+pub const MOST_LINES: usize = 120;
+/// Records between the end of an oops and the panic that it leads to (`oops_end`: registers once more).
+const PANIC_WITHIN: usize = 40;
+/// Records between `cut here` and the header that it belongs to: the formatted message of `WARN` comes first.
+const HEADER_WITHIN: usize = 4;
+const CUT_HERE: &str = "------------[ cut here ]------------";
+
+/// A line without what printk puts in front: the time stamp `[   12.345678]`, the caller's id `[  T123]` or `[ C0]` under
+/// CONFIG_PRINTK_CALLER, and one space. What the record itself has in brackets, or indents, stays.
+pub fn record(line: &str) -> &str {
+    let mut rest = line.trim_end().trim_start_matches('\r');
+    while let Some((stamp, words)) = rest.strip_prefix('[').and_then(|inside| inside.split_once(']')) {
+        let inside = stamp.trim_start();
+        let time = inside.contains('.') && inside.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        let caller = inside.strip_prefix(['T', 'C']).is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_digit()));
+        if !time && !caller {
+            break;
+        }
+        rest = words.strip_prefix(' ').unwrap_or(words);
+    }
+    rest
+}
+
+/// Finds complaints in log text: class and lines of each, without time stamps.
+pub fn scan(log: &str) -> Vec<(Class, Vec<&str>)> {
+    let records: Vec<&str> = log.lines().map(record).collect();
+    let mut found: Vec<(Class, Vec<&str>)> = Vec::new();
+    let mut last_end = 0;
+    let mut at = 0;
+    while at < records.len() {
+        let Some(class) = Class::of(records[at]) else {
+            at += 1;
+            continue;
+        };
+        if class == Class::Panic
+            && let Some((Class::Oops | Class::Bug, lines)) = found.last_mut()
+            && at - last_end <= PANIC_WITHIN
+            && records[last_end..at].iter().all(|record| !record.starts_with(MARK))
+            && lines.iter().any(|line| line.starts_with("---[ end trace"))
+        {
+            // The panic that an oops leads to is no complaint of its own.
+            let end = end_of(class, &records, at);
+            let room = MOST_LINES.saturating_sub(lines.len());
+            lines.extend(records[at..end].iter().take(room));
+            (last_end, at) = (end, end);
+            continue;
+        }
+        let end = end_of(class, &records, at);
+        let begin = begin_of(&records, last_end, at);
+        let class = refine(class, &records[begin..end]);
+        found.push((class, records[begin..end].iter().take(MOST_LINES).copied().collect()));
+        (last_end, at) = (end, end);
+    }
+    found
+}
+
+/// `cut here` and the message of a WARN come before its header.
+fn begin_of(records: &[&str], floor: usize, header: usize) -> usize {
+    let near = header.saturating_sub(HEADER_WITHIN).max(floor);
+    records[near..header].iter().rposition(|record| *record == CUT_HERE).map_or(header, |cut| near + cut + 1)
+}
+
+fn end_of(class: Class, records: &[&str], header: usize) -> usize {
+    if class == Class::Oom && records[header].contains("ut of memory: ") {
+        return header + 1;
+    }
+    let mut sub = class;
+    for (at, record) in records.iter().enumerate().skip(header + 1).take(MOST_LINES - 1) {
+        if record.starts_with(MARK) || *record == CUT_HERE && class != Class::Oops {
+            return at;
+        }
+        if record.starts_with("---[ end ") {
+            return at + 1;
+        }
+        if let Some(next) = Class::of(record) {
+            let goes_on = match (sub, next) {
+                // A fault is told by several headers, and may end in a panic at once.
+                (Class::Oops | Class::Bug | Class::Kasan, Class::Oops) | (_, Class::Panic) => true,
+                (Class::Oom, Class::Oom) => !record.contains(" invoked oom-killer: "),
+                (Class::Leak, Class::Leak) | (Class::NetnsLeak, Class::Leak) => true,
+                _ => false,
+            };
+            if !goes_on {
+                return at;
+            }
+            sub = if next == Class::Panic { next } else { sub };
+        } else if is_brief(class) && !record.starts_with([' ', '\t']) && !record.is_empty() {
+            return at;
+        }
+        if class == Class::Oom && record.contains("ut of memory: ") {
+            return at + 1;
+        }
+    }
+    records.len().min(header + MOST_LINES)
+}
+
+/// Whether it is a line and what is indented below it.
+const fn is_brief(class: Class) -> bool {
+    matches!(class, Class::NetnsLeak | Class::Leak)
+}
+
+/// A refcount's complaint is a WARN by its header.
+fn refine(class: Class, lines: &[&str]) -> Class {
+    match class {
+        Class::Warn if lines.iter().take(HEADER_WITHIN).any(|line| line.starts_with("refcount_t: ")) => Class::Refcount,
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn stamps_go_and_what_the_record_says_stays() {
+        assert_eq!(record("[   12.345678] WARNING: CPU: 0"), "WARNING: CPU: 0");
+        assert_eq!(record("[   12.345678][  T123] x"), "x");
+        assert_eq!(record("[   12.345678] [ BUG: Invalid wait context ]\r"), "[ BUG: Invalid wait context ]");
+        assert_eq!(record("[    1.000000]  f+0x1/0x2"), " f+0x1/0x2");
+        assert_eq!(record("[<ffff>] f"), "[<ffff>] f");
+    }
+
+    #[test]
+    fn an_oops_and_its_panic_are_one_complaint() {
+        let log = "BUG: kernel NULL pointer dereference, address: 0\nOops: 0002 [#1] SMP\nRIP: 0010:f+0x1/0x2\n\
+                   ---[ end trace 0 ]---\nRIP: 0010:f+0x1/0x2\nKernel panic - not syncing: Fatal exception\n\
+                   ---[ end Kernel panic - not syncing: Fatal exception ]---\n";
+        let found = scan(log);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].0, found[0].1.last().copied().unwrap().starts_with("---[ end Kernel")),
+            (Class::Oops, true)
+        );
+    }
+
+    #[test]
+    fn a_complaint_ends_where_the_lab_speaks_or_another_begins() {
+        let log = "BUG: Bad page state in process x\n a\nnetkit-lab: end A01\nBUG: Bad rss-counter\n\
+                   WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n---[ end trace 0 ]---\nquiet\n";
+        let classes: Vec<(Class, usize)> = scan(log).into_iter().map(|(class, lines)| (class, lines.len())).collect();
+        assert_eq!(classes, [(Class::Bug, 2), (Class::Bug, 1), (Class::Warn, 2)]);
+    }
+
+    #[test]
+    fn a_panic_long_after_is_its_own() {
+        let quiet = "eth0: up\n".repeat(PANIC_WITHIN + 1);
+        let log = format!("kernel BUG at a.c:1!\n---[ end trace 0 ]---\n{quiet}Kernel panic - not syncing: x\n");
+        assert_eq!(scan(&log).len(), 2);
+        let warn = "WARNING: at f+0x1/0x2\n---[ end trace 0 ]---\nKernel panic - not syncing: sysrq triggered crash\n";
+        assert_eq!(scan(warn).len(), 2, "a WARN leads to no panic");
+    }
+
+    proptest! {
+        #[test]
+        fn any_log_is_survived(text in "(\\PC|[\\[\\]\n\r]|WARNING: CPU: |BUG: |---\\[ end trace|------------\\[ cut here \\]------------\n|Kernel panic - not syncing|Oops: ){0,200}") {
+            for (_, lines) in scan(&text) {
+                prop_assert!(!lines.is_empty() && lines.len() <= MOST_LINES);
+            }
+        }
+    }
+}

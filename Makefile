@@ -5,10 +5,10 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup doctor test canary check clean
+.PHONY: help lab lab-run mutants setup setup-tests doctor test canary check clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" narrows it)
 	@$(LAB) run $(ARGS)
@@ -16,7 +16,7 @@ lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" n
 mutants: setup ## Build deliberate faults in, and show which case notices each
 	@$(LAB) mutants $(ARGS)
 
-test: setup ## Run every test of the project, on real guests too
+test: setup-tests ## Run every test of the project, on real guests too
 	@cargo test --workspace $(ARGS)
 
 canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each with its exact outcome
@@ -24,6 +24,9 @@ canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each
 
 setup: lab ## Install or build whatever is missing
 	@$(LAB) setup
+
+setup-tests: lab ## The same, and what only the tests need: a browser, programs that read the reports
+	@$(LAB) setup --tests
 
 doctor: lab ## Show what is there, what is missing, and how to mend it
 	@$(LAB) doctor $(ARGS)

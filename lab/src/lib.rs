@@ -19,6 +19,7 @@ pub mod run;
 pub mod selection;
 pub mod setup;
 pub mod shard;
+pub mod synthetic;
 #[cfg(test)]
 mod testing;
 pub mod text;

@@ -107,16 +107,17 @@ impl Plan {
     /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run: a case that never runs
     /// proves nothing, and nobody would notice.
     pub fn unrunnable_cases(&self) -> Vec<String> {
-        let runs = |id: &CellId| {
-            let on = |kernel: &PlannedKernel| {
-                kernel.cells.iter().any(|cell| cell.id == *id && cell.expectation == Expectation::Run)
-            };
-            self.kernels.iter().any(on)
-        };
+        let planned = self.kernels.iter().flat_map(|kernel| &kernel.cells);
+        let runs: BTreeSet<&CellId> =
+            planned.filter(|cell| cell.expectation == Expectation::Run).map(|cell| &cell.id).collect();
         let elsewhere =
             |info: &CellInfo| self.others.iter().any(|facts| plan_cell(facts, info).expectation == Expectation::Run);
-        let runnable: BTreeSet<&str> =
-            self.cells.iter().filter(|info| runs(&info.id) || elsewhere(info)).map(|info| info.id.case()).collect();
+        let runnable: BTreeSet<&str> = self
+            .cells
+            .iter()
+            .filter(|info| runs.contains(&info.id) || elsewhere(info))
+            .map(|info| info.id.case())
+            .collect();
         let all: BTreeSet<&str> = self.cells.iter().map(|info| info.id.case()).collect();
         all.difference(&runnable).map(|case| (*case).to_owned()).collect()
     }

@@ -17,7 +17,7 @@ mod topology;
 
 use crate::{
     error::{Error, Exit},
-    report::capabilities::Format,
+    report::{capabilities::Format, kcidb},
 };
 use clap::{Args, Parser, Subcommand};
 use lab_protocol::AttachRequest;
@@ -62,17 +62,36 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Also what the project's own tests need.
+        #[arg(long)]
+        tests: bool,
     },
     /// Install or build whatever is missing.
-    Setup,
-    /// Rebuild every report of a run from its events.jsonl.
+    Setup {
+        /// Also what the project's own tests need: a browser, and programs that read the reports.
+        #[arg(long)]
+        tests: bool,
+    },
+    /// Rebuild every report of a run from its events.jsonl, or write it in another format.
     Report {
         /// A run's directory, or its name below results/.
         #[arg(value_name = "RUN", default_value = "latest")]
         run: PathBuf,
+        #[command(flatten)]
+        format: FormatArgs,
     },
     /// Show what changed from one run to another; an attach type that changed is as loud as a failure.
     Compare(CompareArgs),
+}
+
+#[derive(Debug, Args)]
+struct FormatArgs {
+    /// Write the run to standard output in this format, in place of what is meant for people.
+    #[arg(long, value_enum)]
+    format: Option<crate::report::format::Format>,
+    /// What KernelCI's database calls this CI system.
+    #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
+    origin: String,
 }
 
 #[derive(Debug, Args)]
@@ -151,6 +170,8 @@ struct HowArgs {
     /// Build a deliberate fault into the suite: the run is meant to fail.
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 #[derive(Debug, Args)]
@@ -282,9 +303,9 @@ impl Cli {
             Command::Kernels(KernelsCommand::Fetch(args)) => kernels::fetch(project, &args),
             Command::Kernels(KernelsCommand::Build { kernel }) => kernels::build(project, &kernel),
             Command::Kernels(KernelsCommand::Update(args)) => kernels::update(project, &args),
-            Command::Doctor { json } => setup::doctor(json),
-            Command::Setup => setup::setup(),
-            Command::Report { run } => report::report(project, &run),
+            Command::Doctor { json, tests } => setup::doctor(json, tests),
+            Command::Setup { tests } => setup::setup(tests),
+            Command::Report { run, format } => report::report(project, &run, &format),
             Command::Compare(args) => compare::compare(project, &args),
         }
     }

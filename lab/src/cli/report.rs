@@ -1,6 +1,6 @@
 //! `lab report`.
 
-use super::{guests::in_ci, project, show};
+use super::{FormatArgs, guests::in_ci, project, show};
 use crate::{
     error::{Error, Exit},
     report::{events, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal},
@@ -16,14 +16,19 @@ pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, E
     Ok(if run.join(events::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
 }
 
-pub(super) fn report(named: Option<PathBuf>, run: &Path) -> Result<Exit, Error> {
+pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) -> Result<Exit, Error> {
     let directory = directory(named, run)?;
     let record = events::read(&directory)?;
+    // A run that was killed has no exit of its own: its verdicts have one.
+    let exit = record.finished.map_or_else(|| record.exit(), |(exit, _)| exit);
+    if let Some(chosen) = format.format {
+        show(chosen.render(&record, &format.origin))?;
+        return Ok(exit);
+    }
     JunitReporter { directory: directory.clone() }.write(&record)?;
     RunJson { directory: directory.clone() }.write(&record)?;
     HtmlReporter { directory: directory.clone() }.write(&record)?;
     let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
     show(terminal::summary(&record, &directory, colour))?;
-    // A run that was killed has no exit of its own: its verdicts have one.
-    Ok(record.finished.map_or_else(|| record.exit(), |(exit, _)| exit))
+    Ok(exit)
 }

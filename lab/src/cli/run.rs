@@ -65,7 +65,11 @@ pub(super) fn execute(
 
     let stdout = std::io::stdout();
     let colour = terminal::colours(stdout.is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
+    let told = match args.format.format {
+        Some(chosen) => chosen.render(&record, &args.format.origin),
+        None => format!("\n{}", terminal::summary(&record, &results.join(directory::LATEST), colour)),
+    };
     // A closed pipe must not hide the exit code.
-    let _ = write!(stdout.lock(), "\n{}", terminal::summary(&record, &results.join(directory::LATEST), colour));
+    let _ = stdout.lock().write_all(told.as_bytes());
     Ok(record.finished.map_or(Exit::Infra, |(exit, _)| exit))
 }

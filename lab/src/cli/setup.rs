@@ -3,11 +3,16 @@
 use super::show;
 use crate::{
     error::{Error, Exit},
-    setup,
+    setup::{self, Purpose},
 };
 
-pub(super) fn doctor(json: bool) -> Result<Exit, Error> {
-    let report = setup::doctor()?;
+/// What the flag `--tests` asks for.
+fn purpose(tests: bool) -> Purpose {
+    if tests { Purpose::Tests } else { Purpose::Runs }
+}
+
+pub(super) fn doctor(json: bool, tests: bool) -> Result<Exit, Error> {
+    let report = setup::doctor(purpose(tests))?;
     if json {
         let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Host(error.to_string()))?;
         show(format_args!("{json}\n"))?;
@@ -17,7 +22,7 @@ pub(super) fn doctor(json: bool) -> Result<Exit, Error> {
     Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
 }
 
-pub(super) fn setup() -> Result<Exit, Error> {
-    setup::setup(&mut std::io::stderr())?;
+pub(super) fn setup(tests: bool) -> Result<Exit, Error> {
+    setup::setup(purpose(tests), &mut std::io::stderr())?;
     Ok(Exit::Passed)
 }

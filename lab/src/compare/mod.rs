@@ -13,7 +13,7 @@ use crate::{
 };
 use lab_protocol::{AttachType, Outcome};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// A cell counts as slower beyond this factor …
 const SLOWER: f64 = 2.0;
@@ -120,12 +120,12 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     for ((kernel, cell), now) in &new {
         let change = |kind, before: String| Change {
             kind,
-            kernel: kernel.clone(),
-            cell: cell.clone(),
+            kernel: (*kernel).to_owned(),
+            cell: (*cell).to_owned(),
             before,
             after: told(now),
         };
-        match old.get(&(kernel.clone(), cell.clone())) {
+        match old.get(&(*kernel, *cell)) {
             None if is_bad(now) => changes.push(change(Kind::NewlyFailing, "not in the plan".to_owned())),
             None => changes.push(change(Kind::Added, "not in the plan".to_owned())),
             Some(was) => match kind(was, now) {
@@ -137,8 +137,8 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     for ((kernel, cell), was) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
         changes.push(Change {
             kind: Kind::Gone,
-            kernel: kernel.clone(),
-            cell: cell.clone(),
+            kernel: (*kernel).to_owned(),
+            cell: (*cell).to_owned(),
             before: told(was),
             after: "not in the plan".to_owned(),
         });
@@ -147,11 +147,8 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     Comparison { before: id(before), after: id(after), changes, unchanged }
 }
 
-fn by_cell(record: &RunRecord) -> BTreeMap<(String, String), Verdict> {
-    let entry = |(kernel, cell, verdict): (&crate::plan::PlannedKernel, &crate::plan::PlannedCell, Verdict)| {
-        ((kernel.facts.id.clone(), cell.id.to_string()), verdict)
-    };
-    record.verdicts().map(entry).collect()
+fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Cow<'_, Verdict>> {
+    record.verdicts().map(|(kernel, cell, verdict)| ((&*kernel.facts.id, cell.id.as_str()), verdict)).collect()
 }
 
 const fn is_bad(verdict: &Verdict) -> bool {

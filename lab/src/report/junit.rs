@@ -17,9 +17,9 @@ use crate::{
     text,
 };
 use chrono::{DateTime, FixedOffset};
-use lab_protocol::{AttachRecord, CellInfo, Outcome};
+use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use std::{fmt::Write, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt::Write, path::PathBuf, time::Duration};
 
 /// The file's name, in a run's directory and in each kernel's.
 pub const FILE: &str = "junit.xml";
@@ -27,6 +27,16 @@ pub const FILE: &str = "junit.xml";
 const MAX_MESSAGE: usize = 1000;
 /// Characters of an element's text.
 const MAX_OUTPUT: usize = 64 << 10;
+
+/// Whose JUnit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// With what most consumers read: properties of a case, and how many assertions it made.
+    Common,
+    /// Nothing but what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses a file that has more.
+    /// Properties are lines of the case's output, in the form `[[PROPERTY|name=value]]`.
+    Jenkins,
+}
 
 /// Writes the whole run's file and one per kernel when the run has finished.
 #[derive(Debug)]
@@ -55,26 +65,30 @@ impl JunitReporter {
         for (kernel, _) in record.planned() {
             self.write_kernel(record, &kernel.facts.id)?;
         }
-        directory::replace(&self.directory.join(FILE), render(record, None).as_bytes())
+        directory::replace(&self.directory.join(FILE), render(record, None, Dialect::Common).as_bytes())
     }
 
     fn write_kernel(&self, record: &RunRecord, kernel: &str) -> Result<(), Error> {
         let directory = directory::kernel(&self.directory, kernel)?;
-        directory::replace(&directory.join(FILE), render(record, Some(kernel)).as_bytes())
+        directory::replace(&directory.join(FILE), render(record, Some(kernel), Dialect::Common).as_bytes())
     }
 }
 
 /// The XML of the whole run, or of one kernel.
-pub fn render(record: &RunRecord, only: Option<&str>) -> String {
+pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> String {
     let mut report = Report::new("netkit-lab");
-    report.timestamp = time(record.started_ms);
+    if dialect == Dialect::Common {
+        report.timestamp = time(record.started_ms);
+    }
     if let Some((_, wall_ms)) = record.finished {
         report.set_time(Duration::from_millis(wall_ms));
     }
     if let Some(info) = &record.info {
+        let listed = info.plan.cells.iter().map(|cell| (&cell.id, cell)).collect();
+        let desk = Desk { record, info, listed, dialect };
         for (kernel, happened) in record.planned() {
             if only.is_none_or(|id| id == kernel.facts.id) {
-                report.add_test_suite(suite(record, info, kernel, happened));
+                report.add_test_suite(desk.suite(kernel, happened));
             }
         }
         let dead = record.dead_cases();
@@ -89,7 +103,12 @@ pub fn render(record: &RunRecord, only: Option<&str>) -> String {
     // Writing into memory can't fail, and every string has been made valid XML.
     let written = report.serialize(&mut out);
     debug_assert!(written.is_ok(), "{written:?}");
-    String::from_utf8_lossy(&out).into_owned()
+    let text = String::from_utf8_lossy(&out).into_owned();
+    match dialect {
+        Dialect::Common => text,
+        // The root's own count is the first one, and the schema has none there.
+        Dialect::Jenkins => text.replacen(&format!(" skipped=\"{}\"", report.skipped), "", 1),
+    }
 }
 
 fn time(ms: u64) -> Option<DateTime<FixedOffset>> {
@@ -128,87 +147,110 @@ fn shards_suite(shards: &[MergedShard]) -> TestSuite {
     suite
 }
 
-fn suite(record: &RunRecord, info: &RunInfo, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> TestSuite {
-    let facts = &kernel.facts;
-    let mut suite = TestSuite::new(&facts.id);
-    if let Some(happened) = happened {
-        suite.timestamp = time(happened.started_ms).filter(|_| happened.started_ms > 0);
-        suite.time = happened.finished.map(|(wall_ms, _)| Duration::from_millis(wall_ms));
-    }
-    let boot = happened.and_then(|happened| happened.boot.as_ref());
-    let image = happened.and_then(|happened| happened.image.as_ref());
-    let known = |text: Option<&str>| text.map_or_else(|| "unknown".to_owned(), |text| text::line(text, MAX_MESSAGE));
-    for (name, value) in [
-        ("kernel.release", known(boot.map(|boot| &*boot.release))),
-        ("kernel.version", facts.version.to_string()),
-        ("kernel.class", facts.class.clone()),
-        ("image.key", known(image.map(|image| &*image.key))),
-        ("accelerator", info.accelerator.name.clone()),
-        ("accelerator.reason", text::line(&info.accelerator.reason, MAX_MESSAGE)),
-        ("virtme-ng.version", info.versions.virtme_ng.clone()),
-        ("qemu.version", info.versions.qemu.clone()),
-        ("lab.version", info.versions.lab.clone()),
-    ] {
-        suite.add_property((name, &*value));
-    }
-    if let Some(mutant) = &info.mutant {
-        suite.add_property(("mutant", &**mutant));
-    }
-    for cell in &kernel.cells {
-        if let Some(listed) = info.plan.info(&cell.id) {
-            suite.add_test_case(case(record, kernel, cell, listed, &record.verdict(happened, cell)));
-        }
-    }
-    let told: Vec<&str> =
-        happened.iter().flat_map(|it| it.losses.iter().chain(&it.notes)).map(|line| &**line).collect();
-    if !told.is_empty() {
-        suite.set_system_out(text::block(&told.join("\n"), MAX_OUTPUT));
-    }
-    suite
+/// What every suite is made from.
+struct Desk<'a> {
+    record: &'a RunRecord,
+    info: &'a RunInfo,
+    /// The plan's cells by id: a run has thousands.
+    listed: HashMap<&'a CellId, &'a CellInfo>,
+    dialect: Dialect,
 }
 
-fn case(
-    record: &RunRecord,
-    kernel: &PlannedKernel,
-    cell: &PlannedCell,
-    listed: &CellInfo,
-    verdict: &Verdict,
-) -> TestCase {
-    let mut case = TestCase::new(text::line(cell.id.as_str(), MAX_MESSAGE), status(verdict));
-    case.set_classname(format!("{}.{}", kernel.facts.id, text::line(&listed.area, MAX_MESSAGE)));
-    case.set_time(Duration::from_micros(verdict.report.duration_us));
-    case.set_assertions(verdict.report.checks.len());
-    let attachments = &verdict.report.attach;
-    let all = |value: &dyn Fn(&AttachRecord) -> Option<String>| {
-        let mut values: Vec<String> = Vec::new();
-        for value in attachments.iter().filter_map(value) {
-            if !values.contains(&value) {
-                values.push(value);
+impl Desk<'_> {
+    fn suite(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> TestSuite {
+        let (facts, info) = (&kernel.facts, self.info);
+        let mut suite = TestSuite::new(&facts.id);
+        if let Some(happened) = happened {
+            suite.timestamp = time(happened.started_ms).filter(|_| happened.started_ms > 0);
+            suite.time = happened.finished.map(|(wall_ms, _)| Duration::from_millis(wall_ms));
+        }
+        let boot = happened.and_then(|happened| happened.boot.as_ref());
+        let image = happened.and_then(|happened| happened.image.as_ref());
+        let known =
+            |text: Option<&str>| text.map_or_else(|| "unknown".to_owned(), |text| text::line(text, MAX_MESSAGE));
+        for (name, value) in [
+            ("kernel.release", known(boot.map(|boot| &*boot.release))),
+            ("kernel.version", facts.version.to_string()),
+            ("kernel.class", facts.class.clone()),
+            ("image.key", known(image.map(|image| &*image.key))),
+            ("accelerator", info.accelerator.name.clone()),
+            ("accelerator.reason", text::line(&info.accelerator.reason, MAX_MESSAGE)),
+            ("virtme-ng.version", info.versions.virtme_ng.clone()),
+            ("qemu.version", info.versions.qemu.clone()),
+            ("lab.version", info.versions.lab.clone()),
+        ] {
+            suite.add_property((name, &*value));
+        }
+        if let Some(mutant) = &info.mutant {
+            suite.add_property(("mutant", &**mutant));
+        }
+        for cell in &kernel.cells {
+            if let Some(listed) = self.listed.get(&cell.id) {
+                suite.add_test_case(self.case(kernel, cell, listed, &self.record.verdict(happened, cell)));
             }
         }
-        values.join("+")
-    };
-    let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
-    let required = cell.required.map_or_else(String::new, |required| required.to_string());
-    for (name, value) in [
-        ("attach.requested", listed.attach.map_or_else(String::new, |request| request.to_string())),
-        ("attach.required", required),
-        ("attach.used", used.join("+")),
-        ("attach.hook", all(&|record| record.hook.map(|hook| hook.name().to_owned()))),
-        ("attach.link_id", all(&|record| record.link_id.map(|id| id.to_string()))),
-        ("attach.prog_id", all(&|record| Some(record.prog_id.to_string()))),
-        ("repro", record.repro(&kernel.facts.id, &cell.id)),
-    ] {
-        if !value.is_empty() {
-            case.add_property((name, &*value));
+        let told: Vec<&str> =
+            happened.iter().flat_map(|it| it.losses.iter().chain(&it.notes)).map(|line| &**line).collect();
+        if !told.is_empty() {
+            suite.set_system_out(text::block(&told.join("\n"), MAX_OUTPUT));
         }
+        suite
     }
-    let output = output(listed, verdict);
-    case.set_system_out(text::block(&output, MAX_OUTPUT));
-    if let Some(evidence) = &verdict.evidence {
-        case.set_system_err(text::block(evidence, MAX_OUTPUT));
+
+    fn case(&self, kernel: &PlannedKernel, cell: &PlannedCell, listed: &CellInfo, verdict: &Verdict) -> TestCase {
+        let mut case = TestCase::new(text::line(cell.id.as_str(), MAX_MESSAGE), status(verdict));
+        case.set_classname(format!("{}.{}", kernel.facts.id, text::line(&listed.area, MAX_MESSAGE)));
+        case.set_time(Duration::from_micros(verdict.report.duration_us));
+        // Properties first: what is cut off is the end.
+        let mut told = String::new();
+        for (name, value) in self.properties(kernel, cell, listed, verdict) {
+            match self.dialect {
+                Dialect::Common => drop(case.add_property((name, &*value))),
+                Dialect::Jenkins => drop(writeln!(told, "[[PROPERTY|{name}={value}]]")),
+            }
+        }
+        if self.dialect == Dialect::Common {
+            case.set_assertions(verdict.report.checks.len());
+        }
+        told.push_str(&output(listed, verdict));
+        case.set_system_out(text::block(&told, MAX_OUTPUT));
+        if let Some(evidence) = &verdict.evidence {
+            case.set_system_err(text::block(evidence, MAX_OUTPUT));
+        }
+        case
     }
-    case
+
+    /// Those that have a value.
+    fn properties(
+        &self,
+        kernel: &PlannedKernel,
+        cell: &PlannedCell,
+        listed: &CellInfo,
+        verdict: &Verdict,
+    ) -> impl Iterator<Item = (&'static str, String)> {
+        let attachments = &verdict.report.attach;
+        let all = |value: &dyn Fn(&AttachRecord) -> Option<String>| {
+            let mut values: Vec<String> = Vec::new();
+            for value in attachments.iter().filter_map(value) {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            values.join("+")
+        };
+        let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
+        let required = cell.required.map_or_else(String::new, |required| required.to_string());
+        let properties = [
+            ("attach.requested", listed.attach.map_or_else(String::new, |request| request.to_string())),
+            ("attach.required", required),
+            ("attach.used", used.join("+")),
+            ("attach.hook", all(&|record| record.hook.map(|hook| hook.name().to_owned()))),
+            ("attach.link_id", all(&|record| record.link_id.map(|id| id.to_string()))),
+            ("attach.prog_id", all(&|record| Some(record.prog_id.to_string()))),
+            ("repro", text::line(&self.record.repro(&kernel.facts.id, &cell.id), MAX_MESSAGE)),
+        ];
+        properties.into_iter().filter(|(_, value)| !value.is_empty())
+    }
 }
 
 fn status(verdict: &Verdict) -> TestCaseStatus {
@@ -216,6 +258,8 @@ fn status(verdict: &Verdict) -> TestCaseStatus {
     let bad = |kind, name: String| {
         let mut status = TestCaseStatus::non_success(kind);
         status.set_message(&message).set_type(name);
+        // Many consumers show the element's text and nothing else of it.
+        status.set_description(text::block(&story(verdict), MAX_OUTPUT));
         status
     };
     match &verdict.outcome {
@@ -226,9 +270,24 @@ fn status(verdict: &Verdict) -> TestCaseStatus {
         Outcome::Skipped { reason } => {
             let mut status = TestCaseStatus::skipped();
             status.set_message(&message).set_type(reason.capability.to_string());
+            // Some readers take an element without text for one that is not there.
+            status.set_description(message);
             status
         }
     }
+}
+
+/// Why a case did not pass: the message, the checks that did not hold, and what else was noticed.
+fn story(verdict: &Verdict) -> String {
+    let checks = verdict.report.checks.iter().filter(|check| !check.ok);
+    let checks = checks.map(|check| format!("FAIL {}: {}", check.name, check.seen));
+    let files = verdict.files.iter().map(|file| format!("attachment: {file}"));
+    let lines: Vec<String> = std::iter::once(text::line(&verdict.outcome.message(), MAX_MESSAGE))
+        .chain(checks)
+        .chain(verdict.warnings.iter().cloned())
+        .chain(files)
+        .collect();
+    lines.join("\n")
 }
 
 /// What the case asserted, where its programs were, what it measured and logged.

@@ -3,8 +3,11 @@
 pub mod capabilities;
 pub mod directory;
 pub mod events;
+pub mod format;
 pub mod html;
 pub mod junit;
+pub mod kcidb;
+pub mod ktap;
 pub mod progress;
 pub mod record;
 pub mod run_json;

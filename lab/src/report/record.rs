@@ -9,7 +9,7 @@ use crate::{
     text,
 };
 use lab_protocol::{AttachType, CapabilityReport, CellId, ErrorKind, KernelVersion, Outcome};
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Everything that happened so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -150,19 +150,19 @@ impl RunRecord {
     }
 
     /// A cell's verdict; a cell that has none is one that never ran, so that no gap looks like a pass.
-    pub fn verdict(&self, kernel: Option<&KernelRecord>, cell: &PlannedCell) -> Verdict {
+    pub fn verdict<'a>(&self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
         let known = kernel.and_then(|kernel| kernel.verdicts.get(&cell.id));
-        known.cloned().unwrap_or_else(|| {
+        known.map(Cow::Borrowed).unwrap_or_else(|| {
             let message = match kernel.and_then(|kernel| kernel.running.as_ref()) {
                 Some(running) if *running == cell.id => "the run ended while the cell was running",
                 _ => "the run ended before the cell",
             };
-            Verdict::bare(cell.id.clone(), Outcome::NotRun { message: message.to_owned() })
+            Cow::Owned(Verdict::bare(cell.id.clone(), Outcome::NotRun { message: message.to_owned() }))
         })
     }
 
     /// Every planned cell with its verdict, kernel by kernel.
-    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Verdict)> {
+    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Cow<'_, Verdict>)> {
         self.planned().flat_map(move |(kernel, record)| {
             kernel.cells.iter().map(move |cell| (kernel, cell, self.verdict(record, cell)))
         })
@@ -196,7 +196,7 @@ impl RunRecord {
             exit = Exit::Infra;
         }
         for (_, _, verdict) in self.verdicts() {
-            match verdict.outcome {
+            match &verdict.outcome {
                 Outcome::Passed | Outcome::Skipped { .. } => {}
                 Outcome::Failed { .. } | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => {
                     return Exit::Failed;

@@ -152,8 +152,8 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
 fn not_run(record: &RunRecord, style: &Palette, out: &mut String) {
     let mut stories: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for (kernel, _, verdict) in record.verdicts() {
-        if let Outcome::NotRun { message } = verdict.outcome {
-            *stories.entry((&kernel.facts.id, message)).or_default() += 1;
+        if let Outcome::NotRun { message } = &verdict.outcome {
+            *stories.entry((&kernel.facts.id, message.clone())).or_default() += 1;
         }
     }
     for ((kernel, message), count) in stories {

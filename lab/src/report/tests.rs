@@ -1,6 +1,11 @@
 //! Reports as people and their tools see them.
 
-use super::{Reporter, directory, events, html, junit, record::RunRecord, run_json, terminal};
+use super::{
+    Reporter, directory, events, html,
+    junit::{self, Dialect},
+    record::RunRecord,
+    run_json, terminal,
+};
 use crate::{
     error::Exit,
     event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Start, Versions},
@@ -180,7 +185,7 @@ fn colours_only_where_they_are_seen() {
 
 #[test]
 fn junit_for_the_whole_run() {
-    insta::assert_snapshot!(junit::render(&record(), None));
+    insta::assert_snapshot!(junit::render(&record(), None, Dialect::Common));
 }
 
 /// Reads the XML back: (suite, case, properties, children).
@@ -222,7 +227,7 @@ fn parse(xml: &str) -> Vec<(String, String, BTreeMap<String, String>)> {
 
 #[test]
 fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
-    let xml = junit::render(&record(), None);
+    let xml = junit::render(&record(), None, Dialect::Common);
     let allowed = |c: char| matches!(c, '\t' | '\n') || (c >= ' ' && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\x7f'));
     assert!(xml.chars().all(allowed));
     let cases = parse(&xml);

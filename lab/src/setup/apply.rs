@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::apt::{self, Privilege};
 use super::catalogue::checks;
-use super::check::{Check, Fix, State};
+use super::check::{Check, Fix, Purpose, State};
 use super::error::SetupError;
 use super::host::Host;
 use super::report::{Finding, Report};
@@ -21,6 +21,8 @@ pub enum Step {
     VirtmeNg,
     /// Build the pinned bpf-linker.
     BpfLinker,
+    /// Install what only the tests start.
+    TestTools,
 }
 
 impl Step {
@@ -34,6 +36,7 @@ impl Step {
             }
             Self::VirtmeNg => ("virtme-ng 1.42: installing".into(), 10),
             Self::BpfLinker => ("bpf-linker 0.13.0: building".into(), 60),
+            Self::TestTools => ("readers of the reports, for the tests: installing".into(), 30),
         }
     }
 
@@ -42,6 +45,7 @@ impl Step {
             Self::Packages(_) => "packages",
             Self::VirtmeNg => "virtme-ng",
             Self::BpfLinker => "bpf-linker",
+            Self::TestTools => "test-tools",
         }
     }
 
@@ -50,6 +54,7 @@ impl Step {
             Self::Packages(names) => apt::install(names, privilege, log),
             Self::VirtmeNg => tools.install_virtme_ng(log),
             Self::BpfLinker => tools.install_bpf_linker(log),
+            Self::TestTools => tools.install_test_tools(log),
         }
     }
 }
@@ -66,16 +71,17 @@ impl Plan {
     ///
     /// # Errors
     /// [`SetupError::ByHand`] for the first finding that only a person can mend: nothing else is worth its time before.
-    pub fn of(host: &Host) -> Result<Self, SetupError> {
+    pub fn of(host: &Host, purpose: Purpose) -> Result<Self, SetupError> {
         let mut packages = Vec::new();
         let mut tools = Vec::new();
-        for Check { name, probe, fix, .. } in checks() {
+        for Check { name, probe, fix, .. } in checks(purpose) {
             match ((probe)(host), fix) {
                 (State::Ok { .. } | State::Warn { .. }, _) => {}
                 (State::Unfit { found, advice }, _) => return Err(SetupError::ByHand { name, found, advice }),
                 (State::Missing { absent }, Fix::Packages { .. }) if host.debian.is_some() => packages.extend(absent),
                 (State::Missing { .. }, Fix::VirtmeNg) => tools.push(Step::VirtmeNg),
                 (State::Missing { .. }, Fix::BpfLinker) => tools.push(Step::BpfLinker),
+                (State::Missing { .. }, Fix::TestTools) => tools.push(Step::TestTools),
                 (State::Missing { absent }, _) => {
                     return Err(SetupError::ByHand {
                         name,
@@ -95,15 +101,15 @@ impl Plan {
 ///
 /// # Errors
 /// The first step's failure; later steps are not tried.
-pub fn setup(out: &mut dyn Write) -> Result<Report, SetupError> {
+pub fn setup(purpose: Purpose, out: &mut dyn Write) -> Result<Report, SetupError> {
     let tools = Tools::in_cache(&crate::paths::cache_dir()?);
     let host = Host::look(&tools);
-    if Plan::of(&host)?.steps.is_empty() {
-        return Ok(Report::of(&host));
+    if Plan::of(&host, purpose)?.steps.is_empty() {
+        return Ok(Report::of(&host, purpose));
     }
     let _lock = tools.lock()?;
     // Another setup may have done the work while this one waited.
-    let plan = Plan::of(&Host::look(&tools))?;
+    let plan = Plan::of(&Host::look(&tools), purpose)?;
     let privilege = Privilege::of_this_process();
     for (index, step) in plan.steps.iter().enumerate() {
         if let Step::Packages(names) = step {
@@ -117,7 +123,7 @@ pub fn setup(out: &mut dyn Write) -> Result<Report, SetupError> {
         say(out, format_args!("{} {elapsed} s\n", if result.is_ok() { "done in" } else { "failed after" }));
         result?;
     }
-    let report = Report::of(&Host::look(&tools));
+    let report = Report::of(&Host::look(&tools), purpose);
     if let Some(finding) = report.findings.iter().find(|finding| !finding.usable()) {
         return Err(SetupError::StillMissing { name: finding.name, found: finding.found.clone() });
     }

@@ -1,6 +1,6 @@
 //! Everything the lab needs, in the order in which it has to come about.
 
-use super::check::{Check, Fix, State};
+use super::check::{Check, Fix, Purpose, State};
 use super::host::{BpfRust, Host, Program, QEMU_VARIABLE};
 
 /// The oldest compiler that builds the workspace; `rust-version` of the root Cargo.toml.
@@ -25,8 +25,38 @@ const KERNEL_TOOLS: Fix = Fix::Packages {
 const PYTHON: Fix = Fix::Packages { packages: &["python3", "python3-venv"], commands: &["python3"] };
 const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[] };
 
+const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"] };
+
 /// The list behind both `lab doctor` and `lab setup`.
-pub fn checks() -> Vec<Check> {
+pub fn checks(purpose: Purpose) -> Vec<Check> {
+    match purpose {
+        Purpose::Runs => for_runs(),
+        Purpose::Tests => for_runs().into_iter().chain(for_tests()).collect(),
+    }
+}
+
+/// What the project's own tests need beside.
+fn for_tests() -> [Check; 2] {
+    [
+        Check {
+            name: "Chromium",
+            why: "clicks and filters the HTML report in the tests",
+            probe: |host| provided(host, CHROMIUM),
+            fix: CHROMIUM,
+        },
+        Check {
+            name: "report readers",
+            why: "read JUnit, KTAP and KCIDB files in the tests, as CI systems do",
+            probe: |host| match &host.test_tools {
+                Some(tools) => State::Ok { found: tools.python().display().to_string() },
+                None => State::Missing { absent: vec!["junitparser, kcidb-io, playwright-core and others"] },
+            },
+            fix: Fix::TestTools,
+        },
+    ]
+}
+
+fn for_runs() -> Vec<Check> {
     vec![
         Check { name: "Rust", why: "builds the host runner and the guest agent", probe: rust, fix: Fix::ByHand },
         Check {
@@ -66,7 +96,7 @@ pub(super) fn commands() -> Vec<&'static str> {
 }
 
 fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
-    checks().into_iter().flat_map(|check| of(check.fix).iter().copied()).collect()
+    checks(Purpose::Tests).into_iter().flat_map(|check| of(check.fix).iter().copied()).collect()
 }
 
 /// On Debian a package is the evidence, since libraries have no command; elsewhere only commands can be.

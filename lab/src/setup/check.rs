@@ -2,6 +2,16 @@
 
 use super::host::Host;
 
+/// What a machine is made ready for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Running the lab.
+    #[default]
+    Runs,
+    /// Running the lab's own tests too.
+    Tests,
+}
+
 /// One thing the lab needs.
 #[derive(Clone, Copy)]
 pub struct Check {
@@ -29,6 +39,8 @@ pub enum Fix {
     VirtmeNg,
     /// bpf-linker, built into the cache.
     BpfLinker,
+    /// The programs that the project's tests start, installed into the cache.
+    TestTools,
     /// Nothing that setup could do.
     ByHand,
 }

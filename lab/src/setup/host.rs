@@ -9,6 +9,7 @@ use duct::cmd;
 
 use super::apt;
 use super::catalogue;
+use super::test_tools::TestTools;
 use super::tools::Tools;
 
 /// Names the QEMU binary to use in place of the first `qemu-system-x86_64` in `PATH`.
@@ -68,6 +69,8 @@ pub struct Host {
     pub virtme_ng: Option<PathBuf>,
     /// The pinned bpf-linker, or else one in `PATH`.
     pub bpf_linker: Option<Program>,
+    /// The programs that only the tests start, if whole.
+    pub test_tools: Option<TestTools>,
     /// Whether a rustup nightly with rust-src is installed.
     pub nightly_rust_src: bool,
     /// Whether this user may open /dev/kvm: `Err` says why not.
@@ -89,6 +92,7 @@ impl Host {
                 commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
                 qemu_chosen,
                 virtme_ng: tools.virtme_ng(),
+                test_tools: tools.test_tools(),
                 nightly_rust_src: nightly_rust_src(),
                 kvm: Some(kvm()),
                 packages: packages.map(|thread| joined(thread)).unwrap_or_default(),

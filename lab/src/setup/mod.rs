@@ -10,14 +10,17 @@ mod check;
 mod error;
 mod host;
 mod report;
+mod test_tools;
 #[cfg(test)]
 mod tests;
 mod tools;
 
 pub use apply::setup;
+pub use check::Purpose;
 pub use error::SetupError;
 pub use host::{QEMU_VARIABLE, chosen_qemu};
 pub use report::{Finding, Report};
+pub use test_tools::TestTools;
 pub use tools::Tools;
 
 use host::Host;
@@ -26,7 +29,7 @@ use host::Host;
 ///
 /// # Errors
 /// [`SetupError::Cache`] where no cache directory is known.
-pub fn doctor() -> Result<Report, SetupError> {
+pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
     let tools = Tools::in_cache(&crate::paths::cache_dir()?);
-    Ok(Report::of(&Host::look(&tools)))
+    Ok(Report::of(&Host::look(&tools), purpose))
 }

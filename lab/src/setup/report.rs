@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::apt;
 use super::catalogue::checks;
-use super::check::{Check, Fix, State};
+use super::check::{Check, Fix, Purpose, State};
 use super::host::Host;
 
 /// One line of the report.
@@ -36,6 +36,7 @@ impl Finding {
                     Fix::Packages { .. } if host.debian.is_some() => apt::command_line(&absent),
                     Fix::Packages { .. } => "install them with this distribution's package manager".into(),
                     Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),
+                    Fix::TestTools => "make setup-tests".into(),
                     Fix::ByHand => check.why.into(),
                 };
                 finding("missing", absent.join(", "), Some(fix))
@@ -58,8 +59,8 @@ pub struct Report {
 
 impl Report {
     /// Judges a machine.
-    pub fn of(host: &Host) -> Self {
-        Self { findings: checks().iter().map(|check| Finding::of(check, host)).collect() }
+    pub fn of(host: &Host, purpose: Purpose) -> Self {
+        Self { findings: checks(purpose).iter().map(|check| Finding::of(check, host)).collect() }
     }
 
     /// Whether the lab can run here; warnings do not count.

@@ -44,6 +44,11 @@ impl Tools {
         Some(self.dir.join("bin/bpf-linker")).filter(|path| path.exists())
     }
 
+    /// The directory itself.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where the output of `step` is kept.
     pub(super) fn log(&self, step: &str) -> PathBuf {
         self.dir.join(format!("{step}.log"))
@@ -81,11 +86,8 @@ impl Tools {
     /// The scripts of a virtual environment carry its absolute path, so it cannot be renamed into place: a symbolic
     /// link to it can.
     pub(super) fn install_virtme_ng(&self, log: &Path) -> Result<(), SetupError> {
-        // Debian's own interpreter comes first: one from a version manager may lack the venv module.
-        let python = Some(PathBuf::from("/usr/bin/python3")).filter(|path| path.exists());
-        let python = python.or_else(|| in_path("python3")).unwrap_or_else(|| "python3".into());
         let venv = self.scratch(VENV)?;
-        run_logged("python3 -m venv", cmd!(python, "-m", "venv", venv.path()), log)?;
+        run_logged("python3 -m venv", cmd!(python(), "-m", "venv", venv.path()), log)?;
         let bin = venv.path().join("bin");
         let options = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "virtme-ng==1.42"];
         run_logged("pip install virtme-ng==1.42", cmd(bin.join("python3"), options), log)?;
@@ -124,6 +126,13 @@ impl Tools {
         let target = bin.join("bpf-linker");
         fs::rename(&built, &target).map_err(SetupError::io(&target))
     }
+}
+
+/// The interpreter for virtual environments. Debian's own comes first: one from a version manager may lack the venv
+/// module.
+pub(super) fn python() -> PathBuf {
+    let python = Some(PathBuf::from("/usr/bin/python3")).filter(|path| path.exists());
+    python.or_else(|| in_path("python3")).unwrap_or_else(|| "python3".into())
 }
 
 /// Runs a command with its output appended to `log`; its failure carries the line that says most.

@@ -131,7 +131,7 @@ fn a_missing_shard_is_an_error_in_every_report_and_no_smaller_run() {
     assert_eq!((counts.passed, counts.not_run, counts.total()), (10, 2, 12));
     assert_eq!(record.exit(), Exit::Infra);
     assert_eq!(record.finished.unwrap().0, Exit::Infra);
-    let xml = junit::render(&record, None);
+    let xml = junit::render(&record, None, junit::Dialect::Common);
     let words = "shard 3/4 is missing: there are no results of it";
     assert_eq!(xml.matches(&format!("<error message=\"{words}\" type=\"not-run\"")).count(), 2, "{xml}");
     assert!(xml.contains(&format!("<error message=\"{words}\" type=\"shard\"")), "{xml}");

@@ -19,7 +19,7 @@ use lab_protocol::{
     HostMessage, Outcome, PROTOCOL_VERSION, SkipReason,
     frame::{self, Decoder},
 };
-use std::{fs, path::Path, time::Duration};
+use std::{borrow::Cow, fs, path::Path, time::Duration};
 
 mod deaths;
 mod host;
@@ -163,7 +163,7 @@ struct Outcomes {
 impl Outcomes {
     /// `id: outcome: message` per cell of the plan.
     fn lines(&self) -> Vec<String> {
-        let line = |(_, _, verdict): (_, _, crate::judge::Verdict)| {
+        let line = |(_, _, verdict): (_, _, Cow<'_, crate::judge::Verdict>)| {
             let case = verdict.report.cell.as_str()[..3].to_owned();
             let message = verdict.outcome.message();
             format!("{case} {}{}{message}", verdict.outcome.word(), if message.is_empty() { "" } else { ": " })

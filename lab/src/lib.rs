@@ -20,8 +20,8 @@ pub mod selection;
 pub mod setup;
 pub mod shard;
 pub mod synthetic;
-#[cfg(test)]
-mod testing;
+#[doc(hidden)]
+pub mod testing;
 pub mod text;
 pub mod verdict;
 pub mod vm;

@@ -61,6 +61,7 @@ impl Guests {
         let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
         let kernels: Vec<Unpacked> = kernels.iter().map(fetch).collect::<Result<_, _>>()?;
         let launcher = VngLauncher::new();
+        Store::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first)?;

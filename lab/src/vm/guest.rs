@@ -3,7 +3,7 @@
 use super::{
     Channel, Guest, GuestExit, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
-    interrogation,
+    interrogation, orphans,
     process::{Group, POLL},
     qmp::Monitor,
 };
@@ -69,7 +69,7 @@ impl Stage {
         };
         // A directory per launch: a guest never meets the sockets of the one before it.
         let dir = tempfile::Builder::new()
-            .prefix("g")
+            .prefix(&orphans::mark()?)
             .tempdir_in(&spec.run_dir)
             .map_err(file("run directory", &spec.run_dir))?;
         let files = Files::below(dir.path());

@@ -1,8 +1,8 @@
-//! Guests whose lab is gone.
+//! Guests whose lab is gone, and what lies about of them.
 //!
 //! A lab that is killed outright can't kill its guests, and `PR_SET_PDEATHSIG` would reach vng only, not QEMU below
-//! it. So every guest carries its owner's identity in its name (`-name` on QEMU's command line), and the next lab ends
-//! those whose owner no longer exists.
+//! it. So every guest carries its owner's identity in its name (`-name` on QEMU's command line), and so does every directory
+//! that is made for a while. The next lab ends and removes those whose owner no longer exists.
 
 use super::VmError;
 use nix::{
@@ -10,19 +10,40 @@ use nix::{
     unistd::Pid,
 };
 use procfs::process::{Process, all_processes};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 const PREFIX: &str = "nkl.";
 
-/// The name by which a guest of this process is found again: `nkl.<pid namespace>.<pid>.<start>.<guest>`.
+/// What a name of this process's begins with: `nkl.<pid namespace>.<pid>.<start>.`
+///
+/// # Errors
+/// `/proc` can't be read.
+pub fn mark() -> Result<String, VmError> {
+    let proc = |error: procfs::ProcError| VmError::Tool { program: "/proc".to_owned(), problem: error.to_string() };
+    let me = Process::myself().map_err(proc)?;
+    let (namespace, start) = (pid_namespace(&me).map_err(proc)?, me.stat().map_err(proc)?.starttime);
+    Ok(format!("{PREFIX}{namespace}.{}.{start}.", me.pid()))
+}
+
+/// The name by which a guest of this process is found again.
 ///
 /// # Errors
 /// `/proc` can't be read.
 pub fn guest_name(guest: &str) -> Result<String, VmError> {
-    let proc = |error: procfs::ProcError| VmError::Tool { program: "/proc".to_owned(), problem: error.to_string() };
-    let me = Process::myself().map_err(proc)?;
-    let (namespace, start) = (pid_namespace(&me).map_err(proc)?, me.stat().map_err(proc)?.starttime);
-    Ok(format!("{PREFIX}{namespace}.{}.{start}.{guest}", me.pid()))
+    Ok(mark()? + guest)
+}
+
+/// Removes directories whose owner is gone from one that holds such directories.
+pub fn sweep(dir: &Path) {
+    let Ok(namespace) = Process::myself().and_then(|me| pid_namespace(&me)) else { return };
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        // Never a link, and only what this user may remove: the name alone proves nothing in a directory for everyone.
+        if is_orphan(name.trim_start_matches('.'), namespace) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Kills guests whose owner is gone, and says how many.
@@ -72,5 +93,26 @@ mod tests {
         for word in ["nkl", "nkl.x.y.z", "nklong.1.2.3.4", "", "12.1.2.3.4"] {
             assert!(!is_orphan(word, 1), "{word}");
         }
+    }
+
+    #[test]
+    fn what_a_dead_owner_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = Process::myself().unwrap();
+        let (namespace, start) = (pid_namespace(&me).unwrap(), me.stat().unwrap().starttime);
+        let dead = format!("nkl.{namespace}.{}.{}.x", me.pid(), start + 1);
+        let mine = mark().unwrap() + "x";
+        for name in [&dead, &format!(".{dead}"), &mine, "nkl", "results"] {
+            fs::create_dir_all(dir.path().join(name).join("inside")).unwrap();
+        }
+        let linked = dead.replace(".x", ".y");
+        std::os::unix::fs::symlink(dir.path().join("results"), dir.path().join(&linked)).unwrap();
+        sweep(dir.path());
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        left.sort();
+        let mut wanted = [mine, linked, "nkl".to_owned(), "results".to_owned()].map(std::ffi::OsString::from);
+        wanted.sort();
+        assert_eq!(left, wanted);
+        assert!(dir.path().join("results/inside").exists());
     }
 }

@@ -10,7 +10,7 @@
 //! its inodes are those that were written; whatever else has happened to it, the checksums decide.
 
 use super::{
-    Accel, GuestSpec, Recipe, VmError,
+    Accel, GuestSpec, Recipe, VmError, orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
 use nix::fcntl::posix_fallocate;
@@ -30,7 +30,6 @@ const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const META: &str = "snapshot.json";
 const CONSOLE: &str = "console.log";
-const STAGE_PREFIX: &str = ".stage-";
 /// Snapshots kept: a matrix and a few builds of the agent. One takes about 200 MB.
 const KEPT: usize = 16;
 /// A younger one may be about to be used by another run.
@@ -127,6 +126,11 @@ impl Store {
         Self { dir: cache.join("snapshots") }
     }
 
+    /// Removes what runs left that were killed while they made a snapshot.
+    pub fn sweep(&self) {
+        orphans::sweep(&self.dir);
+    }
+
     /// Looks one up, and removes it where it is damaged.
     pub fn find(&self, key: &str) -> Found {
         let dir = self.dir.join(key);
@@ -164,7 +168,7 @@ impl Store {
         }
     }
 
-    /// Removes what has not been used for long, and what dead runs left.
+    /// Removes what has not been used for long.
     fn prune(&self) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let mut kept = Vec::new();
@@ -173,7 +177,6 @@ impl Store {
             let Some(used) = entry.metadata().ok().and_then(|it| it.modified().ok()) else { continue };
             let idle = used.elapsed().is_ok_and(|age| age > YOUNG);
             match entry.file_name().to_string_lossy() {
-                name if name.starts_with(STAGE_PREFIX) && idle => remove(&path),
                 name if name.starts_with('.') => {}
                 _ => kept.push((used, idle, path)),
             }
@@ -205,8 +208,7 @@ impl Claim {
         if free < size + RESERVE {
             return Err(problem(place, &format!("{} MiB free, {} wanted", free >> 20, (size + RESERVE) >> 20)));
         }
-        let stage = tempfile::Builder::new().prefix(STAGE_PREFIX).tempdir_in(place);
-        let stage = stage.map_err(|error| problem(place, &error))?;
+        let stage = stage(place)?;
         let path = stage.path().join(MEMORY);
         let memory = File::create_new(&path).map_err(|error| problem(&path, &error))?;
         let length = i64::try_from(size).map_err(|error| problem(&path, &error))?;
@@ -302,9 +304,14 @@ fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {
 }
 
 /// Away first, so that nobody meets half of it.
+fn stage(parent: &Path) -> Result<TempDir, VmError> {
+    let stage = tempfile::Builder::new().prefix(&format!(".{}", orphans::mark()?)).tempdir_in(parent);
+    stage.map_err(|error| problem(parent, &error))
+}
+
 fn remove(dir: &Path) {
     let parent = dir.parent().unwrap_or(Path::new("."));
-    let Ok(grave) = tempfile::Builder::new().prefix(STAGE_PREFIX).tempdir_in(parent) else { return };
+    let Ok(grave) = stage(parent) else { return };
     let _ = fs::rename(dir, grave.path().join("gone"));
 }
 

@@ -23,9 +23,10 @@ use std::{
 pub struct VngLauncher(());
 
 impl VngLauncher {
-    /// Also ends guests that an earlier lab left behind when it was killed.
+    /// Also ends guests that an earlier lab left behind when it was killed, and removes their directories.
     pub fn new() -> Self {
         orphans::reap();
+        orphans::sweep(&env::temp_dir());
         Self(())
     }
 }

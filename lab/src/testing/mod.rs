@@ -1,4 +1,6 @@
-//! Shared by the unit tests.
+//! Shared by the unit tests and by the programs that test the lab from outside.
+
+pub mod agent;
 
 use crate::plan::KernelFacts;
 use lab_protocol::{AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, Outcome};

@@ -1,0 +1,139 @@
+//! An agent that does as it is told, for guests without a machine: the run loop's tests, and faults that are injected.
+
+use super::{attached, passed};
+use crate::{
+    run::{deadline::Chosen, timing::Timing},
+    vm::{Recv, fake::FakeAgent},
+};
+use lab_protocol::{
+    AgentMessage, AttachRequest, AttachType, CellId, CellReport, DeviceKind, HostMessage, PROTOCOL_VERSION,
+    frame::{self, Decoder},
+};
+use std::time::Duration;
+
+/// A cell that leaves the choice of the attach type to the kernel.
+pub const A: &str = "A01-first[auto,nk-l3]";
+/// A cell on tcx.
+pub const B: &str = "B02-second[tcx,veth]";
+/// A cell on tc.
+pub const C: &str = "C03-third[tc,veth]";
+
+/// Deadlines for threads: long enough for a loaded machine, short where the test waits for them to pass.
+pub fn timing() -> Timing {
+    Timing {
+        boot: Duration::from_secs(5),
+        restore: Duration::from_secs(5),
+        silence: Duration::from_secs(5),
+        idle: Duration::from_secs(5),
+        cell_grace: Duration::from_secs(5),
+        shutdown: Duration::from_secs(1),
+        evidence: Duration::from_secs(1),
+        poll: Duration::from_millis(2),
+        scale: 1.0,
+        chosen: Chosen::default(),
+    }
+}
+
+/// A well-behaved agent, in pieces, so that each test can spoil one of them.
+pub struct Script<'a> {
+    /// The guest's side.
+    pub agent: &'a mut FakeAgent,
+}
+
+impl Script<'_> {
+    /// Sends a message.
+    pub fn say(&mut self, message: &AgentMessage) {
+        // The host may have given up already, which is what some tests are about.
+        let _ = self.agent.channel().send(&frame::encode(message).unwrap());
+    }
+
+    /// Says hello, in this protocol.
+    pub fn hello(&mut self, protocol: u32) {
+        self.hello_to(protocol, None);
+    }
+
+    /// Says hello, in answer to a nonce after a restore.
+    pub fn hello_to(&mut self, protocol: u32, nonce: Option<u64>) {
+        let kernel = if self.agent.spec().name.starts_with("6.1-") { "6.1.170" } else { "6.12.43" };
+        self.say(&AgentMessage::Hello {
+            protocol,
+            nonce,
+            agent: "1".to_owned(),
+            release: format!("{kernel}-cloud"),
+            version: "#1 SMP".to_owned(),
+            kernel: kernel.parse().unwrap(),
+            boot_ms: 1,
+        });
+    }
+
+    /// Hello, and the cells that the host wants; none where the guest becomes a snapshot.
+    pub fn boot(&mut self) -> Vec<CellId> {
+        if !self.agent.restored() {
+            self.hello(PROTOCOL_VERSION);
+        }
+        self.more()
+    }
+
+    /// The next cells that the host wants; none where it wants no more.
+    pub fn more(&mut self) -> Vec<CellId> {
+        let mut decoder = Decoder::new();
+        let mut buffer = [0; 4096];
+        loop {
+            match self.agent.channel().recv(&mut buffer, Duration::from_secs(5)).unwrap() {
+                Recv::Bytes(count) => decoder.feed(&buffer[..count]),
+                Recv::Timeout | Recv::Closed => return Vec::new(),
+            }
+            while let Some(message) = decoder.next_message::<HostMessage>() {
+                match message.unwrap() {
+                    HostMessage::Run { cells, .. } => {
+                        self.say(&AgentMessage::Probed { capabilities: Vec::new(), modules: Vec::new() });
+                        return cells;
+                    }
+                    HostMessage::Resume { nonce, .. } => self.hello_to(PROTOCOL_VERSION, Some(nonce)),
+                    HostMessage::Settle => self.say(&AgentMessage::Settled),
+                    HostMessage::Hello { .. } => {}
+                    HostMessage::Shutdown => return Vec::new(),
+                }
+            }
+        }
+    }
+
+    /// Begins a cell, on the console and on the port.
+    pub fn start(&mut self, cell: &CellId) {
+        self.agent.console(&format!("[    1.0] netkit-lab: begin {cell}\n"));
+        self.say(&AgentMessage::CellStarted { cell: cell.clone() });
+    }
+
+    /// Ends a cell.
+    pub fn finish(&mut self, report: CellReport) {
+        self.agent.console(&format!("[    1.1] netkit-lab: end {}\n", report.cell));
+        self.say(&AgentMessage::CellFinished { report: Box::new(report) });
+    }
+
+    /// Runs a cell to a good end.
+    pub fn pass(&mut self, cell: &CellId) {
+        self.start(cell);
+        self.finish(good(cell));
+    }
+
+    /// Says that all cells are through.
+    pub fn done(&mut self, ran: usize) {
+        self.say(&AgentMessage::Done { ran: u32::try_from(ran).unwrap() });
+    }
+
+    /// Does nothing until the host gives the guest up.
+    pub fn hang(&mut self) {
+        let mut buffer = [0; 64];
+        while !matches!(self.agent.channel().recv(&mut buffer, Duration::from_secs(60)), Ok(Recv::Closed) | Err(_)) {}
+    }
+}
+
+/// A report that the host has nothing to say against.
+pub fn good(cell: &CellId) -> CellReport {
+    let record = match cell.as_str() {
+        A => attached(AttachRequest::Auto, DeviceKind::NetkitL3, AttachType::Netkit),
+        B => attached(AttachRequest::Tcx, DeviceKind::Veth, AttachType::Tcx),
+        _ => attached(AttachRequest::Tc, DeviceKind::Veth, AttachType::Tc),
+    };
+    passed(cell.as_str(), vec![record])
+}

@@ -180,7 +180,8 @@ fn verdict(kernel: &PlannedKernel, number: usize, cell: &PlannedCell, info: &Cel
         metrics: BTreeMap::from([("udp.sent".to_owned(), 5.0), ("udp.lost".to_owned(), if bad { 2.0 } else { 0.0 })]),
         ..CellReport::bare(cell.id.clone(), outcome.clone())
     };
-    Verdict { report, outcome, warnings: Vec::new(), evidence: None, files: if bad { files } else { Vec::new() } }
+    let files = if bad { files } else { Vec::new() };
+    Verdict { report, files, ..Verdict::bare(cell.id.clone(), outcome) }
 }
 
 fn attachments(cell: &PlannedCell, info: &CellInfo, number: usize) -> Vec<AttachRecord> {

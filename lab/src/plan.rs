@@ -24,6 +24,9 @@ pub struct KernelFacts {
     pub version: KernelVersion,
     /// What it lacks against its version.
     pub departures: Vec<Departure>,
+    /// Whether its failures are told and do not count.
+    #[serde(default)]
+    pub may_fail: bool,
 }
 
 impl KernelFacts {

@@ -27,7 +27,7 @@ const KERNELS: &str = "*-generic";
 pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
-    let kernels = project.kernels(&KernelArgs { kernel: patterns, all: false, class: Vec::new() })?;
+    let kernels = project.kernels(&KernelArgs { kernel: patterns, ..KernelArgs::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;

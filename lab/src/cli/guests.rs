@@ -6,6 +6,7 @@ use super::{
     select::{Selected, facts},
 };
 use crate::{
+    durations::{self, Durations},
     error::Error,
     event::{Accelerator, RunInfo},
     interrupt::Interrupt,
@@ -26,7 +27,13 @@ use crate::{
     shard::Shard,
     vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
-use std::{env, io::IsTerminal, num::NonZeroUsize, path::Path, thread::available_parallelism};
+use std::{
+    env,
+    io::IsTerminal,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread::available_parallelism,
+};
 
 /// How guests are run.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +59,7 @@ pub(super) struct Guests {
     launcher: VngLauncher,
     interrupt: Interrupt,
     acceleration: Acceleration,
+    durations: Durations,
 }
 
 impl Guests {
@@ -65,7 +73,19 @@ impl Guests {
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first)?;
-        Ok(Self { machine, kernels, launcher, interrupt, acceleration })
+        // They only order what this machine starts: without them it runs the same cells.
+        let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
+        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations })
+    }
+
+    /// Learns from a run how long cells take on this machine.
+    pub fn remember(&self, record: &RunRecord) {
+        let path = own_durations(&self.machine);
+        let mut durations = Durations::load(&path).unwrap_or_default();
+        durations.learn(record);
+        if let Err(error) = durations.save(&path) {
+            say(&format!("how long cells took is not kept: {error}"));
+        }
     }
 
     /// One of the kernels as virtme-ng boots it by itself.
@@ -86,7 +106,7 @@ impl Guests {
 
     /// What the plan must know of the kernels.
     pub fn facts(&self) -> Vec<KernelFacts> {
-        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures)).collect()
+        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail)).collect()
     }
 
     /// Runs a plan, possibly several at once; consoles go below `directory`.
@@ -119,12 +139,18 @@ impl Guests {
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
             snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),
             isolate: how.isolate,
+            estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),
         };
         run.go(reporters)
     }
+}
+
+/// Where this machine keeps how long its cells took.
+fn own_durations(machine: &Machine) -> PathBuf {
+    machine.cache().join(durations::FILE)
 }
 
 /// Bars on a terminal, lines elsewhere.

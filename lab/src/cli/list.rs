@@ -39,8 +39,8 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
     let mut known = Vec::new();
     for kernel in kernels {
         match project.facts(kernel) {
-            Some(facts) => known.push(facts),
-            None => say(&format!("kernel {} is left out: it is not locked (`lab kernels update`)", kernel.id)),
+            Ok(facts) => known.push(facts),
+            Err(error) => say(&format!("left out: {error}")),
         }
     }
     let selected = select::select(&project, &args.select)?;

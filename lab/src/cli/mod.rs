@@ -6,7 +6,10 @@ mod compare;
 mod guests;
 mod kernels;
 mod list;
+mod merge;
 mod mutants;
+mod part;
+mod plan;
 mod project;
 mod report;
 mod rerun;
@@ -72,6 +75,12 @@ enum Command {
         #[arg(long)]
         tests: bool,
     },
+    /// Split a run into shards, for the system that is to run them.
+    Plan(PlanArgs),
+    /// Make one run out of the results of its shards; one that is missing is an error.
+    Merge(MergeArgs),
+    /// Keep how long cells took in a file that splits plans the same way everywhere.
+    Durations(DurationsArgs),
     /// Rebuild every report of a run from its events.jsonl, or write it in another format.
     Report {
         /// A run's directory, or its name below results/.
@@ -111,6 +120,47 @@ struct CompareArgs {
 }
 
 #[derive(Debug, Args)]
+struct PlanArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// How many shards. Default: one per kernel.
+    #[arg(long, value_name = "N")]
+    shards: Option<std::num::NonZeroU32>,
+    /// For whom the shards are written.
+    #[arg(long, value_enum, default_value = "text")]
+    format: crate::shard::layout::Format,
+    /// Recorded durations. Default: ci/durations.json of the project; without it all cells count the same.
+    #[arg(long, value_name = "FILE")]
+    durations: Option<PathBuf>,
+    /// Container image of the Kubernetes job.
+    #[arg(long, value_name = "IMAGE", default_value = "netkit-lab:latest")]
+    image: String,
+}
+
+#[derive(Debug, Args)]
+struct MergeArgs {
+    /// Results of shards: a run's directory each, or one with runs directly below it.
+    #[arg(value_name = "DIR", required = true)]
+    shards: Vec<PathBuf>,
+    /// Directory for results. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct DurationsArgs {
+    /// Runs to learn from: directories, or names below results/.
+    #[arg(value_name = "RUN", default_value = "latest")]
+    runs: Vec<PathBuf>,
+    /// The file. Default: ci/durations.json of the project.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Forget what the file holds first.
+    #[arg(long)]
+    anew: bool,
+}
+
+#[derive(Debug, Default, Args)]
 struct KernelArgs {
     /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
     #[arg(long, value_name = "GLOB")]
@@ -118,6 +168,9 @@ struct KernelArgs {
     /// Every kernel of kernels.toml.
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
+    /// Also the kernels with `may-fail = true`: their failures are told and don't count.
+    #[arg(long)]
+    newest: bool,
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
     #[arg(long, value_name = "CLASS")]
     class: Vec<String>,
@@ -145,6 +198,13 @@ struct SelectArgs {
 struct RunArgs {
     #[command(flatten)]
     select: SelectArgs,
+    /// Run one shard of the plan: 2/4, or auto, or auto/4, where the CI system's variables say which one. Without the
+    /// flag these variables count too, where they name one shard of several.
+    #[arg(long, value_name = "M/N")]
+    partition: Option<crate::shard::Request>,
+    /// Recorded durations by which shards are split. Default: ci/durations.json of the project.
+    #[arg(long, value_name = "FILE")]
+    durations: Option<PathBuf>,
     #[command(flatten)]
     how: HowArgs,
 }
@@ -305,6 +365,9 @@ impl Cli {
             Command::Kernels(KernelsCommand::Update(args)) => kernels::update(project, &args),
             Command::Doctor { json, tests } => setup::doctor(json, tests),
             Command::Setup { tests } => setup::setup(tests),
+            Command::Plan(args) => plan::plan(project, &args),
+            Command::Merge(args) => merge::merge(project, &args),
+            Command::Durations(args) => plan::durations(project, &args),
             Command::Report { run, format } => report::report(project, &run, &format),
             Command::Compare(args) => compare::compare(project, &args),
         }

@@ -24,7 +24,7 @@ use std::{
 
 pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = KernelArgs { kernel: vec![args.kernel.clone()], all: false, class: Vec::new() };
+    let kernels = KernelArgs { kernel: vec![args.kernel.clone()], ..KernelArgs::default() };
     let kernels = project.kernels(&kernels)?;
     let selected = build(&project, args.no_build, false)?;
     let rounds = rounds(&selected, &args.mutant)?;

@@ -4,7 +4,7 @@ use super::{KernelArgs, select::facts};
 use crate::{
     artifacts::{KERNELS_TOML, project_root},
     error::Error,
-    kernels::{self, Cache, Class, Config, Kernel, Lock, Store},
+    kernels::{self, Cache, Class, Config, Kernel, KernelsError, Lock, Store},
     plan::KernelFacts,
     selection,
     setup::Tools,
@@ -41,10 +41,13 @@ impl Project {
         self.root.join(KERNELS_LOCK)
     }
 
-    /// What the plan must know of a kernel; none for one whose version nobody knows yet.
-    pub fn facts(&self, kernel: &Kernel) -> Option<KernelFacts> {
+    /// What the plan must know of a kernel.
+    ///
+    /// # Errors
+    /// Nobody knows its version yet.
+    pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
         let version = self.store().version(kernel, &self.lock)?;
-        Some(facts(&kernel.id, kernel.class.name(), version, &kernel.departures))
+        Ok(facts(&kernel.id, kernel.class.name(), version, &kernel.departures, kernel.may_fail))
     }
 
     /// The kernels that the arguments mean.
@@ -52,7 +55,12 @@ impl Project {
         let classes: Vec<Class> = args.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
         let patterns = if args.all { &every[..] } else { &args.kernel };
-        Ok(kernels::select(&self.config, patterns, &classes)?)
+        let mut chosen = kernels::select(&self.config, patterns, &classes)?;
+        if args.newest {
+            let newest = self.config.kernels.iter().filter(|kernel| kernel.may_fail && !chosen.contains(kernel));
+            chosen.extend(newest.collect::<Vec<_>>());
+        }
+        Ok(chosen)
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     }
     let project = Project::open(named)?;
     let patterns = wanted.keys().cloned().collect();
-    let kernels = project.kernels(&super::KernelArgs { kernel: patterns, all: false, class: Vec::new() })?;
+    let kernels = project.kernels(&super::KernelArgs { kernel: patterns, ..super::KernelArgs::default() })?;
     let mut selected = build(&project, args.no_build, false)?;
     selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
     let narrow = |mut plan: Plan| {

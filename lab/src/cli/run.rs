@@ -3,6 +3,7 @@
 use super::{
     HowArgs, RunArgs,
     guests::{Guests, How, in_ci, progress},
+    part,
     project::Project,
     select::{Selected, select},
 };
@@ -13,6 +14,7 @@ use crate::{
     report::{
         Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal,
     },
+    shard::Shard,
 };
 use std::{
     env,
@@ -24,8 +26,21 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels)?;
     let selected = select(&project, &args.select)?;
-    let full_matrix = args.select.kernels.kernel.is_empty() && args.select.kernels.class.is_empty();
-    execute(&project, &kernels, selected, &args.how, full_matrix, |plan| plan)
+    match part::requested(args)? {
+        Some(part) => {
+            let whole = part::whole(&project, &kernels, &selected, &args.select, args.durations.as_deref())?;
+            let (plan, shard) = whole.part(part)?;
+            let own = |kernel: &&&Kernel| plan.kernels.iter().any(|planned| planned.facts.id == kernel.id);
+            let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
+            args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
+            let guests = Guests::open(&project, &kernels, &selected)?;
+            conduct(&project, &guests, plan, Some(shard), &args.how)
+        }
+        None => {
+            let full_matrix = args.select.is_full_matrix();
+            execute(&project, &kernels, selected, &args.how, full_matrix, |plan| plan)
+        }
+    }
 }
 
 /// Runs the selected cells, or what `narrow` leaves of their plan, and reports them.
@@ -40,9 +55,19 @@ pub(super) fn execute(
     args.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
     let guests = Guests::open(project, kernels, &selected)?;
     let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
-    let others = others.filter_map(|kernel| project.facts(kernel)).collect();
+    let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
     let plan = narrow(Plan { others, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
+    conduct(project, &guests, plan, None, args)
+}
 
+/// Runs a plan and reports it.
+fn conduct(
+    project: &Project,
+    guests: &Guests,
+    plan: Plan,
+    shard: Option<Shard>,
+    args: &HowArgs,
+) -> Result<Exit, Error> {
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
     let id = directory::fresh_id();
     let directory = directory::create(&results, &id)?;
@@ -57,11 +82,12 @@ pub(super) fn execute(
         mutant: args.mutant.clone(),
         cold: args.cold,
         isolate: args.isolate,
-        shard: None,
+        shard,
         deadlines: args.deadline.clone(),
     };
     let record = guests.run(id.clone(), plan, &directory, &how, &mut reporters)?;
     directory::point_latest(&results, &id)?;
+    guests.remember(&record);
 
     let stdout = std::io::stdout();
     let colour = terminal::colours(stdout.is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());

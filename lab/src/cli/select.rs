@@ -68,11 +68,18 @@ fn select_cells(cells: &[CellInfo], args: &SelectArgs) -> Result<Vec<CellInfo>, 
 }
 
 /// What the plan must know of a kernel.
-pub(super) fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Departure]) -> KernelFacts {
+pub(super) fn facts(
+    id: &str,
+    class: &str,
+    version: KernelVersion,
+    departures: &[Departure],
+    may_fail: bool,
+) -> KernelFacts {
     KernelFacts {
         id: id.to_owned(),
         class: class.to_owned(),
         version,
+        may_fail,
         departures: departures
             .iter()
             .map(|departure| plan::Departure { capability: departure.capability, reason: departure.reason.clone() })

@@ -13,7 +13,10 @@ use crate::{
 };
 use lab_protocol::{AttachType, Outcome};
 use serde::Serialize;
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 /// A cell counts as slower beyond this factor …
 const SLOWER: f64 = 2.0;
@@ -88,6 +91,8 @@ pub struct Change {
     pub before: String,
     /// How it is, one line.
     pub after: String,
+    /// Whether the kernel is one whose failures do not count.
+    pub may_fail: bool,
 }
 
 /// All changes, the loudest first.
@@ -106,7 +111,9 @@ pub struct Comparison {
 impl Comparison {
     /// 1 where something is loud, or still fails unless only what is new counts.
     pub fn exit(&self, new_only: bool) -> Exit {
-        let bad = |change: &Change| change.kind.is_loud() || !new_only && change.kind == Kind::StillFailing;
+        let bad = |change: &Change| {
+            !change.may_fail && (change.kind.is_loud() || !new_only && change.kind == Kind::StillFailing)
+        };
         if self.changes.iter().any(bad) { Exit::Failed } else { Exit::Passed }
     }
 }
@@ -115,6 +122,9 @@ impl Comparison {
 pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
     let (old, new) = (by_cell(before), by_cell(after));
+    let kernels = before.planned().chain(after.planned());
+    let may_fail: BTreeSet<String> =
+        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.clone()).collect();
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {
@@ -124,6 +134,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
             cell: (*cell).to_owned(),
             before,
             after: told(now),
+            may_fail: may_fail.contains(*kernel),
         };
         match old.get(&(*kernel, *cell)) {
             None if is_bad(now) => changes.push(change(Kind::NewlyFailing, "not in the plan".to_owned())),
@@ -141,6 +152,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
             cell: (*cell).to_owned(),
             before: told(was),
             after: "not in the plan".to_owned(),
+            may_fail: may_fail.contains(*kernel),
         });
     }
     changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));

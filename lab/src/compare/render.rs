@@ -72,6 +72,7 @@ mod tests {
             cell: cell.into(),
             before: before.into(),
             after: after.into(),
+            may_fail: false,
         };
         Comparison {
             before: "20261119T020000Z-aaaaaa".into(),

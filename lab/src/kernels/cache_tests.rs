@@ -6,6 +6,7 @@ fn kernel() -> Kernel {
     Kernel {
         id: "k".into(),
         class: Class::From67,
+        may_fail: false,
         default: true,
         source: Source::Mainline { version: "v6.7".into() },
         departures: vec![],

@@ -56,6 +56,8 @@ pub struct Kernel {
     pub class: Class,
     /// Part of the matrix that runs when nothing is selected.
     pub default: bool,
+    /// Its failures are told and do not count: nobody answers for a kernel that came out last night.
+    pub may_fail: bool,
     /// Where it comes from.
     pub source: Source,
     /// Capabilities that it lacks though its version says otherwise.
@@ -219,7 +221,7 @@ fn debian(section: &Section<'_>) -> std::result::Result<Debian, ConfigError> {
     })
 }
 
-const KERNEL_KEYS: &[&str] = &["class", "default", "source", "departures", "cmdline", "memory_mib"];
+const KERNEL_KEYS: &[&str] = &["class", "default", "may-fail", "source", "departures", "cmdline", "memory_mib"];
 
 fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kernel, ConfigError> {
     if !is_file_name(id) {
@@ -242,6 +244,7 @@ fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kern
         id: id.to_owned(),
         class,
         default: section.flag("default")?,
+        may_fail: section.flag("may-fail")?,
         source,
         departures: departures(&section, &name)?,
         cmdline,

@@ -41,6 +41,7 @@ fn builds_the_locked_commit_in_a_worktree_of_its_own() {
     let kernel = Kernel {
         id: "tree".into(),
         class: Class::From67,
+        may_fail: false,
         default: false,
         source: Source::Git { tree: tree.clone(), reference: "HEAD".into(), fragment: None },
         departures: vec![],

@@ -35,6 +35,8 @@ pub struct Unpacked {
     pub config: Option<PathBuf>,
     /// What it lacks though its version says otherwise.
     pub departures: Vec<Departure>,
+    /// Whether its failures are told and do not count.
+    pub may_fail: bool,
     /// Extra words for the command line.
     pub cmdline: Vec<String>,
     /// Guest memory in MiB, where the lab's default does not fit.
@@ -186,8 +188,11 @@ impl Store<'_> {
     }
 
     /// A kernel's version as far as it is known without fetching: the lock's, or that of the files of a `path`.
-    pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Option<KernelVersion> {
-        Plan::of(self, kernel, lock).ok().map(|plan| plan.version)
+    ///
+    /// # Errors
+    /// The kernel is not locked, or a file of it can't be read.
+    pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Result<KernelVersion> {
+        Plan::of(self, kernel, lock).map(|plan| plan.version).map_err(|error| error.of(&kernel.id))
     }
 
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
@@ -309,6 +314,7 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         modules: dir.join("modules"),
         config: config.is_file().then_some(config),
         departures: kernel.departures.clone(),
+        may_fail: kernel.may_fail,
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,
         sha256: meta.sha256,

@@ -189,13 +189,14 @@ impl RunRecord {
     }
 
     /// What the verdicts add up to. A panic or hang in a cell is the kernel's failure; everything else without a
-    /// verdict is infrastructure.
+    /// verdict is infrastructure. Kernels that may fail are told of, and don't count.
     pub fn exit(&self) -> Exit {
         let mut exit = if self.dead_cases().is_empty() { Exit::Passed } else { Exit::Failed };
-        if exit == Exit::Passed && !self.lost_shards().is_empty() {
+        let mut shards = self.info.iter().flat_map(|info| &info.merged);
+        if exit == Exit::Passed && shards.any(|shard| !shard.may_fail && shard.problem().is_some()) {
             exit = Exit::Infra;
         }
-        for (_, _, verdict) in self.verdicts() {
+        for (_, _, verdict) in self.verdicts().filter(|(kernel, _, _)| !kernel.facts.may_fail) {
             match &verdict.outcome {
                 Outcome::Passed | Outcome::Skipped { .. } => {}
                 Outcome::Failed { .. } | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => {

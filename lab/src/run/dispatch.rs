@@ -2,6 +2,7 @@
 
 use super::{
     kernel::{Common, KernelRun, Prepared, millis},
+    order::{self, Estimate},
     queue::Isolate,
     timing::Timing,
 };
@@ -49,6 +50,8 @@ pub struct Run<'a> {
     pub snapshots: Option<Store>,
     /// Which cells share a guest.
     pub isolate: Isolate,
+    /// What a cell should take on a kernel, milliseconds.
+    pub estimate: &'a Estimate<'a>,
     /// Boots guests.
     pub launcher: &'a dyn Launcher,
     /// Makes kernels ready.
@@ -110,6 +113,7 @@ impl Run<'_> {
             launcher: self.launcher,
             snapshots: self.snapshots.as_ref(),
             isolate: self.isolate,
+            estimate: self.estimate,
             split,
             timing: self.timing,
             rescale: self.rescale,
@@ -117,7 +121,8 @@ impl Run<'_> {
             interrupt: &self.interrupt,
             emit: &emit,
         };
-        let kernels = self.info.plan.kernels.iter().map(|kernel| Entry::new(kernel, KernelRun::new(common, kernel)));
+        let kernels = order::kernels(&self.info.plan, self.estimate).into_iter();
+        let kernels = kernels.map(|kernel| Entry::new(kernel, KernelRun::new(common, kernel)));
         let kernels: Vec<Entry<'_>> = kernels.collect();
         let useful = if split { self.jobs } else { self.jobs.clamp(1, kernels.len().max(1)) };
         thread::scope(|scope| {

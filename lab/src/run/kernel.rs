@@ -5,6 +5,7 @@ use super::{
     console::Tail,
     evidence,
     isolation::{self, Shared},
+    order::{self, Estimate},
     queue::{Isolate, Queue},
     session::{self, End, Errand, Lost, Task, Word},
     splat::Watch,
@@ -52,6 +53,8 @@ pub struct Common<'a> {
     pub snapshots: Option<&'a Store>,
     /// Which cells share a guest.
     pub isolate: Isolate,
+    /// What a cell should take on a kernel, milliseconds.
+    pub estimate: &'a Estimate<'a>,
     /// Whether several guests of a kernel may share its cells.
     pub split: bool,
     /// Deadlines.
@@ -123,9 +126,13 @@ impl Launch {
 impl<'a> KernelRun<'a> {
     /// Nothing has run yet.
     pub fn new(common: Common<'a>, kernel: &'a PlannedKernel) -> Self {
-        let cells = kernel.cells.iter().map(|cell| cell.id.clone());
+        // A guest alone takes them all, in any order.
+        let cells = match common.split {
+            true => order::cells(common.plan, kernel, common.isolate, common.estimate),
+            false => kernel.cells.iter().collect(),
+        };
         let progress = Progress {
-            queue: Queue::new(common.plan, cells),
+            queue: Queue::new(common.plan, cells.into_iter().map(|cell| cell.id.clone())),
             isolate: if common.isolate == Isolate::Both { Isolate::Kernel } else { common.isolate },
             shared: (common.isolate == Isolate::Both).then(Shared::default),
             guests: 0,

@@ -7,6 +7,7 @@ pub mod dispatch;
 mod evidence;
 mod isolation;
 pub mod kernel;
+pub mod order;
 pub mod queue;
 pub mod session;
 pub mod splat;

@@ -20,7 +20,7 @@ pub enum Isolate {
 
 /// Cells in a piece where several guests of a kernel share the work: small enough that no guest is left with much
 /// while the others are done.
-const PIECE: usize = 8;
+pub const PIECE: usize = 8;
 
 /// Cells that nobody has taken.
 #[derive(Debug)]

@@ -109,9 +109,15 @@ impl Shards {
     /// The shards of the plan, those that are missing included; what is there counts as complete until it is read.
     fn states(&self) -> Vec<MergedShard> {
         let count = self.whole.part.count;
-        let state = |number| match self.found.iter().find(|it| it.part.number == number) {
-            Some(it) => MergedShard { part: it.part, state: ShardState::Complete, run: Some(it.run.clone()) },
-            None => MergedShard { part: Part { number, count }, state: ShardState::Missing, run: None },
+        let state = |number| {
+            let run = self.found.iter().find(|it| it.part.number == number).map(|it| it.run.clone());
+            let mut kernels = self.whole.kernels.iter().filter(|share| share.shards.contains(&number));
+            MergedShard {
+                part: Part { number, count },
+                state: if run.is_some() { ShardState::Complete } else { ShardState::Missing },
+                run,
+                may_fail: kernels.all(|share| share.facts.may_fail),
+            }
         };
         (1..=count).map(state).collect()
     }

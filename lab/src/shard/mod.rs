@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod files;
 mod identity;
+pub mod layout;
 pub mod merge;
 mod partition;
 
@@ -89,6 +90,9 @@ pub struct MergedShard {
     pub state: ShardState,
     /// Its run's id, where there is one.
     pub run: Option<String>,
+    /// Whether it has only kernels whose failures do not count.
+    #[serde(default)]
+    pub may_fail: bool,
 }
 
 /// How much of a shard was there to merge.

@@ -12,6 +12,7 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
         class: "6.7+".to_owned(),
         version: version.parse().expect("test version"),
         departures: Vec::new(),
+        may_fail: false,
     }
 }
 

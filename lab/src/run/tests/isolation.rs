@@ -86,6 +86,7 @@ fn two_guests_of_a_kernel_share_its_cells() {
         timing: timing(),
         snapshots: Some(Store::below(cache.path())),
         isolate: Isolate::Kernel,
+        estimate: &|_, _| 1,
         launcher: &launcher,
         rescale: &|_| 1.0,
         prepare: &prepare,

@@ -109,8 +109,18 @@ fn run_with(
     };
     let mut heard = Heard::default();
     let info = info(plan);
-    let run =
-        Run { info, jobs: 2, timing, snapshots, isolate, launcher, rescale: &|_| 1.0, prepare: &prepare, interrupt };
+    let run = Run {
+        info,
+        jobs: 2,
+        timing,
+        snapshots,
+        isolate,
+        launcher,
+        rescale: &|_| 1.0,
+        estimate: &|_, _| 1,
+        prepare: &prepare,
+        interrupt,
+    };
     let record = run.go(&mut [&mut heard]).unwrap();
     let finished = heard.0.iter().filter(|event| matches!(event, Event::CellFinished { .. })).count();
     assert_eq!(finished, record.verdicts().count(), "exactly one verdict per planned cell");

@@ -1,0 +1,46 @@
+//! `lab merge`.
+
+use super::{MergeArgs, guests::in_ci, project, show};
+use crate::{
+    error::{Error, Exit},
+    report::{
+        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal,
+    },
+    shard::merge::Shards,
+};
+use std::{
+    env, fs,
+    io::IsTerminal,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Error> {
+    let shards = Shards::open(&args.shards)?;
+    let results = match &args.out {
+        Some(out) => out.clone(),
+        None => project::root(named)?.join("results"),
+    };
+    let id = directory::fresh_id();
+    fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
+    // A shard may turn out to be damaged in the middle: nothing is left behind that looks like a run.
+    let aside = tempfile::Builder::new().prefix(".merge-").tempdir_in(&results);
+    let aside = aside.map_err(Error::file("create", &results))?;
+    let record = replay(shards, &id, aside.path())?;
+    let finished = results.join(&id);
+    fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755)).map_err(Error::file("open", aside.path()))?;
+    fs::rename(aside.keep(), &finished).map_err(Error::file("create", &finished))?;
+    directory::point_latest(&results, &id)?;
+    let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
+    show(terminal::summary(&record, &results.join(directory::LATEST), colour))?;
+    Ok(record.exit())
+}
+
+fn replay(shards: Shards, id: &str, directory: &Path) -> Result<crate::report::record::RunRecord, Error> {
+    let mut events = EventLog::create(directory)?;
+    let mut junit = JunitReporter { directory: directory.to_owned() };
+    let mut run_json = RunJson { directory: directory.to_owned() };
+    let mut html = HtmlReporter { directory: directory.to_owned() };
+    let mut reporters: [&mut dyn Reporter; 4] = [&mut events, &mut junit, &mut run_json, &mut html];
+    shards.merge(id.to_owned(), Some(directory), &mut reporters)
+}

@@ -1,0 +1,86 @@
+//! In which order a run starts things: what takes longest first, so that nothing long begins when the rest is done.
+
+use super::queue::{Isolate, PIECE};
+use crate::plan::{KernelFacts, Plan, PlannedCell, PlannedKernel};
+use std::cmp::Reverse;
+
+/// What a cell should take on a kernel, milliseconds.
+pub type Estimate<'a> = dyn Fn(&KernelFacts, &PlannedCell) -> u64 + Sync + 'a;
+
+/// The plan's kernels, the one with most to do first.
+pub fn kernels<'a>(plan: &'a Plan, estimate: &Estimate<'_>) -> Vec<&'a PlannedKernel> {
+    let mut kernels: Vec<&PlannedKernel> = plan.kernels.iter().collect();
+    let takes = |kernel: &PlannedKernel| kernel.cells.iter().map(|cell| estimate(&kernel.facts, cell)).sum::<u64>();
+    kernels.sort_by_cached_key(|kernel| Reverse(takes(kernel)));
+    kernels
+}
+
+/// A kernel's cells in the order in which several guests take them.
+///
+/// Each on its own: the longest first. Areas: whole, the longest first. In pieces: only a cell that outlasts a usual
+/// piece goes first, since the others end together anyway, and neighbours in the plan have much in common.
+pub fn cells<'a>(
+    plan: &Plan,
+    kernel: &'a PlannedKernel,
+    isolate: Isolate,
+    estimate: &Estimate<'_>,
+) -> Vec<&'a PlannedCell> {
+    let takes = |cell: &PlannedCell| estimate(&kernel.facts, cell);
+    let mut cells: Vec<&PlannedCell> = kernel.cells.iter().collect();
+    match isolate {
+        Isolate::Case => cells.sort_by_cached_key(|cell| Reverse(takes(cell))),
+        Isolate::Group => {
+            let area = |cell: &PlannedCell| plan.info(&cell.id).map(|info| &*info.area);
+            let mut areas: Vec<Vec<&PlannedCell>> =
+                cells.chunk_by(|one, next| area(one) == area(next)).map(<[_]>::to_vec).collect();
+            areas.sort_by_cached_key(|cells| Reverse(cells.iter().map(|cell| takes(cell)).sum::<u64>()));
+            cells = areas.concat();
+        }
+        Isolate::Kernel | Isolate::Both => {
+            let mut times: Vec<u64> = cells.iter().map(|cell| takes(cell)).collect();
+            times.sort_unstable();
+            let piece = times.get(times.len() / 2).copied().unwrap_or_default() * PIECE as u64;
+            let long = |cell: &PlannedCell| Some(takes(cell)).filter(|&takes| takes > piece).unwrap_or_default();
+            cells.sort_by_cached_key(|cell| Reverse(long(cell)));
+        }
+    }
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cell, facts};
+
+    /// A cell's time is the number after its area's letter.
+    fn takes(_: &KernelFacts, cell: &PlannedCell) -> u64 {
+        cell.id.case().rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(1)
+    }
+
+    fn ordered(ids: &[&str], isolate: Isolate) -> Vec<String> {
+        let mut infos: Vec<_> = ids.iter().map(|id| cell(&format!("{id}[tc,veth]"))).collect();
+        infos.iter_mut().for_each(|info| info.area = info.id.as_str()[..1].to_owned());
+        let plan = Plan::new(vec![facts("6.12", "6.12.43")], infos, false);
+        cells(&plan, &plan.kernels[0], isolate, &takes).iter().map(|cell| cell.id.case().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_takes_longest_goes_first_as_far_as_guests_are_shared() {
+        let ids = ["A01-2", "A02-2", "B01-9", "B02-1", "C01-3", "C02-50", "C03-2"];
+        assert_eq!(ordered(&ids, Isolate::Case), ["C02-50", "B01-9", "C01-3", "A01-2", "A02-2", "C03-2", "B02-1"]);
+        assert_eq!(ordered(&ids, Isolate::Group), ["C01-3", "C02-50", "C03-2", "B01-9", "B02-1", "A01-2", "A02-2"]);
+        assert_eq!(ordered(&ids, Isolate::Kernel), ["C02-50", "A01-2", "A02-2", "B01-9", "B02-1", "C01-3", "C03-2"]);
+    }
+
+    #[test]
+    fn the_kernel_with_most_to_do_begins() {
+        let plan = Plan::new(
+            vec![facts("6.1", "6.1"), facts("6.12", "6.12"), facts("6.17", "6.17")],
+            vec![cell("A01-x[tc,veth]")],
+            true,
+        );
+        let estimate = |kernel: &KernelFacts, _: &PlannedCell| if kernel.id == "6.12" { 9 } else { 3 };
+        let ids: Vec<&str> = kernels(&plan, &estimate).into_iter().map(|kernel| &*kernel.facts.id).collect();
+        assert_eq!(ids, ["6.12", "6.1", "6.17"]);
+    }
+}

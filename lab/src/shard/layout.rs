@@ -1,0 +1,207 @@
+//! A plan's shards in the words of the systems that run them.
+
+mod kubernetes;
+
+use super::{Part, Split};
+use crate::{plan::Plan, text};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// How a layout is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    Text,
+    /// Everything, for scripts.
+    Json,
+    /// One line for `fromJSON` in a GitHub Actions matrix.
+    Github,
+    /// A child pipeline for GitLab, with `parallel:matrix`.
+    Gitlab,
+    /// An Indexed Job for Kubernetes.
+    K8s,
+}
+
+/// What a job has to do beside its cells, minutes: packages, tools, a download, and the time to tell of it all.
+const OVERHEAD_MINUTES: u64 = 15;
+/// How much longer than recorded a shard may take: other people's machines are slower than one's own.
+const SLACK: u64 = 3;
+/// Timeouts are rounded up to this many minutes, so that they don't change from night to night.
+const STEP_MINUTES: u64 = 5;
+
+/// One shard, as a system that runs it must know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Which one: `2/4`.
+    pub shard: String,
+    /// From 1.
+    pub number: u32,
+    /// Its kernels, with a space between.
+    pub kernel: String,
+    /// How many cells it runs.
+    pub cells: usize,
+    /// What they should take, from recorded durations, seconds.
+    pub estimate_s: u64,
+    /// After how many minutes its job has hung.
+    pub timeout_minutes: u64,
+    /// Whether its failures do not count.
+    pub may_fail: bool,
+    /// Arguments of `lab run`, quoted for a shell.
+    pub args: String,
+}
+
+/// Every shard of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Layout {
+    /// How many shards.
+    pub count: u32,
+    /// How many cells, over all kernels.
+    pub cells: usize,
+    /// Hashes of what all shards must agree on.
+    pub identity: BTreeMap<String, String>,
+    /// In order.
+    pub shards: Vec<Entry>,
+    /// Arguments that select the same cells in every shard, quoted for a shell.
+    pub selection: String,
+}
+
+impl Layout {
+    /// Lays out a plan that has been split. `selection` are the arguments of `lab run` that select the plan.
+    pub fn new(plan: &Plan, split: &Split, identity: BTreeMap<String, String>, selection: &[String]) -> Self {
+        let selection: Vec<String> = selection.iter().map(|word| text::shell_quote(word)).collect();
+        let count = u32::try_from(split.loads.len()).unwrap_or(u32::MAX);
+        let entry = |(number, load): (u32, &super::Load)| {
+            let kernels: Vec<_> = load.cells.iter().map(|(kernel, _)| &plan.kernels[*kernel].facts).collect();
+            let part = Part { number, count };
+            let minutes = (load.estimate_ms * SLACK).div_ceil(60_000) + OVERHEAD_MINUTES;
+            let mut args = selection.clone();
+            args.extend(["--partition".to_owned(), part.to_string()]);
+            Entry {
+                shard: part.to_string(),
+                number,
+                kernel: kernels.iter().map(|facts| &*facts.id).collect::<Vec<_>>().join(" "),
+                cells: load.count(),
+                estimate_s: load.estimate_ms.div_ceil(1000),
+                timeout_minutes: minutes.next_multiple_of(STEP_MINUTES),
+                may_fail: kernels.iter().all(|facts| facts.may_fail),
+                args: args.join(" "),
+            }
+        };
+        Self {
+            count,
+            cells: split.loads.iter().map(super::Load::count).sum(),
+            identity,
+            shards: (1..).zip(&split.loads).map(entry).collect(),
+            selection: selection.join(" "),
+        }
+    }
+
+    /// The layout in a format; `image` is the container image of the Kubernetes job.
+    ///
+    /// # Errors
+    /// The serializer fails.
+    pub fn render(&self, format: Format, image: &str) -> Result<String, String> {
+        let yaml = |value: &serde_json::Value| serde_saphyr::to_string(value).map_err(|error| error.to_string());
+        match format {
+            Format::Text => Ok(self.text()),
+            Format::Json => serde_json::to_string_pretty(self).map_err(|error| error.to_string()).map(|it| it + "\n"),
+            Format::Github => Ok(format!("{}\n", json!({ "include": self.shards }))),
+            Format::Gitlab => Ok(format!("# Written by `lab plan --format gitlab`.\n{}", yaml(&self.gitlab())?)),
+            Format::K8s => {
+                Ok(format!("# Written by `lab plan --format k8s`.\n{}", yaml(&kubernetes::job(self, image))?))
+            }
+        }
+    }
+
+    fn longest(&self, may_fail: bool) -> u64 {
+        let shards = self.shards.iter().filter(|shard| shard.may_fail == may_fail);
+        shards.map(|shard| shard.timeout_minutes).max().unwrap_or(OVERHEAD_MINUTES)
+    }
+
+    fn text(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["shard", "kernel", "cells", "estimate", "timeout", ""]);
+        for shard in &self.shards {
+            table.add_row([
+                shard.shard.clone(),
+                shard.kernel.clone(),
+                shard.cells.to_string(),
+                format!("{} s", shard.estimate_s),
+                format!("{} min", shard.timeout_minutes),
+                if shard.may_fail { "may fail".to_owned() } else { String::new() },
+            ]);
+        }
+        table.column_iter_mut().skip(2).take(3).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+        format!("{table}\n{} cells in {} shards\n", self.cells, self.count)
+    }
+
+    /// A job with a `parallel:matrix`, and a second one for shards whose failures do not count. What the jobs do is in
+    /// the file that both extend; a timeout cannot differ within a matrix.
+    fn gitlab(&self) -> serde_json::Value {
+        let mut pipeline = json!({ "include": [{ "local": "ci/gitlab/shard.yml" }] });
+        for (name, may_fail) in [("lab", false), ("lab-newest", true)] {
+            let shards = self.shards.iter().filter(|shard| shard.may_fail == may_fail);
+            let matrix: Vec<_> = shards
+                .map(|shard| json!({ "LAB_KERNEL": shard.kernel, "LAB_SHARD": shard.number.to_string(), "LAB_ARGS": shard.args }))
+                .collect();
+            if !matrix.is_empty() {
+                pipeline[name] = json!({
+                    "extends": ".lab-shard",
+                    "timeout": format!("{} minutes", self.longest(may_fail)),
+                    "allow_failure": may_fail,
+                    "parallel": { "matrix": matrix },
+                });
+            }
+        }
+        pipeline
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        shard::split,
+        testing::{cell, facts},
+    };
+
+    fn layout() -> Layout {
+        let cells = (0..40).map(|number| cell(&format!("A{number:02}-x[tc,veth]"))).collect();
+        let mut newest = facts("newest", "7.3");
+        newest.may_fail = true;
+        let plan = Plan::new(vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117"), newest], cells, true);
+        let split = split(&plan, 4, &|facts, _| if facts.id == "6.12" { 20_000 } else { 100 }).unwrap();
+        let identity = [("the cells".to_owned(), "0123456789abcdef".to_owned())].into();
+        Layout::new(&plan, &split, identity, &["--newest".to_owned(), "--case".to_owned(), "A*".to_owned()])
+    }
+
+    #[test]
+    fn for_people() {
+        insta::assert_snapshot!(layout().render(Format::Text, "").unwrap());
+    }
+
+    #[test]
+    fn for_scripts() {
+        insta::assert_snapshot!(layout().render(Format::Json, "").unwrap());
+    }
+
+    #[test]
+    fn for_github_in_one_line() {
+        let line = layout().render(Format::Github, "").unwrap();
+        assert_eq!(line.lines().count(), 1, "a step's output is one line");
+        insta::assert_snapshot!(line);
+    }
+
+    #[test]
+    fn for_gitlab() {
+        insta::assert_snapshot!(layout().render(Format::Gitlab, "").unwrap());
+    }
+
+    #[test]
+    fn for_kubernetes() {
+        insta::assert_snapshot!(layout().render(Format::K8s, "registry.example/netkit-lab:1").unwrap());
+    }
+}

@@ -5,7 +5,7 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests doctor test canary check clean
+.PHONY: help lab lab-run mutants setup setup-tests doctor test canary faults check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -18,6 +18,9 @@ mutants: setup ## Build deliberate faults in, and show which case notices each
 
 test: setup-tests ## Run every test of the project, on real guests too
 	@cargo test --workspace $(ARGS)
+
+faults: setup ## Break guests, host and lab on purpose, and count what is lost or left behind
+	@cargo test --quiet -p lab --test faults -- $(ARGS)
 
 canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each with its exact outcome
 	@cargo test -p lab --test canaries $(ARGS)

@@ -27,10 +27,26 @@ pub(super) fn banner(image: &Path) -> Result<Banner> {
         },
         _ => KernelsError::io(image)(error),
     })?;
-    parse(&bytes).ok_or_else(|| KernelsError::BadKernel {
-        path: image.to_owned(),
-        reason: "is not an x86 bzImage with a version in its setup header".into(),
-    })
+    let bad = |reason: String| KernelsError::BadKernel { path: image.to_owned(), reason };
+    let banner = parse(&bytes).ok_or_else(|| bad("is not an x86 bzImage with a version in its setup header".into()))?;
+    match length(&bytes) {
+        Some(length) if length > bytes.len() as u64 => {
+            let missing = length - bytes.len() as u64;
+            Err(bad(format!("is {missing} bytes short of what its header says: build or copy it again")))
+        }
+        _ => Ok(banner),
+    }
+}
+
+/// What the setup header says of the image's length: `setup_sects` at 0x1F1 counts sectors behind the first one (0 means
+/// 4), `syssize` at 0x1F4 what follows them, in units of 16 bytes. A signature may come behind.
+fn length(bytes: &[u8]) -> Option<u64> {
+    let sectors = match *bytes.get(0x1F1)? {
+        0 => 4,
+        sectors => u64::from(sectors),
+    };
+    let rest = u32::from_le_bytes(bytes.get(0x1F4..0x1F8)?.try_into().ok()?);
+    Some((sectors + 1) * 512 + u64::from(rest) * 16)
 }
 
 fn parse(bytes: &[u8]) -> Option<Banner> {
@@ -51,6 +67,7 @@ fn parse(bytes: &[u8]) -> Option<Banner> {
 #[cfg(test)]
 pub(super) fn sample(banner: &str) -> Vec<u8> {
     let mut image = vec![0; 0x400];
+    image[0x1F1] = 1;
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x20E..0x210].copy_from_slice(&0x100u16.to_le_bytes());
     image[0x300..0x300 + banner.len()].copy_from_slice(banner.as_bytes());
@@ -67,6 +84,20 @@ mod tests {
         let banner = parse(&sample("6.1.0-56-cloud-amd64 (x@y) #1 SMP Debian 6.1.192-2 (2026-11-14)")).unwrap();
         assert_eq!(banner.release, "6.1.0-56-cloud-amd64");
         assert_eq!(banner.version.to_string(), "6.1.192");
+    }
+
+    #[test]
+    fn an_image_that_is_cut_says_by_how_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmlinuz");
+        let mut whole = sample("6.12.1 (x@y) #1 SMP");
+        whole[0x1F4] = 2;
+        whole.extend([0; 32]);
+        fs::write(&path, &whole).unwrap();
+        assert_eq!(banner(&path).unwrap().release, "6.12.1");
+        fs::write(&path, &whole[..whole.len() - 7]).unwrap();
+        let error = banner(&path).unwrap_err().to_string();
+        assert!(error.contains("is 7 bytes short of what its header says"), "{error}");
     }
 
     proptest! {

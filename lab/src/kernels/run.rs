@@ -52,6 +52,9 @@ pub(super) fn start_error(what: &str, package: &'static str, error: &io::Error) 
 /// Whole lines only, so that the reason does not begin in the middle of a traceback; the very last one is always there.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // apt explains at length, and says what is wrong in lines of their own.
+    let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("E: ")).collect();
+    let lines = if errors.is_empty() { lines } else { errors };
     let mut kept = String::new();
     for line in lines.iter().rev().take(3) {
         let next = if kept.is_empty() { line.chars().take(TAIL).collect() } else { format!("{line} / {kept}") };
@@ -76,6 +79,13 @@ pub(super) fn administrative(program: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn apts_explanations_do_not_drown_its_errors() {
+        let said =
+            "Err:1 x\nE: Failed to fetch x.deb  Hash Sum mismatch\n   Hashes of expected file:\n    - SHA256:ab\n";
+        assert_eq!(tail(said), "E: Failed to fetch x.deb  Hash Sum mismatch");
+    }
 
     #[test]
     fn failures_are_one_line() {

@@ -1,6 +1,7 @@
 //! Shared by the unit tests and by the programs that test the lab from outside.
 
 pub mod agent;
+pub mod run;
 
 use crate::plan::KernelFacts;
 use lab_protocol::{AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, Outcome};

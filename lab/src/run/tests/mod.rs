@@ -10,6 +10,7 @@ use crate::{
     testing::{
         agent::{A, B, C, Script, good, timing},
         attached, cell, facts,
+        run::FakeRun,
     },
     vm::{
         fake::{FakeLauncher, specification},
@@ -99,29 +100,10 @@ fn run_with(
     let kernels = kernels.iter().map(|(id, version)| facts(id, version)).collect();
     let plan = Plan::new(kernels, [A, B, C].map(cell).to_vec(), true);
     let dir = tempfile::tempdir().unwrap();
-    let prepare = |kernel: &crate::plan::PlannedKernel| {
-        let console = dir.path().join(&kernel.facts.id);
-        fs::create_dir_all(&console).unwrap();
-        let mut spec = specification(dir.path().to_owned());
-        spec.name.clone_from(&kernel.facts.id);
-        spec.console = console;
-        Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
-    };
     let mut heard = Heard::default();
-    let info = info(plan);
-    let run = Run {
-        info,
-        jobs: 2,
-        timing,
-        snapshots,
-        isolate,
-        launcher,
-        rescale: &|_| 1.0,
-        estimate: &|_, _| 1,
-        prepare: &prepare,
-        interrupt,
-    };
-    let record = run.go(&mut [&mut heard]).unwrap();
+    let (id, imageless) = ("test".to_owned(), None);
+    let run = FakeRun { id, plan, timing, interrupt, launcher, snapshots, isolate, imageless };
+    let record = run.go(dir.path(), &mut [&mut heard]).unwrap();
     let finished = heard.0.iter().filter(|event| matches!(event, Event::CellFinished { .. })).count();
     assert_eq!(finished, record.verdicts().count(), "exactly one verdict per planned cell");
     Outcomes { record, events: heard.0, boots: launcher.boots() - before, dir }

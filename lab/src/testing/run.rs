@@ -1,0 +1,67 @@
+//! A run on guests without a machine: the real loop, with nothing behind the launcher.
+
+use crate::{
+    error::Error,
+    event::{Accelerator, ImageInfo, RunInfo, Versions},
+    interrupt::Interrupt,
+    plan::{Plan, PlannedKernel},
+    report::{Reporter, directory, record::RunRecord},
+    run::{dispatch::Run, kernel::Prepared, queue::Isolate, timing::Timing},
+    vm::{
+        fake::{FakeLauncher, specification},
+        snapshot::Store,
+    },
+};
+use std::path::Path;
+
+/// What to run, and on what.
+pub struct FakeRun<'a> {
+    /// The run's id.
+    pub id: String,
+    /// The plan.
+    pub plan: Plan,
+    /// Deadlines.
+    pub timing: Timing,
+    /// Ctrl-C.
+    pub interrupt: Interrupt,
+    /// Plays the guests.
+    pub launcher: &'a FakeLauncher,
+    /// Snapshots, where guests are to be restored.
+    pub snapshots: Option<Store>,
+    /// Which cells share a guest.
+    pub isolate: Isolate,
+    /// Why no kernel has an image, where that is the fault.
+    pub imageless: Option<&'a str>,
+}
+
+impl FakeRun<'_> {
+    /// Runs it. Consoles go below `directory`, one directory per kernel.
+    ///
+    /// # Errors
+    /// As for [`Run::go`].
+    pub fn go(self, directory: &Path, reporters: &mut [&mut dyn Reporter]) -> Result<RunRecord, Error> {
+        let prepare = |kernel: &PlannedKernel| match self.imageless {
+            Some(why) => Err(why.to_owned()),
+            None => {
+                let mut spec = specification(directory.to_owned());
+                spec.name.clone_from(&kernel.facts.id);
+                spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
+                Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
+            }
+        };
+        let accelerator = Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 };
+        let run = Run {
+            info: RunInfo::new(self.id, Versions::default(), accelerator, self.plan),
+            jobs: 2,
+            timing: self.timing,
+            snapshots: self.snapshots,
+            isolate: self.isolate,
+            launcher: self.launcher,
+            rescale: &|_| 1.0,
+            estimate: &|_, _| 1,
+            prepare: &prepare,
+            interrupt: self.interrupt,
+        };
+        run.go(reporters)
+    }
+}

@@ -1,0 +1,145 @@
+//! Guests without a machine: a process plays one fault through the real run loop and writes real reports.
+
+use crate::fault::{Fault, How};
+use lab::{
+    error::{Error, Exit},
+    interrupt::Interrupt,
+    plan::Plan,
+    report::{
+        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, progress::Lines,
+        run_json::RunJson,
+    },
+    run::{queue::Isolate, timing::Timing},
+    testing::{
+        agent::{A, B, C, Script, timing},
+        cell, facts,
+        run::FakeRun,
+    },
+    vm::{fake::FakeLauncher, snapshot::Store},
+};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
+
+/// How this program is told to play a fault.
+pub const PLAY: &str = "--play";
+/// The run's directory in the scratch directory.
+pub const RUN: &str = "results/run";
+
+/// One fault, ready to be played.
+pub struct Scenario {
+    launcher: FakeLauncher,
+    timing: Timing,
+    cells: Vec<String>,
+    warm: bool,
+    imageless: Option<&'static str>,
+    arrange: fn(&Path),
+}
+
+impl Scenario {
+    /// One kernel, three cells, and guests that run this script.
+    pub fn of(script: impl Fn(Script<'_>) + Send + Sync + 'static) -> Self {
+        Self {
+            launcher: FakeLauncher::new(move |agent| script(Script { agent })),
+            timing: timing(),
+            cells: [A, B, C].map(str::to_owned).to_vec(),
+            warm: false,
+            imageless: None,
+            arrange: |_| {},
+        }
+    }
+
+    /// The launcher does something else.
+    pub fn launching(mut self, change: impl FnOnce(FakeLauncher) -> FakeLauncher) -> Self {
+        self.launcher = change(self.launcher);
+        self
+    }
+
+    /// A deadline that passes while one looks.
+    pub fn quick(mut self, change: impl FnOnce(&mut Timing, Duration)) -> Self {
+        change(&mut self.timing, Duration::from_millis(80));
+        self
+    }
+
+    /// A deadline that a person chose.
+    pub fn choosing(mut self, deadline: &str) -> Self {
+        let chosen = [deadline.parse().expect("a deadline")];
+        self.timing = self.timing.choosing(lab::run::deadline::Chosen::of(&chosen));
+        self
+    }
+
+    /// As many cells, to see bounds.
+    pub fn cells(mut self, count: usize) -> Self {
+        self.cells = (0..count).map(|number| format!("T{number:02}-many[tc,veth]")).collect();
+        self
+    }
+
+    /// Guests are restored from a snapshot.
+    pub fn warm(mut self) -> Self {
+        self.warm = true;
+        self
+    }
+
+    /// No kernel has an image.
+    pub fn without_image(mut self, why: &'static str) -> Self {
+        self.imageless = Some(why);
+        self
+    }
+
+    /// Something is done to the run's directory first.
+    pub fn after(mut self, arrange: fn(&Path)) -> Self {
+        self.arrange = arrange;
+        self
+    }
+}
+
+/// A script that boots, runs `act` with its cells once, and is well behaved in every later guest.
+pub fn once(act: impl Fn(&mut Script<'_>, &[lab_protocol::CellId]) + Send + Sync + 'static) -> Scenario {
+    Scenario::of(move |mut script| {
+        let cells = script.boot();
+        if script.agent.boot() == 0 {
+            act(&mut script, &cells);
+        } else {
+            behave(&mut script, &cells);
+        }
+    })
+}
+
+/// Passes every cell and waits for the end.
+pub fn behave(script: &mut Script<'_>, cells: &[lab_protocol::CellId]) {
+    cells.iter().for_each(|cell| script.pass(cell));
+    script.done(cells.len());
+    script.hang();
+}
+
+/// Plays a fault; the exit code is the one that `lab run` would have.
+pub fn play(fault: Fault, scratch: &Path) -> ExitCode {
+    let How::Fake(scenario) = fault.how else { panic!("{} wants a real guest", fault.name) };
+    let exit = run(scenario(), &scratch.join(RUN)).unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        error.exit()
+    });
+    ExitCode::from(exit.code())
+}
+
+fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
+    fs::create_dir_all(run).map_err(Error::file("create", run))?;
+    (scenario.arrange)(run);
+    let cells = scenario.cells.iter().map(|id| cell(id)).collect();
+    let mut events = EventLog::create(run)?;
+    let mut junit = JunitReporter { directory: run.to_owned() };
+    let mut json = RunJson { directory: run.to_owned() };
+    let mut html = HtmlReporter { directory: run.to_owned() };
+    let mut lines = Lines::new(std::io::stderr());
+    let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut json, &mut html, &mut lines];
+    let fake = FakeRun {
+        id: directory::fresh_id(),
+        plan: Plan::new(vec![facts("6.12", "6.12.43")], cells, true),
+        timing: scenario.timing,
+        interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
+        launcher: &scenario.launcher,
+        snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),
+        isolate: Isolate::Kernel,
+        imageless: scenario.imageless,
+    };
+    let record = fake.go(run, &mut reporters)?;
+    Ok(record.finished.map_or(Exit::Infra, |(exit, _)| exit))
+}

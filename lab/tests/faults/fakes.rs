@@ -1,0 +1,463 @@
+//! Faults of guests and agents, played by scripts.
+
+use crate::{
+    fake::{Scenario, behave, once},
+    fault::{Expected, Fault, How},
+};
+use lab::testing::agent::good;
+use lab_protocol::{
+    AgentMessage, CellId, CellReport, ErrorKind, FailureKind, Outcome, PROTOCOL_VERSION,
+    attachment::{Attachment, AttachmentKind},
+    frame::{self, MAGIC},
+};
+use std::{os::unix::fs::symlink, time::Duration};
+
+const ALL_PASS: &[&str] = &["A01 passed", "B02 passed", "C03 passed"];
+const NONE_RUN: &[&str] = &["A01 not-run", "B02 not-run", "C03 not-run"];
+
+/// Shorthand for a row.
+fn fault(
+    name: &'static str,
+    injected: &'static str,
+    (exit, cells, told): (i32, &'static [&'static str], &'static [&'static str]),
+    scenario: fn() -> Scenario,
+) -> Fault {
+    Fault { name, injected, expected: Expected { exit, cells, told }, how: How::Fake(scenario) }
+}
+
+/// The rows.
+pub fn faults() -> Vec<Fault> {
+    let mut all = boots();
+    all.extend(deaths());
+    all.extend(hangs());
+    all.extend(words());
+    all.extend(hosts());
+    all
+}
+
+fn boots() -> Vec<Fault> {
+    vec![
+        fault("none", "nothing: the control", (0, ALL_PASS, &[]), || once(|script, cells| behave(script, cells))),
+        fault(
+            "boot-silent",
+            "a kernel that never gets to its agent",
+            (
+                3,
+                NONE_RUN,
+                &["3 guests in a row died without a verdict; the last one: no hello within 80.0ms of launch"],
+            ),
+            || Scenario::of(|mut script| script.hang()).quick(|timing, limit| timing.boot = limit),
+        ),
+        fault(
+            "boot-no-machine",
+            "a virtual machine that ends before it offers its port",
+            (3, NONE_RUN, &["ended before its agent's port was there"]),
+            || Scenario::of(|_| {}).launching(lab::vm::fake::FakeLauncher::never_listening),
+        ),
+        fault(
+            "boot-panic",
+            "a kernel that panics while it boots",
+            (3, NONE_RUN, &["Kernel panic - not syncing: VFS"]),
+            || Scenario::of(|script| script.agent.console("[    0.9] Kernel panic - not syncing: VFS: no root\n")),
+        ),
+        fault(
+            "agent-other-protocol",
+            "an agent of another version",
+            (3, NONE_RUN, &["the agent speaks protocol"]),
+            || {
+                Scenario::of(|mut script| {
+                    script.hello(PROTOCOL_VERSION + 1);
+                    script.hang();
+                })
+            },
+        ),
+        fault(
+            "agent-gives-up",
+            "an agent that can't go on and says so",
+            (3, NONE_RUN, &["the agent gave up: no port"]),
+            || {
+                Scenario::of(|mut script| {
+                    script.boot();
+                    script.say(&AgentMessage::Fatal { message: "no port".to_owned() });
+                    script.hang();
+                })
+            },
+        ),
+        fault(
+            "guests-die-at-once",
+            "guests that die as soon as they have their cells",
+            (3, NONE_RUN, &["3 guests in a row died without a verdict"]),
+            || {
+                Scenario::of(|mut script| {
+                    script.boot();
+                })
+            },
+        ),
+        fault("image-missing", "an image that can't be built", (3, NONE_RUN, &["image: no space"]), || {
+            Scenario::of(|_| {}).without_image("image: no space")
+        }),
+    ]
+}
+
+fn deaths() -> Vec<Fault> {
+    vec![
+        fault(
+            "kernel-panic",
+            "a panic in the second cell",
+            (1, &["A01 passed", "B02 errored: panic: BUG: kernel NULL pointer dereference", "C03 passed"], &[]),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    script.start(&cells[1]);
+                    script.agent.console(
+                        "[    3.1] BUG: kernel NULL pointer dereference, address: 0\n[    3.2] Kernel panic - not syncing: x\n",
+                    );
+                })
+            },
+        ),
+        fault(
+            "kernel-warn",
+            "a WARN in a cell that passes",
+            (1, &["A01 passed", "B02 failed: splat: WARNING: ", "C03 passed"], &[]),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    script.start(&cells[1]);
+                    script.agent.console("[    3.1] WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n");
+                    script.finish(good(&cells[1]));
+                    behave(script, &cells[2..]);
+                })
+            },
+        ),
+        fault(
+            "guest-vanishes",
+            "a machine that ends within a cell, without a word",
+            (3, &["A01 errored: guest-lost", "B02 passed", "C03 passed"], &[]),
+            || once(|script, cells| script.start(&cells[0])),
+        ),
+        fault(
+            "guest-dies-between-cells",
+            "a machine that ends between two cells",
+            (0, ALL_PASS, &["the guest ended before its time"]),
+            || once(|script, cells| script.pass(&cells[0])),
+        ),
+        fault(
+            "guests-die-in-every-cell",
+            "a kernel that dies in each of forty cells",
+            (
+                3,
+                &["T00 errored: guest-lost", "T11 errored: guest-lost", "T12 not-run: 12 guests died", "T39 not-run"],
+                &[],
+            ),
+            || {
+                Scenario::of(|mut script| {
+                    let cells = script.boot();
+                    script.start(&cells[0]);
+                })
+                .cells(40)
+            },
+        ),
+        fault(
+            "guest-restarts",
+            "a guest that boots again under the host",
+            (3, &["A01 errored: agent: a second hello", "B02 passed", "C03 passed"], &[]),
+            || {
+                once(|script, cells| {
+                    script.start(&cells[0]);
+                    script.hello(PROTOCOL_VERSION);
+                    script.hang();
+                })
+            },
+        ),
+    ]
+}
+
+fn hangs() -> Vec<Fault> {
+    vec![
+        fault(
+            "guest-silent",
+            "a guest that stops within a cell: no heartbeat",
+            (
+                1,
+                &[
+                    "A01 passed",
+                    "B02 errored: hang: no heartbeat for 80.0ms; its processor is in fake_spin",
+                    "C03 passed",
+                ],
+                &[],
+            ),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    script.start(&cells[1]);
+                    script.hang();
+                })
+                .quick(|timing, limit| timing.silence = limit)
+            },
+        ),
+        fault(
+            "cell-endless",
+            "a cell that never ends while the heart beats",
+            (
+                1,
+                &["A01 errored: hang: A01-first[auto,nk-l3] ran for more than 100.0ms", "B02 passed", "C03 passed"],
+                &[],
+            ),
+            || {
+                once(|script, cells| {
+                    script.start(&cells[0]);
+                    for uptime_ms in 0..100 {
+                        script.say(&AgentMessage::Heartbeat { uptime_ms, cell: Some(cells[0].clone()) });
+                        let _ = script.agent.channel().recv(&mut [0; 8], Duration::from_millis(5));
+                    }
+                    script.hang();
+                })
+                .quick(|timing, _| timing.cell_grace = Duration::ZERO)
+            },
+        ),
+        fault(
+            "cell-given-up",
+            "a cell that its own agent gives up",
+            (1, &["A01 errored: hang: still running; its processor is in fake_spin", "B02 passed", "C03 passed"], &[]),
+            || {
+                once(|script, cells| {
+                    script.start(&cells[0]);
+                    let hang = Outcome::Errored { kind: ErrorKind::Hang, message: "still running".to_owned() };
+                    script.finish(CellReport::bare(cells[0].clone(), hang));
+                    script.say(&AgentMessage::Fatal { message: "stuck".to_owned() });
+                    script.hang();
+                })
+            },
+        ),
+        fault("guest-idle", "an agent that begins no cell", (0, ALL_PASS, &["no cell began within 80.0ms"]), || {
+            once(|script, _| script.hang()).quick(|timing, limit| timing.idle = limit)
+        }),
+        fault(
+            "guest-overdue",
+            "a guest that takes longer than its deadline",
+            (1, &["A01 passed", "B02 errored: hang: the guest ran for more than 80.0ms", "C03 passed"], &[]),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    script.start(&cells[1]);
+                    script.hang();
+                })
+                .choosing("guest=80ms")
+            },
+        ),
+        fault(
+            "run-overdue",
+            "a run that takes longer than its deadline",
+            (
+                3,
+                &["A01 passed", "B02 errored: interrupted: the run took longer", "C03 not-run: the run took longer"],
+                &[],
+            ),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    script.start(&cells[1]);
+                    script.hang();
+                })
+                .choosing("run=300ms")
+            },
+        ),
+    ]
+}
+
+fn words() -> Vec<Fault> {
+    vec![
+        fault(
+            "port-garbage",
+            "bytes that are no message, before and between messages",
+            (0, ALL_PASS, &["bytes outside any frame"]),
+            || {
+                Scenario::of(|mut script| {
+                    let _ = script.agent.channel().send(b"\x1b[2JSeaBIOS\0\xF5NK");
+                    let cells = script.boot();
+                    script.pass(&cells[0]);
+                    let _ = script.agent.channel().send(&[0x5a; 3000]);
+                    behave(&mut script, &cells[1..]);
+                })
+            },
+        ),
+        fault(
+            "port-half-a-message",
+            "a machine that ends in the middle of a report",
+            (
+                3,
+                &["A01 errored: guest-lost: the guest ended before its time", "B02 passed", "C03 passed"],
+                &["bytes into a message"],
+            ),
+            || {
+                once(|script, cells| {
+                    script.start(&cells[0]);
+                    let report = Box::new(good(&cells[0]));
+                    let bytes = frame::encode(&AgentMessage::CellFinished { report }).unwrap();
+                    let _ = script.agent.channel().send(&bytes[..bytes.len() / 2]);
+                })
+            },
+        ),
+        fault(
+            "port-damaged-report",
+            "a report with one bit flipped",
+            (3, &["A01 errored: agent", "B02 passed", "C03 passed"], &["frame with a wrong checksum"]),
+            || {
+                once(|script, cells| {
+                    script.start(&cells[0]);
+                    let report = Box::new(good(&cells[0]));
+                    let mut bytes = frame::encode(&AgentMessage::CellFinished { report }).unwrap();
+                    *bytes.last_mut().unwrap() ^= 1;
+                    let _ = script.agent.channel().send(&bytes);
+                    script.start(&cells[1]);
+                    script.hang();
+                })
+            },
+        ),
+        fault(
+            "port-oversized",
+            "a message that claims four gigabytes",
+            (0, ALL_PASS, &["the limit is 4194304"]),
+            || {
+                once(|script, cells| {
+                    let _ = script.agent.channel().send(&[&MAGIC[..], &[0xff; 8]].concat());
+                    behave(script, cells);
+                })
+            },
+        ),
+        fault(
+            "port-closed",
+            "a port that closes while the machine runs on",
+            (0, ALL_PASS, &["the guest ended before its time"]),
+            || once(|_, _| {}),
+        ),
+        fault(
+            "report-twice",
+            "two reports of one cell, the second one worse",
+            (0, ALL_PASS, &["which is not running, was ignored (failed)"]),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    let outcome = Outcome::Failed { kind: FailureKind::Check, message: "late".to_owned() };
+                    script.finish(CellReport { outcome, ..good(&cells[0]) });
+                    behave(script, &cells[1..]);
+                })
+            },
+        ),
+        fault(
+            "report-unasked",
+            "a report of a cell that nobody asked for",
+            (0, ALL_PASS, &["which nobody asked for: ignored"]),
+            || {
+                once(|script, cells| {
+                    script.pass(&CellId("Z99-unknown\x1b[2J".to_owned()));
+                    behave(script, cells);
+                })
+            },
+        ),
+        fault(
+            "report-unbegun",
+            "a report of a cell that has not begun",
+            (0, ALL_PASS, &["which is not running, was ignored"]),
+            || {
+                once(|script, cells| {
+                    script.finish(good(&cells[2]));
+                    behave(script, cells);
+                })
+            },
+        ),
+        fault(
+            "done-early",
+            "an agent that says it is done and is not",
+            (0, ALL_PASS, &["cells are unreported"]),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    script.done(3);
+                    script.hang();
+                })
+            },
+        ),
+        fault(
+            "attach-type-lie",
+            "a report that names another attach type than the plan demands",
+            (1, &["A01 passed", "B02 failed: attach-mismatch", "C03 passed"], &[]),
+            || {
+                once(|script, cells| {
+                    script.pass(&cells[0]);
+                    script.start(&cells[1]);
+                    let mut report = good(&cells[1]);
+                    report.attach.clone_from(&good(&cells[2]).attach);
+                    script.finish(report);
+                    behave(script, &cells[2..]);
+                })
+            },
+        ),
+        fault(
+            "report-hostile",
+            "escapes, markup and paths in every text of a report, and a flood of them",
+            (1, &["A01 failed: check: ", "B02 passed", "C03 passed"], &[r"\u{1b}]0;owned"]),
+            || {
+                once(|script, cells| {
+                    let words = "\x1b]0;owned\x07</testcase>]]><script>alert(1)</script>\u{202e}\0";
+                    script.say(&AgentMessage::Log { text: words.to_owned() });
+                    (0..5000).for_each(|_| script.say(&AgentMessage::Log { text: words.repeat(50) }));
+                    script.start(&cells[0]);
+                    let outcome = Outcome::Failed { kind: FailureKind::Check, message: words.to_owned() };
+                    let mut report = CellReport { outcome, ..good(&cells[0]) };
+                    report.log = vec![words.repeat(20); 1000];
+                    let place = |name: &str| Attachment {
+                        name: name.to_owned(),
+                        kind: AttachmentKind::Text,
+                        bytes: words.as_bytes().to_vec(),
+                    };
+                    report.attachments = ["../../../owned", "/etc/owned", "..", words].map(place).to_vec();
+                    script.finish(report);
+                    behave(script, &cells[1..]);
+                })
+            },
+        ),
+    ]
+}
+
+fn hosts() -> Vec<Fault> {
+    vec![
+        fault(
+            "disk-full-events",
+            "a full disk under events.jsonl",
+            (3, &[], &["can't write", "No space left on device"]),
+            || {
+                once(|script, cells| behave(script, cells))
+                    .after(|run| symlink("/dev/full", run.join("events.jsonl")).expect("a link"))
+            },
+        ),
+        fault(
+            "snapshot-impossible",
+            "a guest that can't be saved",
+            (0, ALL_PASS, &["guests boot, since there is no snapshot"]),
+            || {
+                Scenario::of(|mut script| {
+                    let cells = script.boot();
+                    behave(&mut script, &cells);
+                })
+                .warm()
+                .launching(lab::vm::fake::FakeLauncher::never_freezing)
+            },
+        ),
+        fault(
+            "snapshot-mute",
+            "a snapshot whose guests never answer",
+            (0, ALL_PASS, &["the snapshot was removed: a guest restored from it did not answer"]),
+            || {
+                Scenario::of(|mut script| {
+                    if script.agent.restored() {
+                        return;
+                    }
+                    let cells = script.boot();
+                    behave(&mut script, &cells);
+                })
+                .warm()
+            },
+        ),
+    ]
+}

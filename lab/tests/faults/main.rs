@@ -1,0 +1,170 @@
+//! Faults on purpose, each with what the lab must make of it: `make faults`.
+//!
+//! Every fault runs in processes of its own, which carry a mark, with a temporary directory of its own. When it is over,
+//! the reports are counted against the plan, and whatever still runs, is mounted or lies about is counted too.
+
+mod fake;
+mod fakes;
+mod fault;
+mod measure;
+mod mirror;
+mod real;
+mod reals;
+
+use fault::{Fault, How, Result, Seen};
+use std::{
+    env, fs,
+    io::Write,
+    path::Path,
+    process::{Command, ExitCode},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// The table, for people.
+const PAGE: &str = "docs/faults.md";
+/// Guests without a machine that run at the same time: most of them only wait.
+const AT_ONCE: usize = 4;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [fake::PLAY, name, scratch] => fake::play(find(name), Path::new(scratch)),
+        ["--write"] => run(&[], true),
+        // What libtest takes and this does not is left alone; anything else narrows by name.
+        _ => run(&words.iter().filter(|word| !word.starts_with('-')).cloned().collect::<Vec<_>>(), false),
+    }
+}
+
+fn all() -> Vec<Fault> {
+    fakes::faults().into_iter().chain(reals::faults()).collect()
+}
+
+fn find(name: &str) -> Fault {
+    all().into_iter().find(|fault| fault.name == name).expect("the parent names a fault of this table")
+}
+
+fn run(names: &[String], write: bool) -> ExitCode {
+    let begin = Instant::now();
+    let faults = all();
+    let chosen: Vec<&Fault> =
+        faults.iter().filter(|it| names.is_empty() || names.iter().any(|name| it.name.contains(&**name))).collect();
+    let results: Vec<Mutex<Option<Result>>> = chosen.iter().map(|_| Mutex::new(None)).collect();
+    let (fakes, reals): (Vec<usize>, Vec<usize>) =
+        (0..chosen.len()).partition(|&at| matches!(chosen[at].how, How::Fake(_)));
+    let one = |at: usize| {
+        let result = inject(chosen[at]);
+        print(chosen[at], &result);
+        *results[at].lock().unwrap() = Some(result);
+    };
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(&at) = fakes.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    one(at);
+                }
+            });
+        }
+    });
+    // Real guests are slow enough one by one.
+    if !reals.is_empty() {
+        real::build();
+        reals.into_iter().for_each(one);
+    }
+    let results: Vec<Result> = results.into_iter().filter_map(|it| it.into_inner().unwrap()).collect();
+    let mut good = current(&faults, write);
+    let count = |of: fn(&Result) -> usize| results.iter().map(of).sum::<usize>();
+    let right = results.iter().filter(|result| result.wrong.is_empty()).count();
+    let (lost, duplicated, left) = (count(|it| it.lost), count(|it| it.duplicated), count(|it| it.left.len()));
+    good &= right == results.len() && lost + duplicated + left == 0;
+    println!("took {:.1} s", begin.elapsed().as_secs_f32());
+    println!("faults: {} run, {right} as expected, {lost} lost, {duplicated} duplicated, {left} left", results.len());
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn inject(fault: &Fault) -> Result {
+    let scratch = tempfile::Builder::new().prefix("fault-").tempdir().expect("a temporary directory");
+    fs::create_dir(scratch.path().join("tmp")).expect("a directory in it");
+    let mark = format!("{}-{}", std::process::id(), fault.name);
+    let seen = match fault.how {
+        How::Fake(_) => {
+            let mut command = Command::new(env::current_exe().expect("this program"));
+            command.args([fake::PLAY, fault.name]).arg(scratch.path());
+            let output = marked(&mut command, &mark, scratch.path()).output().expect("this program starts again");
+            Seen {
+                exit: output.status.code(),
+                printed: real::printed(&output),
+                runs: vec![scratch.path().join(fake::RUN)],
+            }
+        }
+        How::Real(act) => {
+            // One that can't be injected counts against the table, and leaves the others to be seen.
+            let stage = real::Stage { mark: &mark, scratch: scratch.path() };
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&stage))).unwrap_or_default()
+        }
+    };
+    let mut result = measure::judge(&fault.expected, &seen);
+    result.left = measure::left(&mark, scratch.path());
+    result
+}
+
+/// A command whose descendants are found again, and whose temporary files are counted.
+fn marked<'a>(command: &'a mut Command, mark: &str, scratch: &Path) -> &'a mut Command {
+    command.env(measure::MARK, mark).env("TMPDIR", scratch.join("tmp")).env("CI", "true")
+}
+
+fn print(fault: &Fault, result: &Result) {
+    let verdict = if result.wrong.is_empty() { "as expected" } else { "NOT AS EXPECTED" };
+    let mut text = format!(
+        "{:<28} {verdict}, {} lost, {} duplicated, {} left\n",
+        fault.name,
+        result.lost,
+        result.duplicated,
+        result.left.len()
+    );
+    for line in result.wrong.iter().chain(&result.left) {
+        text.push_str(&format!("    {}\n", line.replace('\n', "\n    ")));
+    }
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Whether the page shows this table; where `write` asks for it, it does afterwards.
+fn current(faults: &[Fault], write: bool) -> bool {
+    let path = Path::new(ROOT).join(PAGE);
+    let page = page(faults);
+    if write {
+        fs::write(&path, &page).expect("the page can be written");
+    }
+    let is = fs::read_to_string(&path).is_ok_and(|text| text == page);
+    if !is {
+        println!("{PAGE} is not this table: `make faults ARGS=--write` writes it");
+    }
+    is
+}
+
+fn page(faults: &[Fault]) -> String {
+    let mut text = "# Faults on purpose\n\n\
+        `make faults` breaks the lab, its guests and its host in every way below, and holds what comes of it against what \
+        must: the verdicts,\nthe exit code and the words that people see. Then it counts. No planned cell may be without a \
+        verdict or have two of them, in the\nreports as they lie on disk; no process, mount or temporary file may be left. \
+        `make test` runs it, and so does CI.\n\n\
+        The column *guest* says whether a real kernel was running or a scripted agent drove the real run loop.\n\n\
+        | fault | guest | what is broken | verdict | exit |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for fault in faults {
+        let guest = if matches!(fault.how, How::Fake(_)) { "scripted" } else { "real" };
+        let expected = &fault.expected;
+        let shown: Vec<&str> = expected.cells.iter().chain(expected.told).copied().collect();
+        let verdict = shown.join("; ").replace('|', "\\|");
+        text.push_str(&format!(
+            "| `{}` | {guest} | {} | {verdict} | {} |\n",
+            fault.name, fault.injected, expected.exit
+        ));
+    }
+    text + "\n`virtiofsd` is not among what guests need: the lab forces 9p, which QEMU serves itself, and mounts nothing.\n"
+}

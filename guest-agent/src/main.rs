@@ -7,6 +7,7 @@ mod kmsg;
 mod modules;
 mod port;
 mod session;
+mod shell;
 
 use lab_protocol::{Listing, PROTOCOL_VERSION};
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! The conversation with the host.
 
-use crate::{entropy, kmsg};
+use crate::{entropy, kmsg, shell::Shell};
 use lab_protocol::{
     AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder},
@@ -19,15 +19,19 @@ pub fn boottime_ms() -> u64 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |now| Duration::from(now).as_millis() as u64)
 }
 
-/// The writing half: one writer per port, shared by the session and the heartbeat.
+/// The writing half: one writer per port, shared by the session, the heartbeat and a shell.
 #[derive(Clone)]
-struct Sender {
+pub struct Sender {
     port: Arc<Mutex<File>>,
     current: Arc<Mutex<Option<CellId>>>,
 }
 
 impl Sender {
-    fn send(&self, message: &AgentMessage) -> Result<(), String> {
+    /// Says one thing to the host.
+    ///
+    /// # Errors
+    /// One line where the port is gone, or the message is larger than a frame may be.
+    pub fn send(&self, message: &AgentMessage) -> Result<(), String> {
         let bytes = frame::encode(message).map_err(|error| error.to_string())?;
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         port.write_all(&bytes).map_err(|error| format!("the port to the host broke: {error}"))
@@ -82,7 +86,8 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
     sender.send(&hello(None))?;
     sender.start_heartbeat();
 
-    let mut runner: Option<Runner> = None;
+    let mut runner: Option<Arc<Runner>> = None;
+    let mut shell: Option<Shell> = None;
     loop {
         match inbox.next()? {
             HostMessage::Hello { protocol } | HostMessage::Resume { protocol, .. } if protocol != PROTOCOL_VERSION => {
@@ -95,7 +100,7 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                     let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
                 })?;
                 sender.send(&probed(&fresh))?;
-                runner = Some(fresh);
+                runner = Some(Arc::new(fresh));
             }
             HostMessage::Settle => {
                 settle();
@@ -117,8 +122,18 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                     return Err("the host sent Run before Hello".into());
                 };
                 set_clock(now_unix_ns);
-                run_cells(&sender, runner, &cells, &RunOptions { time_scale, mutant })?;
+                run_cells(&sender, runner, &cells, &RunOptions { time_scale, mutant, held: false })?;
             }
+            HostMessage::Shell(request) => {
+                let Some(runner) = &runner else {
+                    return Err("the host sent Shell before Hello".into());
+                };
+                set_clock(request.now_unix_ns);
+                shell = Some(Shell::start(Arc::clone(runner), *request, sender.clone()));
+            }
+            // Without a shell there is nobody to hear it.
+            HostMessage::Input { bytes } => drop(shell.as_ref().map(|shell| shell.input(bytes))),
+            HostMessage::Resize(size) => drop(shell.as_ref().map(|shell| shell.resize(size))),
             HostMessage::Shutdown => return Ok(()),
         }
     }

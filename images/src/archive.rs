@@ -29,6 +29,12 @@ impl Archive {
         self.write(entry, content)
     }
 
+    /// A symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
+        let entry = self.entry(path, 0o777).set_mode_file_type(ModeFileType::Symlink);
+        self.write(entry, target.as_bytes())
+    }
+
     /// A character device.
     pub fn character_device(&mut self, path: &str, mode: u32, major: u32, minor: u32) -> io::Result<()> {
         let entry = self.entry(path, mode).set_mode_file_type(ModeFileType::Char).rdev_major(major).rdev_minor(minor);
@@ -51,5 +57,35 @@ impl Archive {
         writer.write_all(content)?;
         self.bytes = writer.finish()?;
         Ok(())
+    }
+}
+
+/// Names of all entries of an archive, in order.
+#[cfg(test)]
+pub fn names(mut bytes: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    loop {
+        let reader = cpio::NewcReader::new(bytes).unwrap();
+        if reader.entry().is_trailer() {
+            return names;
+        }
+        assert_eq!(reader.entry().mtime(), 0);
+        names.push(reader.entry().name().to_owned());
+        bytes = reader.finish().unwrap();
+    }
+}
+
+/// Content of one file of an archive.
+#[cfg(test)]
+pub fn content(mut bytes: &[u8], path: &str) -> String {
+    loop {
+        let mut reader = cpio::NewcReader::new(bytes).unwrap();
+        if reader.entry().name() == path {
+            let mut text = String::new();
+            io::Read::read_to_string(&mut reader, &mut text).unwrap();
+            return text;
+        }
+        assert!(!reader.entry().is_trailer(), "no {path}");
+        bytes = reader.finish().unwrap();
     }
 }

@@ -46,6 +46,20 @@ pub enum ImageError {
         /// What is wrong.
         problem: String,
     },
+    /// An image that a person enters needs a shell.
+    #[error("no static busybox: {problem}; `lab setup` installs busybox-static")]
+    NoShell {
+        /// What there is instead.
+        problem: String,
+    },
+    /// A tool's libraries can't be told.
+    #[error("tool {}: {problem}; reinstall it", path.display())]
+    Tool {
+        /// The program.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// `modules.toml` is broken.
     #[error("modules.toml: {0}")]
     Wanted(String),

@@ -7,6 +7,7 @@ use crate::{
     decompress::read_module,
     deps::{Index, Provided},
     error::ImageError,
+    toolbox::Toolbox,
     wanted::Wanted,
 };
 use sha2::{Digest, Sha256};
@@ -18,6 +19,8 @@ use std::{
 
 /// Changes whenever the same inputs give another image.
 const FORMAT: u32 = 1;
+/// In every image.
+const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
 /// What goes into an image.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +35,8 @@ pub struct Spec<'a> {
     pub bpf: &'a Path,
     /// The modules that the suite needs.
     pub wanted: &'a Wanted,
+    /// A shell and tools, for an image that a person enters.
+    pub toolbox: Option<&'a Toolbox>,
     /// The cache's root; images live in `images/` below it.
     pub cache: &'a Path,
 }
@@ -62,13 +67,12 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
     let objects = read_objects(spec.bpf)?;
     let plan = ModulePlan::new(spec.modules, spec.wanted)?;
 
-    let key = key(spec.kernel_id, &agent, &objects, &plan)?;
+    let key = key(spec, &agent, &objects, &plan)?;
     let path = cache::path_of(spec.cache, &key);
     let cached = cache::touch(&path);
     if !cached {
         let modules = plan.unpack()?;
-        let bytes = assemble(spec.kernel_id, &key, &agent, &objects, &plan, &modules)
-            .map_err(ImageError::io("image", &path))?;
+        let bytes = assemble(spec, &key, &agent, &objects, &plan, &modules).map_err(ImageError::io("image", &path))?;
         cache::store(&path, &bytes)?;
     }
     Ok(Image { path, key, cached, modules: plan.carried, builtin: plan.builtin, missing: plan.missing })
@@ -144,7 +148,7 @@ impl ModulePlan {
 
 /// Every input goes in with its length before it, so that no two sets of inputs look the same.
 fn key(
-    kernel_id: &str,
+    spec: &Spec<'_>,
     agent: &[u8],
     objects: &BTreeMap<String, Vec<u8>>,
     plan: &ModulePlan,
@@ -155,7 +159,7 @@ fn key(
         hash.update(bytes);
     };
     add(&FORMAT.to_le_bytes());
-    add(kernel_id.as_bytes());
+    add(spec.kernel_id.as_bytes());
     add(agent);
     for (name, bytes) in objects {
         add(name.as_bytes());
@@ -168,11 +172,14 @@ fn key(
         // As they lie on the disk: unpacking them is what a hit in the cache saves.
         add(&fs::read(path).map_err(ImageError::io("module", path))?);
     }
+    if let Some(toolbox) = spec.toolbox {
+        toolbox.digest(&mut add);
+    }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn assemble(
-    kernel_id: &str,
+    spec: &Spec<'_>,
     key: &str,
     agent: &[u8],
     objects: &BTreeMap<String, Vec<u8>>,
@@ -180,12 +187,12 @@ fn assemble(
     modules: &BTreeMap<&str, Vec<u8>>,
 ) -> io::Result<Vec<u8>> {
     let mut archive = Archive::new();
-    for directory in ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"] {
+    for directory in DIRECTORIES {
         archive.directory(directory)?;
     }
     // Before the agent mounts devtmpfs, the kernel opens it as the agent's standard streams.
     archive.character_device("dev/console", 0o600, 5, 1)?;
-    let about = serde_json::json!({ "kernel": kernel_id, "image": key });
+    let about = serde_json::json!({ "kernel": spec.kernel_id, "image": key });
     archive.file("etc/netkit-lab.json", 0o644, about.to_string().as_bytes())?;
     for (name, bytes) in objects {
         archive.file(&format!("lib/bpf/{name}"), 0o644, bytes)?;
@@ -197,12 +204,19 @@ fn assemble(
         archive.file(&format!("lib/modules/{name}.ko"), 0o644, bytes)?;
     }
     archive.file("init", 0o755, agent)?;
+    if let Some(toolbox) = spec.toolbox {
+        toolbox.pack(&mut archive, &DIRECTORIES)?;
+    }
     archive.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Profile,
+        archive::{content, names},
+    };
 
     /// A program without program headers: static as far as the kernel's loader is concerned.
     const STATIC_ELF: [u8; 64] = {
@@ -229,6 +243,7 @@ mod tests {
                     &["veth", "netkit", "ghost"]
                         .map(|name| format!("[[module]]\nname='{name}'\nreason='x'"))
                         .join("\n"),
+                    Profile::Suite,
                 )
                 .unwrap(),
             };
@@ -256,6 +271,7 @@ mod tests {
                 agent: &dir.join("agent"),
                 bpf: &dir.join("bpf"),
                 wanted: &self.wanted,
+                toolbox: None,
                 cache: &dir.join("cache"),
             })
         }
@@ -269,24 +285,9 @@ mod tests {
             (image.modules, image.builtin, image.missing),
             (vec!["veth".to_owned()], vec!["netkit".to_owned()], vec!["ghost".to_owned()],)
         );
-        let mut names = Vec::new();
-        let mut order = String::new();
-        let mut rest = &bytes[..];
-        loop {
-            let mut reader = cpio::NewcReader::new(rest).unwrap();
-            if reader.entry().is_trailer() {
-                break;
-            }
-            assert_eq!(reader.entry().mtime(), 0);
-            names.push(reader.entry().name().to_owned());
-            if reader.entry().name() == "lib/modules/load-order" {
-                io::Read::read_to_string(&mut reader, &mut order).unwrap();
-            }
-            rest = reader.finish().unwrap();
-        }
-        assert_eq!(order, "veth: base_lib.ko veth.ko\nnetkit:\n");
+        assert_eq!(content(&bytes, "lib/modules/load-order"), "veth: base_lib.ko veth.ko\nnetkit:\n");
         assert_eq!(
-            names.join(" "),
+            names(&bytes).join(" "),
             "dev etc lib lib/bpf lib/modules proc run sys tmp dev/console \
             etc/netkit-lab.json lib/bpf/tc.o lib/modules/load-order lib/modules/missing lib/modules/base_lib.ko \
             lib/modules/veth.ko init"

@@ -10,9 +10,13 @@ mod decompress;
 mod deps;
 mod error;
 mod image;
+mod profile;
+mod toolbox;
 mod wanted;
 
 pub use deps::{DepError, Index};
 pub use error::ImageError;
 pub use image::{Image, Spec, build};
+pub use profile::Profile;
+pub use toolbox::{PROGRAMS, Toolbox};
 pub use wanted::Wanted;

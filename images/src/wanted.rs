@@ -1,6 +1,6 @@
 //! The list of modules that the suite needs.
 
-use crate::error::ImageError;
+use crate::{error::ImageError, profile::Profile};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -21,27 +21,29 @@ struct File {
 struct Entry {
     name: String,
     reason: String,
+    /// Set where no other profile needs it.
+    profile: Option<Profile>,
 }
 
 impl Wanted {
-    /// The committed list, `images/modules.toml`.
+    /// The committed list, `images/modules.toml`, as far as a profile needs it.
     ///
     /// # Panics
     /// Never: a test parses the file.
-    pub fn committed() -> Self {
-        Self::parse(include_str!("../modules.toml")).expect("a test parses the committed file")
+    pub fn committed(profile: Profile) -> Self {
+        Self::parse(include_str!("../modules.toml"), profile).expect("a test parses the committed file")
     }
 
-    /// Parses a list: `[[module]]` tables with `name` and `reason`.
+    /// Parses a list: `[[module]]` tables with `name`, `reason` and, where only one profile needs the module, `profile`.
     ///
     /// # Errors
     /// [`ImageError::Wanted`] for anything but that, for a module without a reason, listed twice or with a name that
     /// is none.
-    pub fn parse(text: &str) -> Result<Self, ImageError> {
+    pub fn parse(text: &str, profile: Profile) -> Result<Self, ImageError> {
         let file: File = toml::from_str(text)
             .map_err(|error| ImageError::Wanted(error.to_string().trim_end().replace('\n', " ")))?;
         let mut seen = BTreeSet::new();
-        for Entry { name, reason } in &file.module {
+        for Entry { name, reason, .. } in &file.module {
             let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let problem = if name.is_empty() || !name.chars().all(word) {
                 "is not a module's name (letters, digits and `_`)"
@@ -54,7 +56,8 @@ impl Wanted {
             };
             return Err(ImageError::Wanted(format!("`{name}` {problem}")));
         }
-        Ok(Self { names: file.module.into_iter().map(|entry| entry.name).collect() })
+        let needed = file.module.into_iter().filter(|entry| entry.profile.is_none_or(|only| only == profile));
+        Ok(Self { names: needed.map(|entry| entry.name).collect() })
     }
 
     /// The names, in load order.
@@ -69,8 +72,11 @@ mod tests {
 
     #[test]
     fn the_committed_list_brings_the_port_first() {
-        let wanted = Wanted::committed();
-        assert_eq!(wanted.names().take(2).collect::<Vec<_>>(), ["virtio_pci", "virtio_console"]);
+        for profile in [Profile::Suite, Profile::Shell, Profile::Host] {
+            let wanted = Wanted::committed(profile);
+            assert_eq!(wanted.names().take(2).collect::<Vec<_>>(), ["virtio_pci", "virtio_console"]);
+            assert_eq!(wanted.names().any(|name| name == "overlay"), profile == Profile::Host, "{profile:?}");
+        }
     }
 
     #[test]
@@ -86,8 +92,8 @@ mod tests {
                 "modules.toml: `a` is listed twice",
             ),
         ] {
-            assert_eq!(Wanted::parse(text).unwrap_err().to_string(), wanted);
+            assert_eq!(Wanted::parse(text, Profile::Suite).unwrap_err().to_string(), wanted);
         }
-        assert!(Wanted::parse("[[module]]\nname = \"a\"\nreason = \"x\"\nwhy = 1").is_err());
+        assert!(Wanted::parse("[[module]]\nname = \"a\"\nreason = \"x\"\nwhy = 1", Profile::Suite).is_err());
     }
 }

@@ -16,6 +16,8 @@ pub enum Exit {
     Infra,
     /// The selection is empty.
     Nothing,
+    /// A program in a guest ended with this code.
+    Program(u8),
     /// This signal ended the run.
     Interrupted(i32),
 }
@@ -29,6 +31,7 @@ impl Exit {
             Self::Usage => 2,
             Self::Infra => 3,
             Self::Nothing => 4,
+            Self::Program(code) => code,
             Self::Interrupted(signal) => 128 + (signal & 0x7f) as u8,
         }
     }

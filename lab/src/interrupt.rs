@@ -26,6 +26,15 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// Also on the terminal's end (SIGHUP): for who sits at it. A run goes on, as `nohup` wants it to.
+    ///
+    /// # Errors
+    /// As [`Self::install`].
+    pub fn also_on_hangup(&self) -> std::io::Result<()> {
+        let signal = signal_hook::consts::SIGHUP;
+        signal_hook::flag::register_usize(signal, Arc::clone(&self.0), signal as usize).map(drop)
+    }
+
     /// The signal that came, if one did.
     pub fn signal(&self) -> Option<i32> {
         match self.0.load(Ordering::SeqCst) {

@@ -20,6 +20,7 @@ pub mod run;
 pub mod selection;
 pub mod setup;
 pub mod shard;
+pub mod shell;
 pub mod synthetic;
 #[doc(hidden)]
 pub mod testing;

@@ -9,7 +9,7 @@ use crate::{
     setup::{Tools, chosen_qemu},
     vm::{Accel, Acceleration, GuestSpec, Launcher, ToolVersions, accel, stock::Stock},
 };
-use lab_image::{Spec, Wanted};
+use lab_image::{Profile, Spec, Toolbox, Wanted};
 use std::path::{Path, PathBuf};
 
 /// Guest memory where `kernels.toml` says nothing, MiB.
@@ -58,7 +58,7 @@ impl Machine {
     pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
         let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
         let console = scratch.path().join("console.log");
-        let probe = self.prepare(kernel, Accel::Kvm, console).map_err(Error::Host)?;
+        let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
         Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
     }
 
@@ -78,16 +78,25 @@ impl Machine {
     ///
     /// # Errors
     /// One line: the image can't be built.
-    pub fn prepare(&self, kernel: &Unpacked, accel: Accel, console: PathBuf) -> Result<Prepared, String> {
+    pub fn prepare(
+        &self,
+        kernel: &Unpacked,
+        profile: Profile,
+        accel: Accel,
+        console: PathBuf,
+    ) -> Result<Prepared, String> {
+        let failed = |error| format!("image for {}: {error}", kernel.id);
+        let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
         let spec = Spec {
             kernel_id: &kernel.id,
             modules: Some(&kernel.modules),
             agent: &self.artifacts.agent,
             bpf: &self.artifacts.bpf,
-            wanted: &Wanted::committed(),
+            wanted: &Wanted::committed(profile),
+            toolbox: toolbox.as_ref(),
             cache: &self.cache,
         };
-        let image = lab_image::build(&spec).map_err(|error| format!("image for {}: {error}", kernel.id))?;
+        let image = lab_image::build(&spec).map_err(failed)?;
         let spec = GuestSpec {
             name: kernel.id.clone(),
             kernel: kernel.vmlinuz.clone(),
@@ -102,6 +111,7 @@ impl Machine {
             qemu: self.qemu.clone(),
             tools: format!("virtme-ng {}, QEMU {}", self.versions.virtme_ng, self.versions.qemu),
             memory_file: None,
+            exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };
         Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
     }

@@ -1,7 +1,6 @@
 //! Files that a failed cell leaves with its report.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// One file. The host gives it a path of its own making: the name is only a hint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +10,7 @@ pub struct Attachment {
     /// What it is.
     pub kind: AttachmentKind,
     /// Its content, base64 on the wire.
-    #[serde(serialize_with = "encode", deserialize_with = "decode")]
+    #[serde(with = "crate::bytes")]
     pub bytes: Vec<u8>,
 }
 
@@ -36,15 +35,6 @@ impl AttachmentKind {
             Self::Pcap => "pcap",
         }
     }
-}
-
-fn encode<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
-}
-
-fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod attachment;
+mod bytes;
 pub mod capability;
 pub mod cell;
 pub mod complaint;
@@ -12,6 +13,7 @@ pub mod drawing;
 pub mod frame;
 pub mod message;
 pub mod outcome;
+pub mod shell;
 pub mod version;
 
 pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};

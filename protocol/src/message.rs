@@ -3,12 +3,21 @@
 //!
 //! A guest that becomes a snapshot is asked to `Settle` instead. Every guest restored from it hears `Resume` first, and
 //! answers with `Hello` and `Probed` anew.
+//!
+//! In place of `Run` a guest may be asked for a `Shell`: `ShellReady` or `Refused`, then `Input` and `Output` as they come,
+//! then the staged cell's `CellFinished` where there is one, then `ShellExited`.
 
-use crate::{capability::CapabilityReport, cell::CellId, outcome::CellReport, version::KernelVersion};
+use crate::{
+    capability::CapabilityReport,
+    cell::CellId,
+    outcome::CellReport,
+    shell::{ShellRequest, Size, Stream},
+    version::KernelVersion,
+};
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version: an image built from other sources must not half-work.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it in the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -60,6 +69,34 @@ pub enum AgentMessage {
     },
     /// Nothing is under way in the guest: a snapshot may be taken.
     Settled,
+    /// The program of a `Shell` runs.
+    ShellReady {
+        /// What was built, for people.
+        welcome: String,
+    },
+    /// What was asked for can't be had in this guest, which is as before.
+    Refused {
+        /// One line.
+        message: String,
+    },
+    /// The program wrote.
+    Output {
+        /// Where.
+        stream: Stream,
+        /// What.
+        #[serde(with = "crate::bytes")]
+        bytes: Vec<u8>,
+    },
+    /// The program took input.
+    InputTaken {
+        /// Bytes since the last such message.
+        bytes: u32,
+    },
+    /// The program has ended, and what was built for it is gone.
+    ShellExited {
+        /// Its exit code; 128 + signal where one ended it.
+        code: u8,
+    },
     /// A line for the run's log.
     Log {
         /// The line.
@@ -113,6 +150,16 @@ pub enum HostMessage {
         /// A deliberate fault to build into the suite, by name: proves that the suite would notice.
         mutant: Option<String>,
     },
+    /// Build something and run a program in it.
+    Shell(Box<ShellRequest>),
+    /// Input for the program.
+    Input {
+        /// What; nothing is the end of all input.
+        #[serde(with = "crate::bytes")]
+        bytes: Vec<u8>,
+    },
+    /// The program's terminal has another size.
+    Resize(Size),
     /// Power off.
     Shutdown,
 }

@@ -232,6 +232,7 @@ impl Ctx {
     /// Like [`Ctx::report_attachment`], for a program whose packets are counted elsewhere.
     pub fn report_metered(&mut self, record: AttachRecord, meter: Option<RunMeter>) {
         self.attached.push(Attached { record, meter });
+        lab_traffic::gate::attached();
     }
 
     /// Asks every reported program now how often it ran, and lets go of it: for cases that watch programs disappear.

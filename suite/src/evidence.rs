@@ -3,6 +3,7 @@
 //! Captures start with a case's first traffic and cost nothing until they are read. The dump is taken when the first
 //! check fails, while everything is still in place; a case that stops otherwise is dumped at its end.
 
+use crate::survey;
 use lab_protocol::attachment::{Attachment, AttachmentKind};
 use lab_topology::{Net, link};
 use lab_traffic::{Capture, pcap};
@@ -77,34 +78,10 @@ fn dump(net: &Net) -> String {
     let mut out = String::new();
     for node in &net.topology().nodes {
         let ns = net.ns(&node.name);
-        let _ = writeln!(out, "{}", node.name);
-        let links = match link::list(ns) {
-            Ok(links) => links,
-            Err(error) => {
-                let _ = writeln!(out, "  {error}");
-                continue;
-            }
-        };
-        for info in links {
-            let state = match (info.up, info.running) {
-                (true, true) => "up",
-                (true, false) => "no carrier",
-                (false, _) => "down",
-            };
-            let _ = writeln!(out, "  {} {} {} mtu {} {state}", info.ifindex, info.name, info.kind, info.mtu);
-            if let Ok(stats) = link::stats(ns, &info.name) {
-                let _ = writeln!(out, "      {stats:?}");
-            }
-            match ns.run(|| lab_bpf::observe(info.ifindex)) {
-                Ok(programs) => {
-                    for seen in programs {
-                        let link = seen.link_id.map_or_else(String::new, |id| format!(" link {id}"));
-                        let _ = writeln!(out, "      {} prog {}{link}", seen.hook, seen.prog_id);
-                    }
-                }
-                Err(error) => _ = writeln!(out, "      programs: {error}"),
-            }
-        }
+        survey::write(&mut out, ns, |info| match link::stats(ns, &info.name) {
+            Ok(stats) => format!("{stats:?}"),
+            Err(_) => String::new(),
+        });
     }
     out
 }

@@ -19,12 +19,16 @@ mod leaks;
 pub mod mutants;
 mod probe;
 mod runner;
+mod stage;
+mod survey;
 mod trip;
 mod variants;
 
 pub use catalogue::coverage;
 pub use holder::HOLD;
+pub use lab_topology::Netns;
 pub use runner::{Finished, RunOptions, Runner};
+pub use stage::Staged;
 
 use case::{Case, Cell};
 

@@ -2,7 +2,7 @@
 
 use crate::{capabilities::Capabilities, case::Cell, ctx::Ctx, leaks::Inventory, mutants, probe};
 use lab_bpf::Programs;
-use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome};
+use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome};
 use std::{
     any::Any,
     collections::HashMap,
@@ -28,6 +28,8 @@ pub struct RunOptions {
     pub time_scale: f32,
     /// A deliberate fault, by name.
     pub mutant: Option<String>,
+    /// Whether somebody may hold the case up: it has no deadline then.
+    pub held: bool,
 }
 
 /// What running one cell gave.
@@ -68,6 +70,11 @@ impl Runner {
         self.capabilities.reports()
     }
 
+    /// What the host was told of a cell.
+    pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
+        self.cells.get(id).map(|(_, cell)| &cell.info)
+    }
+
     /// Runs one cell.
     pub fn run(&self, id: &CellId, options: &RunOptions) -> Finished {
         let started = Instant::now();
@@ -105,6 +112,7 @@ impl Runner {
         let ctx = if cell.case.area.keeps_evidence() { ctx.with_evidence() } else { ctx };
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
+        let deadline = if options.held { Duration::MAX } else { deadline };
         let mut report = match supervise(cell.clone(), ctx, deadline) {
             Ok(report) => report,
             Err(Death::Stuck) => {

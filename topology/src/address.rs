@@ -1,6 +1,9 @@
 //! Addresses, routes and neighbours over netlink.
 
-use crate::model::{Cidr, Family, Route, Rule, Selector};
+use crate::{
+    model::{Cidr, Family, Route, Rule, Selector},
+    netns::Netns,
+};
 use lab_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, NetlinkError,
     route::{
@@ -33,6 +36,14 @@ pub(crate) struct Reported {
     pub addr: IpAddr,
     /// Neither tentative nor a duplicate.
     pub usable: bool,
+}
+
+/// Every address of a namespace, with the index of its device.
+///
+/// # Errors
+/// The kernel's.
+pub fn addresses(ns: &Netns) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
+    Ok(dump(&mut ns.netlink())?.into_iter().map(|reported| (reported.ifindex, reported.addr)).collect())
 }
 
 /// Every address of the namespace.

@@ -22,6 +22,7 @@ mod svg;
 mod tap;
 mod terms;
 
+pub use address::addresses;
 pub use build::Net;
 pub use error::TopologyError;
 pub use link::{LinkStats, PairRequest, detect_kind};

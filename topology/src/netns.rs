@@ -14,9 +14,12 @@ use std::{
     fs::File,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread::{self, JoinHandle},
 };
+
+/// Names and files of all namespaces that were ever made here and may still be there, oldest first.
+static MADE: Mutex<Vec<(String, Weak<OwnedFd>)>> = Mutex::new(Vec::new());
 
 /// A network namespace without a name in the file system: it lives as long as this value, the threads inside and the
 /// sockets that they opened.
@@ -45,7 +48,34 @@ impl Netns {
         };
         let (fd, netlink) = on_own_thread(make)?;
         let inode = fstat(&fd).map_err(|errno| failed("fstat", errno))?.st_ino;
-        Ok(Self { name: name.to_owned(), fd: Arc::new(fd), inode, netlink: Mutex::new(netlink) })
+        let fd = Arc::new(fd);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|(_, fd)| fd.strong_count() > 0);
+        made.push((name.to_owned(), Arc::downgrade(&fd)));
+        Ok(Self { name: name.to_owned(), fd, inode, netlink: Mutex::new(netlink) })
+    }
+
+    /// Every namespace that somebody in this process holds, oldest first: for whoever shows what there is. What this
+    /// gives holds them too.
+    ///
+    /// # Errors
+    /// [`TopologyError::Netlink`] where one of them takes no socket.
+    ///
+    /// # Panics
+    /// If one of them can't be entered.
+    pub fn living() -> Result<Vec<Self>, TopologyError> {
+        let made = MADE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let living = made.into_iter().filter_map(|(name, fd)| Some((name, fd.upgrade()?)));
+        let open = |(name, fd): (String, Arc<OwnedFd>)| {
+            let failed = |doing, errno| TopologyError::Netns { node: name.clone(), doing, errno };
+            let inode = fstat(&fd).map_err(|errno| failed("fstat", errno))?.st_ino;
+            let netlink = on_own_thread(|| {
+                enter(&fd, &name);
+                Netlink::open().map_err(|source| TopologyError::Netlink { node: name.clone(), source })
+            })?;
+            Ok(Self { name, fd, inode, netlink: Mutex::new(netlink) })
+        };
+        living.map(open).collect()
     }
 
     /// The name given at birth.

@@ -3,7 +3,10 @@
 //! Never iputils: it sends again on `ENOBUFS`, which is what a netkit drop looks like to the sender, and reports no
 //! loss while every first packet is dropped.
 
-use crate::wait::{Deadline, errno, forget_error, readable, would_block};
+use crate::{
+    gate,
+    wait::{Deadline, errno, forget_error, readable, would_block},
+};
 use lab_topology::Netns;
 use nix::sys::socket::{
     setsockopt,
@@ -43,6 +46,7 @@ const ECHO_REPLY_V6: u8 = 129;
 /// Sends `count` echo requests with the identifier `id`, and collects until all are answered or `timeout` is over.
 /// `at` is the namespace of the target, where deliveries are to be counted too.
 pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, timeout: Duration) -> PingReport {
+    gate::flow();
     let mut report = PingReport::default();
     if let Err(error) = exchange(from, at.unwrap_or(from), to, id, count, timeout, &mut report) {
         report.errors.push(errno(&error));

@@ -1,6 +1,7 @@
 //! The errors that a datagram comes back as.
 
 use crate::{
+    gate,
     udp::hear_errors,
     wait::{errno, readable, would_block},
 };
@@ -43,6 +44,7 @@ impl fmt::Display for IcmpError {
 /// # Errors
 /// Where the socket can't be made or set up.
 pub fn icmp_error(from: &Netns, dial: SocketAddr, hops: Option<u8>, timeout: Duration) -> io::Result<IcmpError> {
+    gate::flow();
     let any: IpAddr = match dial {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

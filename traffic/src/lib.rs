@@ -9,6 +9,7 @@
 mod capture;
 pub mod content;
 mod flow;
+pub mod gate;
 mod header;
 mod icmp;
 mod icmp_error;

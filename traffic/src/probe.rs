@@ -1,6 +1,9 @@
 //! One UDP socket that asks a path: how far with this TTL, how large, what comes back.
 
-use crate::wait::{Deadline, forget_error, readable, would_block};
+use crate::{
+    gate,
+    wait::{Deadline, forget_error, readable, would_block},
+};
 use lab_topology::Netns;
 use nix::{
     errno::Errno,
@@ -75,6 +78,7 @@ impl UdpProbe {
     /// # Errors
     /// As [`Self::connect`].
     pub fn connect_marked(from: &Netns, to: SocketAddr, mark: Option<u32>) -> io::Result<Self> {
+        gate::flow();
         let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         from.run(|| {
             let socket = UdpSocket::bind((any, 0))?;

@@ -1,6 +1,7 @@
 //! A stream of numbered datagrams in the background: the loss meter while attachments change.
 
 use crate::{
+    gate,
     path::Path,
     udp::{hear_errors, sequence_of, take},
     wait::{errno, forget_error, readable},
@@ -80,6 +81,7 @@ impl UdpStream {
     /// # Errors
     /// If a socket can't be made or bound.
     pub fn start(path: Path<'_>, interval: Duration) -> io::Result<Self> {
+        gate::flow();
         let (client, server) = path.udp()?;
         hear_errors(&client, path.dial)?;
         let dial = path.dial;

@@ -1,7 +1,7 @@
 //! One connection whose content is sent back and checked.
 
 use crate::{
-    content,
+    content, gate,
     path::Path,
     wait::{Deadline, readable},
 };
@@ -38,6 +38,7 @@ const BACKLOG: i32 = 128;
 
 /// Connects, sends `bytes` bytes, closes its half, and reads the echo to its end, all within `timeout`.
 pub fn tcp_exchange(path: Path<'_>, bytes: u64, timeout: Duration) -> TcpReport {
+    gate::flow();
     let deadline = Deadline::after(timeout);
     let mut report = TcpReport::default();
     let sockets = path.to.run(|| listen(path.listen)).and_then(|listener| {

@@ -1,7 +1,7 @@
 //! How connections begin and end: half-closed, reset, refused, and very many of them.
 
 use crate::{
-    content,
+    content, gate,
     path::Path,
     tcp::{listen, patience},
     wait::Deadline,
@@ -22,6 +22,7 @@ const REQUEST: &[u8] = b"until here";
 /// # Errors
 /// The first of either side.
 pub fn half_closed(path: Path<'_>, bytes: u64, timeout: Duration) -> io::Result<u64> {
+    gate::flow();
     let deadline = Deadline::after(timeout);
     let (mut client, mut server) = pair(path, deadline)?;
     client.write_all(REQUEST)?;
@@ -47,6 +48,7 @@ pub fn half_closed(path: Path<'_>, bytes: u64, timeout: Duration) -> io::Result<
 /// # Errors
 /// Where there is no connection to reset.
 pub fn reset(path: Path<'_>, timeout: Duration) -> io::Result<Option<Errno>> {
+    gate::flow();
     let deadline = Deadline::after(timeout);
     let (client, mut server) = pair(path, deadline)?;
     // Closing with no time to linger sends a reset instead of a FIN.
@@ -60,6 +62,7 @@ pub fn reset(path: Path<'_>, timeout: Duration) -> io::Result<Option<Errno>> {
 
 /// Connects to a port where nobody listens; gives the errno.
 pub fn refused(path: Path<'_>, timeout: Duration) -> Option<Errno> {
+    gate::flow();
     let client = path.from.run(|| Socket::new(Domain::for_address(path.dial), Type::STREAM, Some(Protocol::TCP)));
     let connected = client.and_then(|client| client.connect_timeout(&path.dial.into(), timeout));
     connected.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
@@ -70,6 +73,7 @@ pub fn refused(path: Path<'_>, timeout: Duration) -> Option<Errno> {
 /// # Errors
 /// The first connection that did not go through, with its number.
 pub fn many(path: Path<'_>, count: u32, parallel: u32, timeout: Duration) -> io::Result<()> {
+    gate::flow();
     let deadline = Deadline::after(timeout);
     let listener = path.to.run(|| listen(path.listen))?;
     listener.set_nonblocking(false)?;

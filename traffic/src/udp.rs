@@ -1,6 +1,7 @@
 //! Sequence-numbered datagrams that a server sends back.
 
 use crate::{
+    gate,
     path::Path,
     wait::{Deadline, errno, forget_error, readable, would_block},
 };
@@ -64,6 +65,7 @@ setsockopt_impl!(NoChecksum, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool)
 
 /// Sends `count` datagrams and collects their echoes until all are back or `timeout` is over.
 pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Duration) -> UdpReport {
+    gate::flow();
     let mut report = UdpReport::default();
     if let Err(error) = exchange(path, count, options, timeout, &mut report) {
         report.send_errors.push(errno(&error));

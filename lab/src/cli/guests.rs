@@ -1,5 +1,7 @@
 //! What every command that boots guests needs.
 
+mod visit;
+
 use super::{
     project::{Project, absolute},
     say,
@@ -27,6 +29,7 @@ use crate::{
     shard::Shard,
     vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
+use lab_image::Profile;
 use std::{
     env,
     io::IsTerminal,
@@ -126,7 +129,7 @@ impl Guests {
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
-            self.machine.prepare(unpacked, self.acceleration.accel, console)
+            self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
         };
         let run = Run {
             info: RunInfo {

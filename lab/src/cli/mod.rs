@@ -16,6 +16,7 @@ mod rerun;
 mod run;
 mod select;
 mod setup;
+mod shell;
 mod topology;
 
 use crate::{
@@ -46,6 +47,8 @@ enum Command {
     Run(RunArgs),
     /// Run cells of an earlier run again.
     Rerun(RerunArgs),
+    /// Enter a guest: a shell on a kernel, with a topology or a case built, stopped before its first packet.
+    Shell(ShellArgs),
     /// Measure boots and restores against a stock virtme-ng, side by side.
     Bench(BenchArgs),
     /// Show cases, their variants, and which kernels run them.
@@ -176,6 +179,13 @@ struct KernelArgs {
     class: Vec<String>,
 }
 
+impl KernelArgs {
+    /// Those that one pattern means.
+    fn of(pattern: &str) -> Self {
+        Self { kernel: vec![pattern.to_owned()], ..Self::default() }
+    }
+}
+
 #[derive(Debug, Args)]
 struct SelectArgs {
     #[command(flatten)]
@@ -269,6 +279,44 @@ struct RerunArgs {
 }
 
 #[derive(Debug, Args)]
+struct ShellArgs {
+    /// The kernel, by id.
+    #[arg(value_name = "KERNEL")]
+    kernel: String,
+    /// Build this topology; `lab topology list` names them.
+    #[arg(long, value_name = "NAME", conflicts_with = "case")]
+    topology: Option<String>,
+    /// Kind of the workloads' link: veth, nk-l2 or nk-l3.
+    #[arg(long, value_name = "KIND", requires = "topology")]
+    kind: Option<String>,
+    /// Run this cell up to its first packet. It goes on when the shell ends.
+    #[arg(long, value_name = "ID")]
+    case: Option<String>,
+    /// Which files the guest has: `host` shows it this host's root, every file that you may read; it can't write any.
+    #[arg(long, value_enum, default_value_t, value_name = "PROFILE")]
+    profile: ProfileArg,
+    /// Boot the guest; without it the guest is restored from a snapshot of a booted one.
+    #[arg(long)]
+    cold: bool,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+    /// Run this instead of a shell, and end with its exit code.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Which files a guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum ProfileArg {
+    /// A shell and network tools.
+    #[default]
+    Shell,
+    /// This host's root, read-only below what the guest writes into its own memory. Takes a kernel with 9p.
+    Host,
+}
+
+#[derive(Debug, Args)]
 struct BenchArgs {
     /// Kernels by id; a stock virtme-ng must be able to boot them. Default: the default matrix in its generic build.
     #[arg(long, value_name = "GLOB")]
@@ -354,6 +402,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(project, &args),
             Command::Rerun(args) => rerun::rerun(project, &args),
+            Command::Shell(args) => shell::shell(project, &args),
             Command::Bench(args) => bench::bench(project, &args),
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),

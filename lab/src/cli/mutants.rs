@@ -24,8 +24,7 @@ use std::{
 
 pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = KernelArgs { kernel: vec![args.kernel.clone()], ..KernelArgs::default() };
-    let kernels = project.kernels(&kernels)?;
+    let kernels = project.kernels(&KernelArgs::of(&args.kernel))?;
     let selected = build(&project, args.no_build, false)?;
     let rounds = rounds(&selected, &args.mutant)?;
     let guests = Guests::open(&project, &kernels[..1], &selected)?;

@@ -54,17 +54,18 @@ pub(super) fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, L
 }
 
 fn select_cells(cells: &[CellInfo], args: &SelectArgs) -> Result<Vec<CellInfo>, Error> {
-    let names = |info: &'_ CellInfo| [info.id.case(), info.id.as_str(), &info.catalogue].map(str::to_owned);
-    let named: Vec<(Vec<String>, &CellInfo)> = cells.iter().map(|info| (names(info).to_vec(), info)).collect();
-    let chosen =
-        selection::select("case", &named, &args.case, |(names, _)| names.iter().map(|name| &**name).collect())?;
+    let chosen = selection::select("case", cells, &args.case, names)?;
     let chosen: Vec<CellInfo> = chosen
         .into_iter()
-        .map(|(_, info)| *info)
         .filter(|info| args.attach.is_empty() || info.attach.is_some_and(|attach| args.attach.contains(&attach)))
         .cloned()
         .collect();
     if chosen.is_empty() { Err(Error::NothingSelected) } else { Ok(chosen) }
+}
+
+/// What a cell goes by on the command line.
+pub(super) fn names(info: &CellInfo) -> Vec<&str> {
+    vec![info.id.case(), info.id.as_str(), &info.catalogue]
 }
 
 /// What the plan must know of a kernel.

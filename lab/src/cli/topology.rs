@@ -46,7 +46,7 @@ fn kinds(topology: &TopologyInfo) -> impl Iterator<Item = DeviceKind> {
 }
 
 /// A topology's drawing in the kind that was asked for, else in its first one.
-fn find<'a>(library: &'a [TopologyInfo], name: &str, kind: Option<&str>) -> Result<&'a Drawing, Error> {
+pub(super) fn find<'a>(library: &'a [TopologyInfo], name: &str, kind: Option<&str>) -> Result<&'a Drawing, Error> {
     let names = || library.iter().map(|topology| &*topology.name);
     let wrong = |what, pattern: &str, known: Vec<String>| {
         Error::from(selection::NoMatch { what, pattern: pattern.to_owned(), nearest: known })

@@ -65,6 +65,18 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
     })
 }
 
+/// The line that an event of a guest without cells is worth: what takes time, and what went wrong.
+pub fn of_visit(event: &Event) -> Option<String> {
+    match event {
+        Event::GuestLost { evidence, .. } => {
+            let said = line(event, &RunRecord::default())?;
+            Some(format!("{said}\n{}", text::block(evidence, 8 << 10)))
+        }
+        Event::GuestStarted { .. } | Event::Note { .. } => line(event, &RunRecord::default()),
+        _ => None,
+    }
+}
+
 /// What was skipped, by capability: the same reason three hundred times over is one reason.
 fn skips(happened: &KernelRecord) -> String {
     let mut counts = BTreeMap::new();

@@ -123,6 +123,13 @@ impl Launch {
     }
 }
 
+impl Launch {
+    /// Whether the guest's agent said hello.
+    pub(super) const fn greeted(&self) -> bool {
+        self.greeted.get()
+    }
+}
+
 impl<'a> KernelRun<'a> {
     /// Nothing has run yet.
     pub fn new(common: Common<'a>, kernel: &'a PlannedKernel) -> Self {
@@ -199,13 +206,7 @@ impl<'a> KernelRun<'a> {
                     }
                     self.stop(self.interrupt.why());
                 }
-                (End::Lost(lost), Some(snapshot)) if !launch.greeted.get() => {
-                    self.note(format!(
-                        "the snapshot was removed: a guest restored from it did not answer: {}",
-                        lost.message
-                    ));
-                    self.spoilt(snapshot);
-                }
+                (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&lost, snapshot),
                 (End::Lost(lost), _) => self.bury(&launch, lost),
             }
             self.progress().queue.give_back(launch.taken.take());

@@ -12,6 +12,7 @@ pub mod queue;
 pub mod session;
 pub mod splat;
 pub mod timing;
+pub mod visit;
 mod warm;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{
     kernel::{KernelRun, Prepared},
-    session::{End, Errand},
+    session::{End, Errand, Lost},
 };
 use crate::{
     event::Start,
@@ -46,7 +46,9 @@ impl KernelRun<'_> {
     }
 
     /// A restored guest never answered: the snapshot is of no use, whatever its checksums say.
-    pub(super) fn spoilt(&self, snapshot: &Snapshot) {
+    pub(super) fn unanswered(&self, lost: &Lost, snapshot: &Snapshot) {
+        let why = &lost.message;
+        self.note(format!("the snapshot was removed: a guest restored from it did not answer: {why}"));
         if let Some(store) = self.snapshots {
             store.discard(snapshot);
         }

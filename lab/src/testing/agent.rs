@@ -91,7 +91,10 @@ impl Script<'_> {
                     }
                     HostMessage::Resume { nonce, .. } => self.hello_to(PROTOCOL_VERSION, Some(nonce)),
                     HostMessage::Settle => self.say(&AgentMessage::Settled),
-                    HostMessage::Hello { .. } => {}
+                    HostMessage::Hello { .. }
+                    | HostMessage::Shell(_)
+                    | HostMessage::Input { .. }
+                    | HostMessage::Resize(_) => {}
                     HostMessage::Shutdown => return Vec::new(),
                 }
             }

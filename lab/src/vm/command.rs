@@ -37,7 +37,7 @@ const CMDLINE: &[&str] = &[
 /// Files of one launch, in a directory of its own.
 #[derive(Debug)]
 pub struct Files {
-    /// Empty; vng exports it, the guest never mounts it.
+    /// Empty; vng exports it where nothing else is to be exported, and the guest never mounts it.
     pub root: PathBuf,
     /// The agent's port.
     pub port: PathBuf,
@@ -57,7 +57,7 @@ impl Files {
 pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<String>, VmError> {
     let kernel = path("kernel", &spec.kernel, " (NETKIT_LAB_CACHE)")?;
     let image = path("guest image", &spec.image, " (NETKIT_LAB_CACHE)")?;
-    let root = files.root.to_string_lossy();
+    let root = spec.exported.as_deref().unwrap_or(&files.root).to_string_lossy();
     check("guest root", &root, " (TMPDIR)", is_plain)?;
     let port = socket(&files.port)?;
     let qmp = socket(&files.qmp)?;

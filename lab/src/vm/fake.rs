@@ -245,6 +245,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         qemu: None,
         tools: "fake".to_owned(),
         memory_file: None,
+        exported: None,
     }
 }
 

@@ -90,6 +90,8 @@ pub struct GuestSpec {
     pub qemu: Option<PathBuf>,
     /// Versions of both programs: a snapshot belongs to the pair that made it.
     pub tools: String,
+    /// Directory of the host that the guest may read, and never write; unset exports an empty one.
+    pub exported: Option<PathBuf>,
     /// File that holds the guest's memory, of the memory's size: what a guest needs to become a snapshot.
     pub memory_file: Option<PathBuf>,
 }

@@ -59,7 +59,7 @@ impl Session<'_> {
     pub(super) fn running(&self) -> Option<CellId> {
         match &self.state {
             State::Running { cell, .. } => Some(cell.clone()),
-            State::Booting | State::Between { .. } => None,
+            State::Booting | State::Between { .. } | State::Visited => None,
         }
     }
 }

@@ -7,6 +7,7 @@ mod caps;
 mod deadlines;
 mod end;
 mod task;
+mod visit;
 
 pub use task::{End, Errand, Lost, Task, Word};
 
@@ -53,7 +54,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
     };
     match session.resume().and_then(|()| session.talk()) {
         Ok(()) => {
-            if matches!(task.errand, Errand::Run { .. }) {
+            if !matches!(task.errand, Errand::Settle) {
                 session.shut_down();
             }
             End::Done
@@ -112,7 +113,8 @@ impl Session<'_> {
                 return Err(End::Interrupted(self.running()));
             }
             self.check_deadlines()?;
-            match self.channel.recv(&mut buffer, self.task.timing.poll) {
+            let Some(poll) = self.say_for_visitor()? else { return Ok(()) };
+            match self.channel.recv(&mut buffer, poll) {
                 Ok(Recv::Bytes(count)) => {
                     self.decoder.feed(&buffer[..count]);
                     if self.read_messages()? {
@@ -160,6 +162,10 @@ impl Session<'_> {
             return Ok(false);
         }
         self.heard = Instant::now();
+        let message = match self.tell_visitor(message) {
+            Ok(over) => return Ok(over),
+            Err(message) => message,
+        };
         match message {
             AgentMessage::Hello { nonce, .. } if nonce != self.nonce => {
                 self.note("a hello that answers nobody was ignored".to_owned());
@@ -172,6 +178,11 @@ impl Session<'_> {
             AgentMessage::CellStarted { cell } => self.started(cell)?,
             AgentMessage::CellFinished { report } => self.finished(report),
             AgentMessage::Heartbeat { .. } => {}
+            AgentMessage::ShellReady { .. }
+            | AgentMessage::Refused { .. }
+            | AgentMessage::Output { .. }
+            | AgentMessage::InputTaken { .. }
+            | AgentMessage::ShellExited { .. } => self.note("word of a shell that nobody asked for".to_owned()),
             AgentMessage::Log { text } => self.note(format!("agent: {text}")),
             AgentMessage::Done { .. } if self.pending.is_empty() => {
                 let cells = self.next_cells();
@@ -234,6 +245,11 @@ impl Session<'_> {
                 let cells = self.next_cells();
                 self.send_cells(cells)
             }
+            Errand::Visit { visitor, .. } => {
+                self.state = State::Visited;
+                let first = visitor.begin(self.task.timing.scale, now_unix_ns());
+                self.send(&first)
+            }
         }
     }
 
@@ -255,7 +271,7 @@ impl Session<'_> {
     fn next_cells(&self) -> Vec<CellId> {
         match self.task.errand {
             Errand::Run { next, .. } => next(),
-            Errand::Settle => Vec::new(),
+            Errand::Settle | Errand::Visit { .. } => Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is wanted from a guest, what it says, and how it ends.
 
-use crate::run::timing::Timing;
+use crate::run::{timing::Timing, visit::Visitor};
 use crate::{interrupt::Interrupt, plan::Plan, vm::GuestExit};
 use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, KernelVersion};
 use std::time::Duration;
@@ -12,6 +12,13 @@ pub enum Errand<'a> {
     Run {
         /// The next piece.
         next: &'a dyn Fn() -> Vec<CellId>,
+        /// Whether the guest was restored, and must be told.
+        restored: bool,
+    },
+    /// Talks to somebody.
+    Visit {
+        /// To whom.
+        visitor: &'a dyn Visitor,
         /// Whether the guest was restored, and must be told.
         restored: bool,
     },
@@ -40,7 +47,7 @@ pub struct Task<'a> {
 
 impl Task<'_> {
     pub(super) const fn restored(&self) -> bool {
-        matches!(self.errand, Errand::Run { restored: true, .. })
+        matches!(self.errand, Errand::Run { restored: true, .. } | Errand::Visit { restored: true, .. })
     }
 
     /// Launch to hello.

@@ -1,0 +1,118 @@
+//! A shell, or any other program, in the guest: what was asked for is built, the program runs, everything is taken away.
+
+mod names;
+mod program;
+mod root;
+
+use crate::session::Sender;
+use lab_protocol::{
+    AgentMessage,
+    shell::{ShellRequest, Size, Stream},
+};
+use lab_suite::{Runner, Staged};
+use names::Names;
+use program::{Input, Program};
+use std::{
+    io::Read,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+/// Bytes of output in one message, at most.
+const PIECE: usize = 16 << 10;
+
+/// A program that runs, or will soon, or did.
+pub struct Shell {
+    input: mpsc::Sender<Vec<u8>>,
+    /// Known once the program runs in a terminal.
+    terminal: Arc<Mutex<Option<program::Terminal>>>,
+}
+
+impl Shell {
+    /// Starts it. The host hears of all that happens through `sender`.
+    pub fn start(runner: Arc<Runner>, request: ShellRequest, sender: Sender) -> Self {
+        let (input, taken) = mpsc::channel();
+        let terminal = Arc::new(Mutex::new(None));
+        let seat = Arc::clone(&terminal);
+        thread::spawn(move || {
+            let said = match live(&runner, &request, taken, &seat, &sender) {
+                Ok(code) => sender.send(&AgentMessage::ShellExited { code }),
+                Err(message) => sender.send(&AgentMessage::Refused { message }),
+            };
+            // The host may have left; then nobody is there to tell.
+            drop(said);
+        });
+        Self { input, terminal }
+    }
+
+    /// Input for the program; nothing is the end of all input. It waits where the program is not ready.
+    pub fn input(&self, bytes: Vec<u8>) {
+        // A program that has ended takes no more.
+        let _ = self.input.send(bytes);
+    }
+
+    /// The person's terminal has another size.
+    pub fn resize(&self, size: Size) {
+        if let Some(terminal) = &*self.terminal.lock().unwrap_or_else(PoisonError::into_inner) {
+            terminal.resize(size);
+        }
+    }
+}
+
+/// The whole life of the program; gives its exit code.
+fn live(
+    runner: &Arc<Runner>,
+    request: &ShellRequest,
+    input: mpsc::Receiver<Vec<u8>>,
+    seat: &Mutex<Option<program::Terminal>>,
+    sender: &Sender,
+) -> Result<u8, String> {
+    root::describe_guest()?;
+    let staged = Staged::build(runner, &request.stage, request.time_scale)?;
+    let names = Names::publish(&staged.namespaces()?)?;
+    let root = root::prepare(request.root)?;
+    let welcome = staged.describe()?;
+    let mut program = Program::start(&root, &request.command, request.terminal.as_ref())?;
+    *seat.lock().unwrap_or_else(PoisonError::into_inner) = program.terminal();
+    sender.send(&AgentMessage::ShellReady { welcome })?;
+
+    let code = thread::scope(|scope| {
+        for (stream, source) in program.outputs() {
+            scope.spawn(move || forward(stream, source, sender));
+        }
+        let writer = program.input();
+        // Ends with the last word from the host, which may come after the program's end: it is not waited for.
+        let sender = sender.clone();
+        thread::spawn(move || feed(writer, &input, &sender));
+        let code = program.wait();
+        // What the program left running would hold its output open, and the namespaces.
+        program::end_all();
+        code
+    })?;
+    drop(names);
+    if let Some(report) = staged.end()? {
+        sender.send(&AgentMessage::CellFinished { report: Box::new(report) })?;
+    }
+    Ok(code)
+}
+
+/// Output as it comes, until nobody holds the other end.
+fn forward(stream: Stream, mut source: impl Read, sender: &Sender) {
+    let mut buffer = vec![0; PIECE];
+    // A terminal whose last program has ended reads as EIO.
+    while let Ok(count @ 1..) = source.read(&mut buffer) {
+        if sender.send(&AgentMessage::Output { stream, bytes: buffer[..count].to_vec() }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Input as the program takes it. The host is told, so that it never sends more than fits.
+fn feed(mut writer: Input, input: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
+    for bytes in input {
+        writer.write(&bytes);
+        if sender.send(&AgentMessage::InputTaken { bytes: bytes.len() as u32 }).is_err() {
+            return;
+        }
+    }
+}

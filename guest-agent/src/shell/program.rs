@@ -1,0 +1,177 @@
+//! The program: its terminal or its pipes, its environment, its end.
+
+use super::root::{Environment, TOOLS};
+use lab_protocol::shell::{Size, Stream, Terminal as Wanted};
+use nix::{
+    libc,
+    pty::{Winsize, openpty},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    process::{Child, ChildStdin, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// In the environment of the program and of all that it starts: how they are found again.
+const MARK: &str = "NETKIT_LAB_SHELL=1";
+/// End of input, as a terminal tells it: Ctrl-D.
+const END_OF_INPUT: u8 = 4;
+/// How long killed processes may take to go.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(2);
+
+nix::ioctl_write_ptr_bad!(
+    /// `TIOCSWINSZ`: tells a terminal its size, and its foreground processes with `SIGWINCH`.
+    set_size,
+    libc::TIOCSWINSZ,
+    Winsize
+);
+
+/// The controlling end of a terminal.
+pub struct Terminal(File);
+
+impl Terminal {
+    /// Tells the programs in it its size.
+    pub fn resize(&self, size: Size) {
+        let size = window(size);
+        // SAFETY: the kernel reads the structure, which lives until the call returns, and keeps no pointer.
+        let _ = unsafe { set_size(self.0.as_raw_fd(), &size) };
+    }
+}
+
+const fn window(size: Size) -> Winsize {
+    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// A program that was started.
+pub struct Program {
+    child: Child,
+    terminal: Option<File>,
+}
+
+impl Program {
+    /// Starts it in a session of its own.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, String> {
+        let terminal = wanted
+            .map(|wanted| openpty(Some(&window(wanted.size)), None))
+            .transpose()
+            .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
+        // busybox makes the session and the terminal its own, which std can't without unsafe code after a fork.
+        let mut words = vec!["setsid".to_owned()];
+        words.extend(terminal.as_ref().map(|_| "-c".to_owned()));
+        words.extend(root.enter());
+        words.extend(if command.is_empty() { root.shell() } else { command.to_vec() });
+        let mut start = Command::new(TOOLS);
+        start.args(words).env_clear().envs(root.variables()).current_dir("/");
+        if let Some((key, value)) = MARK.split_once('=') {
+            start.env(key, value);
+        }
+        let seats = match (&terminal, wanted) {
+            (Some(pty), Some(wanted)) => {
+                start.env("TERM", &wanted.kind);
+                let seat = || pty.slave.try_clone().map(Stdio::from).map_err(|error| error.to_string());
+                [seat()?, seat()?, seat()?]
+            }
+            _ => [Stdio::piped(), Stdio::piped(), Stdio::piped()],
+        };
+        let [input, output, errors] = seats;
+        let child = start.stdin(input).stdout(output).stderr(errors).spawn();
+        let child = child.map_err(|error| format!("{TOOLS}: {error} (the image has no tools)"))?;
+        // With `start` and `pty.slave` the last copies of the terminal's inner end that are not the program's go.
+        Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
+    }
+
+    /// The terminal, for whoever resizes it.
+    pub fn terminal(&self) -> Option<Terminal> {
+        self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()).map(Terminal)
+    }
+
+    /// What it writes.
+    pub fn outputs(&mut self) -> Vec<(Stream, Box<dyn Read + Send>)> {
+        if let Some(terminal) = self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
+            return vec![(Stream::Output, Box::new(terminal))];
+        }
+        let output = self.child.stdout.take().map(|pipe| (Stream::Output, Box::new(pipe) as Box<dyn Read + Send>));
+        let errors = self.child.stderr.take().map(|pipe| (Stream::Error, Box::new(pipe) as Box<dyn Read + Send>));
+        output.into_iter().chain(errors).collect()
+    }
+
+    /// Where its input goes.
+    pub fn input(&mut self) -> Input {
+        match self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
+            Some(terminal) => Input::Terminal(terminal),
+            None => self.child.stdin.take().map_or(Input::Closed, Input::Pipe),
+        }
+    }
+
+    /// Waits for its end: its exit code, or 128 + signal.
+    ///
+    /// # Errors
+    /// One line where it can't be waited for.
+    pub fn wait(&mut self) -> Result<u8, String> {
+        let status = self.child.wait().map_err(|error| format!("waiting for the program: {error}"))?;
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        Ok(u8::try_from(code).unwrap_or(1))
+    }
+}
+
+/// Where input goes.
+pub enum Input {
+    /// The controlling end of its terminal.
+    Terminal(File),
+    /// Its standard input.
+    Pipe(ChildStdin),
+    /// Nowhere: it has ended, or reads no more.
+    Closed,
+}
+
+impl Input {
+    /// Hands input over, waiting until it is taken; nothing is the end of all input.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let written = match self {
+            Self::Terminal(terminal) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
+            Self::Terminal(terminal) => terminal.write_all(bytes),
+            Self::Pipe(pipe) if !bytes.is_empty() => pipe.write_all(bytes).and_then(|()| pipe.flush()),
+            Self::Pipe(_) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Self::Closed => Ok(()),
+        };
+        if written.is_err() {
+            *self = Self::Closed;
+        }
+    }
+}
+
+/// Kills the program and all that it started, in whatever session. They are told by their environment, since helpers of a
+/// case that stands at its gate must stay.
+pub fn end_all() {
+    let deadline = Instant::now() + GONE_WITHIN;
+    loop {
+        let left = marked();
+        if left.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for pid in left {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+fn marked() -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let is_marked = |pid: &i32| {
+        // Empty for kernel threads and for what is dead already.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == MARK.as_bytes())
+    };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_marked).map(Pid::from_raw).collect()
+}

@@ -1,0 +1,126 @@
+//! Which files the program sees, and its environment.
+
+use lab_protocol::shell::Root;
+use nix::mount::{MsFlags, mount};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+/// busybox, which brings the shell and everything small.
+pub const TOOLS: &str = "/bin/busybox";
+/// Scripts of the lab, visible below every root.
+const OWN: &str = "/run/lab";
+/// How the host's root is tagged: virtme-ng's name for it (`virtme/commands/run.py`).
+const TAG: &str = "/dev/root";
+/// The host's root as it is exported, read-only.
+const LOWER: &str = "/host/lower";
+/// What the guest writes: in its memory, and gone with it.
+const CHANGES: &str = "/host/changes";
+/// Both together.
+const MERGED: &str = "/host/root";
+
+/// A shell, or a command, in a node.
+const ENTER: &str = "#!/bin/sh
+[ -e \"/run/netns/$1\" ] || { echo \"usage: enter NODE [COMMAND]; nodes:\" $(ls /run/netns) >&2; exit 2; }
+export NODE=$1
+shift
+[ $# -gt 0 ] || set -- \"${SHELL:-sh}\"
+exec nsenter --net=\"/run/netns/$NODE\" -- \"$@\"
+";
+/// Read by every interactive `sh` (`$ENV` of POSIX).
+const PROMPT: &str = "PS1='\\h${NODE:+ [$NODE]} \\w # '\n";
+
+/// Where a program runs.
+pub struct Environment {
+    root: Root,
+}
+
+/// Gives the guest the name of its kernel, for prompts and for whoever looks into it.
+///
+/// # Errors
+/// One line.
+pub fn describe_guest() -> Result<(), String> {
+    let about = fs::read_to_string("/etc/netkit-lab.json").unwrap_or_default();
+    let about: serde_json::Value = serde_json::from_str(&about).unwrap_or_default();
+    let name = format!("lab-{}", about["kernel"].as_str().unwrap_or("guest"));
+    fs::write("/proc/sys/kernel/hostname", name).map_err(|error| format!("the guest's name: {error}"))
+}
+
+/// Mounts what the program needs.
+///
+/// # Errors
+/// One line: what can't be mounted.
+pub fn prepare(root: Root) -> Result<Environment, String> {
+    place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
+    fs::create_dir_all(OWN).map_err(|error| format!("{OWN}: {error}"))?;
+    for (name, text) in [("enter", ENTER), ("prompt", PROMPT)] {
+        let path = Path::new(OWN).join(name);
+        fs::write(&path, text)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if root == Root::Host {
+        host()?;
+    }
+    Ok(Environment { root })
+}
+
+/// The host's root below what the guest writes, with the guest's own devices, processes and kernel.
+fn host() -> Result<(), String> {
+    place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144").map_err(
+        |error| format!("{error}; the profile `host` takes a kernel with 9p and overlayfs: Debian's generic build"),
+    )?;
+    place("changes", CHANGES, "tmpfs", MsFlags::empty(), "mode=0755")?;
+    let (upper, work) = (format!("{CHANGES}/upper"), format!("{CHANGES}/work"));
+    for directory in [&upper, &work] {
+        fs::create_dir_all(directory).map_err(|error| format!("{directory}: {error}"))?;
+    }
+    let layers = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
+    place("root", MERGED, "overlay", MsFlags::empty(), &layers)?;
+    place("proc", &format!("{MERGED}/proc"), "proc", MsFlags::empty(), "")?;
+    place("tmp", &format!("{MERGED}/tmp"), "tmpfs", MsFlags::empty(), "mode=1777")?;
+    for own in ["/dev", "/sys", "/run"] {
+        let target = format!("{MERGED}{own}");
+        mount(Some(own), &*target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+            .map_err(|errno| format!("cannot bind {own} to {target}: {errno}"))?;
+    }
+    Ok(())
+}
+
+fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), String> {
+    fs::create_dir_all(target).map_err(|error| format!("cannot make {target}: {error}"))?;
+    mount(Some(source), target, Some(kind), flags, Some(options))
+        .map_err(|errno| format!("cannot mount {kind} on {target}: {errno}"))
+}
+
+impl Environment {
+    /// Words for busybox that lead from the image into this root.
+    pub fn enter(&self) -> Vec<String> {
+        match self.root {
+            Root::Image => vec![],
+            Root::Host => [TOOLS, "chroot", MERGED].map(str::to_owned).to_vec(),
+        }
+    }
+
+    /// The shell that a person gets.
+    pub fn shell(&self) -> Vec<String> {
+        let shell = match self.root {
+            Root::Host if Path::new(MERGED).join("bin/bash").exists() => "/bin/bash",
+            _ => "/bin/sh",
+        };
+        vec![shell.to_owned()]
+    }
+
+    /// The environment: nothing of the agent's.
+    pub fn variables(&self) -> [(&'static str, String); 4] {
+        let home = if self.root == Root::Host { "/root" } else { "/" };
+        [
+            ("PATH", format!("{OWN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
+            ("HOME", home.to_owned()),
+            ("ENV", format!("{OWN}/prompt")),
+            ("SHELL", self.shell().concat()),
+        ]
+    }
+}

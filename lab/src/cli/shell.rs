@@ -1,0 +1,177 @@
+//! `lab shell`.
+
+use super::{
+    KernelArgs, ProfileArg, ShellArgs,
+    guests::Guests,
+    project::Project,
+    say,
+    select::{Selected, build, names},
+    topology,
+};
+use crate::{
+    artifacts,
+    error::{Error, Exit},
+    event::Event,
+    plan::{Expectation, KernelFacts, Plan},
+    report::progress,
+    run::visit::Visited,
+    selection,
+    shell::{
+        Ended, Shell,
+        terminal::{Keyboard, Screen},
+    },
+    text,
+};
+use lab_image::{PROGRAMS, Profile, Toolbox};
+use lab_protocol::{
+    Capability, CellReport, DeviceKind, Outcome,
+    shell::{Root, ShellRequest, Stage, Terminal},
+};
+use std::{
+    env,
+    fmt::Write as _,
+    io::{IsTerminal, stderr, stdin, stdout},
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::Mutex,
+};
+
+/// What a person is told to do about a terminal that names none.
+const USUAL_TERMINAL: &str = "xterm";
+
+pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels = project.kernels(&KernelArgs::of(&args.kernel))?;
+    let [kernel] = kernels[..] else {
+        let names: Vec<&str> = kernels.iter().map(|kernel| &*kernel.id).collect();
+        return Err(Error::Usage(format!("`{}` is several kernels ({}); name one", args.kernel, names.join(", "))));
+    };
+    let selected = build(&project, args.no_build, false)?;
+    let guests = Guests::open(&project, &[kernel], &selected)?;
+    let facts = guests.facts().into_iter().next().ok_or(Error::NothingSelected)?;
+    let stage = stage(args, &selected, &facts)?;
+
+    let interactive = stdin().is_terminal() && stdout().is_terminal();
+    guests.hang_up_too()?;
+    let screen = interactive.then(|| Screen::watch(stdout())).transpose().map_err(Error::file("watch", "terminal"))?;
+    let terminal = screen.as_ref().map(|screen| Terminal {
+        kind: env::var("TERM").unwrap_or_else(|_| USUAL_TERMINAL.to_owned()),
+        size: screen.size(),
+    });
+    let profile = if args.profile == ProfileArg::Host { Profile::Host } else { Profile::Shell };
+    let request = ShellRequest {
+        root: if profile == Profile::Host { Root::Host } else { Root::Image },
+        stage,
+        command: args.command.clone(),
+        terminal,
+        time_scale: 1.0,
+        now_unix_ns: 0,
+    };
+    let release = Mutex::new(String::new());
+    let greet = |welcome: &str| {
+        if args.command.is_empty() && interactive {
+            let release = release.lock().map(|release| release.clone()).unwrap_or_default();
+            say(&greeting(&kernel.id, &release, profile, welcome));
+        }
+    };
+    let emit = |event: Event| {
+        if let Event::Booted { release: told, .. } = &event
+            && let Ok(mut release) = release.lock()
+        {
+            *release = text::line(told, 80);
+        }
+        if let Some(line) = progress::of_visit(&event) {
+            say(&line);
+        }
+    };
+    let (input, mut output, mut errors) = (stdin(), stdout().lock(), stderr());
+    let keyboard = Keyboard::new(input.as_fd());
+    let shell = Shell::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
+    let visited = guests.visit(&kernel.id, profile, args.cold, &shell, &emit);
+    // Before anything is said: only now is the terminal as it was.
+    let (ended, report) = shell.end();
+    if let Some(report) = report {
+        say(&verdict(&report));
+    }
+    match (visited?, ended) {
+        (Visited::Interrupted, _) => Ok(guests.interrupted()),
+        (Visited::Lost, _) | (_, Ended::Unknown) => Ok(Exit::Infra),
+        (_, Ended::Left) => Ok(Exit::Passed),
+        (_, Ended::Program(code)) => Ok(Exit::Program(code)),
+        (_, Ended::Refused(message)) => Err(Error::Host(format!("{}: {}", kernel.id, text::line(&message, 1000)))),
+    }
+}
+
+/// What the arguments ask to build, where this kernel can.
+fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<Stage, Error> {
+    if let Some(pattern) = &args.case {
+        let found = selection::select("case", &selected.cells, std::slice::from_ref(pattern), names)?;
+        let [info] = found[..] else {
+            let cells: Vec<&str> = found.iter().map(|info| info.id.as_str()).collect();
+            return Err(Error::Usage(format!("`{pattern}` is {} cells; name one: {}", cells.len(), cells.join(" "))));
+        };
+        let plan = Plan::new(vec![kernel.clone()], vec![info.clone()], false);
+        if let Some(Expectation::Skip { capability, why }) = plan.kernels[0].cell(&info.id).map(|it| &it.expectation) {
+            return Err(Error::Usage(format!("{} skips on {}, which has no {capability}: {why}", info.id, kernel.id)));
+        }
+        return Ok(Stage::Case { cell: info.id.clone() });
+    }
+    let Some(name) = &args.topology else { return Ok(Stage::Bare) };
+    let library = artifacts::topologies(&selected.artifacts.agent)?;
+    let device = topology::find(&library, name, args.kind.as_deref())?.kind;
+    if device.is_some_and(DeviceKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
+        let why = kernel.departure(Capability::Netkit).map_or_else(
+            || format!("needs kernel {}", Capability::Netkit.since().lifted_by(kernel.version)),
+            |departure| departure.reason.clone(),
+        );
+        return Err(Error::Usage(format!(
+            "{} has no netkit: {why}; --kind veth builds `{name}` all the same",
+            kernel.id
+        )));
+    }
+    Ok(Stage::Topology { name: name.clone(), device })
+}
+
+/// What a person reads first.
+fn greeting(kernel: &str, release: &str, profile: Profile, welcome: &str) -> String {
+    let mut out = format!("\n{kernel} ({release})\n\n");
+    for line in text::block(welcome, 64 << 10).trim_end().lines() {
+        let _ = writeln!(out, "{line}");
+    }
+    if !welcome.trim().is_empty() {
+        out.push_str("\nenter NODE [COMMAND]   a shell or a command in a node; also `ip netns exec NODE COMMAND`\n");
+    }
+    match profile {
+        Profile::Host => out.push_str("Files are the host's, to read; what is written stays in this guest.\n"),
+        _ => out.push_str(&tools()),
+    }
+    out.push_str("`exit` leaves, Ctrl-] leaves at once.\n");
+    out
+}
+
+fn tools() -> String {
+    let absent = Toolbox::collect().map(|toolbox| toolbox.absent).unwrap_or_default();
+    let is_there = |(name, _): &(&str, &str)| !absent.contains(name);
+    let there: Vec<&str> = PROGRAMS.iter().filter(|it| is_there(it)).map(|(name, _)| *name).collect();
+    let missing: Vec<&str> = PROGRAMS.iter().filter(|it| !is_there(it)).map(|(_, package)| *package).collect();
+    let missing = if missing.is_empty() {
+        String::new()
+    } else {
+        format!("; not on this host, and so not here: {} (`lab setup` installs them)", missing.join(" "))
+    };
+    format!("Tools: {} and busybox's{missing}.\n", there.join(" "))
+}
+
+/// What became of the case after the shell.
+fn verdict(report: &CellReport) -> String {
+    let mut out = format!("{}: {}", report.cell, report.outcome.word());
+    let message = report.outcome.message();
+    if !matches!(report.outcome, Outcome::Passed) && !message.is_empty() {
+        let _ = write!(out, ": {}", text::line(&message, 1000));
+    }
+    for check in &report.checks {
+        let sign = if check.ok { "ok    " } else { "FAILED" };
+        let _ = write!(out, "\n  {sign} {}: {}", text::line(&check.name, 200), text::line(&check.seen, 300));
+    }
+    out
+}

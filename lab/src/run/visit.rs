@@ -1,0 +1,68 @@
+//! Guests that are wanted for something else than cells: a shell, a measurement.
+
+use super::{
+    kernel::{Common, KernelRun, Prepared},
+    session::{End, Errand, Lost},
+};
+use crate::{event::Start, plan::PlannedKernel};
+use lab_protocol::{AgentMessage, ErrorKind, HostMessage};
+use std::ops::ControlFlow;
+
+/// Who talks to a guest once it is up and probed. One thread does.
+pub trait Visitor {
+    /// The first word. `time_scale` is the factor on every deadline in the guest, `now_unix_ns` the clock for it.
+    fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage;
+
+    /// What is to be said now; breaks off where the visit is over. Asked every few milliseconds.
+    ///
+    /// # Errors
+    /// One line why the guest is given up: it takes too long, say.
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String>;
+
+    /// Takes what the guest says; breaks off when the visit is over.
+    fn hear(&self, message: AgentMessage) -> ControlFlow<()>;
+}
+
+/// How a visit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visited {
+    /// The visitor broke off.
+    Done,
+    /// By a signal.
+    Interrupted,
+    /// The guest died; the events say how.
+    Lost,
+}
+
+/// Takes a visitor to a fresh guest of a kernel: restored where there are snapshots, else booted. The guest is gone
+/// afterwards.
+pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, visitor: &dyn Visitor) -> Visited {
+    let run = KernelRun::new(common, kernel);
+    loop {
+        let snapshot = run.snapshot(prepared);
+        if run.interrupt.signal().is_some() {
+            return Visited::Interrupted;
+        }
+        let launch = run.next_guest(prepared, if snapshot.is_some() { Start::Restore } else { Start::Boot });
+        let started = match &snapshot {
+            Some(snapshot) => run.launcher.restore(&launch.spec, snapshot),
+            None => run.launcher.launch(&launch.spec),
+        };
+        let end = match started {
+            Ok(mut guest) => run.drive(&mut *guest, &launch, Errand::Visit { visitor, restored: snapshot.is_some() }),
+            Err(error) => {
+                let (kind, message) = (ErrorKind::Host, error.to_string());
+                End::Lost(Lost { kind, message, cell: None, again: false, exit: None })
+            }
+        };
+        match (end, snapshot) {
+            (End::Done, _) => return Visited::Done,
+            (End::Interrupted(_), _) => return Visited::Interrupted,
+            (End::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&lost, &snapshot),
+            (End::Lost(lost), _) => {
+                run.bury(&launch, lost);
+                return Visited::Lost;
+            }
+        }
+    }
+}

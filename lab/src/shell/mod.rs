@@ -1,0 +1,163 @@
+//! A shell in a guest, as the person in front of it sees it.
+
+pub mod terminal;
+
+use crate::run::visit::Visitor;
+use lab_protocol::{
+    AgentMessage, CellReport, HostMessage,
+    shell::{INPUT_WINDOW, ShellRequest, Stream},
+};
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+    ops::ControlFlow,
+};
+use terminal::{Keyboard, RawMode, Screen, Typed};
+
+/// Ctrl-]: leaves at once, as it leaves telnet and virsh's console.
+pub const LEAVE: u8 = 0x1d;
+/// Bytes of input in one message, at most.
+const PIECE: usize = 4096;
+
+/// How a visit with a shell ended, as far as the guest told.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Ended {
+    /// The guest did not tell: it is lost, or the visit was interrupted.
+    #[default]
+    Unknown,
+    /// The program ended with this code.
+    Program(u8),
+    /// The person left.
+    Left,
+    /// What was asked for can't be had; one line.
+    Refused(String),
+}
+
+/// The visitor.
+pub struct Shell<'a> {
+    request: ShellRequest,
+    /// Asked for the size; set where the program has a terminal.
+    screen: Option<Screen>,
+    keyboard: Option<Keyboard<'a>>,
+    streams: RefCell<Streams<'a>>,
+    /// Shows what was built, before the program's first output.
+    greet: &'a dyn Fn(&str),
+    state: RefCell<State>,
+}
+
+struct Streams<'a> {
+    output: &'a mut dyn Write,
+    errors: &'a mut dyn Write,
+}
+
+#[derive(Default)]
+struct State {
+    ready: bool,
+    raw: Option<RawMode>,
+    /// Input that the program has not taken, bytes.
+    under_way: usize,
+    input_over: bool,
+    report: Option<Box<CellReport>>,
+    ended: Ended,
+}
+
+impl<'a> Shell<'a> {
+    /// A visit that has not begun. `screen` is there exactly where the request has a terminal.
+    pub fn new(
+        request: ShellRequest,
+        screen: Option<Screen>,
+        keyboard: Option<Keyboard<'a>>,
+        (output, errors): (&'a mut dyn Write, &'a mut dyn Write),
+        greet: &'a dyn Fn(&str),
+    ) -> Self {
+        let streams = RefCell::new(Streams { output, errors });
+        Self { request, screen, keyboard, streams, greet, state: RefCell::default() }
+    }
+
+    /// How it ended, and the report of the case that was staged. The terminal is as it was before.
+    pub fn end(self) -> (Ended, Option<Box<CellReport>>) {
+        let state = self.state.into_inner();
+        if let Some(raw) = state.raw {
+            // A program that was cut off had no chance to put the terminal back in order.
+            raw.end(!matches!(state.ended, Ended::Program(_)));
+        }
+        (state.ended, state.report)
+    }
+
+    fn write(&self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let mut streams = self.streams.borrow_mut();
+        let to = match stream {
+            Stream::Output => &mut streams.output,
+            Stream::Error => &mut streams.errors,
+        };
+        to.write_all(bytes).and_then(|()| to.flush())
+    }
+
+    fn finish(&self, ended: Ended) -> ControlFlow<()> {
+        self.state.borrow_mut().ended = ended;
+        ControlFlow::Break(())
+    }
+}
+
+impl Visitor for Shell<'_> {
+    fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage {
+        HostMessage::Shell(Box::new(ShellRequest { time_scale, now_unix_ns, ..self.request.clone() }))
+    }
+
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String> {
+        let mut state = self.state.borrow_mut();
+        let mut said = Vec::new();
+        if !state.ready {
+            return Ok(ControlFlow::Continue(said));
+        }
+        said.extend(self.screen.as_ref().and_then(Screen::changed).map(HostMessage::Resize));
+        let room = INPUT_WINDOW.saturating_sub(state.under_way).min(PIECE);
+        match self
+            .keyboard
+            .as_ref()
+            .filter(|_| room > 0 && !state.input_over)
+            .map_or(Typed::Nothing, |it| it.read(room))
+        {
+            Typed::Nothing => {}
+            Typed::Over => {
+                state.input_over = true;
+                said.push(HostMessage::Input { bytes: Vec::new() });
+            }
+            Typed::Bytes(bytes) if state.raw.is_some() && bytes.contains(&LEAVE) => {
+                state.ended = Ended::Left;
+                return Ok(ControlFlow::Break(()));
+            }
+            Typed::Bytes(bytes) => {
+                state.under_way += bytes.len();
+                said.push(HostMessage::Input { bytes });
+            }
+        }
+        Ok(ControlFlow::Continue(said))
+    }
+
+    fn hear(&self, message: AgentMessage) -> ControlFlow<()> {
+        match message {
+            AgentMessage::ShellReady { welcome } => {
+                (self.greet)(&welcome);
+                let mut state = self.state.borrow_mut();
+                state.ready = true;
+                state.raw = self.keyboard.as_ref().filter(|_| self.screen.is_some()).and_then(Keyboard::raw);
+            }
+            AgentMessage::Output { stream, bytes } => {
+                if self.write(stream, &bytes).is_err() {
+                    // The reader has left, as in `lab shell … -- dmesg | head`.
+                    return self.finish(Ended::Left);
+                }
+            }
+            AgentMessage::InputTaken { bytes } => {
+                let mut state = self.state.borrow_mut();
+                state.under_way = state.under_way.saturating_sub(bytes as usize);
+            }
+            AgentMessage::CellFinished { report } => self.state.borrow_mut().report = Some(report),
+            AgentMessage::Refused { message } => return self.finish(Ended::Refused(message)),
+            AgentMessage::ShellExited { code } => return self.finish(Ended::Program(code)),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,37 @@
+//! What there is in a namespace, in words: its devices and what is attached to them.
+
+use lab_topology::{LinkInfo, Netns, link};
+use std::fmt::Write as _;
+
+/// Writes a namespace down: every device with what `detail` says of it, and its programs.
+pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&LinkInfo) -> String) {
+    let _ = writeln!(out, "{}", ns.name());
+    let links = match link::list(ns) {
+        Ok(links) => links,
+        Err(error) => {
+            let _ = writeln!(out, "  {error}");
+            return;
+        }
+    };
+    for info in links {
+        let state = match (info.up, info.running) {
+            (true, true) => "up",
+            (true, false) => "no carrier",
+            (false, _) => "down",
+        };
+        let _ = writeln!(out, "  {} {} {} mtu {} {state}", info.ifindex, info.name, info.kind, info.mtu);
+        let detail = detail(&info);
+        if !detail.is_empty() {
+            let _ = writeln!(out, "      {detail}");
+        }
+        match ns.run(|| lab_bpf::observe(info.ifindex)) {
+            Ok(programs) => {
+                for seen in programs {
+                    let link = seen.link_id.map_or_else(String::new, |id| format!(" link {id}"));
+                    let _ = writeln!(out, "      {} prog {}{link}", seen.hook, seen.prog_id);
+                }
+            }
+            Err(error) => _ = writeln!(out, "      programs: {error}"),
+        }
+    }
+}

@@ -8,11 +8,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What brings the shell; nothing goes without it.
+/// What brings everything small; nothing goes without it.
 const BUSYBOX: &str = "busybox";
+/// The shell, where the host has it: busybox's takes its own `ip` and `tc` for the programs of that name.
+const BASH: &str = "bash";
 /// What a person wants beside it, and the Debian package that has it. A host without one gives an image without it.
-pub const PROGRAMS: [(&str, &str); 5] =
-    [("ip", "iproute2"), ("tc", "iproute2"), ("ss", "iproute2"), ("bpftool", "bpftool"), ("tcpdump", "tcpdump")];
+pub const PROGRAMS: [(&str, &str); 6] = [
+    (BASH, "bash"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("ss", "iproute2"),
+    ("bpftool", "bpftool"),
+    ("tcpdump", "tcpdump"),
+];
+/// What programs know terminals by: Debian's `ncurses-base`.
+const TERMINALS: &str = "/lib/terminfo";
 /// Where administrators' programs are; not every user's `PATH` has them.
 const SYSTEM: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 /// tcpdump gives up root for a user of its own; in a guest that is root again.
@@ -58,6 +68,10 @@ impl Toolbox {
                 }
             }
         }
+        for entry in walkdir::WalkDir::new(TERMINALS).into_iter().flatten().filter(|entry| !entry.file_type().is_dir())
+        {
+            toolbox.add(entry.path().to_string_lossy().trim_start_matches('/'), entry.path())?;
+        }
         Ok(toolbox)
     }
 
@@ -88,7 +102,8 @@ impl Toolbox {
         }
         for applet in self.applets.iter().map(|applet| format!("bin/{applet}")) {
             if !self.files.contains_key(&applet) {
-                archive.link(&applet, "busybox")?;
+                let bash = applet == "bin/sh" && self.files.contains_key("bin/bash");
+                archive.link(&applet, if bash { BASH } else { BUSYBOX })?;
             }
         }
         for (path, text) in [("etc/passwd", PASSWD), ("etc/group", GROUP)] {

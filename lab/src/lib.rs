@@ -27,3 +27,4 @@ pub mod testing;
 pub mod text;
 pub mod verdict;
 pub mod vm;
+pub mod watch;

@@ -76,7 +76,7 @@ impl Program {
         }
         let seats = match (&terminal, wanted) {
             (Some(pty), Some(wanted)) => {
-                start.env("TERM", &wanted.kind);
+                start.env("TERM", root.terminal(&wanted.kind));
                 let seat = || pty.slave.try_clone().map(Stdio::from).map_err(|error| error.to_string());
                 [seat()?, seat()?, seat()?]
             }

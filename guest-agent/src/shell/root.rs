@@ -5,7 +5,7 @@ use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// busybox, which brings the shell and everything small.
@@ -26,11 +26,17 @@ const ENTER: &str = "#!/bin/sh
 [ -e \"/run/netns/$1\" ] || { echo \"usage: enter NODE [COMMAND]; nodes:\" $(ls /run/netns) >&2; exit 2; }
 export NODE=$1
 shift
-[ $# -gt 0 ] || set -- \"${SHELL:-sh}\"
-exec nsenter --net=\"/run/netns/$NODE\" -- \"$@\"
+[ $# -gt 0 ] || set -- $PERSONAL
+exec nsenter --net=\"/run/netns/$NODE\" -- /bin/sh -c 'exec \"$@\"' sh \"$@\"
 ";
-/// Read by every interactive `sh` (`$ENV` of POSIX).
-const PROMPT: &str = "PS1='\\h${NODE:+ [$NODE]} \\w # '\n";
+/// Runs what follows by its name on `PATH`. busybox's own way prefers its applets, `ip` and `tc` among them.
+const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
+/// Read by every interactive shell.
+const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='\\h${NODE:+ [$NODE]} \\w # '\n";
+/// Where programs look for what they know of terminals.
+const TERMINALS: [&str; 3] = ["etc/terminfo", "lib/terminfo", "usr/share/terminfo"];
+/// A terminal that everybody knows.
+const USUAL_TERMINAL: &str = "xterm";
 
 /// Where a program runs.
 pub struct Environment {
@@ -96,21 +102,31 @@ fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) 
 }
 
 impl Environment {
-    /// Words for busybox that lead from the image into this root.
-    pub fn enter(&self) -> Vec<String> {
-        match self.root {
-            Root::Image => vec![],
-            Root::Host => [TOOLS, "chroot", MERGED].map(str::to_owned).to_vec(),
-        }
+    /// Words that lead from the image to a program in this root.
+    pub fn enter(&self) -> impl Iterator<Item = String> {
+        let chroot: &[&str] = if self.root == Root::Host { &[TOOLS, "chroot", MERGED] } else { &[] };
+        chroot.iter().chain(&BY_PATH).map(|word| (*word).to_owned())
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        Path::new(if self.root == Root::Host { MERGED } else { "/" }).join(inside)
     }
 
     /// The shell that a person gets.
     pub fn shell(&self) -> Vec<String> {
-        let shell = match self.root {
-            Root::Host if Path::new(MERGED).join("bin/bash").exists() => "/bin/bash",
-            _ => "/bin/sh",
-        };
-        vec![shell.to_owned()]
+        let prompt = format!("{OWN}/prompt");
+        if self.path("bin/bash").exists() {
+            vec!["/bin/bash".to_owned(), "--rcfile".to_owned(), prompt]
+        } else {
+            vec!["/bin/sh".to_owned()]
+        }
+    }
+
+    /// A terminal's name if programs in here know it, else a name that they do.
+    pub fn terminal<'t>(&self, kind: &'t str) -> &'t str {
+        let entry = |at: &str| Some(self.path(at).join(kind.get(..1)?).join(kind));
+        let known = !kind.contains('/') && TERMINALS.iter().filter_map(|at| entry(at)).any(|path| path.exists());
+        if known { kind } else { USUAL_TERMINAL }
     }
 
     /// The environment: nothing of the agent's.
@@ -120,7 +136,7 @@ impl Environment {
             ("PATH", format!("{OWN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
             ("HOME", home.to_owned()),
             ("ENV", format!("{OWN}/prompt")),
-            ("SHELL", self.shell().concat()),
+            ("PERSONAL", self.shell().join(" ")),
         ]
     }
 }

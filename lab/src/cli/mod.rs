@@ -18,6 +18,7 @@ mod select;
 mod setup;
 mod shell;
 mod topology;
+mod watch;
 
 use crate::{
     error::{Error, Exit},
@@ -217,6 +218,9 @@ struct RunArgs {
     durations: Option<PathBuf>,
     #[command(flatten)]
     how: HowArgs,
+    /// Run again whenever a source of the agent, the suite or the eBPF programs changes.
+    #[arg(long, conflicts_with = "no_build")]
+    watch: bool,
 }
 
 #[derive(Debug, Args)]
@@ -271,6 +275,9 @@ struct RerunArgs {
     /// A run's directory, or its name below results/.
     #[arg(value_name = "RUN", default_value = "latest")]
     run: PathBuf,
+    /// Run them again whenever a source of the agent, the suite or the eBPF programs changes.
+    #[arg(long, conflicts_with = "no_build")]
+    watch: bool,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]
     no_build: bool,

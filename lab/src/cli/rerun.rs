@@ -1,6 +1,6 @@
 //! `lab rerun`.
 
-use super::{RerunArgs, project::Project, report, run, select::build};
+use super::{RerunArgs, project::Project, report, run, select::build, watch};
 use crate::{
     error::{Error, Exit},
     plan::Plan,
@@ -27,8 +27,6 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     let project = Project::open(named)?;
     let patterns = wanted.keys().cloned().collect();
     let kernels = project.kernels(&super::KernelArgs { kernel: patterns, ..super::KernelArgs::default() })?;
-    let mut selected = build(&project, args.no_build, false)?;
-    selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
     let narrow = |mut plan: Plan| {
         for kernel in &mut plan.kernels {
             let cells = wanted.get(&kernel.facts.id);
@@ -37,5 +35,9 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         plan.kernels.retain(|kernel| !kernel.cells.is_empty());
         plan
     };
-    run::execute(&project, &kernels, selected, &args.how, false, narrow)
+    watch::rounds(&project.root, args.watch, || {
+        let mut selected = build(&project, args.no_build, false)?;
+        selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
+        run::execute(&project, &kernels, selected, &args.how, false, narrow)
+    })
 }

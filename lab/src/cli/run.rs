@@ -6,13 +6,15 @@ use super::{
     part,
     project::Project,
     select::{Selected, select},
+    watch,
 };
 use crate::{
     error::{Error, Exit},
     kernels::Kernel,
     plan::Plan,
     report::{
-        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal,
+        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, record::RunRecord,
+        run_json::RunJson, terminal,
     },
     shard::Shard,
 };
@@ -25,22 +27,24 @@ use std::{
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels)?;
-    let selected = select(&project, &args.select)?;
-    match part::requested(args)? {
-        Some(part) => {
-            let whole = part::whole(&project, &kernels, &selected, &args.select, args.durations.as_deref())?;
-            let (plan, shard) = whole.part(part)?;
-            let own = |kernel: &&&Kernel| plan.kernels.iter().any(|planned| planned.facts.id == kernel.id);
-            let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
-            args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
-            let guests = Guests::open(&project, &kernels, &selected)?;
-            conduct(&project, &guests, plan, Some(shard), &args.how)
+    watch::rounds(&project.root, args.watch, || {
+        let selected = select(&project, &args.select)?;
+        match part::requested(args)? {
+            Some(part) => {
+                let whole = part::whole(&project, &kernels, &selected, &args.select, args.durations.as_deref())?;
+                let (plan, shard) = whole.part(part)?;
+                let own = |kernel: &&&Kernel| plan.kernels.iter().any(|planned| planned.facts.id == kernel.id);
+                let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
+                args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
+                let guests = Guests::open(&project, &kernels, &selected)?;
+                conduct(&project, &guests, plan, Some(shard), &args.how)
+            }
+            None => {
+                let full_matrix = args.select.is_full_matrix();
+                execute(&project, &kernels, selected, &args.how, full_matrix, |plan| plan)
+            }
         }
-        None => {
-            let full_matrix = args.select.is_full_matrix();
-            execute(&project, &kernels, selected, &args.how, full_matrix, |plan| plan)
-        }
-    }
+    })
 }
 
 /// Runs the selected cells, or what `narrow` leaves of their plan, and reports them.
@@ -51,7 +55,7 @@ pub(super) fn execute(
     args: &HowArgs,
     full_matrix: bool,
     narrow: impl FnOnce(Plan) -> Plan,
-) -> Result<Exit, Error> {
+) -> Result<RunRecord, Error> {
     args.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
     let guests = Guests::open(project, kernels, &selected)?;
     let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
@@ -67,7 +71,7 @@ fn conduct(
     plan: Plan,
     shard: Option<Shard>,
     args: &HowArgs,
-) -> Result<Exit, Error> {
+) -> Result<RunRecord, Error> {
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
     let id = directory::fresh_id();
     let directory = directory::create(&results, &id)?;
@@ -97,5 +101,5 @@ fn conduct(
     };
     // A closed pipe must not hide the exit code.
     let _ = stdout.lock().write_all(told.as_bytes());
-    Ok(record.finished.map_or(Exit::Infra, |(exit, _)| exit))
+    Ok(record)
 }

@@ -1,6 +1,8 @@
 //! A shell in a guest, as the person in front of it sees it.
 
 pub mod terminal;
+#[cfg(test)]
+mod tests;
 
 use crate::run::visit::Visitor;
 use lab_protocol::{

@@ -13,7 +13,13 @@ use crate::{
     },
     vm::snapshot::Store,
 };
-use lab_image::Profile;
+use lab_image::{Profile, Wanted};
+
+/// Whether it is only this profile that needs a module.
+fn is_own(profile: Profile, module: &str) -> bool {
+    !Wanted::committed(Profile::Suite).names().any(|name| name == module)
+        && Wanted::committed(profile).names().any(|name| name == module)
+}
 
 impl Guests {
     /// Takes a visitor to a guest of one of the kernels; what happens is told by `emit`.
@@ -29,8 +35,10 @@ impl Guests {
         let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
         let prepared = prepared.map_err(Error::Host)?;
-        if profile == Profile::Host && !prepared.image.missing.is_empty() {
-            let missing = prepared.image.missing.join(", ");
+        let own: Vec<&str> =
+            prepared.image.missing.iter().map(String::as_str).filter(|it| is_own(profile, it)).collect();
+        if !own.is_empty() {
+            let missing = own.join(", ");
             return Err(Error::Usage(format!(
                 "{id} has no {missing}, by which the profile `host` shows files; Debian's generic builds have, such as \
                  {id}-generic"
@@ -47,6 +55,7 @@ impl Guests {
             split: false,
             timing: Timing::default().scaled(accelerator.time_scale),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
+            estimate: &|_, _| 0,
             mutant: None,
             interrupt: &self.interrupt,
             emit,

@@ -1,0 +1,52 @@
+//! `--watch`: the same cells again whenever their sources change.
+
+use super::{project::absolute, say};
+use crate::{
+    error::{Error, Exit},
+    interrupt::Interrupt,
+    report::record::RunRecord,
+    watch::{Sources, difference},
+};
+use std::path::Path;
+
+/// Runs one round; with `watch` one after each change, until Ctrl-C.
+pub(super) fn rounds(
+    root: &Path,
+    watch: bool,
+    mut round: impl FnMut() -> Result<RunRecord, Error>,
+) -> Result<Exit, Error> {
+    let exit = |record: &RunRecord| record.finished.map_or(Exit::Infra, |(exit, _)| exit);
+    if !watch {
+        return round().map(|record| exit(&record));
+    }
+    let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
+    // Before the first round: what is saved while it runs counts.
+    let sources = Sources::watch(&absolute(root)?)?;
+    let mut last: Option<RunRecord> = None;
+    let mut number = 1;
+    loop {
+        match round() {
+            Ok(record) if interrupt.signal().is_none() => {
+                if let Some(before) = &last {
+                    say(&format!("round {number}: {}", difference(before, &record)));
+                }
+                last = Some(record);
+            }
+            Ok(record) => return Ok(exit(&record)),
+            // What was asked for is wrong: no change of a source will mend it.
+            Err(error) if last.is_none() && !matches!(error, Error::Artifact(_)) => return Err(error),
+            Err(error) => say(&format!("round {number}: error: {error}")),
+        }
+        if interrupt.signal().is_none() {
+            say("watching the sources; Ctrl-C ends");
+        }
+        let Some(files) = sources.changed(&interrupt) else {
+            return Ok(interrupt.signal().map_or(Exit::Infra, Exit::Interrupted));
+        };
+        number += 1;
+        let named: Vec<String> = files.iter().take(3).map(|path| path.display().to_string()).collect();
+        let more =
+            if files.len() > named.len() { format!(" and {} more", files.len() - named.len()) } else { String::new() };
+        say(&format!("round {number}: {}{more} changed", named.join(", ")));
+    }
+}

@@ -1,0 +1,177 @@
+//! The visitor against a guest without a machine.
+
+use super::{terminal::Keyboard, *};
+use crate::{
+    event::{Event, ImageInfo},
+    interrupt::Interrupt,
+    plan::{Plan, PlannedKernel},
+    run::{
+        kernel::{Common, Prepared},
+        queue::Isolate,
+        visit::{Visited, visit},
+    },
+    testing::{
+        agent::{Script, timing},
+        facts, passed,
+    },
+    vm::{
+        GuestSpec, Recv,
+        fake::{FakeAgent, FakeLauncher, specification},
+    },
+};
+use lab_protocol::{
+    CellId,
+    frame::Decoder,
+    shell::{Root, Stage},
+};
+use std::{os::fd::AsFd, sync::Mutex, time::Duration};
+
+/// What a visit left.
+struct Left {
+    visited: Visited,
+    ended: Ended,
+    report: Option<Box<CellReport>>,
+    output: String,
+    errors: String,
+    events: Vec<Event>,
+}
+
+fn request() -> ShellRequest {
+    ShellRequest {
+        stage: Stage::Case { cell: CellId("A01-x".to_owned()) },
+        root: Root::Image,
+        command: vec!["cat".to_owned()],
+        terminal: None,
+        time_scale: 0.0,
+        now_unix_ns: 0,
+    }
+}
+
+/// Visits a guest whose agent hands every message of the host to `answer` once it has said hello.
+fn visited(
+    input: &[u8],
+    interrupt: Interrupt,
+    answer: impl Fn(&mut Script<'_>, HostMessage) + Send + Sync + 'static,
+) -> Left {
+    let launcher = FakeLauncher::new(move |agent: &mut FakeAgent| {
+        let mut script = Script { agent };
+        script.hello(lab_protocol::PROTOCOL_VERSION);
+        let (mut decoder, mut buffer) = (Decoder::new(), vec![0; 64 << 10]);
+        while let Ok(Recv::Bytes(count)) = script.agent.channel().recv(&mut buffer, Duration::from_secs(20)) {
+            decoder.feed(&buffer[..count]);
+            while let Some(message) = decoder.next_message::<HostMessage>() {
+                answer(&mut script, message.unwrap());
+            }
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let prepared = Prepared {
+        spec: GuestSpec { console: dir.path().to_owned(), ..specification(dir.path().to_owned()) },
+        image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },
+    };
+    let events = Mutex::new(Vec::new());
+    let emit = |event| events.lock().unwrap().push(event);
+    let plan = Plan::new(Vec::new(), Vec::new(), false);
+    let common = Common {
+        plan: &plan,
+        launcher: &launcher,
+        snapshots: None,
+        isolate: Isolate::Kernel,
+        split: false,
+        timing: timing(),
+        rescale: &|_| 1.0,
+        mutant: None,
+        interrupt: &interrupt,
+        emit: &emit,
+    };
+    let kernel = PlannedKernel { facts: facts("6.12", "6.12.43"), cells: Vec::new() };
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let greeted = Mutex::new(String::new());
+    let greet = |welcome: &str| *greeted.lock().unwrap() = welcome.to_owned();
+    let (visited, (ended, report)) = std::thread::scope(|scope| {
+        scope.spawn(|| io::copy(&mut &input[..], &mut std::fs::File::from(writer)));
+        let keyboard = Keyboard::new(reader.as_fd());
+        let shell = Shell::new(request(), None, Some(keyboard), (&mut output, &mut errors), &greet);
+        (visit(common, &kernel, &prepared, &shell), shell.end())
+    });
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let events = events.into_inner().unwrap();
+    Left { visited, ended, report, output: text(output), errors: text(errors), events }
+}
+
+fn output(stream: Stream, bytes: &[u8]) -> AgentMessage {
+    AgentMessage::Output { stream, bytes: bytes.to_vec() }
+}
+
+#[test]
+fn input_arrives_in_order_and_never_more_than_fits() {
+    let input: Vec<u8> = (0..300_000u32).map(|number| b'a' + (number % 23) as u8).collect();
+    let (under_way, wanted) = (Mutex::new(0), String::from_utf8(input.clone()).unwrap());
+    let left = visited(&input, Interrupt::default(), move |script, message| match message {
+        HostMessage::Shell(request) => {
+            assert_eq!((request.time_scale, &*request.command), (1.0, &["cat".to_owned()][..]));
+            script.say(&AgentMessage::ShellReady { welcome: "built".to_owned() });
+        }
+        HostMessage::Input { bytes } if bytes.is_empty() => {
+            script.say(&output(Stream::Error, b"over"));
+            script.say(&AgentMessage::CellFinished { report: Box::new(passed("A01-x", Vec::new())) });
+            script.say(&AgentMessage::ShellExited { code: 42 });
+        }
+        HostMessage::Input { bytes } => {
+            script.say(&output(Stream::Output, &bytes));
+            // Taken late, and all at once: the host must have stopped in between.
+            let mut waiting = under_way.lock().unwrap();
+            *waiting += bytes.len();
+            assert!(*waiting <= INPUT_WINDOW);
+            if *waiting > INPUT_WINDOW / 2 || bytes.len() < PIECE {
+                script.say(&AgentMessage::InputTaken { bytes: u32::try_from(std::mem::take(&mut *waiting)).unwrap() });
+            }
+        }
+        _ => {}
+    });
+    assert_eq!((left.visited, left.ended), (Visited::Done, Ended::Program(42)));
+    assert!(left.output == wanted, "{} bytes instead of {}", left.output.len(), wanted.len());
+    assert_eq!(left.errors, "over");
+    assert_eq!(left.report.unwrap().cell.as_str(), "A01-x");
+}
+
+#[test]
+fn what_can_not_be_built_is_refused_with_the_guests_words() {
+    let left = visited(b"", Interrupt::default(), |script, message| {
+        if matches!(message, HostMessage::Shell(_)) {
+            script.say(&AgentMessage::Refused { message: "no such thing".to_owned() });
+        }
+    });
+    assert_eq!((left.visited, left.ended), (Visited::Done, Ended::Refused("no such thing".to_owned())));
+}
+
+#[test]
+fn a_guest_that_panics_under_the_shell_is_lost_with_its_last_words() {
+    let left = visited(b"", Interrupt::default(), |script, message| {
+        if matches!(message, HostMessage::Shell(_)) {
+            script.say(&AgentMessage::ShellReady { welcome: String::new() });
+            script.agent.console("[    9.0] Kernel panic - not syncing: sysrq triggered crash\n");
+            panic!("the machine is gone");
+        }
+    });
+    assert_eq!((left.visited, left.ended), (Visited::Lost, Ended::Unknown));
+    let lost = left.events.iter().find_map(|event| match event {
+        Event::GuestLost { message, .. } => Some(message.clone()),
+        _ => None,
+    });
+    assert!(lost.unwrap().starts_with("Kernel panic - not syncing: sysrq triggered crash"));
+}
+
+#[test]
+fn a_signal_ends_the_visit() {
+    let interrupt = Interrupt::default();
+    let signal = interrupt.clone();
+    let left = visited(b"", interrupt, move |script, message| {
+        if matches!(message, HostMessage::Shell(_)) {
+            script.say(&AgentMessage::ShellReady { welcome: String::new() });
+            signal.raise(15);
+        }
+    });
+    assert_eq!((left.visited, left.ended), (Visited::Interrupted, Ended::Unknown));
+}

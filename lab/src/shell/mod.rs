@@ -146,7 +146,8 @@ impl Visitor for Shell<'_> {
                 state.raw = self.keyboard.as_ref().filter(|_| self.screen.is_some()).and_then(Keyboard::raw);
             }
             AgentMessage::Output { stream, bytes } => {
-                if self.write(stream, &bytes).is_err() {
+                let written = self.write(stream, &bytes);
+                if written.is_err() {
                     // The reader has left, as in `lab shell … -- dmesg | head`.
                     return self.finish(Ended::Left);
                 }

@@ -80,6 +80,7 @@ fn visited(
         split: false,
         timing: timing(),
         rescale: &|_| 1.0,
+        estimate: &|_, _| 0,
         mutant: None,
         interrupt: &interrupt,
         emit: &emit,

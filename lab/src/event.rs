@@ -8,7 +8,7 @@ use crate::{
     shard::{MergedShard, Shard},
     vm::{Acceleration, GuestExit},
 };
-use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion};
+use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
 
 /// An event and its time.
@@ -117,6 +117,11 @@ pub enum Event {
     RunStarted {
         /// What is known.
         run: Box<RunInfo>,
+    },
+    /// What the topologies of the suite look like, for the reports.
+    Topologies {
+        /// The agent's library.
+        library: Vec<TopologyInfo>,
     },
     /// A kernel's turn came.
     KernelStarted {

@@ -10,6 +10,7 @@ use crate::{
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
     CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, Outcome, SkipReason,
+    drawing::{Drawing, TopologyInfo},
 };
 use std::collections::BTreeMap;
 
@@ -87,10 +88,28 @@ pub fn events(info: RunInfo) -> impl Iterator<Item = Stamped> {
         begin(&kernel).into_iter().chain(verdicts).chain([ends])
     });
     let last = Event::RunFinished { exit: Exit::Failed, wall_ms: 154_000 };
-    std::iter::once(Event::RunStarted { run: Box::new(info) }).chain(kernels).chain([last]).map(move |event| {
+    let first = [Event::RunStarted { run: Box::new(info) }, Event::Topologies { library: library() }];
+    first.into_iter().chain(kernels).chain([last]).map(move |event| {
         at_ms += 1;
         Stamped { at_ms, event }
     })
+}
+
+fn library() -> Vec<TopologyInfo> {
+    let drawing = |name: &str, kind: DeviceKind| Drawing {
+        kind: Some(kind),
+        text: name.to_owned(),
+        svg: format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"300\" height=\"60\" viewBox=\"0 0 300 60\">\
+             <rect width=\"300\" height=\"60\" fill=\"#fff\"/><text x=\"12\" y=\"34\">{name} {kind}</text></svg>"
+        ),
+    };
+    let topology = |name: &str| TopologyInfo {
+        name: name.to_owned(),
+        title: format!("A made-up {name}."),
+        drawings: DeviceKind::WORKLOAD.map(|kind| drawing(name, kind)).to_vec(),
+    };
+    TOPOLOGIES.map(topology).to_vec()
 }
 
 /// What is known of such a run.

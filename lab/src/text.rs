@@ -1,5 +1,7 @@
 //! Text from guests: their kernel may be broken or hostile, so nothing of it reaches a terminal or a file unescaped.
 
+use std::borrow::Cow;
+
 /// Whether a character may stand in XML 1.0 and on a terminal as it is. Tab and newline are the caller's choice.
 fn plain(c: char) -> bool {
     // U+FFFE and U+FFFF are no XML characters; the bidirectional controls can make a line read as another one.
@@ -9,6 +11,12 @@ fn plain(c: char) -> bool {
 /// One line: every control character, newlines included, becomes a visible escape; longer than `max` characters is cut.
 pub fn line(text: &str, max: usize) -> String {
     escape(text, max, |_| false)
+}
+
+/// As [`line`], without a copy where the text can stand as it is.
+pub fn cut_line(text: &str, max: usize) -> Cow<'_, str> {
+    // A byte is a character at most.
+    if text.len() <= max && text.chars().all(plain) { Cow::Borrowed(text) } else { Cow::Owned(line(text, max)) }
 }
 
 /// Several lines: newlines and tabs stay.
@@ -60,6 +68,9 @@ mod tests {
         assert_eq!(line("\x1b[31mred\0\n]]>\u{FFFF}\u{202E}", 99), r"\u{1b}[31mred\u{0}\n]]>\u{ffff}\u{202e}");
         assert_eq!(block("a\n\tb\r", 99), "a\n\tb\\r");
         assert_eq!(line("abcdef", 3), "abc…");
+        assert_eq!(cut_line("abcdef", 3), "abc…");
+        assert_eq!(cut_line("a\n", 3), "a\\n");
+        assert!(matches!(cut_line("plain", 5), Cow::Borrowed("plain")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     select::{Selected, facts},
 };
 use crate::{
+    artifacts,
     durations::{self, Durations},
     error::Error,
     event::{Accelerator, RunInfo},
@@ -30,6 +31,7 @@ use crate::{
     vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
 use lab_image::Profile;
+use lab_protocol::drawing::TopologyInfo;
 use std::{
     env,
     io::IsTerminal,
@@ -63,6 +65,7 @@ pub(super) struct Guests {
     interrupt: Interrupt,
     acceleration: Acceleration,
     durations: Durations,
+    topologies: Vec<TopologyInfo>,
 }
 
 impl Guests {
@@ -78,7 +81,8 @@ impl Guests {
         let acceleration = machine.acceleration(&launcher, first)?;
         // They only order what this machine starts: without them it runs the same cells.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
-        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations })
+        let topologies = artifacts::topologies(&selected.artifacts.agent)?;
+        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies })
     }
 
     /// Learns from a run how long cells take on this machine.
@@ -143,6 +147,7 @@ impl Guests {
             snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),
             isolate: how.isolate,
             estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
+            topologies: self.topologies.clone(),
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),

@@ -59,7 +59,11 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             let skips = happened.map_or_else(String::new, skips);
             format!("{kernel}: {cells} cells done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
         }
-        Event::KernelStarted { .. } | Event::Probed { .. } | Event::CellStarted { .. } | Event::RunFinished { .. } => {
+        Event::Topologies { .. }
+        | Event::KernelStarted { .. }
+        | Event::Probed { .. }
+        | Event::CellStarted { .. }
+        | Event::RunFinished { .. } => {
             return None;
         }
     })
@@ -171,7 +175,11 @@ impl Reporter for Bars {
             Event::CellFinished { kernel, .. } => bar(kernel, &|bar| bar.inc(1)),
             Event::KernelFinished { kernel, .. } => bar(kernel, &|bar| bar.finish_with_message("done")),
             Event::RunFinished { .. } => drop(self.screen.clear()),
-            Event::KernelStarted { .. } | Event::Probed { .. } | Event::GuestLost { .. } | Event::Note { .. } => {}
+            Event::Topologies { .. }
+            | Event::KernelStarted { .. }
+            | Event::Probed { .. }
+            | Event::GuestLost { .. }
+            | Event::Note { .. } => {}
         }
         let told = matches!(stamped.event, Event::CellFinished { .. } | Event::GuestLost { .. } | Event::Note { .. });
         if let Some(line) = line(&stamped.event, record).filter(|_| told) {

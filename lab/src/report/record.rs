@@ -8,7 +8,7 @@ use crate::{
     shard::MergedShard,
     text,
 };
-use lab_protocol::{AttachType, CapabilityReport, CellId, ErrorKind, KernelVersion, Outcome};
+use lab_protocol::{AttachType, CapabilityReport, CellId, ErrorKind, KernelVersion, Outcome, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap};
 
 /// Everything that happened so far.
@@ -18,6 +18,8 @@ pub struct RunRecord {
     pub started_ms: u64,
     /// What was known at the start.
     pub info: Option<RunInfo>,
+    /// What the topologies look like.
+    pub topologies: Vec<TopologyInfo>,
     /// Kernels by id.
     pub kernels: BTreeMap<String, KernelRecord>,
     /// Exit and wall time, once the run has finished.
@@ -104,6 +106,7 @@ impl RunRecord {
                 self.started_ms = stamped.at_ms;
                 self.info = Some((**run).clone());
             }
+            Event::Topologies { library } => self.topologies.clone_from(library),
             Event::KernelStarted { kernel, image } => {
                 let record = self.kernel(kernel);
                 record.image = Some(image.clone());

@@ -14,6 +14,7 @@ use crate::{
     report::{Reporter, record::RunRecord},
     vm::{Launcher, snapshot::Store},
 };
+use lab_protocol::drawing::TopologyInfo;
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -52,6 +53,8 @@ pub struct Run<'a> {
     pub isolate: Isolate,
     /// What a cell should take on a kernel, milliseconds.
     pub estimate: &'a Estimate<'a>,
+    /// What the suite's topologies look like.
+    pub topologies: Vec<TopologyInfo>,
     /// Boots guests.
     pub launcher: &'a dyn Launcher,
     /// Makes kernels ready.
@@ -76,6 +79,9 @@ impl Run<'_> {
         let begin = Instant::now();
         let mut desk = Desk { record: RunRecord::default(), reporters, interrupt: &self.interrupt, failed: None };
         desk.take(Event::RunStarted { run: Box::new(self.info.clone()) });
+        if !self.topologies.is_empty() {
+            desk.take(Event::Topologies { library: self.topologies.clone() });
+        }
         let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| self.work(sender));

@@ -288,6 +288,8 @@ impl Found {
             }
             match &event {
                 Event::RunStarted { .. } => {}
+                // Every shard brings the same library.
+                Event::Topologies { .. } if !desk.record.topologies.is_empty() => {}
                 Event::RunFinished { wall_ms, .. } => {
                     finished = true;
                     told.wall_ms = *wall_ms;
@@ -344,6 +346,7 @@ fn guest(event: &mut Event) -> Option<(&str, &mut u32)> {
         | Event::CellFinished { kernel, guest, .. }
         | Event::GuestLost { kernel, guest, .. } => Some((kernel, guest)),
         Event::RunStarted { .. }
+        | Event::Topologies { .. }
         | Event::KernelStarted { .. }
         | Event::Note { .. }
         | Event::KernelFinished { .. }

@@ -58,6 +58,7 @@ impl FakeRun<'_> {
             isolate: self.isolate,
             launcher: self.launcher,
             rescale: &|_| 1.0,
+            topologies: Vec::new(),
             estimate: &|_, _| 1,
             prepare: &prepare,
             interrupt: self.interrupt,

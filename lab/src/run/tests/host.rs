@@ -26,6 +26,7 @@ fn a_kernel_without_an_image_runs_nothing_and_says_why() {
     let prepare = |_: &crate::plan::PlannedKernel| Err("image: no space".to_owned());
     let interrupt = Interrupt::default();
     let run = Run {
+        topologies: Vec::new(),
         info: info(plan),
         jobs: 1,
         timing: timing(),
@@ -70,6 +71,7 @@ fn a_reporter_that_can_not_write_ends_the_run() {
     };
     let interrupt = Interrupt::default();
     let run = Run {
+        topologies: Vec::new(),
         info: info(plan),
         jobs: 1,
         timing: timing(),

@@ -81,6 +81,7 @@ fn two_guests_of_a_kernel_share_its_cells() {
         Ok(Prepared { spec, image: ImageInfo { key: String::new(), cached: true, missing: Vec::new() } })
     };
     let run = Run {
+        topologies: Vec::new(),
         info: info(plan),
         jobs: 2,
         timing: timing(),

@@ -1,0 +1,322 @@
+//! What the page's script reads: small numbers and indexes into one list of texts, since a run says the same few things
+//! hundreds of thousands of times.
+
+use crate::{
+    event::RunInfo,
+    plan::PlannedCell,
+    report::{
+        directory::console,
+        record::{KernelRecord, RunRecord},
+    },
+    text,
+    verdict::{Standing, Verdict},
+};
+use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellInfo, DeviceKind, Outcome};
+use serde::Serialize;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
+
+/// Characters of a cell's message.
+const MAX_MESSAGE: usize = 2_000;
+/// Characters of one line of evidence.
+const MAX_LINE: usize = 500;
+/// Characters of a console.
+const MAX_CONSOLE: usize = 32 << 10;
+/// Lines of the log that a cell shows; passed cells show fewer, and junit.xml has everything.
+const MAX_LOG: [usize; 2] = [20, 200];
+/// Consoles of a kernel that are linked: where every case has a guest of its own there are hundreds.
+const MAX_CONSOLES: u32 = 8;
+
+/// Every text once, and where it is.
+#[derive(Default)]
+pub(super) struct Texts {
+    known: HashMap<String, u32>,
+    all: Vec<String>,
+}
+
+impl Texts {
+    fn index(&mut self, text: Cow<'_, str>) -> u32 {
+        if let Some(index) = self.known.get(&*text) {
+            return *index;
+        }
+        let index = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        self.all.push(text.clone().into_owned());
+        self.known.insert(text.into_owned(), index);
+        index
+    }
+
+    fn line(&mut self, text: &str) -> u32 {
+        self.index(text::cut_line(text, MAX_LINE))
+    }
+
+    fn lines<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
+        lines.into_iter().map(|line| self.line(line)).collect()
+    }
+
+    /// The list, for the page.
+    pub(super) fn into_strings(self) -> Vec<String> {
+        self.all
+    }
+}
+
+/// The run.
+#[derive(Serialize)]
+pub(super) struct Run<'a> {
+    id: &'a str,
+    accelerator: &'a str,
+    reason: &'a str,
+    virtme_ng: &'a str,
+    qemu: &'a str,
+    lab: &'a str,
+    mutant: Option<&'a str>,
+}
+
+impl<'a> From<&'a RunInfo> for Run<'a> {
+    fn from(info: &'a RunInfo) -> Self {
+        Self {
+            id: &info.id,
+            accelerator: &info.accelerator.name,
+            reason: &info.accelerator.reason,
+            virtme_ng: &info.versions.virtme_ng,
+            qemu: &info.versions.qemu,
+            lab: &info.versions.lab,
+            mutant: info.mutant.as_deref(),
+        }
+    }
+}
+
+/// A cell of the plan, a row of the map.
+#[derive(Serialize)]
+pub(super) struct Row<'a> {
+    id: &'a str,
+    area: &'a str,
+    title: &'a str,
+    topology: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attach: Option<&'static str>,
+}
+
+impl<'a> From<&'a CellInfo> for Row<'a> {
+    fn from(cell: &'a CellInfo) -> Self {
+        Self {
+            id: cell.id.as_str(),
+            area: &cell.area,
+            title: &cell.title,
+            topology: &cell.topology,
+            device: cell.device.map(DeviceKind::name),
+            attach: cell.attach.map(AttachRequest::name),
+        }
+    }
+}
+
+/// A kernel, a column of the map.
+#[derive(Serialize)]
+pub(super) struct Kernel<'a> {
+    id: &'a str,
+    class: &'a str,
+    release: Option<&'a str>,
+    boot_ms: Option<u64>,
+    wall_ms: Option<u64>,
+    peak_kib: Option<u64>,
+    guests: u32,
+    capabilities: &'a [CapabilityReport],
+    notes: Vec<&'a str>,
+    consoles: Vec<String>,
+    /// By the order of the page's rows; `None` where the plan has no such cell for this kernel.
+    results: Vec<Option<Field>>,
+}
+
+/// Standing, attach types used as bits, required one from 1 on, milliseconds, message, evidence.
+#[derive(Serialize)]
+struct Field(usize, u8, usize, u64, u32, #[serde(skip_serializing_if = "Option::is_none")] Option<Evidence>);
+
+/// All of it indexes of texts.
+#[derive(Serialize)]
+struct Evidence {
+    /// Checks: held, name, seen.
+    #[serde(rename = "c", skip_serializing_if = "Vec::is_empty")]
+    checks: Vec<(u8, u32, u32)>,
+    #[serde(rename = "a", skip_serializing_if = "Vec::is_empty")]
+    attach: Vec<Attached>,
+    #[serde(rename = "w", skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<u32>,
+    #[serde(rename = "l", skip_serializing_if = "Vec::is_empty")]
+    log: Vec<u32>,
+    #[serde(rename = "e", skip_serializing_if = "Vec::is_empty")]
+    consoles: Vec<u32>,
+    #[serde(rename = "f", skip_serializing_if = "Vec::is_empty")]
+    files: Vec<u32>,
+    #[serde(rename = "m", skip_serializing_if = "Vec::is_empty")]
+    metrics: Vec<(u32, f64)>,
+}
+
+/// Device, its kind, what was asked for, the hook; program, link, and how often it ran.
+#[derive(Serialize)]
+struct Attached(u32, u32, u32, u32, u32, Option<u32>, Option<u64>);
+
+/// The order in which the script knows them.
+const STANDINGS: [Standing; 7] = [
+    Standing::Passed,
+    Standing::Flaky,
+    Standing::Known,
+    Standing::Failed,
+    Standing::Skipped,
+    Standing::Errored,
+    Standing::NotRun,
+];
+
+/// How many cells stand how, by the words of [`Standing`].
+pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for (_, _, verdict) in record.verdicts() {
+        *counts.entry(verdict.standing().word()).or_default() += 1;
+    }
+    counts
+}
+
+/// Every kernel of the plan with its results, in the order of the plan's cells.
+pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &mut Texts) -> Vec<Kernel<'a>> {
+    let rows: Vec<&CellInfo> = record.info.iter().flat_map(|info| &info.plan.cells).collect();
+    let planned = record.planned().map(|(kernel, happened)| {
+        let by_id: HashMap<&str, &PlannedCell> = kernel.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
+        let result = |row: &&CellInfo| {
+            let cell = by_id.get(row.id.as_str())?;
+            Some(field(cell, &record.verdict(happened, cell), texts))
+        };
+        let boot = happened.and_then(|it| it.boot.as_ref());
+        Kernel {
+            id: &kernel.facts.id,
+            class: &kernel.facts.class,
+            release: boot.map(|boot| &*boot.release),
+            boot_ms: boot.map(|boot| boot.boot_ms),
+            wall_ms: happened.and_then(|it| it.finished).map(|(wall_ms, _)| wall_ms),
+            peak_kib: happened.and_then(|it| it.finished).and_then(|(_, peak)| peak),
+            guests: happened.map_or(0, |it| it.guests),
+            capabilities: happened.map_or(&[], |it| &it.capabilities),
+            notes: happened.map_or_else(Vec::new, |it| it.losses.iter().chain(&it.notes).map(|it| &**it).collect()),
+            consoles: consoles(&kernel.facts.id, happened),
+            results: rows.iter().map(result).collect(),
+        }
+    });
+    planned.collect()
+}
+
+fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
+    let guests = happened.map_or(0, |it| it.guests).min(MAX_CONSOLES);
+    (1..=guests).map(|guest| format!("{kernel}/{}", console(guest))).collect()
+}
+
+fn field(cell: &PlannedCell, verdict: &Verdict, texts: &mut Texts) -> Field {
+    let standing = verdict.standing();
+    let place = |attach| AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default();
+    let bits = verdict.report.attach.iter().filter_map(|it| it.used).fold(0, |bits, used| bits | 1 << place(used));
+    let message = match &verdict.outcome {
+        Outcome::Passed => String::new(),
+        other => text::line(&other.message(), MAX_MESSAGE),
+    };
+    Field(
+        STANDINGS.iter().position(|it| *it == standing).unwrap_or_default(),
+        bits,
+        cell.required.map_or(0, |required| place(required) + 1),
+        verdict.report.duration_us / 1000,
+        texts.index(message.into()),
+        evidence(verdict, standing, texts),
+    )
+}
+
+fn evidence(verdict: &Verdict, standing: Standing, texts: &mut Texts) -> Option<Evidence> {
+    let report = &verdict.report;
+    let most = MAX_LOG[usize::from(!matches!(standing, Standing::Passed | Standing::Skipped))];
+    let earlier = verdict.earlier.iter().filter_map(|attempt| attempt.evidence.as_deref());
+    let splats = verdict.splats.iter().map(|splat| &*splat.evidence);
+    // The first complaint is the verdict's evidence too.
+    let own = verdict.evidence.as_deref().filter(|text| !verdict.splats.iter().any(|splat| splat.evidence == *text));
+    let consoles: Vec<String> =
+        own.into_iter().chain(splats).chain(earlier).map(|text| text::block(text, MAX_CONSOLE)).collect();
+    let found = Evidence {
+        checks: report
+            .checks
+            .iter()
+            .map(|check| (u8::from(check.ok), texts.line(&check.name), texts.line(&check.seen)))
+            .collect(),
+        attach: report
+            .attach
+            .iter()
+            .map(|it| {
+                let hook = it.hook.map_or("", |hook| hook.name());
+                let names = [&*it.interface, it.device.name(), it.requested.name(), hook].map(|name| texts.line(name));
+                Attached(names[0], names[1], names[2], names[3], it.prog_id, it.link_id, it.ran)
+            })
+            .collect(),
+        remarks: verdict.remarks().iter().map(|line| texts.line(line)).collect(),
+        log: texts.lines(report.log.iter().take(most).map(|line| &**line)),
+        consoles: consoles.into_iter().map(|text| texts.index(text.into())).collect(),
+        files: texts.lines(verdict.files.iter().map(|file| &**file)),
+        metrics: report.metrics.iter().map(|(name, value)| (texts.line(name), *value)).collect(),
+    };
+    let nothing = found.checks.is_empty()
+        && found.attach.is_empty()
+        && found.remarks.is_empty()
+        && found.log.is_empty()
+        && found.consoles.is_empty()
+        && found.files.is_empty()
+        && found.metrics.is_empty();
+    (!nothing).then_some(found)
+}
+
+/// A complaint, once for all the kernels and cells that it was seen on.
+#[derive(Serialize)]
+pub(super) struct Complaint<'a> {
+    class: String,
+    fingerprint: &'a str,
+    title: String,
+    times: u32,
+    kernels: Vec<&'a str>,
+    /// The cell that it was first seen in.
+    first: &'a str,
+    allowed: Option<String>,
+}
+
+/// The complaints of a run's cells by their fingerprints, the most frequent first.
+pub(super) fn complaints(record: &RunRecord) -> Vec<Complaint<'_>> {
+    let mut found: BTreeMap<&str, Complaint<'_>> = BTreeMap::new();
+    for (kernel, happened) in record.planned() {
+        for verdict in happened.iter().flat_map(|it| it.verdicts.values()) {
+            for splat in &verdict.splats {
+                let entry = found.entry(&splat.fingerprint).or_insert_with(|| Complaint {
+                    class: splat.class.to_string(),
+                    fingerprint: &splat.fingerprint,
+                    title: text::line(&splat.title, MAX_LINE),
+                    times: 0,
+                    kernels: Vec::new(),
+                    first: verdict.report.cell.as_str(),
+                    allowed: splat.allowed.as_ref().map(|it| text::line(&it.line(), MAX_LINE)),
+                });
+                entry.times += splat.times;
+                if !entry.kernels.contains(&&*kernel.facts.id) {
+                    entry.kernels.push(&kernel.facts.id);
+                }
+            }
+        }
+    }
+    let mut all: Vec<Complaint<'_>> = found.into_values().collect();
+    all.sort_by_key(|it| std::cmp::Reverse(it.times));
+    all
+}
+
+/// The drawings of the topologies that the plan's cells run on, by `name kind`.
+pub(super) fn drawings(record: &RunRecord) -> BTreeMap<String, &str> {
+    let used: Vec<&str> = record.info.iter().flat_map(|info| &info.plan.cells).map(|cell| &*cell.topology).collect();
+    let topologies = record.topologies.iter().filter(|it| used.contains(&&*it.name));
+    let each = topologies.flat_map(|topology| {
+        let drawn = |drawing: &'_ lab_protocol::drawing::Drawing| {
+            format!("{} {}", topology.name, drawing.kind.map_or("", DeviceKind::name))
+        };
+        topology.drawings.iter().map(move |drawing| (drawn(drawing), &*drawing.svg))
+    });
+    each.collect()
+}

@@ -1,0 +1,107 @@
+// One field opened: everything that is known of a cell on a kernel.
+
+let opened = null;
+
+function open(kernel, row) {
+  const it = data.kernels[kernel] && result(kernel, row);
+  if (!it) return;
+  opened = [kernel, row];
+  const cell = data.cells[row], host = data.kernels[kernel];
+  $("d-title").textContent = cell.name;
+  $("d-what").textContent = cell.title;
+  const facts = {
+    outcome: it.standing, kernel: `${host.id} (${host.release ?? "did not boot"})`,
+    "attach type asked for": cell.attach ?? "–", "demanded by the plan": it.required ?? "–",
+    "reported by the kernel": it.used.join(" + ") || "–", time: seconds(it.ms), topology: `${cell.topology}${cell.device ? ` (${cell.device})` : ""}`,
+  };
+  $("d-facts").replaceChildren(...Object.entries(facts).flatMap(([key, value]) => {
+    const told = make("dd");
+    told.append(key === "outcome" ? make("span", value, { className: `tag ${value}` }) : value);
+    return [make("dt", key), told];
+  }));
+  $("d-message").textContent = it.message;
+  $("d-evidence").replaceChildren(...evidence(it, cell, host));
+  const mutant = data.run?.mutant ? ` --mutant ${quote(data.run.mutant)}` : "";
+  $("d-repro").textContent = `lab run --kernel ${quote(host.id)} --case ${quote(cell.id)}${mutant}`;
+  $("d-copy").textContent = "Copy";
+  if (!$("detail").open) $("detail").showModal();
+  $("detail").scrollTop = 0;
+  writeAddress({ open: host.id, cell: cell.id });
+}
+
+function part(title, ...content) {
+  return content.length ? [make("h3", title), ...content] : [];
+}
+
+function evidence({ rest }, cell, host) {
+  const checks = make("ul", undefined, { className: "checks" });
+  for (const [ok, name, seen] of rest.c ?? []) {
+    checks.append(make("li", `${ok ? "✓" : "✗"} ${text(name)}: ${text(seen)}`, { className: ok ? "" : "bad" }));
+  }
+  const attachments = (rest.a ?? []).map(([device, kind, asked, hook, prog, link, ran]) =>
+    `${text(device)} (${text(kind)}): ${text(asked)} → ${text(hook) || "nowhere"}, prog ${prog}${link === null ? "" : `, link ${link}`}${ran === null ? "" : `, ran ${ran}`}`);
+  const metrics = (rest.m ?? []).map(([name, value]) => `${text(name)} = ${value}`);
+  const texts = (indexes) => (indexes ?? []).map(text);
+  const block = (lines) => (lines.length ? [make("pre", lines.join("\n"))] : []);
+  return [
+    ...part("Checks", ...(rest.c ? [checks] : [])),
+    ...part("Noticed", ...block(texts(rest.w))),
+    ...part("Attached", ...block(attachments)),
+    ...part("Console", ...block(texts(rest.e))),
+    ...part("Log", ...block(texts(rest.l))),
+    ...part("Measured", ...block(metrics)),
+    ...part("Files", ...links([...texts(rest.f), ...host.consoles])),
+    ...part("Topology", ...drawing(cell)),
+  ];
+}
+
+// Relative to the report, and never anything but a path.
+function links(paths) {
+  if (!paths.length) return [];
+  const list = make("ul", undefined, { className: "checks" });
+  for (const path of paths) {
+    const item = make("li");
+    item.append(make("a", path, { href: `./${path.split("/").map(encodeURIComponent).join("/")}`, target: "_blank", rel: "noopener" }));
+    list.append(item);
+  }
+  return [list];
+}
+
+// As an image: what is drawn can't run.
+function drawing(cell) {
+  const svg = data.drawings[`${cell.topology} ${cell.device ?? ""}`] ?? data.drawings[`${cell.topology} `];
+  if (!svg) return [];
+  const box = make("div", undefined, { className: "scroll" });
+  box.append(make("img", undefined, { className: "drawing", alt: `the topology ${cell.topology}`, src: `data:image/svg+xml,${encodeURIComponent(svg)}` }));
+  return [box];
+}
+
+// The next field that the filters show, row by row.
+function turn(by) {
+  const only = data.kernels.findIndex((kernel) => kernel.id === $("f-kernel").value);
+  const wanted = (it) => it.dataset.at && !it.classList.contains("off") && (only < 0 || it.classList.contains(`k${only}`));
+  const fields = visible().flatMap((box) => [...box.children].filter(wanted));
+  const at = fields.findIndex((it) => it.dataset.at === opened.join(" "));
+  openField(fields[(at + by + fields.length) % fields.length]);
+}
+
+function detailKeys(event) {
+  if (event.key === "ArrowRight") turn(1);
+  else if (event.key === "ArrowLeft") turn(-1);
+}
+
+async function copyRepro() {
+  try {
+    await navigator.clipboard.writeText($("d-repro").textContent);
+    $("d-copy").textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren($("d-repro"));
+    $("d-copy").textContent = "Selected";
+  }
+}
+
+function closed() {
+  opened = null;
+  writeAddress();
+  if (current?.isConnected) rove(current, true);
+}

@@ -1,4 +1,4 @@
-//! The images in the cache.
+//! The images in the cache, and the kernels that were unpacked for them.
 
 use crate::error::ImageError;
 use std::{
@@ -13,9 +13,14 @@ const KEPT: usize = 48;
 /// A younger image may be in use by a run that has not booted it yet.
 const YOUNG: Duration = Duration::from_secs(3600);
 
-/// Where the image of this key is, or belongs.
-pub fn path_of(cache: &Path, key: &str) -> PathBuf {
-    cache.join("images").join(format!("{key}.cpio"))
+/// Where the file of this key and kind is, or belongs.
+pub fn path_of(cache: &Path, key: &str, kind: &str) -> PathBuf {
+    cache.join("images").join(format!("{key}.{kind}"))
+}
+
+/// A digest as a file's name.
+pub fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether the image is there; if so it counts as used now.

@@ -8,13 +8,16 @@ mod archive;
 mod cache;
 mod decompress;
 mod deps;
+mod entry;
 mod error;
 mod image;
 mod profile;
+mod signature;
 mod toolbox;
 mod wanted;
 
 pub use deps::{DepError, Index};
+pub use entry::direct_kernel;
 pub use error::ImageError;
 pub use image::{Image, Spec, build};
 pub use profile::Profile;

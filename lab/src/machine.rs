@@ -9,8 +9,11 @@ use crate::{
     setup::{Tools, chosen_qemu},
     vm::{Accel, Acceleration, GuestSpec, Launcher, ToolVersions, accel, stock::Stock},
 };
-use lab_image::{Profile, Spec, Toolbox, Wanted};
-use std::path::{Path, PathBuf};
+use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Guest memory where `kernels.toml` says nothing, MiB.
 const MEMORY_MIB: u32 = 512;
@@ -85,7 +88,7 @@ impl Machine {
         accel: Accel,
         console: PathBuf,
     ) -> Result<Prepared, String> {
-        let failed = |error| format!("image for {}: {error}", kernel.id);
+        let failed = |error: ImageError| format!("image for {}: {error}", kernel.id);
         let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
         let spec = Spec {
             kernel_id: &kernel.id,
@@ -94,16 +97,21 @@ impl Machine {
             bpf: &self.artifacts.bpf,
             wanted: &Wanted::committed(profile),
             toolbox: toolbox.as_ref(),
+            signed: wants_signatures(kernel),
             cache: &self.cache,
         };
         let image = lab_image::build(&spec).map_err(failed)?;
+        let direct = lab_image::direct_kernel(&kernel.vmlinuz, &self.cache).map_err(failed)?;
+        // Without signatures to verify there is no use in the keys, which the kernel verifies in turn.
+        let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
             name: kernel.id.clone(),
             kernel: kernel.vmlinuz.clone(),
+            direct,
             image: image.path,
             memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
             cpus: 1,
-            cmdline: kernel.cmdline.clone(),
+            cmdline: keyless.into_iter().chain(kernel.cmdline.iter().cloned()).collect(),
             accel,
             console,
             run_dir: std::env::temp_dir(),
@@ -114,5 +122,52 @@ impl Machine {
             exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };
         Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
+    }
+}
+
+/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
+/// would prove nothing: the package that they came from has been verified on the host.
+fn wants_signatures(kernel: &Unpacked) -> bool {
+    const ENFORCING: [&str; 3] = [
+        "CONFIG_MODULE_SIG_FORCE=y",
+        "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y",
+        "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y",
+    ];
+    let config = kernel.config.as_ref().and_then(|path| fs::read_to_string(path).ok());
+    let enforcing = |word: &String| ["module.sig_enforce", "lockdown="].iter().any(|start| word.starts_with(start));
+    // Nobody knows what a kernel without a config insists on.
+    config.is_none_or(|config| config.lines().any(|line| ENFORCING.contains(&line)))
+        || kernel.cmdline.iter().any(enforcing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_keep_their_signatures_where_the_kernel_may_insist_on_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config");
+        let wants = |config: Option<&Path>, cmdline: &[&str]| {
+            wants_signatures(&Unpacked {
+                id: "x".to_owned(),
+                class: crate::kernels::Class::From67,
+                version: lab_protocol::KernelVersion::new(6, 12, 0),
+                release: "6.12".to_owned(),
+                vmlinuz: "vmlinuz".into(),
+                modules: "modules".into(),
+                config: config.map(Path::to_owned),
+                departures: Vec::new(),
+                cmdline: cmdline.iter().map(|word| (*word).to_owned()).collect(),
+                memory_mib: None,
+                sha256: String::new(),
+            })
+        };
+        fs::write(&config, "CONFIG_MODULE_SIG=y\n# CONFIG_MODULE_SIG_FORCE is not set\n").unwrap();
+        assert!(!wants(Some(&config), &["quiet"]));
+        assert!(wants(Some(&config), &["module.sig_enforce=1"]) && wants(Some(&config), &["lockdown=integrity"]));
+        assert!(wants(None, &[]));
+        fs::write(&config, "CONFIG_MODULE_SIG_FORCE=y\n").unwrap();
+        assert!(wants(Some(&config), &[]));
     }
 }

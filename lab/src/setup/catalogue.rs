@@ -23,6 +23,7 @@ const KERNEL_TOOLS: Fix = Fix::Packages {
     commands: &["depmod", "file", "strings", "xz", "apt-get", "dpkg-deb"],
 };
 const PYTHON: Fix = Fix::Packages { packages: &["python3", "python3-venv"], commands: &["python3"] };
+const BUSYBOX: Fix = Fix::Packages { packages: &["busybox-static"], commands: &["busybox"] };
 const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[] };
 
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"] };
@@ -73,6 +74,12 @@ fn for_runs() -> Vec<Check> {
             fix: KERNEL_TOOLS,
         },
         Check { name: "Python", why: "runs virtme-ng", probe: |host| provided(host, PYTHON), fix: PYTHON },
+        Check {
+            name: "busybox",
+            why: "the shell of `lab shell`, and how a stock virtme-ng boots for `lab bench`",
+            probe: |host| provided(host, BUSYBOX),
+            fix: BUSYBOX,
+        },
         Check {
             name: "BPF compiler",
             why: "builds the BPF programs for bpfel-unknown-none",

@@ -125,6 +125,7 @@ fn the_doctor_names_a_fix_for_each_finding() {
                            why: verify, unpack and inspect kernel packages
                            fix: sudo apt-get install --no-install-recommends kmod
     ok       Python        python3 1-1, python3-venv 1-1
+    ok       busybox       busybox-static 1-1
     ok       BPF compiler  rustc-web 1-1, cargo-web 1-1
     missing  virtme-ng     virtme-ng 1.42
                            why: boots the guests
@@ -132,7 +133,7 @@ fn the_doctor_names_a_fix_for_each_finding() {
     ok       bpf-linker    0.13.0 (/cache/tools/bin/bpf-linker)
     ok       KVM           /dev/kvm opens; the first run proves that it works
 
-    2 of 9 to mend; `make setup` does what it can.
+    2 of 10 to mend; `make setup` does what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][3]["fix"], "sudo apt-get install --no-install-recommends kmod");

@@ -234,6 +234,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
     GuestSpec {
         name: "fake".to_owned(),
         kernel: "/nonexistent/vmlinuz".into(),
+        direct: None,
         image: "/nonexistent/image".into(),
         memory_mib: 1,
         cpus: 1,

@@ -70,6 +70,8 @@ pub struct GuestSpec {
     pub name: String,
     /// The kernel image (`vmlinuz`).
     pub kernel: PathBuf,
+    /// The same kernel as an ELF file that QEMU enters directly, where there is one.
+    pub direct: Option<PathBuf>,
     /// The initramfs from `lab-image`.
     pub image: PathBuf,
     /// Guest memory, MiB.

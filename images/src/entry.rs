@@ -1,0 +1,174 @@
+//! The kernel as the virtual machine can enter it directly: unpacked, through the PVH entry point.
+//!
+//! A bzImage unpacks and relocates itself in the guest. Under translation (TCG) that is a fifth of a boot, and on the host
+//! it is milliseconds. QEMU starts an ELF file that has a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) without
+//! any of that; the unpacked kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`,
+//! `payload_offset`; `include/xen/interface/elfnote.h`).
+
+use crate::{cache, error::ImageError};
+use object::{
+    elf::FileHeader64,
+    read::elf::{FileHeader, ProgramHeader},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+/// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address at which the kernel expects to be entered.
+const PHYS32_ENTRY: u32 = 18;
+/// No kernel is larger; what unpacks to more is broken.
+const LIMIT: u64 = 512 << 20;
+
+/// The kernel of a bzImage as an ELF file in the cache; `None` where it has no PVH entry or is packed in a way that is not
+/// known here, so that it has to unpack itself. That verdict is kept too, as an empty file.
+///
+/// # Errors
+/// The image can't be read, or the cache not be written.
+pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
+    let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
+    let path = cache::path_of(cache, &cache::hex(&Sha256::digest(&packed)), "elf");
+    if !cache::touch(&path) {
+        let kernel = unpack(&packed).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
+        cache::store(&path, &kernel)?;
+    }
+    let length = fs::metadata(&path).map_err(ImageError::io("kernel", &path))?.len();
+    Ok((length > 0).then_some(path))
+}
+
+/// The payload of a bzImage, unpacked.
+fn unpack(image: &[u8]) -> Option<Vec<u8>> {
+    let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
+    if image.get(0x202..0x206)? != b"HdrS" || u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?) < 0x208 {
+        return None;
+    }
+    // 0 means 4: from times when a boot sector was all there was.
+    let sectors = match usize::from(*image.get(0x1f1)?) {
+        0 => 4,
+        sectors => sectors,
+    };
+    let begin = (sectors + 1) * 512 + word(0x248)?;
+    let payload = image.get(begin..begin.checked_add(word(0x24c)?)?)?;
+    let reader: Box<dyn Read + '_> = match payload {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::GzDecoder::new(payload)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(liblzma::read::XzDecoder::new(payload)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(payload).ok()?.single_frame()),
+        _ => return None,
+    };
+    let mut kernel = Vec::new();
+    reader.take(LIMIT).read_to_end(&mut kernel).ok()?;
+    Some(kernel)
+}
+
+fn has_pvh_entry(kernel: &[u8]) -> bool {
+    let find = || -> object::read::Result<bool> {
+        let header = FileHeader64::<object::Endianness>::parse(kernel)?;
+        let endian = header.endian()?;
+        for program in header.program_headers(endian, kernel)? {
+            let Some(mut notes) = program.notes(endian, kernel)? else { continue };
+            while let Some(note) = notes.next()? {
+                if note.name() == b"Xen" && note.n_type(endian) == PHYS32_ENTRY {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    };
+    find().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    /// An ELF file whose only segment is a note of Xen's.
+    fn kernel(note: u32) -> Vec<u8> {
+        let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+        elf.resize(64, 0);
+        elf[32] = 64;
+        elf[54] = 56;
+        elf[56] = 1;
+        let mut segment = vec![0; 56];
+        segment[0] = 4;
+        segment[8] = 120;
+        segment[32] = 20;
+        segment[48] = 4;
+        elf.extend(segment);
+        elf.extend(4u32.to_le_bytes());
+        elf.extend(4u32.to_le_bytes());
+        elf.extend(note.to_le_bytes());
+        elf.extend(b"Xen\0\0\0\0\x01");
+        elf
+    }
+
+    fn image(payload: &[u8]) -> Vec<u8> {
+        let mut image = vec![0; 1024];
+        image[0x1f1] = 1;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        image.extend(payload);
+        image
+    }
+
+    /// As the kernel's build leaves it: the unpacked size follows the compressed stream.
+    fn sized(mut packed: Vec<u8>) -> Vec<u8> {
+        packed.extend([1, 2, 3, 4]);
+        packed
+    }
+
+    fn packings(kernel: &[u8]) -> [Vec<u8>; 3] {
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(kernel).unwrap();
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(kernel).unwrap();
+        [xz.finish().unwrap(), gz.finish().unwrap(), zstd::encode_all(kernel, 1).unwrap()].map(sized)
+    }
+
+    #[test]
+    fn a_kernel_with_a_pvh_entry_is_unpacked_once_however_it_is_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmlinuz");
+        for packed in packings(&kernel(PHYS32_ENTRY)) {
+            fs::write(&path, image(&packed)).unwrap();
+            let elf = direct_kernel(&path, dir.path()).unwrap().unwrap();
+            assert_eq!(fs::read(&elf).unwrap(), kernel(PHYS32_ENTRY));
+            fs::write(&elf, "kept").unwrap();
+            assert_eq!(fs::read(direct_kernel(&path, dir.path()).unwrap().unwrap()).unwrap(), b"kept");
+        }
+    }
+
+    #[test]
+    fn what_has_no_pvh_entry_or_is_no_image_unpacks_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vmlinuz");
+        let whole = image(&packings(&kernel(PHYS32_ENTRY))[2]);
+        for bytes in [
+            image(&packings(&kernel(6))[2]),
+            image(&packings(b"no ELF")[0]),
+            image(b"\x02\x21\x4c\x18 lz4 is not known"),
+            whole[..whole.len() - 9].to_vec(),
+            b"MZ".to_vec(),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(direct_kernel(&path, dir.path()).unwrap(), None);
+            assert_eq!(direct_kernel(&path, dir.path()).unwrap(), None, "and the verdict is kept");
+        }
+        assert!(direct_kernel(&dir.path().join("absent"), dir.path()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(header in proptest::collection::vec(any::<u8>(), 0..80), tail in any::<Vec<u8>>()) {
+            let mut bytes = image(&tail);
+            let end = (0x240 + header.len()).min(bytes.len());
+            bytes[0x240..end].copy_from_slice(&header[..end - 0x240]);
+            unpack(&bytes);
+            has_pvh_entry(&tail);
+        }
+    }
+}

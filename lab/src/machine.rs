@@ -97,7 +97,7 @@ impl Machine {
             bpf: &self.artifacts.bpf,
             wanted: &Wanted::committed(profile),
             toolbox: toolbox.as_ref(),
-            signed: wants_signatures(kernel),
+            signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
             cache: &self.cache,
         };
         let image = lab_image::build(&spec).map_err(failed)?;
@@ -127,17 +127,16 @@ impl Machine {
 
 /// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
 /// would prove nothing: the package that they came from has been verified on the host.
-fn wants_signatures(kernel: &Unpacked) -> bool {
+fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",
         "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y",
         "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y",
     ];
-    let config = kernel.config.as_ref().and_then(|path| fs::read_to_string(path).ok());
+    let config = config.and_then(|path| fs::read_to_string(path).ok());
     let enforcing = |word: &String| ["module.sig_enforce", "lockdown="].iter().any(|start| word.starts_with(start));
     // Nobody knows what a kernel without a config insists on.
-    config.is_none_or(|config| config.lines().any(|line| ENFORCING.contains(&line)))
-        || kernel.cmdline.iter().any(enforcing)
+    config.is_none_or(|config| config.lines().any(|line| ENFORCING.contains(&line))) || cmdline.iter().any(enforcing)
 }
 
 #[cfg(test)]
@@ -148,26 +147,12 @@ mod tests {
     fn modules_keep_their_signatures_where_the_kernel_may_insist_on_them() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config");
-        let wants = |config: Option<&Path>, cmdline: &[&str]| {
-            wants_signatures(&Unpacked {
-                id: "x".to_owned(),
-                class: crate::kernels::Class::From67,
-                version: lab_protocol::KernelVersion::new(6, 12, 0),
-                release: "6.12".to_owned(),
-                vmlinuz: "vmlinuz".into(),
-                modules: "modules".into(),
-                config: config.map(Path::to_owned),
-                departures: Vec::new(),
-                cmdline: cmdline.iter().map(|word| (*word).to_owned()).collect(),
-                memory_mib: None,
-                sha256: String::new(),
-            })
-        };
+        let wants = |config: Option<&Path>, word: &str| wants_signatures(config, &[word.to_owned()]);
         fs::write(&config, "CONFIG_MODULE_SIG=y\n# CONFIG_MODULE_SIG_FORCE is not set\n").unwrap();
-        assert!(!wants(Some(&config), &["quiet"]));
-        assert!(wants(Some(&config), &["module.sig_enforce=1"]) && wants(Some(&config), &["lockdown=integrity"]));
-        assert!(wants(None, &[]));
+        assert!(!wants(Some(&config), "quiet"));
+        assert!(wants(Some(&config), "module.sig_enforce=1") && wants(Some(&config), "lockdown=integrity"));
+        assert!(wants(None, "quiet"));
         fs::write(&config, "CONFIG_MODULE_SIG_FORCE=y\n").unwrap();
-        assert!(wants(Some(&config), &[]));
+        assert!(wants(Some(&config), "quiet"));
     }
 }

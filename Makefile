@@ -5,7 +5,7 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests doctor test canary faults check clean
+.PHONY: help lab lab-run mutants setup setup-tests doctor test canary faults shards lint-ci check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -24,6 +24,12 @@ faults: setup ## Break guests, host and lab on purpose, and count what is lost o
 
 canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each with its exact outcome
 	@cargo test -p lab --test canaries $(ARGS)
+
+shards: setup ## The default matrix as 4 shards in 4 checkouts, cell for cell what one run gives (CASES='A01*' narrows it)
+	@scripts/shards
+
+lint-ci: setup-tests ## The workflows in ci/, each before its own linter or schema
+	@cargo test -p lab --quiet --test workflows
 
 setup: lab ## Install or build whatever is missing
 	@$(LAB) setup

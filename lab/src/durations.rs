@@ -80,11 +80,6 @@ impl Durations {
         }
     }
 
-    /// Whether nothing is known.
-    pub fn is_empty(&self) -> bool {
-        self.cells.values().all(|classes| classes.values().all(BTreeMap::is_empty))
-    }
-
     /// How many times are known.
     pub fn count(&self) -> usize {
         self.cells.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()

@@ -52,15 +52,12 @@ pub(super) fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, 
     let everything = args.kernel.is_empty() && args.class.is_empty();
     let kernels = if everything { project.config.kernels.iter().collect() } else { project.kernels(args)? };
     let mut lock = project.lock.clone();
-    let changes = project.store().update(&kernels, &mut lock, &say)?;
-    if changes.is_empty() {
-        show("kernels.lock is up to date\n")?;
-        return Ok(Exit::Passed);
+    let update = project.store().update(&kernels, &mut lock, &say)?;
+    if !update.changes.is_empty() {
+        lock.save(&project.lock_path())?;
     }
-    lock.save(&project.lock_path())?;
-    for change in changes {
-        let words = |locked: Option<crate::kernels::Locked>| locked.map_or("nothing".to_owned(), |it| it.to_string());
-        show(format_args!("{}: {} -> {}\n", change.id, words(change.before), words(change.after)))?;
-    }
-    Ok(Exit::Passed)
+    show(&update)?;
+    // Who asked for one kernel wants to know; a ladder loses its oldest steps all the time.
+    let lost = !everything && !update.gone.is_empty();
+    Ok(if lost { Exit::Infra } else { Exit::Passed })
 }

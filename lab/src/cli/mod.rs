@@ -121,6 +121,9 @@ struct CompareArgs {
     /// Exit 1 only for what is new: failures that were there before do not count.
     #[arg(long)]
     new_only: bool,
+    /// Instead: whether both runs have the same cells with the same outcomes and attach types; exit 1 where not.
+    #[arg(long, conflicts_with_all = ["format", "new_only"])]
+    same: bool,
 }
 
 #[derive(Debug, Args)]

@@ -113,3 +113,24 @@ impl SelectArgs {
         words
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn a_shard_selects_what_its_plan_selected() {
+        let given = "--kernel 6.12* --class 6.7+ --case A01* --case N0?-*[netkit,nk-l3] --attach tcx --newest --canary";
+        let words = |words: &[String]| {
+            let args = ["lab", "run"].map(str::to_owned).into_iter().chain(words.iter().cloned());
+            match Cli::try_parse_from(args).unwrap().command {
+                Command::Run(args) => args.select.words(),
+                _ => Vec::new(),
+            }
+        };
+        let given: Vec<String> = given.split(' ').map(str::to_owned).collect();
+        assert_eq!(words(&given), given);
+        assert_eq!(words(&["--all".to_owned()]), ["--all"]);
+    }
+}

@@ -3,8 +3,10 @@
 //! An attach type that changed is as loud as a failure: the datapath is another one, whatever the checks say.
 
 mod render;
+mod same;
 
 pub use render::{Format, render};
+pub use same::{Sameness, same};
 
 use crate::{
     error::Exit,
@@ -204,10 +206,10 @@ mod tests {
     };
     use lab_protocol::{AttachRequest, DeviceKind, FailureKind};
 
-    const A: &str = "A01-x[auto,veth]";
-    const B: &str = "B02-y[auto,nk-l3]";
+    pub const A: &str = "A01-x[auto,veth]";
+    pub const B: &str = "B02-y[auto,nk-l3]";
 
-    fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
+    pub fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), false);
         let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
         let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
@@ -220,13 +222,13 @@ mod tests {
         record
     }
 
-    fn good(id: &str, used: AttachType) -> Verdict {
+    pub fn good(id: &str, used: AttachType) -> Verdict {
         let device = if id == B { DeviceKind::NetkitL3 } else { DeviceKind::Veth };
         let report = passed(id, vec![attached(AttachRequest::Auto, device, used)]);
         Verdict::on(report, Outcome::Passed)
     }
 
-    fn bad(id: &str) -> Verdict {
+    pub fn bad(id: &str) -> Verdict {
         let outcome = Outcome::Failed { kind: FailureKind::Check, message: "lost 3 of 3".into() };
         Verdict { outcome, ..good(id, AttachType::Tcx) }
     }

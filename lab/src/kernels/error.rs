@@ -209,6 +209,15 @@ pub enum KernelsError {
 }
 
 impl KernelsError {
+    /// Whether the archive no longer has what is asked for, though everything else is well.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Kernel { error, .. } => error.is_gone(),
+            Self::NoPackage { .. } | Self::Incomplete { .. } => true,
+            _ => false,
+        }
+    }
+
     /// True where usage or configuration is to be mended (exit code 2); false where no verdict was
     /// possible for reasons of the host, the network or the archive (exit code 3).
     pub fn is_usage(&self) -> bool {

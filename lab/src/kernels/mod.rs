@@ -24,6 +24,7 @@ mod select;
 mod store;
 pub(crate) mod strict;
 mod untar;
+mod update;
 
 pub use cache::Cache;
 pub use class::Class;
@@ -31,4 +32,5 @@ pub use config::{Config, ConfigError, Debian, Departure, Kernel, Source};
 pub use error::{KernelsError, Result};
 pub use lockfile::{Lock, Locked};
 pub use select::select;
-pub use store::{Change, Row, Store, Unpacked};
+pub use store::{Row, Store, Unpacked};
+pub use update::{Change, Update};

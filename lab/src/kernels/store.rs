@@ -12,6 +12,7 @@ use super::{
     local::Local,
     lockfile::{Lock, Locked},
     mainline::Mainline,
+    update::{Change, Update},
 };
 use lab_protocol::KernelVersion;
 use std::path::{Path, PathBuf};
@@ -43,17 +44,6 @@ pub struct Unpacked {
     pub memory_mib: Option<u32>,
     /// Identity in hex: of the package, or of what it was built or copied from.
     pub sha256: String,
-}
-
-/// One line of `lab kernels update`: what a kernel was locked to, and is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Kernel id.
-    pub id: String,
-    /// Before; none for a kernel that is new.
-    pub before: Option<Locked>,
-    /// After; none for a kernel that left `kernels.toml` or became a `path`.
-    pub after: Option<Locked>,
 }
 
 /// One line of `lab kernels list`.
@@ -125,14 +115,16 @@ impl Store<'_> {
         }
     }
 
-    /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has.
+    /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has. A kernel that
+    /// the archive has dropped stays as it is locked: the others move on without it.
     ///
     /// The lock is changed only as a whole: after an error it is what it was.
     ///
     /// # Errors
-    /// The first kernel that cannot be resolved.
-    pub fn update(&self, kernels: &[&Kernel], lock: &mut Lock, progress: &dyn Fn(&str)) -> Result<Vec<Change>> {
+    /// The first kernel that cannot be resolved for any other reason.
+    pub fn update(&self, kernels: &[&Kernel], lock: &mut Lock, progress: &dyn Fn(&str)) -> Result<Update> {
         let mut next = lock.clone();
+        let mut gone = Vec::new();
         let lockable = |id: &String| {
             let kernel = self.config.kernels.iter().find(|kernel| kernel.id == *id);
             kernel.is_some_and(|kernel| !matches!(kernel.source, Source::Image { .. } | Source::Tree { .. }))
@@ -140,21 +132,26 @@ impl Store<'_> {
         next.kernels.retain(|id, _| lockable(id));
         let mut indexes = Indexes::default();
         for kernel in kernels {
-            if let Some(locked) = self.resolve(kernel, &mut indexes, progress)? {
-                next.kernels.insert(kernel.id.clone(), locked);
+            match self.resolve(kernel, &mut indexes, progress) {
+                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.clone(), locked)),
+                Ok(None) => {}
+                Err(error) if error.is_gone() => gone.push(error.to_string()),
+                Err(error) => return Err(error),
             }
         }
         let mut ids: Vec<&String> = lock.kernels.keys().chain(next.kernels.keys()).collect();
         ids.sort();
         ids.dedup();
+        let class = |id: &String| self.config.kernels.iter().find(|it| it.id == *id).map(|it| it.class);
         let change = |id: &String| Change {
             id: id.clone(),
+            class: class(id),
             before: lock.kernels.get(id).cloned(),
             after: next.kernels.get(id).cloned(),
         };
         let changes = ids.into_iter().map(change).filter(|change| change.before != change.after).collect();
         *lock = next;
-        Ok(changes)
+        Ok(Update { changes, gone })
     }
 
     /// Makes a kernel ready to boot, exactly as it is locked. One that is ready already costs neither network nor process.

@@ -52,7 +52,7 @@ fn update_drops_what_the_matrix_no_longer_has() {
     let gone = Locked::Git { reference: "v6.7".into(), commit: "0dd3ee3".into(), kernel: KernelVersion::new(6, 7, 0) };
     let mut lock = Lock { kernels: [("gone".to_owned(), gone.clone())].into() };
     let kernels: Vec<_> = config.kernels.iter().collect();
-    let changes = store.update(&kernels, &mut lock, &|_| ()).unwrap();
-    assert_eq!(changes, [Change { id: "gone".into(), before: Some(gone), after: None }]);
+    let update = store.update(&kernels, &mut lock, &|_| ()).unwrap();
+    assert_eq!(update.changes, [Change { id: "gone".into(), class: None, before: Some(gone), after: None }]);
     assert_eq!(lock, Lock::default());
 }

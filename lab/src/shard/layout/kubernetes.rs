@@ -9,11 +9,13 @@ const NO_VERDICT: u8 = 3;
 const RETRIES: u8 = 1;
 
 /// The job. Its shards write to the claim `netkit-lab-results`, each into a directory of its own, which a later attempt
-/// empties first: a shard must not be there twice when results are merged.
+/// empties first: a shard must not be there twice when results are merged. The image is that of ci/kubernetes/Containerfile.
 pub(super) fn job(layout: &Layout, image: &str) -> Value {
     let timeout = layout.shards.iter().map(|shard| shard.timeout_minutes).max().unwrap_or_default();
     let script = format!(
-        "out=/results/shard-$JOB_COMPLETION_INDEX; rm -rf \"$out\"; exec lab run --no-build{}{} --partition auto/{} --out \"$out\"",
+        "test -e /cache/tools || ln -s /opt/netkit-lab/tools /cache/tools; \
+         out=/results/shard-$JOB_COMPLETION_INDEX; rm -rf \"$out\"; \
+         exec lab run --no-build{}{} --partition auto/{} --out \"$out\"",
         if layout.selection.is_empty() { "" } else { " " },
         layout.selection,
         layout.count

@@ -25,6 +25,7 @@ use crate::{
         deadline::{Chosen, Deadline},
         dispatch::Run,
         queue::Isolate,
+        room::Room,
         timing::Timing,
     },
     shard::Shard,
@@ -43,7 +44,7 @@ use std::{
 /// How guests are run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct How {
-    /// Guests at the same time; one per processor where nothing is said.
+    /// Guests at the same time; one per processor where nothing is said, as far as there is memory.
     pub jobs: Option<NonZeroUsize>,
     /// The deliberate fault.
     pub mutant: Option<String>,
@@ -142,6 +143,7 @@ impl Guests {
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
+            room: if how.jobs.is_some() { Room::unlimited() } else { Room::of_host() },
             timing: Timing::default().scaled(accelerator.time_scale).choosing(Chosen::of(&how.deadlines)),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
             snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),

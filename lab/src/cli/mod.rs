@@ -234,7 +234,7 @@ struct HowArgs {
     /// Which cells share a guest.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     isolate: crate::run::queue::Isolate,
-    /// Guests at the same time. Default: one per processor.
+    /// Guests at the same time. Default: one per processor, as far as there is memory.
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
     /// A deadline other than the one that fits the accelerator, for example silence=30s or run=2h. Layers: boot, silence
@@ -259,7 +259,7 @@ struct MutantsArgs {
     /// These mutants only; repeatable.
     #[arg(long, value_name = "NAME")]
     mutant: Vec<String>,
-    /// Guests at the same time. Default: one per processor.
+    /// Guests at the same time. Default: one per processor, as far as there is memory.
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
     /// Directory for results. Default: results/ in the project.

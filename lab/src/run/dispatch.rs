@@ -4,6 +4,7 @@ use super::{
     kernel::{Common, KernelRun, Prepared, millis},
     order::{self, Estimate},
     queue::Isolate,
+    room::Room,
     timing::Timing,
 };
 use crate::{
@@ -43,6 +44,8 @@ pub struct Run<'a> {
     pub info: RunInfo,
     /// Guests at the same time, at least 1.
     pub jobs: usize,
+    /// Memory for them.
+    pub room: Room,
     /// Deadlines, scaled for the accelerator.
     pub timing: Timing,
     /// The scale that a guest's time to hello asks for; it can only stretch the deadlines.
@@ -120,6 +123,7 @@ impl Run<'_> {
             snapshots: self.snapshots.as_ref(),
             isolate: self.isolate,
             estimate: self.estimate,
+            room: &self.room,
             split,
             timing: self.timing,
             rescale: self.rescale,

@@ -7,6 +7,7 @@ use super::{
     isolation::{self, Shared},
     order::{self, Estimate},
     queue::{Isolate, Queue},
+    room::Room,
     session::{self, End, Errand, Lost, Task, Word},
     splat::Watch,
     timing::Timing,
@@ -55,6 +56,8 @@ pub struct Common<'a> {
     pub isolate: Isolate,
     /// What a cell should take on a kernel, milliseconds.
     pub estimate: &'a Estimate<'a>,
+    /// Memory for guests.
+    pub room: &'a Room,
     /// Whether several guests of a kernel may share its cells.
     pub split: bool,
     /// Deadlines.
@@ -176,8 +179,12 @@ impl<'a> KernelRun<'a> {
                 self.stop(self.interrupt.why());
                 return;
             }
+            // Also for the guest that becomes the snapshot: it is gone before the first one is restored.
+            let Some(_place) = self.room.enter(prepared.spec.memory_mib, self.interrupt, |why| self.note(why)) else {
+                continue;
+            };
             let snapshot = self.snapshot(prepared);
-            // Another guest may have taken the rest while the snapshot was made.
+            // Another guest may have taken the rest while there was no memory, or while the snapshot was made.
             if self.interrupt.signal().is_some() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
                 continue;
             }

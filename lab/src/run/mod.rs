@@ -9,6 +9,7 @@ mod isolation;
 pub mod kernel;
 pub mod order;
 pub mod queue;
+pub mod room;
 pub mod session;
 pub mod splat;
 pub mod timing;

@@ -8,6 +8,7 @@ use crate::{
     run::{
         kernel::{Common, Prepared},
         queue::Isolate,
+        room::Room,
         visit::{Visited, visit},
     },
     testing::{
@@ -78,6 +79,7 @@ fn visited(
         snapshots: None,
         isolate: Isolate::Kernel,
         split: false,
+        room: &Room::unlimited(),
         timing: timing(),
         rescale: &|_| 1.0,
         estimate: &|_, _| 0,

@@ -6,7 +6,7 @@ use crate::{
     interrupt::Interrupt,
     plan::{Plan, PlannedKernel},
     report::{Reporter, directory, record::RunRecord},
-    run::{dispatch::Run, kernel::Prepared, queue::Isolate, timing::Timing},
+    run::{dispatch::Run, kernel::Prepared, queue::Isolate, room::Room, timing::Timing},
     vm::{
         fake::{FakeLauncher, specification},
         snapshot::Store,
@@ -53,6 +53,7 @@ impl FakeRun<'_> {
         let run = Run {
             info: RunInfo::new(self.id, Versions::default(), accelerator, self.plan),
             jobs: 2,
+            room: Room::unlimited(),
             timing: self.timing,
             snapshots: self.snapshots,
             isolate: self.isolate,

@@ -8,6 +8,7 @@ use crate::{
     run::{
         kernel::Common,
         queue::Isolate,
+        room::Room,
         timing::Timing,
         visit::{self, Visited, Visitor},
     },
@@ -53,6 +54,7 @@ impl Guests {
             snapshots: snapshots.as_ref(),
             isolate: Isolate::Kernel,
             split: false,
+            room: &Room::unlimited(),
             timing: Timing::default().scaled(accelerator.time_scale),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
             estimate: &|_, _| 0,

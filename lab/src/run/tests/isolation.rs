@@ -1,6 +1,13 @@
 //! The same cells in guests of every size.
 
 use super::*;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 fn isolated(isolate: Isolate, script: impl Fn(Script<'_>) + Send + Sync + 'static) -> (Outcomes, Vec<usize>) {
     let launcher = FakeLauncher::new(move |agent| script(Script { agent }));
@@ -56,12 +63,15 @@ fn a_case_that_lives_on_another_ones_remains_is_found() {
     assert_eq!((outcomes.exit(), cells), (1, vec![3, 1, 1, 1]));
 }
 
-#[test]
-fn two_guests_of_a_kernel_share_its_cells() {
+/// Sixty cells on one kernel, by two threads: the guests that ran cells, and the most that were there at a time.
+fn shared(room: Room) -> (BTreeSet<u32>, u32) {
     let cells: Vec<_> = (0..60).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
     let plan = Plan::new(vec![facts("6.12", "6.12.43")], cells, true);
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let launcher = FakeLauncher::new(|agent| {
+    let (alive, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let seen = Arc::clone(&most);
+    let launcher = FakeLauncher::new(move |agent| {
+        seen.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let mut script = Script { agent };
         let mut cells = script.boot();
         while !cells.is_empty() {
@@ -73,6 +83,7 @@ fn two_guests_of_a_kernel_share_its_cells() {
             cells = script.more();
         }
         script.hang();
+        alive.fetch_sub(1, Ordering::SeqCst);
     });
     let prepare = |_: &crate::plan::PlannedKernel| {
         let mut spec = specification(dir.path().to_owned());
@@ -84,6 +95,7 @@ fn two_guests_of_a_kernel_share_its_cells() {
         topologies: Vec::new(),
         info: info(plan),
         jobs: 2,
+        room,
         timing: timing(),
         snapshots: Some(Store::below(cache.path())),
         isolate: Isolate::Kernel,
@@ -96,12 +108,20 @@ fn two_guests_of_a_kernel_share_its_cells() {
     let mut heard = Heard::default();
     let record = run.go(&mut [&mut heard]).unwrap();
     assert_eq!((record.exit(), record.counts().passed), (Exit::Passed, 60));
-    let guests: std::collections::BTreeSet<u32> = heard
-        .0
-        .iter()
-        .filter_map(|it| if let Event::CellStarted { guest, .. } = it { Some(*guest) } else { None })
-        .collect();
-    assert_eq!(guests.len(), 2, "{guests:?}");
     let finished = heard.0.iter().filter(|it| matches!(it, Event::KernelFinished { .. })).count();
     assert_eq!(finished, 1);
+    let ran = |event: &Event| if let Event::CellStarted { guest, .. } = event { Some(*guest) } else { None };
+    (heard.0.iter().filter_map(ran).collect(), most.load(Ordering::SeqCst))
+}
+
+#[test]
+fn two_guests_of_a_kernel_share_its_cells() {
+    let (guests, most) = shared(Room::unlimited());
+    assert_eq!((guests.len(), most), (2, 2), "{guests:?}");
+}
+
+#[test]
+fn guests_that_do_not_fit_into_memory_side_by_side_follow_each_other() {
+    let (guests, most) = shared(Room::of(1));
+    assert_eq!((guests.len(), most), (1, 1), "{guests:?}");
 }

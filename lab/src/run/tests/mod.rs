@@ -1,6 +1,6 @@
 //! The real loop against guests without a machine: what a kernel or an agent can do wrong, in milliseconds.
 
-use super::{dispatch::Run, kernel::Prepared, queue::Isolate, timing::Timing};
+use super::{dispatch::Run, kernel::Prepared, queue::Isolate, room::Room, timing::Timing};
 use crate::{
     error::{Error, Exit},
     event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Versions},

@@ -5,7 +5,7 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests doctor test canary faults shards lint-ci check clean
+.PHONY: help lab lab-run mutants setup setup-tests doctor test canary faults fuzz shards lint-ci check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -21,6 +21,9 @@ test: setup-tests ## Run every test of the project, on real guests too
 
 faults: setup ## Break guests, host and lab on purpose, and count what is lost or left behind
 	@cargo test --quiet -p lab --test faults -- $(ARGS)
+
+fuzz: ## Feed a million inputs or more to each reader of foreign text (RUNS=100000 for a short look)
+	@scripts/fuzz
 
 canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each with its exact outcome
 	@cargo test -p lab --test canaries $(ARGS)

@@ -11,16 +11,24 @@ const LIMIT: u64 = 256 << 20;
 pub fn read_module(path: &Path) -> Result<Vec<u8>, ImageError> {
     let file = File::open(path).map_err(ImageError::io("module", path))?;
     let problem = |problem: String| ImageError::Module { path: path.to_owned(), problem };
-    let reader: Box<dyn Read> = match path.extension().and_then(|suffix| suffix.to_str()) {
+    unpack(path.extension().and_then(|suffix| suffix.to_str()), file).map_err(problem)
+}
+
+/// What a module file with this suffix holds.
+///
+/// # Errors
+/// It is damaged, too large or no module.
+pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, String> {
+    let reader: Box<dyn Read + 'a> = match suffix {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
-        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| problem(error.to_string()))?),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| error.to_string())?),
         Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
         _ => Box::new(file),
     };
     let mut bytes = Vec::new();
-    reader.take(LIMIT).read_to_end(&mut bytes).map_err(|error| problem(error.to_string()))?;
+    reader.take(LIMIT).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if !bytes.starts_with(b"\x7fELF") {
-        return Err(problem("not an ELF file once unpacked".to_owned()));
+        return Err("not an ELF file once unpacked".to_owned());
     }
     Ok(bytes)
 }

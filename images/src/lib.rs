@@ -10,6 +10,8 @@ mod decompress;
 mod deps;
 mod entry;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod image;
 mod profile;
 mod signature;

@@ -11,6 +11,8 @@ pub mod cell;
 pub mod complaint;
 pub mod drawing;
 pub mod frame;
+#[cfg(test)]
+mod fuzz;
 pub mod message;
 pub mod outcome;
 pub mod shell;

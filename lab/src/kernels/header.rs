@@ -49,7 +49,7 @@ fn length(bytes: &[u8]) -> Option<u64> {
     Some((sectors + 1) * 512 + u64::from(rest) * 16)
 }
 
-fn parse(bytes: &[u8]) -> Option<Banner> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Banner> {
     if bytes.get(0x202..0x206)? != b"HdrS" {
         return None;
     }

@@ -137,7 +137,7 @@ impl Lock {
         }
     }
 
-    fn parse(text: &str, file: &str) -> std::result::Result<Self, ConfigError> {
+    pub(super) fn parse(text: &str, file: &str) -> std::result::Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error: toml::de::Error| {
             let message = error.message().lines().next().unwrap_or_default();
             Origin { file, text }.error(error.span(), format!("{message}: mend it, or run `lab kernels update`"))

@@ -9,6 +9,8 @@ mod class;
 mod config;
 mod deb;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod git;
 mod header;
 mod linux_source;

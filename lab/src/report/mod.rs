@@ -26,4 +26,6 @@ pub trait Reporter {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ pub mod console;
 pub mod deadline;
 pub mod dispatch;
 mod evidence;
+#[cfg(test)]
+mod fuzz;
 mod isolation;
 pub mod kernel;
 pub mod order;

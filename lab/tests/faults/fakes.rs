@@ -37,7 +37,7 @@ pub fn faults() -> Vec<Fault> {
 
 fn boots() -> Vec<Fault> {
     vec![
-        fault("none", "nothing: the control", (0, ALL_PASS, &[]), || once(|script, cells| behave(script, cells))),
+        fault("none", "nothing: the control", (0, ALL_PASS, &[]), || once(behave)),
         fault(
             "boot-silent",
             "a kernel that never gets to its agent",
@@ -426,10 +426,7 @@ fn hosts() -> Vec<Fault> {
             "disk-full-events",
             "a full disk under events.jsonl",
             (3, &[], &["can't write", "No space left on device"]),
-            || {
-                once(|script, cells| behave(script, cells))
-                    .after(|run| symlink("/dev/full", run.join("events.jsonl")).expect("a link"))
-            },
+            || once(behave).after(|run| symlink("/dev/full", run.join("events.jsonl")).expect("a link")),
         ),
         fault(
             "snapshot-impossible",

@@ -27,6 +27,7 @@ static KEPT: Mutex<Vec<Box<dyn std::any::Any + Send>>> = Mutex::new(Vec::new());
 /// Every canary. The deadly ones stand between harmless ones, so that going on after a death is seen too.
 pub static CASES: &[Case] = &[
     Case::new("Z01", "must-pass", Area::Canary, "solo", "The control: a check that holds.", must_pass),
+    Case::new("Z25", "must-see-no-host", Area::Canary, "solo", "Nothing of the host is in reach.", sees_no_host),
     Case::new("Z02", "must-fail", Area::Canary, "solo", "A check that does not hold fails the cell.", must_fail),
     Case::new("Z03", "must-skip", Area::Canary, "solo", "A missing capability skips with its reason.", must_pass)
         .needs(&[Capability::NetkitSingle]),
@@ -103,6 +104,35 @@ fn keep(thing: impl std::any::Any + Send) {
 fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 2);
     Ok(())
+}
+
+/// What a guest could reach the host by: file systems, network devices, disks. virtme-ng exports two directories over 9p,
+/// which a guest without the module can't mount; one that had it would find an empty root.
+fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    const OWN: [&str; 8] = ["rootfs", "tmpfs", "ramfs", "devtmpfs", "proc", "sysfs", "bpf", "cgroup2"];
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let kinds = mounts.lines().filter_map(|line| line.split_once(" - ")?.1.split(' ').next());
+    let foreign: Vec<&str> = kinds.filter(|kind| !OWN.contains(kind)).collect();
+    ctx.equal("file systems that are not the guest's own", foreign, Vec::<&str>::new());
+    ctx.equal("network devices", names("/sys/class/net")?, vec!["lo".to_owned()]);
+    let disks = names("/sys/block")?.into_iter().filter(|name| !name.starts_with("loop") && !name.starts_with("ram"));
+    ctx.equal("disks", disks.collect::<Vec<_>>(), Vec::<String>::new());
+    let place = Path::new("/run/host");
+    fs::create_dir(place)?;
+    for tag in ["/dev/root", "ROOTFS", "virtme.guesttools", "virtme.initmount0"] {
+        let mounted = mount(Some(tag), place, Some("9p"), MsFlags::empty(), Some("version=9p2000.L,trans=virtio"));
+        ctx.check("the host's export can't be mounted", mounted.is_err(), format!("{tag}: {mounted:?}"));
+    }
+    fs::remove_dir(place)?;
+    Ok(())
+}
+
+fn names(directory: &str) -> Result<Vec<String>, std::io::Error> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 fn must_fail(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {

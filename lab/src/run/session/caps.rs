@@ -7,6 +7,8 @@ use lab_protocol::{CapabilityReport, CellReport, Outcome};
 const MAX_ENTRIES: usize = 500;
 /// Bytes of each string in a report.
 const MAX_TEXT: usize = 4096;
+/// Bytes of a metric's name.
+const MAX_NAME: usize = 128;
 /// Files that a report may bring.
 const MAX_FILES: usize = 24;
 /// Bytes of each.
@@ -25,7 +27,7 @@ pub(super) fn lines(texts: &mut Vec<String>) {
 }
 
 /// Cuts everything in a report that a guest may make large.
-pub(super) fn report(report: &mut CellReport) {
+pub(in crate::run) fn report(report: &mut CellReport) {
     lines(&mut report.log);
     report.checks.truncate(MAX_ENTRIES);
     for check in &mut report.checks {
@@ -36,6 +38,7 @@ pub(super) fn report(report: &mut CellReport) {
     report.attach.iter_mut().for_each(|record| text::cap(&mut record.interface, 64));
     report.attachments.truncate(MAX_FILES);
     report.attachments.iter_mut().for_each(|file| file.bytes.truncate(MAX_FILE));
+    report.metrics.retain(|name, _| name.len() <= MAX_NAME);
     while report.metrics.len() > MAX_ENTRIES {
         report.metrics.pop_last();
     }

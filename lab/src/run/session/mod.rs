@@ -3,7 +3,7 @@
 //! The guest is not trusted: every message is checked against what may come next, text is capped before it is kept,
 //! and each thing that is waited for has a deadline that the guest can't move.
 
-mod caps;
+pub(in crate::run) mod caps;
 mod deadlines;
 mod end;
 mod task;

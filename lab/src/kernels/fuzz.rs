@@ -1,0 +1,78 @@
+//! What people write and what packages hold, against bytes of anyone's choice: `docs/fuzzing.md`.
+
+use super::{config::Config, header, lockfile::Lock, packages, untar::Unpacked};
+use std::path::{Component, PathBuf};
+
+/// An error is one line that names the file; a person sees it.
+#[track_caller]
+fn readable(error: &dyn std::fmt::Display) {
+    let text = error.to_string();
+    assert!(text.contains("the-file") && !text.trim_end().contains('\n'), "{text:?}");
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+#[test]
+fn kernels_toml() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        match Config::parse(&text, "the-file", PathBuf::from("/project")) {
+            Ok(config) => {
+                for kernel in &config.kernels {
+                    assert!(super::config::is_file_name(&kernel.id), "{}", kernel.id);
+                }
+            }
+            Err(error) => readable(&error),
+        }
+    });
+}
+
+#[test]
+fn kernels_lock() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Err(error) = Lock::parse(&text, "the-file") {
+            readable(&error);
+        }
+    });
+}
+
+#[test]
+fn image_header() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        if let Some(banner) = header::parse(bytes) {
+            assert!(super::config::is_file_name(&banner.release));
+        }
+    });
+}
+
+#[test]
+fn package_index() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        for package in packages::kernels(bytes).unwrap() {
+            assert!(package.name.starts_with("linux-"));
+        }
+    });
+}
+
+/// A package's archive. Nothing may be written but below the stage, and no link may come to be.
+#[test]
+fn package_archive() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let outer = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let stage = outer.path().join("stage");
+        std::fs::create_dir(&stage).unwrap();
+        let mut found = Unpacked::default();
+        let unpacked = found.add(bytes, &stage);
+        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "something appeared beside the stage");
+        for entry in walkdir::WalkDir::new(&stage).min_depth(1) {
+            let entry = entry.unwrap();
+            assert!(entry.file_type().is_dir() || entry.file_type().is_file(), "{}", entry.path().display());
+        }
+        if unpacked.is_ok()
+            && let Ok(release) = found.release()
+        {
+            let parts: Vec<_> = std::path::Path::new(&release).components().collect();
+            assert!(matches!(parts[..], [Component::Normal(_)]), "{release}");
+        }
+    });
+}

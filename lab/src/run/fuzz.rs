@@ -1,0 +1,53 @@
+//! What a guest says, on its console and on its port, against bytes of its choice: `docs/fuzzing.md`.
+
+use super::{console::Tail, session::caps, splat};
+use crate::{
+    judge,
+    plan::Plan,
+    testing::{
+        agent::{A, B, C},
+        cell, facts,
+    },
+};
+use lab_protocol::AgentMessage;
+
+/// Text that a report takes as it is.
+#[track_caller]
+fn harmless(text: &str) {
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
+}
+
+#[test]
+fn consoles() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let splats = splat::scan(&text);
+        for splat in &splats {
+            harmless(&splat.line());
+            assert!(splat.line().len() < 4096, "{}", splat.line());
+        }
+        // The same text again has the same fingerprints.
+        let prints = |splats: &[splat::Splat]| splats.iter().map(|it| it.fingerprint.clone()).collect::<Vec<_>>();
+        assert_eq!(prints(&splats), prints(&splat::scan(&text)));
+        let tail = Tail::parse(&text);
+        harmless(&tail.evidence());
+        assert!(tail.last_words().is_none_or(|words| !words.contains('\n')));
+    });
+}
+
+#[test]
+fn guest_messages() {
+    let kernels = vec![facts("6.12", "6.12.43")];
+    let plan = Plan::new(kernels, [A, B, C].map(cell).to_vec(), true);
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let Ok(AgentMessage::CellFinished { mut report }) = serde_json::from_slice(bytes) else { return };
+        caps::report(&mut report);
+        let largest = report.log.iter().map(String::len).max().unwrap_or_default();
+        assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
+        for info in &plan.cells {
+            let verdict = judge::judge(&plan.kernels[0], info, (*report).clone());
+            let message = verdict.outcome.message();
+            assert!(message.len() < 16 << 10, "{}", message.len());
+        }
+    });
+}

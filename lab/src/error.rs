@@ -62,6 +62,12 @@ pub enum Error {
     /// No cell is left after all filters.
     #[error("no cell matches all of the filters together; `lab list` without filters shows what there is")]
     NothingSelected,
+    /// A directory of runs that holds none.
+    #[error("{} holds no runs", path.display())]
+    NoRuns {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory is no run.
     #[error("{} is not a run: it holds no events.jsonl", path.display())]
     NotARun {
@@ -121,6 +127,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::NoProject { .. }
+            | Self::NoRuns { .. }
             | Self::NotARun { .. }
             | Self::Events { .. }
             | Self::Format { .. }

@@ -3,11 +3,17 @@
 mod support;
 
 use lab::{
+    event::{Event, Stamped},
     report::record::{RunRecord, used},
     synthetic,
 };
+use lab_protocol::{AttachType, FailureKind, Outcome};
 use serde_json::{Value, json};
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 use support::{agrees, hostile_run, report, tools, write};
 
 /// Where pictures of the pages go; by default none are taken.
@@ -79,4 +85,58 @@ fn the_report_is_clicked_filtered_and_looked_at() {
         vec![tools.node_modules(), chromium, expect, small.join("report.html"), large.join("report.html")];
     arguments.extend(env::var_os(PICTURES).map(PathBuf::from));
     agrees(&tools.node(), "browser/report.mjs", &arguments);
+}
+
+/// Twelve nights on two kernels. From the eighth on a cell is attached by tcx where it was netkit, and in the fourth one
+/// failed.
+fn nights(results: &Path) -> Value {
+    let plan = synthetic::plan(4, 90);
+    let (kernel, cell) = ("6.12", &plan.cells[2].id);
+    assert!(cell.as_str().contains("[netkit,"), "{cell}");
+    let mut strip = Vec::new();
+    for night in 1..=12 {
+        let id = format!("202611{night:02}T020000Z-abcdef");
+        let directory = results.join(&id);
+        fs::create_dir(&directory).unwrap();
+        let mut events: Vec<Stamped> = synthetic::events(synthetic::run_info(&id, plan.clone())).collect();
+        for stamped in &mut events {
+            if let Event::CellFinished { kernel: on, verdict, .. } = &mut stamped.event
+                && on == kernel
+                && verdict.report.cell == *cell
+            {
+                let used = if night < 8 { AttachType::Netkit } else { AttachType::Tcx };
+                verdict.report.attach.iter_mut().for_each(|it| it.used = Some(used));
+                if night == 4 {
+                    verdict.outcome = Outcome::Failed { kind: FailureKind::Check, message: "lost 3 of 3".to_owned() };
+                }
+                strip.push(format!("{} {used}", if night == 4 { "✗" } else { "✓" }));
+            }
+        }
+        write(&directory, &events);
+    }
+    // Cells that fail alike every night are listed too.
+    let mut record = RunRecord::default();
+    synthetic::events(synthetic::run_info("x", plan.clone())).for_each(|stamped| record.apply(&stamped));
+    let bad = record.verdicts().filter(|(_, _, verdict)| verdict.standing().is_bad()).count();
+    json!({
+        "runs": 12, "night": 3, "told": "1 cells changed", "unsteady": bad + 1, "cell": cell, "strip": strip, "changes": 3,
+    })
+}
+
+#[test]
+fn the_trend_page_is_clicked_filtered_and_looked_at() {
+    let (tools, chromium) = (tools(), chromium());
+    let home = tempfile::tempdir().unwrap();
+    let expect = home.path().join("expect.json");
+    fs::write(&expect, nights(home.path()).to_string()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["trend", "--results"])
+        .arg(home.path())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut arguments = vec![tools.node_modules(), chromium, expect, home.path().join("trend.html")];
+    arguments.extend(env::var_os(PICTURES).map(PathBuf::from));
+    agrees(&tools.node(), "browser/trend.mjs", &arguments);
 }

@@ -4,6 +4,7 @@ mod bench;
 mod capabilities;
 mod compare;
 mod guests;
+mod history;
 mod kernels;
 mod list;
 mod merge;
@@ -13,6 +14,7 @@ mod plan;
 mod project;
 mod report;
 mod rerun;
+mod results;
 mod run;
 mod select;
 mod setup;
@@ -95,6 +97,13 @@ enum Command {
     },
     /// Show what changed from one run to another; an attach type that changed is as loud as a failure.
     Compare(CompareArgs),
+    /// Show how cells ended over many runs.
+    History(HistoryArgs),
+    /// Write a page that shows many runs: what changed in each, and which cells are not steady.
+    Trend(TrendArgs),
+    /// The runs below results/.
+    #[command(subcommand)]
+    Results(ResultsCommand),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +114,62 @@ struct FormatArgs {
     /// What KernelCI's database calls this CI system.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     origin: String,
+}
+
+#[derive(Debug, Args)]
+struct RunsArgs {
+    /// Directory of the runs. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// The newest runs only.
+    #[arg(long, value_name = "N", default_value = "60")]
+    last: std::num::NonZeroUsize,
+}
+
+#[derive(Debug, Args)]
+struct HistoryArgs {
+    /// Cases or cells by name or catalogue number, `*` and `?` allowed.
+    #[arg(value_name = "CASE", required = true)]
+    case: Vec<String>,
+    /// Kernels by id, `*` and `?` allowed; repeatable.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TrendArgs {
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// The page. Default: trend.html beside the runs.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ResultsCommand {
+    /// Name the runs, with how they ended and their size.
+    List,
+    /// Remove runs beyond the bounds of lab.toml. The newest stays, the one that `latest` points to, and the newest that
+    /// did not pass.
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Runs to keep, the newest ones, in place of what lab.toml says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    /// Days to keep a run, in place of what lab.toml says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    days: Option<u32>,
+    /// Only tell what would go.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -429,6 +494,9 @@ impl Cli {
             Command::Durations(args) => plan::durations(project, &args),
             Command::Report { run, format } => report::report(project, &run, &format),
             Command::Compare(args) => compare::compare(project, &args),
+            Command::History(args) => history::history(project, &args),
+            Command::Trend(args) => history::trend(project, &args),
+            Command::Results(command) => results::results(project, &command),
         }
     }
 }

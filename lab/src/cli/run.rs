@@ -5,6 +5,7 @@ use super::{
     guests::{Guests, How, in_ci, progress},
     part,
     project::Project,
+    say,
     select::{Selected, select},
     watch,
 };
@@ -92,6 +93,12 @@ fn conduct(
     let record = guests.run(id.clone(), plan, &directory, &how, &mut reporters)?;
     directory::point_latest(&results, &id)?;
     guests.remember(&record);
+    // Nobody but the person who named it removes anything from another directory.
+    if args.out.is_none()
+        && let Some(line) = crate::results::sweep(&project.root, &results)
+    {
+        say(&line);
+    }
 
     let stdout = std::io::stdout();
     let colour = terminal::colours(stdout.is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());

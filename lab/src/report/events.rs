@@ -34,6 +34,8 @@ impl EventLog {
     pub fn create(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(FILE);
         let file = File::create(&path).map_err(Error::file("create", &path))?;
+        // Held until the run ends, so that nobody removes it as an old one. Nobody else has a file that is new.
+        file.lock().map_err(Error::file("lock", &path))?;
         Ok(Self { file, path })
     }
 }

@@ -1,0 +1,51 @@
+//! `lab history` and `lab trend`.
+
+use super::{HistoryArgs, RunsArgs, TrendArgs, project, say, show};
+use crate::{
+    error::{Error, Exit},
+    history::{self, History},
+    report::directory,
+    results::{Stored, stored},
+    selection::Pattern,
+};
+use std::path::{Path, PathBuf};
+
+/// The runs that are asked for, and the directory that they are in.
+fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>), Error> {
+    let results = match &args.results {
+        Some(results) => results.clone(),
+        None => project::root(named)?.join("results"),
+    };
+    let mut runs = stored(&results)?;
+    if runs.is_empty() {
+        return Err(Error::NoRuns { path: results });
+    }
+    let surplus = runs.len().saturating_sub(args.last.get());
+    Ok((results, runs.split_off(surplus)))
+}
+
+pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit, Error> {
+    let (_, runs) = runs(named, &args.runs)?;
+    let kernels: Vec<Pattern> = args.kernel.iter().map(|text| Pattern::new(text)).collect();
+    let wanted = |kernel: &str| kernels.is_empty() || kernels.iter().any(|pattern| pattern.matches(kernel));
+    let history = History::read(&runs, |kernel, _| wanted(kernel), &say)?.narrow(&args.case)?;
+    match args.json {
+        true => {
+            let text = serde_json::to_string_pretty(&history).map_err(|error| Error::Host(error.to_string()))?;
+            show(format_args!("{text}\n"))?;
+        }
+        false => show(history::text(&history))?,
+    }
+    Ok(Exit::Passed)
+}
+
+pub(super) fn trend(named: Option<PathBuf>, args: &TrendArgs) -> Result<Exit, Error> {
+    let (results, runs) = runs(named, &args.runs)?;
+    let history = History::read(&runs, |_, _| true, &say)?;
+    let page = history::page(&history).map_err(|error| Error::Host(error.to_string()))?;
+    let path = args.out.clone().unwrap_or_else(|| results.join(history::FILE));
+    let path = if path.parent() == Some(Path::new("")) { Path::new(".").join(path) } else { path };
+    directory::replace(&path, page.as_bytes())?;
+    show(format_args!("{} runs, {} cells: {}\n", history.runs.len(), history.series.len(), path.display()))?;
+    Ok(Exit::Passed)
+}

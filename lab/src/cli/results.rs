@@ -1,0 +1,60 @@
+//! `lab results list|prune`.
+
+use super::{PruneArgs, ResultsCommand, project, show};
+use crate::{
+    error::{Error, Exit},
+    report::run_json,
+    results::{Retention, Stored, prune, stored},
+};
+use comfy_table::{Table, presets};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+pub(super) fn results(named: Option<PathBuf>, command: &ResultsCommand) -> Result<Exit, Error> {
+    let project = project::root(named)?;
+    let results = project.join("results");
+    match command {
+        ResultsCommand::List => list(&results),
+        ResultsCommand::Prune(args) => pruned(&project, &results, args),
+    }
+}
+
+fn list(results: &Path) -> Result<Exit, Error> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["run", "exit", "passed", "failed", "skipped", "errored", "not run", "MiB"]);
+    for run in stored(results)? {
+        table.add_row(row(&run));
+    }
+    show(format_args!("{table}\n"))?;
+    Ok(Exit::Passed)
+}
+
+/// From `run.json`, which is small, and which a run that did not end lacks.
+fn row(run: &Stored) -> Vec<String> {
+    let text = fs::read(run.directory.join(run_json::FILE)).unwrap_or_default();
+    let summary: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let counts = ["passed", "failed", "skipped", "errored", "not-run"].map(|key| number(&summary["counts"][key]));
+    let mut row = vec![run.id.clone(), number(&summary["exit_code"])];
+    row.extend(counts);
+    row.push(format!("{:.1}", run.size() as f64 / f64::from(1 << 20)));
+    row
+}
+
+fn pruned(project: &Path, results: &Path, args: &PruneArgs) -> Result<Exit, Error> {
+    let rule = Retention::load(project)?;
+    let rule = Retention { keep: args.keep.unwrap_or(rule.keep), days: args.days.unwrap_or(rule.days) };
+    let verdicts = prune(results, rule, args.dry_run)?;
+    let word = if args.dry_run { "would go" } else { "removed" };
+    for verdict in verdicts.iter().filter(|verdict| verdict.goes) {
+        show(format_args!("{word} {}: {}\n", verdict.run.id, verdict.why))?;
+    }
+    let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
+    let stay = verdicts.len() - gone;
+    show(format_args!("{stay} runs stay, {gone} {word} (keep {}, {} days)\n", rule.keep, rule.days))?;
+    Ok(Exit::Passed)
+}

@@ -1,0 +1,43 @@
+// The trend page in Chromium. Arguments: node_modules, chromium, what the runs have (JSON), trend.html, [pictures].
+
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { looks, openPage, withBrowser } from "./page.mjs";
+
+const [modules, chromium, expectation, file, pictures] = process.argv.slice(2);
+const wanted = JSON.parse(fs.readFileSync(expectation, "utf8"));
+
+async function runs(browser) {
+  const { page, done } = await openPage(browser, file);
+  assert.equal(await page.locator("#runs button").count(), wanted.runs);
+  await page.locator("#runs button").nth(wanted.night).click();
+  const told = await page.locator("#told").textContent();
+  assert.ok(told.includes(wanted.told), `${told} has ${wanted.told}`);
+  await page.keyboard.press("Tab");
+  assert.notEqual(await page.locator("#told").textContent(), told, "the tab key goes to the next run");
+  await done();
+}
+
+async function cells(browser) {
+  const { page, done } = await openPage(browser, file);
+  const visible = () => page.locator("#unsteady tbody tr:visible").count();
+  assert.equal(await visible(), wanted.unsteady);
+  const row = page.locator("#unsteady tbody tr", { hasText: wanted.cell }).first();
+  const strip = await row.locator(".strip i").evaluateAll((points) => points.map((it) => it.textContent.trim()));
+  assert.deepEqual(strip, wanted.strip, "an attach type per night");
+  assert.equal(await row.locator(".strip i.other").count(), wanted.changes);
+  await page.fill("#f-text", wanted.cell);
+  assert.equal(await visible(), 1);
+  await page.fill("#f-text", "no such cell");
+  assert.equal(await visible(), 0);
+  await done();
+}
+
+await withBrowser(modules, chromium, async (browser) => {
+  for (const step of [runs, cells]) {
+    await step(browser);
+    console.log(`${step.name}: as wanted`);
+  }
+  await looks(browser, file, "trend", pictures);
+  console.log("looks: nothing sticks out at three widths, dark and light");
+});

@@ -4,13 +4,16 @@ use serde::Serialize;
 use std::{fmt::Write, time::Duration};
 
 /// Targets, as ratios to stock vng on the machines that the lab is developed on (TCG, 2 processors).
-const TARGETS: [(&str, f64); 5] = [
+const TARGETS: [(&str, f64); 6] = [
     ("cold_boot_ratio", 0.28),
     ("warm_restore_ratio", 0.04),
     ("matrix_warm_ratio", 1.0),
     ("matrix_cold_ratio", f64::INFINITY),
     ("peak_memory_ratio", 0.5),
+    ("cold_peak_memory_ratio", f64::INFINITY),
 ];
+/// What the reruns of one case may take, seconds, and how many that is for.
+const RERUN_TARGET: (f64, u32) = (15.0, 20);
 
 /// Median and spread.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -46,8 +49,25 @@ pub struct Round {
     pub warm_s: f64,
     /// Peak memory of the stock guest, KiB.
     pub stock_kib: Option<u64>,
+    /// Peak memory of a booted guest, KiB.
+    pub cold_kib: Option<u64>,
     /// Peak memory of a restored guest, KiB.
     pub warm_kib: Option<u64>,
+}
+
+/// One case on one kernel, again and again, as a person runs it: the whole of `lab run`, each time.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rerun {
+    /// Kernel id.
+    pub kernel: String,
+    /// The cell.
+    pub cell: String,
+    /// How often.
+    pub count: u32,
+    /// All of them together, seconds.
+    pub total_s: f64,
+    /// One of them, seconds.
+    pub each_s: Option<Spread>,
 }
 
 /// The whole suite on all kernels, once booted and once restored.
@@ -76,6 +96,10 @@ pub struct Bench {
     pub matrix_cold_ratio: Option<Spread>,
     /// Peak memory of a restored guest over a stock one's.
     pub peak_memory_ratio: Option<Spread>,
+    /// Peak memory of a booted guest over a stock one's.
+    pub cold_peak_memory_ratio: Option<Spread>,
+    /// One case again and again.
+    pub rerun: Option<Rerun>,
     /// What the ratios were made of.
     pub rounds: Vec<Round>,
     /// The whole suite.
@@ -84,9 +108,18 @@ pub struct Bench {
 
 impl Bench {
     /// Works the ratios out.
-    pub fn new(accelerator: String, qemu: String, rounds: Vec<Round>, matrix: Vec<MatrixRound>) -> Self {
+    pub fn new(
+        accelerator: String,
+        qemu: String,
+        rounds: Vec<Round>,
+        matrix: Vec<MatrixRound>,
+        rerun: Option<Rerun>,
+    ) -> Self {
         let over = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(|it| value(it) / it.stock_s).collect());
-        let memory = |it: &Round| Some(it.warm_kib? as f64 / it.stock_kib? as f64);
+        let memory = |kib: fn(&Round) -> Option<u64>| {
+            let ratio = |it: &Round| Some(kib(it)? as f64 / it.stock_kib? as f64);
+            Spread::of(rounds.iter().filter_map(ratio).collect())
+        };
         let mut kernels: Vec<&str> = rounds.iter().map(|round| &*round.kernel).collect();
         kernels.sort_unstable();
         kernels.dedup();
@@ -104,7 +137,9 @@ impl Bench {
             warm_restore_ratio: over(|round| round.warm_s),
             matrix_warm_ratio: whole(|round| round.warm_s),
             matrix_cold_ratio: whole(|round| round.cold_s),
-            peak_memory_ratio: Spread::of(rounds.iter().filter_map(memory).collect()),
+            peak_memory_ratio: memory(|round| round.warm_kib),
+            cold_peak_memory_ratio: memory(|round| round.cold_kib),
+            rerun,
             rounds,
             matrix,
         }
@@ -120,24 +155,39 @@ impl Bench {
             self.matrix_warm_ratio,
             self.matrix_cold_ratio,
             self.peak_memory_ratio,
+            self.cold_peak_memory_ratio,
         ];
         for ((name, target), value) in TARGETS.into_iter().zip(values) {
             let Some(Spread { median, min, max }) = value else { continue };
             let target = if target.is_finite() { format!("{target}") } else { "-".to_owned() };
             let _ = writeln!(out, "| {name} | {median:.3} | {min:.3} | {max:.3} | {target} |");
         }
-        out.push_str("\n| kernel | stock s | cold s | warm s | stock MiB | warm MiB |\n|---|---|---|---|---|---|\n");
+        out.push_str(
+            "\n| kernel | stock s | cold s | warm s | stock MiB | cold MiB | warm MiB |\n|---|---|---|---|---|---|---|\n",
+        );
         for round in &self.rounds {
             let mib = |kib: Option<u64>| kib.map_or_else(|| "-".to_owned(), |kib| (kib >> 10).to_string());
             let _ = writeln!(
                 out,
-                "| {} | {:.2} | {:.2} | {:.2} | {} | {} |",
+                "| {} | {:.2} | {:.2} | {:.2} | {} | {} | {} |",
                 round.kernel,
                 round.stock_s,
                 round.cold_s,
                 round.warm_s,
                 mib(round.stock_kib),
+                mib(round.cold_kib),
                 mib(round.warm_kib)
+            );
+        }
+        for MatrixRound { cold_s, warm_s } in &self.matrix {
+            let _ = writeln!(out, "\nThe whole suite on all of them: {cold_s:.0} s cold, {warm_s:.0} s warm.");
+        }
+        if let Some(Rerun { kernel, cell, count, total_s, each_s: Some(Spread { median, min, max }) }) = &self.rerun {
+            let (target, of) = RERUN_TARGET;
+            let _ = writeln!(
+                out,
+                "\n{count} times `lab run` of {cell} on {kernel}: {total_s:.1} s (target: {of} in {target} s); one takes \
+                 {median:.2} s ({min:.2} to {max:.2})."
             );
         }
         out
@@ -161,15 +211,28 @@ mod tests {
             cold_s,
             warm_s,
             stock_kib: Some(400),
+            cold_kib: Some(300),
             warm_kib: Some(100),
         };
         let rounds = vec![round("a", 10.0, 2.0, 0.2), round("b", 20.0, 5.0, 1.0), round("a", 12.0, 3.0, 0.6)];
-        let bench = Bench::new("tcg".into(), "7.2".into(), rounds, vec![MatrixRound { cold_s: 62.0, warm_s: 31.0 }]);
+        let rerun = Rerun {
+            kernel: "a".to_owned(),
+            cell: "A01-x[tc,veth]".to_owned(),
+            count: 20,
+            total_s: 12.0,
+            each_s: Spread::of(vec![0.5, 0.6, 0.7]),
+        };
+        let matrix = vec![MatrixRound { cold_s: 62.0, warm_s: 31.0 }];
+        let bench = Bench::new("tcg".into(), "7.2".into(), rounds, matrix, Some(rerun));
         assert_eq!(bench.cold_boot_ratio, Some(Spread { median: 0.25, min: 0.2, max: 0.25 }));
         assert_eq!(bench.warm_restore_ratio.unwrap().max, 0.05);
         assert_eq!(bench.matrix_warm_ratio.unwrap().median, 1.0, "31 s over 11 s and 20 s");
         assert_eq!(bench.peak_memory_ratio.unwrap().median, 0.25);
         assert!(bench.table().contains("| cold_boot_ratio | 0.250 | 0.200 | 0.250 | 0.28 |"), "{}", bench.table());
+        assert!(bench.table().contains("| cold_peak_memory_ratio | 0.750 | 0.750 | 0.750 | - |"), "{}", bench.table());
+        let told =
+            "20 times `lab run` of A01-x[tc,veth] on a: 12.0 s (target: 20 in 15 s); one takes 0.60 s (0.50 to 0.70).";
+        assert!(bench.table().contains(told), "{}", bench.table());
         assert_eq!(Spread::of(Vec::new()), None);
     }
 }

@@ -9,15 +9,17 @@ use super::{
     show,
 };
 use crate::{
-    bench::{Bench, MatrixRound, Round, seconds},
+    bench::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
     error::{Error, Exit},
     event::{Event, Stamped},
     plan::{Expectation, Plan},
     report::{Reporter, directory, record::RunRecord},
 };
+use lab_protocol::CellId;
 use std::{
-    fs,
-    path::PathBuf,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -57,15 +59,17 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
                 guests.stock(&id)?.prove()?;
             }
             let stock = guests.stock(&id)?.boot()?;
-            let (cold, _) = measure(plan(), true)?;
-            let (warm, record) = measure(plan(), false)?;
-            let warm_kib = record.kernels.get(&id).and_then(|it| it.finished).and_then(|(_, peak)| peak);
+            let peak = |record: &RunRecord| record.kernels.get(&id)?.finished?.1;
+            let (cold, booted) = measure(plan(), true)?;
+            let (warm, restored) = measure(plan(), false)?;
+            let (cold_kib, warm_kib) = (peak(&booted), peak(&restored));
             let round = Round {
-                kernel: id,
+                kernel: id.clone(),
                 stock_s: seconds(stock.took),
                 cold_s: cold.seconds()?,
                 warm_s: warm.seconds()?,
                 stock_kib: stock.peak_memory_kib,
+                cold_kib,
                 warm_kib,
             };
             say(&format!(
@@ -75,6 +79,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             rounds.push(round);
         }
     }
+    let rerun = again(&project, &kernels.last().ok_or(Error::NothingSelected)?.id, &first.id, args, scratch.path())?;
     for _ in 0..args.matrix {
         let wall = |cold| -> Result<f64, Error> {
             let begin = Instant::now();
@@ -83,13 +88,48 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
         };
         matrix.push(MatrixRound { cold_s: wall(true)?, warm_s: wall(false)? });
     }
-    let bench = Bench::new(guests.accelerator(), guests.qemu(), rounds, matrix);
+    let bench = Bench::new(guests.accelerator(), guests.qemu(), rounds, matrix, rerun);
     let results = project.root.join("results");
     let path = results.join("bench.json");
     let text = serde_json::to_string_pretty(&bench).map_err(|error| Error::Host(error.to_string()))?;
     fs::create_dir_all(&results).and_then(|()| fs::write(&path, text)).map_err(Error::file("write", &path))?;
     show(format_args!("{}\n{}\n", bench.table(), path.display()))?;
     Ok(Exit::Passed)
+}
+
+/// Runs one cell on one kernel again and again, as a person would: a process each time, with all that it looks at first.
+fn again(
+    project: &Project,
+    kernel: &str,
+    cell: &CellId,
+    args: &BenchArgs,
+    scratch: &Path,
+) -> Result<Option<Rerun>, Error> {
+    let program = env::current_exe().map_err(Error::file("find", Path::new("lab")))?;
+    let mut took = Vec::new();
+    for number in 1..=args.reruns {
+        let mut command = Command::new(&program);
+        command.arg("--project").arg(&project.root).args(["run", "--kernel", kernel, "--case", cell.as_str()]);
+        command.arg("--out").arg(scratch).args(args.no_build.then_some("--no-build"));
+        let begin = Instant::now();
+        let ended = command.stdin(Stdio::null()).output().map_err(Error::file("start", &program))?;
+        took.push(seconds(begin.elapsed()));
+        if !ended.status.success() {
+            let said = String::from_utf8_lossy(&ended.stderr);
+            let last = said.lines().last().unwrap_or_default();
+            return Err(Error::Host(format!(
+                "rerun {number} of {cell} on {kernel} ended with {}: {last}",
+                ended.status
+            )));
+        }
+    }
+    Ok((!took.is_empty()).then(|| Rerun {
+        kernel: kernel.to_owned(),
+        cell: cell.to_string(),
+        count: args.reruns,
+        total_s: took.iter().sum(),
+        each_s: Spread::of(took),
+    }))
 }
 
 /// The time from a kernel's turn, its image being ready, to its first case.

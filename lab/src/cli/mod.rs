@@ -402,6 +402,9 @@ struct BenchArgs {
     /// Rounds of the whole suite on all kernels, cold and warm: minutes each.
     #[arg(long, value_name = "N", default_value_t = 1)]
     matrix: u32,
+    /// How often one case is run again on one kernel, by a process each time.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    reruns: u32,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]
     no_build: bool,

@@ -11,6 +11,7 @@ mod error;
 pub mod fake;
 mod guest;
 mod interrogation;
+mod lock;
 mod orphans;
 mod process;
 mod qmp;

@@ -10,14 +10,16 @@
 //! its inodes are those that were written; whatever else has happened to it, the checksums decide.
 
 use super::{
-    Accel, GuestSpec, Recipe, VmError, orphans,
+    Accel, GuestSpec, Recipe, VmError,
+    lock::Lock,
+    orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
 use nix::fcntl::posix_fallocate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -129,6 +131,10 @@ impl Store {
     /// Removes what runs left that were killed while they made a snapshot.
     pub fn sweep(&self) {
         orphans::sweep(&self.dir);
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let left = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("lock".as_ref()));
+        // A lock that is let go takes its file along; one that is held stays.
+        left.for_each(|path| drop(Lock::try_take(&path)));
     }
 
     /// Looks one up, and removes it where it is damaged.
@@ -160,29 +166,39 @@ impl Store {
     pub fn claim(&self, key: &str) -> Result<Option<Claim>, VmError> {
         fs::create_dir_all(&self.dir).map_err(|error| problem(&self.dir, &error))?;
         let path = self.dir.join(format!(".{key}.lock"));
-        let file = File::options().create(true).append(true).open(&path).map_err(|error| problem(&path, &error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Claim { store: self.clone(), key: key.to_owned(), _lock: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(problem(&path, &error)),
-        }
+        let lock = Lock::try_take(&path).map_err(|error| problem(&path, &error))?;
+        Ok(lock.map(|lock| Claim { store: self.clone(), key: key.to_owned(), _lock: lock }))
     }
 
     /// Removes what has not been used for long.
     fn prune(&self) {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return };
-        let mut kept = Vec::new();
-        for entry in entries.flatten() {
-            let path = entry.path();
-            let Some(used) = entry.metadata().ok().and_then(|it| it.modified().ok()) else { continue };
-            let idle = used.elapsed().is_ok_and(|age| age > YOUNG);
-            match entry.file_name().to_string_lossy() {
-                name if name.starts_with('.') => {}
-                _ => kept.push((used, idle, path)),
+        self.by_age().into_iter().skip(KEPT).for_each(|(used, path)| remove_idle(used, &path));
+    }
+
+    /// Makes space by removing what has not been used for long, the oldest first; the space there is then, bytes.
+    fn make_room(&self, wanted: u64) -> Result<u64, VmError> {
+        for (used, path) in self.by_age().into_iter().rev() {
+            if self.free()? >= wanted {
+                break;
             }
+            remove_idle(used, &path);
         }
-        kept.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
-        kept.iter().skip(KEPT).filter(|(_, idle, _)| *idle).for_each(|(_, _, path)| remove(path));
+        self.free()
+    }
+
+    fn free(&self) -> Result<u64, VmError> {
+        let stat = nix::sys::statvfs::statvfs(&self.dir).map_err(|errno| problem(&self.dir, &errno))?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
+    /// The snapshots, and when they were used, the latest first.
+    fn by_age(&self) -> Vec<(SystemTime, PathBuf)> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let snapshots = entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+        let aged = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+        let mut snapshots: Vec<_> = snapshots.filter_map(aged).collect();
+        snapshots.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+        snapshots
     }
 }
 
@@ -191,7 +207,7 @@ impl Store {
 pub struct Claim {
     store: Store,
     key: String,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Claim {
@@ -203,8 +219,7 @@ impl Claim {
     pub fn begin(self, memory_mib: u32) -> Result<Draft, VmError> {
         let size = u64::from(memory_mib) << 20;
         let place = &self.store.dir;
-        let stat = nix::sys::statvfs::statvfs(place).map_err(|errno| problem(place, &errno))?;
-        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        let free = self.store.make_room(size + RESERVE)?;
         if free < size + RESERVE {
             return Err(problem(place, &format!("{} MiB free, {} wanted", free >> 20, (size + RESERVE) >> 20)));
         }
@@ -303,12 +318,19 @@ fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {
     Ok(())
 }
 
-/// Away first, so that nobody meets half of it.
 fn stage(parent: &Path) -> Result<TempDir, VmError> {
     let stage = tempfile::Builder::new().prefix(&format!(".{}", orphans::mark()?)).tempdir_in(parent);
     stage.map_err(|error| problem(parent, &error))
 }
 
+/// Unless another run may be about to use it.
+fn remove_idle(used: SystemTime, dir: &Path) {
+    if used.elapsed().is_ok_and(|age| age > YOUNG) {
+        remove(dir);
+    }
+}
+
+/// Away first, so that nobody meets half of it.
 fn remove(dir: &Path) {
     let parent = dir.parent().unwrap_or(Path::new("."));
     let Ok(grave) = stage(parent) else { return };
@@ -318,3 +340,7 @@ fn remove(dir: &Path) {
 fn problem(path: &Path, error: &dyn std::fmt::Display) -> VmError {
     VmError::Snapshot(format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;

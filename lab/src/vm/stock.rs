@@ -59,7 +59,7 @@ impl Stock<'_> {
         let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing").trim().to_owned();
         Err(failed(format!(
             "kernel {} does not get to the command; the last it said: {last} (a stock guest takes a kernel with 9p, and \
-             busybox-static on the host)",
+             busybox-static on the host, which `lab setup` installs)",
             self.release
         )))
     }

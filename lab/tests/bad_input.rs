@@ -77,3 +77,31 @@ fn a_reader_that_leaves_ends_the_command_quietly() {
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_shard_that_is_none_is_named() {
+    let output = lab(Path::new(ROOT), &["run", "--partition", "5/4"]).output().unwrap();
+    refused(&output, 2, &["5/4", "the last 4/4"]);
+    let output = lab(Path::new(ROOT), &["run", "--partition", "auto"]).env_clear().env("HOME", "/nonexistent").output().unwrap();
+    refused(&output, 2, &["--partition m/n"]);
+}
+
+#[test]
+fn results_that_are_no_shards_are_named_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    for (bytes, words) in [
+        (None, &["shard", "holds no events.jsonl"][..]),
+        (Some("<testsuites/>\n"), &["shard/events.jsonl:1", "not an event"]),
+        (Some("{\"at_ms\":1,\"event\":\"run-started\",\"run\":{\"id\":\"x\"}}\n"), &["shard/events.jsonl", "format 0"]),
+    ] {
+        let shard = dir.path().join("shard");
+        if let Some(bytes) = bytes {
+            fs::create_dir_all(&shard).unwrap();
+            fs::write(shard.join("events.jsonl"), bytes).unwrap();
+        }
+        let output = lab(Path::new(ROOT), &["merge"]).arg(&shard).arg("--out").arg(&out).output().unwrap();
+        refused(&output, 2, words);
+        assert!(!out.exists(), "a report of nothing");
+    }
+}

@@ -26,11 +26,12 @@ use std::{
 };
 
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
+    let part = part::requested(args)?;
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels)?;
     watch::rounds(&project.root, args.watch, || {
         let selected = select(&project, &args.select)?;
-        match part::requested(args)? {
+        match part {
             Some(part) => {
                 let whole = part::whole(&project, &kernels, &selected, &args.select, args.durations.as_deref())?;
                 let (plan, shard) = whole.part(part)?;

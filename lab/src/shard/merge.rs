@@ -50,6 +50,9 @@ fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
         return Ok(vec![directory.clone()]);
     }
     let mut below = Vec::new();
+    if !directory.is_dir() {
+        return Err(Error::NotARun { path: directory.clone() });
+    }
     for entry in fs::read_dir(directory).map_err(Error::file("read", directory))? {
         let entry = entry.map_err(Error::file("read", directory))?;
         // `latest` is a link to a run that is there anyway.

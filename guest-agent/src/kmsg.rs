@@ -1,6 +1,18 @@
-//! Marks in the kernel log, so that a splat can be attributed to the case it fell into.
+//! The kernel log: marks in it, so that a complaint can be attributed to the case it fell into, and the complaints
+//! themselves. The console shows warnings and worse only; the log has the backtraces too.
 
-use std::{fs::OpenOptions, io::Write};
+use lab_protocol::complaint::{CUT_HERE, scan};
+use nix::libc::O_NONBLOCK;
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+};
+
+/// A record of `/dev/kmsg` with its dictionary is never longer (`CONSOLE_EXT_LOG_MAX`, `PRINTK_MESSAGE_MAX`).
+const RECORD: usize = 16 << 10;
+/// Bytes of complaints that are told at once; the host cuts at the same place.
+const MOST: usize = 256 << 10;
 
 /// Writes one line to /dev/kmsg; where that fails there is nobody left to tell.
 pub fn say(line: &str) {
@@ -9,5 +21,91 @@ pub fn say(line: &str) {
         let _ = kmsg.write_all(format!("<4>netkit-lab: {line}\n").as_bytes());
     } else {
         println!("netkit-lab: {line}");
+    }
+}
+
+/// The kernel log from its oldest record on.
+pub struct Log(Option<File>);
+
+impl Log {
+    /// Opens it; where that fails the console is the only witness.
+    pub fn open() -> Self {
+        let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg");
+        Self(file.inspect_err(|error| say(&format!("cannot read /dev/kmsg: {error}"))).ok())
+    }
+
+    /// The complaints since the last call, as text that reads as they did; empty where there are none.
+    pub fn complaints(&mut self) -> String {
+        let mut lines = String::new();
+        let mut buffer = vec![0; RECORD];
+        while let Some(file) = &mut self.0 {
+            match file.read(&mut buffer) {
+                Ok(count) if count > 0 => message(&String::from_utf8_lossy(&buffer[..count]), &mut lines),
+                // Records were overwritten before they were read: the next read goes on with the oldest.
+                Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        told(&lines)
+    }
+}
+
+/// A complaint that begins with the message of a WARN is known by the line before it only, so that every one gets it.
+fn told(log: &str) -> String {
+    let mut out = String::new();
+    for (_, lines) in scan(log) {
+        let text = format!("{CUT_HERE}\n{}\n", lines.join("\n"));
+        if out.len() + text.len() > MOST {
+            break;
+        }
+        out += &text;
+    }
+    out
+}
+
+/// Appends the text of a record, `6,339,5140900,-;text\n KEY=value\n` (Documentation/ABI/testing/dev-kmsg): unprintable
+/// characters are escaped in it, line ends too.
+fn message(record: &str, lines: &mut String) {
+    let text = record.split_once(';').map_or(record, |(_, text)| text);
+    let mut rest = text.lines().next().unwrap_or_default();
+    while let Some((plain, escaped)) = rest.split_once("\\x") {
+        lines.push_str(plain);
+        match escaped.get(..2).and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(code) => {
+                lines.push(char::from(code));
+                rest = &escaped[2..];
+            }
+            None => {
+                lines.push_str("\\x");
+                rest = escaped;
+            }
+        }
+    }
+    lines.push_str(rest);
+    lines.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_its_text() {
+        let mut lines = String::new();
+        message("4,339,5140900,-;WARNING: a\\x0ab \\\\x c\n SUBSYSTEM=net\n", &mut lines);
+        message("4,340,5140901,c;\\x09indented\n", &mut lines);
+        assert_eq!(lines, "WARNING: a\nb \\\\x c\n\tindented\n");
+    }
+
+    #[test]
+    fn only_complaints_are_told_and_they_read_as_they_did() {
+        let quiet = "p0: entered promiscuous mode\nnetkit-lab: begin A01\n";
+        assert_eq!(told(quiet), "");
+        let splat = "refcount_t: underflow; use-after-free.\nWARNING: CPU: 0 PID: 1 at lib/refcount.c:28 f+0x1/0x2\n\
+                     ---[ end trace 0000000000000000 ]---\n";
+        let log = format!("{quiet}{CUT_HERE}\n{splat}{quiet}");
+        assert_eq!(told(&log), format!("{CUT_HERE}\n{splat}"));
+        assert_eq!(scan(&told(&log)), scan(&log));
     }
 }

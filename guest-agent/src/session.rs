@@ -1,6 +1,10 @@
 //! The conversation with the host.
 
-use crate::{entropy, kmsg, shell::Shell};
+use crate::{
+    entropy,
+    kmsg::{self, Log},
+    shell::Shell,
+};
 use lab_protocol::{
     AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder},
@@ -35,6 +39,11 @@ impl Sender {
         let bytes = frame::encode(message).map_err(|error| error.to_string())?;
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         port.write_all(&bytes).map_err(|error| format!("the port to the host broke: {error}"))
+    }
+
+    /// Tells what the kernel log complains of, where it does.
+    fn tell(&self, complaints: &str) -> Result<(), String> {
+        if complaints.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: complaints.to_owned() }) }
     }
 
     fn set_current(&self, cell: Option<CellId>) {
@@ -86,6 +95,10 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
     sender.send(&hello(None))?;
     sender.start_heartbeat();
 
+    let mut log = Log::open();
+    // What the kernel complained of while it booted: every host that resumes this guest is told.
+    let mut boot_log = String::new();
+    let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
     let mut shell: Option<Shell> = None;
     loop {
@@ -101,6 +114,8 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 })?;
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
+                boot_log = log.complaints();
+                sender.tell(&boot_log)?;
             }
             HostMessage::Settle => {
                 settle();
@@ -116,13 +131,15 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 }
                 sender.send(&hello(Some(nonce)))?;
                 sender.send(&probed(runner))?;
+                sender.tell(&boot_log)?;
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
                     return Err("the host sent Run before Hello".into());
                 };
                 set_clock(now_unix_ns);
-                run_cells(&sender, runner, &cells, &RunOptions { time_scale, mutant, held: false })?;
+                scale = time_scale;
+                run_cells(&sender, &mut log, runner, &cells, &RunOptions { time_scale, mutant, held: false })?;
             }
             HostMessage::Shell(request) => {
                 let Some(runner) = &runner else {
@@ -134,19 +151,31 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
             // Without a shell there is nobody to hear it.
             HostMessage::Input { bytes } => drop(shell.as_ref().map(|shell| shell.input(bytes))),
             HostMessage::Resize(size) => drop(shell.as_ref().map(|shell| shell.resize(size))),
-            HostMessage::Shutdown => return Ok(()),
+            HostMessage::Shutdown => {
+                let left = runner.as_ref().map(|runner| runner.left(scale)).unwrap_or_default();
+                sender.tell(&log.complaints())?;
+                return sender.send(&AgentMessage::Farewell { left });
+            }
         }
     }
 }
 
-fn run_cells(sender: &Sender, runner: &Runner, cells: &[CellId], options: &RunOptions) -> Result<(), String> {
+fn run_cells(
+    sender: &Sender,
+    log: &mut Log,
+    runner: &Runner,
+    cells: &[CellId],
+    options: &RunOptions,
+) -> Result<(), String> {
     let mut ran = 0;
     for id in cells {
         sender.set_current(Some(id.clone()));
         kmsg::say(&format!("begin {id}"));
+        sender.tell(&log.complaints())?;
         sender.send(&AgentMessage::CellStarted { cell: id.clone() })?;
         let finished = runner.run(id, options);
         kmsg::say(&format!("end {id}"));
+        sender.tell(&log.complaints())?;
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {

@@ -321,6 +321,6 @@ mod tests {
         };
         assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
         let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();
-        assert!(error.contains("speaks protocol 99, this lab speaks 3"), "{error}");
+        assert!(error.contains("speaks protocol 99, this lab speaks 4"), "{error}");
     }
 }

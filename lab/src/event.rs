@@ -4,7 +4,9 @@
 use crate::{
     error::Exit,
     judge::Verdict,
+    lists::Expired,
     plan::Plan,
+    run::splat::Splat,
     shard::{MergedShard, Shard},
     vm::{Acceleration, GuestExit},
 };
@@ -53,7 +55,7 @@ impl From<&Acceleration> for Accelerator {
 }
 
 /// Version of what events mean. A reader refuses every other one, so that an old run is never judged by new rules.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What is known before the first guest boots.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +70,15 @@ pub struct RunInfo {
     pub accelerator: Accelerator,
     /// The deliberate fault of this run, where it has one.
     pub mutant: Option<String>,
+    /// Whether its cells are canaries.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
+    /// How often a cell that does not pass is run again.
+    #[serde(default)]
+    pub retries: u32,
+    /// Entries of `splats.toml` and `known.toml` whose day has passed; each fails the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expired: Vec<Expired>,
     /// The plan.
     pub plan: Plan,
     /// Which part of a larger plan this is.
@@ -81,7 +92,19 @@ pub struct RunInfo {
 impl RunInfo {
     /// A run of a whole plan, without a deliberate fault.
     pub fn new(id: String, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
-        Self { format: FORMAT, id, versions, accelerator, mutant: None, plan, shard: None, merged: Vec::new() }
+        Self {
+            format: FORMAT,
+            id,
+            versions,
+            accelerator,
+            mutant: None,
+            canary: false,
+            retries: 0,
+            expired: Vec::new(),
+            plan,
+            shard: None,
+            merged: Vec::new(),
+        }
     }
 }
 
@@ -107,6 +130,29 @@ pub enum Start {
     Snapshot,
     /// Restored from a snapshot to run cells.
     Restore,
+}
+
+/// When a kernel complained, where no cell was running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// Before the first cell.
+    Boot,
+    /// After a cell.
+    Between,
+    /// After the last one.
+    Teardown,
+}
+
+impl Moment {
+    /// For people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Boot => "while it booted",
+            Self::Between => "between cells",
+            Self::Teardown => "after the last cell",
+        }
+    }
 }
 
 /// What happened.
@@ -184,6 +230,37 @@ pub enum Event {
         /// The verdict.
         verdict: Box<Verdict>,
     },
+    /// An attempt at a cell did not pass, and the cell will run again in a fresh guest.
+    CellRetried {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest.
+        guest: u32,
+        /// The attempt's verdict.
+        verdict: Box<Verdict>,
+    },
+    /// The kernel complained while no cell was running.
+    Splat {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest.
+        guest: u32,
+        /// When.
+        moment: Moment,
+        /// What it said.
+        splat: Box<Splat>,
+    },
+    /// A guest had nothing left to do and was told to power off.
+    GuestEnded {
+        /// Kernel id.
+        kernel: String,
+        /// Number of the guest.
+        guest: u32,
+        /// From being told to the end of its machine, milliseconds.
+        shutdown_ms: u64,
+        /// What went wrong, one line each: it did not power off, it left something behind, a process of it stayed.
+        problems: Vec<String>,
+    },
     /// A guest died, went silent or broke the protocol.
     GuestLost {
         /// Kernel id.
@@ -198,6 +275,9 @@ pub enum Event {
         evidence: String,
         /// How its process ended, where it ended by itself.
         exit: Option<GuestExit>,
+        /// The cell that it cost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cell: Option<CellId>,
         /// What it told of a hang, as paths from the run's directory on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         files: Vec<String>,
@@ -217,6 +297,9 @@ pub enum Event {
         guests: u32,
         /// Peak resident memory of the largest guest, KiB.
         peak_memory_kib: Option<u64>,
+        /// Whether guests died until no further one was started.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        gave_up: bool,
         /// Wall time, milliseconds.
         wall_ms: u64,
     },

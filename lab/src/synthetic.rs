@@ -85,7 +85,7 @@ pub fn events(info: RunInfo) -> impl Iterator<Item = Stamped> {
         let ends = end(&kernel);
         let verdicts: Vec<Event> =
             kernel.cells.iter().zip(&listed).enumerate().map(|it| finished(&kernel, it)).collect();
-        begin(&kernel).into_iter().chain(verdicts).chain([ends])
+        begin(&kernel).into_iter().chain(verdicts).chain(ends)
     });
     let last = Event::RunFinished { exit: Exit::Failed, wall_ms: 154_000 };
     let first = [Event::RunStarted { run: Box::new(info) }, Event::Topologies { library: library() }];
@@ -149,9 +149,12 @@ fn begin(kernel: &PlannedKernel) -> [Event; 4] {
     ]
 }
 
-fn end(kernel: &PlannedKernel) -> Event {
-    let wall_ms = 90 * kernel.cells.len() as u64;
-    Event::KernelFinished { kernel: kernel.facts.id.clone(), guests: 1, peak_memory_kib: Some(98_304), wall_ms }
+fn end(kernel: &PlannedKernel) -> [Event; 2] {
+    let (id, wall_ms) = (kernel.facts.id.clone(), 90 * kernel.cells.len() as u64);
+    [
+        Event::GuestEnded { kernel: id.clone(), guest: 1, shutdown_ms: 120, problems: Vec::new() },
+        Event::KernelFinished { kernel: id, guests: 1, peak_memory_kib: Some(98_304), gave_up: false, wall_ms },
+    ]
 }
 
 fn finished(kernel: &PlannedKernel, (number, (cell, info)): (usize, (&PlannedCell, &CellInfo))) -> Event {
@@ -232,7 +235,7 @@ mod tests {
     fn every_planned_cell_has_a_verdict_and_some_are_bad() {
         let mut record = RunRecord::default();
         events(run_info("20260101T000000Z-abcdef", plan(7, 3000))).for_each(|stamped| record.apply(&stamped));
-        assert_eq!(record.verdicts().count(), 7 * 3000);
+        assert_eq!(record.verdicts().count(), 7 * (3000 + 3));
         assert_eq!(record.kernels.values().map(|kernel| kernel.verdicts.len()).sum::<usize>(), 7 * 3000);
         let counts = record.counts();
         assert!(counts.failed > 50 && counts.skipped > 1000 && counts.errored > 5 && counts.not_run > 5, "{counts:?}");

@@ -43,6 +43,20 @@ pub struct Attempt {
     /// What the kernel complained of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
+    /// Files that it left, as paths from the run's directory on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+}
+
+impl Attempt {
+    /// What stays of an attempt's verdict.
+    pub fn of(guest: u32, verdict: Verdict) -> Self {
+        let failed = verdict.report.checks.iter().filter(|check| !check.ok);
+        let failed: Vec<String> = failed.map(|check| format!("FAIL {}: {}", check.name, check.seen)).collect();
+        let evidence = verdict.evidence.or((!failed.is_empty()).then(|| failed.join("\n")));
+        let Verdict { report, outcome, splats, files, .. } = verdict;
+        Self { guest, outcome, duration_us: report.duration_us, evidence, splats, files }
+    }
 }
 
 /// What a verdict counts as: every cell is exactly one of these.
@@ -135,6 +149,11 @@ impl Verdict {
         }
         self.evidence.get_or_insert_with(|| culprit.unwrap_or(first).evidence.clone());
         self.splats = splats;
+    }
+
+    /// Whether outcome and complaints are an earlier attempt's, which no later one takes back.
+    pub fn repeats_an_attempt(&self) -> bool {
+        !self.splats.is_empty() && self.earlier.iter().any(|attempt| attempt.splats == self.splats)
     }
 
     /// What beside the outcome a person wants to know: complaints, excuses and earlier attempts, one line each.

@@ -27,10 +27,10 @@ fn chromium() -> PathBuf {
 /// What the page must show of a run.
 fn expectation(record: &RunRecord) -> Value {
     let plan = &record.info.as_ref().unwrap().plan;
-    let row = |id: &lab_protocol::CellId| plan.cells.iter().position(|cell| cell.id == *id).unwrap();
+    let row = |id: &lab_protocol::CellId| record.listing().position(|cell| cell.id == *id).unwrap();
     let kernel = |id: &str| plan.kernels.iter().position(|kernel| kernel.facts.id == id).unwrap();
     let cells = record.verdicts().map(|(planned, cell, verdict)| {
-        let info = plan.info(&cell.id).unwrap();
+        let info = record.listing().find(|info| info.id == cell.id).unwrap();
         let attach: Vec<&str> = used(&verdict).iter().map(|used| used.name()).collect();
         json!({
             "kernel": kernel(&planned.facts.id),
@@ -42,14 +42,14 @@ fn expectation(record: &RunRecord) -> Value {
             "standing": verdict.standing().word(),
         })
     });
-    let mut areas: Vec<&str> = plan.cells.iter().map(|cell| &*cell.area).collect();
+    let mut areas: Vec<&str> = record.listing().map(|cell| &*cell.area).collect();
     areas.dedup();
-    let (bad_kernel, bad, _) = record.verdicts().nth(1).unwrap();
+    let (bad_kernel, bad, _) = record.verdicts().nth(2).unwrap();
     json!({
         "cells": cells.collect::<Vec<_>>(),
         "kernels": plan.kernels.iter().map(|kernel| &*kernel.facts.id).collect::<Vec<_>>(),
         "areas": areas,
-        "rows": plan.cells.len(),
+        "rows": record.listing().count(),
         "first": 0,
         "capabilities": lab_protocol::Capability::ALL.len(),
         "evidence": {

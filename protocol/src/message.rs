@@ -17,7 +17,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version: an image built from other sources must not half-work.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it in the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -97,6 +97,12 @@ pub enum AgentMessage {
         /// Its exit code; 128 + signal where one ended it.
         code: u8,
     },
+    /// Complaints that the kernel log holds and that were not told yet, as [`crate::complaint::scan`] reads them. What is
+    /// told before `CellFinished` fell into the cell that is running, otherwise it fell between cells.
+    KernelLog {
+        /// Lines of the log, each with its time stamp.
+        text: String,
+    },
     /// A line for the run's log.
     Log {
         /// The line.
@@ -106,6 +112,11 @@ pub enum AgentMessage {
     Done {
         /// How many ran.
         ran: u32,
+    },
+    /// The answer to `Shutdown`, and the last word.
+    Farewell {
+        /// What is there now and was not before the first cell: `map 7`, `namespace net:[…]`.
+        left: Vec<String>,
     },
     /// The agent can't go on, and says why before it stops.
     Fatal {

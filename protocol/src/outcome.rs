@@ -83,6 +83,10 @@ pub enum FailureKind {
     Cleanup,
     /// The kernel complained (WARN, BUG, oops) while the cell ran.
     Splat,
+    /// The cell passed only when it was run again.
+    Flaky,
+    /// The guest did not end as it should: it left something behind, or did not power off.
+    Teardown,
     /// The cell ends one way in a guest that it shares with others and another way in a pristine one.
     Isolation,
 }
@@ -97,6 +101,8 @@ impl fmt::Display for FailureKind {
             Self::Unexpected => "unexpected-error",
             Self::Cleanup => "cleanup",
             Self::Splat => "splat",
+            Self::Flaky => "flaky",
+            Self::Teardown => "teardown",
             Self::Isolation => "isolation",
         })
     }

@@ -1,5 +1,6 @@
 //! What a case left behind: programs, maps, links, pins, devices and namespaces, counted before and after.
 
+use crate::fence;
 use std::{
     collections::BTreeSet,
     fmt, fs,
@@ -7,8 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The kernel frees programs, maps and links after an RCU grace period and a work item: not at once.
-const POLL: Duration = Duration::from_millis(2);
+/// What is still there after so many passes of the kernel's own clean-up, none of which freed any of it, stays.
+///
+/// The first waits for the devices of dead namespaces, the second for all else of theirs, and what they held (filters,
+/// programs, maps of maps) goes by work items behind that.
+const FENCES: u32 = 4;
 
 /// Everything that outlives a case unless it is cleaned up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,21 +41,31 @@ impl Inventory {
         })
     }
 
-    /// Waits until nothing is left that was not there before; says what stayed otherwise.
+    /// Waits until nothing is left that was not there before; says what stayed otherwise. No time decides what a leak is:
+    /// only a kernel whose clean-up does not get on is given up after `patience`.
     ///
     /// # Errors
     /// One line that names what leaked.
     pub fn settled(&self, pins: &Path, patience: Duration) -> Result<(), String> {
         let deadline = Instant::now() + patience;
+        let mut before: Vec<String> = Vec::new();
+        let mut passes = 0;
         loop {
             let leaks = self.leaks(&Self::take(pins)?);
             if leaks.is_empty() {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            if leaks != before {
+                passes = 0;
+            }
+            if passes == FENCES {
                 return Err(leaks.join(", "));
             }
-            std::thread::sleep(POLL);
+            if let Err(error) = fence::pass(deadline) {
+                return Err(format!("{} ({error})", leaks.join(", ")));
+            }
+            before = leaks;
+            passes += 1;
         }
     }
 

@@ -13,6 +13,7 @@ pub mod ctx;
 mod datapath;
 pub mod detect;
 mod evidence;
+mod fence;
 mod flows;
 mod holder;
 mod leaks;

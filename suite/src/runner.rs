@@ -18,7 +18,7 @@ const OBJECT: &str = "/lib/bpf/lab.o";
 pub const PINS: &str = "/sys/fs/bpf";
 /// First marker; every cell takes the next one, so that late packets of one never count for another.
 const FIRST_MARKER: u16 = 20_000;
-/// How long the kernel may take to free what a case gave up, milliseconds on a fast guest.
+/// How long one pass of the kernel's clean-up may take, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
 /// What the host chose for a run.
@@ -44,6 +44,8 @@ pub struct Finished {
 /// All cells, on a probed kernel.
 pub struct Runner {
     cells: HashMap<CellId, (u16, Arc<Cell>)>,
+    /// What there was before the first cell.
+    before: Inventory,
     capabilities: Arc<Capabilities>,
     programs: Arc<Programs>,
 }
@@ -62,7 +64,15 @@ impl Runner {
             .zip(FIRST_MARKER..)
             .map(|(cell, marker)| (cell.info.id.clone(), (marker, Arc::new(cell))))
             .collect();
-        Ok(Self { cells, capabilities: Arc::new(capabilities), programs: Arc::new(programs) })
+        let before = Inventory::take(Path::new(PINS))?;
+        Ok(Self { cells, before, capabilities: Arc::new(capabilities), programs: Arc::new(programs) })
+    }
+
+    /// What is there and was not before the first cell, one entry each; `scale` is the host's factor on deadlines.
+    pub fn left(&self, scale: f32) -> Vec<String> {
+        let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
+        let left = self.before.settled(Path::new(PINS), patience);
+        left.err().map(|left| left.split(", ").map(str::to_owned).collect()).unwrap_or_default()
     }
 
     /// The probes' answers.

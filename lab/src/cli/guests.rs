@@ -14,6 +14,7 @@ use crate::{
     event::{Accelerator, RunInfo},
     interrupt::Interrupt,
     kernels::{Kernel, Unpacked},
+    lists::Lists,
     machine::Machine,
     plan::{KernelFacts, Plan, PlannedKernel},
     report::{
@@ -24,6 +25,7 @@ use crate::{
     run::{
         deadline::{Chosen, Deadline},
         dispatch::Run,
+        kernel::Retries,
         queue::Isolate,
         room::Room,
         timing::Timing,
@@ -52,6 +54,12 @@ pub(super) struct How {
     pub cold: bool,
     /// Which cells share a guest.
     pub isolate: Isolate,
+    /// Whether the cells are canaries.
+    pub canary: bool,
+    /// What does not count as a failure.
+    pub lists: Lists,
+    /// What happens to a cell that does not pass.
+    pub retries: Retries,
     /// Which part of a larger plan it is.
     pub shard: Option<Shard>,
     /// Deadlines that were chosen.
@@ -140,6 +148,9 @@ impl Guests {
             info: RunInfo {
                 mutant: how.mutant.clone(),
                 shard: how.shard.clone(),
+                canary: how.canary,
+                retries: how.retries.count,
+                expired: how.lists.expired(&plan),
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
@@ -150,6 +161,8 @@ impl Guests {
             isolate: how.isolate,
             estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
             topologies: self.topologies.clone(),
+            lists: how.lists.clone(),
+            retries: how.retries,
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),

@@ -302,6 +302,13 @@ struct HowArgs {
     /// Guests at the same time. Default: one per processor, as far as there is memory.
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,
+    /// Run a cell that does not pass again, so often, each time in a fresh guest.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=20))]
+    retries: u32,
+    /// Whether a cell that passes only when it is run again fails the run. A panic, a hang or a complaint of the kernel
+    /// stays a failure either way.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    flaky: crate::run::kernel::OnFlaky,
     /// A deadline other than the one that fits the accelerator, for example silence=30s or run=2h. Layers: boot, silence
     /// (no heartbeat), cell, guest, run; repeatable.
     #[arg(long, value_name = "LAYER=TIME")]

@@ -5,6 +5,7 @@ use crate::{
     artifacts::{KERNELS_TOML, project_root},
     error::Error,
     kernels::{self, Cache, Class, Config, Kernel, KernelsError, Lock, Store},
+    lists::Lists,
     plan::KernelFacts,
     selection,
     setup::Tools,
@@ -18,6 +19,8 @@ pub(super) struct Project {
     pub cache: Cache,
     pub config: Config,
     pub lock: Lock,
+    /// `splats.toml` and `known.toml`.
+    pub lists: Lists,
     vng: PathBuf,
 }
 
@@ -28,9 +31,10 @@ impl Project {
         let cache = Cache::open()?;
         let config = Config::load(&root.join(KERNELS_TOML))?;
         let lock = Lock::load(&root.join(KERNELS_LOCK))?;
+        let lists = Lists::load(&root).map_err(KernelsError::from)?;
         // Only `git` and `mainline` kernels need it, and they say so when it is missing.
         let vng = Tools::in_cache(cache.root()).virtme_ng().unwrap_or_else(|| "vng".into());
-        Ok(Self { root, cache, config, lock, vng })
+        Ok(Self { root, cache, config, lock, lists, vng })
     }
 
     pub fn store(&self) -> Store<'_> {

@@ -4,9 +4,9 @@ use super::{RerunArgs, project::Project, report, run, select::build, watch};
 use crate::{
     error::{Error, Exit},
     plan::Plan,
-    report::events,
+    report::{events, rows},
 };
-use lab_protocol::{CellId, Outcome};
+use lab_protocol::CellId;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -16,8 +16,15 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     let record = events::read(&report::directory(named.clone(), &args.run)?)?;
     let mut wanted: BTreeMap<String, BTreeSet<CellId>> = BTreeMap::new();
     for (kernel, cell, verdict) in record.verdicts() {
-        if !args.failed || !matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
-            wanted.entry(kernel.facts.id.clone()).or_default().insert(cell.id.clone());
+        if args.failed && !verdict.standing().is_bad() {
+            continue;
+        }
+        let wanted = wanted.entry(kernel.facts.id.clone()).or_default();
+        if rows::is_row(&cell.id) {
+            // What went wrong outside of a cell may be any cell's doing.
+            wanted.extend(kernel.cells.iter().map(|cell| cell.id.clone()));
+        } else {
+            wanted.insert(cell.id.clone());
         }
     }
     if wanted.is_empty() {
@@ -27,6 +34,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     let project = Project::open(named)?;
     let patterns = wanted.keys().cloned().collect();
     let kernels = project.kernels(&super::KernelArgs { kernel: patterns, ..super::KernelArgs::default() })?;
+    let canary = record.info.as_ref().is_some_and(|info| info.canary);
     let narrow = |mut plan: Plan| {
         for kernel in &mut plan.kernels {
             let cells = wanted.get(&kernel.facts.id);
@@ -36,7 +44,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         plan
     };
     watch::rounds(&project.root, args.watch, || {
-        let mut selected = build(&project, args.no_build, false)?;
+        let mut selected = build(&project, args.no_build, canary)?;
         selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
         run::execute(&project, &kernels, selected, &args.how, false, narrow)
     })

@@ -17,6 +17,7 @@ use crate::{
         Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, record::RunRecord,
         run_json::RunJson, terminal,
     },
+    run::{kernel::Retries, queue::Isolate},
     shard::Shard,
 };
 use std::{
@@ -39,7 +40,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                 let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
                 args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
                 let guests = Guests::open(&project, &kernels, &selected)?;
-                conduct(&project, &guests, plan, Some(shard), &args.how)
+                conduct(&project, &guests, plan, Some(shard), selected.canary, &args.how)
             }
             None => {
                 let full_matrix = args.select.is_full_matrix();
@@ -60,10 +61,11 @@ pub(super) fn execute(
 ) -> Result<RunRecord, Error> {
     args.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
     let guests = Guests::open(project, kernels, &selected)?;
+    let canary = selected.canary;
     let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
     let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
     let plan = narrow(Plan { others, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
-    conduct(project, &guests, plan, None, args)
+    conduct(project, &guests, plan, None, canary, args)
 }
 
 /// Runs a plan and reports it.
@@ -72,8 +74,14 @@ fn conduct(
     guests: &Guests,
     plan: Plan,
     shard: Option<Shard>,
+    canary: bool,
     args: &HowArgs,
 ) -> Result<RunRecord, Error> {
+    if args.retries > 0 && args.isolate == Isolate::Both {
+        let why =
+            "--retries can't be used with --isolate=both, which compares two attempts at every cell: drop one of them";
+        return Err(Error::Usage(why.to_owned()));
+    }
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
     let id = directory::fresh_id();
     let directory = directory::create(&results, &id)?;
@@ -88,6 +96,9 @@ fn conduct(
         mutant: args.mutant.clone(),
         cold: args.cold,
         isolate: args.isolate,
+        canary,
+        lists: project.lists.clone(),
+        retries: Retries { count: args.retries, on_flaky: args.flaky },
         shard,
         deadlines: args.deadline.clone(),
     };

@@ -16,6 +16,8 @@ pub(super) struct Selected {
     pub agent_version: String,
     pub cells: Vec<CellInfo>,
     pub mutants: Vec<MutantInfo>,
+    /// Whether the cells are canaries.
+    pub canary: bool,
 }
 
 impl Selected {
@@ -42,6 +44,7 @@ pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<S
         agent_version: listing.agent,
         cells: if canary { listing.canaries } else { listing.cells },
         mutants: listing.mutants,
+        canary,
     })
 }
 

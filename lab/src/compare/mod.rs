@@ -10,8 +10,8 @@ pub use same::{Sameness, same};
 
 use crate::{
     error::Exit,
-    judge::Verdict,
     report::record::{RunRecord, used},
+    verdict::{Standing, Verdict},
 };
 use lab_protocol::{AttachType, Outcome};
 use serde::Serialize;
@@ -41,6 +41,10 @@ pub enum Kind {
     StillFailing,
     /// Bad before, passes now.
     Fixed,
+    /// Passes only when it is run again, and did not need that before.
+    Flaky,
+    /// Fails as `known.toml` says, and did not do so before.
+    KnownFailing,
     /// Passes in both, and takes much longer.
     Slower,
     /// In the second run's plan only, and fine.
@@ -49,13 +53,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, the loudest first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NewlyFailing,
         Self::AttachChanged,
         Self::NoLongerRuns,
         Self::Gone,
         Self::StillFailing,
         Self::Fixed,
+        Self::Flaky,
+        Self::KnownFailing,
         Self::Slower,
         Self::Added,
     ];
@@ -69,6 +75,8 @@ impl Kind {
             Self::Gone => "gone from the plan",
             Self::StillFailing => "still failing",
             Self::Fixed => "fixed",
+            Self::Flaky => "flaky",
+            Self::KnownFailing => "failing as known",
             Self::Slower => "slower",
             Self::Added => "added",
         }
@@ -165,8 +173,8 @@ fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Cow<'_, Verdict>> {
     record.verdicts().map(|(kernel, cell, verdict)| ((&*kernel.facts.id, cell.id.as_str()), verdict)).collect()
 }
 
-const fn is_bad(verdict: &Verdict) -> bool {
-    matches!(verdict.outcome, Outcome::Failed { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. })
+fn is_bad(verdict: &Verdict) -> bool {
+    verdict.standing().is_bad()
 }
 
 fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
@@ -175,7 +183,12 @@ fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
     match (is_bad(was), is_bad(now)) {
         (false, true) => Some(Kind::NewlyFailing),
         (true, true) => Some(Kind::StillFailing),
+        (_, false) if now.standing() == Standing::Flaky && was.standing() != Standing::Flaky => Some(Kind::Flaky),
+        (_, false) if now.standing() == Standing::Known && was.standing() != Standing::Known => {
+            Some(Kind::KnownFailing)
+        }
         (true, false) => Some(Kind::Fixed),
+        (false, false) if was.standing() == Standing::Known && now.outcome == Outcome::Passed => Some(Kind::Fixed),
         (false, false) if was.outcome == Outcome::Passed && matches!(now.outcome, Outcome::Skipped { .. }) => {
             Some(Kind::NoLongerRuns)
         }
@@ -193,14 +206,14 @@ fn told(verdict: &Verdict) -> String {
     let attach = if attach.is_empty() { String::new() } else { format!(" by {}", attach.join("+")) };
     let message = verdict.outcome.message();
     let reason = if message.is_empty() { String::new() } else { format!(": {message}") };
-    format!("{}{attach} in {} ms{reason}", verdict.outcome.word(), verdict.report.duration_us / 1000)
+    format!("{}{attach} in {} ms{reason}", verdict.standing().word(), verdict.report.duration_us / 1000)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        event::{Accelerator, Event, RunInfo, Stamped, Versions},
+        event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
         plan::Plan,
         testing::{attached, cell, facts, passed},
     };
@@ -215,8 +228,14 @@ mod tests {
         let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
         let mut record = RunRecord::default();
         record.apply(&Stamped { at_ms: 0, event: Event::RunStarted { run: Box::new(info) } });
-        for verdict in verdicts {
-            let event = Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
+        let kernel = || "6.12".to_owned();
+        let begin = [
+            Event::GuestStarted { kernel: kernel(), guest: 1, start: Start::Boot },
+            Event::Probed { kernel: kernel(), guest: 1, capabilities: Vec::new(), modules: Vec::new() },
+        ];
+        let finished = |verdict| Event::CellFinished { kernel: kernel(), guest: 1, verdict: Box::new(verdict) };
+        let end = Event::GuestEnded { kernel: kernel(), guest: 1, shutdown_ms: 10, problems: Vec::new() };
+        for event in begin.into_iter().chain(verdicts.into_iter().map(finished)).chain([end]) {
             record.apply(&Stamped { at_ms: 1, event });
         }
         record
@@ -243,7 +262,7 @@ mod tests {
         let after = run("two", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Tcx)]);
         let comparison = compare(&before, &after);
         assert_eq!(kinds(&comparison), [Kind::AttachChanged]);
-        assert_eq!(comparison.unchanged, 1);
+        assert_eq!(comparison.unchanged, 1 + 3);
         assert_eq!(comparison.exit(true), Exit::Failed);
         assert_eq!(comparison.changes[0].before, "passed by netkit in 1 ms");
     }

@@ -5,20 +5,23 @@
 
 use super::{
     Reporter,
+    complaints::{Complaint, complaints},
     record::{KernelRecord, RunRecord, used},
+    rows,
 };
 use crate::{
     error::Error,
     event::{Event, RunInfo, Stamped},
-    judge::Verdict,
+    lists::Expired,
     plan::{PlannedCell, PlannedKernel},
     report::directory,
     shard::MergedShard,
     text,
+    verdict::{Attempt, Standing, Verdict},
 };
 use chrono::{DateTime, FixedOffset};
 use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestRerun, TestSuite};
 use std::{collections::HashMap, fmt::Write, path::PathBuf, time::Duration};
 
 /// The file's name, in a run's directory and in each kernel's.
@@ -84,8 +87,8 @@ pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> Strin
         report.set_time(Duration::from_millis(wall_ms));
     }
     if let Some(info) = &record.info {
-        let listed = info.plan.cells.iter().map(|cell| (&cell.id, cell)).collect();
-        let desk = Desk { record, info, listed, dialect };
+        let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
+        let desk = Desk { record, info, listed, complaints: complaints(record), dialect };
         for (kernel, happened) in record.planned() {
             if only.is_none_or(|id| id == kernel.facts.id) {
                 report.add_test_suite(desk.suite(kernel, happened));
@@ -94,6 +97,9 @@ pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> Strin
         let dead = record.dead_cases();
         if only.is_none() && !dead.is_empty() {
             report.add_test_suite(dead_suite(&dead));
+        }
+        if only.is_none() && !info.expired.is_empty() {
+            report.add_test_suite(expired_suite(&info.expired));
         }
         if only.is_none() && info.merged.iter().any(|shard| shard.problem().is_some()) {
             report.add_test_suite(shards_suite(&info.merged));
@@ -128,6 +134,19 @@ fn dead_suite(cases: &[String]) -> TestSuite {
     suite
 }
 
+/// Entries of the lists that nobody looked at in time fail the run by themselves.
+fn expired_suite(entries: &[Expired]) -> TestSuite {
+    let mut suite = TestSuite::new("lists");
+    for entry in entries {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+        status.set_message(text::line(&entry.message(), MAX_MESSAGE)).set_type("expired");
+        let mut test = TestCase::new(format!("{}:{}", entry.file, entry.line), status);
+        test.set_classname("lists");
+        suite.add_test_case(test);
+    }
+    suite
+}
+
 /// Shards that a merged run lacks are errors of their own: their cells alone might look like somebody's filter.
 fn shards_suite(shards: &[MergedShard]) -> TestSuite {
     let mut suite = TestSuite::new("shards");
@@ -153,6 +172,8 @@ struct Desk<'a> {
     info: &'a RunInfo,
     /// The plan's cells by id: a run has thousands.
     listed: HashMap<&'a CellId, &'a CellInfo>,
+    /// What the kernels complained of, each once.
+    complaints: Vec<Complaint>,
     dialect: Dialect,
 }
 
@@ -184,7 +205,7 @@ impl Desk<'_> {
         if let Some(mutant) = &info.mutant {
             suite.add_property(("mutant", &**mutant));
         }
-        for cell in &kernel.cells {
+        for cell in rows::around(kernel) {
             if let Some(listed) = self.listed.get(&cell.id) {
                 suite.add_test_case(self.case(kernel, cell, listed, &self.record.verdict(happened, cell)));
             }
@@ -198,7 +219,12 @@ impl Desk<'_> {
     }
 
     fn case(&self, kernel: &PlannedKernel, cell: &PlannedCell, listed: &CellInfo, verdict: &Verdict) -> TestCase {
-        let mut case = TestCase::new(text::line(cell.id.as_str(), MAX_MESSAGE), status(verdict));
+        let mut status = status(verdict);
+        // Jenkins' schema allows nothing but the last attempt.
+        if self.dialect == Dialect::Common {
+            status.add_reruns(verdict.earlier.iter().map(rerun));
+        }
+        let mut case = TestCase::new(text::line(cell.id.as_str(), MAX_MESSAGE), status);
         case.set_classname(format!("{}.{}", kernel.facts.id, text::line(&listed.area, MAX_MESSAGE)));
         case.set_time(Duration::from_micros(verdict.report.duration_us));
         // Properties first: what is cut off is the end.
@@ -213,6 +239,12 @@ impl Desk<'_> {
             case.set_assertions(verdict.report.checks.len());
         }
         told.push_str(&output(listed, verdict));
+        for splat in &verdict.splats {
+            let complaint = self.complaints.iter().find(|it| it.fingerprint == splat.fingerprint);
+            if let Some(complaint) = complaint {
+                let _ = writeln!(told, "splat {}: {}", complaint.fingerprint, complaint.sightings());
+            }
+        }
         case.set_system_out(text::block(&told, MAX_OUTPUT));
         if let Some(evidence) = &verdict.evidence {
             case.set_system_err(text::block(evidence, MAX_OUTPUT));
@@ -240,7 +272,24 @@ impl Desk<'_> {
         };
         let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
         let required = cell.required.map_or_else(String::new, |required| required.to_string());
+        let fingerprints: Vec<&str> = verdict.splats.iter().map(|splat| &*splat.fingerprint).collect();
+        let classes: Vec<&str> = verdict.splats.iter().map(|splat| splat.class.name()).collect();
+        let known = verdict.known.as_ref();
+        let attempts = if verdict.earlier.is_empty() { String::new() } else { (verdict.earlier.len() + 1).to_string() };
+        let standing = verdict.standing();
+        let told = matches!(standing, Standing::Flaky | Standing::Known) || verdict.is_unexpected_pass();
+        let word = if verdict.is_unexpected_pass() { "unexpected-pass" } else { standing.word() };
         let properties = [
+            ("standing", if told { word.to_owned() } else { String::new() }),
+            ("attempts", attempts),
+            ("splat.fingerprint", fingerprints.join("+")),
+            ("splat.class", classes.join("+")),
+            ("known.reason", known.map_or_else(String::new, |it| text::line(&it.reason, MAX_MESSAGE))),
+            (
+                "known.link",
+                known.and_then(|it| it.link.as_deref()).map_or_else(String::new, |it| text::line(it, MAX_MESSAGE)),
+            ),
+            ("known.expires", known.map_or_else(String::new, |it| it.expires.clone())),
             ("attach.requested", listed.attach.map_or_else(String::new, |request| request.to_string())),
             ("attach.required", required),
             ("attach.used", used.join("+")),
@@ -262,6 +311,14 @@ fn status(verdict: &Verdict) -> TestCaseStatus {
         status.set_description(text::block(&story(verdict), MAX_OUTPUT));
         status
     };
+    if let (Standing::Known, Some(known)) = (verdict.standing(), &verdict.known) {
+        // What is known must not turn a consumer red, and must not look like a pass either.
+        let mut status = TestCaseStatus::skipped();
+        let message = text::line(&format!("known {}: {message}", known.line()), MAX_MESSAGE);
+        status.set_message(&message).set_type("known");
+        status.set_description(text::block(&story(verdict), MAX_OUTPUT));
+        return status;
+    }
     match &verdict.outcome {
         Outcome::Passed => TestCaseStatus::success(),
         Outcome::Failed { kind, .. } => bad(NonSuccessKind::Failure, kind.to_string()),
@@ -277,6 +334,23 @@ fn status(verdict: &Verdict) -> TestCaseStatus {
     }
 }
 
+/// An attempt before the last one: `flakyFailure` where the cell passed in the end, `rerunFailure` where it did not, as
+/// surefire writes them.
+fn rerun(attempt: &Attempt) -> TestRerun {
+    let (kind, word) = match &attempt.outcome {
+        Outcome::Failed { kind, .. } => (NonSuccessKind::Failure, kind.to_string()),
+        Outcome::Errored { kind, .. } => (NonSuccessKind::Error, kind.to_string()),
+        other => (NonSuccessKind::Error, other.word().to_owned()),
+    };
+    let mut rerun = TestRerun::new(kind);
+    rerun.set_message(text::line(&attempt.outcome.message(), MAX_MESSAGE)).set_type(word);
+    rerun.set_time(Duration::from_micros(attempt.duration_us));
+    if let Some(evidence) = &attempt.evidence {
+        rerun.set_stack_trace(text::block(evidence, MAX_OUTPUT));
+    }
+    rerun
+}
+
 /// Why a case did not pass: the message, the checks that did not hold, and what else was noticed.
 fn story(verdict: &Verdict) -> String {
     let checks = verdict.report.checks.iter().filter(|check| !check.ok);
@@ -284,7 +358,7 @@ fn story(verdict: &Verdict) -> String {
     let files = verdict.files.iter().map(|file| format!("attachment: {file}"));
     let lines: Vec<String> = std::iter::once(text::line(&verdict.outcome.message(), MAX_MESSAGE))
         .chain(checks)
-        .chain(verdict.warnings.iter().cloned())
+        .chain(verdict.remarks().iter().map(|remark| text::line(remark, MAX_MESSAGE)))
         .chain(files)
         .collect();
     lines.join("\n")
@@ -313,8 +387,8 @@ fn output(listed: &CellInfo, verdict: &Verdict) -> String {
     for (name, value) in &report.metrics {
         let _ = writeln!(out, "metric {name} = {value}");
     }
-    for warning in &verdict.warnings {
-        let _ = writeln!(out, "warning: {warning}");
+    for remark in verdict.remarks() {
+        let _ = writeln!(out, "warning: {}", text::line(&remark, MAX_MESSAGE));
     }
     for file in &verdict.files {
         let _ = writeln!(out, "attachment: {file}");

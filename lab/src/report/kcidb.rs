@@ -3,11 +3,14 @@
 //! The schema is that of `kcidb-io`. Ids begin with the origin, the name by which the database knows a CI system; those
 //! of a checkout and a build follow from the kernel alone, so that the runs of many nights meet on them.
 
-use super::record::{KernelRecord, RunRecord, used};
+use super::{
+    record::{KernelRecord, RunRecord, used},
+    rows,
+};
 use crate::{
-    judge::Verdict,
     plan::{PlannedCell, PlannedKernel},
     text,
+    verdict::{Standing, Verdict},
 };
 use chrono::DateTime;
 use lab_protocol::{CellId, CellInfo, ErrorKind, Outcome};
@@ -37,8 +40,7 @@ pub fn origin(text: &str) -> Result<String, String> {
 /// The run as KCIDB JSON.
 pub fn render(record: &RunRecord, origin: &str) -> String {
     let run = record.info.as_ref().map_or("unknown", |info| &*info.id);
-    let listed: HashMap<&CellId, &CellInfo> =
-        record.info.iter().flat_map(|info| &info.plan.cells).map(|cell| (&cell.id, cell)).collect();
+    let listed: HashMap<&CellId, &CellInfo> = record.listing().map(|cell| (&cell.id, cell)).collect();
     let (mut checkouts, mut builds, mut tests) = (Vec::new(), Vec::new(), Vec::new());
     for (kernel, happened) in record.planned() {
         let facts = &kernel.facts;
@@ -62,7 +64,7 @@ pub fn render(record: &RunRecord, origin: &str) -> String {
             "status": "PASS",
             "misc": { "image": happened.and_then(|it| it.image.as_ref()).map_or("unknown", |image| &*image.key) },
         }));
-        for cell in &kernel.cells {
+        for cell in rows::around(kernel) {
             let mut test = test(record, kernel, happened, cell, listed.get(&cell.id).copied());
             test["id"] = json!(format!("{origin}:{run}/{}/{}", facts.id, text::line(cell.id.as_str(), MAX_COMMENT)));
             test["build_id"] = json!(source);
@@ -92,14 +94,14 @@ fn test(
     let hooks: Vec<&str> = verdict.report.attach.iter().filter_map(|it| it.hook).map(|hook| hook.name()).collect();
     let mut test = json!({
         "path": path(area, cell.id.as_str()),
-        "status": status(&verdict.outcome),
+        "status": if verdict.standing() == Standing::Known { "SKIP" } else { status(&verdict.outcome) },
         "duration": verdict.report.duration_us as f64 / 1e6,
         "misc": {
             "attach_requested": listed.and_then(|listed| listed.attach).map_or("", |request| request.name()),
             "attach_required": cell.required.map_or("", |required| required.name()),
             "attach_used": used.join("+"),
             "attach_hooks": hooks,
-            "outcome": verdict.outcome.word(),
+            "outcome": verdict.standing().word(),
             "repro": record.repro(&kernel.facts.id, &cell.id),
         },
     });

@@ -1,8 +1,15 @@
 //! KTAP version 1 (Documentation/dev-tools/ktap.rst): a test per kernel, a subtest per cell, for whatever reads the
 //! output of kselftest and KUnit.
 
-use super::record::{RunRecord, used};
-use crate::{judge::Verdict, text};
+use super::{
+    record::{RunRecord, used},
+    rows,
+};
+use crate::{
+    lists::Expired,
+    text,
+    verdict::{Standing, Verdict},
+};
 use lab_protocol::{ErrorKind, Outcome};
 use std::fmt::Write;
 
@@ -40,15 +47,16 @@ impl Line {
 /// The run as KTAP.
 pub fn render(record: &RunRecord) -> String {
     let dead = record.dead_cases();
-    let groups = record.planned().count() + usize::from(!dead.is_empty());
+    let expired: Vec<&Expired> = record.info.iter().flat_map(|info| &info.expired).collect();
+    let groups = record.planned().count() + usize::from(!dead.is_empty()) + usize::from(!expired.is_empty());
     let mut out = format!("KTAP version 1\n1..{groups}\n");
     for (number, (kernel, happened)) in (1..).zip(record.planned()) {
-        let _ = writeln!(out, "  KTAP version 1\n  1..{}", kernel.cells.len());
+        let _ = writeln!(out, "  KTAP version 1\n  1..{}", rows::around(kernel).count());
         for line in happened.iter().flat_map(|it| it.losses.iter().chain(&it.notes)) {
             diagnostic(line, &mut out);
         }
         let mut ok = true;
-        for (number, cell) in (1..).zip(&kernel.cells) {
+        for (number, cell) in (1..).zip(rows::around(kernel)) {
             let verdict = record.verdict(happened, cell);
             let line = cell_line(cell.id.as_str(), &verdict);
             if !line.ok {
@@ -63,15 +71,25 @@ pub fn render(record: &RunRecord) -> String {
         let data = format!("kernel.release={}", text::line(release, WIDTH));
         Line { ok, name: name(&kernel.facts.id), data }.write(number, "", &mut out);
     }
-    if !dead.is_empty() {
-        let _ = writeln!(out, "  KTAP version 1\n  1..{}", dead.len());
-        for (number, case) in (1..).zip(&dead) {
-            let data = "no kernel of the matrix can run this case".to_owned();
-            Line { ok: false, name: name(case), data }.write(number, "  ", &mut out);
+    let dead = dead.iter().map(|case| (name(case), "no kernel of the matrix can run this case".to_owned()));
+    let expired = expired.iter().map(|entry| (name(&format!("{}:{}", entry.file, entry.line)), entry.message()));
+    let mut number = record.planned().count();
+    for (group, lines) in [("matrix", dead.collect::<Vec<_>>()), ("lists", expired.collect())] {
+        if !lines.is_empty() {
+            number += 1;
+            failures(group, number, lines, &mut out);
         }
-        Line { ok: false, name: "matrix".to_owned(), data: String::new() }.write(groups, "", &mut out);
     }
     out
+}
+
+/// A group of its own for what fails the run and is no cell.
+fn failures(group: &str, number: usize, lines: Vec<(String, String)>, out: &mut String) {
+    let _ = writeln!(out, "  KTAP version 1\n  1..{}", lines.len());
+    for (number, (name, data)) in (1..).zip(lines) {
+        Line { ok: false, name, data }.write(number, "  ", out);
+    }
+    Line { ok: false, name: group.to_owned(), data: String::new() }.write(number, "", out);
 }
 
 /// A description can't have a hash sign: what follows it would be read as a directive.
@@ -84,6 +102,11 @@ fn cell_line(id: &str, verdict: &Verdict) -> Line {
     let attach = if used.is_empty() { String::new() } else { format!("attach.used={}", used.join("+")) };
     let message = text::line(&verdict.outcome.message(), WIDTH);
     let (ok, data) = match &verdict.outcome {
+        // Neither a pass nor a failure that anybody has to look at.
+        _ if verdict.standing() == Standing::Known => (true, format!("SKIP known: {message}")),
+        Outcome::Passed if !verdict.earlier.is_empty() => {
+            (true, format!("flaky, {} attempts {attach}", verdict.earlier.len() + 1).trim().to_owned())
+        }
         Outcome::Passed => (true, attach),
         Outcome::Skipped { .. } => (true, format!("SKIP {message}")),
         // A word in capitals at the front would be read as a directive, and a kind is never one.
@@ -102,7 +125,7 @@ fn told(verdict: &Verdict, out: &mut String) {
         format!("{mark} {}: {}", check.name, check.seen)
     });
     let evidence = verdict.evidence.iter().flat_map(|evidence| evidence.lines().map(str::to_owned));
-    let lines = checks.chain(verdict.warnings.iter().cloned()).chain(evidence);
+    let lines = checks.chain(verdict.remarks()).chain(evidence);
     for line in lines.take(LINES) {
         diagnostic(&line, out);
     }

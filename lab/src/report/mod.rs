@@ -1,6 +1,7 @@
 //! Reporters: they consume events and never ask a session anything.
 
 pub mod capabilities;
+pub mod complaints;
 pub mod directory;
 pub mod events;
 pub mod format;
@@ -10,6 +11,7 @@ pub mod kcidb;
 pub mod ktap;
 pub mod progress;
 pub mod record;
+pub mod rows;
 pub mod run_json;
 pub mod terminal;
 

@@ -8,6 +8,7 @@ use crate::{
     error::Error,
     event::{Event, Stamped, Start},
     text,
+    verdict::Standing,
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lab_protocol::Outcome;
@@ -40,14 +41,31 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             format!("{kernel}: {} up after {:.1} s", text::line(release, 80), *boot_ms as f64 / 1e3)
         }
         Event::CellFinished { kernel, verdict, .. } => {
-            if matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. } | Outcome::NotRun { .. }) {
+            let standing = verdict.standing();
+            if matches!(standing, Standing::Passed | Standing::Skipped | Standing::NotRun)
+                && !verdict.is_unexpected_pass()
+            {
                 return None;
             }
-            let word = verdict.outcome.word();
+            let word = if verdict.is_unexpected_pass() { "unexpected pass" } else { standing.word() };
             let cell = text::line(verdict.report.cell.as_str(), WIDTH);
             let message = text::line(&verdict.outcome.message(), WIDTH);
             let separator = if message.is_empty() { "" } else { ": " };
             format!("{kernel}: {word} {cell}{separator}{message}")
+        }
+        Event::CellRetried { kernel, verdict, .. } => {
+            let cell = text::line(verdict.report.cell.as_str(), WIDTH);
+            let message = text::line(&verdict.outcome.message(), WIDTH);
+            format!("{kernel}: {} {cell}: {message}; it will run again in a fresh guest", verdict.outcome.word())
+        }
+        Event::Splat { kernel, guest, moment, splat } => {
+            let allowed = if splat.allowed.is_some() { " (allowed)" } else { "" };
+            let title = text::line(&splat.title, WIDTH);
+            format!("{kernel}: guest {guest} complained {}{allowed}: {} {title}", moment.words(), splat.fingerprint)
+        }
+        Event::GuestEnded { problems, .. } if problems.is_empty() => return None,
+        Event::GuestEnded { kernel, guest, problems, .. } => {
+            format!("{kernel}: guest {guest} did not end well: {}", text::line(&problems.join("; "), WIDTH))
         }
         Event::GuestLost { kernel, guest, kind, message, .. } => {
             format!("{kernel}: guest {guest} lost ({kind}): {}", text::line(message, WIDTH))
@@ -176,12 +194,23 @@ impl Reporter for Bars {
             Event::KernelFinished { kernel, .. } => bar(kernel, &|bar| bar.finish_with_message("done")),
             Event::RunFinished { .. } => drop(self.screen.clear()),
             Event::Topologies { .. }
+            | Event::CellRetried { .. }
+            | Event::Splat { .. }
+            | Event::GuestEnded { .. }
             | Event::KernelStarted { .. }
             | Event::Probed { .. }
             | Event::GuestLost { .. }
             | Event::Note { .. } => {}
         }
-        let told = matches!(stamped.event, Event::CellFinished { .. } | Event::GuestLost { .. } | Event::Note { .. });
+        let told = matches!(
+            stamped.event,
+            Event::CellFinished { .. }
+                | Event::CellRetried { .. }
+                | Event::Splat { .. }
+                | Event::GuestEnded { .. }
+                | Event::GuestLost { .. }
+                | Event::Note { .. }
+        );
         if let Some(line) = line(&stamped.event, record).filter(|_| told) {
             let _ = self.screen.println(line);
         }

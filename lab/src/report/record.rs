@@ -1,14 +1,18 @@
 //! A run as its events tell it: what every report is made from.
 
+use super::rows;
 use crate::{
     error::Exit,
-    event::{Event, ImageInfo, RunInfo, Stamped},
-    judge::Verdict,
+    event::{Event, ImageInfo, Moment, RunInfo, Stamped, Start},
     plan::{PlannedCell, PlannedKernel},
+    run::splat::Splat,
     shard::MergedShard,
     text,
+    verdict::{Attempt, Standing, Verdict},
 };
-use lab_protocol::{AttachType, CapabilityReport, CellId, ErrorKind, KernelVersion, Outcome, drawing::TopologyInfo};
+use lab_protocol::{
+    AttachType, CapabilityReport, CellId, CellInfo, ErrorKind, KernelVersion, Outcome, drawing::TopologyInfo,
+};
 use std::{borrow::Cow, collections::BTreeMap};
 
 /// Everything that happened so far.
@@ -33,22 +37,60 @@ pub struct KernelRecord {
     pub image: Option<ImageInfo>,
     /// The first boot that worked.
     pub boot: Option<Boot>,
-    /// Guests that were launched.
-    pub guests: u32,
+    /// Guests that were launched, by number.
+    pub guests: BTreeMap<u32, GuestRecord>,
     /// Its probes.
     pub capabilities: Vec<CapabilityReport>,
     /// Verdicts.
     pub verdicts: BTreeMap<CellId, Verdict>,
     /// The cell that is running now.
     pub running: Option<CellId>,
+    /// Complaints while no cell was running: number of the guest, when, and what.
+    pub splats: Vec<(u32, Moment, Splat)>,
+    /// Whether guests died until no further one was started.
+    pub gave_up: bool,
     /// Losses, one line each.
     pub losses: Vec<String>,
     /// Notes.
     pub notes: Vec<String>,
+    /// Attempts at cells that were to run again, oldest first.
+    attempts: BTreeMap<CellId, Vec<Attempt>>,
     /// Wall time and peak memory, once it is through.
     pub finished: Option<(u64, Option<u64>)>,
     /// When its turn came, milliseconds since the epoch.
     pub started_ms: u64,
+}
+
+/// A guest's life.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GuestRecord {
+    /// How it came to be.
+    pub start: Start,
+    /// Whether its agent said hello and its probes are through.
+    pub came_up: bool,
+    /// How it ended; none while it lives, and of one that became a snapshot.
+    pub end: Option<GuestEnd>,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GuestEnd {
+    /// It was told to power off.
+    Off {
+        /// How long that took, milliseconds.
+        shutdown_ms: u64,
+        /// What went wrong.
+        problems: Vec<String>,
+    },
+    /// It died, went silent or broke the protocol.
+    Lost {
+        /// What sort of loss.
+        kind: ErrorKind,
+        /// One line.
+        message: String,
+        /// The cell that it cost.
+        cell: Option<CellId>,
+    },
 }
 
 /// What a guest said of itself.
@@ -64,12 +106,16 @@ pub struct Boot {
     pub boot_ms: u64,
 }
 
-/// How many cells ended how.
+/// How many cells ended how; each counts once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Counts {
-    /// Passed.
+    /// Passed at once.
     pub passed: usize,
+    /// Passed when run again.
+    pub flaky: usize,
+    /// Failed as `known.toml` says.
+    pub known: usize,
     /// Failed.
     pub failed: usize,
     /// Skipped.
@@ -81,20 +127,22 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds one outcome.
-    pub fn add(&mut self, outcome: &Outcome) {
-        *match outcome {
-            Outcome::Passed => &mut self.passed,
-            Outcome::Failed { .. } => &mut self.failed,
-            Outcome::Skipped { .. } => &mut self.skipped,
-            Outcome::Errored { .. } => &mut self.errored,
-            Outcome::NotRun { .. } => &mut self.not_run,
+    /// Adds one verdict.
+    pub fn add(&mut self, standing: Standing) {
+        *match standing {
+            Standing::Passed => &mut self.passed,
+            Standing::Flaky => &mut self.flaky,
+            Standing::Known => &mut self.known,
+            Standing::Failed => &mut self.failed,
+            Standing::Skipped => &mut self.skipped,
+            Standing::Errored => &mut self.errored,
+            Standing::NotRun => &mut self.not_run,
         } += 1;
     }
 
     /// All of them.
     pub const fn total(&self) -> usize {
-        self.passed + self.failed + self.skipped + self.errored + self.not_run
+        self.passed + self.flaky + self.known + self.failed + self.skipped + self.errored + self.not_run
     }
 }
 
@@ -112,7 +160,10 @@ impl RunRecord {
                 record.image = Some(image.clone());
                 record.started_ms = stamped.at_ms;
             }
-            Event::GuestStarted { kernel, guest, .. } => self.kernel(kernel).guests = *guest,
+            Event::GuestStarted { kernel, guest, start } => {
+                let guest = self.kernel(kernel).guests.entry(*guest).or_default();
+                *guest = GuestRecord { start: *start, ..GuestRecord::default() };
+            }
             Event::Booted { kernel, release, version, kernel_version, boot_ms, .. } => {
                 self.kernel(kernel).boot.get_or_insert_with(|| Boot {
                     release: release.clone(),
@@ -121,22 +172,51 @@ impl RunRecord {
                     boot_ms: *boot_ms,
                 });
             }
-            Event::Probed { kernel, capabilities, .. } => self.kernel(kernel).capabilities.clone_from(capabilities),
-            Event::CellStarted { kernel, cell, .. } => self.kernel(kernel).running = Some(cell.clone()),
+            Event::Probed { kernel, guest, capabilities, .. } => {
+                let record = self.kernel(kernel);
+                record.capabilities.clone_from(capabilities);
+                record.guests.entry(*guest).or_default().came_up = true;
+            }
+            Event::CellStarted { kernel, guest, cell } => {
+                let record = self.kernel(kernel);
+                record.running = Some(cell.clone());
+                record.guests.entry(*guest).or_default().came_up = true;
+            }
             Event::CellFinished { kernel, verdict, .. } => {
                 let record = self.kernel(kernel);
                 record.running = None;
                 record.verdicts.insert(verdict.report.cell.clone(), (**verdict).clone());
             }
-            Event::GuestLost { kernel, guest, kind, message, files, .. } => {
+            // Until it has run again, or if it never does, this is its verdict.
+            Event::CellRetried { kernel, guest, verdict } => {
                 let record = self.kernel(kernel);
+                record.running = None;
+                let cell = &verdict.report.cell;
+                let earlier = record.attempts.entry(cell.clone()).or_default();
+                let now = Verdict { earlier: earlier.clone(), ..(**verdict).clone() };
+                earlier.push(Attempt::of(*guest, (**verdict).clone()));
+                record.verdicts.insert(cell.clone(), now);
+            }
+            Event::Splat { kernel, guest, moment, splat } => {
+                self.kernel(kernel).splats.push((*guest, *moment, (**splat).clone()));
+            }
+            Event::GuestEnded { kernel, guest, shutdown_ms, problems } => {
+                let end = GuestEnd::Off { shutdown_ms: *shutdown_ms, problems: problems.clone() };
+                self.kernel(kernel).guests.entry(*guest).or_default().end = Some(end);
+            }
+            Event::GuestLost { kernel, guest, kind, message, files, cell, .. } => {
+                let record = self.kernel(kernel);
+                let end = GuestEnd::Lost { kind: *kind, message: message.clone(), cell: cell.clone() };
+                record.guests.entry(*guest).or_default().end = Some(end);
                 record.running = None;
                 let files = if files.is_empty() { String::new() } else { format!(" ({})", files.join(", ")) };
                 record.losses.push(format!("guest {guest}: {kind}: {message}{files}"));
             }
             Event::Note { kernel, text } => self.kernel(kernel).notes.push(text.clone()),
-            Event::KernelFinished { kernel, peak_memory_kib, wall_ms, .. } => {
-                self.kernel(kernel).finished = Some((*wall_ms, *peak_memory_kib));
+            Event::KernelFinished { kernel, peak_memory_kib, gave_up, wall_ms, .. } => {
+                let record = self.kernel(kernel);
+                record.finished = Some((*wall_ms, *peak_memory_kib));
+                record.gave_up = *gave_up;
             }
             Event::RunFinished { exit, wall_ms } => self.finished = Some((*exit, *wall_ms)),
         }
@@ -154,6 +234,9 @@ impl RunRecord {
 
     /// A cell's verdict; a cell that has none is one that never ran, so that no gap looks like a pass.
     pub fn verdict<'a>(&self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
+        if let Some(row) = rows::verdict(kernel, &cell.id) {
+            return Cow::Owned(row);
+        }
         let known = kernel.and_then(|kernel| kernel.verdicts.get(&cell.id));
         known.map(Cow::Borrowed).unwrap_or_else(|| {
             let message = match kernel.and_then(|kernel| kernel.running.as_ref()) {
@@ -164,17 +247,29 @@ impl RunRecord {
         })
     }
 
-    /// Every planned cell with its verdict, kernel by kernel.
+    /// Every planned cell with its verdict, kernel by kernel, between the rows that every kernel has ([`rows`]).
     pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Cow<'_, Verdict>)> {
         self.planned().flat_map(move |(kernel, record)| {
-            kernel.cells.iter().map(move |cell| (kernel, cell, self.verdict(record, cell)))
+            rows::around(kernel).map(move |cell| (kernel, cell, self.verdict(record, cell)))
         })
+    }
+
+    /// What is listed of the rows and of the plan's cells.
+    pub fn listing(&self) -> impl Iterator<Item = &CellInfo> {
+        rows::infos().iter().chain(self.info.iter().flat_map(|info| &info.plan.cells))
+    }
+
+    /// How many cells of a kernel ended how.
+    pub fn counts_on(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> Counts {
+        let mut counts = Counts::default();
+        rows::around(kernel).for_each(|cell| counts.add(self.verdict(happened, cell).standing()));
+        counts
     }
 
     /// How many cells ended how, over all kernels.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        self.verdicts().for_each(|(_, _, verdict)| counts.add(&verdict.outcome));
+        self.verdicts().for_each(|(_, _, verdict)| counts.add(verdict.standing()));
         counts
     }
 
@@ -192,31 +287,43 @@ impl RunRecord {
     }
 
     /// What the verdicts add up to. A panic or hang in a cell is the kernel's failure; everything else without a
-    /// verdict is infrastructure. Kernels that may fail are told of, and don't count.
+    /// verdict is infrastructure. Where guests died until no further one was started, the kernel's deaths are no verdicts.
+    /// Kernels that may fail are told of, and don't count.
     pub fn exit(&self) -> Exit {
-        let mut exit = if self.dead_cases().is_empty() { Exit::Passed } else { Exit::Failed };
+        let expired = self.info.as_ref().is_some_and(|info| !info.expired.is_empty());
+        let mut exit = if self.dead_cases().is_empty() && !expired { Exit::Passed } else { Exit::Failed };
         let mut shards = self.info.iter().flat_map(|info| &info.merged);
         if exit == Exit::Passed && shards.any(|shard| !shard.may_fail && shard.problem().is_some()) {
             exit = Exit::Infra;
         }
-        for (_, _, verdict) in self.verdicts().filter(|(kernel, _, _)| !kernel.facts.may_fail) {
-            match &verdict.outcome {
-                Outcome::Passed | Outcome::Skipped { .. } => {}
-                Outcome::Failed { .. } | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => {
-                    return Exit::Failed;
-                }
-                Outcome::Errored { .. } | Outcome::NotRun { .. } if exit == Exit::Passed => exit = Exit::Infra,
-                Outcome::Errored { .. } | Outcome::NotRun { .. } => {}
+        for (kernel, cell, verdict) in self.verdicts().filter(|(kernel, _, _)| !kernel.facts.may_fail) {
+            let gave_up = || self.kernels.get(&kernel.facts.id).is_some_and(|record| record.gave_up);
+            let crash = matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. });
+            match verdict.standing() {
+                Standing::Failed if !rows::is_row(&cell.id) || !gave_up() => return Exit::Failed,
+                Standing::Errored if crash && !gave_up() => return Exit::Failed,
+                standing if standing.is_bad() && exit == Exit::Passed => exit = Exit::Infra,
+                _ => {}
             }
         }
         exit
     }
 
-    /// How to run one cell again.
+    /// How to run one cell again; of a row, how to run its kernel again.
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
-        let mutant = self.info.as_ref().and_then(|info| info.mutant.as_deref());
-        let mutant = mutant.map(|name| format!(" --mutant {}", text::shell_quote(name))).unwrap_or_default();
-        format!("lab run --kernel {} --case {}{mutant}", text::shell_quote(kernel), text::shell_quote(cell.as_str()))
+        let mut command = format!("lab run --kernel {}", text::shell_quote(kernel));
+        if !rows::is_row(cell) {
+            command += &format!(" --case {}", text::shell_quote(cell.as_str()));
+        }
+        if let Some(info) = &self.info {
+            if info.canary {
+                command += " --canary";
+            }
+            if let Some(mutant) = &info.mutant {
+                command += &format!(" --mutant {}", text::shell_quote(mutant));
+            }
+        }
+        command
     }
 }
 

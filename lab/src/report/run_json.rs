@@ -1,13 +1,18 @@
 //! `run.json`: the run in one small file, for scripts that don't want to read a stream.
 
 use super::{
-    Reporter, directory,
+    Reporter,
+    complaints::{Complaint, complaints},
+    directory,
     record::{Counts, RunRecord},
+    rows,
 };
 use crate::{
     error::{Error, Exit},
     event::{Event, ImageInfo, RunInfo, Stamped},
+    verdict::Standing,
 };
+use lab_protocol::CellInfo;
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -24,6 +29,7 @@ struct Summary<'a> {
     exit_code: Option<u8>,
     counts: Counts,
     dead_cases: Vec<String>,
+    splats: Vec<Complaint>,
     kernels: BTreeMap<&'a str, KernelSummary<'a>>,
 }
 
@@ -36,7 +42,20 @@ struct KernelSummary<'a> {
     wall_ms: Option<u64>,
     peak_memory_kib: Option<u64>,
     counts: Counts,
+    /// `boot`, `splat` and `teardown`.
+    rows: BTreeMap<&'static str, Row>,
+    /// Cells that are worth a look although they fail nothing.
+    flaky: Vec<String>,
+    known: Vec<String>,
+    unexpected_passes: Vec<String>,
     losses: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Row {
+    outcome: &'static str,
+    message: String,
+    ms: u64,
 }
 
 /// Writes the file when the run has finished.
@@ -69,16 +88,32 @@ impl RunJson {
 fn render(record: &RunRecord) -> std::io::Result<Vec<u8>> {
     let kernels = record.planned().filter_map(|(kernel, happened)| {
         let happened = happened?;
-        let mut counts = Counts::default();
-        kernel.cells.iter().for_each(|cell| counts.add(&record.verdict(Some(happened), cell).outcome));
+        let (mut flaky, mut known, mut unexpected_passes) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, verdict) in &happened.verdicts {
+            match verdict.standing() {
+                Standing::Flaky => flaky.push(id.to_string()),
+                Standing::Known => known.push(id.to_string()),
+                _ if verdict.is_unexpected_pass() => unexpected_passes.push(id.to_string()),
+                _ => {}
+            }
+        }
+        let row = |info: &'static CellInfo| {
+            let verdict = rows::verdict(Some(happened), &info.id)?;
+            let (outcome, message) = (verdict.standing().word(), verdict.outcome.message());
+            Some((info.id.as_str(), Row { outcome, message, ms: verdict.report.duration_us / 1000 }))
+        };
         let summary = KernelSummary {
             release: happened.boot.as_ref().map(|boot| &*boot.release),
             image: happened.image.as_ref(),
             boot_ms: happened.boot.as_ref().map(|boot| boot.boot_ms),
-            guests: happened.guests,
+            guests: u32::try_from(happened.guests.len()).unwrap_or(u32::MAX),
             wall_ms: happened.finished.map(|(wall_ms, _)| wall_ms),
             peak_memory_kib: happened.finished.and_then(|(_, peak)| peak),
-            counts,
+            counts: record.counts_on(kernel, Some(happened)),
+            rows: rows::infos().iter().filter_map(row).collect(),
+            flaky,
+            known,
+            unexpected_passes,
             losses: &happened.losses,
         };
         Some((&*kernel.facts.id, summary))
@@ -91,6 +126,7 @@ fn render(record: &RunRecord) -> std::io::Result<Vec<u8>> {
         exit_code: record.finished.map(|(exit, _)| exit.code()),
         counts: record.counts(),
         dead_cases: record.dead_cases(),
+        splats: complaints(record),
         kernels: kernels.collect(),
     };
     let mut bytes = serde_json::to_vec_pretty(&summary)?;

@@ -3,19 +3,21 @@
 use super::{
     Reporter, directory, events, html,
     junit::{self, Dialect},
-    record::RunRecord,
+    record::{GuestEnd, GuestRecord, RunRecord},
     run_json, terminal,
 };
 use crate::{
     error::Exit,
-    event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Start, Versions},
-    judge::Verdict,
+    event::{Accelerator, Event, ImageInfo, Moment, RunInfo, Stamped, Start, Versions},
+    lists::{Excuse, Expired},
     plan::Plan,
+    run::splat::{Splat, scan},
     testing::{attached, cell, facts, passed},
+    verdict::{Attempt, Verdict},
 };
 use lab_protocol::{
-    AttachRecord, AttachRequest, AttachType, Capability, CellId, Check, DeviceKind, ErrorKind, FailureKind, Hook,
-    Outcome, SkipReason,
+    AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, Check, DeviceKind,
+    ErrorKind, FailureKind, Hook, Outcome, SkipReason,
 };
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -73,7 +75,19 @@ fn stream() -> Vec<Stamped> {
         reason: "/dev/kvm opens, but the guest died under it".to_owned(),
         time_scale: 10.0,
     };
-    let run = RunInfo::new("20261120T120000Z-abcdef".to_owned(), versions, accelerator, plan);
+    let mut run = RunInfo::new("20261120T120000Z-abcdef".to_owned(), versions, accelerator, plan);
+    let excuse = |reason: &str| Excuse {
+        reason: reason.to_owned(),
+        link: Some("bugs.example/7".to_owned()),
+        expires: "2026-12-31".to_owned(),
+    };
+    run.retries = 1;
+    run.expired = vec![Expired {
+        file: "known.toml".to_owned(),
+        line: 9,
+        about: "A07-*".to_owned(),
+        excuse: Excuse { expires: "2026-11-01".to_owned(), ..excuse("forgotten") },
+    }];
     let booted = |kernel: &str, version: &str| Event::Booted {
         kernel: kernel.to_owned(),
         guest: 1,
@@ -92,10 +106,24 @@ fn stream() -> Vec<Stamped> {
         guest: 1,
         verdict: Box::new(verdict),
     };
+    let probed = |kernel: &str| {
+        let (kernel, detail) = (kernel.to_owned(), String::new());
+        let probe = CapabilityReport { capability: Capability::Tcx, state: CapabilityState::Supported, detail };
+        Event::Probed { kernel, guest: 1, capabilities: vec![probe], modules: Vec::new() }
+    };
+    let ended = |kernel: &str, problems: &[&str]| Event::GuestEnded {
+        kernel: kernel.to_owned(),
+        guest: 1,
+        shutdown_ms: 150,
+        problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+    };
+    let splat = |text: &str| scan(text).remove(0);
+    let warn = || splat("WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n g+0x1/0x2\n");
     let finished = |kernel: &str| Event::KernelFinished {
         kernel: kernel.to_owned(),
         guests: 1,
         peak_memory_kib: Some(260_000),
+        gave_up: false,
         wall_ms: 4200,
     };
     let tc = || with(TC, Outcome::Passed, vec![attached(AttachRequest::Tc, DeviceKind::Veth, AttachType::Tc)]);
@@ -112,30 +140,49 @@ fn stream() -> Vec<Stamped> {
         Outcome::Errored { kind: ErrorKind::Panic, message: "BUG: kernel NULL pointer dereference".to_owned() },
         Vec::new(),
     );
+    panicked.splats = vec![splat("BUG: kernel NULL pointer dereference, address: 0\n f+0x1/0x2\n")];
     panicked.evidence = Some(format!("BUG: kernel NULL pointer dereference\n{HOSTILE}"));
+    let mut both = with(BOTH, Outcome::Passed, vec![netkit, tcx]);
+    both.outcome = Outcome::Failed { kind: FailureKind::Check, message: "the order is another one".to_owned() };
+    let mut lost = tc();
+    lost.report.checks = vec![Check { name: "udp arrives".to_owned(), ok: false, seen: HOSTILE.to_owned() }];
+    lost.outcome = Outcome::Failed { kind: FailureKind::Check, message: format!("udp arrives: {HOSTILE}") };
     let all = vec![
         Event::RunStarted { run: Box::new(run) },
         started("6.1"),
         guest("6.1"),
         booted("6.1", "6.1.192"),
-        cell("6.1", tc()),
+        probed("6.1"),
+        cell("6.1", Verdict { known: Some(excuse("broken since <6.1> \x1b[2J")), ..tc() }),
         cell("6.1", with(TCX, skip(Capability::Tcx), Vec::new())),
+        Event::Splat {
+            kernel: "6.1".to_owned(),
+            guest: 1,
+            moment: Moment::Between,
+            splat: Box::new(Splat { allowed: Some(excuse("harmless")), ..warn() }),
+        },
         cell("6.1", auto(AttachType::Tc)),
         cell("6.1", with(BOTH, skip(Capability::Netkit), Vec::new())),
         cell("6.1", with(DEAD, skip(Capability::NetkitSingle), Vec::new())),
+        ended("6.1", &[]),
         finished("6.1"),
         started("6.12"),
         guest("6.12"),
         booted("6.12", "6.12.117"),
-        cell("6.12", tc()),
+        probed("6.12"),
+        Event::CellRetried { kernel: "6.12".to_owned(), guest: 1, verdict: Box::new(lost.clone()) },
+        cell("6.12", Verdict { earlier: vec![Attempt::of(1, lost)], ..tc() }),
         cell("6.12", hostile()),
         cell("6.12", auto(AttachType::Netkit)),
-        cell("6.12", with(BOTH, Outcome::Passed, vec![netkit, tcx])),
+        cell("6.12", Verdict { known: Some(excuse("nobody knows why")), ..both }),
         cell("6.12", with(DEAD, skip(Capability::NetkitSingle), Vec::new())),
+        Event::Splat { kernel: "6.12".to_owned(), guest: 1, moment: Moment::Teardown, splat: Box::new(warn()) },
+        ended("6.12", &["left behind: map 7"]),
         finished("6.12"),
         started("6.17"),
         guest("6.17"),
         booted("6.17", "6.17.13"),
+        probed("6.17"),
         cell("6.17", tc()),
         Event::CellStarted { kernel: "6.17".to_owned(), guest: 1, cell: CellId(TCX.to_owned()) },
         Event::GuestLost {
@@ -145,6 +192,7 @@ fn stream() -> Vec<Stamped> {
             message: "BUG: kernel NULL pointer dereference".to_owned(),
             evidence: HOSTILE.to_owned(),
             exit: None,
+            cell: Some(CellId(TCX.to_owned())),
             files: vec!["6.17/cells/guest-1/guest-1-tasks.txt".to_owned()],
         },
         cell("6.17", panicked),
@@ -231,7 +279,7 @@ fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
     let allowed = |c: char| matches!(c, '\t' | '\n') || (c >= ' ' && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\x7f'));
     assert!(xml.chars().all(allowed));
     let cases = parse(&xml);
-    assert_eq!(cases.len(), 3 * 5 + 1, "every cell on every kernel, and the dead case");
+    assert_eq!(cases.len(), 3 * (5 + 3) + 2, "every cell and row of every kernel, the dead case and the expired entry");
     let find = |suite: &str, name: &str| &cases.iter().find(|case| case.0 == suite && case.1 == name).unwrap().2;
     let both = find("6.12", BOTH);
     assert_eq!(both["attach.used"], "tcx+netkit");
@@ -266,7 +314,7 @@ fn reports_are_rebuilt_from_the_events_byte_by_byte() {
     json.write(&again).unwrap();
     html.write(&again).unwrap();
     assert!(read() == first);
-    assert_eq!(parse(&first[3]).len(), 5, "a kernel's own file has its own cells");
+    assert_eq!(parse(&first[3]).len(), 5 + 3, "a kernel's own file has its own cells and rows");
 }
 
 #[test]
@@ -275,7 +323,9 @@ fn a_runner_that_died_leaves_a_run_that_can_be_told() {
     assert!(events::read(directory.path()).unwrap_err().to_string().contains("it holds no events.jsonl"));
     let mut log = events::EventLog::create(directory.path()).unwrap();
     let mut record = RunRecord::default();
-    for stamped in stream().iter().take(24) {
+    let running = |stamped: &Stamped| matches!(stamped.event, Event::CellStarted { .. });
+    let until = stream().iter().position(running).unwrap() + 1;
+    for stamped in stream().iter().take(until) {
         record.apply(stamped);
         log.event(stamped, &record).unwrap();
     }
@@ -298,8 +348,11 @@ fn the_exit_code_is_the_worst_that_happened() {
         let mut info = record().info.unwrap();
         let ids: Vec<CellId> = plan.cells.iter().map(|cell| cell.id.clone()).collect();
         info.plan = plan;
+        info.expired.clear();
         let mut record = RunRecord { info: Some(info), ..RunRecord::default() };
         let happened = record.kernels.entry("6.12".to_owned()).or_default();
+        let end = GuestEnd::Off { shutdown_ms: 1, problems: Vec::new() };
+        happened.guests.insert(1, GuestRecord { start: Start::Boot, came_up: true, end: Some(end) });
         for (id, outcome) in ids.into_iter().zip(outcomes) {
             happened.verdicts.insert(id.clone(), Verdict::bare(id, outcome.clone()));
         }
@@ -312,4 +365,10 @@ fn the_exit_code_is_the_worst_that_happened() {
     assert_eq!(exit(&[errored(ErrorKind::Panic)]), 1, "a kernel that panics in a cell has failed");
     assert_eq!(exit(&[Outcome::Passed, Outcome::NotRun { message: String::new() }]), 3);
     assert_eq!(record().exit().code(), 1, "a dead case alone fails the full matrix");
+    let mut expired = record();
+    expired.kernels.clear();
+    if let Some(info) = &mut expired.info {
+        info.plan = Plan::new(Vec::new(), Vec::new(), false);
+    }
+    assert_eq!(expired.exit().code(), 1, "and so does an entry whose day has passed");
 }

@@ -1,7 +1,7 @@
 //! All kernels, several at a time; one thread owns the reporters.
 
 use super::{
-    kernel::{Common, KernelRun, Prepared, millis},
+    kernel::{Common, KernelRun, Prepared, Retries, millis},
     order::{self, Estimate},
     queue::Isolate,
     room::Room,
@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Exit},
     event::{Event, RunInfo, Stamped},
     interrupt::{self, Interrupt},
+    lists::Lists,
     plan::PlannedKernel,
     report::{Reporter, record::RunRecord},
     vm::{Launcher, snapshot::Store},
@@ -58,6 +59,10 @@ pub struct Run<'a> {
     pub estimate: &'a Estimate<'a>,
     /// What the suite's topologies look like.
     pub topologies: Vec<TopologyInfo>,
+    /// What does not count as a failure.
+    pub lists: Lists,
+    /// What happens to a cell that does not pass.
+    pub retries: Retries,
     /// Boots guests.
     pub launcher: &'a dyn Launcher,
     /// Makes kernels ready.
@@ -128,6 +133,8 @@ impl Run<'_> {
             timing: self.timing,
             rescale: self.rescale,
             mutant: self.info.mutant.as_deref(),
+            lists: &self.lists,
+            retries: self.retries,
             interrupt: &self.interrupt,
             emit: &emit,
         };

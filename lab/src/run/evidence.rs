@@ -9,13 +9,12 @@ const CELLS: &str = "cells";
 /// Characters of a name that stay.
 const MAX_NAME: usize = 120;
 
-/// Takes the files out of a report and writes them below a kernel's directory. Gives their paths from the run's
-/// directory on.
+/// Takes the files out of a report and writes them as [`write`] does.
 ///
 /// # Errors
 /// A file can't be written.
-pub(super) fn keep(directory: &Path, kernel: &str, report: &mut CellReport) -> Result<Vec<String>, Error> {
-    write(directory, kernel, report.cell.as_str(), &std::mem::take(&mut report.attachments))
+pub(super) fn keep(directory: &Path, kernel: &str, owner: &str, report: &mut CellReport) -> Result<Vec<String>, Error> {
+    write(directory, kernel, owner, &std::mem::take(&mut report.attachments))
 }
 
 /// Writes files below a kernel's directory, in one named after whom they belong to. Gives their paths from the run's
@@ -78,7 +77,7 @@ mod tests {
             let bytes = name.as_bytes().to_vec();
             report.attachments.push(Attachment { name: name.to_owned(), kind: AttachmentKind::Pcap, bytes });
         }
-        let paths = keep(&run.path().join("6.1"), "6.1", &mut report).unwrap();
+        let paths = keep(&run.path().join("6.1"), "6.1", "T01-x[tc,veth]", &mut report).unwrap();
         assert!(report.attachments.is_empty(), "events stay small");
         let files: Vec<&str> =
             paths.iter().map(|path| path.strip_prefix("6.1/cells/T01-x-tc-veth/").unwrap()).collect();

@@ -27,21 +27,27 @@ pub const PIECE: usize = 8;
 pub struct Queue<'a> {
     plan: &'a Plan,
     cells: VecDeque<CellId>,
+    /// Cells that are to run once more, each in a guest of its own, when all others are taken.
+    again: VecDeque<CellId>,
 }
 
 impl<'a> Queue<'a> {
     /// All of them, in the order in which they run.
     pub fn new(plan: &'a Plan, cells: impl Iterator<Item = CellId>) -> Self {
-        Self { plan, cells: cells.collect() }
+        Self { plan, cells: cells.collect(), again: VecDeque::new() }
     }
 
     /// How many nobody has taken.
     pub fn waiting(&self) -> usize {
-        self.cells.len()
+        self.cells.len() + self.again.len()
     }
 
     /// The next piece for a guest that has had `before` pieces.
     pub fn take(&mut self, isolate: Isolate, shared: bool, before: usize) -> Vec<CellId> {
+        if self.cells.is_empty() {
+            let next = if before == 0 { self.again.pop_front() } else { None };
+            return next.into_iter().collect();
+        }
         let count = match isolate {
             Isolate::Case if before > 0 => 0,
             Isolate::Case => 1,
@@ -57,6 +63,11 @@ impl<'a> Queue<'a> {
         self.cells.drain(..count.min(self.cells.len())).collect()
     }
 
+    /// Puts a cell behind all others, for a fresh guest.
+    pub fn again(&mut self, cell: CellId) {
+        self.again.push_back(cell);
+    }
+
     /// Gives back what a guest took and brought no verdict for.
     pub fn give_back(&mut self, cells: Vec<CellId>) {
         cells.into_iter().rev().for_each(|cell| self.cells.push_front(cell));
@@ -64,7 +75,7 @@ impl<'a> Queue<'a> {
 
     /// Takes whatever is left.
     pub fn drain(&mut self) -> Vec<CellId> {
-        self.cells.drain(..).collect()
+        self.cells.drain(..).chain(self.again.drain(..)).collect()
     }
 }
 

@@ -56,7 +56,7 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
             }
         };
         match (end, snapshot) {
-            (End::Done, _) => return Visited::Done,
+            (End::Done(_), _) => return Visited::Done,
             (End::Interrupted(_), _) => return Visited::Interrupted,
             (End::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&lost, &snapshot),
             (End::Lost(lost), _) => {

@@ -92,7 +92,7 @@ impl KernelRun<'_> {
             Err(error) => return self.without(&error.to_string()),
         };
         match self.drive(&mut *guest, &launch, Errand::Settle) {
-            End::Done => {}
+            End::Done(_) => {}
             End::Interrupted(_) => return None,
             End::Lost(lost) => {
                 self.bury(&launch, lost);

@@ -177,9 +177,11 @@ impl Shards {
             for cell in cells {
                 desk.take(last, not_run(kernel, cell, message.clone()))?;
             }
-            if let Some(Through { guests, peak_memory_kib, wall_ms: Some(wall_ms), .. }) = kernels.remove(kernel) {
+            if let Some(Through { guests, peak_memory_kib, gave_up, wall_ms: Some(wall_ms), .. }) =
+                kernels.remove(kernel)
+            {
                 let kernel = kernel.clone();
-                desk.take(last, Event::KernelFinished { kernel, guests, peak_memory_kib, wall_ms })?;
+                desk.take(last, Event::KernelFinished { kernel, guests, peak_memory_kib, gave_up, wall_ms })?;
             }
         }
         let exit = desk.record.exit();
@@ -200,6 +202,8 @@ fn check(
         Some(format!("the numbers of shards ({} and {})", shard.part.count, whole.part.count))
     } else if run.mutant != info.mutant {
         Some("the deliberate faults".to_owned())
+    } else if run.canary != info.canary || run.retries != info.retries {
+        Some("what is run, or how often".to_owned())
     } else if run.versions.lab != info.versions.lab || run.versions.agent != info.versions.agent {
         Some("the versions of the lab".to_owned())
     } else {
@@ -246,6 +250,7 @@ struct Through {
     started: bool,
     guests: u32,
     peak_memory_kib: Option<u64>,
+    gave_up: bool,
     /// The longest of its shards: they ran side by side.
     wall_ms: Option<u64>,
 }
@@ -302,9 +307,10 @@ impl Found {
                         desk.take(at_ms, event)?;
                     }
                 }
-                Event::KernelFinished { kernel, peak_memory_kib, wall_ms, .. } => {
+                Event::KernelFinished { kernel, peak_memory_kib, gave_up, wall_ms, .. } => {
                     let through = kernels.entry(kernel.clone()).or_default();
                     through.peak_memory_kib = through.peak_memory_kib.max(*peak_memory_kib);
+                    through.gave_up |= gave_up;
                     through.wall_ms = through.wall_ms.max(Some(*wall_ms));
                 }
                 Event::CellStarted { kernel, cell, .. } => {
@@ -346,7 +352,10 @@ fn guest(event: &mut Event) -> Option<(&str, &mut u32)> {
         | Event::Booted { kernel, guest, .. }
         | Event::Probed { kernel, guest, .. }
         | Event::CellStarted { kernel, guest, .. }
+        | Event::CellRetried { kernel, guest, .. }
         | Event::CellFinished { kernel, guest, .. }
+        | Event::Splat { kernel, guest, .. }
+        | Event::GuestEnded { kernel, guest, .. }
         | Event::GuestLost { kernel, guest, .. } => Some((kernel, guest)),
         Event::RunStarted { .. }
         | Event::Topologies { .. }

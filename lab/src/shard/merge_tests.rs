@@ -37,6 +37,7 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
         let image = ImageInfo { key: "k".into(), cached: true, missing: Vec::new() };
         all.push(Event::KernelStarted { kernel: id(), image });
         all.push(Event::GuestStarted { kernel: id(), guest: 1, start: Start::Boot });
+        all.push(Event::Probed { kernel: id(), guest: 1, capabilities: Vec::new(), modules: Vec::new() });
         for cell in &kernel.cells {
             all.push(Event::CellStarted { kernel: id(), guest: 1, cell: cell.id.clone() });
             let tc = crate::testing::attached(
@@ -48,8 +49,15 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
             let verdict = Verdict { report, ..Verdict::bare(cell.id.clone(), Outcome::Passed) };
             all.push(Event::CellFinished { kernel: id(), guest: 1, verdict: Box::new(verdict) });
         }
+        all.push(Event::GuestEnded { kernel: id(), guest: 1, shutdown_ms: 10, problems: Vec::new() });
         let wall_ms = 1000 * u64::from(part.number);
-        all.push(Event::KernelFinished { kernel: id(), guests: 1, peak_memory_kib: Some(part.number.into()), wall_ms });
+        all.push(Event::KernelFinished {
+            kernel: id(),
+            guests: 1,
+            peak_memory_kib: Some(part.number.into()),
+            gave_up: false,
+            wall_ms,
+        });
     }
     all.push(Event::RunFinished { exit: Exit::Passed, wall_ms: 1000 * u64::from(part.number) });
     (0..).zip(all).map(|(at, event)| Stamped { at_ms: 1_000_000 + at, event }).collect()
@@ -88,12 +96,12 @@ fn refused(dir: &Path, directories: &[PathBuf]) -> String {
 fn all_shards_are_cell_for_cell_one_run() {
     let (dir, all) = results();
     let record = merge(&all).unwrap();
-    assert_eq!((record.counts().passed, record.counts().total()), (12, 12));
+    assert_eq!((record.counts().passed, record.counts().total()), (18, 18));
     assert_eq!(record.exit(), Exit::Passed);
     assert_eq!(record.info.as_ref().unwrap().plan, plan());
     assert_eq!(record.finished, Some((Exit::Passed, 4000)), "shards run side by side");
     assert_eq!(record.kernels["6.12"].finished, Some((4000, Some(4))));
-    assert_eq!(record.kernels["6.12"].guests, 3, "every shard's guest has a number of its own");
+    assert_eq!(record.kernels["6.12"].guests.len(), 3, "every shard's guest has a number of its own");
     let backwards: Vec<PathBuf> = all.iter().rev().cloned().collect();
     assert_eq!(merge(&backwards).unwrap(), record);
     assert_eq!(merge(&[dir.path().to_owned()]).unwrap(), record, "the directory above them means them all");
@@ -128,7 +136,7 @@ fn a_missing_shard_is_an_error_in_every_report_and_no_smaller_run() {
     let (_dir, all) = results();
     let record = merge(&[all[0].clone(), all[1].clone(), all[3].clone()]).unwrap();
     let counts = record.counts();
-    assert_eq!((counts.passed, counts.not_run, counts.total()), (10, 2, 12));
+    assert_eq!((counts.passed, counts.not_run, counts.total()), (16, 2, 18));
     assert_eq!(record.exit(), Exit::Infra);
     assert_eq!(record.finished.unwrap().0, Exit::Infra);
     let xml = junit::render(&record, None, junit::Dialect::Common);
@@ -147,10 +155,10 @@ fn a_shard_that_died_costs_its_own_cells_and_the_run() {
     let text = fs::read_to_string(&path).unwrap();
     // Killed while its second cell ran, in the middle of a line.
     let lines: Vec<&str> = text.lines().collect();
-    fs::write(&path, format!("{}\n{{\"at_ms\":1,\"ev", lines[..6].join("\n"))).unwrap();
+    fs::write(&path, format!("{}\n{{\"at_ms\":1,\"ev", lines[..7].join("\n"))).unwrap();
     let record = merge(&all).unwrap();
     let counts = record.counts();
-    assert_eq!((counts.passed, counts.not_run), (11, 1));
+    assert_eq!((counts.passed, counts.not_run), (16, 2));
     assert_eq!(record.exit(), Exit::Infra);
     assert_eq!(record.lost_shards(), ["shard 3/4 ended early: its events are cut short"]);
     let lost = record.verdicts().find(|(_, _, verdict)| matches!(verdict.outcome, Outcome::NotRun { .. })).unwrap().2;
@@ -211,7 +219,7 @@ fn a_damaged_foreign_or_old_file_is_named() {
     let old = text.replacen(&format!("\"format\":{}", crate::event::FORMAT), "\"format\":1", 1);
     assert_eq!(
         refused(old.as_bytes()),
-        "shard-2/events.jsonl has format 1, and this lab reads only 2: run the cells again, or use the lab that wrote it"
+        "shard-2/events.jsonl has format 1, and this lab reads only 3: run the cells again, or use the lab that wrote it"
     );
     let unnumbered = text.replacen(&format!("\"format\":{},", crate::event::FORMAT), "", 1);
     assert!(refused(unnumbered.as_bytes()).contains("shard-2/events.jsonl has format 0"));
@@ -230,7 +238,7 @@ fn a_damaged_foreign_or_old_file_is_named() {
     }
     let damaged = text.replacen("\"event\":\"cell-started\"", "\"event\":\"cell-starved\"", 1);
     assert!(
-        refused(damaged.as_bytes()).starts_with("shard-2/events.jsonl:4: not an event of this version of lab: unknown")
+        refused(damaged.as_bytes()).starts_with("shard-2/events.jsonl:5: not an event of this version of lab: unknown")
     );
     let twice = format!("{text}{text}");
     assert!(refused(twice.as_bytes()).contains("a second run begins"));

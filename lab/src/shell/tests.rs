@@ -4,9 +4,10 @@ use super::{terminal::Keyboard, *};
 use crate::{
     event::{Event, ImageInfo},
     interrupt::Interrupt,
+    lists::Lists,
     plan::{Plan, PlannedKernel},
     run::{
-        kernel::{Common, Prepared},
+        kernel::{Common, Prepared, Retries},
         queue::Isolate,
         room::Room,
         visit::{Visited, visit},
@@ -84,6 +85,8 @@ fn visited(
         rescale: &|_| 1.0,
         estimate: &|_, _| 0,
         mutant: None,
+        lists: &Lists::default(),
+        retries: Retries::default(),
         interrupt: &interrupt,
         emit: &emit,
     };

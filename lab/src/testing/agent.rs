@@ -95,10 +95,20 @@ impl Script<'_> {
                     | HostMessage::Shell(_)
                     | HostMessage::Input { .. }
                     | HostMessage::Resize(_) => {}
-                    HostMessage::Shutdown => return Vec::new(),
+                    HostMessage::Shutdown => {
+                        self.say(&AgentMessage::Farewell { left: Vec::new() });
+                        return Vec::new();
+                    }
                 }
             }
         }
+    }
+
+    /// Says that all is done, and powers off when it is told to.
+    pub fn end(&mut self, ran: usize) {
+        self.done(ran);
+        let more = self.more();
+        assert!(more.is_empty(), "nobody runs {more:?}");
     }
 
     /// Begins a cell, on the console and on the port.

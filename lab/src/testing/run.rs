@@ -4,9 +4,16 @@ use crate::{
     error::Error,
     event::{Accelerator, ImageInfo, RunInfo, Versions},
     interrupt::Interrupt,
+    lists::Lists,
     plan::{Plan, PlannedKernel},
     report::{Reporter, directory, record::RunRecord},
-    run::{dispatch::Run, kernel::Prepared, queue::Isolate, room::Room, timing::Timing},
+    run::{
+        dispatch::Run,
+        kernel::{Prepared, Retries},
+        queue::Isolate,
+        room::Room,
+        timing::Timing,
+    },
     vm::{
         fake::{FakeLauncher, specification},
         snapshot::Store,
@@ -30,6 +37,10 @@ pub struct FakeRun<'a> {
     pub snapshots: Option<Store>,
     /// Which cells share a guest.
     pub isolate: Isolate,
+    /// What does not count as a failure.
+    pub lists: Lists,
+    /// What happens to a cell that does not pass.
+    pub retries: Retries,
     /// Why no kernel has an image, where that is the fault.
     pub imageless: Option<&'a str>,
 }
@@ -50,13 +61,17 @@ impl FakeRun<'_> {
             }
         };
         let accelerator = Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 };
+        let (expired, retries) = (self.lists.expired(&self.plan), self.retries.count);
+        let info = RunInfo::new(self.id, Versions::default(), accelerator, self.plan);
         let run = Run {
-            info: RunInfo::new(self.id, Versions::default(), accelerator, self.plan),
+            info: RunInfo { expired, retries, ..info },
             jobs: 2,
             room: Room::unlimited(),
             timing: self.timing,
             snapshots: self.snapshots,
             isolate: self.isolate,
+            lists: self.lists,
+            retries: self.retries,
             launcher: self.launcher,
             rescale: &|_| 1.0,
             topologies: Vec::new(),

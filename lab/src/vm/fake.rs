@@ -36,6 +36,7 @@ pub struct FakeLauncher {
     boots: AtomicU32,
     listening: bool,
     freezing: bool,
+    survivors: usize,
 }
 
 impl FakeLauncher {
@@ -44,7 +45,7 @@ impl FakeLauncher {
     /// Once the host kills the guest, the script's channel reports [`super::Recv::Closed`]: a script that plays a hang
     /// waits for that.
     pub fn new(script: impl Fn(&mut FakeAgent) + Send + Sync + 'static) -> Self {
-        Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true, freezing: true }
+        Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true, freezing: true, survivors: 0 }
     }
 
     /// Guests whose virtual machine exits before it offers the agent's port; `script` still runs.
@@ -58,6 +59,13 @@ impl FakeLauncher {
     #[must_use]
     pub fn never_freezing(mut self) -> Self {
         self.freezing = false;
+        self
+    }
+
+    /// Guests of which so many processes stay alive when they are killed.
+    #[must_use]
+    pub fn surviving(mut self, processes: usize) -> Self {
+        self.survivors = processes;
         self
     }
 
@@ -117,6 +125,7 @@ impl FakeLauncher {
             exit,
             thread: Some(thread),
             freezing: self.freezing,
+            survivors: self.survivors,
         }))
     }
 }
@@ -175,6 +184,7 @@ struct FakeGuest {
     exit: Arc<Mutex<Option<GuestExit>>>,
     thread: Option<thread::JoinHandle<()>>,
     freezing: bool,
+    survivors: usize,
 }
 
 impl Guest for FakeGuest {
@@ -208,6 +218,10 @@ impl Guest for FakeGuest {
             let _ = self.power.shutdown(Shutdown::Both);
             thread.join().expect("the script's panic was caught");
         }
+    }
+
+    fn survivors(&self) -> usize {
+        self.survivors
     }
 
     fn peak_memory_kib(&self) -> Option<u64> {

@@ -189,6 +189,10 @@ impl Guest for MachineGuest {
         }
     }
 
+    fn survivors(&self) -> usize {
+        self.group.survivors()
+    }
+
     fn peak_memory_kib(&self) -> Option<u64> {
         let now = self.qemu.as_ref().and_then(|qemu| qemu.status().ok()?.vmhwm);
         self.peak_memory_kib.set(now.or(self.peak_memory_kib.get()));

@@ -141,6 +141,9 @@ pub trait Guest: Send {
     /// Ends every process of the guest and waits for them. Does nothing the second time.
     fn kill(&mut self);
 
+    /// Processes of the guest that outlived [`Guest::kill`].
+    fn survivors(&self) -> usize;
+
     /// Peak resident memory of the virtual machine's process, KiB (`VmHWM`), as far as it is known.
     fn peak_memory_kib(&self) -> Option<u64>;
 

@@ -45,6 +45,11 @@ impl Group {
         self.qemu().is_some_and(|qemu| kill(Pid::from_raw(qemu.pid()), Signal::SIGTERM).is_ok())
     }
 
+    /// How many members are alive.
+    pub fn survivors(self) -> usize {
+        self.members().count()
+    }
+
     /// Kills whatever is left. A process that forks while it is killed is caught by the next look.
     pub fn kill_all(self) {
         let deadline = Instant::now() + Duration::from_secs(5);

@@ -4,12 +4,13 @@ use crate::fault::{Fault, How};
 use lab::{
     error::{Error, Exit},
     interrupt::Interrupt,
+    lists::Lists,
     plan::Plan,
     report::{
         Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, progress::Lines,
         run_json::RunJson,
     },
-    run::{queue::Isolate, timing::Timing},
+    run::{kernel::Retries, queue::Isolate, timing::Timing},
     testing::{
         agent::{A, B, C, Script, timing},
         cell, facts,
@@ -103,11 +104,10 @@ pub fn once(act: impl Fn(&mut Script<'_>, &[lab_protocol::CellId]) + Send + Sync
     })
 }
 
-/// Passes every cell and waits for the end.
+/// Passes every cell and powers off.
 pub fn behave(script: &mut Script<'_>, cells: &[lab_protocol::CellId]) {
     cells.iter().for_each(|cell| script.pass(cell));
-    script.done(cells.len());
-    script.hang();
+    script.end(cells.len());
 }
 
 /// Plays a fault; the exit code is the one that `lab run` would have.
@@ -138,6 +138,8 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
         launcher: &scenario.launcher,
         snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),
         isolate: Isolate::Kernel,
+        lists: Lists::default(),
+        retries: Retries::default(),
         imageless: scenario.imageless,
     };
     let record = fake.go(run, &mut reporters)?;

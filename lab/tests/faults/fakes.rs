@@ -138,7 +138,7 @@ fn deaths() -> Vec<Fault> {
         fault(
             "guest-dies-between-cells",
             "a machine that ends between two cells",
-            (0, ALL_PASS, &["the guest ended before its time"]),
+            (3, ALL_PASS, &["the guest ended before its time"]),
             || once(|script, cells| script.pass(&cells[0])),
         ),
         fault(
@@ -229,7 +229,7 @@ fn hangs() -> Vec<Fault> {
                 })
             },
         ),
-        fault("guest-idle", "an agent that begins no cell", (0, ALL_PASS, &["no cell began within 80.0ms"]), || {
+        fault("guest-idle", "an agent that begins no cell", (1, ALL_PASS, &["no cell began within 80.0ms"]), || {
             once(|script, _| script.hang()).quick(|timing, limit| timing.idle = limit)
         }),
         fault(
@@ -328,7 +328,7 @@ fn words() -> Vec<Fault> {
         fault(
             "port-closed",
             "a port that closes while the machine runs on",
-            (0, ALL_PASS, &["the guest ended before its time"]),
+            (3, ALL_PASS, &["the guest ended before its time"]),
             || once(|_, _| {}),
         ),
         fault(
@@ -369,7 +369,7 @@ fn words() -> Vec<Fault> {
         fault(
             "done-early",
             "an agent that says it is done and is not",
-            (0, ALL_PASS, &["cells are unreported"]),
+            (3, ALL_PASS, &["cells are unreported"]),
             || {
                 once(|script, cells| {
                     script.pass(&cells[0]);

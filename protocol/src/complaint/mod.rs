@@ -8,4 +8,4 @@ mod class;
 mod scan;
 
 pub use class::Class;
-pub use scan::{MARK, MOST_LINES, record, scan};
+pub use scan::{CUT_HERE, MARK, MOST_LINES, record, scan};

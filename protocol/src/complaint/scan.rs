@@ -3,14 +3,15 @@
 use super::Class;
 
 /// What the lab's own records start with: a complaint ends where one begins.
-pub const MARK: &str = "netkit-lab: ";
+pub const MARK: &str = "netkit-lab:";
 /// Lines of a complaint that are kept, header and backtrace; a longer one is cut.
 pub const MOST_LINES: usize = 120;
 /// Records between the end of an oops and the panic that it leads to (`oops_end`: registers once more).
 const PANIC_WITHIN: usize = 40;
 /// Records between `cut here` and the header that it belongs to: the formatted message of `WARN` comes first.
 const HEADER_WITHIN: usize = 4;
-const CUT_HERE: &str = "------------[ cut here ]------------";
+/// What stands before a WARN or a BUG.
+pub const CUT_HERE: &str = "------------[ cut here ]------------";
 
 /// A line without what printk puts in front: the time stamp `[   12.345678]`, the caller's id `[  T123]` or `[ C0]` under
 /// CONFIG_PRINTK_CALLER, and one space. What the record itself has in brackets, or indents, stays.

@@ -4,9 +4,10 @@ use super::Guests;
 use crate::{
     error::{Error, Exit},
     event::{Accelerator, Event},
+    lists::Lists,
     plan::{Plan, PlannedKernel},
     run::{
-        kernel::Common,
+        kernel::{Common, Retries},
         queue::Isolate,
         room::Room,
         timing::Timing,
@@ -59,6 +60,8 @@ impl Guests {
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
             estimate: &|_, _| 0,
             mutant: None,
+            lists: &Lists::default(),
+            retries: Retries::default(),
             interrupt: &self.interrupt,
             emit,
         };

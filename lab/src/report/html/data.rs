@@ -5,8 +5,10 @@ use crate::{
     event::RunInfo,
     plan::PlannedCell,
     report::{
+        complaints::{self, Complaint as Seen},
         directory::console,
         record::{KernelRecord, RunRecord},
+        rows,
     },
     text,
     verdict::{Standing, Verdict},
@@ -27,7 +29,7 @@ const MAX_CONSOLE: usize = 32 << 10;
 /// Lines of the log that a cell shows; passed cells show fewer, and junit.xml has everything.
 const MAX_LOG: [usize; 2] = [20, 200];
 /// Consoles of a kernel that are linked: where every case has a guest of its own there are hundreds.
-const MAX_CONSOLES: u32 = 8;
+const MAX_CONSOLES: usize = 8;
 
 /// Every text once, and where it is.
 #[derive(Default)]
@@ -71,6 +73,7 @@ pub(super) struct Run<'a> {
     qemu: &'a str,
     lab: &'a str,
     mutant: Option<&'a str>,
+    canary: bool,
 }
 
 impl<'a> From<&'a RunInfo> for Run<'a> {
@@ -83,6 +86,7 @@ impl<'a> From<&'a RunInfo> for Run<'a> {
             qemu: &info.versions.qemu,
             lab: &info.versions.lab,
             mutant: info.mutant.as_deref(),
+            canary: info.canary,
         }
     }
 }
@@ -122,7 +126,7 @@ pub(super) struct Kernel<'a> {
     boot_ms: Option<u64>,
     wall_ms: Option<u64>,
     peak_kib: Option<u64>,
-    guests: u32,
+    guests: usize,
     capabilities: &'a [CapabilityReport],
     notes: Vec<&'a str>,
     consoles: Vec<String>,
@@ -180,9 +184,9 @@ pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
 
 /// Every kernel of the plan with its results, in the order of the plan's cells.
 pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &mut Texts) -> Vec<Kernel<'a>> {
-    let rows: Vec<&CellInfo> = record.info.iter().flat_map(|info| &info.plan.cells).collect();
+    let listed: Vec<&CellInfo> = record.listing().collect();
     let planned = record.planned().map(|(kernel, happened)| {
-        let by_id: HashMap<&str, &PlannedCell> = kernel.cells.iter().map(|cell| (cell.id.as_str(), cell)).collect();
+        let by_id: HashMap<&str, &PlannedCell> = rows::around(kernel).map(|cell| (cell.id.as_str(), cell)).collect();
         let result = |row: &&CellInfo| {
             let cell = by_id.get(row.id.as_str())?;
             Some(field(cell, &record.verdict(happened, cell), texts))
@@ -195,19 +199,19 @@ pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &mut Texts) -> Vec<Kerne
             boot_ms: boot.map(|boot| boot.boot_ms),
             wall_ms: happened.and_then(|it| it.finished).map(|(wall_ms, _)| wall_ms),
             peak_kib: happened.and_then(|it| it.finished).and_then(|(_, peak)| peak),
-            guests: happened.map_or(0, |it| it.guests),
+            guests: happened.map_or(0, |it| it.guests.len()),
             capabilities: happened.map_or(&[], |it| &it.capabilities),
             notes: happened.map_or_else(Vec::new, |it| it.losses.iter().chain(&it.notes).map(|it| &**it).collect()),
             consoles: consoles(&kernel.facts.id, happened),
-            results: rows.iter().map(result).collect(),
+            results: listed.iter().map(result).collect(),
         }
     });
     planned.collect()
 }
 
 fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
-    let guests = happened.map_or(0, |it| it.guests).min(MAX_CONSOLES);
-    (1..=guests).map(|guest| format!("{kernel}/{}", console(guest))).collect()
+    let guests = happened.into_iter().flat_map(|it| it.guests.keys()).take(MAX_CONSOLES);
+    guests.map(|guest| format!("{kernel}/{}", console(*guest))).collect()
 }
 
 fn field(cell: &PlannedCell, verdict: &Verdict, texts: &mut Texts) -> Field {
@@ -270,42 +274,46 @@ fn evidence(verdict: &Verdict, standing: Standing, texts: &mut Texts) -> Option<
 
 /// A complaint, once for all the kernels and cells that it was seen on.
 #[derive(Serialize)]
-pub(super) struct Complaint<'a> {
-    class: String,
-    fingerprint: &'a str,
+pub(super) struct Complaint {
+    class: &'static str,
+    fingerprint: String,
     title: String,
     times: u32,
-    kernels: Vec<&'a str>,
-    /// The cell that it was first seen in.
-    first: &'a str,
+    kernels: Vec<String>,
+    /// The cell of the first kernel that it was first seen in.
+    first: String,
+    suspects: Vec<String>,
     allowed: Option<String>,
 }
 
-/// The complaints of a run's cells by their fingerprints, the most frequent first.
-pub(super) fn complaints(record: &RunRecord) -> Vec<Complaint<'_>> {
-    let mut found: BTreeMap<&str, Complaint<'_>> = BTreeMap::new();
-    for (kernel, happened) in record.planned() {
-        for verdict in happened.iter().flat_map(|it| it.verdicts.values()) {
-            for splat in &verdict.splats {
-                let entry = found.entry(&splat.fingerprint).or_insert_with(|| Complaint {
-                    class: splat.class.to_string(),
-                    fingerprint: &splat.fingerprint,
-                    title: text::line(&splat.title, MAX_LINE),
-                    times: 0,
-                    kernels: Vec::new(),
-                    first: verdict.report.cell.as_str(),
-                    allowed: splat.allowed.as_ref().map(|it| text::line(&it.line(), MAX_LINE)),
-                });
-                entry.times += splat.times;
-                if !entry.kernels.contains(&&*kernel.facts.id) {
-                    entry.kernels.push(&kernel.facts.id);
-                }
-            }
+impl From<Seen> for Complaint {
+    fn from(seen: Seen) -> Self {
+        Self {
+            class: seen.class.name(),
+            title: text::line(&seen.title, MAX_LINE),
+            first: seen.cells.first().map_or_else(String::new, |(_, cell)| text::line(cell, MAX_LINE)),
+            allowed: seen.allowed.as_ref().map(|it| text::line(&it.line(), MAX_LINE)),
+            fingerprint: seen.fingerprint,
+            times: seen.times,
+            kernels: seen.kernels,
+            suspects: seen.suspects,
         }
     }
-    let mut all: Vec<Complaint<'_>> = found.into_values().collect();
+}
+
+/// The complaints of a run, the most frequent first.
+pub(super) fn complaints(record: &RunRecord) -> Vec<Complaint> {
+    let mut all: Vec<Complaint> = complaints::complaints(record).into_iter().map(Complaint::from).collect();
     all.sort_by_key(|it| std::cmp::Reverse(it.times));
     all
+}
+
+/// What fails the run beside its cells: entries of the lists whose day has passed.
+pub(super) fn expired(record: &RunRecord) -> Vec<String> {
+    let entries = record.info.iter().flat_map(|info| &info.expired);
+    entries
+        .map(|entry| text::line(&format!("{}:{}: {}", entry.file, entry.line, entry.message()), MAX_MESSAGE))
+        .collect()
 }
 
 /// The drawings of the topologies that the plan's cells run on, by `name kind`.

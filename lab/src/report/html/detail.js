@@ -22,7 +22,10 @@ function open(kernel, row) {
   $("d-message").textContent = it.message;
   $("d-evidence").replaceChildren(...evidence(it, cell, host));
   const mutant = data.run?.mutant ? ` --mutant ${quote(data.run.mutant)}` : "";
-  $("d-repro").textContent = `lab run --kernel ${quote(host.id)} --case ${quote(cell.id)}${mutant}`;
+  // What happens to a guest outside of its cells belongs to no case.
+  const which = cell.area === "guest" ? "" : ` --case ${quote(cell.id)}`;
+  const canary = data.run?.canary ? " --canary" : "";
+  $("d-repro").textContent = `lab run --kernel ${quote(host.id)}${which}${canary}${mutant}`;
   $("d-copy").textContent = "Copy";
   if (!$("detail").open) $("detail").showModal();
   $("detail").scrollTop = 0;

@@ -59,10 +59,11 @@ struct Page<'a> {
     standings: BTreeMap<&'static str, usize>,
     dead_cases: Vec<String>,
     lost_shards: Vec<String>,
+    expired: Vec<String>,
     kernels: Vec<data::Kernel<'a>>,
     /// Every cell once, in the plan's order; a kernel's results go by the same order.
     cells: Vec<data::Row<'a>>,
-    complaints: Vec<data::Complaint<'a>>,
+    complaints: Vec<data::Complaint>,
     drawings: BTreeMap<String, &'a str>,
     /// What the other numbers point into.
     strings: Vec<String>,
@@ -80,8 +81,9 @@ fn render(record: &RunRecord) -> serde_json::Result<String> {
         standings: data::standings(record),
         dead_cases: record.dead_cases(),
         lost_shards: record.lost_shards(),
+        expired: data::expired(record),
         kernels,
-        cells: record.info.iter().flat_map(|info| &info.plan.cells).map(Into::into).collect(),
+        cells: record.listing().map(Into::into).collect(),
         complaints: data::complaints(record),
         drawings: data::drawings(record),
         strings: texts.into_strings(),
@@ -143,7 +145,7 @@ mod tests {
         if let Some(info) = &mut record.info {
             info.plan.cells[0].title = title.into();
         }
-        assert_eq!(parsed(&record)["cells"][0]["title"], title);
+        assert_eq!(parsed(&record)["cells"][3]["title"], title);
     }
 
     #[test]
@@ -152,7 +154,7 @@ mod tests {
         let parsed = parsed(&record);
         for (kernel, planned) in parsed["kernels"].as_array().unwrap().iter().zip(record.planned()) {
             let filled = kernel["results"].as_array().unwrap().iter().filter(|it| !it.is_null()).count();
-            assert_eq!(filled, planned.0.cells.len(), "{}", kernel["id"]);
+            assert_eq!(filled, planned.0.cells.len() + 3, "{}", kernel["id"]);
         }
         let page = render(&record).unwrap();
         let own = page.replace("http://www.w3.org/2000/svg", "");

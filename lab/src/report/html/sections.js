@@ -7,7 +7,7 @@ function complaints() {
     const seen = `seen ${it.times} ${it.times === 1 ? "time" : "times"} on ${it.kernels.join(", ")}`;
     const where = it.first ? `, first in ${it.first}` : ", outside of any cell";
     const content = [make("span", it.class, { className: `tag ${it.allowed ? "skipped" : "failed"}` }), make("code", it.title),
-      make("div", `${seen}${where} · ${it.fingerprint}${it.allowed ? ` · allowed: ${it.allowed}` : ""}`, { className: "faint" })];
+      make("div", `${seen}${where} · ${it.fingerprint}${it.suspects.length ? ` · suspects: ${it.suspects.join(", ")}` : ""}${it.allowed ? ` · allowed ${it.allowed}` : ""}`, { className: "faint" })];
     if (row >= 0 && kernel >= 0) line.append(openButton(kernel, row, content));
     else line.append(...content);
     return line;

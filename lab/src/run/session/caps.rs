@@ -9,10 +9,18 @@ const MAX_ENTRIES: usize = 500;
 const MAX_TEXT: usize = 4096;
 /// Bytes of a metric's name.
 const MAX_NAME: usize = 128;
+/// Bytes of the kernel log at once.
+const MAX_LOG: usize = 256 << 10;
 /// Files that a report may bring.
 const MAX_FILES: usize = 24;
 /// Bytes of each.
 const MAX_FILE: usize = 512 << 10;
+
+/// Cuts a piece of the kernel log.
+pub(super) fn kernel_log(mut log: String) -> String {
+    text::cap(&mut log, MAX_LOG);
+    log
+}
 
 /// Cuts a kernel's probes.
 pub(super) fn probes(capabilities: &mut Vec<CapabilityReport>) {

@@ -1,18 +1,67 @@
 //! How a guest ends: asked to, or lost.
 
-use super::{End, Lost, Session, deadlines::State};
+use super::{End, Farewell, Lost, Session, Word, caps, deadlines::State};
 use crate::{
     text,
     vm::{GuestExit, Recv},
 };
-use lab_protocol::{CellId, ErrorKind, HostMessage};
+use lab_protocol::{AgentMessage, CellId, ErrorKind, HostMessage};
 use std::time::{Duration, Instant};
 
 impl Session<'_> {
-    /// Every cell is reported, so nothing that happens here can change a verdict.
-    pub(super) fn shut_down(&mut self) {
-        if self.send(&HostMessage::Shutdown).is_ok() {
-            let _ = self.wait_for_exit();
+    /// Every cell is reported: what happens here is about the guest, and changes no verdict of a cell.
+    pub(super) fn shut_down(&mut self) -> Farewell {
+        let begin = Instant::now();
+        let limit = begin + self.task.timing.shutdown;
+        let mut farewell = Farewell::default();
+        if self.send(&HostMessage::Shutdown).is_err() {
+            farewell.off = self.guest.exited().is_some();
+            return farewell;
+        }
+        let mut buffer = vec![0; 64 << 10];
+        let mut open = true;
+        // What came together with its last report.
+        self.last_words(&mut farewell);
+        loop {
+            farewell.after = begin.elapsed();
+            let exit = self.guest.exited();
+            // Bytes that it sent before it ended are still in the socket.
+            if exit.is_some() && !open {
+                farewell.off = true;
+                return farewell;
+            }
+            farewell.cut_short = self.task.interrupt.signal().is_some();
+            if Instant::now() >= limit || farewell.cut_short {
+                farewell.off = exit.is_some();
+                return farewell;
+            }
+            if !open {
+                std::thread::park_timeout(Duration::from_millis(5));
+                continue;
+            }
+            match self.channel.recv(&mut buffer, Duration::from_millis(10)) {
+                Ok(Recv::Bytes(count)) => {
+                    self.decoder.feed(&buffer[..count]);
+                    self.last_words(&mut farewell);
+                }
+                Ok(Recv::Timeout) => open = exit.is_none(),
+                Ok(Recv::Closed) | Err(_) => open = false,
+            }
+        }
+    }
+
+    fn last_words(&mut self, farewell: &mut Farewell) {
+        while let Some(message) = self.decoder.next_message::<AgentMessage>() {
+            match message {
+                Ok(AgentMessage::Farewell { mut left }) => {
+                    caps::lines(&mut left);
+                    farewell.left = Some(left.iter().map(|left| text::line(left, 200)).collect());
+                }
+                Ok(AgentMessage::KernelLog { text }) => (self.hear)(Word::KernelLog(caps::kernel_log(text))),
+                Ok(AgentMessage::Log { text }) => self.note(format!("agent: {text}")),
+                Ok(_) => {}
+                Err(error) => self.note(format!("the agent's port delivered a {error}")),
+            }
         }
     }
 

@@ -9,7 +9,7 @@ mod end;
 mod task;
 mod visit;
 
-pub use task::{End, Errand, Lost, Task, Word};
+pub use task::{End, Errand, Farewell, Lost, Task, Word};
 
 use crate::{
     text,
@@ -54,10 +54,8 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
     };
     match session.resume().and_then(|()| session.talk()) {
         Ok(()) => {
-            if !matches!(task.errand, Errand::Settle) {
-                session.shut_down();
-            }
-            End::Done
+            let over = !matches!(task.errand, Errand::Settle);
+            End::Done(over.then(|| session.shut_down()))
         }
         Err(end) => end,
     }
@@ -183,6 +181,10 @@ impl Session<'_> {
             | AgentMessage::Output { .. }
             | AgentMessage::InputTaken { .. }
             | AgentMessage::ShellExited { .. } => self.note("word of a shell that nobody asked for".to_owned()),
+            AgentMessage::KernelLog { text } => (self.hear)(Word::KernelLog(caps::kernel_log(text))),
+            AgentMessage::Farewell { .. } => {
+                return Err(self.lost(ErrorKind::Agent, "the agent took its leave unasked".to_owned()));
+            }
             AgentMessage::Log { text } => self.note(format!("agent: {text}")),
             AgentMessage::Done { .. } if self.pending.is_empty() => {
                 let cells = self.next_cells();

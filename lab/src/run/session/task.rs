@@ -81,6 +81,8 @@ pub enum Word {
     Started(CellId),
     /// The running cell ended.
     Finished(Box<CellReport>),
+    /// Complaints of the kernel log since the last ones.
+    KernelLog(String),
     /// A line for the log.
     Note(String),
 }
@@ -88,12 +90,42 @@ pub enum Word {
 /// How a guest ended.
 #[derive(Debug)]
 pub enum End {
-    /// Every cell of the task has been reported.
-    Done,
+    /// The errand is done: the guest is still up after settling, and was told to power off after its cells.
+    Done(Option<Farewell>),
     /// A signal, while this cell was running.
     Interrupted(Option<CellId>),
     /// Anything else.
     Lost(Lost),
+}
+
+/// How a guest took the word to power off.
+#[derive(Debug, Default)]
+pub struct Farewell {
+    /// From the word to the end of its machine.
+    pub after: Duration,
+    /// Whether its machine ended by itself.
+    pub off: bool,
+    /// What it said was left; none where it did not say.
+    pub left: Option<Vec<String>>,
+    /// Whether the user could not wait for it.
+    pub cut_short: bool,
+}
+
+impl Farewell {
+    /// What went wrong, one line each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        match &self.left {
+            Some(left) if left.is_empty() => {}
+            Some(left) => problems.push(format!("left behind: {}", left.join(", "))),
+            None if self.cut_short => {}
+            None => problems.push("its agent ended without a last word".to_owned()),
+        }
+        if !self.off && !self.cut_short {
+            problems.push(format!("it did not power off within {:.1?} and was killed", self.after));
+        }
+        problems
+    }
 }
 
 /// A guest that did not get through.

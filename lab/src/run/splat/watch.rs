@@ -34,7 +34,8 @@ impl Watch {
     /// after the mark stays for the next look, however late this one is.
     pub fn look_before(&mut self, mark: &str) -> Option<Vec<Splat>> {
         let (text, _) = self.fresh();
-        let at = text.find(mark)?;
+        let within = text.find(mark)?;
+        let at = text[..within].rfind('\n').map_or(0, |end| end + 1);
         self.read += at as u64;
         Some(scan(&text[..at]))
     }

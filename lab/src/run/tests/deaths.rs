@@ -26,7 +26,7 @@ fn a_panic_costs_its_cell_and_the_rest_goes_on_in_a_fresh_guest() {
             }
             script.pass(cell);
         }
-        script.done(cells.len());
+        script.end(cells.len());
     });
     assert_eq!(
         outcomes.lines(),
@@ -52,7 +52,7 @@ fn a_silent_guest_is_a_hang() {
             script.hang();
         }
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
+        script.end(cells.len());
     });
     let place = "its processor is in fake_spin+0x1/0x2";
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_cell_that_only_beats_its_heart_runs_into_its_deadline() {
             script.hang();
         }
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
+        script.end(cells.len());
     });
     assert_eq!(
         outcomes.lines(),
@@ -131,7 +131,7 @@ fn a_guest_whose_cells_are_all_in_time_still_has_a_deadline_of_its_own() {
             script.hang();
         }
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
+        script.end(cells.len());
     });
     assert_eq!(outcomes.lines()[0], "A01 passed");
     assert!(outcomes.lines()[1].starts_with("B02 errored: hang: the guest ran for more than 80.0ms; "));
@@ -173,7 +173,7 @@ fn a_cell_that_its_own_agent_gives_up_brings_the_same_evidence() {
             script.hang();
         }
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
+        script.end(cells.len());
     });
     let hang = "A01 errored: hang: still running after 1.0 s; its processor is in fake_spin+0x1/0x2";
     assert_eq!(outcomes.lines(), [hang, "B02 passed", "C03 passed"]);

@@ -34,13 +34,15 @@ fn a_kernel_without_an_image_runs_nothing_and_says_why() {
         snapshots: None,
         isolate: Isolate::Kernel,
         estimate: &|_, _| 1,
+        lists: Lists::default(),
+        retries: Retries::default(),
         launcher: &launcher,
         rescale: &|_| 1.0,
         prepare: &prepare,
         interrupt,
     };
     let record = run.go(&mut []).unwrap();
-    let (_, _, verdict) = record.verdicts().next().unwrap();
+    let (_, _, verdict) = record.verdicts().find(|(_, cell, _)| cell.id.as_str() == A).unwrap();
     assert_eq!(verdict.outcome, Outcome::NotRun { message: "image: no space".to_owned() });
     assert_eq!(record.exit(), Exit::Infra);
 }
@@ -80,6 +82,8 @@ fn a_reporter_that_can_not_write_ends_the_run() {
         snapshots: None,
         isolate: Isolate::Kernel,
         estimate: &|_, _| 1,
+        lists: Lists::default(),
+        retries: Retries::default(),
         launcher: &launcher,
         rescale: &|_| 1.0,
         prepare: &prepare,

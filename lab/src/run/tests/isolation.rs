@@ -12,7 +12,7 @@ use std::{
 fn isolated(isolate: Isolate, script: impl Fn(Script<'_>) + Send + Sync + 'static) -> (Outcomes, Vec<usize>) {
     let launcher = FakeLauncher::new(move |agent| script(Script { agent }));
     let kernels = &[("6.12", "6.12.43")];
-    let outcomes = run_with(kernels, timing(), Interrupt::default(), &launcher, None, isolate);
+    let outcomes = run_with(kernels, &launcher, Choice { isolate, ..Choice::default() });
     let mut per_guest = std::collections::BTreeMap::<u32, usize>::new();
     for event in &outcomes.events {
         if let Event::CellStarted { guest, .. } = event {
@@ -28,8 +28,7 @@ fn a_case_of_its_own_guest_ends_as_one_that_shares() {
         let (outcomes, cells) = isolated(isolate, |mut script| {
             let cells = script.boot();
             cells.iter().for_each(|cell| script.pass(cell));
-            script.done(cells.len());
-            script.hang();
+            script.end(cells.len());
         });
         assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"], "{isolate:?}");
         assert_eq!(cells, guests, "{isolate:?}");
@@ -49,8 +48,7 @@ fn a_case_that_lives_on_another_ones_remains_is_found() {
                 script.pass(cell);
             }
         }
-        script.done(cells.len());
-        script.hang();
+        script.end(cells.len());
     });
     assert_eq!(
         outcomes.lines(),
@@ -82,7 +80,6 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
             script.done(cells.len());
             cells = script.more();
         }
-        script.hang();
         alive.fetch_sub(1, Ordering::SeqCst);
     });
     let prepare = |_: &crate::plan::PlannedKernel| {
@@ -100,6 +97,8 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
         snapshots: Some(Store::below(cache.path())),
         isolate: Isolate::Kernel,
         estimate: &|_, _| 1,
+        lists: Lists::default(),
+        retries: Retries::default(),
         launcher: &launcher,
         rescale: &|_| 1.0,
         prepare: &prepare,
@@ -107,7 +106,7 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
     };
     let mut heard = Heard::default();
     let record = run.go(&mut [&mut heard]).unwrap();
-    assert_eq!((record.exit(), record.counts().passed), (Exit::Passed, 60));
+    assert_eq!((record.exit(), record.counts().passed), (Exit::Passed, 63));
     let finished = heard.0.iter().filter(|it| matches!(it, Event::KernelFinished { .. })).count();
     assert_eq!(finished, 1);
     let ran = |event: &Event| if let Event::CellStarted { guest, .. } = event { Some(*guest) } else { None };

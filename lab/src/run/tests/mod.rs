@@ -1,32 +1,43 @@
 //! The real loop against guests without a machine: what a kernel or an agent can do wrong, in milliseconds.
 
-use super::{dispatch::Run, kernel::Prepared, queue::Isolate, room::Room, timing::Timing};
+use super::{
+    dispatch::Run,
+    kernel::{MAX_LOSSES, Prepared, Retries},
+    queue::Isolate,
+    room::Room,
+    timing::Timing,
+};
 use crate::{
     error::{Error, Exit},
     event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Versions},
     interrupt::Interrupt,
+    lists::Lists,
     plan::Plan,
-    report::{Reporter, record::RunRecord},
+    report::{Reporter, record::RunRecord, rows},
     testing::{
         agent::{A, B, C, Script, good, timing},
         attached, cell, facts,
         run::FakeRun,
     },
+    verdict::Verdict,
     vm::{
         fake::{FakeLauncher, specification},
         snapshot::Store,
     },
 };
 use lab_protocol::{
-    AgentMessage, AttachRequest, AttachType, Capability, CellId, CellReport, Check, DeviceKind, FailureKind, Outcome,
-    PROTOCOL_VERSION, SkipReason,
+    AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
+    Outcome, PROTOCOL_VERSION, SkipReason,
 };
-use std::{borrow::Cow, fs, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 mod deaths;
+mod guest_rows;
 mod host;
 mod isolation;
 mod port;
+mod retries;
+mod splats;
 mod verdicts;
 mod warm;
 
@@ -51,12 +62,19 @@ struct Outcomes {
 impl Outcomes {
     /// `id: outcome: message` per cell of the plan.
     fn lines(&self) -> Vec<String> {
-        let line = |(_, _, verdict): (_, _, Cow<'_, crate::judge::Verdict>)| {
-            let case = verdict.report.cell.as_str()[..3].to_owned();
-            let message = verdict.outcome.message();
-            format!("{case} {}{}{message}", verdict.outcome.word(), if message.is_empty() { "" } else { ": " })
-        };
-        self.record.verdicts().map(line).collect()
+        let cells = self.record.verdicts().filter(|(_, cell, _)| !rows::is_row(&cell.id));
+        cells.map(|(_, cell, verdict)| told(&cell.id.as_str()[..3], &verdict)).collect()
+    }
+
+    /// The same of `boot`, `splat` and `teardown`.
+    fn rows(&self) -> Vec<String> {
+        let rows = self.record.verdicts().filter(|(_, cell, _)| rows::is_row(&cell.id));
+        rows.map(|(_, cell, verdict)| told(cell.id.as_str(), &verdict)).collect()
+    }
+
+    /// A cell's verdict on 6.12.
+    fn verdict(&self, cell: &str) -> &Verdict {
+        &self.record.kernels["6.12"].verdicts[&CellId(cell.to_owned())]
     }
 
     /// The run's directory.
@@ -73,6 +91,36 @@ impl Outcomes {
     }
 }
 
+fn told(name: &str, verdict: &Verdict) -> String {
+    let message = verdict.outcome.message();
+    format!("{name} {}{}{message}", verdict.standing().word(), if message.is_empty() { "" } else { ": " })
+}
+
+/// What a test may choose beside the guests' behaviour.
+struct Choice {
+    timing: Timing,
+    interrupt: Interrupt,
+    snapshots: Option<Store>,
+    isolate: Isolate,
+    lists: Lists,
+    retries: Retries,
+    cells: Vec<CellInfo>,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self {
+            timing: timing(),
+            interrupt: Interrupt::default(),
+            snapshots: None,
+            isolate: Isolate::Kernel,
+            lists: Lists::default(),
+            retries: Retries::default(),
+            cells: [A, B, C].map(cell).to_vec(),
+        }
+    }
+}
+
 fn info(plan: Plan) -> RunInfo {
     let accelerator = Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 };
     RunInfo::new("test".to_owned(), Versions::default(), accelerator, plan)
@@ -85,27 +133,22 @@ fn run_on(
     script: impl Fn(Script<'_>) + Send + Sync + 'static,
 ) -> Outcomes {
     let launcher = FakeLauncher::new(move |agent| script(Script { agent }));
-    run_with(kernels, timing, interrupt, &launcher, None, Isolate::Kernel)
+    run_with(kernels, &launcher, Choice { timing, interrupt, ..Choice::default() })
 }
 
-fn run_with(
-    kernels: &[(&str, &str)],
-    timing: Timing,
-    interrupt: Interrupt,
-    launcher: &FakeLauncher,
-    snapshots: Option<Store>,
-    isolate: Isolate,
-) -> Outcomes {
+fn run_with(kernels: &[(&str, &str)], launcher: &FakeLauncher, choice: Choice) -> Outcomes {
     let before = launcher.boots();
+    let Choice { timing, interrupt, snapshots, isolate, lists, retries, cells } = choice;
     let kernels = kernels.iter().map(|(id, version)| facts(id, version)).collect();
-    let plan = Plan::new(kernels, [A, B, C].map(cell).to_vec(), true);
+    let plan = Plan::new(kernels, cells, true);
+    let planned: usize = plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
     let dir = tempfile::tempdir().unwrap();
     let mut heard = Heard::default();
     let (id, imageless) = ("test".to_owned(), None);
-    let run = FakeRun { id, plan, timing, interrupt, launcher, snapshots, isolate, imageless };
+    let run = FakeRun { id, plan, timing, interrupt, launcher, snapshots, isolate, lists, retries, imageless };
     let record = run.go(dir.path(), &mut [&mut heard]).unwrap();
     let finished = heard.0.iter().filter(|event| matches!(event, Event::CellFinished { .. })).count();
-    assert_eq!(finished, record.verdicts().count(), "exactly one verdict per planned cell");
+    assert_eq!(finished, planned, "exactly one verdict per planned cell");
     Outcomes { record, events: heard.0, boots: launcher.boots() - before, dir }
 }
 

@@ -8,7 +8,7 @@ fn another_protocol_or_another_kernel_is_refused_at_once() {
         script.hello(PROTOCOL_VERSION + 1);
         script.hang();
     });
-    assert!(protocol.lines()[0].starts_with("A01 not-run: the agent speaks protocol 4, this lab speaks 3"));
+    assert!(protocol.lines()[0].starts_with("A01 not-run: the agent speaks protocol 5, this lab speaks 4"));
     assert_eq!((protocol.exit(), protocol.boots), (3, 1));
     let kernel = run_on(&[("7.2", "7.2.13")], timing(), Interrupt::default(), |mut script| {
         script.hello(PROTOCOL_VERSION);
@@ -28,7 +28,7 @@ fn garbage_before_hello_does_no_harm() {
         script.say(&AgentMessage::Heartbeat { uptime_ms: 1, cell: None });
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
+        script.end(cells.len());
     });
     assert_eq!(outcomes.exit(), 0, "{:?}", outcomes.lines());
     assert!(outcomes.notes().iter().any(|note| note.contains("bytes outside any frame")), "{:?}", outcomes.notes());
@@ -47,7 +47,7 @@ fn only_the_running_cell_can_report_and_only_once() {
         script.pass(&CellId("Z99-unknown\x1b[2J".to_owned()));
         script.pass(&cells[1]);
         script.pass(&cells[2]);
-        script.done(cells.len());
+        script.end(cells.len());
     });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!(
@@ -66,9 +66,12 @@ fn done_with_cells_unreported_is_not_done() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         script.pass(&cells[0]);
-        script.done(cells.len());
-        script.hang();
+        script.end(cells.len());
     });
     assert_eq!(outcomes.lines()[..2], ["A01 passed", "B02 passed"], "each fresh guest brings one");
-    assert_eq!((outcomes.exit(), outcomes.boots), (0, 3));
+    assert_eq!(
+        outcomes.rows()[2],
+        "teardown errored: agent: guest 1 was lost between cells: the agent said it is done, and 2 cells are unreported"
+    );
+    assert_eq!((outcomes.exit(), outcomes.boots), (3, 3));
 }

@@ -7,8 +7,7 @@ fn everything_passes_in_one_guest() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
-        script.hang();
+        script.end(cells.len());
     });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!((outcomes.exit(), outcomes.boots), (0, 1));
@@ -21,7 +20,7 @@ fn kernels_run_side_by_side_and_each_is_judged_by_its_own_version() {
     let outcomes = run_on(&[("6.1", "6.1.170"), ("6.12", "6.12.43")], timing(), Interrupt::default(), |mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
+        script.end(cells.len());
     });
     assert_eq!(
         outcomes.lines(),
@@ -50,7 +49,7 @@ fn a_failed_check_and_a_mismatch_fail_the_run() {
         let wrong = attached(AttachRequest::Tcx, DeviceKind::Veth, AttachType::Tc);
         script.finish(CellReport { attach: vec![wrong], ..good(&cells[1]) });
         script.pass(&cells[2]);
-        script.done(3);
+        script.end(3);
     });
     assert_eq!(
         outcomes.lines(),
@@ -71,7 +70,7 @@ fn skipping(capability: Capability) -> Outcomes {
             let reason = SkipReason { capability, detail: "EINVAL".to_owned(), lifted_by: capability.since().mainline };
             script.finish(CellReport::bare(cell.clone(), Outcome::Skipped { reason }));
         }
-        script.done(cells.len());
+        script.end(cells.len());
     })
 }
 
@@ -98,7 +97,7 @@ fn a_warning_that_the_kernel_survives_fails_its_cell_and_no_other() {
             }
             script.finish(good(cell));
         }
-        script.done(cells.len());
+        script.end(cells.len());
     });
     assert_eq!(
         outcomes.lines(),

@@ -13,13 +13,12 @@ fn willing() -> FakeLauncher {
         script.agent.console("Linux version 6.12\n");
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
-        script.hang();
+        script.end(cells.len());
     })
 }
 
 fn run_warm(launcher: &FakeLauncher, cache: &Path) -> Outcomes {
-    run_with(KERNELS, timing(), Interrupt::default(), launcher, Some(Store::below(cache)), Isolate::Kernel)
+    run_with(KERNELS, launcher, Choice { snapshots: Some(Store::below(cache)), ..Choice::default() })
 }
 
 fn starts(outcomes: &Outcomes) -> Vec<Start> {
@@ -87,8 +86,7 @@ fn a_snapshot_that_nobody_answers_from_is_not_tried_for_ever() {
         let mut script = Script { agent };
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
-        script.hang();
+        script.end(cells.len());
     });
     let outcomes = run_warm(&dead, cache.path());
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
@@ -108,8 +106,7 @@ fn a_word_from_before_the_snapshot_answers_nobody() {
         }
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
-        script.done(cells.len());
-        script.hang();
+        script.end(cells.len());
     });
     let outcomes = run_warm(&echo, cache.path());
     assert_eq!((outcomes.exit(), starts(&outcomes)), (0, vec![Start::Restore]));
@@ -151,8 +148,7 @@ fn a_panic_in_a_restored_guest_costs_its_cell_and_keeps_the_snapshot() {
             }
             script.pass(cell);
         }
-        script.done(cells.len());
-        script.hang();
+        script.end(cells.len());
     });
     let outcomes = run_warm(&launcher, cache.path());
     assert_eq!(outcomes.lines()[0], "A01 passed");

@@ -1,38 +1,40 @@
 //! All guests of one kernel, until every planned cell has exactly one verdict.
 
+mod attempts;
+mod hear;
+mod launch;
+mod losses;
+
+pub use attempts::{OnFlaky, Retries};
+pub(super) use launch::Launch;
+#[cfg(test)]
+pub(super) use losses::MAX_LOSSES;
+
 use super::{
-    autopsy::Autopsy,
-    console::Tail,
-    evidence,
-    isolation::{self, Shared},
+    isolation::Shared,
     order::{self, Estimate},
     queue::{Isolate, Queue},
     room::Room,
-    session::{self, End, Errand, Lost, Task, Word},
-    splat::Watch,
+    session::{self, End, Errand, Lost, Task},
     timing::Timing,
     warm::Warmth,
 };
 use crate::{
     event::{Event, ImageInfo, Start},
     interrupt::Interrupt,
-    judge::{self, Verdict},
+    judge::Verdict,
+    lists::Lists,
     plan::{Plan, PlannedKernel},
     report::directory,
     vm::{Guest, GuestSpec, Launcher, snapshot::Store},
 };
+use attempts::Attempts;
 use lab_protocol::{CellId, ErrorKind, Outcome};
 use std::{
-    cell::{Cell, RefCell},
-    path::Path,
+    collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-
-/// Guests in a row that may die without bringing a verdict.
-const MAX_STALLED: u32 = 3;
-/// Guests of a kernel that may die, whatever they bring: a kernel that dies in every tenth cell is worth no evening.
-const MAX_LOSSES: u32 = 12;
 
 /// A kernel that is ready to boot.
 #[derive(Debug, Clone)]
@@ -66,6 +68,10 @@ pub struct Common<'a> {
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// The deliberate fault.
     pub mutant: Option<&'a str>,
+    /// What does not count as a failure.
+    pub lists: &'a Lists,
+    /// What happens to a cell that does not pass.
+    pub retries: Retries,
     /// Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Takes the events.
@@ -98,39 +104,14 @@ struct Progress<'a> {
     losses: u32,
     stalled: u32,
     peak_memory_kib: Option<u64>,
+    /// Fingerprints of complaints that the boot has brought.
+    boot_splats: BTreeSet<String>,
+    /// Of cells that are to run again.
+    attempts: Attempts,
+    /// Whether guests died until no further one was started.
+    gave_up: bool,
     /// Why the cells that are left don't run.
     stopped: Option<String>,
-}
-
-/// A guest that is about to start.
-pub(super) struct Launch {
-    pub number: u32,
-    pub spec: GuestSpec,
-    /// Whether its agent said hello.
-    greeted: Cell<bool>,
-    /// Cells that it took and has not brought a verdict for.
-    taken: RefCell<Vec<CellId>>,
-    pieces: Cell<usize>,
-    verdicts: Cell<usize>,
-    console: RefCell<Watch>,
-    /// The verdict on a cell that its agent gave up, until the guest was questioned.
-    pub hung: RefCell<Option<Verdict>>,
-    /// Where it was questioned before it was killed.
-    pub autopsy: RefCell<Option<Autopsy>>,
-}
-
-impl Launch {
-    /// The kernel's directory in the run's.
-    pub fn directory(&self) -> &Path {
-        self.spec.console.parent().unwrap_or(Path::new("."))
-    }
-}
-
-impl Launch {
-    /// Whether the guest's agent said hello.
-    pub(super) const fn greeted(&self) -> bool {
-        self.greeted.get()
-    }
 }
 
 impl<'a> KernelRun<'a> {
@@ -149,6 +130,9 @@ impl<'a> KernelRun<'a> {
             losses: 0,
             stalled: 0,
             peak_memory_kib: None,
+            boot_splats: BTreeSet::new(),
+            attempts: Attempts::new(),
+            gave_up: false,
             stopped: None,
         };
         Self { common, kernel, warmth: Warmth::default(), progress: Mutex::new(progress) }
@@ -204,7 +188,7 @@ impl<'a> KernelRun<'a> {
                 }
             };
             match (end, &snapshot) {
-                (End::Done, _) => self.progress().stalled = 0,
+                (End::Done(_), _) => self.progress().stalled = 0,
                 (End::Interrupted(running), _) => {
                     if let Some(cell) = running {
                         let message = self.interrupt.why().to_owned();
@@ -216,7 +200,11 @@ impl<'a> KernelRun<'a> {
                 (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&lost, snapshot),
                 (End::Lost(lost), _) => self.bury(&launch, lost),
             }
-            self.progress().queue.give_back(launch.taken.take());
+            let mut progress = self.progress();
+            let (again, back): (Vec<CellId>, Vec<CellId>) =
+                launch.taken.take().into_iter().partition(|cell| progress.attempts.contains_key(cell));
+            progress.queue.give_back(back);
+            again.into_iter().for_each(|cell| progress.queue.again(cell));
         }
     }
 
@@ -226,14 +214,15 @@ impl<'a> KernelRun<'a> {
         let why = progress.stopped.take().unwrap_or_default();
         let left = progress.queue.drain();
         let shared = progress.shared.take().map(Shared::left).unwrap_or_default();
-        let (guests, peak_memory_kib) = (progress.guests, progress.peak_memory_kib);
+        let (guests, peak_memory_kib, gave_up) = (progress.guests, progress.peak_memory_kib, progress.gave_up);
         drop(progress);
         for cell in left {
-            self.finish(0, Verdict::bare(cell, Outcome::NotRun { message: why.clone() }));
+            self.settle_early(cell, &why);
         }
         // The first round's verdicts are better than none.
         shared.into_iter().for_each(|verdict| self.finish(0, verdict));
-        (self.emit)(Event::KernelFinished { kernel: self.id(), guests, peak_memory_kib, wall_ms: millis(begin) });
+        let wall_ms = millis(begin);
+        (self.emit)(Event::KernelFinished { kernel: self.id(), guests, peak_memory_kib, gave_up, wall_ms });
     }
 
     /// After the first of two rounds, puts every cell that has a verdict back.
@@ -275,17 +264,7 @@ impl<'a> KernelRun<'a> {
         spec.name = format!("{}-{number}", spec.name);
         spec.console = spec.console.join(directory::console(number));
         (self.emit)(Event::GuestStarted { kernel: self.id(), guest: number, start });
-        Launch {
-            number,
-            console: RefCell::new(Watch::new(&spec.console)),
-            spec,
-            greeted: Cell::new(false),
-            taken: RefCell::default(),
-            pieces: Cell::new(0),
-            verdicts: Cell::new(0),
-            hung: RefCell::default(),
-            autopsy: RefCell::default(),
-        }
+        Launch::new(number, spec)
     }
 
     /// Talks to a guest until its errand is done or it is lost. It is gone afterwards, unless it has settled.
@@ -300,122 +279,24 @@ impl<'a> KernelRun<'a> {
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
+        if matches!(end, End::Lost(_)) {
+            // Before it is questioned: the answers are no complaints.
+            launch.last_words.replace(launch.complaints());
+        }
         self.examine(guest, launch, &mut end);
         let peak = guest.peak_memory_kib();
-        if !matches!((errand, &end), (Errand::Settle, End::Done)) {
-            guest.kill();
+        match &mut end {
+            // It is still wanted.
+            End::Done(None) => {}
+            End::Done(Some(farewell)) => {
+                guest.kill();
+                self.ended(launch, std::mem::take(farewell), guest.survivors());
+            }
+            End::Interrupted(_) | End::Lost(_) => guest.kill(),
         }
         let mut progress = self.progress();
         progress.peak_memory_kib = progress.peak_memory_kib.max(peak);
         end
-    }
-
-    fn hear(&self, launch: &Launch, word: Word) {
-        let (kernel, guest) = (self.id(), launch.number);
-        match word {
-            Word::Hello { release, version, kernel: kernel_version, after } => {
-                launch.greeted.set(true);
-                (self.emit)(Event::Booted {
-                    kernel,
-                    guest,
-                    release,
-                    version,
-                    kernel_version,
-                    boot_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
-                });
-            }
-            Word::Probed { capabilities, modules } => {
-                let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
-                (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
-                // Every guest of a kernel probes the same; saying it once is enough.
-                if guest == 1 {
-                    warnings.into_iter().for_each(|warning| self.note(warning));
-                }
-            }
-            Word::Started(cell) => {
-                // What the kernel said between cells belongs to the boot or to the clean-up of the one before.
-                for splat in launch.console.borrow_mut().look_before(&format!("begin {cell}")).unwrap_or_default() {
-                    self.note(format!("before {cell}: {}", splat.title));
-                }
-                (self.emit)(Event::CellStarted { kernel, guest, cell });
-            }
-            Word::Finished(mut report) => {
-                if let Some(info) = self.plan.info(&report.cell) {
-                    let files = evidence::keep(launch.directory(), &kernel, &mut report).unwrap_or_else(|error| {
-                        self.note(format!("evidence of {}: {error}", report.cell));
-                        Vec::new()
-                    });
-                    let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, *report) };
-                    let mut console = launch.console.borrow_mut();
-                    let splats = console.look_before(&format!("end {}", verdict.report.cell));
-                    verdict.complain(splats.unwrap_or_else(|| console.look()));
-                    drop(console);
-                    if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
-                        launch.hung.replace(Some(verdict));
-                    } else {
-                        self.verdict(launch, verdict);
-                    }
-                }
-            }
-            Word::Note(text) => self.note(text),
-        }
-    }
-
-    /// Tells of a loss; the cell that was running, if any, gets it as its verdict and is not run again.
-    pub(super) fn bury(&self, launch: &Launch, mut lost: Lost) {
-        let Autopsy { tail, files } = launch
-            .autopsy
-            .take()
-            .unwrap_or_else(|| Autopsy { tail: Tail::read(&launch.spec.console), files: Vec::new() });
-        lost.kind = tail.classify(lost.kind);
-        if let Some(words) = tail.last_words() {
-            lost.message = format!("{words} ({})", lost.message);
-        } else if let Some(words) = tail.complaint() {
-            lost.message = format!("{}; the kernel had complained: {words}", lost.message);
-        }
-        (self.emit)(Event::GuestLost {
-            kernel: self.id(),
-            guest: launch.number,
-            kind: lost.kind,
-            message: lost.message.clone(),
-            evidence: tail.evidence(),
-            exit: lost.exit.clone(),
-            files: files.clone(),
-        });
-        if let Some(cell) = lost.cell.take() {
-            let outcome = Outcome::Errored { kind: lost.kind, message: lost.message.clone() };
-            self.verdict(launch, Verdict { evidence: Some(tail.evidence()), files, ..Verdict::bare(cell, outcome) });
-        }
-        let (stalled, losses) = {
-            let mut progress = self.progress();
-            progress.losses += 1;
-            progress.stalled = if launch.verdicts.get() > 0 { 0 } else { progress.stalled + 1 };
-            (progress.stalled, progress.losses)
-        };
-        let message = lost.message;
-        if !lost.again {
-            self.stop(&message);
-        } else if stalled >= MAX_STALLED {
-            self.stop(&format!("{stalled} guests in a row died without a verdict; the last one: {message}"));
-        } else if losses >= MAX_LOSSES {
-            self.stop(&format!("{losses} guests died; the last one: {message}"));
-        }
-    }
-
-    /// A cell of this guest has its verdict.
-    pub(super) fn verdict(&self, launch: &Launch, verdict: Verdict) {
-        launch.verdicts.set(launch.verdicts.get() + 1);
-        launch.taken.borrow_mut().retain(|cell| *cell != verdict.report.cell);
-        let verdict = {
-            let mut progress = self.progress();
-            let second = progress.isolate == Isolate::Case;
-            match &mut progress.shared {
-                Some(shared) if second => isolation::compare(shared.take(&verdict.report.cell), verdict),
-                Some(shared) => return shared.keep(verdict),
-                None => verdict,
-            }
-        };
-        self.finish(launch.number, verdict);
     }
 
     fn finish(&self, guest: u32, verdict: Verdict) {

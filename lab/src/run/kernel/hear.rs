@@ -1,0 +1,111 @@
+//! What a guest says becomes events; what its kernel complains of goes to the cell that it fell into, or to none.
+
+use super::{KernelRun, Launch};
+use crate::{
+    event::{Event, Moment},
+    judge::{self, Verdict},
+    run::{
+        evidence,
+        session::{Farewell, Word},
+        splat::{Splat, scan_kernel_log},
+    },
+};
+use lab_protocol::{CellReport, ErrorKind, Outcome};
+
+impl KernelRun<'_> {
+    pub(super) fn hear(&self, launch: &Launch, word: Word) {
+        let (kernel, guest) = (self.id(), launch.number);
+        match word {
+            Word::Hello { release, version, kernel: kernel_version, after } => {
+                launch.said_hello.set(true);
+                (self.emit)(Event::Booted {
+                    kernel,
+                    guest,
+                    release,
+                    version,
+                    kernel_version,
+                    boot_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+                });
+            }
+            Word::Probed { capabilities, modules } => {
+                let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
+                (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
+                // Every guest of a kernel probes the same; saying it once is enough.
+                if guest == 1 {
+                    warnings.into_iter().for_each(|warning| self.note(warning));
+                }
+            }
+            Word::Started(cell) => {
+                let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
+                self.outside(launch, moment, launch.complaints_before(&format!("begin {cell}"), false));
+                launch.began(&cell);
+                (self.emit)(Event::CellStarted { kernel, guest, cell });
+            }
+            Word::Finished(report) => self.finished(launch, *report),
+            Word::KernelLog(text) => launch.log(scan_kernel_log(&text)),
+            Word::Note(text) => self.note(text),
+        }
+    }
+
+    fn finished(&self, launch: &Launch, mut report: CellReport) {
+        let Some(info) = self.plan.info(&report.cell) else { return };
+        let owner = match self.attempts(&report.cell) {
+            0 => report.cell.to_string(),
+            // The files of the attempt before stay.
+            earlier => format!("{}-attempt-{}", report.cell, earlier + 1),
+        };
+        let files = evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
+            self.note(format!("evidence of {}: {error}", report.cell));
+            Vec::new()
+        });
+        let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, report) };
+        let splats = launch.complaints_before(&format!("end {}", verdict.report.cell), true);
+        verdict.complain(self.inside(launch, splats));
+        if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
+            launch.cost.replace(Some(verdict.report.cell.clone()));
+            launch.hung.replace(Some(verdict));
+        } else {
+            self.verdict(launch, verdict);
+        }
+    }
+
+    /// Complaints that fell into a cell. The cause of a late one may lie in a cell before.
+    pub(super) fn inside(&self, launch: &Launch, mut splats: Vec<Splat>) -> Vec<Splat> {
+        for splat in &mut splats {
+            self.lists.allow(&self.kernel.facts, splat);
+            if splat.class.is_late() {
+                splat.suspects = launch.suspects();
+            }
+        }
+        splats
+    }
+
+    /// Complaints that fell into no cell.
+    pub(super) fn outside(&self, launch: &Launch, moment: Moment, splats: Vec<Splat>) {
+        for mut splat in splats {
+            // A restored guest's console tells of the boot once more, and every boot of a kernel is the same boot.
+            if moment == Moment::Boot && !self.progress().boot_splats.insert(splat.fingerprint.clone()) {
+                continue;
+            }
+            self.lists.allow(&self.kernel.facts, &mut splat);
+            splat.suspects = launch.suspects();
+            (self.emit)(Event::Splat { kernel: self.id(), guest: launch.number, moment, splat: Box::new(splat) });
+        }
+    }
+
+    /// A guest that had nothing left to do is gone; `survivors` of its processes are not.
+    pub(super) fn ended(&self, launch: &Launch, farewell: Farewell, survivors: usize) {
+        let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Teardown };
+        self.outside(launch, moment, launch.complaints());
+        let mut problems = farewell.problems();
+        if survivors > 0 {
+            problems.push(format!("{survivors} of its processes outlived it"));
+        }
+        (self.emit)(Event::GuestEnded {
+            kernel: self.id(),
+            guest: launch.number,
+            shutdown_ms: u64::try_from(farewell.after.as_millis()).unwrap_or(u64::MAX),
+            problems,
+        });
+    }
+}

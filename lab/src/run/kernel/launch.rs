@@ -1,0 +1,105 @@
+//! One guest of a kernel, from the host's side.
+
+use crate::{
+    judge::Verdict,
+    run::{
+        autopsy::Autopsy,
+        splat::{MOST_SUSPECTS, Splat, Watch, merge},
+    },
+    vm::GuestSpec,
+};
+use lab_protocol::CellId;
+use std::{
+    cell::{Cell, RefCell},
+    path::Path,
+};
+
+/// A guest that is about to start.
+pub(in crate::run) struct Launch {
+    pub number: u32,
+    pub spec: GuestSpec,
+    /// Whether its agent said hello.
+    pub said_hello: Cell<bool>,
+    /// Cells that it took and has not brought a verdict for.
+    pub taken: RefCell<Vec<CellId>>,
+    pub pieces: Cell<usize>,
+    pub verdicts: Cell<usize>,
+    console: RefCell<Watch>,
+    /// Complaints that the agent read from the kernel log, since the last look.
+    kernel_log: RefCell<Vec<Splat>>,
+    /// Complaints of a guest that died, until they are told.
+    pub last_words: RefCell<Vec<Splat>>,
+    /// Cells that began, latest first.
+    recent: RefCell<Vec<CellId>>,
+    /// The verdict on a cell that its agent gave up, until the guest was questioned.
+    pub hung: RefCell<Option<Verdict>>,
+    /// The cell that its agent gave up, and with it the guest.
+    pub cost: RefCell<Option<CellId>>,
+    /// Where it was questioned before it was killed.
+    pub autopsy: RefCell<Option<Autopsy>>,
+}
+
+impl Launch {
+    pub fn new(number: u32, spec: GuestSpec) -> Self {
+        Self {
+            number,
+            console: RefCell::new(Watch::new(&spec.console)),
+            spec,
+            said_hello: Cell::new(false),
+            taken: RefCell::default(),
+            pieces: Cell::new(0),
+            verdicts: Cell::new(0),
+            kernel_log: RefCell::default(),
+            last_words: RefCell::default(),
+            recent: RefCell::default(),
+            hung: RefCell::default(),
+            cost: RefCell::default(),
+            autopsy: RefCell::default(),
+        }
+    }
+
+    /// The kernel's directory in the run's.
+    pub fn directory(&self) -> &Path {
+        self.spec.console.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Whether the guest's agent said hello.
+    pub const fn greeted(&self) -> bool {
+        self.said_hello.get()
+    }
+
+    /// Takes what the agent read from the kernel log.
+    pub fn log(&self, splats: Vec<Splat>) {
+        self.kernel_log.borrow_mut().extend(splats);
+    }
+
+    /// Complaints before the console's line with `mark`. Where it has none, which is so where the console was flooded,
+    /// everything up to now, or nothing yet.
+    pub fn complaints_before(&self, mark: &str, or_all: bool) -> Vec<Splat> {
+        let mut console = self.console.borrow_mut();
+        let seen = console.look_before(mark);
+        merge(seen.unwrap_or_else(|| if or_all { console.look() } else { Vec::new() }), self.kernel_log.take())
+    }
+
+    /// Complaints up to now.
+    pub fn complaints(&self) -> Vec<Splat> {
+        merge(self.console.borrow_mut().look(), self.kernel_log.take())
+    }
+
+    /// A cell began.
+    pub fn began(&self, cell: &CellId) {
+        let mut recent = self.recent.borrow_mut();
+        recent.insert(0, cell.clone());
+        recent.truncate(MOST_SUSPECTS);
+    }
+
+    /// Whether no cell has begun yet.
+    pub fn is_fresh(&self) -> bool {
+        self.recent.borrow().is_empty()
+    }
+
+    /// The last cells that began, latest first.
+    pub fn suspects(&self) -> Vec<CellId> {
+        self.recent.borrow().clone()
+    }
+}

@@ -1,0 +1,168 @@
+//! Complaints of a kernel: whose they are, and what they cost.
+
+use super::*;
+use crate::{event::Moment, report::complaints::complaints, run::splat::Seen};
+
+const WARN: &str = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n";
+const LEAK: &str = "unregister_netdevice: waiting for p0 to become free. Usage count = 2\n";
+
+fn stamped(text: &str) -> String {
+    format!("[    3.1] {text}")
+}
+
+/// Every cell passes; `during` happens while B runs, `after` between B and C.
+fn run_saying(
+    choice: Choice,
+    during: impl Fn(&mut Script<'_>) + Send + Sync + 'static,
+    after: impl Fn(&mut Script<'_>) + Send + Sync + 'static,
+) -> Outcomes {
+    let launcher = FakeLauncher::new(move |agent| {
+        let mut script = Script { agent };
+        let cells = script.boot();
+        for cell in &cells {
+            script.start(cell);
+            if cell.as_str() == B {
+                during(&mut script);
+            }
+            script.finish(good(cell));
+            if cell.as_str() == B {
+                after(&mut script);
+            }
+        }
+        script.end(cells.len());
+    });
+    run_with(&[("6.12", "6.12.43")], &launcher, choice)
+}
+
+fn nothing(_: &mut Script<'_>) {}
+
+fn allowing(text: &str, day: &str) -> Choice {
+    let list = format!("[[splat]]\n{text}\nreason = \"being fixed\"\nexpires = \"2026-12-31\"\n");
+    Choice { lists: Lists::parse(&list, "", day.parse().unwrap()).unwrap(), ..Choice::default() }
+}
+
+#[test]
+fn a_complaint_of_the_kernel_log_alone_fails_its_cell() {
+    let outcomes =
+        run_saying(Choice::default(), |script| script.say(&AgentMessage::KernelLog { text: WARN.to_owned() }), nothing);
+    assert_eq!(outcomes.lines()[1], "B02 failed: splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
+    assert_eq!(outcomes.verdict(B).splats[0].seen, Seen::KernelLog);
+    assert_eq!(outcomes.exit(), 1);
+}
+
+#[test]
+fn seen_twice_is_one_complaint() {
+    let both = |script: &mut Script<'_>| {
+        script.agent.console(&stamped(WARN));
+        script.say(&AgentMessage::KernelLog { text: format!("{WARN} g+0x1/0x2\n") });
+    };
+    let outcomes = run_saying(Choice::default(), both, nothing);
+    let splats = &outcomes.verdict(B).splats;
+    assert_eq!((splats.len(), splats[0].seen, splats[0].frames.as_slice()), (1, Seen::Both, &["g".to_owned()][..]));
+}
+
+#[test]
+fn a_late_complaint_names_the_last_cells() {
+    let outcomes = run_saying(Choice::default(), |script| script.agent.console(&stamped(LEAK)), nothing);
+    let suspects: Vec<&str> = outcomes.verdict(B).splats[0].suspects.iter().map(CellId::as_str).collect();
+    assert_eq!(suspects, [B, A], "the one it fell into, and the one before");
+    let warn = run_saying(Choice::default(), |script| script.agent.console(&stamped(WARN)), nothing);
+    assert!(warn.verdict(B).splats[0].suspects.is_empty(), "a WARN has its culprit");
+}
+
+#[test]
+fn a_complaint_between_cells_is_no_cells_and_fails_the_run() {
+    let outcomes = run_saying(Choice::default(), nothing, |script| script.agent.console(&stamped(LEAK)));
+    assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
+    assert_eq!(
+        outcomes.rows(),
+        [
+            "boot passed",
+            "splat failed: splat: unregister_netdevice: waiting for p0 to become free. Usage count = 2 (between cells, \
+             guest 1)",
+            "teardown passed",
+        ]
+    );
+    let (_, moment, splat) = &outcomes.record.kernels["6.12"].splats[0];
+    assert_eq!((*moment, splat.suspects.len()), (Moment::Between, 2));
+    assert_eq!(outcomes.exit(), 1);
+}
+
+#[test]
+fn what_a_boot_says_is_told_once_however_many_guests_there_are() {
+    let launcher = FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        script.agent.console(&stamped(WARN));
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.end(cells.len());
+    });
+    let choice = Choice { isolate: Isolate::Case, ..Choice::default() };
+    let outcomes = run_with(&[("6.12", "6.12.43")], &launcher, choice);
+    assert_eq!((outcomes.boots, outcomes.record.kernels["6.12"].splats.len()), (3, 1));
+    assert!(outcomes.rows()[1].ends_with("(while it booted, guest 1)"), "{:?}", outcomes.rows());
+}
+
+#[test]
+fn an_allowed_complaint_is_told_and_fails_nothing() {
+    let warn = |script: &mut Script<'_>| script.agent.console(&stamped(WARN));
+    let leak = |script: &mut Script<'_>| script.agent.console(&stamped(LEAK));
+    let outcomes = run_saying(allowing("title = \"WARNING at net/core/dev.c f\"", "2026-11-20"), warn, nothing);
+    assert_eq!((outcomes.lines()[1].as_str(), outcomes.exit()), ("B02 passed", 0));
+    let told = complaints(&outcomes.record);
+    assert_eq!((told.len(), told[0].allowed.as_ref().unwrap().reason.as_str()), (1, "being fixed"));
+    let both = run_saying(allowing("title = \"WARNING at net/core/dev.c f\"", "2026-11-20"), warn, leak);
+    assert_eq!((both.lines()[1].as_str(), both.exit()), ("B02 passed", 1), "the other one is not allowed");
+}
+
+#[test]
+fn an_entry_past_its_day_allows_nothing_and_fails_by_itself() {
+    let warn = |script: &mut Script<'_>| script.agent.console(&stamped(WARN));
+    let late = allowing("title = \"WARNING at *\"", "2027-01-01");
+    let outcomes = run_saying(late, warn, nothing);
+    assert_eq!(outcomes.verdict(B).outcome.word(), "failed");
+    let late = allowing("title = \"WARNING at *\"", "2027-01-01");
+    let quiet = run_saying(late, nothing, nothing);
+    assert_eq!((quiet.record.counts().failed, quiet.exit()), (0, 1));
+}
+
+#[test]
+fn the_same_complaint_on_two_kernels_is_one() {
+    let launcher = FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        let old = script.agent.spec().name.starts_with("6.1-");
+        let cells = script.boot();
+        for cell in &cells {
+            script.start(cell);
+            if cell.as_str() == C {
+                let new = "WARNING: net/core/dev.c:9 at f+0x3/0x4, CPU#0: case/9\n";
+                script.agent.console(&stamped(if old { WARN } else { new }));
+            }
+            script.finish(good(cell));
+        }
+        script.end(cells.len());
+    });
+    let outcomes = run_with(&[("6.1", "6.1.170"), ("6.12", "6.12.43")], &launcher, Choice::default());
+    let told = complaints(&outcomes.record);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].sightings(), format!("seen 2 times on 6.1, 6.12, first in 6.1 {C}"));
+}
+
+#[test]
+fn a_panic_brings_its_complaint_to_the_cell_that_it_fell_into() {
+    let outcomes = run(|mut script| {
+        let cells = script.boot();
+        for cell in &cells {
+            script.start(cell);
+            if cell.as_str() == B {
+                script.agent.console("[    3.1] Kernel panic - not syncing: x\n[    3.1]  f+0x1/0x2\n");
+                return;
+            }
+            script.finish(good(cell));
+        }
+        script.end(cells.len());
+    });
+    let splats = &outcomes.verdict(B).splats;
+    assert_eq!((splats.len(), splats[0].class.name()), (1, "panic"));
+    assert_eq!(outcomes.rows(), ["boot passed", "splat passed", "teardown passed"], "it is the cell's");
+}

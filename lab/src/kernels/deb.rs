@@ -127,6 +127,11 @@ impl<'a> Wanted<'a> {
             }
             other => other?,
         };
+        self.checked(deb, (package, sha256))
+    }
+
+    /// The file, where it is the one that was locked.
+    fn checked(&self, deb: PathBuf, (package, sha256): (&str, &str)) -> Result<PathBuf> {
         let found = sha256_of(&deb)?;
         if found == sha256 {
             return Ok(deb);
@@ -200,6 +205,21 @@ mod tests {
         let args = ["--root-owner-group".as_ref(), "-b".as_ref(), tree.as_os_str(), deb.as_os_str()];
         run::capture("dpkg-deb -b", "dpkg", run::command("dpkg-deb", args)).unwrap();
         deb
+    }
+
+    #[test]
+    fn a_package_that_is_not_the_locked_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = package(dir.path());
+        let sum = sha256_of(&deb).unwrap();
+        let kernel = "6.7.1".parse().unwrap();
+        let (suite, pattern, version, parts) = ("sid", "k", "1", &[]);
+        let wanted = Wanted { suite, pattern, package: "k", version, sha256: &sum, kernel, parts };
+        assert_eq!(wanted.checked(deb.clone(), ("k", &sum)).unwrap(), deb);
+        let other = "0".repeat(64);
+        let error = wanted.checked(deb, ("k", &other)).unwrap_err();
+        assert!(matches!(error, KernelsError::Checksum { .. }), "{error}");
+        assert!(error.to_string().contains(&sum) && error.to_string().contains(&other), "{error}");
     }
 
     #[test]

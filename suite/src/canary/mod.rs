@@ -115,6 +115,12 @@ fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let foreign: Vec<&str> = kinds.filter(|kind| !OWN.contains(kind)).collect();
     ctx.equal("file systems that are not the guest's own", foreign, Vec::<&str>::new());
     ctx.equal("network devices", names("/sys/class/net")?, vec!["lo".to_owned()]);
+    // A card for which the image has no driver has no device, and is a card all the same.
+    let devices = names("/sys/bus/pci/devices")?;
+    let class =
+        |device: &String| fs::read_to_string(format!("/sys/bus/pci/devices/{device}/class")).unwrap_or_default();
+    let cards: Vec<String> = devices.iter().map(class).filter(|class| class.starts_with("0x02")).collect();
+    ctx.equal("network cards", cards, Vec::<String>::new());
     let disks = names("/sys/block")?.into_iter().filter(|name| !name.starts_with("loop") && !name.starts_with("ram"));
     ctx.equal("disks", disks.collect::<Vec<_>>(), Vec::<String>::new());
     let place = Path::new("/run/host");

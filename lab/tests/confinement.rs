@@ -1,0 +1,82 @@
+//! What a guest could reach its host by, looked at from both sides while one runs.
+
+use std::{
+    env, fs,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const SECRET: &str = "a-secret-of-the-host-5f1c";
+
+/// QEMU's words, once the process that carries the mark has become it.
+fn machine(mark: &str) -> Option<Vec<String>> {
+    let words = |path: String| {
+        let bytes = fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect::<Vec<_>>()
+    };
+    procfs::process::all_processes().ok()?.flatten().find_map(|process| {
+        let command = words(format!("/proc/{}/cmdline", process.pid));
+        let ours = command.first().is_some_and(|program| program.contains("qemu-system"))
+            && words(format!("/proc/{}/environ", process.pid)).contains(&format!("LAB_CONFINED={mark}"));
+        ours.then_some(command)
+    })
+}
+
+#[test]
+fn a_guest_sees_no_secret_and_no_network_of_its_host() {
+    let results = tempfile::tempdir().unwrap();
+    let mark = std::process::id().to_string();
+    let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["--project", ROOT, "run", "--cold", "--canary", "--case", "Z25*", "--kernel", "6.17", "--out"])
+        .arg(results.path())
+        .env("LAB_CONFINED", &mark)
+        .env("SECRET_OF_THE_HOST", SECRET)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let limit = Instant::now() + Duration::from_secs(300);
+    let mut told = None;
+    let status = loop {
+        told = told.or_else(|| machine(&mark));
+        if let Some(status) = lab.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < limit, "the run takes too long");
+        thread::sleep(Duration::from_millis(5));
+    };
+    // Inside: file systems, network devices, disks, the export.
+    let junit = fs::read_to_string(results.path().join("latest/junit.xml")).unwrap_or_default();
+    assert_eq!(status.code(), Some(0), "{junit}");
+
+    // Outside: what the machine was given.
+    let words = told.expect("a guest ran");
+    assert!(!words.iter().any(|word| word.contains(SECRET)), "{words:?}");
+    let follows = |option: &str| {
+        let places = words.iter().enumerate().filter(|(_, word)| *word == option);
+        places.filter_map(|(at, _)| words.get(at + 1).cloned()).collect::<Vec<_>>()
+    };
+    let networks: Vec<String> = ["-netdev", "-net", "-nic"].iter().flat_map(|option| follows(option)).collect();
+    assert!(networks.iter().all(|network| network == "none"), "{networks:?}");
+    assert!(!networks.is_empty() || words.contains(&"-nodefaults".to_owned()), "QEMU adds a network card by itself");
+    let exports = follows("-fsdev").into_iter().chain(follows("-virtfs"));
+    for export in exports {
+        assert!(export.split(',').any(|word| word == "readonly" || word == "readonly=on"), "{export}");
+        let path = export.split(',').find_map(|word| word.strip_prefix("path=")).unwrap_or_default().to_owned();
+        // The guest's root is gone with the guest; virtme-ng's own tools are all that is left to look at.
+        let tools = Path::new(&path).is_dir();
+        assert!(!tools || path.contains("virtme") && harmless(Path::new(&path)), "{export}");
+    }
+}
+
+/// Readable by everyone, and a directory of programs only.
+fn harmless(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| {
+        entries
+            .all(|entry| entry.and_then(|it| it.metadata()).is_ok_and(|it| it.is_dir() || it.mode() & 0o444 == 0o444))
+    })
+}

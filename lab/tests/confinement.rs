@@ -21,6 +21,8 @@ fn machine(mark: &str) -> Option<Vec<String>> {
     procfs::process::all_processes().ok()?.flatten().find_map(|process| {
         let command = words(format!("/proc/{}/cmdline", process.pid));
         let ours = command.first().is_some_and(|program| program.contains("qemu-system"))
+            // Before, it is asked for its version and its machines.
+            && command.contains(&"-append".to_owned())
             && words(format!("/proc/{}/environ", process.pid)).contains(&format!("LAB_CONFINED={mark}"));
         ours.then_some(command)
     })

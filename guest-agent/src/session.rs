@@ -8,6 +8,7 @@ use crate::{
 use lab_protocol::{
     AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder},
+    measure::MeasureRequest,
     message::HEARTBEAT_MS,
 };
 use lab_suite::{RunOptions, Runner};
@@ -148,6 +149,13 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 set_clock(request.now_unix_ns);
                 shell = Some(Shell::start(Arc::clone(runner), *request, sender.clone()));
             }
+            HostMessage::Measure(request) => {
+                let Some(runner) = &runner else {
+                    return Err("the host sent Measure before Hello".into());
+                };
+                set_clock(request.now_unix_ns);
+                measure(&sender, runner, &request)?;
+            }
             // Without a shell there is nobody to hear it.
             HostMessage::Input { bytes } => drop(shell.as_ref().map(|shell| shell.input(bytes))),
             HostMessage::Resize(size) => drop(shell.as_ref().map(|shell| shell.resize(size))),
@@ -186,6 +194,19 @@ fn run_cells(
         ran += 1;
     }
     sender.send(&AgentMessage::Done { ran })
+}
+
+fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), String> {
+    let mut ran = 0;
+    let tell = |round, setup, sample| sender.send(&AgentMessage::Measured { round, setup, sample });
+    let measured = runner.measure(request, &mut |round, setup, sample| {
+        ran += 1;
+        tell(round, setup, sample)
+    });
+    match measured {
+        Ok(()) => sender.send(&AgentMessage::Done { ran }),
+        Err(message) => sender.send(&AgentMessage::Refused { message }),
+    }
 }
 
 /// Writes back what is dirty and gives back what the boot cached, so that a snapshot is small.

@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod bench;
 pub mod cli;
 pub mod compare;
+pub mod datapath;
 pub mod durations;
 pub mod error;
 pub mod event;

@@ -13,6 +13,7 @@ pub mod drawing;
 pub mod frame;
 #[cfg(test)]
 mod fuzz;
+pub mod measure;
 pub mod message;
 pub mod outcome;
 pub mod shell;

@@ -5,11 +5,12 @@
 //! answers with `Hello` and `Probed` anew.
 //!
 //! In place of `Run` a guest may be asked for a `Shell`: `ShellReady` or `Refused`, then `Input` and `Output` as they come,
-//! then the staged cell's `CellFinished` where there is one, then `ShellExited`.
+//! then the staged cell's `CellFinished` where there is one, then `ShellExited`. Or for a `Measure`.
 
 use crate::{
     capability::CapabilityReport,
     cell::CellId,
+    measure::{MeasureRequest, Sample},
     outcome::CellReport,
     shell::{ShellRequest, Size, Stream},
     version::KernelVersion,
@@ -103,6 +104,15 @@ pub enum AgentMessage {
         /// Lines of the log, each with its time stamp.
         text: String,
     },
+    /// One setup of a `Measure` was measured once.
+    Measured {
+        /// The round, from 0.
+        round: u32,
+        /// Its place in the request.
+        setup: u32,
+        /// The figures.
+        sample: Sample,
+    },
     /// A line for the run's log.
     Log {
         /// The line.
@@ -171,6 +181,8 @@ pub enum HostMessage {
     },
     /// The program's terminal has another size.
     Resize(Size),
+    /// Measure setups against each other; answered by `Measured` each, then `Done`, or `Refused` at the first that fails.
+    Measure(Box<MeasureRequest>),
     /// Power off.
     Shutdown,
 }

@@ -17,6 +17,7 @@ mod fence;
 mod flows;
 mod holder;
 mod leaks;
+mod measure;
 pub mod mutants;
 mod probe;
 mod runner;

@@ -18,6 +18,8 @@ const OBJECT: &str = "/lib/bpf/lab.o";
 pub const PINS: &str = "/sys/fs/bpf";
 /// First marker; every cell takes the next one, so that late packets of one never count for another.
 const FIRST_MARKER: u16 = 20_000;
+/// The marker of what is no case.
+const NO_CASE: u16 = FIRST_MARKER - 1;
 /// How long one pass of the kernel's clean-up may take, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
@@ -78,6 +80,11 @@ impl Runner {
     /// The probes' answers.
     pub fn capabilities(&self) -> &[CapabilityReport] {
         self.capabilities.reports()
+    }
+
+    /// A context for something that is no case.
+    pub(crate) fn context(&self, time_scale: f32) -> Ctx {
+        Ctx::new(self.programs.clone(), self.capabilities.clone(), NO_CASE, time_scale, None)
     }
 
     /// What the host was told of a cell.

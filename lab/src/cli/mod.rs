@@ -3,6 +3,7 @@
 mod bench;
 mod capabilities;
 mod compare;
+mod datapath;
 mod guests;
 mod history;
 mod kernels;
@@ -399,7 +400,10 @@ enum ProfileArg {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<BenchCommand>,
     /// Kernels by id; a stock virtme-ng must be able to boot them. Default: the default matrix in its generic build.
     #[arg(long, value_name = "GLOB")]
     kernel: Vec<String>,
@@ -412,6 +416,28 @@ struct BenchArgs {
     /// How often one case is run again on one kernel, by a process each time.
     #[arg(long, value_name = "N", default_value_t = 20)]
     reruns: u32,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Measure tc, tcx and netkit against each other, on veth and netkit, inside one guest.
+    Datapath(DatapathArgs),
+}
+
+#[derive(Debug, Args)]
+struct DatapathArgs {
+    /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Rounds of all setups; a ratio's spread is over them.
+    #[arg(long, value_name = "N", default_value = "5")]
+    repeat: std::num::NonZeroU32,
+    /// How long each figure of a setup is measured in each round, milliseconds.
+    #[arg(long, value_name = "MS", default_value = "150")]
+    window: std::num::NonZeroU32,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]
     no_build: bool,
@@ -488,6 +514,9 @@ impl Cli {
             Command::Run(args) => run::run(project, &args),
             Command::Rerun(args) => rerun::rerun(project, &args),
             Command::Shell(args) => shell::shell(project, &args),
+            Command::Bench(BenchArgs { what: Some(BenchCommand::Datapath(args)), .. }) => {
+                datapath::datapath(project, &args)
+            }
             Command::Bench(args) => bench::bench(project, &args),
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),

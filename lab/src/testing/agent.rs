@@ -92,6 +92,7 @@ impl Script<'_> {
                     HostMessage::Resume { nonce, .. } => self.hello_to(PROTOCOL_VERSION, Some(nonce)),
                     HostMessage::Settle => self.say(&AgentMessage::Settled),
                     HostMessage::Hello { .. }
+                    | HostMessage::Measure(_)
                     | HostMessage::Shell(_)
                     | HostMessage::Input { .. }
                     | HostMessage::Resize(_) => {}

@@ -180,7 +180,8 @@ impl Session<'_> {
             | AgentMessage::Refused { .. }
             | AgentMessage::Output { .. }
             | AgentMessage::InputTaken { .. }
-            | AgentMessage::ShellExited { .. } => self.note("word of a shell that nobody asked for".to_owned()),
+            | AgentMessage::ShellExited { .. }
+            | AgentMessage::Measured { .. } => self.note("word of a visit that nobody is on".to_owned()),
             AgentMessage::KernelLog { text } => (self.hear)(Word::KernelLog(caps::kernel_log(text))),
             AgentMessage::Farewell { .. } => {
                 return Err(self.lost(ErrorKind::Agent, "the agent took its leave unasked".to_owned()));

@@ -1,0 +1,59 @@
+//! `lab bench datapath`.
+
+use super::{DatapathArgs, KernelArgs, guests::Guests, project::Project, say, select::build, show};
+use crate::{
+    datapath::{KernelTable, Measurement, Report, setups},
+    error::{Error, Exit},
+    event::Event,
+    report::{directory, progress},
+    run::visit::Visited,
+    text,
+};
+use lab_image::Profile;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+/// What is written below `results/`.
+const FILE: &str = "bench-datapath.json";
+
+pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels = project.kernels(&KernelArgs { kernel: args.kernel.clone(), ..KernelArgs::default() })?;
+    let selected = build(&project, args.no_build, false)?;
+    let guests = Guests::open(&project, &kernels, &selected)?;
+    let (rounds, window_ms) = (args.repeat.get(), args.window.get());
+    let mut tables = Vec::new();
+    for facts in guests.facts() {
+        let id = &facts.id;
+        let release = Mutex::new(String::new());
+        let emit = |event: Event| {
+            if let Event::Booted { release: told, .. } = &event {
+                *release.lock().unwrap_or_else(PoisonError::into_inner) = text::line(told, 80);
+            }
+            if let Some(line) = progress::of_visit(&event) {
+                say(&line);
+            }
+        };
+        let round = |line: &str| say(&format!("{id}: {line}"));
+        let measurement = Measurement::new(setups(&facts), rounds, window_ms, &round);
+        match guests.visit(id, Profile::Suite, false, &measurement, &emit)? {
+            Visited::Interrupted => return Ok(guests.interrupted()),
+            Visited::Lost => return Ok(Exit::Infra),
+            Visited::Done => {}
+        }
+        let rows =
+            measurement.rows().map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem, 1000))))?;
+        let release = release.into_inner().unwrap_or_else(PoisonError::into_inner);
+        tables.push(KernelTable { kernel: id.clone(), release, rows });
+    }
+    let report = Report::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);
+    let results = project.root.join("results");
+    let path = results.join(FILE);
+    let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Host(error.to_string()))?;
+    std::fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
+    directory::replace(&path, json.as_bytes())?;
+    show(format_args!("{}\n{}\n", report.table(), path.display()))?;
+    Ok(Exit::Passed)
+}

@@ -55,3 +55,23 @@ fn the_host_has_nothing_of_a_guest() {
         assert!(!uses.iter().any(|used| used == foreign), "lab uses {foreign}");
     }
 }
+
+/// `--watch` must miss no source of the agent.
+#[test]
+fn whatever_the_agent_is_built_from_is_watched() {
+    let dependencies = dependencies();
+    let (mut waiting, mut closure) = (vec!["guest-agent".to_owned()], Vec::new());
+    while let Some(name) = waiting.pop() {
+        if let Some(uses) = dependencies.get(&name).filter(|_| !closure.contains(&name)) {
+            waiting.extend(uses.clone());
+            closure.push(name);
+        }
+    }
+    for name in closure {
+        let directory = if name == "lab-abi" { "ebpf-abi" } else { name.strip_prefix("lab-").unwrap_or(&name) };
+        assert!(
+            lab::watch::SOURCES.contains(&directory),
+            "{name} is part of the agent, and {directory}/ is not watched"
+        );
+    }
+}

@@ -32,8 +32,7 @@ fn lab(arguments: &[&str]) -> Command {
 }
 
 fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child =
-        lab(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = lab(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     thread::scope(|scope| {
         // A program that does not read its input may be gone before all of it is written.
@@ -121,7 +120,8 @@ impl Seat {
 
 #[test]
 fn a_command_in_a_topology_gives_its_output_its_errors_and_its_code() {
-    let script = "cat; ls /run/netns; enter w0 ip -o -4 addr show eth0; enter w0 ping -c 1 10.65.0.3; echo no >&2; exit 7";
+    let script =
+        "cat; ls /run/netns; enter w0 ip -o -4 addr show eth0; enter w0 ping -c 1 10.65.0.3; echo no >&2; exit 7";
     let output = run(&["shell", KERNEL, "--topology", "pods", "--kind", "nk-l3", "--", "sh", "-c", script], b"typed\n");
     let (told, errors) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(7), "{told}\n{errors}");
@@ -133,10 +133,10 @@ fn a_command_in_a_topology_gives_its_output_its_errors_and_its_code() {
 #[test]
 fn a_case_stands_with_its_programs_attached_and_goes_on_afterwards() {
     let cell = "R01-redirect-to-pod[netkit,nk-l2]";
-    let output = run(&["shell", KERNEL, "--case", cell, "--", "sh", "-c", "enter host bpftool net"], b"");
+    let output = run(&["shell", KERNEL, "--case", cell, "--", "sh", "-c", "enter host bpftool prog"], b"");
     let (told, errors) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{told}\n{errors}");
-    assert!(told.contains("p0(") && told.contains("netkit/peer redirect"), "{told}");
+    assert!(told.contains("name redirect ") && told.contains("name count "), "{told}");
     assert!(errors.contains(&format!("{cell}: passed\n")), "{errors}");
     assert!(errors.contains("ok     udp over ipv4 passes from w0 to w1"), "{errors}");
 }

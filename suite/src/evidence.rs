@@ -79,8 +79,8 @@ fn dump(net: &Net) -> String {
     for node in &net.topology().nodes {
         let ns = net.ns(&node.name);
         survey::write(&mut out, ns, |info| match link::stats(ns, &info.name) {
-            Ok(stats) => format!("{stats:?}"),
-            Err(_) => String::new(),
+            Ok(stats) => Some(format!("{stats:?}")),
+            Err(_) => Some(String::new()),
         });
     }
     out

@@ -71,7 +71,9 @@ impl Staged {
             let known = addresses(&ns).map_err(|error| error.to_string())?;
             survey::write(&mut out, &ns, |info| {
                 let own = known.iter().filter(|(ifindex, _)| *ifindex == info.ifindex);
-                own.map(|(_, address)| address.to_string()).collect::<Vec<_>>().join(" ")
+                let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
+                // Every namespace has a loopback, and the devices that tunnel modules bring unasked are down.
+                (info.up && info.name != "lo").then(|| own.join(" "))
             });
         }
         Ok(out)

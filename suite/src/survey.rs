@@ -3,8 +3,9 @@
 use lab_topology::{LinkInfo, Netns, link};
 use std::fmt::Write as _;
 
-/// Writes a namespace down: every device with what `detail` says of it, and its programs.
-pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&LinkInfo) -> String) {
+/// Writes a namespace down: every device with what `detail` says of it, and its programs. A device of which it says nothing
+/// is left out.
+pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&LinkInfo) -> Option<String>) {
     let _ = writeln!(out, "{}", ns.name());
     let links = match link::list(ns) {
         Ok(links) => links,
@@ -14,13 +15,13 @@ pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&LinkInfo) -> String)
         }
     };
     for info in links {
+        let Some(detail) = detail(&info) else { continue };
         let state = match (info.up, info.running) {
             (true, true) => "up",
             (true, false) => "no carrier",
             (false, _) => "down",
         };
         let _ = writeln!(out, "  {} {} {} mtu {} {state}", info.ifindex, info.name, info.kind, info.mtu);
-        let detail = detail(&info);
         if !detail.is_empty() {
             let _ = writeln!(out, "      {detail}");
         }

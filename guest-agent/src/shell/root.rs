@@ -10,6 +10,8 @@ use std::{
 
 /// busybox, which brings the shell and everything small.
 pub const TOOLS: &str = "/bin/busybox";
+/// The guest's name.
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// Scripts of the lab, visible below every root.
 const OWN: &str = "/run/lab";
 /// How the host's root is tagged: virtme-ng's name for it (`virtme/commands/run.py`).
@@ -32,7 +34,7 @@ exec nsenter --net=\"/run/netns/$NODE\" -- /bin/sh -c 'exec \"$@\"' sh \"$@\"
 /// Runs what follows by its name on `PATH`. busybox's own way prefers its applets, `ip` and `tc` among them.
 const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 /// Read by every interactive shell.
-const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='\\h${NODE:+ [$NODE]} \\w # '\n";
+const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='$HOSTNAME${NODE:+ [$NODE]} \\w # '\n";
 /// Where programs look for what they know of terminals.
 const TERMINALS: [&str; 3] = ["etc/terminfo", "lib/terminfo", "usr/share/terminfo"];
 /// A terminal that everybody knows.
@@ -51,7 +53,7 @@ pub fn describe_guest() -> Result<(), String> {
     let about = fs::read_to_string("/etc/netkit-lab.json").unwrap_or_default();
     let about: serde_json::Value = serde_json::from_str(&about).unwrap_or_default();
     let name = format!("lab-{}", about["kernel"].as_str().unwrap_or("guest"));
-    fs::write("/proc/sys/kernel/hostname", name).map_err(|error| format!("the guest's name: {error}"))
+    fs::write(HOSTNAME, name).map_err(|error| format!("the guest's name: {error}"))
 }
 
 /// Mounts what the program needs.
@@ -130,11 +132,12 @@ impl Environment {
     }
 
     /// The environment: nothing of the agent's.
-    pub fn variables(&self) -> [(&'static str, String); 4] {
+    pub fn variables(&self) -> [(&'static str, String); 5] {
         let home = if self.root == Root::Host { "/root" } else { "/" };
         [
             ("PATH", format!("{OWN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
             ("HOME", home.to_owned()),
+            ("HOSTNAME", fs::read_to_string(HOSTNAME).unwrap_or_default().trim_end().to_owned()),
             ("ENV", format!("{OWN}/prompt")),
             ("PERSONAL", self.shell().join(" ")),
         ]

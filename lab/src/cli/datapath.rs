@@ -1,19 +1,22 @@
 //! `lab bench datapath`.
 
-use super::{DatapathArgs, KernelArgs, guests::Guests, project::Project, say, select::build, show};
+use super::{
+    DatapathArgs, KernelArgs,
+    guests::{Guests, Told},
+    project::Project,
+    say,
+    select::build,
+    show,
+};
 use crate::{
     datapath::{KernelTable, Measurement, Report, setups},
     error::{Error, Exit},
-    event::Event,
-    report::{directory, progress},
+    report::directory,
     run::visit::Visited,
     text,
 };
 use lab_image::Profile;
-use std::{
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-};
+use std::path::PathBuf;
 
 /// What is written below `results/`.
 const FILE: &str = "bench-datapath.json";
@@ -27,26 +30,17 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
     let mut tables = Vec::new();
     for facts in guests.facts() {
         let id = &facts.id;
-        let release = Mutex::new(String::new());
-        let emit = |event: Event| {
-            if let Event::Booted { release: told, .. } = &event {
-                *release.lock().unwrap_or_else(PoisonError::into_inner) = text::line(told, 80);
-            }
-            if let Some(line) = progress::of_visit(&event) {
-                say(&line);
-            }
-        };
+        let told = Told::default();
         let round = |line: &str| say(&format!("{id}: {line}"));
         let measurement = Measurement::new(setups(&facts), rounds, window_ms, &round);
-        match guests.visit(id, Profile::Suite, false, &measurement, &emit)? {
+        match guests.visit(id, Profile::Suite, false, &measurement, &told)? {
             Visited::Interrupted => return Ok(guests.interrupted()),
             Visited::Lost => return Ok(Exit::Infra),
             Visited::Done => {}
         }
         let rows =
             measurement.rows().map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem, 1000))))?;
-        let release = release.into_inner().unwrap_or_else(PoisonError::into_inner);
-        tables.push(KernelTable { kernel: id.clone(), release, rows });
+        tables.push(KernelTable { kernel: id.clone(), release: told.release(), rows });
     }
     let report = Report::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);
     let results = project.root.join("results");

@@ -2,6 +2,8 @@
 
 mod visit;
 
+pub(super) use visit::Told;
+
 use super::{
     project::{Project, absolute},
     say,

@@ -46,6 +46,10 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     watch::rounds(&project.root, args.watch, || {
         let mut selected = build(&project, args.no_build, canary)?;
         selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
+        if selected.cells.is_empty() {
+            // Renamed since, all of them.
+            return Err(Error::NothingSelected);
+        }
         run::execute(&project, &kernels, selected, &args.how, false, narrow)
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{
     KernelArgs, ProfileArg, ShellArgs,
-    guests::Guests,
+    guests::{Guests, Told},
     project::Project,
     say,
     select::{Selected, build, names},
@@ -11,9 +11,7 @@ use super::{
 use crate::{
     artifacts,
     error::{Error, Exit},
-    event::Event,
     plan::{Expectation, KernelFacts, Plan},
-    report::progress,
     run::visit::Visited,
     selection,
     shell::{
@@ -33,7 +31,6 @@ use std::{
     io::{IsTerminal, stderr, stdin, stdout},
     os::fd::AsFd,
     path::PathBuf,
-    sync::Mutex,
 };
 
 /// What a person is told to do about a terminal that names none.
@@ -67,27 +64,16 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
         time_scale: 1.0,
         now_unix_ns: 0,
     };
-    let release = Mutex::new(String::new());
+    let told = Told::default();
     let greet = |welcome: &str| {
         if args.command.is_empty() && interactive {
-            let release = release.lock().map(|release| release.clone()).unwrap_or_default();
-            say(&greeting(&kernel.id, &release, profile, welcome));
-        }
-    };
-    let emit = |event: Event| {
-        if let Event::Booted { release: told, .. } = &event
-            && let Ok(mut release) = release.lock()
-        {
-            *release = text::line(told, 80);
-        }
-        if let Some(line) = progress::of_visit(&event) {
-            say(&line);
+            say(&greeting(&kernel.id, &told.release(), profile, welcome));
         }
     };
     let (input, mut output, mut errors) = (stdin(), stdout().lock(), stderr());
     let keyboard = Keyboard::new(input.as_fd());
     let shell = Shell::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
-    let visited = guests.visit(&kernel.id, profile, args.cold, &shell, &emit);
+    let visited = guests.visit(&kernel.id, profile, args.cold, &shell, &told);
     // Before anything is said: only now is the terminal as it was.
     let (ended, report) = shell.end();
     if let Some(report) = report {

@@ -24,6 +24,10 @@ const KERNEL_TOOLS: Fix = Fix::Packages {
 };
 const PYTHON: Fix = Fix::Packages { packages: &["python3", "python3-venv"], commands: &["python3"] };
 const BUSYBOX: Fix = Fix::Packages { packages: &["busybox-static"], commands: &["busybox"] };
+const NETWORK_TOOLS: Fix = Fix::Packages {
+    packages: &["iproute2", "bpftool", "tcpdump"],
+    commands: &["ip", "tc", "ss", "bpftool", "tcpdump"],
+};
 const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[] };
 
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"] };
@@ -81,6 +85,12 @@ fn for_runs() -> Vec<Check> {
             fix: BUSYBOX,
         },
         Check {
+            name: "network tools",
+            why: "are what a person finds in `lab shell`",
+            probe: network_tools,
+            fix: NETWORK_TOOLS,
+        },
+        Check {
             name: "BPF compiler",
             why: "builds the BPF programs for bpfel-unknown-none",
             probe: bpf_compiler,
@@ -121,6 +131,17 @@ fn provided(host: &Host, fix: Fix) -> State {
         None => (*name).to_owned(),
     });
     State::Ok { found: shown.take(2).collect::<Vec<_>>().join(", ") }
+}
+
+/// Nothing but a person needs them, so that a distribution that calls their packages otherwise does well without.
+fn network_tools(host: &Host) -> State {
+    match provided(host, NETWORK_TOOLS) {
+        State::Missing { absent } if host.debian.is_none() => State::Warn {
+            found: format!("{} missing", absent.join(", ")),
+            advice: "`lab shell` does without what is not there".into(),
+        },
+        state => state,
+    }
 }
 
 fn rust(host: &Host) -> State {

@@ -14,7 +14,7 @@ use std::{
     io::{self, Write},
     ops::ControlFlow,
 };
-use terminal::{Keyboard, RawMode, Screen, Typed};
+use terminal::{Keyboard, RawMode, Screen, Shown, Typed};
 
 /// Ctrl-]: leaves at once, as it leaves telnet and virsh's console.
 pub const LEAVE: u8 = 0x1d;
@@ -56,6 +56,7 @@ struct Streams<'a> {
 struct State {
     ready: bool,
     raw: Option<RawMode>,
+    shown: Shown,
     /// Input that the program has not taken, bytes.
     under_way: usize,
     input_over: bool,
@@ -79,9 +80,10 @@ impl<'a> Shell<'a> {
     /// How it ended, and the report of the case that was staged. The terminal is as it was before.
     pub fn end(self) -> (Ended, Option<Box<CellReport>>) {
         let state = self.state.into_inner();
-        if let Some(raw) = state.raw {
-            // A program that was cut off had no chance to put the terminal back in order.
-            raw.end(!matches!(state.ended, Ended::Program(_)));
+        match (state.raw, &state.ended) {
+            // It has put the terminal in order itself.
+            (None, _) | (Some(_), Ended::Program(_)) => {}
+            (Some(raw), _) => raw.end(&state.shown),
         }
         (state.ended, state.report)
     }
@@ -146,6 +148,7 @@ impl Visitor for Shell<'_> {
                 state.raw = self.keyboard.as_ref().filter(|_| self.screen.is_some()).and_then(Keyboard::raw);
             }
             AgentMessage::Output { stream, bytes } => {
+                self.state.borrow_mut().shown.write(&bytes);
                 let written = self.write(stream, &bytes);
                 if written.is_err() {
                     // The reader has left, as in `lab shell … -- dmesg | head`.

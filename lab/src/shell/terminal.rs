@@ -19,8 +19,12 @@ use std::{
 
 /// Where a terminal does not say how large it is.
 const USUAL: Size = Size { rows: 24, columns: 80 };
-/// Normal screen, cursor visible, no bracketed paste, plain colours: what an editor that is cut off leaves behind.
-const ORDER: &[u8] = b"\x1b[?47l\x1b[?25h\x1b[?2004l\x1b[0m";
+/// Cursor visible, no bracketed paste, plain colours: what a program that is cut off leaves behind.
+const ORDER: &[u8] = b"\x1b[?25h\x1b[?2004l\x1b[0m\r\n";
+/// Leaves the screen that full-screen programs draw on. On any other screen it would only misplace the cursor.
+const NORMAL_SCREEN: &[u8] = b"\x1b[?1049l";
+/// Enters it.
+const OTHER_SCREEN: &[u8] = b"\x1b[?1049h";
 
 nix::ioctl_read_bad!(
     /// `TIOCGWINSZ`: a terminal's size.
@@ -85,12 +89,12 @@ pub struct RawMode {
 }
 
 impl RawMode {
-    /// Puts the terminal back. `cut_off` also undoes what a full-screen program would have undone itself.
-    pub fn end(self, cut_off: bool) {
-        if cut_off {
-            let _ = write(&self.terminal, ORDER);
-            let _ = write(&self.terminal, b"\r\n");
+    /// Puts the terminal back where a program was cut off and could not do so; its output tells on which screen it was.
+    pub fn end(self, shown: &Shown) {
+        if shown.other_screen {
+            let _ = write(&self.terminal, NORMAL_SCREEN);
         }
+        let _ = write(&self.terminal, ORDER);
     }
 }
 
@@ -98,6 +102,28 @@ impl Drop for RawMode {
     fn drop(&mut self) {
         // Not after output has drained: that might never be, on a terminal that was stopped.
         let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.found);
+    }
+}
+
+/// What output has done to a terminal.
+#[derive(Debug, Default)]
+pub struct Shown {
+    other_screen: bool,
+    /// The end of what was written, in which a sequence may have begun.
+    end: Vec<u8>,
+}
+
+impl Shown {
+    /// Output goes to the terminal.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.end.extend_from_slice(bytes);
+        let last = |wanted: &[u8]| self.end.windows(wanted.len()).rposition(|window| window == wanted);
+        match (last(OTHER_SCREEN), last(NORMAL_SCREEN)) {
+            (None, None) => {}
+            (entered, left) => self.other_screen = entered > left,
+        }
+        let kept = self.end.len().saturating_sub(OTHER_SCREEN.len() - 1);
+        self.end.drain(..kept);
     }
 }
 
@@ -163,11 +189,16 @@ mod tests {
         let pty = openpty(None, None).unwrap();
         let raw = Keyboard::new(pty.slave.as_fd()).raw().unwrap();
         assert!(!echoes(&pty.slave));
-        raw.end(true);
+        let mut shown = Shown::default();
+        shown.write(b"\x1b[?10");
+        shown.write(b"49h an editor");
+        raw.end(&shown);
         assert!(echoes(&pty.slave));
         let mut said = [0; 64];
         let count = read(&pty.master, &mut said).unwrap();
-        assert_eq!(&said[..count], [ORDER, b"\r\n"].concat());
+        assert_eq!(&said[..count], [NORMAL_SCREEN, ORDER].concat());
+        shown.write(b"\x1b[?1049l");
+        assert!(!shown.other_screen, "it has left by itself");
 
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _raw = Keyboard::new(pty.slave.as_fd()).raw().unwrap();

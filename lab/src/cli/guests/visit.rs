@@ -2,10 +2,12 @@
 
 use super::Guests;
 use crate::{
+    cli::say,
     error::{Error, Exit},
     event::{Accelerator, Event},
     lists::Lists,
     plan::{Plan, PlannedKernel},
+    report::progress,
     run::{
         kernel::{Common, Retries},
         queue::Isolate,
@@ -13,9 +15,11 @@ use crate::{
         timing::Timing,
         visit::{self, Visited, Visitor},
     },
+    text,
     vm::snapshot::Store,
 };
 use lab_image::{Profile, Wanted};
+use std::sync::{Mutex, PoisonError};
 
 /// Whether it is only this profile that needs a module.
 fn is_own(profile: Profile, module: &str) -> bool {
@@ -23,15 +27,38 @@ fn is_own(profile: Profile, module: &str) -> bool {
         && Wanted::committed(profile).names().any(|name| name == module)
 }
 
+/// Tells on the terminal what happens around a visit, and keeps which kernel it is.
+#[derive(Default)]
+pub(in crate::cli) struct Told {
+    release: Mutex<String>,
+}
+
+impl Told {
+    /// Takes an event.
+    fn event(&self, event: &Event) {
+        if let Event::Booted { release, .. } = event {
+            *self.release.lock().unwrap_or_else(PoisonError::into_inner) = text::line(release, 80);
+        }
+        if let Some(line) = progress::of_visit(event) {
+            say(&line);
+        }
+    }
+
+    /// `uname -r` of the guest, once it is up.
+    pub fn release(&self) -> String {
+        self.release.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Guests {
-    /// Takes a visitor to a guest of one of the kernels; what happens is told by `emit`.
+    /// Takes a visitor to a guest of one of the kernels.
     pub fn visit(
         &self,
         id: &str,
         profile: Profile,
         cold: bool,
         visitor: &dyn Visitor,
-        emit: &(dyn Fn(Event) + Sync),
+        told: &Told,
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
@@ -63,7 +90,7 @@ impl Guests {
             lists: &Lists::default(),
             retries: Retries::default(),
             interrupt: &self.interrupt,
-            emit,
+            emit: &|event| told.event(&event),
         };
         Ok(visit::visit(common, &PlannedKernel { facts, cells: Vec::new() }, &prepared, visitor))
     }

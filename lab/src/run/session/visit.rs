@@ -32,6 +32,8 @@ impl Session<'_> {
             AgentMessage::Hello { .. }
                 | AgentMessage::Probed { .. }
                 | AgentMessage::Heartbeat { .. }
+                | AgentMessage::KernelLog { .. }
+                | AgentMessage::Farewell { .. }
                 | AgentMessage::Log { .. }
                 | AgentMessage::Fatal { .. }
         );

@@ -1,22 +1,24 @@
-//! The three figures of a sample. Each is taken over a window of guest time, after a few packets that warm the path up.
+//! The three figures of a sample. Each is the median over a window of guest time, after a few packets that warm the path
+//! up: what a busy host takes from the guest falls on few of them.
+//!
+//! One thread is both client and server, and the guest has one processor, which has nothing else to do: between sending
+//! and having received lies processor time only, softirqs included.
 
-use super::cpu;
 use crate::ctx::Stop;
 use lab_protocol::measure::DATAGRAM;
 use lab_topology::Netns;
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    thread,
     time::{Duration, Instant},
 };
 
 /// Exchanges before a window begins.
 const WARM_UP: u32 = 8;
-/// Datagrams that are under way at the same time: enough to amortise nothing but the wake-up, few enough for any buffer.
+/// Datagrams that are under way at the same time; few enough for any buffer.
 const BURST: u32 = 16;
-/// Bytes that are handed to a connection at a time.
-const CHUNK: usize = 64 << 10;
+/// Bytes that are under way on a connection at the same time: they fit into the receiver's first window.
+const CHUNK: usize = 32 << 10;
 
 /// Both ends of what is measured.
 pub struct Ends<'a> {
@@ -32,100 +34,74 @@ pub struct Ends<'a> {
     pub window: Duration,
 }
 
-/// Client and server, one thread for both: on the way between them lies nothing but the kernel.
-struct Pair {
-    client: UdpSocket,
-    server: UdpSocket,
-}
-
-impl Pair {
-    fn open(ends: &Ends<'_>) -> io::Result<Self> {
-        let server = ends.to.run(|| UdpSocket::bind(ends.dial))?;
-        let client = ends.from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-        client.connect(ends.dial)?;
-        client.set_read_timeout(Some(ends.patience))?;
-        server.set_read_timeout(Some(ends.patience))?;
-        Ok(Self { client, server })
+impl Ends<'_> {
+    fn datagrams(&self) -> io::Result<(UdpSocket, UdpSocket)> {
+        let server = self.to.run(|| UdpSocket::bind(self.dial))?;
+        let client = self.from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+        client.connect(self.dial)?;
+        client.set_read_timeout(Some(self.patience))?;
+        server.set_read_timeout(Some(self.patience))?;
+        Ok((client, server))
     }
 
-    fn exchange(&self, buffer: &mut [u8]) -> io::Result<()> {
-        self.client.send(&[1; 16])?;
-        let (length, client) = self.server.recv_from(buffer)?;
-        self.server.send_to(&buffer[..length], client)?;
-        self.client.recv(buffer).map(drop)
+    fn connection(&self) -> io::Result<(TcpStream, TcpStream)> {
+        let listener = self.to.run(|| TcpListener::bind(self.dial))?;
+        let client = self.from.run(|| TcpStream::connect_timeout(&self.dial, self.patience))?;
+        let (server, _) = listener.accept()?;
+        client.set_write_timeout(Some(self.patience))?;
+        server.set_read_timeout(Some(self.patience))?;
+        Ok((client, server))
     }
 
-    fn burst(&self, buffer: &mut [u8]) -> io::Result<()> {
-        for _ in 0..BURST {
-            self.client.send(&[1; DATAGRAM])?;
+    /// Does something until the window is over; gives the median of what it took, nanoseconds.
+    fn repeat(&self, what: &str, mut work: impl FnMut() -> io::Result<()>) -> Result<f64, Stop> {
+        let lost = |error: io::Error| Stop::check(format!("{what} was lost: {error}"));
+        for _ in 0..WARM_UP {
+            work().map_err(lost)?;
         }
-        (0..BURST).try_for_each(|_| self.server.recv(buffer).map(drop))
+        let (begin, mut took) = (Instant::now(), Vec::new());
+        while begin.elapsed() < self.window || took.is_empty() {
+            let start = Instant::now();
+            work().map_err(lost)?;
+            took.push(start.elapsed());
+        }
+        took.sort_unstable();
+        Ok(took[took.len() / 2].as_nanos() as f64)
     }
-}
-
-/// Runs something until the window is over; gives how often, and how long that really took.
-fn repeat(window: Duration, mut work: impl FnMut() -> io::Result<()>) -> io::Result<(u32, Duration)> {
-    (0..WARM_UP).try_for_each(|_| work())?;
-    let begin = Instant::now();
-    let mut count = 0;
-    while begin.elapsed() < window {
-        work()?;
-        count += 1;
-    }
-    Ok((count, begin.elapsed()))
 }
 
 /// A datagram there and its answer back, nanoseconds.
 pub fn round_trip(ends: &Ends<'_>) -> Result<f64, Stop> {
-    let pair = Pair::open(ends)?;
+    let (client, server) = ends.datagrams()?;
     let mut buffer = [0; 64];
-    let (count, took) =
-        repeat(ends.window, || pair.exchange(&mut buffer)).map_err(|error| lost("a datagram", &error))?;
-    Ok(took.as_nanos() as f64 / f64::from(count))
+    ends.repeat("a datagram", || {
+        client.send(&[1; 16])?;
+        let (length, sender) = server.recv_from(&mut buffer)?;
+        server.send_to(&buffer[..length], sender)?;
+        client.recv(&mut buffer).map(drop)
+    })
 }
 
 /// Processor time of a datagram from socket to socket, nanoseconds.
 pub fn processor_time(ends: &Ends<'_>) -> Result<f64, Stop> {
-    let pair = Pair::open(ends)?;
+    let (client, server) = ends.datagrams()?;
     let mut buffer = [0; DATAGRAM];
-    let begin = cpu::time()?;
-    let (count, _) = repeat(ends.window, || pair.burst(&mut buffer)).map_err(|error| lost("a datagram", &error))?;
-    let took = cpu::time()? - begin;
-    Ok(took as f64 / f64::from((count + WARM_UP) * BURST))
+    let burst = ends.repeat("a datagram", || {
+        for _ in 0..BURST {
+            client.send(&[1; DATAGRAM])?;
+        }
+        (0..BURST).try_for_each(|_| server.recv(&mut buffer).map(drop))
+    })?;
+    Ok(burst / f64::from(BURST))
 }
 
 /// What one TCP connection carries, bytes per second.
 pub fn throughput(ends: &Ends<'_>) -> Result<f64, Stop> {
-    let listener = ends.to.run(|| TcpListener::bind(ends.dial))?;
-    let client = ends.from.run(|| TcpStream::connect_timeout(&ends.dial, ends.patience));
-    let mut client = client.map_err(|error| lost("the connection", &error))?;
-    let (server, _) = listener.accept()?;
-    client.set_write_timeout(Some(ends.patience))?;
-    server.set_read_timeout(Some(ends.patience))?;
-    let received = thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive(server));
-        let chunk = vec![1; CHUNK];
-        let begin = Instant::now();
-        while begin.elapsed() < ends.window {
-            client.write_all(&chunk)?;
-        }
-        drop(client);
-        let bytes = receiver.join().map_err(|_| io::Error::other("the receiver panicked"))??;
-        Ok::<_, io::Error>(bytes as f64 / begin.elapsed().as_secs_f64())
-    });
-    received.map_err(|error| lost("the connection", &error))
-}
-
-fn receive(mut server: TcpStream) -> io::Result<u64> {
-    let (mut buffer, mut bytes) = (vec![0; CHUNK], 0);
-    loop {
-        match server.read(&mut buffer)? {
-            0 => return Ok(bytes),
-            count => bytes += count as u64,
-        }
-    }
-}
-
-fn lost(what: &str, error: &io::Error) -> Stop {
-    Stop::check(format!("{what} was lost: {error}"))
+    let (mut client, mut server) = ends.connection()?;
+    let (chunk, mut buffer) = (vec![1; CHUNK], vec![0; CHUNK]);
+    let took = ends.repeat("a segment", || {
+        client.write_all(&chunk)?;
+        server.read_exact(&mut buffer)
+    })?;
+    Ok(CHUNK as f64 * 1e9 / took)
 }

@@ -3,7 +3,6 @@
 //! Every sample has a topology of its own, so that nothing of one setup lasts into the next, and a sample that lost a
 //! packet or whose programs did not run as they were meant to is no sample.
 
-mod cpu;
 mod meters;
 
 use crate::{

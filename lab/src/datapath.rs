@@ -110,7 +110,7 @@ impl Visitor for Measurement<'_> {
             AgentMessage::Measured { round, setup, sample } => {
                 let Some(setup) = self.request.setups.get(setup as usize) else { return ControlFlow::Continue(()) };
                 state.samples.push((round, *setup, sample));
-                if state.samples.len() % self.request.setups.len() == 0 {
+                if state.samples.len().is_multiple_of(self.request.setups.len()) {
                     let through = state.samples.len() / self.request.setups.len();
                     (self.say)(&format!("round {through} of {}", self.request.rounds));
                 }

@@ -117,23 +117,24 @@ fn the_doctor_names_a_fix_for_each_finding() {
     let report = Report::of(&host, Purpose::Runs);
     assert!(!report.ready());
     insta::assert_snapshot!(report, @"
-    ok       Rust          1.95.0
-    ok       C compiler    gcc 1-1, libc6-dev 1-1
-    warn     QEMU          7.2.22 (/usr/bin/qemu-system-x86_64)
-                           note: may panic guests at random under heavy load without KVM; QEMU 10.0 from Debian's backports does not, and NETKIT_LAB_QEMU=PATH chooses one
-    missing  kernel tools  kmod
-                           why: verify, unpack and inspect kernel packages
-                           fix: sudo apt-get install --no-install-recommends kmod
-    ok       Python        python3 1-1, python3-venv 1-1
-    ok       busybox       busybox-static 1-1
-    ok       BPF compiler  rustc-web 1-1, cargo-web 1-1
-    missing  virtme-ng     virtme-ng 1.42
-                           why: boots the guests
-                           fix: make setup
-    ok       bpf-linker    0.13.0 (/cache/tools/bin/bpf-linker)
-    ok       KVM           /dev/kvm opens; the first run proves that it works
+    ok       Rust           1.95.0
+    ok       C compiler     gcc 1-1, libc6-dev 1-1
+    warn     QEMU           7.2.22 (/usr/bin/qemu-system-x86_64)
+                            note: may panic guests at random under heavy load without KVM; QEMU 10.0 from Debian's backports does not, and NETKIT_LAB_QEMU=PATH chooses one
+    missing  kernel tools   kmod
+                            why: verify, unpack and inspect kernel packages
+                            fix: sudo apt-get install --no-install-recommends kmod
+    ok       Python         python3 1-1, python3-venv 1-1
+    ok       busybox        busybox-static 1-1
+    ok       network tools  iproute2 1-1, bpftool 1-1
+    ok       BPF compiler   rustc-web 1-1, cargo-web 1-1
+    missing  virtme-ng      virtme-ng 1.42
+                            why: boots the guests
+                            fix: make setup
+    ok       bpf-linker     0.13.0 (/cache/tools/bin/bpf-linker)
+    ok       KVM            /dev/kvm opens; the first run proves that it works
 
-    2 of 10 to mend; `make setup` does what it can.
+    2 of 11 to mend; `make setup` does what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][3]["fix"], "sudo apt-get install --no-install-recommends kmod");

@@ -42,6 +42,8 @@ impl KernelRun<'_> {
             state.attempts += 1;
             state.snapshot = self.obtain(store, prepared);
         }
+        // For each guest: a run may take longer than a snapshot may stand unused.
+        state.snapshot.iter().for_each(|snapshot| store.touch(snapshot));
         state.snapshot.clone()
     }
 

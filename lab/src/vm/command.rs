@@ -28,6 +28,9 @@ const CMDLINE: &[&str] = &[
     "panic=-1",
     "oops=panic",
     "softlockup_panic=1",
+    // Of soft lockups after twice these seconds. A busy host lets a virtual processor stand still for longer than the
+    // kernel's usual 20, and a case that hangs is noticed by its deadline.
+    "watchdog_thresh=30",
     "hung_task_panic=1",
     // On a busy host an emulated timer may be too late for the kernel's test of it, which ends in a panic: "IO-APIC +
     // timer doesn't work!" (7.2.13 under TCG). KVM guests leave the test out by themselves.

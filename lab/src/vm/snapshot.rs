@@ -142,8 +142,7 @@ impl Store {
         let dir = self.dir.join(key);
         match open(&dir, key) {
             Ok(snapshot) => {
-                // Counts as used now.
-                let _ = File::open(&dir).and_then(|dir| dir.set_modified(SystemTime::now()));
+                self.touch(&snapshot);
                 Found::Whole(snapshot)
             }
             Err(_) if !dir.exists() => Found::Absent,
@@ -152,6 +151,11 @@ impl Store {
                 Found::Damaged(problem)
             }
         }
+    }
+
+    /// Counts a snapshot as used now, so that no other run takes it for an old one.
+    pub fn touch(&self, snapshot: &Snapshot) {
+        let _ = File::open(&snapshot.dir).and_then(|dir| dir.set_modified(SystemTime::now()));
     }
 
     /// Removes a snapshot that turned out to be of no use.

@@ -10,6 +10,7 @@ mod measure;
 mod mirror;
 mod real;
 mod reals;
+mod snapshots;
 
 use fault::{Fault, How, Result, Seen};
 use std::{
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn all() -> Vec<Fault> {
-    fakes::faults().into_iter().chain(reals::faults()).collect()
+    fakes::faults().into_iter().chain(reals::faults()).chain(snapshots::faults()).collect()
 }
 
 fn find(name: &str) -> Fault {

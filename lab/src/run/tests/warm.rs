@@ -48,6 +48,29 @@ fn a_kernel_boots_once_and_is_restored_ever_after() {
 }
 
 #[test]
+fn every_restore_counts_as_a_use_of_the_snapshot() {
+    let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
+    run_warm(&launcher, cache.path());
+    let dir = file(cache.path(), "");
+    let day = Duration::from_secs(86_400);
+    let aging = FakeLauncher::new(move |agent| {
+        // A guest that finds its snapshot old, as another run would, says nothing.
+        let snapshot = fs::File::open(&dir).unwrap();
+        assert!(snapshot.metadata().unwrap().modified().unwrap().elapsed().unwrap() < day / 2);
+        snapshot.set_modified(std::time::SystemTime::now() - day).unwrap();
+        let mut script = Script { agent };
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.done(cells.len());
+        script.hang();
+    });
+    let snapshots = Some(Store::below(cache.path()));
+    let outcomes = run_with(KERNELS, &aging, Choice { snapshots, isolate: Isolate::Case, ..Choice::default() });
+    assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
+    assert_eq!(starts(&outcomes), [Start::Restore; 3]);
+}
+
+#[test]
 fn a_damaged_snapshot_is_removed_and_made_anew() {
     let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
     run_warm(&launcher, cache.path());

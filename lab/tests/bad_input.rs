@@ -82,7 +82,8 @@ fn a_reader_that_leaves_ends_the_command_quietly() {
 fn a_shard_that_is_none_is_named() {
     let output = lab(Path::new(ROOT), &["run", "--partition", "5/4"]).output().unwrap();
     refused(&output, 2, &["5/4", "the last 4/4"]);
-    let output = lab(Path::new(ROOT), &["run", "--partition", "auto"]).env_clear().env("HOME", "/nonexistent").output().unwrap();
+    let output =
+        lab(Path::new(ROOT), &["run", "--partition", "auto"]).env_clear().env("HOME", "/nonexistent").output().unwrap();
     refused(&output, 2, &["--partition m/n"]);
 }
 

@@ -73,6 +73,7 @@ impl Shards {
     pub fn open(directories: &[PathBuf]) -> Result<Self, Error> {
         let mut found: Vec<Found> = Vec::new();
         let mut first: Option<(Shard, RunInfo)> = None;
+        let mut expired = Vec::new();
         for directory in directories.iter().map(runs).collect::<Result<Vec<_>, _>>()?.concat() {
             let mut events = EventReader::open(&directory)?;
             let path = events.path().to_owned();
@@ -98,6 +99,9 @@ impl Shards {
                 accelerator: run.accelerator.clone(),
                 kernels: std::mem::take(&mut run.plan.kernels),
             });
+            // Each shard names what is about its own cells.
+            let new: Vec<_> = run.expired.drain(..).filter(|entry| !expired.contains(entry)).collect();
+            expired.extend(new);
             first.get_or_insert((shard, run));
         }
         found.sort_by_key(|it| it.part.number);
@@ -105,6 +109,7 @@ impl Shards {
         let facts = whole.kernels.iter().map(|share| share.facts.clone()).collect();
         let Plan { cells, others, .. } = info.plan;
         info.plan = Plan { others, ..Plan::new(facts, cells, whole.full_matrix) };
+        info.expired = expired;
         info.accelerator = accelerators(&found, info.accelerator);
         Ok(Self { found, whole, info })
     }

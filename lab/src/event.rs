@@ -23,6 +23,43 @@ pub struct Stamped {
     pub event: Event,
 }
 
+impl Stamped {
+    /// Reads a line of `events.jsonl`.
+    ///
+    /// # Errors
+    /// It is not an event.
+    pub fn parse(line: &[u8]) -> serde_json::Result<Self> {
+        // Nearly all of a large run are these, and what serde does for tagged enums costs three times as much.
+        if line.windows(VERDICT.len()).take(LOOK_AT).any(|window| window == VERDICT)
+            && let Ok(Finished { at_ms, event: Tag::CellFinished, kernel, guest, verdict }) =
+                serde_json::from_slice(line)
+        {
+            return Ok(Self { at_ms, event: Event::CellFinished { kernel, guest, verdict } });
+        }
+        serde_json::from_slice(line)
+    }
+}
+
+/// How a line looks that has a verdict, as it is written here, and how many bytes are looked at to tell.
+const VERDICT: &[u8] = br#""event":"cell-finished""#;
+const LOOK_AT: usize = 40;
+
+/// [`Event::CellFinished`] as a plain structure.
+#[derive(Deserialize)]
+struct Finished {
+    at_ms: u64,
+    event: Tag,
+    kernel: String,
+    guest: u32,
+    verdict: Box<Verdict>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Tag {
+    CellFinished,
+}
+
 /// Programs whose versions a result depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
@@ -310,4 +347,24 @@ pub enum Event {
         /// Wall time, milliseconds.
         wall_ms: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic;
+
+    #[test]
+    fn both_ways_of_reading_a_line_agree() {
+        let mut verdicts = 0;
+        for stamped in synthetic::events(synthetic::run_info("x", synthetic::plan(2, 150))) {
+            let line = serde_json::to_vec(&stamped).unwrap();
+            verdicts += usize::from(line.windows(VERDICT.len()).take(LOOK_AT).any(|window| window == VERDICT));
+            assert_eq!(Stamped::parse(&line).unwrap(), stamped);
+            assert_eq!(serde_json::from_slice::<Stamped>(&line).unwrap(), stamped);
+        }
+        assert_eq!(verdicts, 300, "every verdict takes the short way");
+        let damaged = br#"{"at_ms":1,"event":"cell-finished","kernel":"6.1","guest":1}"#;
+        assert!(Stamped::parse(damaged).unwrap_err().to_string().contains("missing field `verdict`"));
+    }
 }

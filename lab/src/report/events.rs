@@ -155,7 +155,7 @@ impl EventReader {
 
     fn event(&mut self) -> Result<Option<Stamped>, Error> {
         let Some(line) = self.line()? else { return Ok(None) };
-        let stamped: Stamped = serde_json::from_slice(&line).map_err(|error| self.bad(error.to_string()))?;
+        let stamped = Stamped::parse(&line).map_err(|error| self.bad(error.to_string()))?;
         match stamped.event {
             Event::RunStarted { .. } => Err(self.bad("a second run begins".to_owned())),
             _ => Ok(Some(stamped)),

@@ -121,6 +121,8 @@ fn a_merged_run_is_rebuilt_from_its_own_events() {
     let mut log = EventLog::create(&into).unwrap();
     let record = Shards::open(&all[..3]).unwrap().merge("m".to_owned(), Some(&into), &mut [&mut log]).unwrap();
     assert_eq!(crate::report::events::read(&into).unwrap(), record);
+    // A run's events are locked while they are written.
+    drop(log);
     fs::remove_dir_all(into.join("6.12")).unwrap();
     let mut log = EventLog::create(&into).unwrap();
     Shards::open(&all).unwrap().merge("m".to_owned(), Some(&into), &mut [&mut log]).unwrap();

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod bench;
+pub mod bisect;
 pub mod cli;
 pub mod compare;
 pub mod datapath;

@@ -1,0 +1,63 @@
+//! Halving without git: for a ladder of kernels, which is in no repository.
+
+use super::{
+    bench::{Mark, Stop, Walk},
+    graph::{Graph, OLD_END},
+};
+
+/// Chooses the point that splits what is left most evenly, as `git bisect` does.
+pub struct Halving<'a> {
+    graph: &'a Graph,
+    marks: Vec<Option<Mark>>,
+}
+
+impl<'a> Halving<'a> {
+    /// The ends are known.
+    pub fn new(graph: &'a Graph) -> Self {
+        let mut marks = vec![None; graph.new_end() + 1];
+        marks[OLD_END] = Some(Mark::Old);
+        marks[graph.new_end()] = Some(Mark::New);
+        Self { graph, marks }
+    }
+
+    /// Points that may be the culprit by the marks alone.
+    fn left(&self) -> Vec<usize> {
+        let mut left: Vec<usize> = (1..=self.graph.new_end()).collect();
+        for (point, mark) in self.marks.iter().enumerate() {
+            match mark {
+                Some(Mark::New) => {
+                    let contained = self.graph.contained(point);
+                    left.retain(|it| contained.has(*it));
+                }
+                Some(Mark::Old) => {
+                    let contained = self.graph.contained(point);
+                    left.retain(|it| !contained.has(*it));
+                }
+                Some(Mark::Skip) | None => {}
+            }
+        }
+        left
+    }
+}
+
+impl Walk for Halving<'_> {
+    fn next(&mut self) -> Result<Option<usize>, Stop> {
+        let left = self.left();
+        let unevenness = |point: usize| {
+            let contained = self.graph.contained(point);
+            let below = left.iter().filter(|it| contained.has(**it)).count();
+            (2 * below).abs_diff(left.len())
+        };
+        let open = left.iter().copied().filter(|point| self.marks[*point].is_none());
+        Ok(open.min_by_key(|point| unevenness(*point)))
+    }
+
+    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop> {
+        self.marks[point] = Some(mark);
+        Ok(())
+    }
+
+    fn settle(&mut self, _marks: &[(usize, Mark)]) -> Result<(), Stop> {
+        Ok(())
+    }
+}

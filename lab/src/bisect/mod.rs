@@ -1,0 +1,15 @@
+//! `lab bisect`: which kernel, and which commit, a failure came with, and how sure that is.
+//!
+//! [`search`] asks and concludes; it knows neither git nor guests. [`packages`] and [`commits`] are the two histories it
+//! works on, [`predicate`] says what counts as the failure, [`state`] remembers what was seen, [`report`] tells it.
+
+pub mod bench;
+pub mod graph;
+pub mod halving;
+pub mod packages;
+pub mod posterior;
+pub mod predicate;
+pub mod search;
+pub mod state;
+
+pub use bench::{Answer, Bench, Mark, Stop, Subject, Walk};

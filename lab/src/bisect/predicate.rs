@@ -1,0 +1,240 @@
+//! The right question: what counts as the failure, and what says nothing about it.
+
+use super::bench::{Answer, Stop};
+use crate::{report::record::RunRecord, text};
+use lab_protocol::{Capability, CapabilityState, CellId, ErrorKind, FailureKind, Outcome};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Characters of a failure's words that count.
+const WORDS: usize = 200;
+
+/// Which failures of the case are the one that is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Match {
+    /// The same cell, the same sort of failure, the same words but for numbers.
+    #[default]
+    Exact,
+    /// The same case fails, in whichever way.
+    SameCase,
+    /// The kernel crashes, hangs or complains while the case runs, in whichever way.
+    AnyCrash,
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Exact => "exact",
+            Self::SameCase => "same-case",
+            Self::AnyCrash => "any-crash",
+        })
+    }
+}
+
+/// What is asked of every kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Predicate {
+    /// Whether these cells fail.
+    Cells {
+        /// The cells.
+        cells: Vec<CellId>,
+        /// In which way.
+        rule: Match,
+    },
+    /// Whether the kernel has a capability: having it counts as the failure.
+    Capability(Capability),
+}
+
+impl fmt::Display for Predicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cells { cells, rule } => {
+                let names: Vec<&str> = cells.iter().map(CellId::as_str).collect();
+                write!(f, "{} fails (match: {rule})", names.join(", "))
+            }
+            Self::Capability(capability) => write!(f, "{capability} is supported"),
+        }
+    }
+}
+
+/// What a failure is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The cell.
+    pub cell: CellId,
+    /// `check`, `splat`, `panic`, …
+    pub kind: String,
+    /// Its message without numbers.
+    pub words: String,
+}
+
+impl Signature {
+    fn new(cell: &CellId, kind: impl fmt::Display, message: &str) -> Self {
+        Self { cell: cell.clone(), kind: kind.to_string(), words: text::line(&numberless(message), WORDS) }
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.cell, self.kind, self.words)
+    }
+}
+
+/// Counts, addresses, times and identifiers differ from run to run and from kernel to kernel.
+fn numberless(message: &str) -> String {
+    let mut out = String::new();
+    let mut word = String::new();
+    let flush = |word: &mut String, out: &mut String| {
+        let digits = word.trim_start_matches("0x");
+        let number =
+            word.bytes().any(|byte| byte.is_ascii_digit()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        out.push_str(if number { "#" } else { word });
+        word.clear();
+    };
+    for c in message.chars() {
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+        } else {
+            flush(&mut word, &mut out);
+            out.push(c);
+        }
+    }
+    flush(&mut word, &mut out);
+    out
+}
+
+/// How a guest was lost, and in which words.
+pub type Loss = (ErrorKind, String);
+
+/// What a run of one kernel says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// An answer, with the failure's signatures and what was seen of it.
+    Answer {
+        /// The answer.
+        answer: Answer,
+        /// The failures that count, where it is one.
+        signatures: Vec<Signature>,
+        /// Splat or failed check, several lines.
+        evidence: Option<String>,
+    },
+    /// The host could not do its part: it may, if asked again.
+    Trouble(String),
+}
+
+impl Reading {
+    fn untestable(reason: impl Into<String>) -> Self {
+        Self::plain(Answer::Untestable { reason: text::line(&reason.into(), WORDS) })
+    }
+
+    const fn plain(answer: Answer) -> Self {
+        Self::Answer { answer, signatures: Vec::new(), evidence: None }
+    }
+}
+
+impl Predicate {
+    /// Reads the record of a run of one kernel. `known` are the signatures that were seen where the failure is known to
+    /// be; none yet means that every failure counts.
+    ///
+    /// # Errors
+    /// [`Stop::Interrupted`].
+    pub fn read(&self, record: &RunRecord, losses: &[Loss], known: &[Signature]) -> Result<Reading, Stop> {
+        let Some((_, kernel)) = record.planned().next() else {
+            return Ok(Reading::Trouble("no kernel ran".to_owned()));
+        };
+        let booted = kernel.is_some_and(|kernel| kernel.boot.is_some());
+        if let (false, Some(lost)) = (booted, losses.last()) {
+            return Ok(match lost {
+                (ErrorKind::Boot | ErrorKind::Panic | ErrorKind::Hang | ErrorKind::GuestLost, why) => {
+                    Reading::untestable(format!("does not boot: {why}"))
+                }
+                (_, why) => Reading::Trouble(why.clone()),
+            });
+        }
+        match self {
+            Self::Capability(wanted) => {
+                let reports = kernel.map(|kernel| &*kernel.capabilities).unwrap_or_default();
+                let Some(report) = reports.iter().find(|report| report.capability == *wanted) else {
+                    return Ok(Reading::Trouble(format!("the guest did not say whether it has {wanted}")));
+                };
+                if report.state == CapabilityState::Supported {
+                    let symptom = format!("{wanted} is supported: {}", text::line(&report.detail, WORDS));
+                    return Ok(Reading::plain(Answer::Fails { symptom }));
+                }
+                Ok(Reading::plain(Answer::Passes))
+            }
+            Self::Cells { cells, rule } => self.read_cells(record, cells, *rule, known),
+        }
+    }
+
+    fn read_cells(
+        &self,
+        record: &RunRecord,
+        cells: &[CellId],
+        rule: Match,
+        known: &[Signature],
+    ) -> Result<Reading, Stop> {
+        let (mut matching, mut others, mut evidence, mut passed) = (Vec::new(), Vec::new(), None, false);
+        let mut lacking = None;
+        for (_, cell, verdict) in record.verdicts().filter(|(_, cell, _)| cells.contains(&cell.id)) {
+            let (kind, message, crash) = match &verdict.outcome {
+                Outcome::Passed => {
+                    passed = true;
+                    continue;
+                }
+                Outcome::Skipped { reason } => {
+                    lacking = Some(reason.to_string());
+                    continue;
+                }
+                Outcome::Failed { kind, message } => (kind.to_string(), message, *kind == FailureKind::Splat),
+                Outcome::Errored { kind: kind @ (ErrorKind::Panic | ErrorKind::Hang), message } => {
+                    (kind.to_string(), message, true)
+                }
+                Outcome::Errored { kind: ErrorKind::Interrupted, .. } => return Err(Stop::Interrupted(2)),
+                Outcome::Errored { message, .. } | Outcome::NotRun { message } => {
+                    return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
+                }
+            };
+            let signature = Signature::new(&cell.id, &kind, message);
+            let is_known = known.contains(&signature);
+            let requirement = kind == FailureKind::MissingCapability.to_string();
+            let counts = match rule {
+                Match::Exact => known.is_empty() || is_known,
+                Match::SameCase => !requirement || known.is_empty() || known.iter().any(|it| it.kind == kind),
+                Match::AnyCrash => crash,
+            };
+            if counts {
+                let checks = verdict.report.checks.iter().filter(|check| !check.ok);
+                let checks: Vec<String> = checks.map(|check| format!("{}: {}", check.name, check.seen)).collect();
+                evidence = evidence
+                    .or_else(|| verdict.evidence.clone())
+                    .or_else(|| (!checks.is_empty()).then(|| checks.join("\n")))
+                    .or_else(|| Some(message.clone()));
+                matching.push((signature, message.clone()));
+            } else {
+                others.push(format!("{signature}"));
+            }
+        }
+        Ok(match (matching.first(), others.first(), lacking) {
+            (Some((first, message)), _, _) => Reading::Answer {
+                answer: Answer::Fails {
+                    symptom: format!("{}: {}: {}", first.cell, first.kind, text::line(message, WORDS)),
+                },
+                signatures: matching.into_iter().map(|(signature, _)| signature).collect(),
+                evidence,
+            },
+            (None, Some(other), _) => Reading::untestable(format!("another failure: {other}")),
+            (None, None, Some(lacking)) if !passed => {
+                Reading::untestable(format!("lacks what the case needs: {lacking}"))
+            }
+            (None, None, _) if passed => Reading::plain(Answer::Passes),
+            _ => Reading::Trouble("no cell came to an end".to_owned()),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "predicate_tests.rs"]
+mod tests;

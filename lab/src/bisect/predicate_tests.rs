@@ -1,0 +1,97 @@
+use super::*;
+use crate::{
+    event::{Accelerator, Event, RunInfo, Stamped, Versions},
+    judge::Verdict,
+    plan::Plan,
+    testing::{cell, facts},
+};
+use lab_protocol::SkipReason;
+
+const ID: &str = "A01-first[netkit,nk-l3]";
+
+fn record(outcome: Option<Outcome>) -> RunRecord {
+    let plan = Plan::new(vec![facts("k", "6.12.43")], vec![cell(ID)], false);
+    let accelerator = Accelerator { name: "tcg".to_owned(), reason: String::new(), time_scale: 1.0 };
+    let run = RunInfo { id: "r".to_owned(), versions: Versions::default(), accelerator, mutant: None, plan };
+    let mut events = vec![Event::RunStarted { run: Box::new(run) }];
+    let kernel = || "k".to_owned();
+    if let Some(outcome) = outcome {
+        events.push(Event::Booted {
+            kernel: kernel(),
+            guest: 1,
+            release: "6.12.43".to_owned(),
+            version: String::new(),
+            kernel_version: "6.12.43".parse().unwrap(),
+            boot_ms: 1,
+        });
+        let verdict = Box::new(Verdict::bare(CellId(ID.to_owned()), outcome));
+        events.push(Event::CellFinished { kernel: kernel(), guest: 1, verdict });
+    }
+    let mut record = RunRecord::default();
+    events.into_iter().for_each(|event| record.apply(&Stamped { at_ms: 0, event }));
+    record
+}
+
+fn check(message: &str) -> Outcome {
+    Outcome::Failed { kind: FailureKind::Check, message: message.to_owned() }
+}
+
+fn read(rule: Match, outcome: Option<Outcome>, known: &[Signature], losses: &[Loss]) -> String {
+    let predicate = Predicate::Cells { cells: vec![CellId(ID.to_owned())], rule };
+    match predicate.read(&record(outcome), losses, known) {
+        Ok(Reading::Answer { answer: Answer::Fails { .. }, .. }) => "fails".to_owned(),
+        Ok(Reading::Answer { answer: Answer::Passes, .. }) => "passes".to_owned(),
+        Ok(Reading::Answer { answer: Answer::Untestable { reason }, .. }) => reason,
+        Ok(Reading::Trouble(why)) => format!("trouble: {why}"),
+        Err(stop) => stop.to_string(),
+    }
+}
+
+fn panic() -> Outcome {
+    Outcome::Errored { kind: ErrorKind::Panic, message: "Kernel panic: at 0xffff8881".to_owned() }
+}
+
+#[test]
+fn the_same_failure_with_other_numbers_is_the_same() {
+    let known = [Signature::new(&CellId(ID.to_owned()), "check", "3 of 5 arrived at 10.0.0.7 (0xffff888100)")];
+    assert_eq!(known[0].words, "# of # arrived at #.#.#.# (#)");
+    assert_eq!(read(Match::Exact, Some(check("0 of 5 arrived at 10.0.0.9 (0xfff)")), &known, &[]), "fails");
+    assert_eq!(
+        read(Match::Exact, Some(check("no route")), &known, &[]),
+        "another failure: A01-first[netkit,nk-l3]: check: no route"
+    );
+    assert_eq!(read(Match::SameCase, Some(check("no route")), &known, &[]), "fails");
+    assert!(read(Match::AnyCrash, Some(check("no route")), &known, &[]).starts_with("another failure"));
+    assert_eq!(read(Match::AnyCrash, Some(panic()), &[], &[]), "fails");
+    assert_eq!(read(Match::SameCase, Some(panic()), &known, &[]), "fails");
+    assert!(read(Match::Exact, Some(panic()), &known, &[]).starts_with("another failure"));
+    assert_eq!(read(Match::Exact, Some(Outcome::Passed), &known, &[]), "passes");
+}
+
+#[test]
+fn words_that_look_like_numbers_only_in_part_stay() {
+    assert_eq!(numberless("nk-l3 dead beef 7f x86_64 cafe0"), "nk-l3 dead beef # x86_64 #");
+}
+
+#[test]
+fn what_says_nothing_is_skipped_and_what_the_host_did_is_trouble() {
+    let reason = SkipReason {
+        capability: Capability::Netkit,
+        detail: "EOPNOTSUPP".to_owned(),
+        lifted_by: "6.7".parse().unwrap(),
+    };
+    assert_eq!(
+        read(Match::SameCase, Some(Outcome::Skipped { reason }), &[], &[]),
+        "lacks what the case needs: no netkit: EOPNOTSUPP (lifted by kernel 6.7)"
+    );
+    let missing = Outcome::Failed { kind: FailureKind::MissingCapability, message: "no netkit".to_owned() };
+    let known = [Signature::new(&CellId(ID.to_owned()), "check", "0 of 5")];
+    assert!(read(Match::SameCase, Some(missing), &known, &[]).starts_with("another failure"));
+    let boot = [(ErrorKind::Panic, "Kernel panic - not syncing: VFS".to_owned())];
+    assert_eq!(read(Match::Exact, None, &[], &boot), "does not boot: Kernel panic - not syncing: VFS");
+    let host = [(ErrorKind::Host, "no space".to_owned())];
+    assert_eq!(read(Match::Exact, None, &[], &host), "trouble: no space");
+    assert!(read(Match::Exact, None, &[], &[]).starts_with("trouble: "));
+    let agent = Outcome::Errored { kind: ErrorKind::Agent, message: "gave up".to_owned() };
+    assert!(read(Match::AnyCrash, Some(agent), &[], &[]).starts_with("trouble: "));
+}

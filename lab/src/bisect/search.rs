@@ -1,0 +1,420 @@
+//! The search itself: ends first, then halves (or, for rare failures, whatever tells most), then proof.
+//!
+//! Marks on the way only say where to go next. What is claimed in the end comes from [`Posterior`] over all runs, so a wrong
+//! turn costs runs and no truth: the point that could overturn the claim is tested until it can't.
+
+use super::{
+    bench::{Answer, Bench, Mark, Stop, Subject, Walk},
+    graph::{Graph, OLD_END},
+    posterior::{Direction, Posterior, Seen, Tally, told_apart},
+};
+use serde::{Deserialize, Serialize};
+
+/// Runs of each end between two looks at whether they differ.
+const ROUND: u32 = 3;
+/// Rounds after which equally failing ends are believed to be so.
+const ENOUGH_ROUNDS: u32 = 3;
+/// Runs of a point that may give no answer before it is given up.
+const MAX_UNTESTABLE: u32 = 3;
+/// Times that proof may overturn what was claimed.
+const MAX_CLAIMS: u32 = 4;
+/// Fresh runs of a culprit and its parents, at least.
+const PROOF: u32 = 3;
+/// A point whose run tells less than this, in nats, is not worth it.
+const WORTH: f64 = 1e-4;
+/// Points that are weighed for the next run; of a longer history every so many.
+const WEIGHED: usize = 1000;
+
+/// How the search is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Whether a break is looked for or a fix.
+    pub direction: Direction,
+    /// Probability that the answer must have, below 1.
+    pub confidence: f64,
+    /// Test what tells most instead of halving.
+    pub bayes: bool,
+    /// Runs of one point, at most.
+    pub max_runs: u32,
+}
+
+/// What was seen of one point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// The point.
+    pub point: usize,
+    /// Its kernel's image; none where there is none.
+    pub image: Option<String>,
+    /// An earlier point with the same image, whose runs count.
+    pub same_as: Option<usize>,
+    /// Runs of its image.
+    pub tally: Tally,
+    /// What it is, all in all.
+    pub mark: Mark,
+    /// Why it is skipped, or what its last failure looked like.
+    pub note: Option<String>,
+}
+
+/// What the new end does without the culprit's change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "revert", rename_all = "kebab-case")]
+pub enum Revert {
+    /// The change can't be taken back, or the result can't be tested.
+    Impossible {
+        /// Why.
+        reason: String,
+    },
+    /// It was tested.
+    Tested {
+        /// Failures and runs.
+        tally: Tally,
+    },
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The points that may be the culprit, likeliest first. One where the search succeeded.
+    pub suspects: Vec<usize>,
+    /// The probability that it is one of them.
+    pub confidence: f64,
+    /// Whether that is a single point, with the confidence that was asked for.
+    pub sure: bool,
+    /// Expected failure rates with and without the culprit.
+    pub rates: (f64, f64),
+    /// Every point that was tested, in that order.
+    pub steps: Vec<Step>,
+    /// The new end with the culprit reverted; none where there is no single culprit.
+    pub revert: Option<Revert>,
+}
+
+/// Runs after which a failure of this rate would have shown itself with probability `1 - risk`.
+pub fn repeats(rate: f64, risk: f64) -> u32 {
+    let rate = rate.clamp(0.01, 0.999);
+    // At most ln(1e-6) / ln(0.99), which fits.
+    (risk.clamp(1e-6, 0.5).ln() / (1.0 - rate).ln()).ceil() as u32
+}
+
+/// Searches. `tell` hears every point that has been decided.
+///
+/// # Errors
+/// [`Stop::Question`] where the ends do not answer it; otherwise what bench and walk stop for.
+pub fn search(
+    graph: &Graph,
+    walk: &mut dyn Walk,
+    bench: &mut dyn Bench,
+    wish: Wish,
+    tell: &mut dyn FnMut(&Step),
+) -> Result<Finding, Stop> {
+    let mut search = Search { graph, bench, wish, images: Vec::new(), steps: Vec::new(), tell };
+    search.ends()?;
+    if !wish.bayes {
+        search.halves(walk)?;
+    }
+    let mut claims = 0;
+    loop {
+        search.sharpen()?;
+        claims += 1;
+        let (suspects, confidence) = search.posterior().suspects(wish.confidence);
+        let sure = suspects.len() == 1 && confidence >= wish.confidence;
+        if let (true, [culprit]) = (sure && claims <= MAX_CLAIMS, &*suspects)
+            && !search.prove(*culprit)?
+        {
+            continue;
+        }
+        let revert = if sure { Some(search.without(suspects[0])?) } else { None };
+        let steps = search.marked();
+        walk.settle(&steps.iter().map(|step| (step.point, step.mark)).collect::<Vec<_>>())?;
+        let rates = search.posterior().rates;
+        return Ok(Finding { suspects, confidence, sure, rates, steps, revert });
+    }
+}
+
+/// One image, at however many points.
+struct Image {
+    name: String,
+    points: Vec<usize>,
+    tally: Tally,
+    untestable: u32,
+    /// Why it gives no answer.
+    broken: Option<String>,
+    symptom: Option<String>,
+}
+
+struct Search<'a> {
+    graph: &'a Graph,
+    bench: &'a mut dyn Bench,
+    wish: Wish,
+    images: Vec<Image>,
+    /// Points in the order in which they were first looked at, each with its image, or why it has none.
+    steps: Vec<(usize, Result<usize, String>)>,
+    tell: &'a mut dyn FnMut(&Step),
+}
+
+impl Search<'_> {
+    /// Both ends, until they are known to differ. The failing one comes first: what the failure looks like is learned
+    /// there.
+    fn ends(&mut self) -> Result<(), Stop> {
+        let new_end = self.graph.new_end();
+        let ends = match self.wish.direction {
+            Direction::Break => [(new_end, "bad"), (OLD_END, "good")],
+            Direction::Fix => [(OLD_END, "bad"), (new_end, "good")],
+        };
+        let cannot = |name: &str, why: &str| Stop::Question(format!("the {name} end can't be tested: {why}"));
+        let mut images = Vec::new();
+        for (point, name) in ends {
+            images.push(self.open(point)?.map_err(|why| cannot(name, &why))?);
+        }
+        if images[0] == images[1] {
+            return Err(Stop::Question("both ends are the same kernel image: nothing lies between them".to_owned()));
+        }
+        for round in 1.. {
+            for ((point, name), image) in ends.into_iter().zip(&images) {
+                for _ in 0..ROUND {
+                    self.run(point)?;
+                }
+                if let Some(why) = &self.images[*image].broken {
+                    return Err(cannot(name, why));
+                }
+            }
+            let (failing, sound) = (self.images[images[0]].tally, self.images[images[1]].tally);
+            if told_apart(sound, failing) >= self.wish.confidence {
+                break;
+            }
+            let alike = sound.fails > 0 && failing.rate() <= sound.rate() && round >= ENOUGH_ROUNDS;
+            if alike || failing.runs >= self.wish.max_runs {
+                let both = match (sound.fails, failing.fails) {
+                    (0, 0) => "the case passes on both ends".to_owned(),
+                    _ if alike => "the case fails on both ends".to_owned(),
+                    _ => format!("the ends can't be told apart with confidence {}", self.wish.confidence),
+                };
+                return Err(Stop::Question(format!(
+                    "{both}: it failed as asked for in {sound} runs at the good end and in {failing} at the bad one"
+                )));
+            }
+        }
+        [OLD_END, new_end].into_iter().for_each(|point| self.told(point));
+        Ok(())
+    }
+
+    /// Halves the history until it is decided.
+    fn halves(&mut self, walk: &mut dyn Walk) -> Result<(), Stop> {
+        // Each of the steps may be wrong with this probability; what is left of the risk is for the rest.
+        let steps = f64::from(usize::BITS - self.graph.new_end().leading_zeros() + 1);
+        let risk = (1.0 - self.wish.confidence) / steps;
+        while let Some(point) = walk.next()? {
+            let mark = self.decide(point, risk)?;
+            self.told(point);
+            walk.mark(point, mark)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a point until it has the culprit, or has it not, with this risk.
+    fn decide(&mut self, point: usize, risk: f64) -> Result<Mark, Stop> {
+        let Ok(image) = self.open(point)? else { return Ok(Mark::Skip) };
+        let graph = self.graph;
+        loop {
+            let (tally, broken) = (self.images[image].tally, self.images[image].broken.is_some());
+            if tally.runs > 0 {
+                match self.posterior().has(graph.contained(point)) {
+                    has if has >= 1.0 - risk => return Ok(Mark::New),
+                    has if has <= risk => return Ok(Mark::Old),
+                    _ => {}
+                }
+            }
+            if broken || tally.runs >= self.wish.max_runs {
+                return Ok(Mark::Skip);
+            }
+            self.run(point)?;
+        }
+    }
+
+    /// Runs whatever tells most until one point holds the confidence, or nothing more can be learned.
+    fn sharpen(&mut self) -> Result<(), Stop> {
+        let mut current = None;
+        loop {
+            let posterior = self.posterior();
+            if posterior.suspects(self.wish.confidence).0.len() == 1 {
+                return Ok(());
+            }
+            let Some((best, worth)) = self.most_telling(&posterior) else { return Ok(()) };
+            // Going back and forth between two points costs a build and a boot each time.
+            let stay = current.filter(|point| self.worth(&posterior, *point) >= worth / 2.0);
+            let next = stay.unwrap_or(best);
+            if let Some(left) = current.replace(next).filter(|left| *left != next) {
+                self.told(left);
+            }
+            if self.open(next)?.is_ok() {
+                self.run(next)?;
+            } else {
+                self.told(next);
+            }
+        }
+    }
+
+    fn most_telling(&self, posterior: &Posterior) -> Option<(usize, f64)> {
+        let stride = self.graph.new_end() / WEIGHED + 1;
+        let tested = self.steps.iter().map(|(point, _)| *point);
+        let near = posterior.suspects(self.wish.confidence).0.into_iter().take(WEIGHED);
+        let near = near.flat_map(|point| self.graph.parents(point).iter().copied().chain([point]));
+        let points = tested.chain(near).chain((1..=self.graph.new_end()).step_by(stride));
+        let worth = points.map(|point| (point, self.worth(posterior, point))).filter(|(_, worth)| *worth > WORTH);
+        worth.max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// What another run of a point tells; nothing where it has had its runs or can't be tested.
+    fn worth(&self, posterior: &Posterior, point: usize) -> f64 {
+        match self.known(point) {
+            Some(Err(_)) => 0.0,
+            Some(Ok(image)) if self.spent(*image) => 0.0,
+            _ => posterior.information(self.graph.contained(point)),
+        }
+    }
+
+    /// New again, and its parents old again, in runs of their own. False where that overturned the claim.
+    fn prove(&mut self, culprit: usize) -> Result<bool, Stop> {
+        let runs = self.repeats();
+        let parents = self.graph.parents(culprit).to_owned();
+        for point in parents.into_iter().chain([culprit]) {
+            if let Ok(image) = self.open(point)? {
+                for _ in 0..runs {
+                    if self.images[image].broken.is_none() {
+                        self.run(point)?;
+                    }
+                }
+            }
+            self.told(point);
+        }
+        let (suspects, _) = self.posterior().suspects(self.wish.confidence);
+        Ok(suspects == [culprit])
+    }
+
+    /// The new end without the culprit's change, as often as a failure needs to show itself.
+    fn without(&mut self, culprit: usize) -> Result<Revert, Stop> {
+        let subject = Subject::Without(culprit);
+        if let Err(reason) = self.bench.prepare(subject)? {
+            return Ok(Revert::Impossible { reason });
+        }
+        let mut tally = Tally::default();
+        for _ in 0..self.repeats() {
+            match self.bench.run(subject)? {
+                Answer::Fails { .. } => tally.count(true),
+                Answer::Passes => tally.count(false),
+                Answer::Untestable { reason } => return Ok(Revert::Impossible { reason }),
+            }
+        }
+        Ok(Revert::Tested { tally })
+    }
+
+    /// Runs after which the failure would have shown itself, were it there.
+    fn repeats(&self) -> u32 {
+        let (with, without) = self.posterior().rates;
+        let rate = match self.wish.direction {
+            Direction::Break => with,
+            Direction::Fix => without,
+        };
+        repeats(rate, 1.0 - self.wish.confidence).max(PROOF)
+    }
+
+    /// The place of a point's image, or why it has none.
+    fn open(&mut self, point: usize) -> Result<Result<usize, String>, Stop> {
+        if let Some(known) = self.known(point) {
+            return Ok(known.clone());
+        }
+        let opened = self.bench.prepare(Subject::Point(point))?.map(|name| {
+            let known = self.images.iter().position(|image| image.name == name);
+            let place = known.unwrap_or_else(|| {
+                let tally = Tally::default();
+                let points = Vec::new();
+                self.images.push(Image { name, points, tally, untestable: 0, broken: None, symptom: None });
+                self.images.len() - 1
+            });
+            self.images[place].points.push(point);
+            place
+        });
+        self.steps.push((point, opened.clone()));
+        Ok(opened)
+    }
+
+    fn known(&self, point: usize) -> Option<&Result<usize, String>> {
+        self.steps.iter().find(|(it, _)| *it == point).map(|(_, image)| image)
+    }
+
+    fn spent(&self, image: usize) -> bool {
+        self.images[image].broken.is_some() || self.images[image].tally.runs >= self.wish.max_runs
+    }
+
+    /// One run of a point that has an image.
+    fn run(&mut self, point: usize) -> Result<(), Stop> {
+        let answer = self.bench.run(Subject::Point(point))?;
+        let Some(Ok(place)) = self.known(point).cloned() else { return Ok(()) };
+        let image = &mut self.images[place];
+        match answer {
+            Answer::Fails { symptom } => {
+                image.tally.count(true);
+                image.symptom = Some(symptom);
+            }
+            Answer::Passes => image.tally.count(false),
+            Answer::Untestable { reason } => {
+                image.untestable += 1;
+                // One that answers now and then is asked on; one that never does is not.
+                if image.untestable >= MAX_UNTESTABLE + image.tally.runs {
+                    image.broken = Some(reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn posterior(&self) -> Posterior {
+        let seen = self.images.iter().map(|image| Seen {
+            contained: image.points.iter().map(|point| self.graph.contained(*point)).collect(),
+            tally: image.tally,
+        });
+        Posterior::of(self.graph, self.wish.direction, &seen.collect::<Vec<_>>())
+    }
+
+    fn step(&self, point: usize, image: &Result<usize, String>, posterior: &Posterior) -> Step {
+        let skipped = |note: Option<String>, image: Option<String>| Step {
+            point,
+            image,
+            same_as: None,
+            tally: Tally::default(),
+            mark: Mark::Skip,
+            note,
+        };
+        let image = match image {
+            Err(why) => return skipped(Some(why.clone()), None),
+            Ok(place) => &self.images[*place],
+        };
+        if image.tally.runs == 0 {
+            return skipped(image.broken.clone(), Some(image.name.clone()));
+        }
+        let mark = if posterior.has(self.graph.contained(point)) > 0.5 { Mark::New } else { Mark::Old };
+        Step {
+            point,
+            image: Some(image.name.clone()),
+            same_as: image.points.first().copied().filter(|first| *first != point),
+            tally: image.tally,
+            mark,
+            note: image.symptom.clone(),
+        }
+    }
+
+    fn told(&mut self, point: usize) {
+        if let Some(image) = self.known(point).cloned() {
+            let step = self.step(point, &image, &self.posterior());
+            (self.tell)(&step);
+        }
+    }
+
+    fn marked(&self) -> Vec<Step> {
+        let posterior = self.posterior();
+        self.steps.iter().map(|(point, image)| self.step(*point, image, &posterior)).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "search_tests.rs"]
+mod tests;

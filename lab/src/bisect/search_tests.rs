@@ -1,0 +1,215 @@
+use super::*;
+use crate::bisect::halving::Halving;
+use std::collections::BTreeMap;
+
+/// splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn chance(&mut self, rate: f64) -> bool {
+        ((self.next() >> 11) as f64 / (1u64 << 53) as f64) < rate
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+/// A builder and guests that never were, with a culprit that is known.
+struct Fake<'a> {
+    graph: &'a Graph,
+    culprit: usize,
+    /// Failure rates with the culprit and without.
+    rates: (f64, f64),
+    dice: Dice,
+    /// Points without an image.
+    broken: Vec<usize>,
+    /// Points whose image is that of another one.
+    same: BTreeMap<usize, usize>,
+    builds: Vec<Subject>,
+    runs: u32,
+}
+
+impl<'a> Fake<'a> {
+    fn new(graph: &'a Graph, culprit: usize, rates: (f64, f64), seed: u64) -> Self {
+        let dice = Dice(seed);
+        Self { graph, culprit, rates, dice, broken: Vec::new(), same: BTreeMap::new(), builds: Vec::new(), runs: 0 }
+    }
+}
+
+impl Bench for Fake<'_> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+        self.builds.push(subject);
+        Ok(match subject {
+            Subject::Point(point) if self.broken.contains(&point) => Err("error: expected `;`".to_owned()),
+            Subject::Point(point) => Ok(self.same.get(&point).unwrap_or(&point).to_string()),
+            Subject::Without(point) => Ok(format!("without {point}")),
+        })
+    }
+
+    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+        self.runs += 1;
+        let has = match subject {
+            Subject::Point(point) => self.graph.contained(point).has(self.culprit),
+            Subject::Without(point) => point != self.culprit,
+        };
+        let failed = self.dice.chance(if has { self.rates.0 } else { self.rates.1 });
+        Ok(if failed { Answer::Fails { symptom: "check".to_owned() } } else { Answer::Passes })
+    }
+}
+
+const WISH: Wish = Wish { direction: Direction::Break, confidence: 0.95, bayes: false, max_runs: 60 };
+
+fn ask(graph: &Graph, fake: &mut Fake<'_>, wish: Wish) -> Result<Finding, Stop> {
+    search(graph, &mut Halving::new(graph), fake, wish, &mut |_| ())
+}
+
+/// Histories with branches: every other seed, a side branch that is merged back.
+fn history(dice: &mut Dice, points: usize) -> Graph {
+    let mut parents: Vec<Vec<usize>> = (0..points).map(|at| vec![at]).collect();
+    for _ in 0..points / 8 {
+        let at = 3 + dice.below(points - 3);
+        let from = at - 2 - dice.below(2.min(at - 2));
+        parents[at] = vec![at, from];
+    }
+    Graph::new(parents)
+}
+
+/// How often the right point was named, honestly not, and wrongly with the confidence that was asked for.
+fn thousand(rates: (f64, f64), wish: Wish) -> (u32, u32, u32, u32) {
+    let (mut right, mut unsure, mut wrong, mut runs) = (0, 0, 0, 0);
+    for seed in 0..1000 {
+        let mut dice = Dice(seed);
+        let points = 8 + dice.below(24);
+        let graph = history(&mut dice, points);
+        let culprit = 1 + dice.below(points);
+        let mut fake = Fake::new(&graph, culprit, rates, seed ^ 0xABCD);
+        // Every fourth history has points that do not build; where the culprit is beside one, nobody can name it.
+        if seed % 4 == 0 {
+            fake.broken = (0..2).map(|_| 1 + dice.below(points)).filter(|point| *point != points).collect();
+        }
+        match ask(&graph, &mut fake, wish) {
+            Ok(found) if found.sure && found.suspects == [culprit] => right += 1,
+            // Several suspects are an honest answer only as long as the culprit is among them.
+            Ok(found) if found.confidence >= wish.confidence && !found.suspects.contains(&culprit) => wrong += 1,
+            Ok(_) | Err(Stop::Question(_)) => unsure += 1,
+            Err(stop) => panic!("{stop}"),
+        }
+        runs += fake.runs;
+    }
+    (right, unsure, wrong, runs / 1000)
+}
+
+fn right_or_honest(rates: (f64, f64), bayes: bool, least: u32) {
+    let (right, unsure, wrong, runs) = thousand(rates, Wish { bayes, ..WISH });
+    println!("rates {rates:?}, bayes {bayes}: {right} right, {unsure} unsure, {wrong} wrong, {runs} runs each");
+    assert!(wrong <= 50, "more than 5 % wrong: {wrong} of 1000");
+    assert!(right >= least, "{right} of 1000 right");
+}
+
+#[test]
+fn a_thousand_histories_of_a_reliable_failure() {
+    right_or_honest((1.0, 0.0), false, 920);
+}
+
+#[test]
+fn a_thousand_histories_of_a_failure_in_three_runs_of_ten() {
+    right_or_honest((0.3, 0.0), false, 890);
+}
+
+#[test]
+fn a_thousand_histories_where_sound_kernels_fail_in_three_runs_of_ten() {
+    right_or_honest((1.0, 0.3), false, 890);
+}
+
+#[test]
+fn a_thousand_histories_by_what_tells_most() {
+    right_or_honest((0.3, 0.0), true, 890);
+}
+
+#[test]
+fn a_fix_is_found_as_well_as_a_break() {
+    let graph = Graph::line(30);
+    for (with, without) in [(0.0, 1.0), (0.0, 0.4)] {
+        let mut fake = Fake::new(&graph, 17, (with, without), 7);
+        let found = ask(&graph, &mut fake, Wish { direction: Direction::Fix, ..WISH }).unwrap();
+        assert!(found.sure && found.suspects == [17], "{found:?}");
+        assert!(matches!(found.revert, Some(Revert::Tested { tally }) if tally.fails > 0), "{found:?}");
+    }
+}
+
+#[test]
+fn proof_means_runs_of_culprit_and_parents_and_a_revert() {
+    let graph = Graph::line(12);
+    let mut fake = Fake::new(&graph, 8, (1.0, 0.0), 1);
+    let found = ask(&graph, &mut fake, WISH).unwrap();
+    assert_eq!((found.suspects, found.sure), (vec![8], true));
+    let tally = |point| found.steps.iter().find(|step| step.point == point).unwrap().tally;
+    assert!(tally(8).fails >= PROOF && tally(8).fails == tally(8).runs, "{:?}", tally(8));
+    assert!(tally(7).runs >= PROOF && tally(7).fails == 0, "{:?}", tally(7));
+    assert_eq!(found.revert, Some(Revert::Tested { tally: Tally { fails: 0, runs: PROOF } }));
+    assert_eq!(fake.builds.len(), found.steps.len() + 1, "nothing is built twice");
+    assert!(found.steps.len() <= 7, "2 ends, 4 halves, a parent: {:?}", found.steps);
+}
+
+#[test]
+fn what_cannot_be_tested_shares_the_blame_by_name() {
+    let graph = Graph::line(12);
+    let mut fake = Fake::new(&graph, 8, (1.0, 0.0), 1);
+    fake.broken = vec![7, 6];
+    let found = ask(&graph, &mut fake, WISH).unwrap();
+    assert_eq!((found.suspects, found.sure, found.revert), (vec![6, 7, 8], false, None));
+    assert!(found.confidence > 0.95);
+    let step = found.steps.iter().find(|step| step.point == 7 || step.point == 6).unwrap();
+    assert_eq!((step.mark, step.note.as_deref()), (Mark::Skip, Some("error: expected `;`")));
+}
+
+#[test]
+fn one_image_is_tested_once() {
+    let graph = Graph::line(12);
+    let mut fake = Fake::new(&graph, 8, (1.0, 0.0), 1);
+    fake.same = (1..8).map(|point| (point, 0)).collect();
+    let found = ask(&graph, &mut fake, WISH).unwrap();
+    assert_eq!(found.suspects, [8]);
+    let old = found.steps.iter().find(|step| step.point == OLD_END).unwrap();
+    let same: Vec<_> = found.steps.iter().filter(|step| step.same_as == Some(0)).collect();
+    assert!(!same.is_empty() && same.iter().all(|step| step.tally == old.tally), "{same:?}");
+}
+
+#[test]
+fn ends_that_answer_nothing_are_refused() {
+    let graph = Graph::line(5);
+    let refused = |rates, new_same: bool, broken: Vec<usize>| {
+        let mut fake = Fake::new(&graph, 3, rates, 3);
+        fake.broken = broken;
+        if new_same {
+            fake.same = [(5, 0)].into();
+        }
+        ask(&graph, &mut fake, WISH).unwrap_err().to_string()
+    };
+    let runs = "it failed as asked for in";
+    assert_eq!(
+        refused((0.0, 0.0), false, vec![]),
+        format!("the case passes on both ends: {runs} 0 of 60 runs at the good end and in 0 of 60 at the bad one")
+    );
+    assert_eq!(
+        refused((1.0, 1.0), false, vec![]),
+        format!("the case fails on both ends: {runs} 9 of 9 runs at the good end and in 9 of 9 at the bad one")
+    );
+    assert!(refused((0.5, 0.5), false, vec![]).contains("both ends"));
+    assert_eq!(refused((1.0, 0.0), true, vec![]), "both ends are the same kernel image: nothing lies between them");
+    assert_eq!(refused((1.0, 0.0), false, vec![5]), "the bad end can't be tested: error: expected `;`");
+}
+
+#[test]
+fn rarer_failures_need_more_runs() {
+    assert_eq!([1.0, 0.5, 0.3, 0.1].map(|rate| repeats(rate, 0.05)), [1, 5, 9, 29]);
+}

@@ -1,0 +1,224 @@
+//! What was seen, on disk after every run: a search that is interrupted goes on where it stopped, and one that is asked again
+//! tests and builds nothing.
+
+use super::{
+    bench::{Answer, Bench, Stop, Subject},
+    predicate::Signature,
+};
+use crate::{error::Error, report::directory};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Of the file; another one is not read.
+const VERSION: u32 = 1;
+const FILE: &str = "state.json";
+
+/// Everything that a search has learned.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    version: u32,
+    /// The question in words, for people who look into the file.
+    pub question: String,
+    /// What the failure is known by.
+    pub signatures: Vec<Signature>,
+    /// The first failure where it is known to be: splat or failed check.
+    pub evidence: Option<String>,
+    /// The image of each subject, or why it has none.
+    images: Vec<(Subject, Result<String, String>)>,
+    /// By image, in the order in which they came.
+    answers: BTreeMap<String, Vec<Answer>>,
+}
+
+/// A memory and its file.
+#[derive(Debug)]
+pub struct State {
+    /// What is known.
+    pub memory: Memory,
+    path: PathBuf,
+}
+
+impl State {
+    /// Opens the state in a directory, or begins one. The directory must exist.
+    ///
+    /// # Errors
+    /// The file is damaged, of another version, or can't be read.
+    pub fn open(directory: &Path, question: &str) -> Result<Self, Error> {
+        let path = directory.join(FILE);
+        let fresh = || Memory { version: VERSION, question: question.to_owned(), ..Memory::default() };
+        let memory = match fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh(),
+            Err(error) => return Err(Error::file("read", path)(error)),
+            Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
+                Ok(memory) if memory.version == VERSION => memory,
+                Ok(memory) => return Err(unusable(&path, &format!("is of version {}", memory.version))),
+                Err(error) => return Err(unusable(&path, &error.to_string())),
+            },
+        };
+        Ok(Self { memory, path })
+    }
+
+    /// Whether earlier runs left something.
+    pub fn runs(&self) -> usize {
+        self.memory.answers.values().map(Vec::len).sum()
+    }
+
+    fn save(&self) -> Result<(), Stop> {
+        let bytes = serde_json::to_vec_pretty(&self.memory).map_err(|error| Stop::Trouble(error.to_string()))?;
+        directory::replace(&self.path, &bytes).map_err(|error| Stop::Trouble(error.to_string()))
+    }
+}
+
+fn unusable(path: &Path, problem: &str) -> Error {
+    Error::Usage(format!("{}: {problem}: --fresh begins anew", path.display()))
+}
+
+/// A bench that can learn what the failure looks like.
+pub trait Learning: Bench {
+    /// What is known of the failure, for the runs to come, and what a run taught.
+    fn lesson(&mut self) -> &mut Lesson;
+}
+
+/// What the failure is known by.
+#[derive(Debug, Clone, Default)]
+pub struct Lesson {
+    /// Its signatures.
+    pub signatures: Vec<Signature>,
+    /// Splat or failed check of the first one.
+    pub evidence: Option<String>,
+}
+
+/// A bench that remembers.
+pub struct Remembering<'a, B> {
+    inner: &'a mut B,
+    state: &'a mut State,
+    /// Subjects that the inner bench has prepared.
+    ready: Vec<Subject>,
+    /// By image, the answers that were given already.
+    given: BTreeMap<String, usize>,
+}
+
+impl<'a, B: Learning> Remembering<'a, B> {
+    /// Goes on from a state.
+    pub fn new(inner: &'a mut B, state: &'a mut State) -> Self {
+        let Memory { signatures, evidence, .. } = &state.memory;
+        *inner.lesson() = Lesson { signatures: signatures.clone(), evidence: evidence.clone() };
+        Self { inner, state, ready: Vec::new(), given: BTreeMap::new() }
+    }
+
+    fn known(&self, subject: Subject) -> Option<&Result<String, String>> {
+        self.state.memory.images.iter().find(|(it, _)| *it == subject).map(|(_, image)| image)
+    }
+
+    fn fresh(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+        let image = self.inner.prepare(subject)?;
+        self.ready.push(subject);
+        Ok(image)
+    }
+}
+
+impl<B: Learning> Bench for Remembering<'_, B> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+        if let Some(known) = self.known(subject) {
+            return Ok(known.clone());
+        }
+        let image = self.fresh(subject)?;
+        self.state.memory.images.push((subject, image.clone()));
+        self.state.save()?;
+        Ok(image)
+    }
+
+    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+        let Some(Ok(image)) = self.known(subject).cloned() else {
+            return Err(Stop::Trouble(format!("{subject:?} has no kernel that could be run")));
+        };
+        let given = self.given.entry(image.clone()).or_default();
+        if let Some(answer) = self.state.memory.answers.get(&image).and_then(|answers| answers.get(*given)) {
+            *given += 1;
+            return Ok(answer.clone());
+        }
+        if !self.ready.contains(&subject) && self.fresh(subject)?.as_ref() != Ok(&image) {
+            let why = format!("{subject:?} is another kernel than when the search began: --fresh begins anew");
+            return Err(Stop::Trouble(why));
+        }
+        let answer = self.inner.run(subject)?;
+        let Lesson { signatures, evidence } = self.inner.lesson().clone();
+        let memory = &mut self.state.memory;
+        (memory.signatures, memory.evidence) = (signatures, evidence);
+        memory.answers.entry(image.clone()).or_default().push(answer.clone());
+        *self.given.entry(image).or_default() += 1;
+        self.state.save()?;
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Counting {
+        prepared: u32,
+        run: u32,
+        lesson: Lesson,
+    }
+
+    impl Learning for Counting {
+        fn lesson(&mut self) -> &mut Lesson {
+            &mut self.lesson
+        }
+    }
+
+    impl Bench for Counting {
+        fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+            self.prepared += 1;
+            Ok(if subject == Subject::Point(2) { Err("does not build".to_owned()) } else { Ok("image".to_owned()) })
+        }
+
+        fn run(&mut self, _subject: Subject) -> Result<Answer, Stop> {
+            self.run += 1;
+            if self.run == 3 {
+                return Err(Stop::Interrupted(2));
+            }
+            Ok(Answer::Fails { symptom: self.run.to_string() })
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_neither_run_nor_built_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = Counting::default();
+        let mut state = State::open(dir.path(), "q").unwrap();
+        let mut bench = Remembering::new(&mut first, &mut state);
+        assert!(bench.prepare(Subject::Point(1)).unwrap().is_ok());
+        assert!(bench.prepare(Subject::Point(2)).unwrap().is_err());
+        let answers = [bench.run(Subject::Point(1)), bench.run(Subject::Point(1))];
+        assert_eq!(bench.run(Subject::Point(1)), Err(Stop::Interrupted(2)));
+
+        let mut second = Counting { run: 5, ..Counting::default() };
+        let mut state = State::open(dir.path(), "q").unwrap();
+        assert_eq!(state.runs(), 2);
+        let mut bench = Remembering::new(&mut second, &mut state);
+        assert!(bench.prepare(Subject::Point(1)).unwrap().is_ok());
+        assert!(bench.prepare(Subject::Point(2)).unwrap().is_err());
+        assert_eq!([bench.run(Subject::Point(1)), bench.run(Subject::Point(1))], answers);
+        assert_eq!((second.prepared, second.run), (0, 5), "nothing was prepared or run");
+        let mut state = State::open(dir.path(), "q").unwrap();
+        let mut bench = Remembering::new(&mut second, &mut state);
+        for _ in 0..3 {
+            bench.run(Subject::Point(1)).unwrap();
+        }
+        assert_eq!((second.prepared, second.run), (1, 6), "only the third run is new");
+    }
+
+    #[test]
+    fn a_damaged_state_names_the_file_and_the_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        let error = State::open(dir.path(), "q").unwrap_err().to_string();
+        assert!(error.contains("state.json: EOF") && error.ends_with("--fresh begins anew"), "{error}");
+    }
+}

@@ -5,10 +5,10 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests doctor test canary faults fuzz shards lint-ci check clean
+.PHONY: help lab lab-run mutants setup setup-tests doctor bisect-packages bisect-commits test canary faults fuzz shards lint-ci check clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
 
 lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" narrows it)
 	@$(LAB) run $(ARGS)

@@ -20,6 +20,8 @@ pub enum Exit {
     Program(u8),
     /// This signal ended the run.
     Interrupted(i32),
+    /// What `git bisect run` wants to hear of a step: 0, 1, 125, or 128 and above.
+    Step(u8),
 }
 
 impl Exit {
@@ -33,6 +35,7 @@ impl Exit {
             Self::Nothing => 4,
             Self::Program(code) => code,
             Self::Interrupted(signal) => 128 + (signal & 0x7f) as u8,
+            Self::Step(status) => status,
         }
     }
 }

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // --help and --version are no errors, and clap knows where each belongs.
             let _ = error.print();
-            if error.use_stderr() { Exit::Usage } else { Exit::Passed }
+            if error.use_stderr() { Cli::misused(std::env::args_os()) } else { Exit::Passed }
         }
     };
     ExitCode::from(exit.code())

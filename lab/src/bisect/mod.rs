@@ -4,11 +4,13 @@
 //! works on, [`predicate`] says what counts as the failure, [`state`] remembers what was seen, [`report`] tells it.
 
 pub mod bench;
+pub mod commits;
 pub mod graph;
 pub mod halving;
 pub mod packages;
 pub mod posterior;
 pub mod predicate;
+pub mod report;
 pub mod search;
 pub mod state;
 

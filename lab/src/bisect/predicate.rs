@@ -161,7 +161,8 @@ impl Predicate {
                 };
                 if report.state == CapabilityState::Supported {
                     let symptom = format!("{wanted} is supported: {}", text::line(&report.detail, WORDS));
-                    return Ok(Reading::plain(Answer::Fails { symptom }));
+                    let evidence = Some(symptom.clone());
+                    return Ok(Reading::Answer { answer: Answer::Fails { symptom }, signatures: Vec::new(), evidence });
                 }
                 Ok(Reading::plain(Answer::Passes))
             }
@@ -197,7 +198,9 @@ impl Predicate {
                     return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
                 }
             };
-            let signature = Signature::new(&cell.id, &kind, message);
+            // A complaint is known by its fingerprint, which leaves out all that differs between kernels.
+            let words = verdict.splats.first().map_or(&**message, |splat| &*splat.fingerprint);
+            let signature = Signature::new(&cell.id, &kind, words);
             let is_known = known.contains(&signature);
             let requirement = kind == FailureKind::MissingCapability.to_string();
             let counts = match rule {

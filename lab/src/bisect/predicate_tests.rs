@@ -12,7 +12,7 @@ const ID: &str = "A01-first[netkit,nk-l3]";
 fn record(outcome: Option<Outcome>) -> RunRecord {
     let plan = Plan::new(vec![facts("k", "6.12.43")], vec![cell(ID)], false);
     let accelerator = Accelerator { name: "tcg".to_owned(), reason: String::new(), time_scale: 1.0 };
-    let run = RunInfo { id: "r".to_owned(), versions: Versions::default(), accelerator, mutant: None, plan };
+    let run = RunInfo::new("r".to_owned(), Versions::default(), accelerator, plan);
     let mut events = vec![Event::RunStarted { run: Box::new(run) }];
     let kernel = || "k".to_owned();
     if let Some(outcome) = outcome {

@@ -27,6 +27,8 @@ pub struct Memory {
     pub signatures: Vec<Signature>,
     /// The first failure where it is known to be: splat or failed check.
     pub evidence: Option<String>,
+    /// Programs that the answers came from.
+    pub environment: Vec<(String, String)>,
     /// The image of each subject, or why it has none.
     images: Vec<(Subject, Result<String, String>)>,
     /// By image, in the order in which they came.
@@ -61,7 +63,19 @@ impl State {
         Ok(Self { memory, path })
     }
 
-    /// Whether earlier runs left something.
+    /// Removes what a directory holds of earlier searches.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub fn forget(directory: &Path) -> Result<(), Error> {
+        let path = directory.join(FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs that are remembered.
     pub fn runs(&self) -> usize {
         self.memory.answers.values().map(Vec::len).sum()
     }
@@ -89,6 +103,8 @@ pub struct Lesson {
     pub signatures: Vec<Signature>,
     /// Splat or failed check of the first one.
     pub evidence: Option<String>,
+    /// Programs that the answers come from.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A bench that remembers.
@@ -104,8 +120,8 @@ pub struct Remembering<'a, B> {
 impl<'a, B: Learning> Remembering<'a, B> {
     /// Goes on from a state.
     pub fn new(inner: &'a mut B, state: &'a mut State) -> Self {
-        let Memory { signatures, evidence, .. } = &state.memory;
-        *inner.lesson() = Lesson { signatures: signatures.clone(), evidence: evidence.clone() };
+        let Memory { signatures, evidence, environment, .. } = state.memory.clone();
+        *inner.lesson() = Lesson { signatures, evidence, environment };
         Self { inner, state, ready: Vec::new(), given: BTreeMap::new() }
     }
 
@@ -145,9 +161,9 @@ impl<B: Learning> Bench for Remembering<'_, B> {
             return Err(Stop::Trouble(why));
         }
         let answer = self.inner.run(subject)?;
-        let Lesson { signatures, evidence } = self.inner.lesson().clone();
+        let Lesson { signatures, evidence, environment } = self.inner.lesson().clone();
         let memory = &mut self.state.memory;
-        (memory.signatures, memory.evidence) = (signatures, evidence);
+        (memory.signatures, memory.evidence, memory.environment) = (signatures, evidence, environment);
         memory.answers.entry(image.clone()).or_default().push(answer.clone());
         *self.given.entry(image).or_default() += 1;
         self.state.save()?;

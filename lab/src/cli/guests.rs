@@ -13,7 +13,7 @@ use crate::{
     artifacts,
     durations::{self, Durations},
     error::Error,
-    event::{Accelerator, RunInfo},
+    event::{Accelerator, RunInfo, Versions},
     interrupt::Interrupt,
     kernels::{Kernel, Unpacked},
     lists::Lists,
@@ -82,9 +82,13 @@ pub(super) struct Guests {
 impl Guests {
     /// Fetches the kernels and decides how guests are executed.
     pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
-        let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
-        let kernels: Vec<Unpacked> = kernels.iter().map(fetch).collect::<Result<_, _>>()?;
+        Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
+    }
+
+    /// Takes kernels that are unpacked already and decides how guests are executed.
+    pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
+        let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
         Store::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
@@ -106,6 +110,12 @@ impl Guests {
         }
     }
 
+    /// Takes another kernel.
+    pub fn add(&mut self, kernel: Unpacked) {
+        self.kernels.retain(|it| it.id != kernel.id);
+        self.kernels.push(kernel);
+    }
+
     /// One of the kernels as virtme-ng boots it by itself.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
@@ -115,6 +125,11 @@ impl Guests {
     /// How guests are executed.
     pub fn accelerator(&self) -> String {
         self.acceleration.accel.to_string()
+    }
+
+    /// The programs that guests depend on.
+    pub fn versions(&self) -> &Versions {
+        &self.machine.versions
     }
 
     /// QEMU's version.

@@ -1,4 +1,4 @@
-//! `lab kernels list|fetch|build|update`.
+//! `lab kernels list|fetch|build|source|update`.
 
 use super::{KernelArgs, project::Project, say, show};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     kernels::{self, Kernel, KernelsError},
 };
 use comfy_table::{Table, presets};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) fn list(named: Option<PathBuf>) -> Result<Exit, Error> {
     let project = Project::open(named)?;
@@ -36,6 +36,14 @@ pub(super) fn build(named: Option<PathBuf>, ids: &[String]) -> Result<Exit, Erro
         return Err(KernelsError::NotBuilt { id: fetched.id.clone() }.into());
     }
     fetch_all(&project, &kernels)
+}
+
+pub(super) fn source(named: Option<PathBuf>, id: &str, to: &Path) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernel = kernels::select(&project.config, &[id.to_owned()], &[])?[0];
+    project.store().source(kernel, &project.lock, to, &say)?;
+    show(format_args!("{}: sources at {}\n", kernel.id, to.display()))?;
+    Ok(Exit::Passed)
 }
 
 fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {

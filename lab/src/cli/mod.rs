@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod bisect;
 mod capabilities;
 mod compare;
 mod datapath;
@@ -55,6 +56,10 @@ enum Command {
     Shell(ShellArgs),
     /// Measure boots and restores against a stock virtme-ng, side by side.
     Bench(BenchArgs),
+    /// Find the kernel, or the commit, that a failure came with, and say how sure that is.
+    Bisect(Box<bisect::args::BisectArgs>),
+    /// Test what is checked out in a kernel git tree, for `git bisect run`: 0 good, 1 bad, 125 can't tell, 128 or more stop.
+    BisectStep(Box<bisect::args::StepArgs>),
     /// Show cases, their variants, and which kernels run them.
     List(ListArgs),
     /// Boot kernels and show what each can do.
@@ -499,11 +504,26 @@ enum KernelsCommand {
         #[arg(value_name = "ID")]
         kernel: Vec<String>,
     },
+    /// Unpack Debian's packaged sources of a kernel that is compiled here, as they are locked.
+    Source {
+        /// The kernel's id.
+        #[arg(value_name = "ID")]
+        kernel: String,
+        /// A directory that does not exist yet.
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Resolve kernels anew and rewrite kernels.lock.
     Update(KernelArgs),
 }
 
 impl Cli {
+    /// How a wrong command line ends: `git bisect run` takes 2 for a bad commit, so `bisect-step` has another way out.
+    pub fn misused(arguments: impl Iterator<Item = std::ffi::OsString>) -> Exit {
+        let step = arguments.skip(1).any(|word| word == "bisect-step");
+        if step { Exit::Step(bisect::ABORT) } else { Exit::Usage }
+    }
+
     /// Does what was asked for.
     ///
     /// # Errors
@@ -518,6 +538,8 @@ impl Cli {
                 datapath::datapath(project, &args)
             }
             Command::Bench(args) => bench::bench(project, &args),
+            Command::BisectStep(args) => Ok(bisect::step(project, &args)),
+            Command::Bisect(args) => bisect::bisect(project, &args),
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
             Command::Mutants(args) => mutants::mutants(project, &args),
@@ -525,6 +547,7 @@ impl Cli {
             Command::Kernels(KernelsCommand::List) => kernels::list(project),
             Command::Kernels(KernelsCommand::Fetch(args)) => kernels::fetch(project, &args),
             Command::Kernels(KernelsCommand::Build { kernel }) => kernels::build(project, &kernel),
+            Command::Kernels(KernelsCommand::Source { kernel, to }) => kernels::source(project, &kernel, &to),
             Command::Kernels(KernelsCommand::Update(args)) => kernels::update(project, &args),
             Command::Doctor { json, tests } => setup::doctor(json, tests),
             Command::Setup { tests } => setup::setup(tests),

@@ -41,6 +41,11 @@ impl Project {
         Store { cache: &self.cache, config: &self.config, vng: &self.vng }
     }
 
+    /// virtme-ng, or its name where it is not installed.
+    pub fn vng(&self) -> &Path {
+        &self.vng
+    }
+
     pub fn lock_path(&self) -> PathBuf {
         self.root.join(KERNELS_LOCK)
     }

@@ -36,6 +36,17 @@ pub(super) fn select(project: &Project, args: &SelectArgs) -> Result<Selected, E
     Ok(Selected { cells: select_cells(&all.cells, args)?, ..all })
 }
 
+/// Builds what is to be built, and selects cases by name alone; without a name none of them.
+pub(super) fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Selected, Error> {
+    let all = build(project, no_build, false)?;
+    let cells = if cases.is_empty() {
+        Vec::new()
+    } else {
+        selection::select("case", &all.cells, cases, names)?.into_iter().cloned().collect()
+    };
+    Ok(Selected { cells, ..all })
+}
+
 /// Builds what is to be built; every cell of the suite, or every canary, is selected.
 pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
     let (artifacts, listing) = listing(project, no_build)?;

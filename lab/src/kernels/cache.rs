@@ -146,14 +146,7 @@ impl Writing<'_> {
 
     /// Refuses to begin what the disk cannot hold. `need` in bytes.
     pub fn reserve(&self, need: u64) -> Result<()> {
-        let path = self.root();
-        let stat = nix::sys::statvfs::statvfs(path).map_err(|errno| KernelsError::io(path)(errno.into()))?;
-        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-        if free < need {
-            let need = format!(" ({} MiB free, {} MiB needed)", free >> 20, need.div_ceil(1 << 20));
-            return Err(KernelsError::NoSpace { path: path.to_owned(), need });
-        }
-        Ok(())
+        reserve(self.root(), need)
     }
 
     /// Moves a stage that has `vmlinuz`, `modules/` and perhaps `config` into place.
@@ -191,6 +184,20 @@ impl Writing<'_> {
         fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
         Ok(Finished { dir: place, meta })
     }
+}
+
+/// Refuses to begin what a directory's disk cannot hold. `need` in bytes.
+///
+/// # Errors
+/// There is less.
+pub(super) fn reserve(path: &Path, need: u64) -> Result<()> {
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|errno| KernelsError::io(path)(errno.into()))?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    if free < need {
+        let need = format!(" ({} MiB free, {} MiB needed)", free >> 20, need.div_ceil(1 << 20));
+        return Err(KernelsError::NoSpace { path: path.to_owned(), need });
+    }
+    Ok(())
 }
 
 /// `tempdir` makes directories private to their owner; a shared cache is read by others.

@@ -144,6 +144,12 @@ pub enum KernelsError {
         /// The kernel's id.
         id: String,
     },
+    /// A kernel that comes as a binary.
+    #[error("kernel {id} does not come as sources: name one with `source.linux-source` in kernels.toml")]
+    NotSources {
+        /// The kernel's id.
+        id: String,
+    },
     /// A program ran and failed.
     #[error("{what} failed: {detail}")]
     Program {
@@ -152,6 +158,9 @@ pub enum KernelsError {
         /// Exit status and the tail of what the program said.
         detail: String,
     },
+    /// A signal ended a build.
+    #[error("the build was interrupted")]
+    Interrupted,
     /// What was downloaded is not what was locked.
     #[error("{what} has sha256 {found}, kernels.lock says {locked}: fetch again, or run `lab kernels update`")]
     Checksum {
@@ -236,6 +245,7 @@ impl KernelsError {
             | Self::NoCache(_)
             | Self::BadCache { .. }
             | Self::NotBuilt { .. }
+            | Self::NotSources { .. }
             | Self::NoHome => true,
             Self::NoMatch { .. }
             | Self::NothingSelected { .. }
@@ -244,6 +254,7 @@ impl KernelsError {
             | Self::MissingProgram { .. }
             | Self::MissingTools { .. }
             | Self::Program { .. }
+            | Self::Interrupted
             | Self::Checksum { .. }
             | Self::Archive { .. }
             | Self::NoSpace { .. }

@@ -90,7 +90,7 @@ impl Build<'_> {
         progress(&format!("building {} (this takes minutes)", self.commit));
         // --force: an old .config of an earlier build must not outlive a change of the fragment.
         let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];
-        let build = run::command(self.vng, args).dir(&worktree);
+        let build = run::vng(self.vng, args).dir(&worktree);
         run::capture("vng --build", "virtme-ng", build)?;
         let local = Local::from_tree(&worktree);
         local.take(writing, kernel, &local.banner()?, sha256)

@@ -9,19 +9,11 @@ use super::{
     local::Local,
     lockfile::Locked,
     packages::Package,
-    recipe::{self, BASE},
+    recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
     run,
 };
-use std::{
-    collections::BTreeMap,
-    ffi::OsStr,
-    fs,
-    path::{Path, PathBuf},
-    thread::available_parallelism,
-};
+use std::{ffi::OsStr, fs, path::Path, thread::available_parallelism};
 
-/// What [`BASE`] takes for granted: there it comes on top of vng's configuration, here on top of nothing.
-const BARE: &str = include_str!("bare.config");
 /// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
 const WANTED: &str = "lab.config";
 /// The archive, its tree, and the objects, bytes: 6.12 took 2.3 GiB.
@@ -85,10 +77,12 @@ impl Build<'_> {
         identity: &str,
         progress: &dyn Fn(&str),
     ) -> Result<Finished> {
-        tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || which::which(tool).is_ok())?;
+        need_tools()?;
         writing.reserve(SPACE)?;
         let stage = writing.stage()?;
-        let tree = self.unpack(writing, debian, stage.path(), progress)?;
+        let tree = stage.path().join("tree");
+        fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
+        self.unpack(writing, debian, &tree, progress)?;
         self.configure(&tree)?;
         let jobs = available_parallelism().map_or(1, usize::from);
         progress(&format!("compiling {} with {jobs} processes: this takes minutes", self.wanted.kernel));
@@ -97,20 +91,22 @@ impl Build<'_> {
         local.take(writing, kernel, &local.banner()?, identity)
     }
 
-    fn unpack(&self, writing: &Writing<'_>, debian: &Debian, stage: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    /// Downloads and checks the sources, and unpacks them into `tree`, which must be empty.
+    ///
+    /// # Errors
+    /// The package vanished or is not what was locked, or the disk is too small.
+    pub fn unpack(&self, writing: &Writing<'_>, debian: &Debian, tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         let Wanted { suite, package, sha256, .. } = self.wanted;
-        let apt = Apt::new(writing.root(), debian, suite)?;
-        let deb = self.wanted.get(writing, &apt, (package, sha256), stage, progress)?;
+        let (apt, stage) = (Apt::new(writing.root(), debian, suite)?, writing.stage()?);
+        let deb = self.wanted.get(writing, &apt, (package, sha256), stage.path(), progress)?;
         progress(&format!("unpacking {package}"));
-        let (files, tree) = (stage.join("package"), stage.join("tree"));
+        let files = stage.path().join("package");
         let args = ["-x".as_ref(), deb.as_os_str(), files.as_os_str()];
         run::capture("dpkg-deb -x", "dpkg", run::command("dpkg-deb", args))?;
         let archive = files.join("usr/src").join(format!("{package}.tar.xz"));
-        fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
         let args =
             ["-xf".as_ref(), archive.as_os_str(), "--strip-components=1".as_ref(), "-C".as_ref(), tree.as_os_str()];
-        run::capture("tar", "tar", run::command("tar", args))?;
-        Ok(tree)
+        run::capture("tar", "tar", run::command("tar", args)).map(drop)
     }
 
     /// Writes `.config`: everything off, then what the lab and the person want.
@@ -134,13 +130,20 @@ impl Build<'_> {
 
 /// The same sources, compiler and configuration give the same bytes.
 fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let command = run::command("make", ["-s"].into_iter().chain(args))
-        .env("KCONFIG_ALLCONFIG", WANTED)
-        .env("KBUILD_BUILD_USER", "lab")
-        .env("KBUILD_BUILD_HOST", "lab")
-        .env("KBUILD_BUILD_TIMESTAMP", "1970-01-01")
-        .dir(tree);
+    let command = run::command("make", ["-s"].into_iter().chain(args)).env("KCONFIG_ALLCONFIG", WANTED).dir(tree);
+    let command = REPRODUCIBLE
+        .iter()
+        .filter_map(|word| word.split_once('='))
+        .fold(command, |command, (name, value)| command.env(name, value));
     run::capture(what, "make", command).map(drop)
+}
+
+/// Checks that a kernel can be built here.
+///
+/// # Errors
+/// What is missing, with the command that brings it.
+pub(super) fn need_tools() -> Result<()> {
+    tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || which::which(tool).is_ok())
 }
 
 /// All that is missing in one line, with the command that brings it.
@@ -156,33 +159,9 @@ fn tools(tools: &[(&'static str, &'static str)], there: impl Fn(&str) -> bool) -
     })
 }
 
-/// Options of the wanted configuration that Kconfig did not take; of an option that is set twice the last counts.
-fn without_effect(wanted: &str, got: &str) -> Vec<String> {
-    let options = |text: &str| -> BTreeMap<String, String> {
-        let option = |line: &str| match line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set")) {
-            Some(name) => Some((name.to_owned(), "n".to_owned())),
-            None if line.starts_with('#') => None,
-            None => line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())),
-        };
-        text.lines().filter_map(option).collect()
-    };
-    let got = options(got);
-    let off = "n".to_owned();
-    let lost = options(wanted).into_iter().filter(|(name, value)| got.get(name).unwrap_or(&off) != value);
-    lost.map(|(name, value)| format!("{name}={value}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_option_that_kconfig_drops_is_named() {
-        let wanted = "CONFIG_NETKIT=y\nCONFIG_VETH=y\n# a remark = nothing\n# CONFIG_NETKIT is not set\n";
-        assert!(without_effect(wanted, "CONFIG_VETH=y\n# CONFIG_NETKIT is not set\n").is_empty());
-        assert!(without_effect(wanted, "CONFIG_VETH=y\n").is_empty(), "what does not exist is off");
-        assert_eq!(without_effect(wanted, "CONFIG_NETKIT=y\n"), ["CONFIG_NETKIT=n", "CONFIG_VETH=y"]);
-    }
 
     #[test]
     fn missing_tools_are_one_line_with_one_command() {

@@ -134,7 +134,11 @@ fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
+/// Puts a tree's modules, or at least the list of what is built in, where [`modules::index`] looks for them.
+///
+/// # Errors
+/// A file cannot be copied or `make modules_install` fails.
+pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     if modules_of(tree)?.is_empty() {
         // Without modules there is nothing to install, but what is built in is still worth knowing.
         let to = stage.join("root/lib/modules").join(release);

@@ -5,6 +5,8 @@
 
 mod apt;
 mod cache;
+mod changelog;
+mod checkout;
 mod class;
 mod config;
 mod deb;
@@ -21,7 +23,7 @@ mod mirror;
 mod modules;
 mod packages;
 mod recipe;
-mod run;
+pub(crate) mod run;
 mod select;
 mod store;
 pub(crate) mod strict;
@@ -29,6 +31,8 @@ mod untar;
 mod update;
 
 pub use cache::Cache;
+pub use changelog::news;
+pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;
 pub use config::{Config, ConfigError, Debian, Departure, Kernel, Source};
 pub use error::{KernelsError, Result};

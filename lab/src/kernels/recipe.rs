@@ -5,10 +5,17 @@ use super::{
     error::{KernelsError, Result},
 };
 use sha2::{Digest, Sha256};
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// What every build needs, under the person's own fragment.
 pub(super) const BASE: &str = include_str!("base.config");
+
+/// What [`BASE`] takes for granted where nothing else is configured.
+pub(super) const BARE: &str = include_str!("bare.config");
+
+/// make's variables that differ from build to build: the same sources, compiler and configuration give the same bytes.
+pub(super) const REPRODUCIBLE: [&str; 4] =
+    ["KBUILD_BUILD_USER=lab", "KBUILD_BUILD_HOST=lab", "KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_VERSION=1"];
 
 /// The text of a person's fragment; empty where there is none.
 ///
@@ -26,4 +33,33 @@ pub(super) fn identity(sources: &str, configuration: &str) -> String {
         hasher.update(part);
     }
     hex(hasher)
+}
+
+/// Options of the wanted configuration that Kconfig did not take; of an option that is set twice the last counts.
+pub(super) fn without_effect(wanted: &str, got: &str) -> Vec<String> {
+    let options = |text: &str| -> BTreeMap<String, String> {
+        let option = |line: &str| match line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set")) {
+            Some(name) => Some((name.to_owned(), "n".to_owned())),
+            None if line.starts_with('#') => None,
+            None => line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())),
+        };
+        text.lines().filter_map(option).collect()
+    };
+    let got = options(got);
+    let off = "n".to_owned();
+    let lost = options(wanted).into_iter().filter(|(name, value)| got.get(name).unwrap_or(&off) != value);
+    lost.map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_kconfig_drops_is_named() {
+        let wanted = "CONFIG_NETKIT=y\nCONFIG_VETH=y\n# a remark = nothing\n# CONFIG_NETKIT is not set\n";
+        assert!(without_effect(wanted, "CONFIG_VETH=y\n# CONFIG_NETKIT is not set\n").is_empty());
+        assert!(without_effect(wanted, "CONFIG_VETH=y\n").is_empty(), "what does not exist is off");
+        assert_eq!(without_effect(wanted, "CONFIG_NETKIT=y\n"), ["CONFIG_NETKIT=n", "CONFIG_VETH=y"]);
+    }
 }

@@ -1,7 +1,12 @@
 //! Starts other programs: argument vectors only, never a shell string.
 
 use super::error::{KernelsError, Result};
-use std::{env, ffi::OsStr, io, path::PathBuf};
+use std::{
+    env,
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+};
 
 /// How much of a program's output an error quotes, in characters.
 const TAIL: usize = 400;
@@ -10,7 +15,7 @@ const TAIL: usize = 400;
 ///
 /// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
 /// directory.
-pub(super) fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
+pub(crate) fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
@@ -19,11 +24,24 @@ where
     duct::cmd(program.as_ref().to_owned(), args).env("LC_ALL", "C").stdin_null()
 }
 
+/// virtme-ng, which finds its own helpers (`virtme-configkernel`) on `PATH` only.
+pub(super) fn vng<I>(vng: &Path, args: I) -> duct::Expression
+where
+    I: IntoIterator,
+    I::Item: AsRef<OsStr>,
+{
+    let own = vng.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned);
+    let path = env::var_os("PATH").unwrap_or_default();
+    // A directory with a colon in its name can't be on PATH at all.
+    let path = env::join_paths(own.into_iter().chain(env::split_paths(&path))).unwrap_or(path);
+    command(vng, args).env("PATH", path)
+}
+
 /// Runs to the end and gives back stdout. `what` names the step; `package` brings the program.
 ///
 /// # Errors
 /// The program is absent, or exits with anything but 0.
-pub(super) fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String> {
+pub(crate) fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String> {
     let output = expression
         .stdout_capture()
         .stderr_capture()

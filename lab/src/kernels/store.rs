@@ -173,6 +173,37 @@ impl Store<'_> {
         fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| self.explain(error, kernel))
     }
 
+    /// Unpacks the packaged sources that a kernel is compiled from, exactly as they are locked, into a new directory.
+    ///
+    /// # Errors
+    /// The kernel does not come as sources, the directory exists, or the package can't be fetched.
+    pub fn source(&self, kernel: &Kernel, lock: &Lock, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+        let progress = named(kernel, progress);
+        let unpack = || {
+            let Way::Compile(build) = Plan::of(self, kernel, lock)?.way else {
+                return Err(KernelsError::NotSources { id: kernel.id.clone() });
+            };
+            let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            if to.exists() {
+                let reason = "exists already: name a new directory".to_owned();
+                return Err(KernelsError::BadKernel { path: to.to_owned(), reason });
+            }
+            let writing = self.fetching(&progress)?;
+            let stage = tempfile::tempdir_in(beside).map_err(KernelsError::io(beside))?;
+            build.unpack(&writing, &self.config.debian, stage.path(), &progress)?;
+            std::fs::rename(stage.keep(), to).map_err(KernelsError::io(to))
+        };
+        unpack().map_err(|error| self.explain(error, kernel))
+    }
+
+    /// The right to fetch into the cache.
+    ///
+    /// # Errors
+    /// The lock file cannot be used.
+    pub(super) fn fetching(&self, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
+        self.cache.write(Errand::Fetch, progress)
+    }
+
     /// Names the kernel, and the full disk that another program met.
     fn explain(&self, error: KernelsError, kernel: &Kernel) -> KernelsError {
         let error = match error {

@@ -1,0 +1,161 @@
+use super::*;
+use crate::bisect::{
+    Answer, Bench, Subject,
+    search::{Revert, Wish, search},
+};
+
+const WHO: [&str; 6] = ["-c", "user.name=k", "-c", "user.email=k@k.example", "-c", "commit.gpgsign=false"];
+
+fn commit(tree: &Path, file: &str, text: &str) -> String {
+    fs::write(tree.join(file), text).unwrap();
+    git(tree, ["add", "."]).unwrap();
+    git(tree, WHO.into_iter().chain(["commit", "--quiet", "-m", &format!("{file}: {text}")])).unwrap();
+    git(tree, ["rev-parse", "HEAD"]).unwrap().trim().to_owned()
+}
+
+/// Eleven commits; the seventh makes `state` say "broken", the fourth does not build.
+fn repository(dir: &Path) -> (PathBuf, Vec<String>) {
+    let tree = dir.join("linux");
+    fs::create_dir(&tree).unwrap();
+    git(&tree, ["init", "--quiet", "--initial-branch=main"]).unwrap();
+    let mut hashes = vec![commit(&tree, "state", "sound")];
+    for number in 1..=10 {
+        hashes.push(match number {
+            7 => commit(&tree, "state", "broken"),
+            4 => commit(&tree, "build", "syntax error"),
+            5 => commit(&tree, "build", "fine"),
+            _ => commit(&tree, "other", &number.to_string()),
+        });
+    }
+    (tree, hashes)
+}
+
+/// Builds by reading: a commit's kernel is its files.
+struct Reader<'a> {
+    worktree: &'a Worktree,
+    commits: &'a Commits,
+    builds: u32,
+}
+
+impl Reader<'_> {
+    fn show(&self, subject: Subject, file: &str) -> Option<String> {
+        let commit = match subject {
+            Subject::Point(point) => self.commits.commits[point].hash.clone(),
+            Subject::Without(point) => {
+                let new_end = &self.commits.commits[self.commits.graph.new_end()].hash;
+                self.worktree.without(new_end, &self.commits.commits[point].hash).unwrap().unwrap()
+            }
+        };
+        git(&self.worktree.path, ["show", &format!("{commit}:{file}")]).ok()
+    }
+}
+
+impl Bench for Reader<'_> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+        self.builds += 1;
+        if self.show(subject, "build").is_some_and(|text| text != "fine") {
+            return Ok(Err("does not build".to_owned()));
+        }
+        Ok(Ok(format!("{:?} {:?}", self.show(subject, "state"), self.show(subject, "other"))))
+    }
+
+    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+        let broken = self.show(subject, "state").as_deref() == Some("broken");
+        Ok(if broken { Answer::Fails { symptom: "broken".to_owned() } } else { Answer::Passes })
+    }
+}
+
+fn wish(direction: Direction) -> Wish {
+    Wish { direction, confidence: 0.95, bayes: false, max_runs: 30 }
+}
+
+/// All that a person could notice of their tree.
+fn state(tree: &Path) -> Vec<String> {
+    let ask = |args: &[&str]| git(tree, args).unwrap_or_default();
+    let config = fs::read_to_string(tree.join(".config")).unwrap();
+    vec![
+        ask(&["rev-parse", "HEAD"]),
+        ask(&["symbolic-ref", "HEAD"]),
+        ask(&["status", "--porcelain", "--ignored"]),
+        ask(&["for-each-ref"]),
+        ask(&["bisect", "log"]),
+        config,
+    ]
+}
+
+#[test]
+fn git_finds_the_commit_and_its_log_replays_in_the_persons_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, hashes) = repository(dir.path());
+    fs::write(tree.join(".config"), "CONFIG_MINE=y\n").unwrap();
+    let before = state(&tree);
+    let commits = Commits::between(&tree, &hashes[0], "main").unwrap();
+    let worktree = Worktree::open(&tree, &dir.path().join("cache"), "main").unwrap();
+    let mut walk = GitBisect::start(&worktree, &commits, ("good".to_owned(), "bad".to_owned())).unwrap();
+    let mut bench = Reader { worktree: &worktree, commits: &commits, builds: 0 };
+    let found = search(&commits.graph, &mut walk, &mut bench, wish(Direction::Break), &mut |_| ()).unwrap();
+    assert_eq!(commits.commits[found.suspects[0]].hash, hashes[7]);
+    assert!(found.sure && matches!(found.revert, Some(Revert::Tested { tally }) if tally.fails == 0), "{found:?}");
+    assert_eq!(before, state(&tree), "nothing of the person's tree has changed");
+
+    let log = walk.log().unwrap();
+    assert!(log.contains(&format!("# first bad commit: [{}] state: broken", hashes[7])), "{log}");
+    let file = dir.path().join("bisect.log");
+    fs::write(&file, &log).unwrap();
+    git(&tree, ["bisect".as_ref(), "replay".as_ref(), file.as_os_str()]).unwrap();
+    assert!(git(&tree, ["bisect", "log"]).unwrap().contains("# first bad commit: "));
+}
+
+#[test]
+fn the_worktree_is_used_again_and_made_again_where_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, hashes) = repository(dir.path());
+    let cache = dir.path().join("cache");
+    let worktree = Worktree::open(&tree, &cache, &hashes[2]).unwrap();
+    worktree.checkout(&hashes[7]).unwrap();
+    fs::write(worktree.path.join("object.o"), "built").unwrap();
+    Worktree::open(&tree, &cache, &hashes[2]).unwrap();
+    assert!(worktree.path.join("object.o").exists(), "what was built stays");
+    fs::remove_dir_all(&worktree.path).unwrap();
+    Worktree::open(&tree, &cache, &hashes[2]).unwrap();
+    assert_eq!(git(&worktree.path, ["rev-parse", "HEAD"]).unwrap().trim(), hashes[2]);
+}
+
+#[test]
+fn a_change_that_others_build_on_is_not_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, hashes) = repository(dir.path());
+    let worktree = Worktree::open(&tree, &dir.path().join("cache"), "main").unwrap();
+    assert_eq!(worktree.without("main", &hashes[4]).unwrap(), Err("it does not revert cleanly".to_owned()));
+    assert!(worktree.without("main", &hashes[7]).unwrap().is_ok());
+    assert_eq!(git(&worktree.path, ["status", "--porcelain"]).unwrap(), "", "nothing half-made is left");
+}
+
+#[test]
+fn either_way_round_and_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, hashes) = repository(dir.path());
+    let between = |good: &str, bad: &str| Commits::between(&tree, good, bad);
+    assert_eq!(between(&hashes[10], &hashes[2]).unwrap().direction, Direction::Fix);
+    assert_eq!(between(&hashes[2], &hashes[10]).unwrap().commits.len(), 9);
+    git(&tree, ["checkout", "--quiet", "-b", "side", &hashes[3]]).unwrap();
+    commit(&tree, "side", "1");
+    let refused = |good: &str, bad: &str| between(good, bad).unwrap_err().to_string();
+    assert_eq!(
+        refused("main", "side"),
+        format!("no path leads from main to side: both are made from {}: search from there", &hashes[3][..12])
+    );
+    assert_eq!(
+        refused("main", &hashes[10]),
+        format!("main and {} are the same commit: nothing lies between them", hashes[10])
+    );
+    assert!(refused("main", "v9").ends_with("no commit `v9` in this git tree"));
+    assert!(refused("main", "--all").ends_with("no commit `--all` in this git tree"));
+    assert_eq!(clean(&tree), Ok(()));
+    fs::write(tree.join("state"), "half").unwrap();
+    let error = clean(&tree).unwrap_err().to_string();
+    assert!(
+        error.ends_with("has changes that are in no commit (state): commit or stash them, no step would test them")
+    );
+    assert!(clean(dir.path()).is_err(), "no git tree");
+}

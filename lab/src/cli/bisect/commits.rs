@@ -1,0 +1,141 @@
+//! Commits as kernels: `lab bisect --tree`.
+
+use super::{args::BuildArgs, tester::Source};
+use crate::{
+    bisect::{
+        Stop, Subject,
+        commits::{Commit, Commits, Worktree, git},
+    },
+    cli::{
+        project::{Project, absolute},
+        say,
+    },
+    error::Error,
+    interrupt::Interrupt,
+    kernels::{Built, Checkout, KernelsError, Settings, Unpacked},
+    text,
+};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    thread::available_parallelism,
+    time::Instant,
+};
+
+/// A repository's place in the cache, and how it is built.
+pub(super) struct Workshop {
+    pub worktree: Worktree,
+    products: PathBuf,
+    settings: Settings,
+    _lock: File,
+}
+
+impl Workshop {
+    /// Opens the place that belongs to a repository; one lab at a time works there.
+    pub fn open(project: &Project, tree: &Path, commit: &str, args: &BuildArgs) -> Result<Self, Error> {
+        let common = git(tree, ["rev-parse", "--path-format=absolute", "--git-common-dir"])?;
+        let key: String = Sha256::digest(common.trim()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let place = project.cache.root().join("bisect").join(key);
+        fs::create_dir_all(&place).map_err(Error::file("create", &place))?;
+        let path = place.join("lock");
+        let lock = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Host(format!(
+                    "another lab builds commits of {} ({})",
+                    tree.display(),
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
+        }
+        let settings = Settings {
+            config: args.config.as_deref().map(absolute).transpose()?,
+            fragments: args.fragment.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+            command: args.build_command.clone(),
+            jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
+            vng: project.vng().to_owned(),
+        };
+        let worktree = Worktree::open(tree, &place, commit).map_err(|stop| Error::Host(stop.to_string()))?;
+        Ok(Self { worktree, products: place.join("products"), settings, _lock: lock })
+    }
+
+    /// The kernel of a commit: built, unless it was before.
+    pub fn kernel(&self, commit: &Commit, interrupt: &Interrupt) -> Result<Result<Unpacked, String>, Stop> {
+        let stop = || interrupt.signal().is_some();
+        let checkout = Checkout {
+            tree: self.worktree.path.clone(),
+            products: self.products.clone(),
+            settings: self.settings.clone(),
+            stop: &stop,
+        };
+        let trouble = |error: KernelsError| match (interrupt.signal(), error) {
+            (Some(signal), _) => Stop::Interrupted(signal),
+            (None, error) => Stop::Trouble(error.to_string()),
+        };
+        let key = checkout.key(&self.worktree.files(&commit.hash)?).map_err(trouble)?;
+        let built = match checkout.find(&key) {
+            Some(built) => built,
+            None => {
+                checkout.ready().map_err(trouble)?;
+                say(&format!("building {} ({})", commit.short(), text::line(&commit.title, 80)));
+                let begin = Instant::now();
+                self.worktree.checkout(&commit.hash)?;
+                let built = checkout.build(&key).map_err(trouble)?;
+                say(&format!("built {} in {:.0} s", commit.short(), begin.elapsed().as_secs_f32()));
+                built
+            }
+        };
+        Ok(match built {
+            Built::Kernel(kernel) => Ok(*kernel),
+            Built::Cannot(why) => Err(format!("does not build: {why}")),
+        })
+    }
+
+    /// How kernels are configured, for people.
+    pub fn configuration(&self) -> String {
+        let base = self.settings.config.as_ref().map_or("the lab's own".to_owned(), |path| path.display().to_string());
+        let fragments = self.settings.fragments.iter().map(|path| format!(" + {}", path.display()));
+        format!("{base}{}", fragments.collect::<String>())
+    }
+
+    /// How kernels are built, for people.
+    pub fn command(&self) -> &str {
+        self.settings.command.as_deref().unwrap_or("vng --build")
+    }
+}
+
+/// The commits between two ends, built when they are wanted.
+pub(super) struct History<'a> {
+    pub workshop: &'a Workshop,
+    pub commits: &'a Commits,
+    pub interrupt: Interrupt,
+}
+
+impl Source for History<'_> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+        match subject {
+            Subject::Point(point) => self.workshop.kernel(&self.commits.commits[point], &self.interrupt),
+            Subject::Without(point) => {
+                let new_end = &self.commits.commits[self.commits.graph.new_end()];
+                let change = &self.commits.commits[point];
+                match self.workshop.worktree.without(&new_end.hash, &change.hash)? {
+                    Err(why) => Ok(Err(why)),
+                    Ok(hash) => {
+                        let title = format!("{} without {}", new_end.short(), change.short());
+                        self.workshop.kernel(&Commit { hash, title }, &self.interrupt)
+                    }
+                }
+            }
+        }
+    }
+
+    fn name(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Point(point) => self.commits.commits[point].short().to_owned(),
+            Subject::Without(point) => format!("without-{}", self.commits.commits[point].short()),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! `lab bisect` and `lab bisect-step`.
+
+pub(super) mod args;
+mod commits;
+mod packages;
+mod step;
+mod tester;
+
+pub(super) use step::{ABORT, step};
+
+use super::{
+    guests::How,
+    project::{Project, absolute},
+    say,
+    select::{self, Selected},
+    show,
+};
+use crate::{
+    artifacts::Artifacts,
+    bisect::{
+        Mark, Stop, Subject, Walk,
+        commits::{Commit, Commits, GitBisect, clean, git},
+        graph::{Graph, OLD_END},
+        halving::Halving,
+        packages::Rung,
+        posterior::Direction,
+        predicate::Predicate,
+        report::{Name, Report},
+        search::{Step, Wish, search},
+        state::{Remembering, State},
+    },
+    error::{Error, Exit},
+    interrupt::Interrupt,
+    report::directory,
+    text,
+};
+use args::{BisectArgs, Format, Terms, WhatArgs};
+use commits::Workshop;
+use lab_protocol::CellId;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+use tester::{Source, Tester};
+
+/// Searches a ladder of kernels, or the commits of a tree.
+pub(super) fn bisect(named: Option<PathBuf>, args: &BisectArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    if args.good == args.bad {
+        return Err(Error::Usage(format!("--good and --bad are both {}: nothing lies between them", args.good)));
+    }
+    match &args.tree {
+        None => in_packages(&project, args),
+        Some(tree) => in_commits(&project, args, &absolute(tree)?),
+    }
+}
+
+fn in_packages(project: &Project, args: &BisectArgs) -> Result<Exit, Error> {
+    let (ladder, source) = packages::open(project, &args.kernels, &args.good, &args.bad)?;
+    let question = ask(project, &args.what)?;
+    let name = |(point, rung): (usize, &Rung)| Name {
+        short: rung.id.clone(),
+        long: source.locked(point),
+        exact: rung.version.to_string(),
+    };
+    let names: Vec<Name> = ladder.rungs.iter().enumerate().map(name).collect();
+    let graph = Graph::line(names.len() - 1);
+    let history =
+        History { unit: "kernel", direction: ladder.direction, graph: &graph, names, notes: ladder.notes.clone() };
+    conduct(project, args, &question, history, source, &mut Halving::new(&graph), &|_, culprit, names| {
+        let Some(culprit) = culprit else { return Ok(Extra::default()) };
+        let (before, since) = (&names[culprit - 1], &names[culprit]);
+        let span = format!("v{}..v{}", before.exact, since.exact);
+        let changelog = match &args.changelog {
+            Some(wanted) => {
+                let rungs = &ladder.rungs;
+                packages::changelog(project, &rungs[culprit], rungs[culprit - 1].version, wanted)?
+            }
+            None => Vec::new(),
+        };
+        let changelog: String = changelog.iter().map(|line| format!("\nchangelog: {line}")).collect();
+        Ok(Extra {
+            culprit: Some(format!("{}\nbefore it: {}{changelog}", since.long, before.long)),
+            regzbot: regzbot(&question.predicate, ladder.direction, &span),
+            reproduce: [before, since].map(|name| reproduce(&name.short, &question.predicate)).to_vec(),
+            ..Extra::default()
+        })
+    })
+}
+
+fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit, Error> {
+    let usage = |stop: Stop| Error::Usage(stop.to_string());
+    let kept = |stop: Stop| Error::Host(stop.to_string());
+    clean(tree).map_err(usage)?;
+    let commits = Commits::between(tree, &args.good, &args.bad).map_err(usage)?;
+    let question = ask(project, &args.what)?;
+    let new_end = &commits.commits[commits.graph.new_end()];
+    let workshop = Workshop::open(project, tree, &new_end.hash, &args.build)?;
+    let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
+    let source = commits::History { workshop: &workshop, commits: &commits, interrupt };
+    let name = |commit: &Commit| Name {
+        short: commit.short().to_owned(),
+        long: text::line(&commit.title, 120),
+        exact: commit.hash.clone(),
+    };
+    let history = History {
+        unit: "commit",
+        direction: commits.direction,
+        graph: &commits.graph,
+        names: commits.commits.iter().map(name).collect(),
+        notes: Vec::new(),
+    };
+    let Terms(old, new) = terms(args, commits.direction);
+    let mut walk = GitBisect::start(&workshop.worktree, &commits, (old, new)).map_err(kept)?;
+    conduct(project, args, &question, history, source, &mut walk, &|walk, culprit, names| {
+        let mut extra = Extra {
+            log: Some(walk.log().map_err(kept)?),
+            environment: vec![
+                ("configuration".to_owned(), workshop.configuration()),
+                ("built by".to_owned(), workshop.command().to_owned()),
+            ],
+            ..Extra::default()
+        };
+        if let Some(culprit) = culprit {
+            let hash = &names[culprit].exact;
+            extra.culprit = Some(text::block(&git(tree, ["log", "-1", "--stat", hash])?, 8000));
+            extra.regzbot = regzbot(&question.predicate, commits.direction, hash);
+            extra.reproduce = vec![format!("git checkout {}", names[culprit].short), step_line(&question.predicate)];
+        } else {
+            extra.regzbot =
+                regzbot(&question.predicate, commits.direction, &format!("{}..{}", names[0].exact, new_end.hash));
+        }
+        Ok(extra)
+    })
+}
+
+/// regzbot's commands (Documentation/process/handling-regressions.rst): a commit, or a range of them.
+fn regzbot(predicate: &Predicate, direction: Direction, what: &str) -> Option<String> {
+    // Neither a fix nor a capability is a regression to be tracked.
+    let regression = direction == Direction::Break && matches!(predicate, Predicate::Cells { .. });
+    regression.then(|| format!("#regzbot introduced: {what}"))
+}
+
+fn terms(args: &BisectArgs, direction: Direction) -> Terms {
+    args.terms.clone().unwrap_or_else(|| match direction {
+        Direction::Break => Terms("good".to_owned(), "bad".to_owned()),
+        Direction::Fix => Terms("broken".to_owned(), "fixed".to_owned()),
+    })
+}
+
+/// What is asked, with all that is built for it.
+pub(super) struct Question {
+    pub selected: Selected,
+    pub predicate: Predicate,
+    /// What the case promises.
+    pub promise: Option<String>,
+}
+
+fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
+    let selected = select::named(project, &args.case, args.no_build)?;
+    let predicate = match args.capability {
+        Some(capability) => Predicate::Capability(capability),
+        None => {
+            let cells = selected.cells.iter().map(|info| info.id.clone()).collect();
+            Predicate::Cells { cells, rule: args.match_ }
+        }
+    };
+    let promise = args.capability.is_none().then(|| selected.cells.first().map(|info| info.title.clone())).flatten();
+    Ok(Question { selected, predicate, promise })
+}
+
+/// Where the search takes place.
+struct History<'a> {
+    unit: &'static str,
+    direction: Direction,
+    graph: &'a Graph,
+    names: Vec<Name>,
+    notes: Vec<String>,
+}
+
+/// What only the history knows of an answer.
+#[derive(Default)]
+struct Extra {
+    culprit: Option<String>,
+    regzbot: Option<String>,
+    reproduce: Vec<String>,
+    log: Option<String>,
+    environment: Vec<(String, String)>,
+}
+
+fn conduct<S: Source, W: Walk>(
+    project: &Project,
+    args: &BisectArgs,
+    question: &Question,
+    history: History<'_>,
+    source: S,
+    walk: &mut W,
+    tell: &dyn Fn(&W, Option<usize>, &[Name]) -> Result<Extra, Error>,
+) -> Result<Exit, Error> {
+    let History { unit, direction, graph, names, notes } = history;
+    let Terms(old, new) = terms(args, direction);
+    let place = Place::open(project, args, question, &names)?;
+    let mut state = State::open(&place.directory, &question.predicate.to_string())?;
+    say(&format!(
+        "{} {unit}s between {} and {}; {}",
+        graph.new_end() - 1,
+        names[0].short,
+        names[graph.new_end()].short,
+        place.directory.display()
+    ));
+    if state.runs() > 0 {
+        say(&format!("{} runs of an earlier search for the same are remembered", state.runs()));
+    }
+    let failing = if direction == Direction::Break { graph.new_end() } else { OLD_END };
+    let mut tester = Tester {
+        project,
+        selected: &question.selected,
+        source,
+        predicate: &question.predicate,
+        how: How { deadlines: args.what.deadline.clone(), ..How::default() },
+        interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
+        directory: place.directory.join("runs"),
+        failing: Subject::Point(failing),
+        guests: None,
+        ready: Default::default(),
+        lesson: Default::default(),
+        begun: Default::default(),
+    };
+    let wish = Wish { direction, confidence: args.confidence, bayes: args.bayes, max_runs: args.max_runs };
+    let mut told = |step: &Step| {
+        let mark = match step.mark {
+            Mark::Old => &old,
+            Mark::New => &new,
+            Mark::Skip => "skip",
+        };
+        let why = step.note.as_deref().map(|note| format!(" ({})", text::line(note, 160))).unwrap_or_default();
+        say(&format!("{}: {} runs show it: {mark}{why}", names[step.point].short, step.tally));
+    };
+    let found = search(graph, walk, &mut Remembering::new(&mut tester, &mut state), wish, &mut told);
+    let finding = match found {
+        Ok(finding) => finding,
+        Err(Stop::Question(why)) => return Err(Error::Usage(why)),
+        Err(Stop::Interrupted(signal)) => {
+            say("interrupted: what was seen is kept, the same command goes on from here");
+            return Ok(Exit::Interrupted(signal));
+        }
+        Err(Stop::Trouble(why)) => {
+            return Err(Error::Host(format!("{why}; what was seen is kept, the same command goes on from here")));
+        }
+    };
+    let culprit = finding.suspects.first().copied().filter(|_| finding.sure);
+    let extra = tell(walk, culprit, &names)?;
+    let memory = &state.memory;
+    let failure = memory.signatures.iter().map(ToString::to_string).chain(memory.evidence.clone());
+    let report = Report {
+        question: question.predicate.to_string(),
+        failing: matches!(question.predicate, Predicate::Cells { .. }),
+        promise: question.promise.clone(),
+        unit,
+        terms: (old, new),
+        direction,
+        wanted: args.confidence,
+        culprit: extra.culprit,
+        failure: failure.map(|it| text::block(&it, 8000)).collect(),
+        environment: memory.environment.iter().cloned().chain(extra.environment).collect(),
+        reproduce: extra.reproduce,
+        regzbot: extra.regzbot,
+        log: extra.log,
+        notes,
+        finding,
+        names,
+    };
+    place.keep(&report, args.format)?;
+    Ok(if report.finding.sure { Exit::Passed } else { Exit::Failed })
+}
+
+/// How a commit that is checked out is asked again.
+fn step_line(predicate: &Predicate) -> String {
+    match predicate {
+        Predicate::Capability(capability) => format!("lab bisect-step --capability {capability}"),
+        Predicate::Cells { cells, .. } => format!("lab bisect-step{}", cases(cells)),
+    }
+}
+
+fn cases(cells: &[CellId]) -> String {
+    cells.iter().map(|cell| format!(" --case {}", text::shell_quote(cell.as_str()))).collect()
+}
+
+/// How a published kernel is asked again.
+fn reproduce(kernel: &str, predicate: &Predicate) -> String {
+    let kernel = text::shell_quote(kernel);
+    match predicate {
+        Predicate::Capability(_) => format!("lab capabilities --kernel {kernel}"),
+        Predicate::Cells { cells, .. } => {
+            format!("lab run --kernel {kernel}{}", cases(cells))
+        }
+    }
+}
+
+/// A search's directory: the same for the same question.
+struct Place {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// The question, its ends and all between them, and the programs that ask decide the directory.
+    fn open(project: &Project, args: &BisectArgs, question: &Question, names: &[Name]) -> Result<Self, Error> {
+        let mut hasher = Sha256::new();
+        hasher.update(question.predicate.to_string());
+        for name in names {
+            hasher.update(format!("\0{}\0{}", name.exact, name.long));
+        }
+        for file in programs(&question.selected.artifacts)? {
+            hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);
+        }
+        let build = &args.build;
+        hasher.update(format!("{:?}", (&build.config, &build.fragment, &build.build_command)));
+        for file in build.config.iter().chain(&build.fragment) {
+            hasher.update(fs::read(file).map_err(Error::file("read", file))?);
+        }
+        let key: String = hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
+        let directory = results.join("bisect").join(key);
+        fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;
+        let path = directory.join("lock");
+        let lock = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Host(format!(
+                    "another `lab bisect` works on the same question in {}",
+                    directory.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
+        }
+        if args.fresh {
+            State::forget(&directory)?;
+        }
+        Ok(Self { directory, _lock: lock })
+    }
+
+    /// Writes the report in every format and shows one of them.
+    fn keep(&self, report: &Report, format: Format) -> Result<(), Error> {
+        let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
+        let texts = [
+            (Format::Text, "report.txt", report.mail()),
+            (Format::Markdown, "report.md", report.markdown()),
+            (Format::Json, "report.json", json + "\n"),
+        ];
+        for (_, name, text) in &texts {
+            directory::replace(&self.directory.join(name), text.as_bytes())?;
+        }
+        if let Some(log) = &report.log {
+            directory::replace(&self.directory.join("bisect.log"), log.as_bytes())?;
+        }
+        for (which, _, text) in &texts {
+            if *which == format {
+                show(text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files that decide what a guest answers, beside its kernel.
+fn programs(artifacts: &Artifacts) -> Result<Vec<PathBuf>, Error> {
+    let mut files = vec![artifacts.agent.clone()];
+    let entries = fs::read_dir(&artifacts.bpf).map_err(Error::file("read", &artifacts.bpf))?;
+    files.extend(entries.flatten().map(|entry| entry.path()));
+    files.sort();
+    Ok(files)
+}

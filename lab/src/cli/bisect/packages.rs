@@ -1,0 +1,99 @@
+//! `lab bisect` over published kernels.
+
+use super::tester::Source;
+use lab_protocol::KernelVersion;
+
+use crate::{
+    bisect::{
+        Stop, Subject,
+        packages::{Ladder, Rung, ladder},
+    },
+    cli::{project::Project, say},
+    error::Error,
+    kernels::{self, Kernel, KernelsError, Source as Origin, Unpacked},
+};
+
+/// The kernels of a ladder, fetched when they are wanted.
+pub(super) struct Published<'a> {
+    project: &'a Project,
+    kernels: Vec<&'a Kernel>,
+}
+
+/// Lays the ladder out: every kernel of kernels.toml that somebody has published, or those that the patterns name, and both
+/// ends in any case.
+pub(super) fn open<'a>(
+    project: &'a Project,
+    patterns: &[String],
+    good: &str,
+    bad: &str,
+) -> Result<(Ladder, Published<'a>), Error> {
+    let chosen = if patterns.is_empty() {
+        let published = |kernel: &&Kernel| matches!(kernel.source, Origin::Deb { .. } | Origin::Image { .. });
+        project.config.kernels.iter().filter(published).collect()
+    } else {
+        kernels::select(&project.config, patterns, &[])?
+    };
+    let wanted = |kernel: &&Kernel| kernel.id == good || kernel.id == bad || chosen.iter().any(|it| it.id == kernel.id);
+    let mut rungs = Vec::new();
+    for kernel in project.config.kernels.iter().filter(wanted) {
+        match project.store().version(kernel, &project.lock) {
+            Ok(version) => rungs.push(Rung { id: kernel.id.clone(), version }),
+            Err(error) if kernel.id == good || kernel.id == bad => return Err(error.into()),
+            // Nobody knows its place; the others are a ladder all the same.
+            Err(error) => say(&format!("left out: {error}")),
+        }
+    }
+    let ladder = ladder(&rungs, good, bad).map_err(|stop| Error::Usage(stop.to_string()))?;
+    let find = |rung: &Rung| project.config.kernels.iter().find(|kernel| kernel.id == rung.id);
+    let kernels = ladder.rungs.iter().filter_map(find).collect();
+    Ok((ladder, Published { project, kernels }))
+}
+
+impl Published<'_> {
+    /// What a rung is locked to, for people.
+    pub fn locked(&self, point: usize) -> String {
+        let kernel = self.kernels[point];
+        self.project.lock.entry(kernel).map_or_else(|_| kernel.source.to_string(), ToString::to_string)
+    }
+}
+
+/// What the changelog of a rung's package says since an earlier version, one line per hit, and how much was searched.
+pub(super) fn changelog(
+    project: &Project,
+    rung: &Rung,
+    before: KernelVersion,
+    wanted: &str,
+) -> Result<Vec<String>, Error> {
+    let kernel = project.config.kernels.iter().find(|kernel| kernel.id == rung.id).ok_or(Error::NothingSelected)?;
+    let news = kernels::news(&project.store().changelog(kernel, &project.lock, &say)?, before);
+    let hits = news.iter().filter(|(_, line)| line.contains(wanted));
+    let mut told: Vec<String> = hits.map(|(version, line)| format!("{version}: {line}")).collect();
+    let searched = format!("{} of the {} lines since {before} have `{wanted}`", told.len(), news.len());
+    told.insert(0, searched);
+    Ok(told)
+}
+
+impl Source for Published<'_> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+        let point = match subject {
+            Subject::Point(point) => point,
+            Subject::Without(_) => return Ok(Err("a package can't be taken back".to_owned())),
+        };
+        let kernel = self.kernels[point];
+        match self.project.store().fetch(kernel, &self.project.lock, &say) {
+            Ok(unpacked) => Ok(Ok(unpacked)),
+            Err(KernelsError::Kernel { error, .. })
+                if matches!(*error, KernelsError::Vanished { .. } | KernelsError::Incomplete { .. }) =>
+            {
+                Ok(Err(error.to_string()))
+            }
+            Err(error) => Err(Stop::Trouble(error.to_string())),
+        }
+    }
+
+    fn name(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Point(point) | Subject::Without(point) => self.kernels[point].id.clone(),
+        }
+    }
+}

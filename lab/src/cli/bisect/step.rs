@@ -1,0 +1,189 @@
+//! `lab bisect-step`: one commit, one question, and the exit status that `git bisect run` wants.
+
+use super::{
+    args::StepArgs,
+    ask,
+    commits::Workshop,
+    tester::{Source, Tester},
+};
+use crate::{
+    bisect::{
+        Answer, Bench, Stop, Subject,
+        commits::{Commit, git, resolve},
+        predicate::Signature,
+        search::repeats,
+        state::Lesson,
+    },
+    cli::{
+        guests::How,
+        project::{Project, absolute},
+        say,
+    },
+    error::{Error, Exit},
+    interrupt::Interrupt,
+    kernels::Unpacked,
+    report::directory,
+    text,
+};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+const GOOD: u8 = 0;
+const BAD: u8 = 1;
+const SKIP: u8 = 125;
+/// Ends `git bisect run` and leaves its state: git takes 128 and above for that.
+pub(in crate::cli) const ABORT: u8 = 128;
+/// Runs without an answer after which the commit is skipped.
+const MAX_UNTESTABLE: u32 = 3;
+
+/// Answers for what is checked out in the tree.
+pub(in crate::cli) fn step(named: Option<PathBuf>, args: &StepArgs) -> Exit {
+    Exit::Step(match answer(named, args) {
+        Ok((code, why)) => {
+            say(&format!("bisect-step: {why}"));
+            code
+        }
+        // Usage too: git would take 2 for bad, and a typing mistake for a broken kernel.
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ABORT
+        }
+    })
+}
+
+fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error> {
+    let tree = absolute(&args.tree)?;
+    let project = Project::open(named)?;
+    let question = ask(&project, &args.what)?;
+    let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
+    let usage = |stop: Stop| Error::Usage(stop.to_string());
+    // With what lies in the tree and is in no commit: `git bisect run` is often given a fix to apply at every step.
+    let head = resolve(&tree, "HEAD").map_err(usage)?;
+    let stash = git(&tree, ["stash", "create"])?;
+    let hash = if stash.trim().is_empty() { head } else { stash.trim().to_owned() };
+    let title = git(&tree, ["log", "-1", "--format=%s", "HEAD"])?.trim().to_owned();
+    let workshop = Workshop::open(&project, &tree, &hash, &args.build)?;
+    let (commit, results) = (Commit { hash, title }, args.out.clone().unwrap_or_else(|| project.root.join("results")));
+    let place = results.join("bisect").join("steps");
+    fs::create_dir_all(&place).map_err(Error::file("create", &place))?;
+    let known = args.signature.as_deref().map(signatures).transpose()?.unwrap_or_default();
+    let learning = args.signature.is_some() && known.is_empty();
+    let mut tester = Tester {
+        project: &project,
+        selected: &question.selected,
+        source: One { workshop: &workshop, commit: &commit, interrupt: interrupt.clone() },
+        predicate: &question.predicate,
+        how: How { deadlines: args.what.deadline.clone(), ..How::default() },
+        interrupt,
+        directory: place,
+        // What the failure looks like is learned where nothing is known of it yet.
+        failing: if learning { Subject::Point(0) } else { Subject::Without(0) },
+        guests: None,
+        ready: Default::default(),
+        lesson: Lesson { signatures: known, ..Lesson::default() },
+        begun: Default::default(),
+    };
+    let runs = args.runs.unwrap_or_else(|| repeats(args.rate, 1.0 - args.confidence));
+    let said = run(&mut tester, runs);
+    match said {
+        Ok((code, why)) => {
+            if let (true, BAD, Some(path)) = (learning, code, &args.signature) {
+                let bytes =
+                    serde_json::to_vec_pretty(&tester.lesson.signatures).map_err(|it| Error::Host(it.to_string()))?;
+                directory::replace(path, &bytes)?;
+            }
+            Ok((code, format!("{} {why}", commit.short())))
+        }
+        Err(Stop::Interrupted(signal)) => Ok((ABORT + (signal & 0x7f) as u8, "interrupted".to_owned())),
+        Err(stop) => Err(Error::Host(stop.to_string())),
+    }
+}
+
+/// Bad at the first failure, good after so many passes.
+fn run(tester: &mut dyn Bench, runs: u32) -> Result<(u8, String), Stop> {
+    let subject = Subject::Point(0);
+    if let Err(why) = tester.prepare(subject)? {
+        return Ok((SKIP, format!("is skipped: {why}")));
+    }
+    let (mut passes, mut untestable) = (0, 0);
+    while passes < runs {
+        match tester.run(subject)? {
+            Answer::Fails { symptom } => {
+                return Ok((
+                    BAD,
+                    format!("is bad: run {} failed: {}", passes + untestable + 1, text::line(&symptom, 200)),
+                ));
+            }
+            Answer::Passes => passes += 1,
+            Answer::Untestable { reason } => {
+                untestable += 1;
+                if untestable >= MAX_UNTESTABLE {
+                    return Ok((SKIP, format!("is skipped: {reason}")));
+                }
+            }
+        }
+    }
+    Ok((GOOD, format!("is good: {passes} of {runs} runs passed")))
+}
+
+/// What the failure is known by, from the file; nothing where there is none yet.
+fn signatures(path: &Path) -> Result<Vec<Signature>, Error> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::file("read", path)(error)),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Usage(format!("{}: no signatures of a failure: {error}", path.display()))),
+    }
+}
+
+/// The one commit that is checked out.
+struct One<'a> {
+    workshop: &'a Workshop,
+    commit: &'a Commit,
+    interrupt: Interrupt,
+}
+
+impl Source for One<'_> {
+    fn bring(&mut self, _subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+        self.workshop.kernel(self.commit, &self.interrupt)
+    }
+
+    fn name(&self, _subject: Subject) -> String {
+        self.commit.short().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Script(Vec<Result<Answer, Stop>>, Result<String, String>);
+
+    impl Bench for Script {
+        fn prepare(&mut self, _subject: Subject) -> Result<Result<String, String>, Stop> {
+            Ok(self.1.clone())
+        }
+
+        fn run(&mut self, _subject: Subject) -> Result<Answer, Stop> {
+            self.0.remove(0)
+        }
+    }
+
+    #[test]
+    fn answers_become_the_statuses_that_git_bisect_run_knows() {
+        let fails = || Ok(Answer::Fails { symptom: "check".to_owned() });
+        let passes = || Ok(Answer::Passes);
+        let untestable = || Ok(Answer::Untestable { reason: "does not boot".to_owned() });
+        let code = |answers: Vec<Result<Answer, Stop>>| run(&mut Script(answers, Ok("image".to_owned())), 3).unwrap().0;
+        assert_eq!(code(vec![passes(), passes(), passes()]), GOOD);
+        assert_eq!(code(vec![passes(), untestable(), fails()]), BAD);
+        assert_eq!(code(vec![untestable(), untestable(), passes(), untestable()]), SKIP);
+        let broken = run(&mut Script(vec![], Err("does not build: x".to_owned())), 3).unwrap();
+        assert_eq!(broken, (SKIP, "is skipped: does not build: x".to_owned()));
+        let trouble = || Err(Stop::Trouble("no space".to_owned()));
+        assert_eq!(run(&mut Script(vec![trouble()], Ok(String::new())), 3), Err(Stop::Trouble("no space".to_owned())));
+    }
+}

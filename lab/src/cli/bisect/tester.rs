@@ -1,0 +1,167 @@
+//! Kernels in guests, as a search wants them.
+
+use crate::{
+    bisect::{
+        Answer, Bench, Stop, Subject,
+        predicate::{Loss, Predicate, Reading},
+        state::{Learning, Lesson},
+    },
+    cli::{
+        guests::{Guests, How},
+        project::Project,
+        say,
+        select::{Selected, facts},
+    },
+    error::Error,
+    event::{Event, Stamped},
+    interrupt::Interrupt,
+    kernels::Unpacked,
+    plan::Plan,
+    report::{Reporter, directory, events::EventLog, record::RunRecord},
+};
+use lab_protocol::CellInfo;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    path::PathBuf,
+};
+
+/// Attempts at a run that the host spoils.
+const ATTEMPTS: usize = 3;
+
+/// Brings kernels about: fetches or builds them.
+pub(super) trait Source {
+    /// The kernel, or why there is none.
+    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop>;
+
+    /// What people call it, safe as a file name.
+    fn name(&self, subject: Subject) -> String;
+}
+
+/// Tests the kernels of a source.
+pub(super) struct Tester<'a, S> {
+    pub project: &'a Project,
+    pub selected: &'a Selected,
+    pub source: S,
+    pub predicate: &'a Predicate,
+    pub how: How,
+    pub interrupt: Interrupt,
+    /// Every run's events and consoles go here.
+    pub directory: PathBuf,
+    /// Where the failure is known to be: its signature is learned there.
+    pub failing: Subject,
+    pub guests: Option<Guests>,
+    pub ready: BTreeMap<Subject, Unpacked>,
+    pub lesson: Lesson,
+    /// Kernels that ran already: the first run of each boots, and is worth a line.
+    pub begun: BTreeSet<Subject>,
+}
+
+impl<S: Source> Tester<'_, S> {
+    /// The guests' machine; it is decided with the first kernel at hand.
+    fn guests(&mut self, kernel: &Unpacked) -> Result<&mut Guests, Error> {
+        let guests = match self.guests.take() {
+            Some(guests) => guests,
+            None => Guests::of(self.project, vec![kernel.clone()], self.selected)?,
+        };
+        let guests = self.guests.insert(guests);
+        let versions = guests.versions();
+        self.lesson.environment = [
+            ("virtme-ng", versions.virtme_ng.clone()),
+            ("QEMU", versions.qemu.clone()),
+            ("accelerator", guests.accelerator()),
+            ("lab", format!("{}, agent {}", versions.lab, versions.agent)),
+        ]
+        .map(|(what, words)| (what.to_owned(), words))
+        .to_vec();
+        guests.add(kernel.clone());
+        Ok(guests)
+    }
+
+    /// Once known, only the cells that fail are of interest.
+    fn cells(&self) -> Vec<CellInfo> {
+        let Predicate::Cells { cells, .. } = self.predicate else { return Vec::new() };
+        let known = &self.lesson.signatures;
+        let wanted = |info: &&CellInfo| {
+            cells.contains(&info.id) && (known.is_empty() || known.iter().any(|signature| signature.cell == info.id))
+        };
+        self.selected.cells.iter().filter(wanted).cloned().collect()
+    }
+
+    fn once(&mut self, subject: Subject, kernel: &Unpacked) -> Result<(RunRecord, Vec<Loss>), Error> {
+        if self.begun.insert(subject) {
+            say(&format!("{}: booting {}", self.source.name(subject), kernel.release));
+        }
+        let place =
+            directory::create(&self.directory, &format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
+        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.departures, false);
+        let plan = Plan::new(vec![facts], self.cells(), false);
+        let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());
+        let how = How { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };
+        let record =
+            self.guests(kernel)?.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events, &mut losses])?;
+        Ok((record, losses.0))
+    }
+
+    fn interrupted(&self) -> Result<(), Stop> {
+        self.interrupt.signal().map_or(Ok(()), |signal| Err(Stop::Interrupted(signal)))
+    }
+}
+
+impl<S: Source> Learning for Tester<'_, S> {
+    fn lesson(&mut self) -> &mut Lesson {
+        &mut self.lesson
+    }
+}
+
+impl<S: Source> Bench for Tester<'_, S> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+        self.interrupted()?;
+        let kernel = self.source.bring(subject);
+        self.interrupted()?;
+        Ok(kernel?.map(|kernel| {
+            let image = kernel.sha256.clone();
+            self.ready.insert(subject, kernel);
+            image
+        }))
+    }
+
+    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+        let Some(kernel) = self.ready.get(&subject).cloned() else {
+            return Err(Stop::Trouble(format!("{} was not prepared", self.source.name(subject))));
+        };
+        let mut trouble = String::new();
+        for _ in 0..ATTEMPTS {
+            let (record, losses) = self.once(subject, &kernel).map_err(|error| Stop::Trouble(error.to_string()))?;
+            self.interrupted()?;
+            match self.predicate.read(&record, &losses, &self.lesson.signatures)? {
+                Reading::Trouble(why) => trouble = why,
+                Reading::Answer { answer, signatures, evidence } => {
+                    if subject == self.failing {
+                        for signature in signatures {
+                            if !self.lesson.signatures.contains(&signature) {
+                                self.lesson.signatures.push(signature);
+                            }
+                        }
+                        self.lesson.evidence = self.lesson.evidence.take().or(evidence);
+                    }
+                    return Ok(answer);
+                }
+            }
+        }
+        Err(Stop::Trouble(format!("{}, {ATTEMPTS} times: {trouble}", self.source.name(subject))))
+    }
+}
+
+/// How guests were lost.
+#[derive(Default)]
+struct Losses(Vec<Loss>);
+
+impl Reporter for Losses {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+        if let Event::GuestLost { kind, message, .. } = &stamped.event {
+            self.0.push((*kind, message.clone()));
+        }
+        Ok(())
+    }
+}

@@ -1,5 +1,8 @@
 use super::*;
-use crate::bisect::halving::Halving;
+use crate::bisect::{
+    halving::Halving,
+    state::{Learning, Lesson, Remembering, State},
+};
 use std::collections::BTreeMap;
 
 /// splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
@@ -36,12 +39,32 @@ struct Fake<'a> {
     same: BTreeMap<usize, usize>,
     builds: Vec<Subject>,
     runs: u32,
+    /// Runs after which a signal comes.
+    patience: u32,
+    lesson: Lesson,
+}
+
+impl Learning for Fake<'_> {
+    fn lesson(&mut self) -> &mut Lesson {
+        &mut self.lesson
+    }
 }
 
 impl<'a> Fake<'a> {
     fn new(graph: &'a Graph, culprit: usize, rates: (f64, f64), seed: u64) -> Self {
         let dice = Dice(seed);
-        Self { graph, culprit, rates, dice, broken: Vec::new(), same: BTreeMap::new(), builds: Vec::new(), runs: 0 }
+        Self {
+            graph,
+            culprit,
+            rates,
+            dice,
+            broken: Vec::new(),
+            same: BTreeMap::new(),
+            builds: Vec::new(),
+            runs: 0,
+            patience: u32::MAX,
+            lesson: Lesson::default(),
+        }
     }
 }
 
@@ -56,6 +79,9 @@ impl Bench for Fake<'_> {
     }
 
     fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+        if self.runs == self.patience {
+            return Err(Stop::Interrupted(2));
+        }
         self.runs += 1;
         let has = match subject {
             Subject::Point(point) => self.graph.contained(point).has(self.culprit),
@@ -212,4 +238,31 @@ fn ends_that_answer_nothing_are_refused() {
 #[test]
 fn rarer_failures_need_more_runs() {
     assert_eq!([1.0, 0.5, 0.3, 0.1].map(|rate| repeats(rate, 0.05)), [1, 5, 9, 29]);
+}
+
+#[test]
+fn a_search_that_is_interrupted_again_and_again_ends_as_one_that_is_not() {
+    let graph = Graph::line(30);
+    let mut whole = Fake::new(&graph, 11, (1.0, 0.0), 5);
+    let wanted = ask(&graph, &mut whole, WISH).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (mut runs, mut builds) = (0, 0);
+    let found = loop {
+        let mut fake = Fake { patience: 4, ..Fake::new(&graph, 11, (1.0, 0.0), 5) };
+        let mut state = State::open(dir.path(), "q").unwrap();
+        let mut bench = Remembering::new(&mut fake, &mut state);
+        let found = search(&graph, &mut Halving::new(&graph), &mut bench, WISH, &mut |_| ());
+        (runs, builds) = (runs + fake.runs, builds + fake.builds.len());
+        match found {
+            Err(Stop::Interrupted(2)) => assert!(runs < 200, "it gets nowhere"),
+            other => break other.unwrap(),
+        }
+    };
+    assert_eq!((found, runs), (wanted.clone(), whole.runs));
+    let mut nobody = Fake { patience: 0, ..Fake::new(&graph, 11, (1.0, 0.0), 5) };
+    let mut state = State::open(dir.path(), "q").unwrap();
+    let mut bench = Remembering::new(&mut nobody, &mut state);
+    let again = search(&graph, &mut Halving::new(&graph), &mut bench, WISH, &mut |_| ()).unwrap();
+    assert_eq!((again, nobody.builds.len()), (wanted, 0), "asked once more, nothing is built or run");
+    assert!(builds >= whole.builds.len(), "what is interrupted in a run is prepared again");
 }

@@ -129,7 +129,9 @@ impl Report {
             Direction::Break => 0,
             Direction::Fix => 1,
         };
-        Some(match self.finding.revert.as_ref()? {
+        // Nobody takes a package's change back.
+        let revert = self.finding.revert.as_ref().filter(|_| self.log.is_some())?;
+        Some(match revert {
             Revert::Impossible { reason } => format!("not tested: {reason}"),
             Revert::Tested { tally } if tally.fails.min(1) == expected => {
                 let (old, new) = &self.terms;

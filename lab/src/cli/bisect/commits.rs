@@ -1,6 +1,6 @@
 //! Commits as kernels: `lab bisect --tree`.
 
-use super::{args::BuildArgs, tester::Source};
+use super::{args::BuildArgs, place::exclusive, tester::Source};
 use crate::{
     bisect::{
         Stop, Subject,
@@ -17,7 +17,7 @@ use crate::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     path::{Path, PathBuf},
     thread::available_parallelism,
     time::Instant,
@@ -38,19 +38,7 @@ impl Workshop {
         let key: String = Sha256::digest(common.trim()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let place = project.cache.root().join("bisect").join(key);
         fs::create_dir_all(&place).map_err(Error::file("create", &place))?;
-        let path = place.join("lock");
-        let lock = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Host(format!(
-                    "another lab builds commits of {} ({})",
-                    tree.display(),
-                    path.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
-        }
+        let lock = exclusive(&place, "builds commits of the same repository")?;
         let settings = Settings {
             config: args.config.as_deref().map(absolute).transpose()?,
             fragments: args.fragment.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
@@ -65,12 +53,7 @@ impl Workshop {
     /// The kernel of a commit: built, unless it was before.
     pub fn kernel(&self, commit: &Commit, interrupt: &Interrupt) -> Result<Result<Unpacked, String>, Stop> {
         let stop = || interrupt.signal().is_some();
-        let checkout = Checkout {
-            tree: self.worktree.path.clone(),
-            products: self.products.clone(),
-            settings: self.settings.clone(),
-            stop: &stop,
-        };
+        let checkout = self.checkout(&stop);
         let trouble = |error: KernelsError| match (interrupt.signal(), error) {
             (Some(signal), _) => Stop::Interrupted(signal),
             (None, error) => Stop::Trouble(error.to_string()),
@@ -92,6 +75,25 @@ impl Workshop {
             Built::Kernel(kernel) => Ok(*kernel),
             Built::Cannot(why) => Err(format!("does not build: {why}")),
         })
+    }
+
+    /// The configuration of a commit that was built.
+    pub fn config(&self, commit: &Commit) -> Option<PathBuf> {
+        let stop = || false;
+        let checkout = self.checkout(&stop);
+        match checkout.find(&checkout.key(&self.worktree.files(&commit.hash).ok()?).ok()?)? {
+            Built::Kernel(kernel) => kernel.config,
+            Built::Cannot(_) => None,
+        }
+    }
+
+    fn checkout<'a>(&self, stop: &'a dyn Fn() -> bool) -> Checkout<'a> {
+        Checkout {
+            tree: self.worktree.path.clone(),
+            products: self.products.clone(),
+            settings: self.settings.clone(),
+            stop,
+        }
     }
 
     /// How kernels are configured, for people.

@@ -3,6 +3,7 @@
 pub(super) mod args;
 mod commits;
 mod packages;
+mod place;
 mod step;
 mod tester;
 
@@ -13,10 +14,8 @@ use super::{
     project::{Project, absolute},
     say,
     select::{self, Selected},
-    show,
 };
 use crate::{
-    artifacts::Artifacts,
     bisect::{
         Mark, Stop, Subject, Walk,
         commits::{Commit, Commits, GitBisect, clean, git},
@@ -31,17 +30,13 @@ use crate::{
     },
     error::{Error, Exit},
     interrupt::Interrupt,
-    report::directory,
     text,
 };
-use args::{BisectArgs, Format, Terms, WhatArgs};
+use args::{BisectArgs, Terms, WhatArgs};
 use commits::Workshop;
 use lab_protocol::CellId;
-use sha2::{Digest, Sha256};
-use std::{
-    fs::{self, File, TryLockError},
-    path::{Path, PathBuf},
-};
+use place::Place;
+use std::path::{Path, PathBuf};
 use tester::{Source, Tester};
 
 /// Searches a ladder of kernels, or the commits of a tree.
@@ -116,6 +111,7 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
     conduct(project, args, &question, history, source, &mut walk, &|walk, culprit, names| {
         let mut extra = Extra {
             log: Some(walk.log().map_err(kept)?),
+            config: workshop.config(new_end),
             environment: vec![
                 ("configuration".to_owned(), workshop.configuration()),
                 ("built by".to_owned(), workshop.command().to_owned()),
@@ -187,7 +183,12 @@ struct Extra {
     reproduce: Vec<String>,
     log: Option<String>,
     environment: Vec<(String, String)>,
+    /// The configuration that the kernels were built with.
+    config: Option<PathBuf>,
 }
+
+/// Adds what the history knows to the answer: its walk, the culprit, and what the points are called.
+type Tell<'a, W> = dyn Fn(&W, Option<usize>, &[Name]) -> Result<Extra, Error> + 'a;
 
 fn conduct<S: Source, W: Walk>(
     project: &Project,
@@ -196,7 +197,7 @@ fn conduct<S: Source, W: Walk>(
     history: History<'_>,
     source: S,
     walk: &mut W,
-    tell: &dyn Fn(&W, Option<usize>, &[Name]) -> Result<Extra, Error>,
+    tell: &Tell<'_, W>,
 ) -> Result<Exit, Error> {
     let History { unit, direction, graph, names, notes } = history;
     let Terms(old, new) = terms(args, direction);
@@ -271,7 +272,7 @@ fn conduct<S: Source, W: Walk>(
         finding,
         names,
     };
-    place.keep(&report, args.format)?;
+    place.keep(&report, extra.config.as_deref(), args.format)?;
     Ok(if report.finding.sure { Exit::Passed } else { Exit::Failed })
 }
 
@@ -296,80 +297,4 @@ fn reproduce(kernel: &str, predicate: &Predicate) -> String {
             format!("lab run --kernel {kernel}{}", cases(cells))
         }
     }
-}
-
-/// A search's directory: the same for the same question.
-struct Place {
-    directory: PathBuf,
-    _lock: File,
-}
-
-impl Place {
-    /// The question, its ends and all between them, and the programs that ask decide the directory.
-    fn open(project: &Project, args: &BisectArgs, question: &Question, names: &[Name]) -> Result<Self, Error> {
-        let mut hasher = Sha256::new();
-        hasher.update(question.predicate.to_string());
-        for name in names {
-            hasher.update(format!("\0{}\0{}", name.exact, name.long));
-        }
-        for file in programs(&question.selected.artifacts)? {
-            hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);
-        }
-        let build = &args.build;
-        hasher.update(format!("{:?}", (&build.config, &build.fragment, &build.build_command)));
-        for file in build.config.iter().chain(&build.fragment) {
-            hasher.update(fs::read(file).map_err(Error::file("read", file))?);
-        }
-        let key: String = hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-        let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
-        let directory = results.join("bisect").join(key);
-        fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;
-        let path = directory.join("lock");
-        let lock = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Host(format!(
-                    "another `lab bisect` works on the same question in {}",
-                    directory.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::file("lock", path)(error)),
-        }
-        if args.fresh {
-            State::forget(&directory)?;
-        }
-        Ok(Self { directory, _lock: lock })
-    }
-
-    /// Writes the report in every format and shows one of them.
-    fn keep(&self, report: &Report, format: Format) -> Result<(), Error> {
-        let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
-        let texts = [
-            (Format::Text, "report.txt", report.mail()),
-            (Format::Markdown, "report.md", report.markdown()),
-            (Format::Json, "report.json", json + "\n"),
-        ];
-        for (_, name, text) in &texts {
-            directory::replace(&self.directory.join(name), text.as_bytes())?;
-        }
-        if let Some(log) = &report.log {
-            directory::replace(&self.directory.join("bisect.log"), log.as_bytes())?;
-        }
-        for (which, _, text) in &texts {
-            if *which == format {
-                show(text)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The files that decide what a guest answers, beside its kernel.
-fn programs(artifacts: &Artifacts) -> Result<Vec<PathBuf>, Error> {
-    let mut files = vec![artifacts.agent.clone()];
-    let entries = fs::read_dir(&artifacts.bpf).map_err(Error::file("read", &artifacts.bpf))?;
-    files.extend(entries.flatten().map(|entry| entry.path()));
-    files.sort();
-    Ok(files)
 }

@@ -1,0 +1,103 @@
+//! Where a search keeps what it saw and found.
+
+use super::{
+    Question,
+    args::{BisectArgs, Format},
+};
+use crate::{
+    artifacts::Artifacts,
+    bisect::{
+        report::{Name, Report},
+        state::State,
+    },
+    cli::{project::Project, show},
+    error::Error,
+    report::directory,
+};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+/// Keeps every other lab out of a directory, as long as the value lives.
+pub(super) fn exclusive(directory: &Path, at_what: &str) -> Result<File, Error> {
+    let path = directory.join("lock");
+    let lock = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::Host(format!("another lab {at_what} in {}: wait until it is through", directory.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::file("lock", path)(error)),
+    }
+}
+
+/// A search's directory: the same for the same question.
+pub(super) struct Place {
+    pub directory: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// The question, its ends and all between them, and the programs that ask decide the directory.
+    pub fn open(project: &Project, args: &BisectArgs, question: &Question, names: &[Name]) -> Result<Self, Error> {
+        let mut hasher = Sha256::new();
+        hasher.update(question.predicate.to_string());
+        for name in names {
+            hasher.update(format!("\0{}\0{}", name.exact, name.long));
+        }
+        for file in programs(&question.selected.artifacts)? {
+            hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);
+        }
+        let build = &args.build;
+        hasher.update(format!("{:?}", (&build.config, &build.fragment, &build.build_command)));
+        for file in build.config.iter().chain(&build.fragment) {
+            hasher.update(fs::read(file).map_err(Error::file("read", file))?);
+        }
+        let key: String = hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
+        let directory = results.join("bisect").join(key);
+        fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;
+        let lock = exclusive(&directory, "works on the same question")?;
+        if args.fresh {
+            State::forget(&directory)?;
+        }
+        Ok(Self { directory, _lock: lock })
+    }
+
+    /// Writes the report in every format, with the kernels' configuration beside it, and shows one of them.
+    pub fn keep(&self, report: &Report, config: Option<&Path>, format: Format) -> Result<(), Error> {
+        let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
+        let texts = [
+            (Format::Text, "report.txt", report.mail()),
+            (Format::Markdown, "report.md", report.markdown()),
+            (Format::Json, "report.json", json + "\n"),
+        ];
+        for (_, name, text) in &texts {
+            directory::replace(&self.directory.join(name), text.as_bytes())?;
+        }
+        if let Some(config) = config {
+            let bytes = fs::read(config).map_err(Error::file("read", config))?;
+            directory::replace(&self.directory.join("config"), &bytes)?;
+        }
+        if let Some(log) = &report.log {
+            directory::replace(&self.directory.join("bisect.log"), log.as_bytes())?;
+        }
+        for (which, _, text) in &texts {
+            if *which == format {
+                show(text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files that decide what a guest answers, beside its kernel.
+fn programs(artifacts: &Artifacts) -> Result<Vec<PathBuf>, Error> {
+    let mut files = vec![artifacts.agent.clone()];
+    let entries = fs::read_dir(&artifacts.bpf).map_err(Error::file("read", &artifacts.bpf))?;
+    files.extend(entries.flatten().map(|entry| entry.path()));
+    files.sort();
+    Ok(files)
+}

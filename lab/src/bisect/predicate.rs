@@ -198,9 +198,10 @@ impl Predicate {
                     return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
                 }
             };
-            // A complaint is known by its fingerprint, which leaves out all that differs between kernels.
-            let words = verdict.splats.first().map_or(&**message, |splat| &*splat.fingerprint);
-            let signature = Signature::new(&cell.id, &kind, words);
+            // A complaint is known by its fingerprint, which leaves out all that differs between kernels. A check that failed
+            // beside one is known by its own words: a busy host can make a kernel complain of a stall at any time.
+            let fingerprint = verdict.splats.first().filter(|_| crash).map(|splat| &*splat.fingerprint);
+            let signature = Signature::new(&cell.id, &kind, fingerprint.unwrap_or(message));
             let is_known = known.contains(&signature);
             let requirement = kind == FailureKind::MissingCapability.to_string();
             let counts = match rule {

@@ -26,15 +26,20 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
 const JUMP: &str = "DP_JUMP";
 /// What errors call the object as a whole.
 const WHOLE: &str = "datapath";
 
-/// The object file, parsed, and the maps that its programs share.
+/// The object file, read and parsed once.
+#[derive(Debug, Clone)]
+pub struct DatapathObject(Arc<Parsed>);
+
+/// The object, and the maps that its programs share.
 pub struct Datapath {
-    object: Parsed,
+    object: Arc<Parsed>,
     maps: Table<String, MapData>,
     fault: u32,
 }
@@ -73,14 +78,24 @@ impl AsFd for Loaded {
     }
 }
 
-impl Datapath {
-    /// Reads the object and makes the maps. `fault` is one of [`lab_abi::datapath::fault`], built into every program.
+impl DatapathObject {
+    /// Reads the object.
     ///
     /// # Errors
-    /// [`BpfError::File`], [`BpfError::Object`]; [`BpfError::Call`] where a map can't be made.
-    pub fn open(path: &Path, fault: u32) -> Result<Self, BpfError> {
+    /// [`BpfError::File`], [`BpfError::Object`].
+    pub fn open(path: &Path) -> Result<Self, BpfError> {
         let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
-        let object = Parsed::new(&bytes, WHOLE)?;
+        Ok(Self(Arc::new(Parsed::new(&bytes, WHOLE)?)))
+    }
+}
+
+impl Datapath {
+    /// Makes the maps. `fault` is one of [`lab_abi::datapath::fault`], built into every program.
+    ///
+    /// # Errors
+    /// [`BpfError::Call`] where a map can't be made.
+    pub fn new(object: &DatapathObject, fault: u32) -> Result<Self, BpfError> {
+        let object = Arc::clone(&object.0);
         let maps = object.maps(WHOLE, &[JUMP])?;
         Ok(Self { object, maps, fault })
     }

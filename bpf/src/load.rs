@@ -1,6 +1,11 @@
 //! From the object file to a loaded program.
 
-use crate::{BpfError, ProgArray, Program, error::errno_in, object, program::Maps};
+use crate::{
+    BpfError, ProgArray, Program,
+    error::errno_in,
+    object::{self, Parsed},
+    program::Maps,
+};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapError},
@@ -83,20 +88,22 @@ pub struct LoadOptions<'a> {
     pub jump: Option<&'a ProgArray>,
 }
 
-/// The object file, read once.
+/// The object file, read and parsed once.
 #[derive(Debug)]
 pub struct Programs {
     bytes: Vec<u8>,
+    parsed: Parsed,
 }
 
 impl Programs {
     /// Reads the object.
     ///
     /// # Errors
-    /// [`BpfError::File`].
+    /// [`BpfError::File`], [`BpfError::Object`].
     pub fn open(path: &Path) -> Result<Self, BpfError> {
         let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
-        Ok(Self { bytes })
+        let parsed = Parsed::new(&bytes, &path.display().to_string())?;
+        Ok(Self { bytes, parsed })
     }
 
     /// Loads one program with maps and settings of its own.
@@ -107,7 +114,7 @@ impl Programs {
     pub fn load(&self, kind: ProgramKind, config: &Config, options: &LoadOptions<'_>) -> Result<Program, BpfError> {
         let (fd, maps) = match options {
             LoadOptions { expected_attach_type: None, jump: None } => self.load_by_aya(kind, config)?,
-            _ => object::load(&self.bytes, kind, config, options)?,
+            _ => object::load(&self.parsed, kind, config, options)?,
         };
         Program::new(kind, options.expected_attach_type.unwrap_or(0), fd, maps)
     }

@@ -18,6 +18,7 @@ use std::{
 };
 
 /// A parsed object file. Parsing is most of the work, so it is done once and cloned for every load.
+#[derive(Debug)]
 pub(crate) struct Parsed(Object);
 
 /// One program, and what it takes from outside.
@@ -49,12 +50,7 @@ impl Parsed {
 
     /// Loads a program; gives back the maps that were made for it.
     pub fn load(&self, want: &Want<'_>) -> Result<(OwnedFd, HashMap<String, MapData>), BpfError> {
-        Self(self.0.clone()).load_once(want)
-    }
-
-    /// Like [`Parsed::load`], for an object that is used for nothing else.
-    pub fn load_once(self, want: &Want<'_>) -> Result<(OwnedFd, HashMap<String, MapData>), BpfError> {
-        let Self(mut object) = self;
+        let mut object = self.0.clone();
         let of = want.program;
         let fault = |error: &dyn std::fmt::Display| object_error(of, error);
         object.patch_map_data(HashMap::from([("CONFIG", (want.config, true))])).map_err(|error| fault(&error))?;
@@ -91,13 +87,13 @@ impl Parsed {
 }
 
 pub(crate) fn load(
-    bytes: &[u8],
+    parsed: &Parsed,
     kind: ProgramKind,
     config: &Config,
     options: &LoadOptions<'_>,
 ) -> Result<(OwnedFd, Maps), BpfError> {
     let jump = options.jump.map(|jump| ("JUMP", jump.as_fd()));
-    let (fd, mut created) = Parsed::new(bytes, kind.name())?.load_once(&Want {
+    let (fd, mut created) = parsed.load(&Want {
         program: kind.name(),
         config: sys::bytes_of(config),
         given: jump.as_slice(),

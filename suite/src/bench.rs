@@ -236,12 +236,37 @@ pub enum How {
 }
 
 pub(crate) enum Handle {
-    Filter(TcFilter),
+    Filter(Filter),
     Link(Link),
     Prog,
 }
 
-/// A program on a hook. Dropping it leaves a filter or an attached program to the device's deletion; a link detaches.
+/// A filter that is taken off when it goes, as a link is: left to the device's deletion, its program would live on until
+/// the namespace is gone, and the count of what a case left behind would wait for that.
+pub(crate) struct Filter(Option<TcFilter>);
+
+impl Filter {
+    fn new(filter: TcFilter) -> Self {
+        Self(Some(filter))
+    }
+
+    /// Takes it off.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn detach(mut self) -> Result<(), BpfError> {
+        self.0.take().map_or(Ok(()), TcFilter::detach)
+    }
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        // Gone with its device or qdisc, if the case took that away.
+        _ = self.0.take().map(TcFilter::detach);
+    }
+}
+
+/// A program on a hook. Dropping it leaves an attached program to the device's deletion; a link or a filter goes.
 pub struct Attachment<'b> {
     bench: &'b Bench,
     handle: Handle,
@@ -277,13 +302,20 @@ impl Attachment<'_> {
         }
     }
 
+    /// Leaves a filter to the kernel, as an owner does that dies.
+    pub fn abandon(mut self) {
+        if let Handle::Filter(Filter(filter)) = &mut self.handle {
+            drop(filter.take());
+        }
+    }
+
     /// The filter, where it is one.
     ///
     /// # Errors
     /// Like [`Attachment::link`].
     pub fn filter(&mut self) -> Result<&mut TcFilter, Stop> {
         match &mut self.handle {
-            Handle::Filter(filter) => Ok(filter),
+            Handle::Filter(Filter(Some(filter))) => Ok(filter),
             _ => Err(Stop::check(format!("{} on {} is not a filter", self.hook, self.at.dev))),
         }
     }
@@ -296,7 +328,7 @@ impl Attachment<'_> {
         let ifindex = self.bench.ifindex(self.at);
         match self.handle {
             Handle::Link(link) if self.stays => std::mem::forget(link),
-            Handle::Filter(filter) => self.bench.run(self.at, || filter.detach())?,
+            Handle::Filter(filter) => filter.detach()?,
             Handle::Link(link) => link.detach()?,
             Handle::Prog => self.bench.run(self.at, || {
                 lab_bpf::detach_prog(self.hook, ifindex, Some(self.program.as_fd()), &Mprog::default())
@@ -331,7 +363,8 @@ pub(crate) fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: Ho
             };
         }
     };
-    lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default()).map(Handle::Filter)
+    lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default())
+        .map(|filter| Handle::Filter(Filter::new(filter)))
 }
 
 /// The kind of link that a workload hangs on.

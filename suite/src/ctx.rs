@@ -1,7 +1,7 @@
 //! What a running case holds: its checks, its attachments, its clean-up.
 
 use crate::{capabilities::Capabilities, evidence::Evidence, mutants::Fault};
-use lab_bpf::{BpfError, Program, Programs};
+use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
 use lab_topology::Net;
 use nix::errno::Errno;
@@ -70,6 +70,8 @@ struct Attached {
 pub struct Ctx {
     /// Loads eBPF programs.
     pub programs: Arc<Programs>,
+    /// The miniature datapath's programs.
+    pub datapath: DatapathObject,
     /// What the probes found.
     pub capabilities: Arc<Capabilities>,
     /// UDP and TCP port, and ICMP id, of this cell's own traffic: what its programs count.
@@ -91,6 +93,7 @@ impl Ctx {
     /// An empty context.
     pub fn new(
         programs: Arc<Programs>,
+        datapath: DatapathObject,
         capabilities: Arc<Capabilities>,
         marker: u16,
         time_scale: f32,
@@ -98,6 +101,7 @@ impl Ctx {
     ) -> Self {
         Self {
             programs,
+            datapath,
             capabilities,
             marker,
             time_scale,

@@ -17,12 +17,9 @@ use lab_traffic::{Flow, Path, Proto, UdpOptions, tcp_exchange, udp_exchange};
 use nix::errno::Errno;
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path as FilePath,
     sync::Arc,
 };
 
-/// Where the image keeps the object.
-const OBJECT: &str = "/lib/bpf/datapath.o";
 /// The first workload's slot of the jump map; 0 is the forwarding program's.
 const FIRST_SLOT: u32 = 1;
 /// Time for one exchange, milliseconds on a fast guest.
@@ -66,7 +63,6 @@ pub struct Node {
 pub struct Attached {
     /// The programs.
     pub programs: WorkloadPrograms,
-    workload: Workload,
     handles: Vec<Handle>,
 }
 
@@ -92,7 +88,7 @@ impl Node {
             Some(Fault::Datapath(number)) => number,
             _ => fault::NONE,
         };
-        let datapath = Arc::new(Datapath::open(FilePath::new(OBJECT), built_in)?);
+        let datapath = Arc::new(Datapath::new(&ctx.datapath, built_in)?);
         let mut workloads = workloads.to_vec();
         for workload in &mut workloads {
             if ctx.fault == Some(Fault::SharedSlot) {
@@ -193,7 +189,7 @@ impl Node {
             let meter = move || datapath.counters(ifindex, key).map(|counters| counters.entered);
             ctx.report_metered(record, Some(Box::new(meter)));
         }
-        Ok(Attached { programs, workload, handles })
+        Ok(Attached { programs, handles })
     }
 
     /// Takes a mechanism's programs off a workload's device.
@@ -203,7 +199,7 @@ impl Node {
     pub fn detach(&self, attached: Attached) -> Result<(), Stop> {
         for handle in attached.handles {
             match handle {
-                Handle::Filter(filter) => self.bench.run(attached.workload.at, || filter.detach())?,
+                Handle::Filter(filter) => filter.detach()?,
                 Handle::Link(link) => link.detach()?,
                 Handle::Prog => return Err(Stop::check("the datapath attaches by link or filter")),
             }

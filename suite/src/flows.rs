@@ -10,7 +10,7 @@ use crate::{
 };
 use lab_bpf::Program;
 use lab_topology::Family;
-use lab_traffic::{Flow, FlowReport, Path, Proto, UdpStream, silence_window};
+use lab_traffic::{Flow, FlowReport, Path, Proto, UdpStream};
 use std::{sync::Arc, time::Duration};
 
 /// Exchanges per flow: enough to tell "all" from "some", few enough for an emulated guest.
@@ -28,18 +28,24 @@ pub fn all() -> impl Iterator<Item = (Proto, Family)> {
 impl Bench {
     /// One flow from one node to another, with the cell's marker.
     pub fn flow(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family) -> FlowReport {
-        self.run_flow(ctx, from, to, proto, family, ctx.patience(FLOW_MS))
+        self.between(ctx, from, to, proto, family).run(EXCHANGES, ctx.patience(FLOW_MS))
     }
 
     /// The same, listened to for the one short window in which nothing is expected to arrive.
     pub fn silence(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family) -> FlowReport {
-        self.run_flow(ctx, from, to, proto, family, silence_window(ctx.time_scale))
+        Flow::silence(&[self.between(ctx, from, to, proto, family)], EXCHANGES).remove(0)
     }
 
-    fn run_flow(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family, timeout: Duration) -> FlowReport {
+    /// The same for several flows at once: one window serves them all.
+    pub fn silences<const N: usize>(&self, ctx: &Ctx, flows: [(&str, &str, Proto, Family); N]) -> Vec<FlowReport> {
+        let flows = flows.map(|(from, to, proto, family)| self.between(ctx, from, to, proto, family));
+        Flow::silence(&flows, EXCHANGES)
+    }
+
+    fn between(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family) -> Flow<'_> {
         ctx.watch(&self.net, [from, to]);
         let (from, addr, to) = (self.net.ns(from), self.net.addr(to, family), self.net.ns(to));
-        Flow { from, to, addr, proto, marker: ctx.marker }.run(EXCHANGES, timeout)
+        Flow { from, to, addr, proto, marker: ctx.marker }
     }
 
     /// Asserts that ICMP, UDP and TCP pass in both families, and that the receiver sees the sender's own address.
@@ -68,12 +74,22 @@ impl Bench {
     /// Asserts that nothing gets through in either family. UDP and ICMP only: TCP's silence is UDP's, and waiting for
     /// a connect to time out would take seconds.
     pub fn blocked(&self, ctx: &mut Ctx, from: &str, to: &str) {
-        for family in Family::ALL {
-            for proto in [Proto::Udp, Proto::Icmp] {
-                let report = self.silence(ctx, from, to, proto, family);
-                let ok = report.tried() && report.silent();
-                ctx.check(format!("no {proto} over {family} from {from} to {to}"), ok, &report);
-            }
+        self.none_pass(
+            ctx,
+            [
+                (from, to, Proto::Udp, Family::V4),
+                (from, to, Proto::Icmp, Family::V4),
+                (from, to, Proto::Udp, Family::V6),
+                (from, to, Proto::Icmp, Family::V6),
+            ],
+        );
+    }
+
+    /// Asserts that none of these flows gets through.
+    pub fn none_pass<const N: usize>(&self, ctx: &mut Ctx, flows: [(&str, &str, Proto, Family); N]) {
+        for ((from, to, proto, family), report) in flows.into_iter().zip(self.silences(ctx, flows)) {
+            let ok = report.tried() && report.silent();
+            ctx.check(format!("no {proto} over {family} from {from} to {to}"), ok, &report);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a case left behind: programs, maps, links, pins, devices and namespaces, counted before and after.
 
 use crate::fence;
+use lab_topology::Netns;
 use std::{
     collections::BTreeSet,
     fmt, fs,
@@ -8,6 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The kernel frees programs, maps and links after an RCU grace period and a work item: not at once.
+const POLL: Duration = Duration::from_millis(2);
+/// As long as nearly all of it takes. What is there later is waited for in earnest, which has the end of every dead
+/// namespace waited for too.
+const SOON: Duration = Duration::from_millis(200);
 /// What is still there after so many passes of the kernel's own clean-up, none of which freed any of it, stays.
 ///
 /// The first waits for the devices of dead namespaces, the second for all else of theirs, and what they held (filters,
@@ -17,12 +23,36 @@ const FENCES: u32 = 4;
 /// Everything that outlives a case unless it is cleaned up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
-    programs: BTreeSet<u32>,
-    maps: BTreeSet<u32>,
-    links: BTreeSet<u32>,
+    objects: Objects,
     pins: BTreeSet<PathBuf>,
     devices: BTreeSet<String>,
     namespaces: BTreeSet<PathBuf>,
+}
+
+/// What the kernel frees in its own time, after those who held it have let go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Objects {
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+    links: BTreeSet<u32>,
+}
+
+impl Objects {
+    fn take() -> Result<Self, String> {
+        Ok(Self {
+            programs: ids("programs", lab_bpf::prog_ids())?,
+            maps: ids("maps", lab_bpf::map_ids())?,
+            links: ids("links", lab_bpf::link_ids())?,
+        })
+    }
+
+    fn leaks(&self, after: &Self) -> Vec<String> {
+        let mut leaks = Vec::new();
+        diff("program", &self.programs, &after.programs, &mut leaks);
+        diff("map", &self.maps, &after.maps, &mut leaks);
+        diff("link", &self.links, &after.links, &mut leaks);
+        leaks
+    }
 }
 
 impl Inventory {
@@ -31,29 +61,44 @@ impl Inventory {
     /// # Errors
     /// Where the kernel does not let itself be asked.
     pub fn take(pins: &Path) -> Result<Self, String> {
+        Self::around(Objects::take()?, pins)
+    }
+
+    fn around(objects: Objects, pins: &Path) -> Result<Self, String> {
         Ok(Self {
-            programs: ids("programs", lab_bpf::prog_ids())?,
-            maps: ids("maps", lab_bpf::map_ids())?,
-            links: ids("links", lab_bpf::link_ids())?,
+            objects,
             pins: walk(pins).map_err(|error| format!("cannot walk {}: {error}", pins.display()))?,
             devices: devices().map_err(|error| format!("cannot list devices: {error}"))?,
             namespaces: namespaces(),
         })
     }
 
-    /// Waits until nothing is left that was not there before; says what stayed otherwise. No time decides what a leak is:
-    /// only a kernel whose clean-up does not get on is given up after `patience`.
+    /// Waits until nothing is left that was not there before, and gives what there is then; says what stayed otherwise. No
+    /// time decides what a leak is: only a kernel whose clean-up does not get on is given up after `patience`.
     ///
     /// # Errors
     /// One line that names what leaked.
-    pub fn settled(&self, pins: &Path, patience: Duration) -> Result<(), String> {
-        let deadline = Instant::now() + patience;
+    pub fn settled(&self, pins: &Path, patience: Duration) -> Result<Self, String> {
+        let begin = Instant::now();
+        let (soon, deadline) = (begin + SOON.min(patience), begin + patience);
         let mut before: Vec<String> = Vec::new();
         let mut passes = 0;
         loop {
-            let leaks = self.leaks(&Self::take(pins)?);
+            let objects = Objects::take()?;
+            let early = Instant::now() < soon;
+            if early && !self.objects.leaks(&objects).is_empty() {
+                // There is no need to look further yet.
+                std::thread::sleep(POLL);
+                continue;
+            }
+            let now = Self::around(objects, pins)?;
+            let leaks = self.leaks(&now);
             if leaks.is_empty() {
-                return Ok(());
+                return Ok(now);
+            }
+            if early {
+                std::thread::sleep(POLL);
+                continue;
             }
             if leaks != before {
                 passes = 0;
@@ -61,19 +106,18 @@ impl Inventory {
             if passes == FENCES {
                 return Err(leaks.join(", "));
             }
-            if let Err(error) = fence::pass(deadline) {
-                return Err(format!("{} ({error})", leaks.join(", ")));
+            match fence::pass(deadline) {
+                Ok(()) => passes += 1,
+                Err(error) if Instant::now() > deadline => return Err(format!("{} ({error})", leaks.join(", "))),
+                // A kernel without the devices of a fence: time has to do.
+                Err(_) => std::thread::sleep(POLL),
             }
             before = leaks;
-            passes += 1;
         }
     }
 
     fn leaks(&self, after: &Self) -> Vec<String> {
-        let mut leaks = Vec::new();
-        diff("program", &self.programs, &after.programs, &mut leaks);
-        diff("map", &self.maps, &after.maps, &mut leaks);
-        diff("link", &self.links, &after.links, &mut leaks);
+        let mut leaks = self.objects.leaks(&after.objects);
         diff("device", &self.devices, &after.devices, &mut leaks);
         let paths = |set: &BTreeSet<PathBuf>| set.iter().map(|path| path.display().to_string()).collect();
         diff("pin", &paths(&self.pins), &paths(&after.pins), &mut leaks);
@@ -113,16 +157,21 @@ fn devices() -> std::io::Result<BTreeSet<String>> {
         .collect()
 }
 
-/// Network namespaces that this process keeps alive, by a thread in them or a descriptor on them.
+/// Network namespaces that this process keeps alive, by a thread in them or a descriptor on them; those kept ready for
+/// later cases are nobody's.
 fn namespaces() -> BTreeSet<PathBuf> {
     let threads =
         fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path().join("ns/net"));
     let descriptors = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().map(|fd| fd.path());
-    threads
+    let found: BTreeSet<PathBuf> = threads
         .chain(descriptors)
         .filter_map(|link| fs::read_link(link).ok())
         .filter(|target| target.to_string_lossy().starts_with("net:["))
-        .collect()
+        .collect();
+    // Asked for afterwards, when none of those found can still be on its way there.
+    let spares: Vec<PathBuf> =
+        Netns::spare_inodes().into_iter().map(|inode| PathBuf::from(format!("net:[{inode}]"))).collect();
+    found.into_iter().filter(|found| !spares.contains(found)).collect()
 }
 
 #[cfg(test)]
@@ -131,9 +180,10 @@ mod tests {
 
     #[test]
     fn names_what_stayed_and_ignores_what_went() {
-        let before = Inventory { programs: [1, 2].into(), ..Inventory::default() };
+        let objects = |programs: &[u32]| Objects { programs: programs.iter().copied().collect(), ..Objects::default() };
+        let before = Inventory { objects: objects(&[1, 2]), ..Inventory::default() };
         let after = Inventory {
-            programs: [2, 7].into(),
+            objects: objects(&[2, 7]),
             pins: [PathBuf::from("/sys/fs/bpf/p0")].into(),
             ..Inventory::default()
         };

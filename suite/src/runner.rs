@@ -1,25 +1,29 @@
 //! Runs cells one by one, each on a thread of its own, with a deadline and a count of what it left behind.
 
 use crate::{capabilities::Capabilities, case::Cell, ctx::Ctx, leaks::Inventory, mutants, probe};
-use lab_bpf::Programs;
+use lab_bpf::{Programs, datapath::DatapathObject};
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome};
+use lab_topology::{Netns, quiet};
 use std::{
     any::Any,
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
-/// Where the image keeps the eBPF object.
+/// Where the image keeps the eBPF objects.
 const OBJECT: &str = "/lib/bpf/lab.o";
+const DATAPATH: &str = "/lib/bpf/datapath.o";
 /// Where cases pin.
 pub const PINS: &str = "/sys/fs/bpf";
 /// First marker; every cell takes the next one, so that late packets of one never count for another.
 const FIRST_MARKER: u16 = 20_000;
 /// The marker of what is no case.
 const NO_CASE: u16 = FIRST_MARKER - 1;
+/// Namespaces that are kept ready: as many as most topologies have nodes.
+const SPARES: usize = 4;
 /// How long one pass of the kernel's clean-up may take, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
@@ -50,16 +54,21 @@ pub struct Runner {
     before: Inventory,
     capabilities: Arc<Capabilities>,
     programs: Arc<Programs>,
+    datapath: DatapathObject,
+    settled: Mutex<Option<Inventory>>,
 }
 
 impl Runner {
-    /// Opens the eBPF object and probes the kernel.
+    /// Opens the eBPF objects, probes the kernel and prepares the machine, which must be the lab's own.
     ///
     /// # Errors
     /// One line where the image has no object that can be read.
     pub fn probe(kernel: KernelVersion) -> Result<Self, String> {
         let programs = Programs::open(Path::new(OBJECT)).map_err(|error| error.to_string())?;
+        let datapath = DatapathObject::open(Path::new(DATAPATH)).map_err(|error| error.to_string())?;
         let capabilities = Capabilities::new(kernel, probe::all(kernel));
+        quiet::inherit();
+        Netns::keep_ready(SPARES);
         let cells = crate::cells()
             .into_iter()
             .chain(crate::canaries())
@@ -67,7 +76,14 @@ impl Runner {
             .map(|(cell, marker)| (cell.info.id.clone(), (marker, Arc::new(cell))))
             .collect();
         let before = Inventory::take(Path::new(PINS))?;
-        Ok(Self { cells, before, capabilities: Arc::new(capabilities), programs: Arc::new(programs) })
+        Ok(Self {
+            cells,
+            before,
+            capabilities: Arc::new(capabilities),
+            programs: Arc::new(programs),
+            datapath,
+            settled: Mutex::default(),
+        })
     }
 
     /// What is there and was not before the first cell, one entry each; `scale` is the host's factor on deadlines.
@@ -121,11 +137,14 @@ impl Runner {
                 return over(Outcome::Skipped { reason });
             }
         }
-        let before = match Inventory::take(Path::new(PINS)) {
+        // What the last cell was seen to leave is what there is: nothing runs in between.
+        let known = self.settled.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let before = match known.map_or_else(|| Inventory::take(Path::new(PINS)), Ok) {
             Ok(before) => before,
             Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
         };
-        let ctx = Ctx::new(self.programs.clone(), self.capabilities.clone(), *marker, stretch, fault);
+        let ctx =
+            Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), *marker, stretch, fault);
         let ctx = if cell.case.area.keeps_evidence() { ctx.with_evidence() } else { ctx };
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
@@ -150,10 +169,13 @@ impl Runner {
             report.outcome = Outcome::Skipped { reason };
         }
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(stretch.max(1.0));
-        if let Err(leaks) = before.settled(Path::new(PINS), patience) {
-            report.log.push(format!("left behind: {leaks}"));
-            if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
-                report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
+        match before.settled(Path::new(PINS), patience) {
+            Ok(now) => *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now),
+            Err(leaks) => {
+                report.log.push(format!("left behind: {leaks}"));
+                if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
+                    report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
+                }
             }
         }
         Finished { report, stuck: None }

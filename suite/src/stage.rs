@@ -84,12 +84,7 @@ impl Staged {
     /// # Errors
     /// One line: what could not be taken away.
     pub fn end(self) -> Result<Option<CellReport>, String> {
-        if let Some(net) = self.net {
-            net.teardown().map_err(|errors| {
-                let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                told.join("; ")
-            })?;
-        }
+        drop(self.net);
         let Some(Held { hold, thread }) = self.case else { return Ok(None) };
         drop(hold);
         join(thread).map(|through| Some(through.finished.report))

@@ -14,7 +14,7 @@ use lab_netlink::{
         rule::{RuleAction, RuleAttribute, RuleMessage},
     },
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Adds an address; IPv6 without duplicate address detection.
 pub(crate) fn add(netlink: &mut Netlink, ifindex: u32, cidr: Cidr) -> Result<(), NetlinkError> {
@@ -29,43 +29,49 @@ pub(crate) fn add(netlink: &mut Netlink, ifindex: u32, cidr: Cidr) -> Result<(),
     netlink.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// An address as the kernel reports it.
-#[derive(Debug)]
-pub(crate) struct Reported {
-    pub ifindex: u32,
-    pub addr: IpAddr,
-    /// Neither tentative nor a duplicate.
-    pub usable: bool,
-}
-
 /// Every address of a namespace, with the index of its device.
 ///
 /// # Errors
 /// The kernel's.
 pub fn addresses(ns: &Netns) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
-    Ok(dump(&mut ns.netlink())?.into_iter().map(|reported| (reported.ifindex, reported.addr)).collect())
-}
-
-/// Every address of the namespace.
-pub(crate) fn dump(netlink: &mut Netlink) -> Result<Vec<Reported>, NetlinkError> {
-    let answers = netlink.dump(Message::GetAddress(AddressMessage::default()))?;
-    let reported = answers.into_iter().filter_map(|answer| {
+    let answers = ns.netlink().dump(Message::GetAddress(AddressMessage::default()))?;
+    let addresses = answers.into_iter().filter_map(|answer| {
         let Message::NewAddress(message) = answer else { return None };
-        let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
         let mut addr = None;
         for attribute in message.attributes {
             match attribute {
-                AddressAttribute::Flags(all) => flags = all,
                 // IFA_LOCAL is the device's own address; only IPv6 leaves it out and means IFA_ADDRESS.
                 AddressAttribute::Local(local) => addr = Some(local),
                 AddressAttribute::Address(address) => addr = addr.or(Some(address)),
                 _ => {}
             }
         }
-        let usable = !flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed);
-        addr.map(|addr| Reported { ifindex: message.header.index, addr, usable })
+        addr.map(|addr| (message.header.index, addr))
     });
-    Ok(reported.collect())
+    Ok(addresses.collect())
+}
+
+/// The IPv6 addresses at which the namespace receives, with the index of their device, from its local routes. An address
+/// is listed by `RTM_GETADDR` and not yet usable until a work item has made its route (`addrconf_dad_work`), whether its
+/// uniqueness is checked or not; an IPv4 address has its route once the request for it is acknowledged.
+pub(crate) fn received_at(netlink: &mut Netlink) -> Result<Vec<(u32, Ipv6Addr)>, NetlinkError> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.kind = RouteType::Local;
+    let answers = netlink.dump(Message::GetRoute(message))?;
+    let found = answers.into_iter().filter_map(|answer| {
+        let Message::NewRoute(route) = answer else { return None };
+        let (mut ifindex, mut to) = (None, None);
+        for attribute in route.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => ifindex = Some(index),
+                RouteAttribute::Destination(RouteAddress::Inet6(addr)) => to = Some(addr),
+                _ => {}
+            }
+        }
+        ifindex.zip(to)
+    });
+    Ok(found.collect())
 }
 
 /// Adds a route whose device has that index.

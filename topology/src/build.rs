@@ -6,11 +6,11 @@ use crate::{
     model::{DeviceSpec, End, Family, Node, Topology},
     nat,
     netns::Netns,
+    quiet,
     readback::LinkInfo,
     tap::Tap,
 };
 use lab_netlink::NetlinkError;
-use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
     fs,
@@ -25,21 +25,10 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const FIRST_IFINDEX: u32 = 100;
 const POLL: Duration = Duration::from_millis(2);
 
-/// Written in every namespace before it has devices: no duplicate address detection, no router solicitations and no
-/// reverse path filter, so that what moves is the case's own traffic.
-const QUIET: [(&str, &str); 8] = [
-    ("net/ipv4/conf/all/rp_filter", "0"),
-    ("net/ipv4/conf/default/rp_filter", "0"),
-    ("net/ipv6/conf/all/accept_dad", "0"),
-    ("net/ipv6/conf/default/accept_dad", "0"),
-    ("net/ipv6/conf/default/dad_transmits", "0"),
-    ("net/ipv6/conf/default/accept_ra", "0"),
-    ("net/ipv6/conf/default/autoconf", "0"),
-    ("net/ipv6/conf/default/router_solicitations", "0"),
-];
 const ROUTER: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
 
-/// A topology that exists. Dropping it takes everything away; [`Net::teardown`] also tells what went wrong.
+/// A topology that exists. Dropping it lets go of its namespaces, and the kernel deletes them with everything in them, in
+/// its own time and several at once (`cleanup_net`): deleting device by device would wait for grace periods each time.
 #[derive(Debug)]
 pub struct Net {
     topology: Topology,
@@ -68,7 +57,7 @@ impl Net {
         }
         net.create_devices()?;
         net.configure()?;
-        net.wait_ready()?;
+        net.wait(Self::missing)?;
         Ok(net)
     }
 
@@ -149,32 +138,6 @@ impl Net {
         link::info(ns, dev).map_err(|error| ns.error(error))
     }
 
-    /// Deletes every device and lets the namespaces go.
-    ///
-    /// # Errors
-    /// Every deletion that the kernel refused. A device that a case deleted itself is not an error.
-    pub fn teardown(mut self) -> Result<(), Vec<TopologyError>> {
-        let errors = self.delete_devices();
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
-    fn delete_devices(&mut self) -> Vec<TopologyError> {
-        // A tap goes with its file.
-        self.taps.clear();
-        let devices = self.topology.devices.drain(..).filter(|device| !matches!(device.spec, DeviceSpec::Tap { .. }));
-        let mut doomed: Vec<_> = devices.map(|device| (device.node, device.name)).collect();
-        doomed.extend(self.topology.links.drain(..).map(|link| (link.primary.node, link.primary.name)));
-        let mut errors = Vec::new();
-        for (node, name) in doomed {
-            let Some(ns) = self.nodes.get(&node) else { continue };
-            match link::delete(ns, &name) {
-                Err(error) if error.errno() != Some(Errno::ENODEV as i32) => errors.push(ns.error(error)),
-                _ => {}
-            }
-        }
-        errors
-    }
-
     fn create_devices(&mut self) -> Result<(), TopologyError> {
         for (link, number) in self.topology.links.iter_mut().zip(0u8..) {
             // Different on both sides, also because the kernel defers the link-up event of a device whose index equals
@@ -212,16 +175,20 @@ impl Net {
         Ok(())
     }
 
-    fn devices(&self) -> impl Iterator<Item = (&str, &str)> {
-        let ends = self.topology.links.iter().flat_map(|link| [&link.primary, &link.peer]);
-        let ends = ends.map(|end| (end.node.as_str(), end.name.as_str()));
-        ends.chain(self.topology.devices.iter().map(|device| (device.node.as_str(), device.name.as_str())))
+    fn ends(&self) -> impl Iterator<Item = &End> {
+        self.topology.links.iter().flat_map(|link| [&link.primary, &link.peer])
     }
 
     fn configure(&self) -> Result<(), TopologyError> {
-        let loopbacks = self.topology.nodes.iter().map(|node| (node.name.as_str(), "lo"));
-        for (node, dev) in loopbacks.chain(self.devices()) {
-            self.ask(node, |ns| link::set_up(ns, dev))?;
+        for end in self.ends() {
+            self.ask(&end.node, |ns| link::set_up(ns, &end.name))?;
+        }
+        if !self.topology.ports.is_empty() {
+            // A bridge that comes up before its ports has no carrier at first, and is dealt with a second later.
+            self.wait(Self::ends_down)?;
+        }
+        for device in &self.topology.devices {
+            self.ask(&device.node, |ns| link::set_up(ns, &device.name))?;
         }
         for wanted in &self.topology.addresses {
             let ifindex = self.ifindex(&wanted.node, &wanted.dev);
@@ -270,10 +237,14 @@ impl Net {
         request(ns).map_err(|error| ns.error(error))
     }
 
-    fn wait_ready(&self) -> Result<(), TopologyError> {
+    /// Waits until every node says that nothing is missing.
+    fn wait(
+        &self,
+        missing: impl Fn(&Self, &str, &Netns) -> Result<Option<String>, NetlinkError>,
+    ) -> Result<(), TopologyError> {
         let started = Instant::now();
         for (node, ns) in &self.nodes {
-            while let Some(missing) = self.missing(node, ns).map_err(|error| ns.error(error))? {
+            while let Some(missing) = missing(self, node, ns).map_err(|error| ns.error(error))? {
                 if started.elapsed() > READY_WITHIN {
                     return Err(TopologyError::NotReady { node: node.clone(), missing, waited: started.elapsed() });
                 }
@@ -283,19 +254,33 @@ impl Net {
         Ok(())
     }
 
+    /// An end of a pair that does not carry packets yet, in words. Its carrier comes with its other end, and until the
+    /// kernel has dealt with that (linkwatch_do_dev) what is sent is lost without a word.
+    fn ends_down(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
+        let links = link::list(ns)?;
+        let carries = |end: &&End| links.iter().any(|link| link.name == end.name && link.up && link.carries);
+        let down = self.ends().filter(|end| end.node == node).find(|end| !carries(end));
+        Ok(down.map(|end| format!("{} does not carry packets", end.name)))
+    }
+
     /// What is not usable yet, in words.
     fn missing(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
-        let links = link::list(ns)?;
-        for (_, dev) in self.devices().filter(|(of, _)| *of == node) {
-            if !links.iter().any(|link| link.name == dev && link.up && link.running) {
-                return Ok(Some(format!("{dev} is not operationally up")));
+        if let Some(down) = self.ends_down(node, ns)? {
+            return Ok(Some(down));
+        }
+        // Other devices know nothing of a carrier, or have it from the start.
+        let mut devices = self.topology.devices.iter().filter(|device| device.node == node).peekable();
+        if devices.peek().is_some() {
+            let links = link::list(ns)?;
+            let runs = |name: &str| links.iter().any(|link| link.name == name && link.up && link.running);
+            if let Some(device) = devices.find(|device| !runs(&device.name)) {
+                return Ok(Some(format!("{} is not operationally up", device.name)));
             }
         }
-        let reported = address::dump(&mut ns.netlink())?;
+        let received_at = address::received_at(&mut ns.netlink())?;
         for wanted in self.topology.addresses.iter().filter(|address| address.node == node) {
-            let ifindex = self.ifindex(node, &wanted.dev);
-            let is_it = |found: &address::Reported| found.ifindex == ifindex && found.addr == wanted.cidr.addr;
-            if !reported.iter().any(|found| is_it(found) && found.usable) {
+            let IpAddr::V6(addr) = wanted.cidr.addr else { continue };
+            if !received_at.contains(&(self.ifindex(node, &wanted.dev), addr)) {
                 return Ok(Some(format!("{} on {} is not usable", wanted.cidr, wanted.dev)));
             }
         }
@@ -303,24 +288,24 @@ impl Net {
     }
 }
 
-impl Drop for Net {
-    fn drop(&mut self) {
-        // Errors were reported if anybody asked with teardown(); the namespaces go in any case.
-        self.delete_devices();
-    }
-}
-
 fn namespace(node: &Node, topology: &Topology) -> Result<Netns, TopologyError> {
     let ns = Netns::new(&node.name)?;
+    // First of all: it waits for the RTNL lock, where writing some of the settings tries again and again as long as the end
+    // of an earlier namespace holds it (restart_syscall).
+    link::set_up(&ns, "lo").map_err(|error| ns.error(error))?;
     let own = topology.sysctls.iter().filter(|sysctl| sysctl.node == node.name);
-    let settings: Vec<(&str, &str)> = QUIET
-        .into_iter()
+    let settings: Vec<(&str, &str)> = quiet::settings()
+        .iter()
+        .copied()
         .chain(ROUTER.into_iter().filter(|_| node.router))
         .chain(own.map(|sysctl| (sysctl.key.as_str(), sysctl.value.as_str())))
         .collect();
+    if settings.is_empty() {
+        return Ok(ns);
+    }
     ns.run(|| {
         for (key, value) in settings {
-            fs::write(format!("/proc/sys/{key}"), value).map_err(|source| TopologyError::Sysctl {
+            fs::write(quiet::path(key), value).map_err(|source| TopologyError::Sysctl {
                 node: node.name.clone(),
                 key: key.to_owned(),
                 value: value.to_owned(),

@@ -3,8 +3,8 @@
 //! Every operation returns the kernel's refusal untouched, since that is what cases assert on.
 
 use crate::{
-    message,
-    model::{DeviceSpec, Link, LinkKind, NetkitOptions},
+    address, message,
+    model::{Cidr, DeviceSpec, Link, LinkKind, NetkitOptions},
     netns::Netns,
     readback::LinkInfo,
 };
@@ -12,7 +12,7 @@ use lab_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, NetlinkError,
     route::{
         RouteNetlinkMessage,
-        link::{LinkAttribute, LinkFlags, LinkMessage},
+        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
     },
 };
 use lab_protocol::DeviceKind;
@@ -186,6 +186,19 @@ pub fn set_down(ns: &Netns, name: &str) -> Done {
     set_flags(ns, name, LinkFlags::empty())
 }
 
+/// Gives a device an address: `10.1.0.9/24`. An IPv6 one is not checked for being the only one.
+///
+/// # Errors
+/// The kernel's refusal.
+///
+/// # Panics
+/// On what is no address with a prefix length.
+pub fn add_address(ns: &Netns, name: &str, cidr: &str) -> Done {
+    let ifindex = info(ns, name)?.ifindex;
+    let cidr: Cidr = cidr.parse().unwrap_or_else(|error| panic!("{error}"));
+    address::add(&mut ns.netlink(), ifindex, cidr)
+}
+
 /// Sets the MTU, bytes.
 ///
 /// # Errors
@@ -248,7 +261,10 @@ pub fn info_by_index(ns: &Netns, ifindex: u32) -> Result<LinkInfo, NetlinkError>
 /// # Errors
 /// The kernel's refusal.
 pub fn list(ns: &Netns) -> Result<Vec<LinkInfo>, NetlinkError> {
-    let answers = ns.netlink().dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    // Counters are two thirds of an answer, and not asked for here.
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let answers = ns.netlink().dump(RouteNetlinkMessage::GetLink(message))?;
     let links = answers.iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(message) => Some(LinkInfo::of(message)),
         _ => None,

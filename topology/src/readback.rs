@@ -3,7 +3,7 @@
 use crate::message::{HEADROOM, PAIRING, SINGLE, TAILROOM};
 use lab_netlink::route::link::{
     InfoData, InfoKind, InfoNetkit, LinkAttribute, LinkFlags, LinkInfo as Info, LinkMessage, NetkitMode, NetkitPolicy,
-    NetkitScrub,
+    NetkitScrub, State,
 };
 use lab_protocol::DeviceKind;
 
@@ -22,8 +22,10 @@ pub struct LinkInfo {
     pub mtu: u32,
     /// Administratively up, `IFF_UP`.
     pub up: bool,
-    /// Operationally up, `IFF_RUNNING`.
+    /// Operationally up as far as the kernel knows, `IFF_RUNNING`: also set where it has not looked yet.
     pub running: bool,
+    /// `IFLA_OPERSTATE` says up (RFC 2863): the kernel has seen the carrier and made the device's queue work.
+    pub carries: bool,
     /// `IFLA_LINK`: index of the other end, in the other end's namespace.
     pub peer_ifindex: Option<u32>,
     /// Set for netkit.
@@ -64,6 +66,7 @@ impl LinkInfo {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             running: message.header.flags.contains(LinkFlags::Running),
+            carries: false,
             peer_ifindex: None,
             netkit: None,
         };
@@ -72,6 +75,7 @@ impl LinkInfo {
                 LinkAttribute::IfName(name) => info.name.clone_from(name),
                 LinkAttribute::Address(bytes) => info.mac = bytes.as_slice().try_into().ok(),
                 LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
+                LinkAttribute::OperState(state) => info.carries = *state == State::Up,
                 LinkAttribute::Link(index) => info.peer_ifindex = Some(*index),
                 LinkAttribute::LinkInfo(parts) => (info.kind, info.netkit) = kind_of(parts),
                 _ => {}

@@ -1,10 +1,11 @@
 //! One face for every protocol, so that cases can iterate.
 
 use crate::{
-    icmp::ping,
+    icmp::PingExchange,
     path::Path,
-    tcp::tcp_exchange,
-    udp::{UdpOptions, udp_exchange},
+    tcp::{TcpReport, tcp_exchange},
+    udp::{UdpExchange, UdpOptions},
+    wait::{Deadline, ROUNDS, SILENCE_WINDOW, any_readable},
 };
 use lab_topology::Netns;
 use nix::errno::Errno;
@@ -12,6 +13,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
     time::Duration,
 };
 
@@ -104,20 +106,80 @@ impl fmt::Display for FlowReport {
     }
 }
 
+/// A flow that has sent.
+enum Started {
+    Icmp(PingExchange),
+    Udp(UdpExchange),
+    Tcp(TcpReport),
+}
+
+impl Started {
+    /// Takes what arrived since; true once there is nothing left to wait for.
+    fn collect(&mut self) -> bool {
+        match self {
+            Self::Icmp(exchange) => exchange.collect(),
+            Self::Udp(exchange) => exchange.collect(),
+            Self::Tcp(_) => true,
+        }
+    }
+
+    /// What to wait for.
+    fn sockets(&self) -> Vec<&dyn AsFd> {
+        match self {
+            Self::Icmp(exchange) => exchange.sockets().collect(),
+            Self::Udp(exchange) => exchange.sockets().collect(),
+            Self::Tcp(_) => Vec::new(),
+        }
+    }
+}
+
 impl Flow<'_> {
     /// Bytes that count as one exchange of a TCP flow.
     pub const TCP_BLOCK: u64 = 1024;
 
     /// Runs `exchanges` exchanges; returns as soon as all are through, at the latest after `timeout`.
-    ///
-    /// To show that nothing passes, give [`crate::silence_window`] as the timeout.
     pub fn run(&self, exchanges: u16, timeout: Duration) -> FlowReport {
         self.run_to(SocketAddr::new(self.addr, self.marker), exchanges, timeout)
     }
 
     /// The same for a server behind a translated address: the client sends to `dial`.
     pub fn run_to(&self, dial: SocketAddr, exchanges: u16, timeout: Duration) -> FlowReport {
+        let deadline = Deadline::after(timeout);
+        let mut started = self.start(dial, exchanges, timeout);
+        while !started.collect() {
+            let Some(left) = deadline.left() else { break };
+            any_readable(started.sockets(), left);
+        }
+        self.report(started, exchanges)
+    }
+
+    /// Runs flows of which nothing is expected to arrive: all of them send, and one [`SILENCE_WINDOW`] serves them all.
+    /// Only TCP, which waits for its handshake's answer, takes a window for itself.
+    pub fn silence(flows: &[Self], exchanges: u16) -> Vec<FlowReport> {
+        let dial = |flow: &Self| SocketAddr::new(flow.addr, flow.marker);
+        let mut started: Vec<_> = flows.iter().map(|flow| flow.start(dial(flow), exchanges, SILENCE_WINDOW)).collect();
+        for _ in 0..ROUNDS {
+            let deadline = Deadline::after(SILENCE_WINDOW / ROUNDS);
+            // In one go, so that every flow's arrivals are taken each time.
+            while started.iter_mut().fold(0, |open, flow| open + usize::from(!flow.collect())) > 0 {
+                let Some(left) = deadline.left() else { break };
+                any_readable(started.iter().flat_map(Started::sockets), left);
+            }
+        }
+        flows.iter().zip(started).map(|(flow, started)| flow.report(started, exchanges)).collect()
+    }
+
+    /// Sends what can be sent without an answer; a TCP conversation is over with this.
+    fn start(&self, dial: SocketAddr, exchanges: u16, patience: Duration) -> Started {
         let path = Path { dial, ..Path::direct(self.from, self.to, self.addr, self.marker) };
+        match self.proto {
+            Proto::Icmp => Started::Icmp(PingExchange::start(self.from, self.to, dial.ip(), self.marker, exchanges)),
+            Proto::Udp => Started::Udp(UdpExchange::start(path, exchanges.into(), UdpOptions::default())),
+            Proto::Tcp => Started::Tcp(tcp_exchange(path, u64::from(exchanges) * Self::TCP_BLOCK, patience)),
+        }
+    }
+
+    fn report(&self, started: Started, exchanges: u16) -> FlowReport {
         let mut report = FlowReport {
             wanted: exchanges.into(),
             sent: 0,
@@ -128,19 +190,16 @@ impl Flow<'_> {
             detail: String::new(),
         };
         let mut note = String::new();
-        match self.proto {
-            Proto::Icmp => {
-                let ping = ping(self.from, Some(self.to), dial.ip(), self.marker, exchanges, timeout);
+        match started {
+            Started::Icmp(PingExchange { report: ping, .. }) => {
                 (report.sent, report.delivered, report.returned) = (ping.sent, ping.delivered, ping.received);
                 (report.source_seen, report.errors) = (ping.source_seen, ping.errors);
             }
-            Proto::Udp => {
-                let udp = udp_exchange(path, exchanges.into(), UdpOptions::default(), timeout);
+            Started::Udp(UdpExchange { report: udp, .. }) => {
                 (report.sent, report.delivered, report.returned) = (udp.sent, udp.delivered, udp.echoed);
                 (report.source_seen, report.errors) = (udp.source_seen, udp.send_errors);
             }
-            Proto::Tcp => {
-                let tcp = tcp_exchange(path, u64::from(exchanges) * Self::TCP_BLOCK, timeout);
+            Started::Tcp(tcp) => {
                 let blocks = |bytes: u64| u32::try_from(bytes / Self::TCP_BLOCK).unwrap_or(u32::MAX);
                 report.sent = if tcp.connected { exchanges.into() } else { 0 };
                 report.delivered = blocks(tcp.bytes_delivered);

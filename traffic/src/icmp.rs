@@ -5,7 +5,7 @@
 
 use crate::{
     gate,
-    wait::{Deadline, errno, forget_error, readable, would_block},
+    wait::{Deadline, any_readable, errno, forget_error, would_block},
 };
 use lab_topology::Netns;
 use nix::sys::socket::{
@@ -17,6 +17,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
     time::Duration,
 };
 
@@ -46,60 +47,94 @@ const ECHO_REPLY_V6: u8 = 129;
 /// Sends `count` echo requests with the identifier `id`, and collects until all are answered or `timeout` is over.
 /// `at` is the namespace of the target, where deliveries are to be counted too.
 pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, timeout: Duration) -> PingReport {
-    gate::flow();
-    let mut report = PingReport::default();
-    if let Err(error) = exchange(from, at.unwrap_or(from), to, id, count, timeout, &mut report) {
-        report.errors.push(errno(&error));
+    let deadline = Deadline::after(timeout);
+    let mut exchange = PingExchange::start(from, at.unwrap_or(from), to, id, count);
+    while !exchange.collect() {
+        let Some(left) = deadline.left() else { break };
+        any_readable(exchange.sockets(), left);
     }
+    let mut report = exchange.report;
     if at.is_none() {
         (report.delivered, report.source_seen) = (0, None);
     }
     report
 }
 
-fn exchange(
-    from: &Netns,
-    at: &Netns,
+/// Echo requests on their way.
+pub(crate) struct PingExchange {
+    ends: Option<Ends>,
+    count: u16,
+    /// What came of them so far.
+    pub report: PingReport,
+}
+
+struct Ends {
+    client: UdpSocket,
+    target: UdpSocket,
     to: IpAddr,
     id: u16,
-    count: u16,
-    timeout: Duration,
-    report: &mut PingReport,
-) -> io::Result<()> {
-    let deadline = Deadline::after(timeout);
-    let client = from.run(|| raw(to))?;
-    let target = at.run(|| raw(to))?;
-    let mut arrived = BTreeSet::new();
-    let mut answered = BTreeSet::new();
-    let mut collect = |report: &mut PingReport| {
-        for (source, echo) in drain(&target, to, &mut report.errors) {
-            if echo.request && echo.id == id && arrived.insert(echo.sequence) {
+    arrived: BTreeSet<u16>,
+    answered: BTreeSet<u16>,
+}
+
+impl PingExchange {
+    /// Sends them all. What prevents that is told by the report.
+    pub fn start(from: &Netns, at: &Netns, to: IpAddr, id: u16, count: u16) -> Self {
+        gate::flow();
+        let mut report = PingReport::default();
+        let ends = match Ends::send(from, at, to, id, count, &mut report) {
+            Ok(ends) => Some(ends),
+            Err(error) => {
+                report.errors.push(errno(&error));
+                None
+            }
+        };
+        Self { ends, count, report }
+    }
+
+    /// Takes what arrived since; true once there is nothing left to wait for.
+    pub fn collect(&mut self) -> bool {
+        let Some(ends) = &mut self.ends else { return true };
+        ends.collect(&mut self.report);
+        ends.answered.len() == usize::from(self.count)
+    }
+
+    /// What to wait for.
+    pub fn sockets(&self) -> impl Iterator<Item = &dyn AsFd> {
+        self.ends.iter().flat_map(|ends| [&ends.client as &dyn AsFd, &ends.target])
+    }
+}
+
+impl Ends {
+    fn send(from: &Netns, at: &Netns, to: IpAddr, id: u16, count: u16, report: &mut PingReport) -> io::Result<Self> {
+        let (client, target) = (from.run(|| raw(to))?, at.run(|| raw(to))?);
+        let mut ends = Self { client, target, to, id, arrived: BTreeSet::new(), answered: BTreeSet::new() };
+        for sequence in 0..count {
+            match ends.client.send_to(&request(to, id, sequence), SocketAddr::new(to, 0)) {
+                Ok(_) => report.sent += 1,
+                Err(error) => {
+                    report.errors.push(errno(&error));
+                    forget_error(&ends.client);
+                }
+            }
+            ends.collect(report);
+        }
+        Ok(ends)
+    }
+
+    fn collect(&mut self, report: &mut PingReport) {
+        for (source, echo) in drain(&self.target, self.to, &mut report.errors) {
+            if echo.request && echo.id == self.id && self.arrived.insert(echo.sequence) {
                 report.delivered += 1;
                 report.source_seen.get_or_insert(source);
             }
         }
-        for (source, echo) in drain(&client, to, &mut report.errors) {
-            if !echo.request && echo.id == id && source == to {
-                if answered.insert(echo.sequence) { report.received += 1 } else { report.duplicates += 1 }
+        for (source, echo) in drain(&self.client, self.to, &mut report.errors) {
+            if !echo.request && echo.id == self.id && source == self.to {
+                if self.answered.insert(echo.sequence) { report.received += 1 } else { report.duplicates += 1 }
             }
         }
-        answered.len() == usize::from(count)
-    };
-    for sequence in 0..count {
-        match client.send_to(&request(to, id, sequence), SocketAddr::new(to, 0)) {
-            Ok(_) => report.sent += 1,
-            Err(error) => {
-                report.errors.push(errno(&error));
-                forget_error(&client);
-            }
-        }
-        collect(report);
     }
-    while !collect(report) {
-        let Some(left) = deadline.left() else { break };
-        readable([&client, &target], left);
-    }
-    Ok(())
 }
 
 /// A raw ICMP socket that hears of the errors its packets cause.

@@ -62,7 +62,7 @@ pub fn icmp_error(from: &Netns, dial: SocketAddr, hops: Option<u8>, timeout: Dur
     if let Err(error) = socket.send(&[0; 8]) {
         return Ok(IcmpError::Errno(errno(&error)));
     }
-    readable([&socket], timeout);
+    readable(&socket, timeout);
     Ok(match socket.recv(&mut [0; 64]) {
         Ok(_) => IcmpError::Answer,
         Err(error) if would_block(&error) => IcmpError::Silence,

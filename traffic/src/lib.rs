@@ -32,4 +32,4 @@ pub use stream::{StreamReport, UdpStream};
 pub use tcp::{TcpReport, tcp_exchange};
 pub use tcp_ends::{half_closed, many, refused, reset};
 pub use udp::{UdpOptions, UdpReport, udp_exchange};
-pub use wait::{SILENCE_WINDOW, silence_window};
+pub use wait::SILENCE_WINDOW;

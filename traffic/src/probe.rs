@@ -177,7 +177,7 @@ impl UdpProbe {
                 Err(error) if would_block(&error) => {}
                 Err(_) => forget_error(&self.socket),
             }
-            readable([&self.socket], deadline.left()?);
+            readable(&self.socket, deadline.left()?);
         }
     }
 
@@ -193,7 +193,7 @@ impl UdpProbe {
                 }
                 Ok(_) => continue,
             }
-            readable([&self.socket], deadline.left()?);
+            readable(&self.socket, deadline.left()?);
         }
     }
 }
@@ -224,7 +224,7 @@ impl UdpSink {
                 buffer.truncate(length);
                 return Some((buffer, source));
             }
-            readable([&self.socket], deadline.left()?);
+            readable(&self.socket, deadline.left()?);
         }
     }
 }

@@ -4,12 +4,13 @@ use crate::{
     gate,
     path::Path,
     udp::{hear_errors, sequence_of, take},
-    wait::{errno, forget_error, readable},
+    wait::{any_readable, errno, forget_error},
 };
 use std::{
-    io,
+    io::{self, PipeReader, PipeWriter},
     net::{SocketAddr, UdpSocket},
     ops::RangeInclusive,
+    os::fd::AsFd,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError, Sender},
@@ -49,6 +50,8 @@ pub struct UdpStream {
     receiver: Option<JoinHandle<()>>,
     /// Dropped to stop the sender.
     going: Option<Sender<()>>,
+    /// Dropped to wake the receiver.
+    open: Option<PipeWriter>,
     shared: Arc<Shared>,
 }
 
@@ -72,8 +75,8 @@ struct Seen {
     over: bool,
 }
 
-/// How often the receiver looks whether it is told to stop.
-const TICK: Duration = Duration::from_millis(20);
+/// The receiver is woken by what arrives and by the end of the stream; without either it looks again after this.
+const TICK: Duration = Duration::from_secs(1);
 
 impl UdpStream {
     /// Starts to send a datagram every `interval`.
@@ -86,10 +89,11 @@ impl UdpStream {
         hear_errors(&client, path.dial)?;
         let dial = path.dial;
         let (going, stopped) = mpsc::channel();
+        let (closed, open) = io::pipe()?;
         let shared = Arc::new(Shared::default());
         let for_receiver = Arc::clone(&shared);
         let receiver = thread::Builder::new().name("udp-receiver".to_owned()).spawn(move || {
-            for_receiver.receive(&server);
+            for_receiver.receive(&server, &closed);
         })?;
         let sender = thread::Builder::new().name("udp-sender".to_owned()).spawn(move || {
             send(
@@ -102,7 +106,7 @@ impl UdpStream {
                 interval,
             )
         })?;
-        Ok(Self { sender: Some(sender), receiver: Some(receiver), going: Some(going), shared })
+        Ok(Self { sender: Some(sender), receiver: Some(receiver), going: Some(going), open: Some(open), shared })
     }
 
     /// Waits until `count` further datagrams have arrived; false if they have not after `timeout`.
@@ -156,6 +160,7 @@ impl Drop for UdpStream {
     fn drop(&mut self) {
         self.going = None;
         self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        self.open = None;
         // A panic in a thread has already been printed, and a second one while unwinding would abort.
         _ = self.sender.take().map(JoinHandle::join);
         _ = self.receiver.take().map(JoinHandle::join);
@@ -180,11 +185,11 @@ fn send(socket: &UdpSocket, to: SocketAddr, go_on: impl Fn(Instant) -> bool, int
 }
 
 impl Shared {
-    fn receive(&self, socket: &UdpSocket) {
+    fn receive(&self, socket: &UdpSocket, closed: &PipeReader) {
         let mut buffer = [0; 64];
         let mut errors = Vec::new();
         loop {
-            readable([socket], TICK);
+            any_readable([socket as &dyn AsFd, closed], TICK);
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some((length, _)) = take(socket, &mut buffer, &mut errors) {
                 if let Some(sequence) = sequence_of(&buffer[..length]) {

@@ -108,7 +108,7 @@ pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 
 fn serve(listener: &TcpListener, deadline: Deadline, served: &mut Served) -> io::Result<()> {
     let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
-    readable([listener], deadline.left().ok_or_else(timed_out)?);
+    readable(listener, deadline.left().ok_or_else(timed_out)?);
     let (mut stream, source) = listener.accept()?;
     served.source = Some(source.ip());
     let mut buffer = vec![0; CHUNK];
@@ -135,8 +135,14 @@ fn talk(
     client.connect_timeout(&dial.into(), left)?;
     report.connected = true;
     let stream = TcpStream::from(client);
+    if bytes <= CHUNK as u64 {
+        send(&stream, seed, bytes, deadline)?;
+        receive(&stream, seed, deadline, report)?;
+        report.content_ok &= report.bytes_echoed == bytes;
+        return Ok(());
+    }
     thread::scope(|scope| {
-        // A thread of its own: what is in flight both ways may exceed all buffers.
+        // What is in flight both ways may exceed all buffers.
         let writer = scope.spawn(|| send(&stream, seed, bytes, deadline));
         let read = receive(&stream, seed, deadline, report);
         if read.is_err() {

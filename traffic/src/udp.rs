@@ -3,7 +3,7 @@
 use crate::{
     gate,
     path::Path,
-    wait::{Deadline, errno, forget_error, readable, would_block},
+    wait::{Deadline, any_readable, errno, forget_error, would_block},
 };
 use nix::{
     libc, setsockopt_impl,
@@ -16,6 +16,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
     time::Duration,
 };
 
@@ -65,54 +66,49 @@ setsockopt_impl!(NoChecksum, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool)
 
 /// Sends `count` datagrams and collects their echoes until all are back or `timeout` is over.
 pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Duration) -> UdpReport {
-    gate::flow();
-    let mut report = UdpReport::default();
-    if let Err(error) = exchange(path, count, options, timeout, &mut report) {
-        report.send_errors.push(errno(&error));
+    let deadline = Deadline::after(timeout);
+    let mut exchange = UdpExchange::start(path, count, options);
+    while !exchange.collect() {
+        let Some(left) = deadline.left() else { break };
+        any_readable(exchange.sockets(), left);
     }
-    report
+    exchange.report
 }
 
-fn exchange(
-    path: Path<'_>,
+/// Datagrams on their way.
+pub(crate) struct UdpExchange {
+    pump: Option<Pump>,
     count: u32,
-    options: UdpOptions,
-    timeout: Duration,
-    report: &mut UdpReport,
-) -> io::Result<()> {
-    let deadline = Deadline::after(timeout);
-    let (client, server) = path.udp()?;
-    if options.hear_errors {
-        hear_errors(&client, path.dial)?;
-    }
-    if !options.checksum {
-        setsockopt(&client, NoChecksum, &true)?;
-    }
-    if options.connected {
-        client.connect(path.dial)?;
-    }
-    let mut pump = Pump { client, server, dial: path.dial, arrived: BTreeSet::new(), returned: BTreeSet::new() };
-    let mut payload = vec![0; options.payload.max(4)];
-    for sequence in 0..count {
-        payload[..4].copy_from_slice(&sequence.to_be_bytes());
-        let sent =
-            if options.connected { pump.client.send(&payload) } else { pump.client.send_to(&payload, path.dial) };
-        match sent {
-            Ok(_) => report.sent += 1,
+    /// What came of them so far.
+    pub report: UdpReport,
+}
+
+impl UdpExchange {
+    /// Sends them all. What prevents that is told by the report.
+    pub fn start(path: Path<'_>, count: u32, options: UdpOptions) -> Self {
+        gate::flow();
+        let mut report = UdpReport::default();
+        let pump = match Pump::send(path, count, options, &mut report) {
+            Ok(pump) => Some(pump),
             Err(error) => {
                 report.send_errors.push(errno(&error));
-                forget_error(&pump.client);
+                None
             }
-        }
-        // Emptied after each datagram, so that no count overflows a socket's buffer.
-        pump.turn(report);
+        };
+        Self { pump, count, report }
     }
-    while pump.returned.len() < count as usize {
-        let Some(left) = deadline.left() else { break };
-        readable([&pump.client, &pump.server], left);
-        pump.turn(report);
+
+    /// Takes what arrived since; true once there is nothing left to wait for.
+    pub fn collect(&mut self) -> bool {
+        let Some(pump) = &mut self.pump else { return true };
+        pump.turn(&mut self.report);
+        pump.returned.len() >= self.count as usize
     }
-    Ok(())
+
+    /// What to wait for.
+    pub fn sockets(&self) -> impl Iterator<Item = &dyn AsFd> {
+        self.pump.iter().flat_map(|pump| [&pump.client as &dyn AsFd, &pump.server])
+    }
 }
 
 pub(crate) fn hear_errors(socket: &UdpSocket, to: SocketAddr) -> io::Result<()> {
@@ -133,6 +129,36 @@ struct Pump {
 }
 
 impl Pump {
+    fn send(path: Path<'_>, count: u32, options: UdpOptions, report: &mut UdpReport) -> io::Result<Self> {
+        let (client, server) = path.udp()?;
+        if options.hear_errors {
+            hear_errors(&client, path.dial)?;
+        }
+        if !options.checksum {
+            setsockopt(&client, NoChecksum, &true)?;
+        }
+        if options.connected {
+            client.connect(path.dial)?;
+        }
+        let mut pump = Self { client, server, dial: path.dial, arrived: BTreeSet::new(), returned: BTreeSet::new() };
+        let mut payload = vec![0; options.payload.max(4)];
+        for sequence in 0..count {
+            payload[..4].copy_from_slice(&sequence.to_be_bytes());
+            let sent =
+                if options.connected { pump.client.send(&payload) } else { pump.client.send_to(&payload, path.dial) };
+            match sent {
+                Ok(_) => report.sent += 1,
+                Err(error) => {
+                    report.send_errors.push(errno(&error));
+                    forget_error(&pump.client);
+                }
+            }
+            // Emptied after each datagram, so that no count overflows a socket's buffer.
+            pump.turn(report);
+        }
+        Ok(pump)
+    }
+
     /// Takes whatever lies in both sockets: the server's goes back, the client's is counted.
     fn turn(&mut self, report: &mut UdpReport) {
         let mut buffer = [0; 65536];

@@ -202,7 +202,7 @@ fn deleted_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         Some("peer") => link::delete(bench.net.ns("pod"), "eth0")?,
         _ => link::delete(bench.net.ns("host"), P0.dev)?,
     }
-    let window = lab_traffic::silence_window(ctx.time_scale);
+    let window = lab_traffic::SILENCE_WINDOW;
     // What lay in the receivers' queues may still be read; after that there is no way.
     out.wait_received(1, window);
     for (name, stream) in [("out of the pod", out), ("into the pod", into)] {

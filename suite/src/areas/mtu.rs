@@ -9,7 +9,7 @@ use crate::{
 };
 use lab_protocol::DeviceKind;
 use lab_topology::{Family, LinkKind, Netns, PairRequest, library, library::Overlay, link};
-use lab_traffic::{Capture, Headers, Oversized, Path, Transport, UdpOptions, UdpProbe, UdpSink, silence_window};
+use lab_traffic::{Capture, Headers, Oversized, Path, SILENCE_WINDOW, Transport, UdpOptions, UdpProbe, UdpSink};
 use nix::errno::Errno;
 use std::{fs, net::SocketAddr};
 
@@ -111,7 +111,7 @@ fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             Err(error) if !netkit && error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
             sent => sent?,
         }
-        let patience = if netkit { ctx.patience(2_000) } else { silence_window(ctx.time_scale) };
+        let patience = if netkit { ctx.patience(2_000) } else { SILENCE_WINDOW };
         let arrived = sink.receive(patience).map(|(datagram, _)| datagram.len());
         ctx.equal(format!("{family}: bytes that arrive of {LARGE}"), arrived, netkit.then_some(LARGE));
         ctx.equal(format!("{family}: packets that met the program"), watch.counted()?.to - before, 1);

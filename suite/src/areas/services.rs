@@ -66,12 +66,7 @@ fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     for family in Family::ALL {
         let path = node.path(ctx, "w0", "w1", family);
-        let report = udp_exchange(
-            path,
-            flows::EXCHANGES.into(),
-            UdpOptions::default(),
-            lab_traffic::silence_window(ctx.time_scale),
-        );
+        let report = udp_exchange(path, flows::EXCHANGES.into(), UdpOptions::default(), lab_traffic::SILENCE_WINDOW);
         ctx.equal(format!("no service yet, {family}: delivered"), report.delivered, 0);
     }
     node.datapath.forget_connections()?;

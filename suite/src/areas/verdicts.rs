@@ -9,7 +9,7 @@ use crate::{
 use lab_bpf::{Config, PolicyKey, ProgramKind};
 use lab_protocol::{AttachType, DeviceKind};
 use lab_topology::{Family, LinkKind, NetkitOptions, Policy, library, link};
-use lab_traffic::{Proto, silence_window};
+use lab_traffic::{Proto, SILENCE_WINDOW};
 use nix::errno::Errno;
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -149,7 +149,7 @@ fn return_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let dial = SocketAddr::new(bench.net.addr(to, Family::V4), ctx.marker);
     let receiver = bench.net.ns(to).run(|| UdpSocket::bind(dial))?;
     let sender = bench.net.ns(from).run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    receiver.set_read_timeout(Some(silence_window(ctx.time_scale)))?;
+    receiver.set_read_timeout(Some(SILENCE_WINDOW))?;
     let mut wanted = [0; CODES.len()];
     let mut arrived = [0; CODES.len()];
     for (number, (code, name)) in CODES.into_iter().enumerate() {
@@ -194,10 +194,10 @@ fn default_policy(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let policy = |wanted: &str| POLICIES.into_iter().find(|(_, name)| *name == wanted).map(|(policy, _)| policy);
     let options = NetkitOptions { policy: policy(primary), peer_policy: policy(peer), ..NetkitOptions::default() };
     let bench = netkit_pair(variant.device(), options)?;
+    // One way only: with one end under blackhole no exchange can complete.
     for (from, to, verdict) in [("host", "pod", primary), ("pod", "host", peer)] {
-        for family in Family::ALL {
-            // One way only: with one end under blackhole no exchange can complete.
-            let report = bench.silence(ctx, from, to, Proto::Udp, family);
+        let flows = Family::ALL.map(|family| (from, to, Proto::Udp, family));
+        for (family, report) in Family::ALL.into_iter().zip(bench.silences(ctx, flows)) {
             let arrives = report.delivered == report.sent && report.sent > 0;
             let lost = report.tried() && report.silent();
             let ok = if verdict == "forward" { arrives } else { lost };
@@ -281,8 +281,8 @@ fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = bench.load(ctx, P0, ProgramKind::Count, config)?;
     let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     let native = attachment.hook.attach_type() == AttachType::Netkit;
-    for family in Family::ALL {
-        let report = bench.silence(ctx, "pod", "host", Proto::Udp, family);
+    let flows = Family::ALL.map(|family| ("pod", "host", Proto::Udp, family));
+    for (family, report) in Family::ALL.into_iter().zip(bench.silences(ctx, flows)) {
         ctx.check(format!("dropped ({family})"), report.silent(), &report);
         let wanted = if native { vec![Errno::ENOBUFS as i32; report.wanted as usize] } else { Vec::new() };
         ctx.equal(format!("what the sender hears ({family})"), report.errors, wanted);
@@ -300,8 +300,8 @@ fn policy_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = Arc::new(program);
     let (from, to) = variant.direction().ends("pod", "host");
     let attachment = bench.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
-    for family in Family::ALL {
-        let report = bench.silence(ctx, from, to, Proto::Udp, family);
+    let denied = Family::ALL.map(|family| (from, to, Proto::Udp, family));
+    for (family, report) in Family::ALL.into_iter().zip(bench.silences(ctx, denied)) {
         ctx.equal(format!("UDP to the denied port ({family})"), report.delivered, 0);
         for proto in [Proto::Icmp, Proto::Tcp] {
             bench.flow_passes(ctx, from, to, proto, family);

@@ -11,7 +11,7 @@ use crate::{
     variants,
 };
 use lab_topology::library;
-use lab_traffic::{UdpProbe, UdpSink, silence_window};
+use lab_traffic::{SILENCE_WINDOW, UdpProbe, UdpSink};
 use std::net::{IpAddr, SocketAddr};
 
 pub const CASES: &[Case] = &[
@@ -47,7 +47,7 @@ fn arrives(ctx: &Ctx, bench: &Bench, from: &str, to: IpAddr, mark: Option<u32>, 
     ctx.watch(&bench.net, [from, "w1"]);
     let to = SocketAddr::new(to, ctx.marker);
     let sink = UdpSink::bind(bench.net.ns("w1"), to)?;
-    let patience = if wanted { ctx.patience(2_000) } else { silence_window(ctx.time_scale) };
+    let patience = if wanted { ctx.patience(2_000) } else { SILENCE_WINDOW };
     // Without a route the kernel may say so at once; that is as good as silence.
     let sent = UdpProbe::connect_marked(bench.net.ns(from), to, mark).and_then(|probe| probe.send(b"by rule"));
     Ok(match sent {

@@ -1,0 +1,84 @@
+//! Namespaces made in advance, in moments in which a case waits: making one is the dearest step of building a topology.
+//! Each is used once, so that every topology starts from what the kernel gives.
+
+use super::space::Space;
+use nix::unistd::Pid;
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+struct Shelf {
+    spares: Vec<Space>,
+    /// As many as there shall be.
+    level: usize,
+    has_maker: bool,
+    /// The thread that is about to enter a namespace that will be on the shelf.
+    entering: Option<Pid>,
+}
+
+static SHELF: Mutex<Shelf> = Mutex::new(Shelf { spares: Vec::new(), level: 0, has_maker: false, entering: None });
+static CHANGED: Condvar = Condvar::new();
+
+fn shelf() -> MutexGuard<'static, Shelf> {
+    SHELF.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One that is ready, if any is.
+pub(super) fn take() -> Option<Space> {
+    let spare = shelf().spares.pop();
+    CHANGED.notify_all();
+    spare
+}
+
+/// Keeps so many ready from now on, and waits until they are.
+pub(super) fn keep(level: usize) {
+    let mut shelf = shelf();
+    shelf.level = level;
+    if !shelf.has_maker {
+        shelf.has_maker = thread::Builder::new().name("namespaces".to_owned()).spawn(make).is_ok();
+    }
+    CHANGED.notify_all();
+    while shelf.has_maker && shelf.spares.len() < shelf.level {
+        shelf = CHANGED.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+/// Inodes of those that nobody uses yet, the one that is being made included.
+pub(super) fn inodes() -> Vec<u64> {
+    let shelf = shelf();
+    let inode = |path: &str| fs::metadata(path).ok().map(|namespace| namespace.ino());
+    let entered = shelf.entering.and_then(|thread| inode(&format!("/proc/self/task/{thread}/ns/net")));
+    // Before it enters the new one, it is in the process's own.
+    let entered = entered.filter(|entered| inode("/proc/self/ns/net") != Some(*entered));
+    shelf.spares.iter().map(|spare| spare.inode).chain(entered).collect()
+}
+
+/// At the same priority as everybody else: what is made slowly here holds locks of the kernel's that everybody wants
+/// (RTNL).
+fn make() {
+    loop {
+        let mut waiting = shelf();
+        while waiting.spares.len() >= waiting.level {
+            waiting = CHANGED.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(waiting);
+        let made = Space::make(|thread| shelf().entering = Some(thread));
+        let mut shelf = shelf();
+        shelf.entering = None;
+        match made {
+            Ok(space) => {
+                shelf.spares.push(space);
+                CHANGED.notify_all();
+            }
+            // Whoever needs one will meet the same problem, and tell it.
+            Err(_) => {
+                shelf.has_maker = false;
+                CHANGED.notify_all();
+                return;
+            }
+        }
+    }
+}

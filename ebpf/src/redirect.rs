@@ -14,8 +14,7 @@ use lab_abi::{VERDICT_DROP, VERDICT_NEXT};
 #[classifier]
 fn redirect(ctx: TcContext) -> i32 {
     steer(&ctx, || {
-        let eth_dst = config::eth_dst();
-        if eth_dst != [0; 6] && ctx.store(0, &eth_dst, 0).is_err() {
+        if !address(&ctx) {
             return VERDICT_DROP.into();
         }
         // SAFETY: takes numbers only.
@@ -23,11 +22,24 @@ fn redirect(ctx: TcContext) -> i32 {
     })
 }
 
-/// `bpf_redirect_peer`: straight to the other end of the target, past the programs of its transmitting side.
+/// `bpf_redirect_peer`: straight to the other end of the target, past the programs of its transmitting side; with
+/// `BPF_F_EGRESS` out of that end, where the packet needs the address that is behind it.
 #[classifier]
 fn redirect_peer(ctx: TcContext) -> i32 {
-    // SAFETY: takes numbers only.
-    steer(&ctx, || unsafe { bpf_redirect_peer(config::target_ifindex(), config::redirect_flags()) })
+    steer(&ctx, || {
+        if config::redirect_flags() != 0 && !address(&ctx) {
+            return VERDICT_DROP.into();
+        }
+        // SAFETY: takes numbers only.
+        unsafe { bpf_redirect_peer(config::target_ifindex(), config::redirect_flags()) }
+    })
+}
+
+/// Writes the configured link-layer destination, if there is one; false where the packet does not take it.
+#[inline(always)]
+fn address(ctx: &TcContext) -> bool {
+    let eth_dst = config::eth_dst();
+    eth_dst == [0; 6] || ctx.store(0, &eth_dst, 0).is_ok()
 }
 
 /// `bpf_redirect_neigh`: out of the target, next hop and link-layer address from the FIB and neighbour tables.

@@ -3,7 +3,7 @@
 use crate::{error::Exit, report::record::RunRecord, text};
 use comfy_table::{Table, presets};
 use lab_protocol::{
-    CellId, Outcome,
+    Capability, CellId, Outcome,
     cell::{MutantInfo, NO_MUTANT},
 };
 
@@ -17,6 +17,8 @@ pub struct Round {
     pub name: String,
     /// The cells.
     pub cells: Vec<CellId>,
+    /// What a kernel must have for the round to mean anything, beyond what each cell needs.
+    pub needs: Vec<Capability>,
     breaks: String,
 }
 
@@ -37,25 +39,26 @@ enum End {
     Caught { cell: String, why: String },
     /// It went unnoticed, or something else went wrong.
     Wrong(String),
-    /// The kernel runs none of the cells.
-    NotHere,
+    /// The kernel runs none of the cells, or the fault is none on it.
+    NotApplicable(String),
 }
 
 impl Round {
     /// The cells of all these mutants, without a fault: a cell that fails anyway notices nothing.
     pub fn control(mutants: &[&MutantInfo]) -> Self {
         let cells = mutants.iter().flat_map(|mutant| mutant.noticed_by.clone()).collect();
-        Self { name: NO_MUTANT.to_owned(), cells, breaks: "nothing".to_owned() }
+        Self { name: NO_MUTANT.to_owned(), cells, needs: Vec::new(), breaks: "nothing".to_owned() }
     }
 
     /// A mutant's cells.
     pub fn of(mutant: &MutantInfo) -> Self {
-        Self { name: mutant.name.clone(), cells: mutant.noticed_by.clone(), breaks: mutant.breaks.clone() }
+        let MutantInfo { name, breaks, noticed_by, needs } = mutant.clone();
+        Self { name, cells: noticed_by, needs, breaks }
     }
 
-    /// The kernel can run none of the cells.
-    pub fn not_here(&self) -> Verdict {
-        self.verdict(End::NotHere)
+    /// The kernel can run none of the cells, or has nothing that the fault could break. Such a round is not counted.
+    pub fn not_applicable(&self, why: String) -> Verdict {
+        self.verdict(End::NotApplicable(why))
     }
 
     /// A failed cell notices; an error is no verdict, whatever caused it.
@@ -93,12 +96,12 @@ impl Verdict {
             End::Clean => format!("{}: every cell passed", self.name),
             End::Caught { cell, why } => format!("{}: caught by {cell}: {why}", self.name),
             End::Wrong(why) => format!("{}: NOT CAUGHT: {why}", self.name),
-            End::NotHere => format!("{}: the kernel runs none of its cells", self.name),
+            End::NotApplicable(why) => format!("{}: not applicable: {why}", self.name),
         }
     }
 
     fn is_mutant(&self) -> bool {
-        self.name != NO_MUTANT && self.end != End::NotHere
+        self.name != NO_MUTANT && !matches!(self.end, End::NotApplicable(_))
     }
 }
 
@@ -113,13 +116,15 @@ pub fn summary(verdicts: &[Verdict]) -> String {
             End::Clean => ("-", "every cell passed".to_owned()),
             End::Caught { cell, why } => (&**cell, safe(why)),
             End::Wrong(why) => ("NOTHING", safe(why)),
-            End::NotHere => ("-", "the kernel runs none of its cells".to_owned()),
+            End::NotApplicable(why) => ("not applicable", safe(why)),
         };
         table.add_row([&*verdict.name, &*verdict.breaks, by, &*why]);
     }
     let made = verdicts.iter().filter(|verdict| verdict.is_mutant()).count();
     let caught = verdicts.iter().filter(|verdict| matches!(verdict.end, End::Caught { .. })).count();
-    format!("{table}\n\nmutants: {made} made, {caught} caught")
+    let skipped = verdicts.iter().filter(|verdict| matches!(verdict.end, End::NotApplicable(_))).count();
+    let skipped = if skipped == 0 { String::new() } else { format!(" ({skipped} not applicable)") };
+    format!("{table}\n\nmutants: {made} made, {caught} caught{skipped}")
 }
 
 /// Passed only if every mutant was caught and the same cells pass without one.
@@ -146,6 +151,7 @@ mod tests {
             name: "no-rpf".to_owned(),
             breaks: "any source passes".to_owned(),
             noticed_by: vec![cell("T17-x[tc]"), cell("T18-y[tc]")],
+            needs: Vec::new(),
         }
     }
 
@@ -165,6 +171,18 @@ mod tests {
             let outcomes: Vec<_> = round.cells.iter().cloned().zip(outcomes).collect();
             assert_eq!(round.weigh(&outcomes).line(), wanted);
         }
+    }
+
+    #[test]
+    fn what_does_not_apply_is_told_and_neither_made_nor_caught() {
+        let round = Round::of(&mutant());
+        let caught = round.weigh(&[(cell("T17-x[tc]"), failed())]);
+        let elsewhere = round.not_applicable("prog-array-strict: 6.12.53 brings it".to_owned());
+        assert_eq!(elsewhere.line(), "no-rpf: not applicable: prog-array-strict: 6.12.53 brings it");
+        assert_eq!(exit(std::slice::from_ref(&elsewhere)), Exit::Nothing);
+        let verdicts = [caught, elsewhere];
+        assert_eq!(exit(&verdicts), Exit::Passed);
+        assert!(summary(&verdicts).ends_with("\n\nmutants: 1 made, 1 caught (1 not applicable)"));
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub struct MutantInfo {
     pub breaks: String,
     /// Cells of which at least one must fail.
     pub noticed_by: Vec<CellId>,
+    /// What a kernel must have for the fault to be one: on others the same program is right.
+    #[serde(default)]
+    pub needs: Vec<Capability>,
 }
 
 /// One row of the catalogue of what there is to test.

@@ -71,13 +71,23 @@ fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<Round>, Error> {
 
 /// Runs the cells of one round in a guest of its own.
 fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) -> Result<Verdict, Error> {
-    let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().collect();
-    let mut plan = Plan::new(guests.facts(), cells, false);
+    let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().map(|mut info| {
+        info.requires.extend(&round.needs);
+        info
+    });
+    let mut plan = Plan::new(guests.facts(), cells.collect(), false);
+    let mut lacks = None;
     for kernel in &mut plan.kernels {
-        kernel.cells.retain(|cell| cell.expectation == Expectation::Run);
+        kernel.cells.retain(|cell| match &cell.expectation {
+            Expectation::Run => true,
+            Expectation::Skip { capability, why } => {
+                lacks.get_or_insert_with(|| format!("{} has no {capability}: {why}", kernel.facts.id));
+                false
+            }
+        });
     }
     if plan.kernels.iter().all(|kernel| kernel.cells.is_empty()) {
-        return Ok(round.not_here());
+        return Ok(round.not_applicable(lacks.unwrap_or_else(|| "the agent lists none of its cells".to_owned())));
     }
     let place = directory::create(directory, &round.name)?;
     let mut events = EventLog::create(&place)?;

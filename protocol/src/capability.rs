@@ -17,6 +17,20 @@ pub enum Capability {
     Veth,
     /// dummy devices.
     Dummy,
+    /// bridges.
+    Bridge,
+    /// VRF devices.
+    Vrf,
+    /// tap devices.
+    Tun,
+    /// VXLAN devices.
+    Vxlan,
+    /// IPv4 in IPv4.
+    Ipip,
+    /// IPv4 and IPv6 in IPv6.
+    Ip6Tnl,
+    /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
+    NftNat,
     /// tcx programs and links.
     Tcx,
     /// netkit devices and links.
@@ -72,9 +86,16 @@ const SCRUB_BACKPORTS: &[KernelVersion] = &[v(6, 12, 4)];
 
 impl Capability {
     /// Every capability, in the order of reports.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::Veth,
         Self::Dummy,
+        Self::Bridge,
+        Self::Vrf,
+        Self::Tun,
+        Self::Vxlan,
+        Self::Ipip,
+        Self::Ip6Tnl,
+        Self::NftNat,
         Self::Clsact,
         Self::Tcx,
         Self::Netkit,
@@ -91,6 +112,13 @@ impl Capability {
             Self::Clsact => "clsact",
             Self::Veth => "veth",
             Self::Dummy => "dummy",
+            Self::Bridge => "bridge",
+            Self::Vrf => "vrf",
+            Self::Tun => "tun",
+            Self::Vxlan => "vxlan",
+            Self::Ipip => "ipip",
+            Self::Ip6Tnl => "ip6-tnl",
+            Self::NftNat => "nft-nat",
             Self::Tcx => "tcx",
             Self::Netkit => "netkit",
             Self::ProgArrayStrict => "prog-array-strict",
@@ -101,12 +129,42 @@ impl Capability {
         }
     }
 
+    /// Whether Debian builds it as a module: then its absence is a missing file, and else a matter of configuration.
+    pub const fn is_module(self) -> bool {
+        match self {
+            Self::Veth
+            | Self::Dummy
+            | Self::Bridge
+            | Self::Vrf
+            | Self::Tun
+            | Self::Vxlan
+            | Self::Ipip
+            | Self::Ip6Tnl
+            | Self::NftNat
+            | Self::Clsact => true,
+            Self::Tcx
+            | Self::Netkit
+            | Self::ProgArrayStrict
+            | Self::NetkitScrub
+            | Self::NetkitHeadroom
+            | Self::NetkitSingle
+            | Self::RedirectPeerEgress => false,
+        }
+    }
+
     /// Since which kernels the capability is there.
     pub const fn since(self) -> Since {
         let (mainline, backports, source): (_, &'static [KernelVersion], _) = match self {
             Self::Clsact => (v(4, 5, 0), &[], "net, sched: add clsact qdisc"),
             Self::Veth => (v(2, 6, 24), &[], "[NET]: Virtual ethernet device driver"),
             Self::Dummy => (v(2, 6, 23), &[], "[RTNETLINK]: Link creation API"),
+            Self::Bridge => (v(2, 6, 39), &[], "bridge: allow creating bridge devices with netlink"),
+            Self::Vrf => (v(4, 3, 0), &[], "net: Introduce VRF device driver"),
+            Self::Tun => (v(2, 4, 0), &[], "Documentation/networking/tuntap.rst"),
+            Self::Vxlan => (v(3, 7, 0), &[], "vxlan: virtual extensible lan"),
+            Self::Ipip => (v(3, 8, 0), &[], "ipip: add support of link creation via rtnl"),
+            Self::Ip6Tnl => (v(3, 8, 0), &[], "ip6tnl: add support of link creation via rtnl"),
+            Self::NftNat => (v(3, 18, 0), &[], "netfilter: nf_tables: add new nft_masq expression"),
             Self::Tcx => (v(6, 6, 0), &[], "bpf: Add fd-based tcx multi-prog infra with link support"),
             Self::Netkit => (v(6, 7, 0), &[], "netkit, bpf: Add bpf programmable net device"),
             Self::ProgArrayStrict => (

@@ -50,7 +50,7 @@ impl Capabilities {
     /// before that a module of this sort is missing. On a kernel with its modules the refusal stays a failure.
     pub fn behind(&self, refusal: &str) -> Option<SkipReason> {
         let suspects: &[Capability] = if refusal.contains("Unknown device type") {
-            &[Capability::Veth, Capability::Dummy]
+            &[Capability::Veth, Capability::Dummy, Capability::Bridge]
         } else if refusal.contains("Specified qdisc kind is unknown") || refusal.contains("TC classifier not found") {
             &[Capability::Clsact]
         } else {

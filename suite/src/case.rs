@@ -263,8 +263,16 @@ fn requirements(case: &Case, variant: &Variant) -> Vec<Capability> {
             LinkKind::Veth => Capability::Veth,
             LinkKind::NetkitL2 | LinkKind::NetkitL3 => Capability::Netkit,
         }));
-        requires
-            .extend(topology.devices.iter().find(|device| device.spec == DeviceSpec::Dummy).map(|_| Capability::Dummy));
+        requires.extend(topology.devices.iter().map(|device| match &device.spec {
+            DeviceSpec::Dummy => Capability::Dummy,
+            DeviceSpec::Bridge => Capability::Bridge,
+            DeviceSpec::Vrf { .. } => Capability::Vrf,
+            DeviceSpec::Tap { .. } => Capability::Tun,
+            DeviceSpec::Vxlan { .. } => Capability::Vxlan,
+            DeviceSpec::IpTunnel { tunnel } if tunnel.local.is_ipv4() => Capability::Ipip,
+            DeviceSpec::IpTunnel { .. } => Capability::Ip6Tnl,
+        }));
+        requires.extend(topology.nat.first().map(|_| Capability::NftNat));
     }
     match variant.device {
         Some(DeviceKind::Veth) => requires.push(Capability::Veth),

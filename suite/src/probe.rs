@@ -6,14 +6,22 @@
 use crate::ctx::AsErrno;
 use lab_bpf::{TcOptions, raw};
 use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
-use lab_topology::{LinkInfo, LinkKind, NetkitInfo, NetkitOptions, Netns, PairRequest, Scrub, link};
+use lab_topology::{
+    LinkInfo, LinkKind, NetkitInfo, NetkitOptions, Netns, PairRequest, Scrub, Tap, link,
+    model::{DeviceSpec, Nat, Tunnel},
+};
 use nix::errno::Errno;
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// Index of `lo` in every namespace.
 const LOOPBACK: u32 = 1;
 /// Names of the devices that the probes make.
 pub const DEVICES: (&str, &str) = ("probe0", "probe1");
+/// Of a VRF, and a VXLAN's network: any number will do.
+const TABLE: u32 = 77;
 /// Headroom that is asked for, bytes; any value that is not the default shows in the read-back.
 const HEADROOM: u16 = 64;
 
@@ -57,6 +65,17 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
             link::create_dummy(ns, DEVICES.0)?;
             Ok("RTM_NEWLINK dummy".into())
         }
+        Capability::Bridge => device(ns, "bridge", &DeviceSpec::Bridge),
+        Capability::Vrf => device(ns, "vrf", &DeviceSpec::Vrf { table: TABLE }),
+        Capability::Vxlan => device(ns, "vxlan", &DeviceSpec::Vxlan { id: TABLE, tunnel: tunnel(Ipv4Addr::LOCALHOST) }),
+        Capability::Ipip => device(ns, "ipip", &DeviceSpec::IpTunnel { tunnel: tunnel(Ipv4Addr::LOCALHOST) }),
+        Capability::Ip6Tnl => device(ns, "ip6tnl", &DeviceSpec::IpTunnel { tunnel: tunnel(Ipv6Addr::LOCALHOST) }),
+        Capability::Tun => match Tap::open(ns, DEVICES.0) {
+            Ok(_tap) => Ok("/dev/net/tun, TUNSETIFF".into()),
+            // No driver has taken the device's number, or nobody has made its node.
+            Err(error) => Err(Missing { absent: true, detail: error.to_string() }),
+        },
+        Capability::NftNat => nft_nat(ns),
         Capability::Clsact => clsact(ns),
         Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),
         Capability::Netkit => netkit(ns),
@@ -83,6 +102,40 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
 fn answer(answer: Result<lab_bpf::probe::Answer, lab_bpf::BpfError>) -> Finding {
     let answer = answer?;
     if answer.supported { Ok(answer.detail) } else { Err(missing(answer.detail)) }
+}
+
+fn device(ns: &Netns, kind: &str, spec: &DeviceSpec) -> Finding {
+    link::create_device(ns, DEVICES.0, spec)?;
+    Ok(format!("RTM_NEWLINK {kind}"))
+}
+
+/// From the loopback device to an address that nobody has.
+fn tunnel(local: impl Into<IpAddr>) -> Tunnel {
+    let local = local.into();
+    let remote = match local {
+        IpAddr::V4(_) => IpAddr::from([198, 51, 100, 1]),
+        IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+    };
+    Tunnel { over: "lo".into(), local, remote }
+}
+
+/// One rule of each sort that the topologies have.
+fn nft_nat(ns: &Netns) -> Finding {
+    const PORT: u16 = 9;
+    let (node, address) = (String::new(), IpAddr::from([198, 51, 100, 1]));
+    let rules = [
+        Nat::Masquerade { node: node.clone(), out: "lo".into() },
+        Nat::Dnat { node, from: address, from_port: PORT, to: address, to_port: PORT },
+    ];
+    match lab_topology::translate(ns, rules.iter()) {
+        Ok(()) => Ok("masquerade and dnat".into()),
+        // Without nfnetlink, without nf_tables, and without a kind of chain or expression.
+        Err(error) => {
+            let errno = error.errno().map(Errno::from_raw);
+            let absent = matches!(errno, Some(Errno::EPROTONOSUPPORT | Errno::EINVAL | Errno::ENOENT));
+            Err(Missing { absent, detail: error.to_string() })
+        }
+    }
 }
 
 fn clsact(ns: &Netns) -> Finding {
@@ -145,8 +198,7 @@ fn report(kernel: KernelVersion, capability: Capability, finding: Finding) -> Ca
 }
 
 fn state_of(kernel: KernelVersion, capability: Capability, absent: bool) -> CapabilityState {
-    let is_module = matches!(capability, Capability::Veth | Capability::Dummy | Capability::Clsact);
-    match (capability.since().expected_on(kernel), absent, is_module) {
+    match (capability.since().expected_on(kernel), absent, capability.is_module()) {
         (false, ..) => CapabilityState::TooOld,
         (true, true, true) => CapabilityState::ModuleMissing,
         // CONFIG_NETKIT and CONFIG_NET_XGRESS are bool: absent can only mean not configured.
@@ -166,6 +218,7 @@ mod tests {
         assert_eq!(state("6.1.192", Capability::Netkit, true), CapabilityState::TooOld);
         assert_eq!(state("6.12.1", Capability::Netkit, true), CapabilityState::ConfigOff);
         assert_eq!(state("6.12.1", Capability::Veth, true), CapabilityState::ModuleMissing);
+        assert_eq!(state("6.19.6", Capability::Vxlan, true), CapabilityState::ModuleMissing);
         assert_eq!(state("6.17.13", Capability::NetkitHeadroom, false), CapabilityState::Broken);
     }
 }

@@ -28,6 +28,7 @@ pub use build::Net;
 pub use error::TopologyError;
 pub use link::{LinkStats, PairRequest, detect_kind};
 pub use model::{End, Family, Hop, LinkKind, NetkitOptions, Policy, Scrub, Topology};
+pub use nat::translate;
 pub use netns::Netns;
 pub use readback::{LinkInfo, NetkitInfo};
 pub use tap::Tap;

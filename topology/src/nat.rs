@@ -28,7 +28,10 @@ const TABLE: &str = "lab";
 const TCP_AND_UDP: [u8; 2] = [6, 17];
 
 /// Sets the rules in a namespace, all or none. They go with it.
-pub(crate) fn translate<'a>(ns: &Netns, rules: impl Iterator<Item = &'a Nat>) -> Result<(), NetlinkError> {
+///
+/// # Errors
+/// The kernel's refusal: `EPROTONOSUPPORT`, `EINVAL` or `ENOENT` where one of nf_tables' modules is not there.
+pub fn translate<'a>(ns: &Netns, rules: impl Iterator<Item = &'a Nat>) -> Result<(), NetlinkError> {
     let rules: Vec<&Nat> = rules.collect();
     if rules.is_empty() {
         return Ok(());

@@ -33,7 +33,10 @@ impl Tap {
     pub const FAR_MAC: [u8; 6] = [0x02, 0x4e, 0x4b, 0xff, 0, 2];
 
     /// Makes the device in `ns`.
-    pub(crate) fn open(ns: &Netns, name: &str) -> Result<Self, TopologyError> {
+    ///
+    /// # Errors
+    /// [`TopologyError::Tap`]: no `/dev/net/tun`, or nothing behind it.
+    pub fn open(ns: &Netns, name: &str) -> Result<Self, TopologyError> {
         let failed =
             |doing, errno| TopologyError::Tap { node: ns.name().to_owned(), name: name.to_owned(), doing, errno };
         ns.run(|| {

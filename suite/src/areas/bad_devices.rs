@@ -84,7 +84,8 @@ pub const CASES: &[Case] = &[
         "A bridge takes an L2 netkit as a port and refuses an L3 one with EINVAL.",
         bridge_port,
     )
-    .over(variants::netkit_devices),
+    .over(variants::netkit_devices)
+    .needs(&[Capability::Bridge]),
     Case::new(
         "N11",
         "broken-peer-info",

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod bench;
+pub mod bench_suite;
 pub mod bisect;
 pub mod cli;
 pub mod compare;

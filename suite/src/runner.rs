@@ -100,7 +100,7 @@ impl Runner {
 
     /// A context for something that is no case.
     pub(crate) fn context(&self, time_scale: f32) -> Ctx {
-        Ctx::new(self.programs.clone(), self.capabilities.clone(), NO_CASE, time_scale, None)
+        Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), NO_CASE, time_scale, None)
     }
 
     /// What the host was told of a cell.

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod bench_suite;
 mod bisect;
 mod capabilities;
 mod compare;
@@ -405,6 +406,22 @@ enum ProfileArg {
 }
 
 #[derive(Debug, Args)]
+struct BenchSuiteArgs {
+    /// Kernels by id. Default: the default matrix.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Cases, cells or numbers of the catalogue. Default: all.
+    #[arg(long, value_name = "GLOB")]
+    case: Vec<String>,
+    /// Rounds.
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: std::num::NonZeroU32,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 struct BenchArgs {
     #[command(subcommand)]
@@ -430,6 +447,8 @@ struct BenchArgs {
 enum BenchCommand {
     /// Measure tc, tcx and netkit against each other, on veth and netkit, inside one guest.
     Datapath(DatapathArgs),
+    /// Measure the suite itself: time per case, and the slowest ten cells.
+    Suite(BenchSuiteArgs),
 }
 
 #[derive(Debug, Args)]
@@ -536,6 +555,9 @@ impl Cli {
             Command::Shell(args) => shell::shell(project, &args),
             Command::Bench(BenchArgs { what: Some(BenchCommand::Datapath(args)), .. }) => {
                 datapath::datapath(project, &args)
+            }
+            Command::Bench(BenchArgs { what: Some(BenchCommand::Suite(args)), .. }) => {
+                bench_suite::bench_suite(project, &args)
             }
             Command::Bench(args) => bench::bench(project, &args),
             Command::BisectStep(args) => Ok(bisect::step(project, &args)),

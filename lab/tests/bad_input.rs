@@ -1,8 +1,10 @@
 //! What a person gets who mistypes, breaks a file or lacks a program: one line with the mend, and the documented code.
 
+use lab::{error::Exit, event::Event, synthetic};
+use lab_protocol::Outcome;
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -69,6 +71,70 @@ fn an_unwritable_cache_is_named() {
     let output =
         lab(dir.path(), &["kernels", "fetch"]).env("NETKIT_LAB_CACHE", blocked.join("cache")).output().unwrap();
     refused(&output, 3, &["file/cache"]);
+}
+
+/// A run of which everything passed, and what its events are.
+fn green_run(results: &Path, id: &str) -> (PathBuf, Vec<String>) {
+    let directory = results.join(id);
+    fs::create_dir_all(&directory).unwrap();
+    let mut lines = Vec::new();
+    for mut stamped in synthetic::events(synthetic::run_info(id, synthetic::plan(2, 12))) {
+        if let Event::CellFinished { verdict, .. } = &mut stamped.event
+            && verdict.standing().is_bad()
+        {
+            verdict.outcome = Outcome::Passed;
+        }
+        if let Event::RunFinished { exit, .. } = &mut stamped.event {
+            *exit = Exit::Passed;
+        }
+        lines.push(serde_json::to_string(&stamped).unwrap() + "\n");
+    }
+    fs::write(directory.join("events.jsonl"), lines.concat()).unwrap();
+    (directory, lines)
+}
+
+#[test]
+fn a_results_file_that_is_none_is_named_by_every_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, lines) = green_run(dir.path(), "20261119T020000Z-aaaaaa");
+    let root = Path::new(ROOT);
+    assert!(lab(root, &["report"]).arg(&good).output().unwrap().status.success(), "the run itself is fine");
+    let bad = dir.path().join("bad/20261120T020000Z-bbbbbb");
+    fs::create_dir_all(&bad).unwrap();
+    let older = lines[0].replacen("\"format\":", "\"was\":", 1);
+    let foreign = "<testsuites/>\n";
+    for content in ["", foreign, "{\"event\":\"something\"}\n", &older, &lines[1]] {
+        fs::write(bad.join("events.jsonl"), content).unwrap();
+        for arguments in [vec!["report"], vec!["compare", good.to_str().unwrap()], vec!["rerun", "--failed"]] {
+            let output = lab(root, &arguments).arg(&bad).output().unwrap();
+            refused(&output, 2, &["20261120T020000Z-bbbbbb/events.jsonl"]);
+        }
+        let output = lab(root, &["history", "S0*", "--results"]).arg(dir.path().join("bad")).output().unwrap();
+        refused(&output, 2, &["20261120T020000Z-bbbbbb/events.jsonl"]);
+    }
+    let output = lab(root, &["report"]).arg(dir.path().join("none")).output().unwrap();
+    refused(&output, 2, &["none", "not a run"]);
+}
+
+#[test]
+fn a_run_that_was_cut_short_is_never_green() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, lines) = green_run(dir.path(), "20261119T020000Z-aaaaaa");
+    let cut = dir.path().join("20261120T020000Z-bbbbbb");
+    fs::create_dir_all(&cut).unwrap();
+    let whole = lines.concat();
+    let verdict = lines.iter().position(|line| line.contains("cell-finished")).unwrap();
+    let without_one: String =
+        lines.iter().enumerate().filter(|(at, _)| *at != verdict).map(|(_, line)| &**line).collect();
+    // In the middle of a line, after one, and with a verdict gone though the run says that it passed.
+    for content in [&whole[..whole.len() * 2 / 3], &lines[..lines.len() / 2].concat(), &without_one] {
+        fs::write(cut.join("events.jsonl"), content).unwrap();
+        let output = lab(Path::new(ROOT), &["report"]).arg(&cut).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(fs::read_to_string(cut.join("junit.xml")).unwrap().contains("type=\"not-run\""));
+        let output = lab(Path::new(ROOT), &["compare", "--new-only"]).args([&good, &cut]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }
 
 #[test]

@@ -18,9 +18,10 @@ use std::{
 use support::{agrees, hostile_run, report, tools, write};
 
 const CONSUMERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers");
+
 /// The run as every reader must see it.
 fn expectation(record: &RunRecord) -> Value {
-    let plan = &record.info.as_ref().unwrap().plan;
+    let listed: BTreeMap<_, _> = record.listing().map(|info| (&info.id, info)).collect();
     let mut suites: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     let mut cases = Vec::new();
     for (kernel, cell, verdict) in record.verdicts() {
@@ -40,7 +41,7 @@ fn expectation(record: &RunRecord) -> Value {
         cases.push(json!({
             "suite": kernel.facts.id,
             "name": line(cell.id.as_str(), 1000),
-            "classname": format!("{}.{}", kernel.facts.id, plan.info(&cell.id).unwrap().area),
+            "classname": format!("{}.{}", kernel.facts.id, listed[&cell.id].area),
             "outcome": outcome,
             "message": line(&verdict.outcome.message(), 1000),
             "attach": attach.join("+"),

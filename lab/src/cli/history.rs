@@ -42,10 +42,9 @@ pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit
 pub(super) fn trend(named: Option<PathBuf>, args: &TrendArgs) -> Result<Exit, Error> {
     let (results, runs) = runs(named, &args.runs)?;
     let history = History::read(&runs, |_, _| true, &say)?;
-    let page = history::page(&history).map_err(|error| Error::Host(error.to_string()))?;
     let path = args.out.clone().unwrap_or_else(|| results.join(history::FILE));
     let path = if path.parent() == Some(Path::new("")) { Path::new(".").join(path) } else { path };
-    directory::replace(&path, page.as_bytes())?;
+    directory::replace_with(&path, |out| history::page(&history, out))?;
     show(format_args!("{} runs, {} cells: {}\n", history.runs.len(), history.series.len(), path.display()))?;
     Ok(Exit::Passed)
 }

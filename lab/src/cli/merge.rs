@@ -3,9 +3,7 @@
 use super::{MergeArgs, guests::in_ci, project, show};
 use crate::{
     error::{Error, Exit},
-    report::{
-        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal,
-    },
+    report::{directory, events::EventLog, terminal, write_all},
     shard::merge::Shards,
 };
 use std::{
@@ -38,9 +36,7 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
 
 fn replay(shards: Shards, id: &str, directory: &Path) -> Result<crate::report::record::RunRecord, Error> {
     let mut events = EventLog::create(directory)?;
-    let mut junit = JunitReporter { directory: directory.to_owned() };
-    let mut run_json = RunJson { directory: directory.to_owned() };
-    let mut html = HtmlReporter { directory: directory.to_owned() };
-    let mut reporters: [&mut dyn Reporter; 4] = [&mut events, &mut junit, &mut run_json, &mut html];
-    shards.merge(id.to_owned(), Some(directory), &mut reporters)
+    let record = shards.merge(id.to_owned(), Some(directory), &mut [&mut events])?;
+    write_all(directory, &record)?;
+    Ok(record)
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod bench_report;
 mod bench_suite;
 mod bisect;
 mod capabilities;
@@ -449,6 +450,8 @@ enum BenchCommand {
     Datapath(DatapathArgs),
     /// Measure the suite itself: time per case, and the slowest ten cells.
     Suite(BenchSuiteArgs),
+    /// Measure what merging many shards and rendering their reports costs.
+    Report(ReportBenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -465,6 +468,16 @@ struct DatapathArgs {
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]
     no_build: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReportBenchArgs {
+    /// Shards to merge.
+    #[arg(long, value_name = "N", default_value = "50")]
+    shards: std::num::NonZeroU32,
+    /// Cells of each.
+    #[arg(long, value_name = "N", default_value = "5000")]
+    cells: std::num::NonZeroU32,
 }
 
 #[derive(Debug, Args)]
@@ -558,6 +571,9 @@ impl Cli {
             }
             Command::Bench(BenchArgs { what: Some(BenchCommand::Suite(args)), .. }) => {
                 bench_suite::bench_suite(project, &args)
+            }
+            Command::Bench(BenchArgs { what: Some(BenchCommand::Report(args)), .. }) => {
+                bench_report::report(project, &args)
             }
             Command::Bench(args) => bench::bench(project, &args),
             Command::BisectStep(args) => Ok(bisect::step(project, &args)),

@@ -3,7 +3,7 @@
 use super::{FormatArgs, guests::in_ci, project, show};
 use crate::{
     error::{Error, Exit},
-    report::{events, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal},
+    report::{events, terminal, write_all},
 };
 use std::{
     env,
@@ -19,15 +19,12 @@ pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, E
 pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) -> Result<Exit, Error> {
     let directory = directory(named, run)?;
     let record = events::read(&directory)?;
-    // A run that was killed has no exit of its own: its verdicts have one.
-    let exit = record.finished.map_or_else(|| record.exit(), |(exit, _)| exit);
+    let exit = record.outcome();
     if let Some(chosen) = format.format {
         show(chosen.render(&record, &format.origin))?;
         return Ok(exit);
     }
-    JunitReporter { directory: directory.clone() }.write(&record)?;
-    RunJson { directory: directory.clone() }.write(&record)?;
-    HtmlReporter { directory: directory.clone() }.write(&record)?;
+    write_all(&directory, &record)?;
     let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
     show(terminal::summary(&record, &directory, colour))?;
     Ok(exit)

@@ -126,7 +126,7 @@ impl History {
             id: record.info.as_ref().map_or_else(String::new, |info| info.id.clone()),
             started_ms: record.started_ms,
             wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
-            exit: record.finished.map_or_else(|| record.exit(), |(exit, _)| exit).code(),
+            exit: record.outcome().code(),
             standings,
         });
     }

@@ -4,7 +4,7 @@ use super::{History, Point, Series};
 use crate::{report::html, text, verdict::Standing};
 use lab_protocol::AttachType;
 use serde::Serialize;
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, io};
 
 /// The file's name.
 pub const FILE: &str = "trend.html";
@@ -59,11 +59,11 @@ struct Slower<'a> {
     now_ms: u64,
 }
 
-/// The page.
+/// Writes the page.
 ///
 /// # Errors
-/// None that this data can cause.
-pub fn render(history: &History) -> serde_json::Result<String> {
+/// `out` can't be written.
+pub fn render(history: &History, out: &mut dyn io::Write) -> io::Result<()> {
     let page = Page {
         runs: runs(history),
         cells: history.series.len(),
@@ -71,7 +71,7 @@ pub fn render(history: &History) -> serde_json::Result<String> {
         unsteady: unsteady(history),
         slower: slower(history),
     };
-    html::fill(PAGE, SCRIPT, &page)
+    html::fill(PAGE, SCRIPT, &page, out)
 }
 
 /// Always alike, and never bad.

@@ -14,7 +14,7 @@ function make(tag, content, properties = {}) {
 function head() {
   const [first, last] = [data.runs[0], data.runs.at(-1)];
   $("range").textContent = first ? `${data.runs.length} runs, ${first.id} to ${last.id}` : "no runs";
-  $("steady").textContent = `${data.steady} of ${data.cells} cells always ended alike.`;
+  $("steady").textContent = `${data.steady} of ${data.cells} cells passed or were skipped alike in every run.`;
 }
 
 function tell(at) {
@@ -74,6 +74,8 @@ function unsteady() {
     body.append(line);
   }
   $("unsteady").append(header, body);
+  // Where a strip is wider than the window, its end is the news.
+  document.querySelectorAll("#unsteady td").forEach((it) => (it.scrollLeft = it.scrollWidth));
 }
 
 function filter() {

@@ -4,7 +4,7 @@ use crate::error::Error;
 use sha2::{Digest, Sha256};
 use std::{
     fs,
-    io::Write,
+    io::{BufWriter, Write},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -55,15 +55,26 @@ pub fn console(guest: u32) -> String {
 /// # Errors
 /// It can't be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    replace_with(path, |out| out.write_all(bytes))
+}
+
+/// The same, for text that is written piece by piece.
+///
+/// # Errors
+/// It can't be written.
+pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
+    let replace = || -> std::io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(parent)?;
-        file.write_all(bytes)?;
+        let mut buffered = BufWriter::new(&mut file);
+        write(&mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         file.persist(path)?;
         Ok(())
     };
-    write().map_err(Error::file("write", path))
+    replace().map_err(Error::file("write", path))
 }
 
 /// Points `latest` at a run, in one step.

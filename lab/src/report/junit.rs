@@ -22,7 +22,7 @@ use crate::{
 use chrono::{DateTime, FixedOffset};
 use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestRerun, TestSuite};
-use std::{collections::HashMap, fmt::Write, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt::Write as _, io, path::PathBuf, time::Duration};
 
 /// The file's name, in a run's directory and in each kernel's.
 pub const FILE: &str = "junit.xml";
@@ -53,7 +53,7 @@ impl Reporter for JunitReporter {
         match &stamped.event {
             Event::RunFinished { .. } => self.write(record),
             // A runner that dies later leaves the kernels that are through.
-            Event::KernelFinished { kernel, .. } => self.write_kernel(record, kernel),
+            Event::KernelFinished { kernel, .. } => self.write_finished(record, kernel),
             _ => Ok(()),
         }
     }
@@ -65,20 +65,116 @@ impl JunitReporter {
     /// # Errors
     /// A file can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
-        for (kernel, _) in record.planned() {
-            self.write_kernel(record, &kernel.facts.id)?;
-        }
-        directory::replace(&self.directory.join(FILE), render(record, None, Dialect::Common).as_bytes())
+        let path = self.directory.join(FILE);
+        let mut failed = None;
+        // A kernel's file is its part of the whole, with a root of its own: thousands of cells are rendered once.
+        let mut kernel = |id: &str, suite: &str| {
+            if failed.is_none() {
+                failed = self.write_kernel(record, id, suite).err();
+            }
+        };
+        directory::replace_with(&path, |out| render_to(record, None, Dialect::Common, &mut kernel, out))?;
+        failed.map_or(Ok(()), Err)
     }
 
-    fn write_kernel(&self, record: &RunRecord, kernel: &str) -> Result<(), Error> {
-        let directory = directory::kernel(&self.directory, kernel)?;
-        directory::replace(&directory.join(FILE), render(record, Some(kernel), Dialect::Common).as_bytes())
+    fn write_kernel(&self, record: &RunRecord, kernel: &str, suite: &str) -> Result<(), Error> {
+        let path = directory::kernel(&self.directory, kernel)?.join(FILE);
+        directory::replace_with(&path, |out| {
+            let counts = Counts::of(record, Some(kernel));
+            out.write_all(root(record, &counts, Dialect::Common).as_bytes())?;
+            out.write_all(suite.as_bytes())?;
+            out.write_all(END.as_bytes())
+        })
+    }
+
+    fn write_finished(&self, record: &RunRecord, kernel: &str) -> Result<(), Error> {
+        let path = directory::kernel(&self.directory, kernel)?.join(FILE);
+        directory::replace_with(&path, |out| render_to(record, Some(kernel), Dialect::Common, &mut |_, _| (), out))
     }
 }
 
+/// The root's end.
+const END: &str = "</testsuites>\n";
+
 /// The XML of the whole run, or of one kernel.
 pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> String {
+    let mut out = Vec::new();
+    // Writing into memory can't fail.
+    let written = render_to(record, only, dialect, &mut |_, _| (), &mut out);
+    debug_assert!(written.is_ok(), "{written:?}");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Writes the XML suite by suite, so that no more than one kernel's is in memory; each kernel's goes to `each` too.
+fn render_to(
+    record: &RunRecord,
+    only: Option<&str>,
+    dialect: Dialect,
+    each: &mut dyn FnMut(&str, &str),
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    out.write_all(root(record, &Counts::of(record, only), dialect).as_bytes())?;
+    if let Some(info) = &record.info {
+        let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
+        let desk = Desk { record, info, listed, complaints: complaints(record), dialect };
+        for (kernel, happened) in record.planned() {
+            if only.is_none_or(|id| id == kernel.facts.id) {
+                let text = alone(desk.suite(kernel, happened));
+                each(&kernel.facts.id, &text);
+                out.write_all(text.as_bytes())?;
+            }
+        }
+        if only.is_none() {
+            for suite in whole(record, info) {
+                out.write_all(alone(suite).as_bytes())?;
+            }
+        }
+    }
+    out.write_all(END.as_bytes())
+}
+
+/// What belongs to no kernel, and fails the run.
+fn whole(record: &RunRecord, info: &RunInfo) -> Vec<TestSuite> {
+    let dead = record.dead_cases();
+    let lost = info.merged.iter().any(|shard| shard.problem().is_some());
+    let dead = (!dead.is_empty()).then(|| dead_suite(&dead));
+    let expired = (!info.expired.is_empty()).then(|| expired_suite(&info.expired));
+    dead.into_iter().chain(expired).chain(lost.then(|| shards_suite(&info.merged))).collect()
+}
+
+/// What the root says of all suites together.
+#[derive(Default)]
+struct Counts {
+    tests: usize,
+    skipped: usize,
+    failures: usize,
+    errors: usize,
+}
+
+impl Counts {
+    fn of(record: &RunRecord, only: Option<&str>) -> Self {
+        let mut counts = Self::default();
+        let wanted = |kernel: &PlannedKernel| only.is_none_or(|id| id == kernel.facts.id);
+        for (_, _, verdict) in record.verdicts().filter(|(kernel, ..)| wanted(kernel)) {
+            counts.tests += 1;
+            match &status(&verdict) {
+                TestCaseStatus::Success { .. } => {}
+                TestCaseStatus::Skipped { .. } => counts.skipped += 1,
+                TestCaseStatus::NonSuccess { kind: NonSuccessKind::Failure, .. } => counts.failures += 1,
+                TestCaseStatus::NonSuccess { kind: NonSuccessKind::Error, .. } => counts.errors += 1,
+            }
+        }
+        for suite in record.info.iter().filter(|_| only.is_none()).flat_map(|info| whole(record, info)) {
+            counts.tests += suite.tests;
+            counts.failures += suite.failures;
+            counts.errors += suite.errors;
+        }
+        counts
+    }
+}
+
+/// The declaration and the root's first line.
+fn root(record: &RunRecord, counts: &Counts, dialect: Dialect) -> String {
     let mut report = Report::new("netkit-lab");
     if dialect == Dialect::Common {
         report.timestamp = time(record.started_ms);
@@ -86,35 +182,35 @@ pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> Strin
     if let Some((_, wall_ms)) = record.finished {
         report.set_time(Duration::from_millis(wall_ms));
     }
-    if let Some(info) = &record.info {
-        let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
-        let desk = Desk { record, info, listed, complaints: complaints(record), dialect };
-        for (kernel, happened) in record.planned() {
-            if only.is_none_or(|id| id == kernel.facts.id) {
-                report.add_test_suite(desk.suite(kernel, happened));
-            }
-        }
-        let dead = record.dead_cases();
-        if only.is_none() && !dead.is_empty() {
-            report.add_test_suite(dead_suite(&dead));
-        }
-        if only.is_none() && !info.expired.is_empty() {
-            report.add_test_suite(expired_suite(&info.expired));
-        }
-        if only.is_none() && info.merged.iter().any(|shard| shard.problem().is_some()) {
-            report.add_test_suite(shards_suite(&info.merged));
-        }
+    (report.tests, report.skipped) = (counts.tests, counts.skipped);
+    (report.failures, report.errors) = (counts.failures, counts.errors);
+    let text = written(&report);
+    let head = text.strip_suffix(END).unwrap_or(&text);
+    match dialect {
+        Dialect::Common => head.to_owned(),
+        // The schema has no such count there.
+        Dialect::Jenkins => head.replacen(&format!(" skipped=\"{}\"", counts.skipped), "", 1),
     }
+}
+
+/// A suite's lines as they are within the root.
+fn alone(suite: TestSuite) -> String {
+    let mut report = Report::unnamed();
+    report.add_test_suite(suite);
+    let mut text = written(&report);
+    text.truncate(text.strip_suffix(END).map_or(text.len(), str::len));
+    // Without the declaration and the root, which have a line each.
+    let begin = text.match_indices('\n').nth(1).map_or(0, |(at, _)| at + 1);
+    text.drain(..begin);
+    text
+}
+
+fn written(report: &Report) -> String {
     let mut out = Vec::new();
     // Writing into memory can't fail, and every string has been made valid XML.
     let written = report.serialize(&mut out);
     debug_assert!(written.is_ok(), "{written:?}");
-    let text = String::from_utf8_lossy(&out).into_owned();
-    match dialect {
-        Dialect::Common => text,
-        // The root's own count is the first one, and the schema has none there.
-        Dialect::Jenkins => text.replacen(&format!(" skipped=\"{}\"", report.skipped), "", 1),
-    }
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn time(ms: u64) -> Option<DateTime<FixedOffset>> {

@@ -8,6 +8,7 @@ pub mod format;
 pub mod html;
 pub mod junit;
 pub mod kcidb;
+mod kept;
 pub mod ktap;
 pub mod progress;
 pub mod record;
@@ -17,6 +18,7 @@ pub mod terminal;
 
 use crate::{error::Error, event::Stamped};
 use record::RunRecord;
+use std::path::Path;
 
 /// Consumes a run's events.
 pub trait Reporter {
@@ -29,5 +31,21 @@ pub trait Reporter {
 
 #[cfg(test)]
 mod fuzz;
+/// Writes every report of a run anew: two at a time, since each of them reads all of a large run.
+///
+/// # Errors
+/// A report can't be written.
+pub fn write_all(directory: &Path, record: &RunRecord) -> Result<(), Error> {
+    let junit = junit::JunitReporter { directory: directory.to_owned() };
+    let run_json = run_json::RunJson { directory: directory.to_owned() };
+    let html = html::HtmlReporter { directory: directory.to_owned() };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| junit.write(record));
+        let others = run_json.write(record).and_then(|()| html.write(record));
+        let first = first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        first.and(others)
+    })
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! A run as its events tell it: what every report is made from.
 
-use super::rows;
+use super::{
+    kept::{Kept, Texts},
+    rows,
+};
 use crate::{
     error::Exit,
     event::{Event, ImageInfo, Moment, RunInfo, Stamped, Start},
@@ -28,6 +31,8 @@ pub struct RunRecord {
     pub kernels: BTreeMap<String, KernelRecord>,
     /// Exit and wall time, once the run has finished.
     pub finished: Option<(Exit, u64)>,
+    /// The texts of all checks.
+    texts: Texts,
 }
 
 /// What happened on one kernel.
@@ -42,7 +47,7 @@ pub struct KernelRecord {
     /// Its probes.
     pub capabilities: Vec<CapabilityReport>,
     /// Verdicts.
-    pub verdicts: BTreeMap<CellId, Verdict>,
+    pub verdicts: BTreeMap<CellId, Kept>,
     /// The cell that is running now.
     pub running: Option<CellId>,
     /// Complaints while no cell was running: number of the guest, when, and what.
@@ -183,19 +188,21 @@ impl RunRecord {
                 record.guests.entry(*guest).or_default().came_up = true;
             }
             Event::CellFinished { kernel, verdict, .. } => {
+                let kept = Kept::new((**verdict).clone(), &mut self.texts);
                 let record = self.kernel(kernel);
                 record.running = None;
-                record.verdicts.insert(verdict.report.cell.clone(), (**verdict).clone());
+                record.verdicts.insert(verdict.report.cell.clone(), kept);
             }
             // Until it has run again, or if it never does, this is its verdict.
             Event::CellRetried { kernel, guest, verdict } => {
-                let record = self.kernel(kernel);
-                record.running = None;
                 let cell = &verdict.report.cell;
-                let earlier = record.attempts.entry(cell.clone()).or_default();
+                let earlier = self.kernel(kernel).attempts.entry(cell.clone()).or_default();
                 let now = Verdict { earlier: earlier.clone(), ..(**verdict).clone() };
                 earlier.push(Attempt::of(*guest, (**verdict).clone()));
-                record.verdicts.insert(cell.clone(), now);
+                let kept = Kept::new(now, &mut self.texts);
+                let record = self.kernel(kernel);
+                record.running = None;
+                record.verdicts.insert(cell.clone(), kept);
             }
             Event::Splat { kernel, guest, moment, splat } => {
                 self.kernel(kernel).splats.push((*guest, *moment, (**splat).clone()));
@@ -233,25 +240,21 @@ impl RunRecord {
     }
 
     /// A cell's verdict; a cell that has none is one that never ran, so that no gap looks like a pass.
-    pub fn verdict<'a>(&self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
+    pub fn verdict<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
         if let Some(row) = rows::verdict(kernel, &cell.id) {
             return Cow::Owned(row);
         }
-        let known = kernel.and_then(|kernel| kernel.verdicts.get(&cell.id));
-        known.map(Cow::Borrowed).unwrap_or_else(|| {
-            let message = match kernel.and_then(|kernel| kernel.running.as_ref()) {
-                Some(running) if *running == cell.id => "the run ended while the cell was running",
-                _ => "the run ended before the cell",
-            };
-            Cow::Owned(Verdict::bare(cell.id.clone(), Outcome::NotRun { message: message.to_owned() }))
-        })
+        match kernel.and_then(|kernel| kernel.verdicts.get(&cell.id)) {
+            Some(kept) => kept.whole(&self.texts),
+            None => Cow::Owned(never_ran(kernel, cell)),
+        }
     }
 
-    /// Every planned cell with its verdict, kernel by kernel, between the rows that every kernel has ([`rows`]).
+    /// Every planned cell with its verdict, kernel by kernel, between the rows that every kernel has ([`rows`]). Reports of
+    /// cells are without checks: see [`verdict`](Self::verdict).
     pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Cow<'_, Verdict>)> {
-        self.planned().flat_map(move |(kernel, record)| {
-            rows::around(kernel).map(move |cell| (kernel, cell, self.verdict(record, cell)))
-        })
+        self.planned()
+            .flat_map(|(kernel, happened)| rows::around(kernel).map(move |cell| (kernel, cell, light(happened, cell))))
     }
 
     /// What is listed of the rows and of the plan's cells.
@@ -262,7 +265,7 @@ impl RunRecord {
     /// How many cells of a kernel ended how.
     pub fn counts_on(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> Counts {
         let mut counts = Counts::default();
-        rows::around(kernel).for_each(|cell| counts.add(self.verdict(happened, cell).standing()));
+        rows::around(kernel).for_each(|cell| counts.add(light(happened, cell).standing()));
         counts
     }
 
@@ -309,6 +312,15 @@ impl RunRecord {
         exit
     }
 
+    /// What the run exited with. A run that was killed has no exit of its own, and one that says it passed is not believed
+    /// where its verdicts say otherwise: a line may be missing from its events.
+    pub fn outcome(&self) -> Exit {
+        match self.finished {
+            Some((exit, _)) if exit != Exit::Passed => exit,
+            _ => self.exit(),
+        }
+    }
+
     /// How to run one cell again; of a row, how to run its kernel again.
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
         let mut command = format!("lab run --kernel {}", text::shell_quote(kernel));
@@ -325,6 +337,25 @@ impl RunRecord {
         }
         command
     }
+}
+
+/// A cell's verdict without its checks, and so without a copy.
+fn light<'a>(kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
+    if let Some(row) = rows::verdict(kernel, &cell.id) {
+        return Cow::Owned(row);
+    }
+    match kernel.and_then(|kernel| kernel.verdicts.get(&cell.id)) {
+        Some(kept) => Cow::Borrowed(&**kept),
+        None => Cow::Owned(never_ran(kernel, cell)),
+    }
+}
+
+fn never_ran(kernel: Option<&KernelRecord>, cell: &PlannedCell) -> Verdict {
+    let message = match kernel.and_then(|kernel| kernel.running.as_ref()) {
+        Some(running) if *running == cell.id => "the run ended while the cell was running",
+        _ => "the run ended before the cell",
+    };
+    Verdict::bare(cell.id.clone(), Outcome::NotRun { message: message.to_owned() })
 }
 
 /// The attach types that the kernel reported for a cell, oldest first, each once.

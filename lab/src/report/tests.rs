@@ -349,12 +349,13 @@ fn the_exit_code_is_the_worst_that_happened() {
         let ids: Vec<CellId> = plan.cells.iter().map(|cell| cell.id.clone()).collect();
         info.plan = plan;
         info.expired.clear();
-        let mut record = RunRecord { info: Some(info), ..RunRecord::default() };
+        let mut record = RunRecord::default();
+        record.info = Some(info);
         let happened = record.kernels.entry("6.12".to_owned()).or_default();
         let end = GuestEnd::Off { shutdown_ms: 1, problems: Vec::new() };
         happened.guests.insert(1, GuestRecord { start: Start::Boot, came_up: true, end: Some(end) });
         for (id, outcome) in ids.into_iter().zip(outcomes) {
-            happened.verdicts.insert(id.clone(), Verdict::bare(id, outcome.clone()));
+            happened.verdicts.insert(id.clone(), Verdict::bare(id, outcome.clone()).into());
         }
         record.exit().code()
     };

@@ -3,7 +3,7 @@
 
 use crate::{
     event::RunInfo,
-    plan::PlannedCell,
+    plan::{PlannedCell, PlannedKernel},
     report::{
         complaints::{self, Complaint as Seen},
         directory::console,
@@ -13,11 +13,12 @@ use crate::{
     text,
     verdict::{Standing, Verdict},
 };
-use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellInfo, DeviceKind, Outcome};
-use serde::Serialize;
+use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, DeviceKind, Outcome};
+use serde::{Serialize, Serializer};
 use std::{
-    borrow::Cow,
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
+    rc::Rc,
 };
 
 /// Characters of a cell's message.
@@ -31,35 +32,41 @@ const MAX_LOG: [usize; 2] = [20, 200];
 /// Consoles of a kernel that are linked: where every case has a guest of its own there are hundreds.
 const MAX_CONSOLES: usize = 8;
 
-/// Every text once, and where it is.
+/// Every text once, in the order in which they were met. It grows while the page is written, and is written last.
 #[derive(Default)]
-pub(super) struct Texts {
-    known: HashMap<String, u32>,
-    all: Vec<String>,
+pub(super) struct Texts(RefCell<Known>);
+
+#[derive(Default)]
+struct Known {
+    indexes: HashMap<Rc<str>, u32>,
+    all: Vec<Rc<str>>,
 }
 
 impl Texts {
-    fn index(&mut self, text: Cow<'_, str>) -> u32 {
-        if let Some(index) = self.known.get(&*text) {
+    fn index(&self, text: &str) -> u32 {
+        let mut known = self.0.borrow_mut();
+        if let Some(index) = known.indexes.get(text) {
             return *index;
         }
-        let index = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
-        self.all.push(text.clone().into_owned());
-        self.known.insert(text.into_owned(), index);
+        let index = u32::try_from(known.all.len()).unwrap_or(u32::MAX);
+        let text: Rc<str> = text.into();
+        known.all.push(Rc::clone(&text));
+        known.indexes.insert(text, index);
         index
     }
 
-    fn line(&mut self, text: &str) -> u32 {
-        self.index(text::cut_line(text, MAX_LINE))
+    fn line(&self, text: &str) -> u32 {
+        self.index(&text::cut_line(text, MAX_LINE))
     }
 
-    fn lines<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
+    fn lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
         lines.into_iter().map(|line| self.line(line)).collect()
     }
+}
 
-    /// The list, for the page.
-    pub(super) fn into_strings(self) -> Vec<String> {
-        self.all
+impl Serialize for Texts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.borrow().all.iter().map(|text| &**text))
     }
 }
 
@@ -130,8 +137,27 @@ pub(super) struct Kernel<'a> {
     capabilities: &'a [CapabilityReport],
     notes: Vec<&'a str>,
     consoles: Vec<String>,
-    /// By the order of the page's rows; `None` where the plan has no such cell for this kernel.
-    results: Vec<Option<Field>>,
+    results: Results<'a>,
+}
+
+/// A kernel's results by the order of the page's rows; `None` where the plan has no such cell for this kernel. They are
+/// made while they are written: all of them together would be as large as the run.
+struct Results<'a> {
+    record: &'a RunRecord,
+    kernel: &'a PlannedKernel,
+    happened: Option<&'a KernelRecord>,
+    texts: &'a Texts,
+}
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let planned = rows::around(self.kernel);
+        let by_id: HashMap<&CellId, &PlannedCell> = planned.map(|cell| (&cell.id, cell)).collect();
+        serializer.collect_seq(self.record.listing().map(|row| {
+            let cell = by_id.get(&row.id)?;
+            Some(field(cell, &self.record.verdict(self.happened, cell), self.texts))
+        }))
+    }
 }
 
 /// Standing, attach types used as bits, required one from 1 on, milliseconds, message, evidence.
@@ -183,14 +209,8 @@ pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
 }
 
 /// Every kernel of the plan with its results, in the order of the plan's cells.
-pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &mut Texts) -> Vec<Kernel<'a>> {
-    let listed: Vec<&CellInfo> = record.listing().collect();
+pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &'a Texts) -> Vec<Kernel<'a>> {
     let planned = record.planned().map(|(kernel, happened)| {
-        let by_id: HashMap<&str, &PlannedCell> = rows::around(kernel).map(|cell| (cell.id.as_str(), cell)).collect();
-        let result = |row: &&CellInfo| {
-            let cell = by_id.get(row.id.as_str())?;
-            Some(field(cell, &record.verdict(happened, cell), texts))
-        };
         let boot = happened.and_then(|it| it.boot.as_ref());
         Kernel {
             id: &kernel.facts.id,
@@ -203,7 +223,7 @@ pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &mut Texts) -> Vec<Kerne
             capabilities: happened.map_or(&[], |it| &it.capabilities),
             notes: happened.map_or_else(Vec::new, |it| it.losses.iter().chain(&it.notes).map(|it| &**it).collect()),
             consoles: consoles(&kernel.facts.id, happened),
-            results: listed.iter().map(result).collect(),
+            results: Results { record, kernel, happened, texts },
         }
     });
     planned.collect()
@@ -214,7 +234,7 @@ fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
     guests.map(|guest| format!("{kernel}/{}", console(*guest))).collect()
 }
 
-fn field(cell: &PlannedCell, verdict: &Verdict, texts: &mut Texts) -> Field {
+fn field(cell: &PlannedCell, verdict: &Verdict, texts: &Texts) -> Field {
     let standing = verdict.standing();
     let place = |attach| AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default();
     let bits = verdict.report.attach.iter().filter_map(|it| it.used).fold(0, |bits, used| bits | 1 << place(used));
@@ -227,12 +247,12 @@ fn field(cell: &PlannedCell, verdict: &Verdict, texts: &mut Texts) -> Field {
         bits,
         cell.required.map_or(0, |required| place(required) + 1),
         verdict.report.duration_us / 1000,
-        texts.index(message.into()),
+        texts.index(&message),
         evidence(verdict, standing, texts),
     )
 }
 
-fn evidence(verdict: &Verdict, standing: Standing, texts: &mut Texts) -> Option<Evidence> {
+fn evidence(verdict: &Verdict, standing: Standing, texts: &Texts) -> Option<Evidence> {
     let report = &verdict.report;
     let most = MAX_LOG[usize::from(!matches!(standing, Standing::Passed | Standing::Skipped))];
     let earlier = verdict.earlier.iter().filter_map(|attempt| attempt.evidence.as_deref());
@@ -258,7 +278,7 @@ fn evidence(verdict: &Verdict, standing: Standing, texts: &mut Texts) -> Option<
             .collect(),
         remarks: verdict.remarks().iter().map(|line| texts.line(line)).collect(),
         log: texts.lines(report.log.iter().take(most).map(|line| &**line)),
-        consoles: consoles.into_iter().map(|text| texts.index(text.into())).collect(),
+        consoles: consoles.into_iter().map(|text| texts.index(&text)).collect(),
         files: texts.lines(verdict.files.iter().map(|file| &**file)),
         metrics: report.metrics.iter().map(|(name, value)| (texts.line(name), *value)).collect(),
     };

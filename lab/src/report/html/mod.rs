@@ -11,7 +11,7 @@ use crate::{
     event::{Event, Stamped},
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// The file's name.
 pub const FILE: &str = "report.html";
@@ -45,8 +45,7 @@ impl HtmlReporter {
     /// It can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
         let path = self.directory.join(FILE);
-        let page = render(record).map_err(|error| Error::file("write", &path)(error.into()))?;
-        directory::replace(&path, page.as_bytes())
+        directory::replace_with(&path, |out| render_to(record, out))
     }
 }
 
@@ -66,64 +65,68 @@ struct Page<'a> {
     complaints: Vec<data::Complaint>,
     drawings: BTreeMap<String, &'a str>,
     /// What the other numbers point into.
-    strings: Vec<String>,
+    strings: &'a data::Texts,
 }
 
-/// The page, a function of the record alone.
-fn render(record: &RunRecord) -> serde_json::Result<String> {
-    let mut texts = data::Texts::default();
-    let kernels = data::kernels(record, &mut texts);
+/// Writes the page, a function of the record alone.
+fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
+    let texts = data::Texts::default();
     let page = Page {
         run: record.info.as_ref().map(Into::into),
         started_ms: record.started_ms,
         wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
-        exit: record.finished.map_or_else(|| record.exit(), |(exit, _)| exit).code(),
+        exit: record.outcome().code(),
         standings: data::standings(record),
         dead_cases: record.dead_cases(),
         lost_shards: record.lost_shards(),
         expired: data::expired(record),
-        kernels,
+        kernels: data::kernels(record, &texts),
         cells: record.listing().map(Into::into).collect(),
         complaints: data::complaints(record),
         drawings: data::drawings(record),
-        strings: texts.into_strings(),
+        strings: &texts,
     };
-    fill(PAGE, &SCRIPTS.concat(), &page)
+    fill(PAGE, &SCRIPTS.concat(), &page, out)
 }
 
-/// A page with its style, script and data.
-pub(crate) fn fill(page: &str, script: &str, data: &impl Serialize) -> serde_json::Result<String> {
-    let data = embedded(data)?;
-    let mut out = String::with_capacity(page.len() + STYLE.len() + script.len() + data.len());
-    let mut rest = page;
-    for (mark, text) in [("/*STYLE*/", STYLE), ("/*DATA*/", &data), ("/*SCRIPT*/", script)] {
-        // What is filled in is never searched for marks: a guest may know them too.
-        let (before, after) = rest.split_once(mark).unwrap_or((rest, ""));
-        out.push_str(before);
-        out.push_str(text);
-        rest = after;
+/// Writes a page with its style, script and data.
+pub(crate) fn fill(page: &str, script: &str, data: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
+    let (head, rest) = page.split_once("/*STYLE*/").unwrap_or((page, ""));
+    let (body, rest) = rest.split_once("/*DATA*/").unwrap_or((rest, ""));
+    let (between, end) = rest.split_once("/*SCRIPT*/").unwrap_or((rest, ""));
+    // What is filled in is never searched for marks: a guest may know them too.
+    for text in [head, STYLE, body] {
+        out.write_all(text.as_bytes())?;
     }
-    out.push_str(rest);
-    Ok(out)
+    serde_json::to_writer(Embedded(out), data)?;
+    for text in [between, script, end] {
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(())
 }
 
-/// JSON that no HTML parser can mistake for the end of its element, or for a comment.
-fn embedded(data: &impl Serialize) -> serde_json::Result<String> {
-    let json = serde_json::to_string(data)?;
-    let mut out = String::with_capacity(json.len() + json.len() / 64);
-    let mut rest = &*json;
-    while let Some(at) = rest.find(['<', '>', '&']) {
-        let (before, after) = rest.split_at(at);
-        out.push_str(before);
-        out.push_str(match after.as_bytes()[0] {
-            b'<' => "\\u003c",
-            b'>' => "\\u003e",
-            _ => "\\u0026",
-        });
-        rest = &after[1..];
+/// Takes JSON, and writes it so that no HTML parser can mistake it for the end of its element, or for a comment.
+struct Embedded<'a>(&'a mut dyn io::Write);
+
+impl io::Write for Embedded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'<' | b'>' | b'&')) {
+            self.0.write_all(&rest[..at])?;
+            self.0.write_all(match rest[at] {
+                b'<' => b"\\u003c",
+                b'>' => b"\\u003e",
+                _ => b"\\u0026",
+            })?;
+            rest = &rest[at + 1..];
+        }
+        self.0.write_all(rest)?;
+        Ok(bytes.len())
     }
-    out.push_str(rest);
-    Ok(out)
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[cfg(test)]
@@ -131,8 +134,14 @@ mod tests {
     use super::*;
     use crate::report::tests::record as sample_record;
 
+    fn render(record: &RunRecord) -> String {
+        let mut out = Vec::new();
+        render_to(record, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
     fn parsed(record: &RunRecord) -> serde_json::Value {
-        let page = render(record).unwrap();
+        let page = render(record);
         let data = page.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
         assert!(!data.contains(['<', '>', '&']), "{data}");
         serde_json::from_str(data).unwrap()
@@ -156,7 +165,7 @@ mod tests {
             let filled = kernel["results"].as_array().unwrap().iter().filter(|it| !it.is_null()).count();
             assert_eq!(filled, planned.0.cells.len() + 3, "{}", kernel["id"]);
         }
-        let page = render(&record).unwrap();
+        let page = render(&record);
         let own = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!own.contains("http:") && !own.contains("https:"), "the page asks nothing of the network");
     }

@@ -2,7 +2,7 @@
 
 use super::record::RunRecord;
 use crate::text;
-use comfy_table::{Table, presets};
+use comfy_table::{Table, TableStyle, presets};
 use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
 use serde::Serialize;
 
@@ -97,26 +97,24 @@ const LEGEND: [(&str, &str); 5] = [
 ];
 
 impl Format {
-    /// The table, without a line break at its end.
-    pub fn render(self, rows: &[Row]) -> String {
-        let preset = match self {
-            Self::Json => return serde_json::to_string_pretty(rows).unwrap_or_default(),
-            Self::Text => presets::NOTHING,
-            Self::Markdown => presets::ASCII_MARKDOWN,
-        };
+    fn table(
+        self,
+        preset: TableStyle,
+        rows: &[Row],
+        group: &[Capability],
+        word: impl Fn(&Row, Capability) -> String,
+    ) -> String {
         let mut table = Table::new();
         table.load_style(preset);
-        // A name's words below each other keep the columns as narrow as the answers.
-        let name = |capability: Capability| match self {
-            Self::Text => capability.name().replace('-', "\n"),
-            Self::Markdown | Self::Json => capability.name().to_owned(),
-        };
-        let names = Capability::ALL.map(name);
+        // Words below each other keep the columns narrow.
+        let stacked = |text: String, at: &str| if self == Self::Text { text.replace(at, "\n") } else { text };
+        let names = group.iter().map(|capability| stacked(capability.name().to_owned(), "-"));
         table.set_header(["kernel", "version"].map(str::to_owned).into_iter().chain(names));
         for row in rows {
-            let find = |capability| row.capabilities.iter().find(|answer| answer.report.capability == capability);
-            let word = |capability| find(capability).map_or_else(|| "-".to_owned(), Answer::word);
-            let words = Capability::ALL.map(word);
+            let words = group.iter().map(|capability| match word(row, *capability) {
+                module if module.starts_with("no module") => stacked(module, " "),
+                other => other,
+            });
             table.add_row([row.kernel.clone(), row.version.to_string()].into_iter().chain(words));
         }
         if self == Self::Text {
@@ -124,9 +122,32 @@ impl Format {
                 column.set_padding((0, 1));
             }
         }
-        let mut text = table.trim_fmt();
-        let legend: Vec<&str> =
-            LEGEND.iter().filter(|(word, _)| text.contains(*word)).map(|(_, words)| *words).collect();
+        table.trim_fmt()
+    }
+
+    /// The table, without a line break at its end.
+    pub fn render(self, rows: &[Row]) -> String {
+        let preset = match self {
+            Self::Json => return serde_json::to_string_pretty(rows).unwrap_or_default(),
+            Self::Text => presets::NOTHING,
+            Self::Markdown => presets::ASCII_MARKDOWN,
+        };
+        // What is a module is a table of its own on a terminal, which is no wider for it.
+        let groups: Vec<Vec<Capability>> = match self {
+            Self::Text => {
+                let (modules, others) = Capability::ALL.into_iter().partition(|capability| capability.is_module());
+                vec![modules, others]
+            }
+            Self::Markdown | Self::Json => vec![Capability::ALL.to_vec()],
+        };
+        let word = |row: &Row, capability| {
+            let answer = row.capabilities.iter().find(|answer| answer.report.capability == capability);
+            answer.map_or_else(|| "-".to_owned(), Answer::word)
+        };
+        let tables: Vec<String> = groups.iter().map(|group| self.table(preset, rows, group, word)).collect();
+        let mut text = tables.join("\n\n");
+        let told = |mark: &str| rows.iter().any(|row| Capability::ALL.iter().any(|it| word(row, *it).contains(mark)));
+        let legend: Vec<&str> = LEGEND.iter().filter(|(mark, _)| told(mark)).map(|(_, words)| *words).collect();
         if !legend.is_empty() {
             // Markdown breaks a line where two blanks end it, and makes a list of one that begins with a star.
             let (gap, star) = if self == Self::Markdown { ("  \n", "\\*") } else { ("\n", "*") };

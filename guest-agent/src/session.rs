@@ -187,9 +187,9 @@ fn run_cells(
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {
-            // A thread that cannot be stopped still holds namespaces and programs: the guest is no longer pristine.
-            sender.send(&AgentMessage::Fatal { message: stuck.clone() })?;
-            return Err(stuck);
+            // A thread that cannot be stopped still holds namespaces and programs: the guest is no longer pristine. It stays
+            // up, since the host asks what hangs before it kills it.
+            return sender.send(&AgentMessage::Fatal { message: stuck });
         }
         ran += 1;
     }

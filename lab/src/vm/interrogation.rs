@@ -38,7 +38,7 @@ pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn
     let mut listener = Listener { console, deadline, stop, begin: length(console) };
     let mut registers = String::new();
     let asked = Monitor::connect(socket).and_then(|mut monitor| {
-        monitor.answering_within(patience / 4)?;
+        monitor.answering_within(patience / 2)?;
         registers = monitor.ask("info registers -a")?;
         listener.hear_out(&mut monitor)
     });

@@ -10,13 +10,16 @@ use crate::{
 };
 use lab_bpf::Program;
 use lab_topology::Family;
-use lab_traffic::{Flow, FlowReport, Path, Proto, UdpStream};
+use lab_traffic::{Flow, FlowReport, Path, Proto, SILENCE_WINDOW, UdpStream};
 use std::{sync::Arc, time::Duration};
 
 /// Exchanges per flow: enough to tell "all" from "some", few enough for an emulated guest.
 pub const EXCHANGES: u16 = 3;
 /// Between two datagrams of a stream: several per attach operation, and bearable under emulation.
 pub const STREAM_INTERVAL: Duration = Duration::from_millis(4);
+/// How long a stream that may have lost something must be silent before what is missing counts as lost: its receiver is a
+/// thread, which a busy host may keep waiting.
+pub const DRAIN_WINDOW: Duration = SILENCE_WINDOW.saturating_mul(4);
 /// Time for one flow, milliseconds on a fast guest.
 const FLOW_MS: u64 = 2_000;
 

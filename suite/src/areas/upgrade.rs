@@ -5,7 +5,7 @@ use crate::{
     bench::{self, Bench, P0, P1},
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    flows::some_traffic,
+    flows::{DRAIN_WINDOW, some_traffic},
     holder::Holder,
     variants,
 };
@@ -122,7 +122,7 @@ pub const CASES: &[Case] = &[
 /// a qdisc came or went: each time costs at most one packet.
 fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
     // Where a loss is allowed for, a lost datagram is not waited for.
-    let drain = if flaps == 0 { ctx.patience(DRAIN_MS) } else { SILENCE_WINDOW };
+    let drain = if flaps == 0 { ctx.patience(DRAIN_MS) } else { DRAIN_WINDOW };
     let report = stream.stop(drain);
     let mut met = 0;
     for program in programs {
@@ -264,7 +264,7 @@ fn qdisc_away(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let kinds: Vec<String> = bench.run(P0, || lab_bpf::qdiscs(ifindex))?.into_iter().map(|qdisc| qdisc.kind).collect();
     ctx.check("no clsact left", !kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
     ctx.check("tcx went on", new.stats()?.marked > unmet, new.stats()?.marked);
-    let report = stream.stop(SILENCE_WINDOW);
+    let report = stream.stop(DRAIN_WINDOW);
     bench.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let flaps = 2 * ROUNDS - 1;
     ctx.metric("udp.sent", f64::from(report.sent));
@@ -375,7 +375,7 @@ fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let _new = bench.attach(ctx, P1, variant.attach(), Direction::FromWorkload, &new)?;
     some_traffic(ctx, &stream)?;
     // What was sent in between is lost and not waited for, unless it waits itself for its neighbour's address (L2).
-    let report = stream.stop(SILENCE_WINDOW);
+    let report = stream.stop(DRAIN_WINDOW);
     let met = old.stats()?.marked + new.stats()?.marked;
     ctx.metric("udp.lost.device_change", f64::from(report.lost_count()));
     let gaps = if variant.device() == DeviceKind::NetkitL3 { 1..=1 } else { 0..=1 };

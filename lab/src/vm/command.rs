@@ -165,10 +165,16 @@ mod tests {
     #[test]
     fn the_guest_is_never_writable_and_never_networked() {
         let dir = tempfile::tempdir().unwrap();
-        let words = arguments(&spec(dir.path()), &Files::below(dir.path()), "x").unwrap();
-        for never in ["--rw", "--network", "-n", "--net", "--user", "--exec"] {
-            assert!(!words.iter().any(|word| word == never), "{never}");
+        let usual = spec(dir.path());
+        let with_the_hosts_root = GuestSpec { exported: Some("/".into()), ..usual.clone() };
+        for (spec, root) in [(&with_the_hosts_root, "/"), (&usual, dir.path().join("root").to_str().unwrap())] {
+            let words = arguments(spec, &Files::below(dir.path()), "x").unwrap();
+            for never in ["--rw", "--network", "-n", "--net", "--user", "--exec", "--rwdir", "--overlay-rwdir"] {
+                assert!(!words.iter().any(|word| word == never), "{never}");
+            }
+            assert_eq!(words.iter().skip_while(|word| *word != "--root").nth(1).unwrap(), root);
         }
+        let words = arguments(&usual, &Files::below(dir.path()), "x").unwrap();
         assert!(words.iter().any(|word| word == "--disable-kvm"));
         assert!(words.last().unwrap().contains("-no-reboot"));
     }

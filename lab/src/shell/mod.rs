@@ -123,6 +123,11 @@ impl Visitor for Shell<'_> {
             .map_or(Typed::Nothing, |it| it.read(room))
         {
             Typed::Nothing => {}
+            // A terminal in raw mode ends only when it is gone, and with it the person.
+            Typed::Over if state.raw.is_some() => {
+                state.ended = Ended::Left;
+                return Ok(ControlFlow::Break(()));
+            }
             Typed::Over => {
                 state.input_over = true;
                 said.push(HostMessage::Input { bytes: Vec::new() });

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod args_bench;
+mod args_past;
 mod bench;
 mod bench_report;
 mod bench_suite;
@@ -26,6 +28,10 @@ mod shell;
 mod topology;
 mod watch;
 
+use self::{
+    args_bench::{BenchArgs, BenchCommand, BenchSuiteArgs, DatapathArgs, ReportBenchArgs},
+    args_past::{CompareArgs, HistoryArgs, PruneArgs, ResultsCommand, RunsArgs, TrendArgs},
+};
 use crate::{
     error::{Error, Exit},
     report::{capabilities::Format, kcidb},
@@ -122,81 +128,6 @@ struct FormatArgs {
     /// What KernelCI's database calls this CI system.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     origin: String,
-}
-
-#[derive(Debug, Args)]
-struct RunsArgs {
-    /// Directory of the runs. Default: results/ in the project.
-    #[arg(long, value_name = "DIR")]
-    results: Option<PathBuf>,
-    /// The newest runs only.
-    #[arg(long, value_name = "N", default_value = "60")]
-    last: std::num::NonZeroUsize,
-}
-
-#[derive(Debug, Args)]
-struct HistoryArgs {
-    /// Cases or cells by name or catalogue number, `*` and `?` allowed.
-    #[arg(value_name = "CASE", required = true)]
-    case: Vec<String>,
-    /// Kernels by id, `*` and `?` allowed; repeatable.
-    #[arg(long, value_name = "GLOB")]
-    kernel: Vec<String>,
-    #[command(flatten)]
-    runs: RunsArgs,
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct TrendArgs {
-    #[command(flatten)]
-    runs: RunsArgs,
-    /// The page. Default: trend.html beside the runs.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum ResultsCommand {
-    /// Name the runs, with how they ended and their size.
-    List,
-    /// Remove runs beyond the bounds of lab.toml. The newest stays, the one that `latest` points to, and the newest that
-    /// did not pass.
-    Prune(PruneArgs),
-}
-
-#[derive(Debug, Args)]
-struct PruneArgs {
-    /// Runs to keep, the newest ones, in place of what lab.toml says.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    keep: Option<u32>,
-    /// Days to keep a run, in place of what lab.toml says.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    days: Option<u32>,
-    /// Only tell what would go.
-    #[arg(long)]
-    dry_run: bool,
-}
-
-#[derive(Debug, Args)]
-struct CompareArgs {
-    /// The earlier run: a directory, or a name below results/.
-    #[arg(value_name = "BEFORE")]
-    before: PathBuf,
-    /// The later run.
-    #[arg(value_name = "AFTER", default_value = "latest")]
-    after: PathBuf,
-    /// How the comparison is written.
-    #[arg(long, value_enum, default_value = "text")]
-    format: crate::compare::Format,
-    /// Exit 1 only for what is new: failures that were there before do not count.
-    #[arg(long)]
-    new_only: bool,
-    /// Instead: whether both runs have the same cells with the same outcomes and attach types; exit 1 where not.
-    #[arg(long, conflicts_with_all = ["format", "new_only"])]
-    same: bool,
 }
 
 #[derive(Debug, Args)]
@@ -404,80 +335,6 @@ enum ProfileArg {
     Shell,
     /// This host's root, read-only below what the guest writes into its own memory. Takes a kernel with 9p.
     Host,
-}
-
-#[derive(Debug, Args)]
-struct BenchSuiteArgs {
-    /// Kernels by id. Default: the default matrix.
-    #[arg(long, value_name = "GLOB")]
-    kernel: Vec<String>,
-    /// Cases, cells or numbers of the catalogue. Default: all.
-    #[arg(long, value_name = "GLOB")]
-    case: Vec<String>,
-    /// Rounds.
-    #[arg(long, value_name = "N", default_value = "1")]
-    repeat: std::num::NonZeroU32,
-    /// Use the agent and the eBPF object as they are.
-    #[arg(long)]
-    no_build: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-struct BenchArgs {
-    #[command(subcommand)]
-    what: Option<BenchCommand>,
-    /// Kernels by id; a stock virtme-ng must be able to boot them. Default: the default matrix in its generic build.
-    #[arg(long, value_name = "GLOB")]
-    kernel: Vec<String>,
-    /// Rounds of stock boot, cold boot and restore per kernel.
-    #[arg(long, value_name = "N", default_value = "3")]
-    repeat: std::num::NonZeroU32,
-    /// Rounds of the whole suite on all kernels, cold and warm: minutes each.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    matrix: u32,
-    /// How often one case is run again on one kernel, by a process each time.
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    reruns: u32,
-    /// Use the agent and the eBPF object as they are.
-    #[arg(long)]
-    no_build: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum BenchCommand {
-    /// Measure tc, tcx and netkit against each other, on veth and netkit, inside one guest.
-    Datapath(DatapathArgs),
-    /// Measure the suite itself: time per case, and the slowest ten cells.
-    Suite(BenchSuiteArgs),
-    /// Measure what merging many shards and rendering their reports costs.
-    Report(ReportBenchArgs),
-}
-
-#[derive(Debug, Args)]
-struct DatapathArgs {
-    /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
-    #[arg(long, value_name = "GLOB")]
-    kernel: Vec<String>,
-    /// Rounds of all setups; a ratio's spread is over them.
-    #[arg(long, value_name = "N", default_value = "5")]
-    repeat: std::num::NonZeroU32,
-    /// How long each figure of a setup is measured in each round, milliseconds.
-    #[arg(long, value_name = "MS", default_value = "150")]
-    window: std::num::NonZeroU32,
-    /// Use the agent and the eBPF object as they are.
-    #[arg(long)]
-    no_build: bool,
-}
-
-#[derive(Debug, Args)]
-struct ReportBenchArgs {
-    /// Shards to merge.
-    #[arg(long, value_name = "N", default_value = "50")]
-    shards: std::num::NonZeroU32,
-    /// Cells of each.
-    #[arg(long, value_name = "N", default_value = "5000")]
-    cells: std::num::NonZeroU32,
 }
 
 #[derive(Debug, Args)]

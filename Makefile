@@ -31,6 +31,12 @@ canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each
 shards: setup ## The default matrix as 4 shards in 4 checkouts, cell for cell what one run gives (CASES='A01*' narrows it)
 	@scripts/shards
 
+bisect-packages: setup ## From which Debian package on a prog_array refuses a program with another expected_attach_type
+	@$(LAB) bisect --capability prog-array-strict --terms permissive,strict --good 6.12.43 --bad 6.12 --changelog expected_attach_type $(ARGS)
+
+bisect-commits: setup ## Which commit of a history with known answer breaks netkit: builds a kernel first
+	@tree=$$(scripts/bisect-demo) && $(LAB) bisect --case 'A04-netkit-link[netkit,nk-l3,from-workload]' --tree "$$tree" --good demo-good --bad demo-bad $(ARGS)
+
 lint-ci: setup-tests ## The workflows in ci/, each before its own linter or schema
 	@cargo test -p lab --quiet --test workflows
 

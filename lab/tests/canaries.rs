@@ -37,8 +37,8 @@ const WANTED: [(&str, &str, &str); 25] = [
 /// A task that spins in the kernel: below lazy preemption (6.13) nothing else gets the processor, and the kernel's watchdog
 /// ends it; above, its agent still runs and gives the case up.
 const LOCKED_UP: [(&str, &str); 3] = [
-    ("6.1", "panic: watchdog: BUG: soft lockup - CPU#0 stuck for"),
-    ("6.12", "panic: watchdog: BUG: soft lockup - CPU#0 stuck for"),
+    ("6.1", "panic: Kernel panic - not syncing: softlockup: hung tasks"),
+    ("6.12", "panic: Kernel panic - not syncing: softlockup: hung tasks"),
     ("6.17", "hang: still running after"),
 ];
 /// Cells of hung guests, and what the kernel must have told of itself before it was killed: a deaf one by an NMI.

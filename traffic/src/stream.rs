@@ -124,19 +124,52 @@ impl UdpStream {
     /// Stops sending, waits until everything arrived or nothing did for the length of `drain`, and reports.
     pub fn stop(mut self, drain: Duration) -> StreamReport {
         let (sent, send_errors) = self.halt();
+        self.drained(sent, drain);
+        self.report(sent, send_errors)
+    }
+
+    /// Like [`stop`](Self::stop), where datagrams are expected to be lost: what has yet to come is not told by what was sent
+    /// but by `owed`, the datagrams that were seen on their way. For them it waits up to `patience`, since a starved host
+    /// keeps a receiver waiting long after the kernel has delivered; for nothing else longer than `window`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `owed`.
+    pub fn stop_owed<E>(
+        mut self,
+        window: Duration,
+        patience: Duration,
+        mut owed: impl FnMut() -> Result<u64, E>,
+    ) -> Result<StreamReport, E> {
+        let (sent, send_errors) = self.halt();
+        let deadline = Instant::now() + patience;
+        loop {
+            let received = self.drained(sent, window);
+            if u64::from(received) >= owed()? || Instant::now() >= deadline {
+                return Ok(self.report(sent, send_errors));
+            }
+        }
+    }
+
+    /// Returns how many arrived once all have, or none has for the length of `window`.
+    fn drained(&self, sent: u32, window: Duration) -> u32 {
         let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let before = seen.received;
             let (now, _) = self
                 .shared
                 .more
-                .wait_timeout_while(seen, drain, |seen| seen.received == before && before < sent)
+                .wait_timeout_while(seen, window, |seen| seen.received == before && before < sent)
                 .unwrap_or_else(PoisonError::into_inner);
             seen = now;
             if seen.received >= sent || seen.received == before {
-                break;
+                return seen.received;
             }
         }
+    }
+
+    fn report(&self, sent: u32, send_errors: Vec<i32>) -> StreamReport {
+        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
         StreamReport {
             sent,
             received: seen.received,

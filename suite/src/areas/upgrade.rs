@@ -118,16 +118,20 @@ pub const CASES: &[Case] = &[
     .needs(&[Capability::Tcx, Capability::Veth, Capability::Dummy]),
 ];
 
+/// Packets of the stream that met one of the programs.
+fn met_by(programs: &[&Program]) -> Result<u64, Stop> {
+    programs.iter().try_fold(0, |met, program| Ok(met + program.stats()?.marked))
+}
+
 /// Counts what passed while the mechanisms changed, and whether any packet met no program at all. `flaps` is how often
 /// a qdisc came or went: each time costs at most one packet.
 fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
     // Where a loss is allowed for, a lost datagram is not waited for.
-    let drain = if flaps == 0 { ctx.patience(DRAIN_MS) } else { DRAIN_WINDOW };
-    let report = stream.stop(drain);
-    let mut met = 0;
-    for program in programs {
-        met += program.stats()?.marked;
-    }
+    let report = match flaps {
+        0 => stream.stop(ctx.patience(DRAIN_MS)),
+        _ => stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(programs))?,
+    };
+    let met = met_by(programs)?;
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.metric("udp.lost", f64::from(report.lost_count()));
     ctx.require("the stream ran", report.sent > 0, report.sent)?;
@@ -375,8 +379,8 @@ fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let _new = bench.attach(ctx, P1, variant.attach(), Direction::FromWorkload, &new)?;
     some_traffic(ctx, &stream)?;
     // What was sent in between is lost and not waited for, unless it waits itself for its neighbour's address (L2).
-    let report = stream.stop(DRAIN_WINDOW);
-    let met = old.stats()?.marked + new.stats()?.marked;
+    let report = stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(&[&old, &new]))?;
+    let met = met_by(&[&old, &new])?;
     ctx.metric("udp.lost.device_change", f64::from(report.lost_count()));
     let gaps = if variant.device() == DeviceKind::NetkitL3 { 1..=1 } else { 0..=1 };
     ctx.check(

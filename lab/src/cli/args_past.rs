@@ -29,6 +29,15 @@ pub(super) struct HistoryArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ComplaintsArgs {
+    #[command(flatten)]
+    pub(super) runs: RunsArgs,
+    /// As JSON, with what the kernel wrote.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct TrendArgs {
     #[command(flatten)]
     pub(super) runs: RunsArgs,

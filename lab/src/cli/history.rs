@@ -1,9 +1,9 @@
-//! `lab history` and `lab trend`.
+//! `lab history`, `lab complaints` and `lab trend`.
 
-use super::{HistoryArgs, RunsArgs, TrendArgs, project, say, show};
+use super::{ComplaintsArgs, HistoryArgs, RunsArgs, TrendArgs, project, say, show};
 use crate::{
     error::{Error, Exit},
-    history::{self, History},
+    history::{self, History, complaints},
     report::directory,
     results::{Stored, stored},
     selection::Pattern,
@@ -30,11 +30,23 @@ pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit
     let wanted = |kernel: &str| kernels.is_empty() || kernels.iter().any(|pattern| pattern.matches(kernel));
     let history = History::read(&runs, |kernel, _| wanted(kernel), &say)?.narrow(&args.case)?;
     match args.json {
-        true => {
-            let text = serde_json::to_string_pretty(&history).map_err(|error| Error::Host(error.to_string()))?;
-            show(format_args!("{text}\n"))?;
-        }
+        true => show_json(&history)?,
         false => show(history::text(&history))?,
+    }
+    Ok(Exit::Passed)
+}
+
+fn show_json(what: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(what).map_err(|error| Error::Host(error.to_string()))?;
+    show(format_args!("{text}\n"))
+}
+
+pub(super) fn complaints(named: Option<PathBuf>, args: &ComplaintsArgs) -> Result<Exit, Error> {
+    let (_, runs) = runs(named, &args.runs)?;
+    let found = complaints::recurring(&runs, &say)?;
+    match args.json {
+        true => show_json(&found)?,
+        false => show(complaints::render(&found))?,
     }
     Ok(Exit::Passed)
 }

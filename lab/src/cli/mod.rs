@@ -30,7 +30,7 @@ mod watch;
 
 use self::{
     args_bench::{BenchArgs, BenchCommand, BenchSuiteArgs, DatapathArgs, ReportBenchArgs},
-    args_past::{CompareArgs, HistoryArgs, PruneArgs, ResultsCommand, RunsArgs, TrendArgs},
+    args_past::{CompareArgs, ComplaintsArgs, HistoryArgs, PruneArgs, ResultsCommand, RunsArgs, TrendArgs},
 };
 use crate::{
     error::{Error, Exit},
@@ -113,6 +113,8 @@ enum Command {
     Compare(CompareArgs),
     /// Show how cells ended over many runs.
     History(HistoryArgs),
+    /// Name what kernels complained of over the runs: each complaint once, by its fingerprint.
+    Complaints(ComplaintsArgs),
     /// Write a page that shows many runs: what changed in each, and which cells are not steady.
     Trend(TrendArgs),
     /// The runs below results/.
@@ -452,6 +454,7 @@ impl Cli {
             Command::Report { run, format } => report::report(project, &run, &format),
             Command::Compare(args) => compare::compare(project, &args),
             Command::History(args) => history::history(project, &args),
+            Command::Complaints(args) => history::complaints(project, &args),
             Command::Trend(args) => history::trend(project, &args),
             Command::Results(command) => results::results(project, &command),
         }

@@ -1,5 +1,6 @@
 //! The same cells over many runs: how each ended, by which attach type, and how long it took.
 
+pub mod complaints;
 mod page;
 mod text;
 

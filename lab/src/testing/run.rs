@@ -35,6 +35,8 @@ pub struct FakeRun<'a> {
     pub launcher: &'a FakeLauncher,
     /// Snapshots, where guests are to be restored.
     pub snapshots: Option<Store>,
+    /// Memory for guests side by side.
+    pub room: Room,
     /// Which cells share a guest.
     pub isolate: Isolate,
     /// What does not count as a failure.
@@ -66,7 +68,7 @@ impl FakeRun<'_> {
         let run = Run {
             info: RunInfo { expired, retries, ..info },
             jobs: 2,
-            room: Room::unlimited(),
+            room: self.room,
             timing: self.timing,
             snapshots: self.snapshots,
             isolate: self.isolate,

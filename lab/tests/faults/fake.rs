@@ -10,7 +10,7 @@ use lab::{
         Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, progress::Lines,
         run_json::RunJson,
     },
-    run::{kernel::Retries, queue::Isolate, timing::Timing},
+    run::{kernel::Retries, queue::Isolate, room::Room, timing::Timing},
     testing::{
         agent::{A, B, C, Script, timing},
         cell, facts,
@@ -137,6 +137,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
         interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
         launcher: &scenario.launcher,
         snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),
+        room: Room::unlimited(),
         isolate: Isolate::Kernel,
         lists: Lists::default(),
         retries: Retries::default(),

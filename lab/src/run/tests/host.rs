@@ -21,27 +21,11 @@ fn ctrl_c_ends_the_guests_and_leaves_a_report() {
 
 #[test]
 fn a_kernel_without_an_image_runs_nothing_and_says_why() {
-    let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], true);
     let launcher = FakeLauncher::new(|_| {});
-    let prepare = |_: &crate::plan::PlannedKernel| Err("image: no space".to_owned());
-    let interrupt = Interrupt::default();
-    let run = Run {
-        topologies: Vec::new(),
-        info: info(plan),
-        jobs: 1,
-        room: Room::unlimited(),
-        timing: timing(),
-        snapshots: None,
-        isolate: Isolate::Kernel,
-        estimate: &|_, _| 1,
-        lists: Lists::default(),
-        retries: Retries::default(),
-        launcher: &launcher,
-        rescale: &|_| 1.0,
-        prepare: &prepare,
-        interrupt,
-    };
-    let record = run.go(&mut []).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let run = fake(&[("6.12", "6.12.43")], &launcher, Choice::default());
+    let run = FakeRun { imageless: Some("image: no space"), ..run };
+    let record = run.go(dir.path(), &mut []).unwrap();
     let (_, _, verdict) = record.verdicts().find(|(_, cell, _)| cell.id.as_str() == A).unwrap();
     assert_eq!(verdict.outcome, Outcome::NotRun { message: "image: no space".to_owned() });
     assert_eq!(record.exit(), Exit::Infra);
@@ -60,36 +44,14 @@ fn a_reporter_that_can_not_write_ends_the_run() {
             }
         }
     }
-    let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], true);
     let dir = tempfile::tempdir().unwrap();
     let launcher = FakeLauncher::new(|agent| {
         let mut script = Script { agent };
         script.boot();
         script.hang();
     });
-    let prepare = |_: &crate::plan::PlannedKernel| {
-        let mut spec = specification(dir.path().to_owned());
-        spec.console = dir.path().to_owned();
-        Ok(Prepared { spec, image: ImageInfo { key: String::new(), cached: true, missing: Vec::new() } })
-    };
-    let interrupt = Interrupt::default();
-    let run = Run {
-        topologies: Vec::new(),
-        info: info(plan),
-        jobs: 1,
-        room: Room::unlimited(),
-        timing: timing(),
-        snapshots: None,
-        isolate: Isolate::Kernel,
-        estimate: &|_, _| 1,
-        lists: Lists::default(),
-        retries: Retries::default(),
-        launcher: &launcher,
-        rescale: &|_| 1.0,
-        prepare: &prepare,
-        interrupt,
-    };
-    let error = run.go(&mut [&mut Full]).unwrap_err();
+    let run = fake(&[("6.12", "6.12.43")], &launcher, Choice::default());
+    let error = run.go(dir.path(), &mut [&mut Full]).unwrap_err();
     assert_eq!(error.exit(), Exit::Infra);
     assert!(error.to_string().starts_with("can't write events.jsonl: "));
 }

@@ -64,7 +64,6 @@ fn a_case_that_lives_on_another_ones_remains_is_found() {
 /// Sixty cells on one kernel, by two threads: the guests that ran cells, and the most that were there at a time.
 fn shared(room: Room) -> (BTreeSet<u32>, u32) {
     let cells: Vec<_> = (0..60).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
-    let plan = Plan::new(vec![facts("6.12", "6.12.43")], cells, true);
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (alive, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let seen = Arc::clone(&most);
@@ -82,30 +81,10 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
         }
         alive.fetch_sub(1, Ordering::SeqCst);
     });
-    let prepare = |_: &crate::plan::PlannedKernel| {
-        let mut spec = specification(dir.path().to_owned());
-        "6.12".clone_into(&mut spec.name);
-        spec.console = dir.path().to_owned();
-        Ok(Prepared { spec, image: ImageInfo { key: String::new(), cached: true, missing: Vec::new() } })
-    };
-    let run = Run {
-        topologies: Vec::new(),
-        info: info(plan),
-        jobs: 2,
-        room,
-        timing: timing(),
-        snapshots: Some(Store::below(cache.path())),
-        isolate: Isolate::Kernel,
-        estimate: &|_, _| 1,
-        lists: Lists::default(),
-        retries: Retries::default(),
-        launcher: &launcher,
-        rescale: &|_| 1.0,
-        prepare: &prepare,
-        interrupt: Interrupt::default(),
-    };
+    let snapshots = Some(Store::below(cache.path()));
+    let run = fake(&[("6.12", "6.12.43")], &launcher, Choice { room, snapshots, cells, ..Choice::default() });
     let mut heard = Heard::default();
-    let record = run.go(&mut [&mut heard]).unwrap();
+    let record = run.go(dir.path(), &mut [&mut heard]).unwrap();
     assert_eq!((record.exit(), record.counts().passed), (Exit::Passed, 63));
     let finished = heard.0.iter().filter(|it| matches!(it, Event::KernelFinished { .. })).count();
     assert_eq!(finished, 1);

@@ -1,15 +1,14 @@
 //! The real loop against guests without a machine: what a kernel or an agent can do wrong, in milliseconds.
 
 use super::{
-    dispatch::Run,
-    kernel::{MAX_LOSSES, Prepared, Retries},
+    kernel::{MAX_LOSSES, Retries},
     queue::Isolate,
     room::Room,
     timing::Timing,
 };
 use crate::{
     error::{Error, Exit},
-    event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Versions},
+    event::{Event, Stamped},
     interrupt::Interrupt,
     lists::Lists,
     plan::Plan,
@@ -20,10 +19,7 @@ use crate::{
         run::FakeRun,
     },
     verdict::Verdict,
-    vm::{
-        fake::{FakeLauncher, specification},
-        snapshot::Store,
-    },
+    vm::{fake::FakeLauncher, snapshot::Store},
 };
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
@@ -101,6 +97,7 @@ struct Choice {
     timing: Timing,
     interrupt: Interrupt,
     snapshots: Option<Store>,
+    room: Room,
     isolate: Isolate,
     lists: Lists,
     retries: Retries,
@@ -113,6 +110,7 @@ impl Default for Choice {
             timing: timing(),
             interrupt: Interrupt::default(),
             snapshots: None,
+            room: Room::unlimited(),
             isolate: Isolate::Kernel,
             lists: Lists::default(),
             retries: Retries::default(),
@@ -121,9 +119,12 @@ impl Default for Choice {
     }
 }
 
-fn info(plan: Plan) -> RunInfo {
-    let accelerator = Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 };
-    RunInfo::new("test".to_owned(), Versions::default(), accelerator, plan)
+/// The run of these kernels with these guests.
+fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
+    let Choice { timing, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
+    let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
+    let (id, imageless) = ("test".to_owned(), None);
+    FakeRun { id, plan, timing, interrupt, launcher, snapshots, room, isolate, lists, retries, imageless }
 }
 
 fn run_on(
@@ -138,14 +139,10 @@ fn run_on(
 
 fn run_with(kernels: &[(&str, &str)], launcher: &FakeLauncher, choice: Choice) -> Outcomes {
     let before = launcher.boots();
-    let Choice { timing, interrupt, snapshots, isolate, lists, retries, cells } = choice;
-    let kernels = kernels.iter().map(|(id, version)| facts(id, version)).collect();
-    let plan = Plan::new(kernels, cells, true);
-    let planned: usize = plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
+    let run = fake(kernels, launcher, choice);
+    let planned: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
     let dir = tempfile::tempdir().unwrap();
     let mut heard = Heard::default();
-    let (id, imageless) = ("test".to_owned(), None);
-    let run = FakeRun { id, plan, timing, interrupt, launcher, snapshots, isolate, lists, retries, imageless };
     let record = run.go(dir.path(), &mut [&mut heard]).unwrap();
     let finished = heard.0.iter().filter(|event| matches!(event, Event::CellFinished { .. })).count();
     assert_eq!(finished, planned, "exactly one verdict per planned cell");

@@ -311,7 +311,7 @@ const fn expected_by(attach_type: AttachType) -> u32 {
 }
 
 /// As the maps have it: network byte order, IPv4 mapped.
-fn words(address: IpAddr) -> Address {
+pub fn words(address: IpAddr) -> Address {
     let octets = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),

@@ -40,11 +40,17 @@ pub enum ProgramKind {
     Fib,
     /// `bpf_redirect_neigh` to what `bpf_fib_lookup` says.
     FibRedirect,
+    /// Records what `bpf_check_mtu` says.
+    CheckMtu,
+    /// Turns packets into the ICMP error about them, and sends that back.
+    Reject,
+    /// `bpf_skb_set_tunnel_key` and `bpf_redirect`.
+    Tunnel,
 }
 
 impl ProgramKind {
     /// Every program of the object.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Count,
         Self::Policy,
         Self::TailEntry,
@@ -54,6 +60,9 @@ impl ProgramKind {
         Self::RedirectNeigh,
         Self::Fib,
         Self::FibRedirect,
+        Self::CheckMtu,
+        Self::Reject,
+        Self::Tunnel,
     ];
 
     /// The function's name in the object, which is the program's name in the kernel too.
@@ -68,6 +77,9 @@ impl ProgramKind {
             Self::RedirectNeigh => "redirect_neigh",
             Self::Fib => "fib",
             Self::FibRedirect => "fib_redirect",
+            Self::CheckMtu => "check_mtu",
+            Self::Reject => "reject",
+            Self::Tunnel => "tunnel",
         }
     }
 }

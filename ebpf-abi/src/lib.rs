@@ -28,13 +28,13 @@ pub const POLICY_ENTRIES: u32 = 64;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Flags of the redirect helper, or of `bpf_fib_lookup`.
+    /// Flags of the redirect helper, of `bpf_fib_lookup`, or of `bpf_check_mtu`.
     pub redirect_flags: u64,
     /// Index of the host-side device, for programs that can't trust `__sk_buff::ifindex`: under netkit a PRIMARY
     /// program sees the pod's index.
     pub host_ifindex: u32,
-    /// Where the redirecting programs send marked packets, or the device that a FIB lookup shall start from (0: the
-    /// packet's own); resolved in the network namespace that the hook runs in.
+    /// Where the redirecting programs send marked packets, or the device that a FIB lookup shall start from or whose
+    /// MTU is checked (0: the packet's own); resolved in the network namespace that the hook runs in.
     pub target_ifindex: u32,
     /// What marked packets are answered with where no map says otherwise.
     pub verdict: i32,
@@ -42,9 +42,15 @@ pub struct Config {
     pub jump_index: u32,
     /// Port or echo identifier, host byte order; 0 marks nothing.
     pub marker: u16,
-    /// Link-layer destination that `redirect` writes first, as a datapath that forwards by FIB does; zeros leave the
+    /// Link-layer destination that `redirect` and `tunnel` write first, as a datapath that forwards by FIB does; zeros leave the
     /// packet's own.
     pub eth_dst: [u8; 6],
+    /// What `check_mtu` adds to the packet's length, bytes.
+    pub mtu_len_diff: i32,
+    /// Network identifier that `tunnel` chooses.
+    pub tunnel_id: u32,
+    /// Far end that `tunnel` chooses: an address as in [`datapath::Address`].
+    pub tunnel_remote: datapath::Address,
 }
 
 impl Config {
@@ -58,6 +64,9 @@ impl Config {
             jump_index: 0,
             marker,
             eth_dst: [0; 6],
+            mtu_len_diff: 0,
+            tunnel_id: 0,
+            tunnel_remote: [0; 4],
         }
     }
 }
@@ -102,6 +111,10 @@ pub struct Seen {
     pub fib_code: i32,
     /// The device that it named.
     pub fib_ifindex: u32,
+    /// What `bpf_check_mtu` returned (`BPF_MTU_CHK_RET_*`, or a negative errno), in the program that asks it.
+    pub mtu_code: i32,
+    /// The MTU that it told, bytes.
+    pub mtu: u32,
     /// Destination of the Ethernet header; zeros on an L3 netkit.
     pub eth_dst: [u8; 6],
     /// Source of the Ethernet header.
@@ -170,8 +183,8 @@ mod tests {
 
     #[test]
     fn layouts_have_no_padding() {
-        assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6);
-        assert_eq!(size_of::<Seen>(), 2 * 8 + 13 * 4 + 2 * 6);
+        assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6 + 2 * 4 + 16);
+        assert_eq!(size_of::<Seen>(), 2 * 8 + 15 * 4 + 2 * 6);
         assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
         assert_eq!(size_of::<PolicyKey>(), 4);
         assert_eq!(offset_of!(Stats, last), 40);

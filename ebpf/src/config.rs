@@ -23,3 +23,6 @@ field!(verdict: i32);
 field!(jump_index: u32);
 field!(marker: u16);
 field!(eth_dst: [u8; 6]);
+field!(mtu_len_diff: i32);
+field!(tunnel_id: u32);
+field!(tunnel_remote: [u32; 4]);

@@ -8,11 +8,14 @@
 mod config;
 mod count;
 mod fib;
+mod mtu;
 mod parse;
 mod policy;
 mod redirect;
+mod reject;
 mod stats;
 mod tail;
+mod tunnel;
 
 // The helpers used here are open to GPL-compatible programs only; "Dual MIT/GPL" is the kernel's spelling.
 #[unsafe(link_section = "license")]

@@ -12,9 +12,15 @@ const IPV6_HEADER: usize = 40;
 /// More-fragments bit and fragment offset.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 
+/// A hop-by-hop header, and the length of one that holds nothing but the jumbo option. With it kernels since "ipv6: Add
+/// hop-by-hop header to jumbograms in ip6_output" tell the length of an IPv6 packet beyond 64 KiB, until "net/ipv6: Drop
+/// HBH for BIG TCP on TX side".
+const HOPOPTS: u8 = 0;
+const JUMBO: usize = 8;
+
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
 const ICMP_ECHO_REPLY: u8 = 0;
@@ -30,7 +36,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The packet's flow; `None` for fragments, extension headers, ICMP errors and everything that isn't IP.
+    /// The packet's flow; `None` for fragments, extension headers but the jumbo option's, ICMP errors and everything that isn't IP.
     #[inline(always)]
     pub fn of(ctx: &TcContext) -> Option<Self> {
         let (protocol, transport) = match load_u16(ctx, ETHERTYPE)? {
@@ -41,7 +47,10 @@ impl Flow {
                 }
                 (load_u8(ctx, NETWORK + 9)?, NETWORK + header)
             }
-            ETH_P_IPV6 => (load_u8(ctx, NETWORK + 6)?, NETWORK + IPV6_HEADER),
+            ETH_P_IPV6 => match load_u8(ctx, NETWORK + 6)? {
+                HOPOPTS => (load_u8(ctx, NETWORK + IPV6_HEADER)?, NETWORK + IPV6_HEADER + JUMBO),
+                next => (next, NETWORK + IPV6_HEADER),
+            },
             _ => return None,
         };
         let (source, destination) = match protocol {

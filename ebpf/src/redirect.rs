@@ -51,8 +51,9 @@ fn redirect_neigh(ctx: TcContext) -> i32 {
     })
 }
 
+/// Lets a helper choose where marked packets go, and has no opinion on others.
 #[inline(always)]
-fn steer(ctx: &TcContext, helper: impl FnOnce() -> i64) -> i32 {
+pub fn steer(ctx: &TcContext, helper: impl FnOnce() -> i64) -> i32 {
     let marked = Flow::of(ctx).is_some_and(|flow| flow.is_marked());
     let verdict = if marked { helper() as i32 } else { VERDICT_NEXT };
     stats::record(ctx, marked, verdict);

@@ -39,6 +39,15 @@ pub fn record_fib(code: i32, ifindex: u32) {
     }
 }
 
+/// Adds what `bpf_check_mtu` said to the record of the packet.
+#[inline(always)]
+pub fn record_mtu(code: i32, mtu: u32) {
+    if let Some(stats) = stats() {
+        stats.last.mtu_code = code;
+        stats.last.mtu = mtu;
+    }
+}
+
 /// Counts a tail call that found its slot empty.
 #[inline(always)]
 pub fn record_miss() {
@@ -74,6 +83,8 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             verdict,
             fib_code: 0,
             fib_ifindex: 0,
+            mtu_code: 0,
+            mtu: 0,
             eth_dst: ctx.load(0).unwrap_or_default(),
             eth_src: ctx.load(6).unwrap_or_default(),
         }

@@ -2,13 +2,13 @@
 
 use crate::{
     NetlinkError,
-    wire::{message, messages, verdict},
+    wire::{GENERIC_HEADER, attribute, attributes, generic, message, messages, verdict},
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkSerializable, ParseableParametrized};
 use netlink_packet_route::{RouteNetlinkMessage, link::LinkAttribute};
 use netlink_sys::{
     Socket, SocketAddr,
-    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+    protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE},
 };
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
@@ -80,6 +80,34 @@ impl Netlink {
     /// As [`Self::open`]; `EPROTONOSUPPORT` without the `nfnetlink` module.
     pub fn open_netfilter() -> Result<Self, NetlinkError> {
         Self::open_protocol(NETLINK_NETFILTER)
+    }
+
+    /// Opens a socket to generic netlink, for [`Self::request_raw`], [`Self::get_raw`] and [`Self::dump_raw`] with the
+    /// number of [`Self::family`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_generic() -> Result<Self, NetlinkError> {
+        Self::open_protocol(NETLINK_GENERIC)
+    }
+
+    /// The message type of a family of generic netlink (`CTRL_CMD_GETFAMILY`).
+    ///
+    /// # Errors
+    /// [`NetlinkError::Refused`] with `ENOENT` where the kernel has no such family.
+    pub fn family(&mut self, name: &str) -> Result<u16, NetlinkError> {
+        const GENL_ID_CTRL: u16 = 16;
+        const CTRL_CMD_GETFAMILY: u8 = 3;
+        const CTRL_ATTR_FAMILY_ID: u16 = 1;
+        const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+        let asked = format!("CTRL_CMD_GETFAMILY {name}");
+        let name = attribute(CTRL_ATTR_FAMILY_NAME, &[name.as_bytes(), &[0]].concat());
+        let body = self.get_raw(GENL_ID_CTRL, &generic(CTRL_CMD_GETFAMILY, &[name]), &asked)?;
+        let id = attributes(body.get(GENERIC_HEADER..).unwrap_or_default())
+            .find(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID)
+            .and_then(|(_, value)| value.try_into().ok())
+            .map(u16::from_ne_bytes);
+        id.ok_or_else(|| NetlinkError::Answer { asked, detail: "no number of the family".to_owned() })
     }
 
     fn open_protocol(protocol: isize) -> Result<Self, NetlinkError> {
@@ -312,6 +340,13 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         assert!(!netlink.dump(by_index(0)).unwrap().is_empty());
         assert!(matches!(netlink.get(by_index(1)).unwrap(), RouteNetlinkMessage::NewLink(_)));
+    }
+
+    #[test]
+    fn families_are_found_by_name() {
+        let mut netlink = Netlink::open_generic().unwrap();
+        assert_eq!(netlink.family("nlctrl").unwrap(), 16, "the one family with a fixed number");
+        assert_eq!(netlink.family("no such family").unwrap_err().errno(), Some(libc::ENOENT));
     }
 
     #[test]

@@ -13,4 +13,4 @@ pub use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable, Nla, Parseable,
 };
 pub use netlink_packet_route as route;
-pub use wire::{attribute, attributes, nested};
+pub use wire::{GENERIC_HEADER, attribute, attributes, generic, nested};

@@ -4,6 +4,8 @@ use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR};
 
 /// Length of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
+/// Length of `struct genlmsghdr`, which comes before the attributes of generic netlink.
+pub const GENERIC_HEADER: usize = 4;
 const NLA_HEADER: usize = 4;
 const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
@@ -28,6 +30,12 @@ pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 /// An attribute made of attributes, with `NLA_F_NESTED` set.
 pub fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
     attribute(kind | NLA_F_NESTED, &parts.concat())
+}
+
+/// The body of a message of generic netlink: `struct genlmsghdr` and attributes.
+pub fn generic(command: u8, parts: &[Vec<u8>]) -> Vec<u8> {
+    const VERSION: u8 = 1;
+    [&[command, VERSION, 0, 0][..], &parts.concat()].concat()
 }
 
 /// The attributes in `bytes` as (type without flags, value); stops at the first that does not fit.

@@ -43,6 +43,8 @@ pub enum Capability {
     NetkitHeadroom,
     /// `IFLA_NETKIT_PAIRING`: a netkit device without a peer.
     NetkitSingle,
+    /// Receive queues of a netkit device that are leased from another one, `NETDEV_CMD_QUEUE_CREATE`.
+    NetkitQueueLease,
     /// `bpf_redirect_peer` with `BPF_F_EGRESS`.
     RedirectPeerEgress,
 }
@@ -86,7 +88,7 @@ const SCRUB_BACKPORTS: &[KernelVersion] = &[v(6, 12, 4)];
 
 impl Capability {
     /// Every capability, in the order of reports.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Veth,
         Self::Dummy,
         Self::Bridge,
@@ -103,6 +105,7 @@ impl Capability {
         Self::NetkitScrub,
         Self::NetkitHeadroom,
         Self::NetkitSingle,
+        Self::NetkitQueueLease,
         Self::RedirectPeerEgress,
     ];
 
@@ -125,6 +128,7 @@ impl Capability {
             Self::NetkitScrub => "netkit-scrub",
             Self::NetkitHeadroom => "netkit-headroom",
             Self::NetkitSingle => "netkit-single",
+            Self::NetkitQueueLease => "netkit-queue-lease",
             Self::RedirectPeerEgress => "redirect-peer-egress",
         }
     }
@@ -148,6 +152,7 @@ impl Capability {
             | Self::NetkitScrub
             | Self::NetkitHeadroom
             | Self::NetkitSingle
+            | Self::NetkitQueueLease
             | Self::RedirectPeerEgress => false,
         }
     }
@@ -156,15 +161,19 @@ impl Capability {
     pub const fn since(self) -> Since {
         let (mainline, backports, source): (_, &'static [KernelVersion], _) = match self {
             Self::Clsact => (v(4, 5, 0), &[], "net, sched: add clsact qdisc"),
-            Self::Veth => (v(2, 6, 24), &[], "[NET]: Virtual ethernet device driver"),
+            Self::Veth => (v(2, 6, 24), &[], "[NET]: Virtual ethernet device driver."),
             Self::Dummy => (v(2, 6, 23), &[], "[RTNETLINK]: Link creation API"),
             Self::Bridge => (v(2, 6, 39), &[], "bridge: allow creating bridge devices with netlink"),
             Self::Vrf => (v(4, 3, 0), &[], "net: Introduce VRF device driver"),
             Self::Tun => (v(2, 4, 0), &[], "Documentation/networking/tuntap.rst"),
             Self::Vxlan => (v(3, 7, 0), &[], "vxlan: virtual extensible lan"),
-            Self::Ipip => (v(3, 8, 0), &[], "ipip: add support of link creation via rtnl"),
-            Self::Ip6Tnl => (v(3, 8, 0), &[], "ip6tnl: add support of link creation via rtnl"),
-            Self::NftNat => (v(3, 18, 0), &[], "netfilter: nf_tables: add new nft_masq expression"),
+            Self::Ipip => (v(3, 8, 0), &[], "net/ipv4/ipip.c, ipip_newlink()"),
+            Self::Ip6Tnl => {
+                (v(3, 8, 0), &[], "net/ipv6/ip6_tunnel.c, ip6_tnl_newlink(); commit 0b112457229d of November 2012")
+            }
+            Self::NftNat => {
+                (v(3, 18, 0), &[], "nftables wiki: masquerade is available starting with Linux kernel 3.18")
+            }
             Self::Tcx => (v(6, 6, 0), &[], "bpf: Add fd-based tcx multi-prog infra with link support"),
             Self::Netkit => (v(6, 7, 0), &[], "netkit, bpf: Add bpf programmable net device"),
             Self::ProgArrayStrict => (
@@ -175,6 +184,7 @@ impl Capability {
             Self::NetkitScrub => (v(6, 13, 0), SCRUB_BACKPORTS, "netkit: Add option for scrubbing skb meta data"),
             Self::NetkitHeadroom => (v(6, 14, 0), &[], "netkit: Allow for configuring needed_{head,tail}room"),
             Self::NetkitSingle => (v(7, 1, 0), &[], "netkit: Add single device mode for netkit"),
+            Self::NetkitQueueLease => (v(7, 1, 0), &[], "netkit: Implement rtnl_link_ops->alloc and ndo_queue_create"),
             Self::RedirectPeerEgress => (v(7, 3, 0), &[], "bpf: Support BPF_F_EGRESS with bpf_redirect_peer"),
         };
         Since { mainline, backports, source }

@@ -268,7 +268,7 @@ fn requirements(case: &Case, variant: &Variant) -> Vec<Capability> {
             DeviceSpec::Bridge => Capability::Bridge,
             DeviceSpec::Vrf { .. } => Capability::Vrf,
             DeviceSpec::Tap { .. } => Capability::Tun,
-            DeviceSpec::Vxlan { .. } => Capability::Vxlan,
+            DeviceSpec::Vxlan { .. } | DeviceSpec::VxlanMetadata => Capability::Vxlan,
             DeviceSpec::IpTunnel { tunnel } if tunnel.local.is_ipv4() => Capability::Ipip,
             DeviceSpec::IpTunnel { .. } => Capability::Ip6Tnl,
         }));

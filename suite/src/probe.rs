@@ -9,6 +9,7 @@ use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion}
 use lab_topology::{
     LinkInfo, LinkKind, NetkitInfo, NetkitOptions, Netns, PairRequest, Scrub, Tap, link,
     model::{DeviceSpec, Nat, Tunnel},
+    queue,
 };
 use nix::errno::Errno;
 use std::{
@@ -24,6 +25,9 @@ pub const DEVICES: (&str, &str) = ("probe0", "probe1");
 const TABLE: u32 = 77;
 /// Headroom that is asked for, bytes; any value that is not the default shows in the read-back.
 const HEADROOM: u16 = 64;
+
+/// How `netdev_can_lease_queue()` refuses a device without hardware.
+pub const VIRTUAL_GIVER: &str = "Lease device is a virtual device";
 
 /// What a probe found. `Err` is the way of missing that the errno or the read-back tells.
 type Finding = Result<String, Missing>;
@@ -88,6 +92,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
             let options = NetkitOptions { headroom: Some(HEADROOM), ..NetkitOptions::default() };
             read_back(ns, &netkit_request(options), "IFLA_NETKIT_HEADROOM", |netkit| netkit.headroom == Some(HEADROOM))
         }
+        Capability::NetkitQueueLease => queue_lease(ns),
         Capability::RedirectPeerEgress => answer(lab_bpf::probe::redirect_peer_egress()),
         Capability::NetkitSingle => {
             let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
@@ -159,6 +164,18 @@ fn netkit(ns: &Netns) -> Finding {
         drop(link);
         if listed { Ok("link attached and listed".into()) } else { Err(missing("link attached, but not listed")) }
     })
+}
+
+/// Nothing in a virtual machine has a queue to give. So the loopback device is asked for one: where the kernel finds fault
+/// with it and not with who shall take the queue, it can lease.
+fn queue_lease(ns: &Netns) -> Finding {
+    let info = create(ns, &netkit_request(NetkitOptions::default()))?;
+    let taker = info.peer_ifindex.ok_or_else(|| missing("the primary does not name its peer"))?;
+    match queue::lease(ns, taker, LOOPBACK, 0) {
+        Ok(queue) => Err(missing(format!("queue {queue} leased from the loopback device"))),
+        Err(error) if error.extack() == Some(VIRTUAL_GIVER) => Ok(error.to_string()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn read_back(ns: &Netns, request: &PairRequest<'_>, attribute: &str, there: fn(&NetkitInfo) -> bool) -> Finding {

@@ -16,6 +16,7 @@ mod nat;
 mod netns;
 pub mod offload;
 mod parts;
+pub mod queue;
 pub mod quiet;
 mod readback;
 mod render;

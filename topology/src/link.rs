@@ -42,6 +42,8 @@ pub struct PairRequest<'a> {
     pub peer_mac: Option<[u8; 6]>,
     /// Namespace of the peer; unset is the namespace of the request.
     pub peer_netns: Option<BorrowedFd<'a>>,
+    /// Receive queues of the primary, `IFLA_NUM_RX_QUEUES`; the kernel's default is one.
+    pub rx_queues: Option<u32>,
     /// Leaves `IFLA_NETKIT_PEER_INFO` out, as a device without a peer needs. Ignored for veth.
     pub without_peer_info: bool,
     /// Ignored for veth.
@@ -62,6 +64,7 @@ impl PairRequest<'static> {
             peer_mtu: None,
             peer_mac: None,
             peer_netns: None,
+            rx_queues: None,
             without_peer_info: false,
             netkit: NetkitOptions::default(),
         }
@@ -82,6 +85,7 @@ impl<'a> PairRequest<'a> {
             peer_mtu: link.peer.mtu,
             peer_mac: link.peer.mac,
             peer_netns: Some(peer_netns.fd()),
+            rx_queues: None,
             without_peer_info: false,
             netkit: link.netkit.clone(),
         }
@@ -205,6 +209,33 @@ pub fn add_address(ns: &Netns, name: &str, cidr: &str) -> Done {
 /// The kernel's refusal: `EINVAL` outside of the driver's bounds.
 pub fn set_mtu(ns: &Netns, name: &str, mtu: u32) -> Done {
     set(ns, name, LinkAttribute::Mtu(mtu))
+}
+
+/// Sets how long a packet of several segments may be when it is handed to a device, bytes: `IFLA_GSO_MAX_SIZE` for IPv6,
+/// `IFLA_GSO_IPV4_MAX_SIZE` for IPv4. Kernels without the latter take it and do nothing.
+///
+/// # Errors
+/// The kernel's refusal: `EINVAL` beyond the driver's `tso_max_size`.
+pub fn set_gso_max_size(ns: &Netns, name: &str, bytes: u32) -> Done {
+    set(ns, name, LinkAttribute::GsoMaxSize(bytes))?;
+    set(ns, name, LinkAttribute::GsoIpv4MaxSize(bytes))
+}
+
+/// What [`set_gso_max_size`] sets, for IPv6 and IPv4; `None` where the kernel knows no such limit.
+///
+/// # Errors
+/// The kernel's refusal: `ENODEV` if the device is not there.
+pub fn gso_max_sizes(ns: &Netns, name: &str) -> Result<[Option<u32>; 2], NetlinkError> {
+    let message = get(ns, message::named(name))?;
+    let mut sizes = [None; 2];
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::GsoMaxSize(bytes) => sizes[0] = Some(*bytes),
+            LinkAttribute::GsoIpv4MaxSize(bytes) => sizes[1] = Some(*bytes),
+            _ => {}
+        }
+    }
+    Ok(sizes)
 }
 
 /// Sets the MAC address.

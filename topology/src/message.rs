@@ -60,6 +60,7 @@ pub(crate) fn new_pair(request: &PairRequest<'_>) -> RouteNetlinkMessage {
         }
     };
     let mut attributes = end(Some(&request.name), request.mtu, request.mac, None);
+    attributes.extend(request.rx_queues.map(LinkAttribute::NumRxQueues));
     attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
     RouteNetlinkMessage::NewLink(indexed(request.ifindex.unwrap_or(0), attributes))
 }
@@ -72,6 +73,11 @@ pub(crate) fn new_device(name: &str, spec: &DeviceSpec, over: u32) -> Option<Rou
         DeviceSpec::Bridge => (InfoKind::Bridge, None),
         DeviceSpec::Vrf { table } => (InfoKind::Vrf, Some(InfoData::Vrf(vec![InfoVrf::TableId(*table)]))),
         DeviceSpec::Vxlan { id, tunnel } => (InfoKind::Vxlan, Some(InfoData::Vxlan(vxlan(*id, tunnel, over)))),
+        DeviceSpec::VxlanMetadata => {
+            // There is no far end to learn anything about.
+            let data = vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Learning(false), InfoVxlan::Port(VXLAN_PORT)];
+            (InfoKind::Vxlan, Some(InfoData::Vxlan(data)))
+        }
         DeviceSpec::IpTunnel { tunnel } => {
             let kind = if tunnel.local.is_ipv4() { InfoKind::IpIp } else { InfoKind::Ip6Tnl };
             (kind, Some(InfoData::IpTunnel(ip_tunnel(tunnel, over))))

@@ -33,6 +33,9 @@ pub enum DeviceSpec {
         /// The two ends below.
         tunnel: Tunnel,
     },
+    /// Ethernet in UDP to wherever each packet itself says (`IFLA_VXLAN_COLLECT_METADATA`); a packet that says nothing is
+    /// dropped.
+    VxlanMetadata,
     /// IP in IP to one other node: IPv4 in IPv4, or IPv4 and IPv6 in IPv6, by the family of the ends.
     IpTunnel {
         /// The two ends below.
@@ -52,7 +55,7 @@ impl DeviceSpec {
             Self::Dummy => "dummy",
             Self::Bridge => "bridge",
             Self::Vrf { .. } => "vrf",
-            Self::Vxlan { .. } => "vxlan",
+            Self::Vxlan { .. } | Self::VxlanMetadata => "vxlan",
             Self::IpTunnel { tunnel } if tunnel.local.is_ipv4() => "ipip",
             Self::IpTunnel { .. } => "ip6tnl",
             Self::Tap { .. } => "tap",

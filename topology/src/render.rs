@@ -93,6 +93,7 @@ pub(crate) fn words(device: &Device) -> String {
         DeviceSpec::Dummy | DeviceSpec::Bridge => format!("({kind})"),
         DeviceSpec::Vrf { table } => format!("({kind} table {table})"),
         DeviceSpec::Vxlan { id, tunnel } => format!("({kind} {id}, {} to {})", tunnel.local, tunnel.remote),
+        DeviceSpec::VxlanMetadata => format!("({kind}, as each packet says)"),
         DeviceSpec::IpTunnel { tunnel } => format!("({kind}, {} to {})", tunnel.local, tunnel.remote),
         DeviceSpec::Tap { far } => {
             let far: Vec<String> = far.iter().map(ToString::to_string).collect();

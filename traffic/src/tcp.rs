@@ -33,6 +33,8 @@ pub struct TcpReport {
 }
 
 const CHUNK: usize = 16 * 1024;
+/// What is written at once: more than the kernel puts into one packet, or packets would be as short as the pieces.
+const WRITE: usize = 1 << 20;
 /// Connections that may wait for their accept.
 const BACKLOG: i32 = 128;
 
@@ -155,10 +157,10 @@ fn talk(
 }
 
 fn send(mut stream: &TcpStream, seed: u64, bytes: u64, deadline: Deadline) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; WRITE.min(usize::try_from(bytes).unwrap_or(WRITE))];
     let mut at = 0;
     while at < bytes {
-        let length = CHUNK.min(usize::try_from(bytes - at).unwrap_or(CHUNK));
+        let length = WRITE.min(usize::try_from(bytes - at).unwrap_or(WRITE));
         content::fill(seed, at, &mut buffer[..length]);
         patience(stream, deadline)?;
         stream.write_all(&buffer[..length])?;

@@ -20,9 +20,12 @@ mod mprog_state;
 mod mtu;
 mod probes;
 mod prog_array;
+mod queues;
 mod redirect;
 mod redirect_more;
+mod reject;
 mod services;
+mod sizes;
 mod traffic;
 mod upgrade;
 mod verdicts;
@@ -35,10 +38,12 @@ pub static ALL: &[&[Case]] = &[
     attach_scope::CASES,
     detection::CASES,
     probes::CASES,
+    queues::CASES,
     ifindex::CASES,
     metadata::CASES,
     verdicts::CASES,
     filters::CASES,
+    reject::CASES,
     prog_array::CASES,
     mprog::CASES,
     mprog_state::CASES,
@@ -60,4 +65,5 @@ pub static ALL: &[&[Case]] = &[
     traffic::ROUTING,
     traffic::ERRORS,
     mtu::CASES,
+    sizes::CASES,
 ];

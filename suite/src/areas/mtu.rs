@@ -186,7 +186,7 @@ fn path_mtu_of_a_tunnel(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// Sum of everything that the namespace's stack counts as a wrong checksum.
-fn checksum_errors(ns: &Netns) -> std::io::Result<u64> {
+pub fn checksum_errors(ns: &Netns) -> std::io::Result<u64> {
     ns.run(|| {
         let v4 = fs::read_to_string("/proc/thread-self/net/snmp")?;
         let v6 = fs::read_to_string("/proc/thread-self/net/snmp6")?;

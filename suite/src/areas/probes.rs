@@ -58,7 +58,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Whether the probe and the release agree; departures of a kernel are the host's business.
-fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
+pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
     let probed = ctx.capabilities.has(capability);
     let expected = capability.since().expected_on(ctx.capabilities.kernel());
     ctx.equal(format!("{capability} as this release is known for"), probed, expected);

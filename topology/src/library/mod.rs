@@ -98,7 +98,7 @@ pub fn gateway(kind: LinkKind) -> Topology {
 type Build = fn(LinkKind) -> Topology;
 
 /// The catalogue: every topology with one line about it.
-pub const CATALOGUE: [(Build, &str); 15] = [
+pub const CATALOGUE: [(Build, &str); 16] = [
     (|_| solo(), "One node with a dummy device: for what needs no path."),
     (pair, "One workload on one host."),
     (pods, "Two workloads on one host that routes between them."),
@@ -110,6 +110,10 @@ pub const CATALOGUE: [(Build, &str); 15] = [
     (|kind| two_node(kind, Overlay::Vxlan6), "Two hosts with VXLAN over IPv6 between them."),
     (|kind| two_node(kind, Overlay::Ipip), "Two hosts with IPv4 in IPv4 between them; IPv6 goes without a tunnel."),
     (|kind| two_node(kind, Overlay::Ip6Tnl), "Two hosts with IPv4 and IPv6 in IPv6 between them."),
+    (
+        |kind| two_node(kind, Overlay::VxlanMetadata),
+        "Two hosts with a VXLAN device each that has no far end of its own: programs choose it per packet.",
+    ),
     (diamond, "A workload and a server with two paths of different MTU between them."),
     (vrf, "A workload in one VRF and a server in another, with routes that lead from each into the other."),
     (|_| mixed(), "Workloads of every kind on one host, and a bridge with two more."),

@@ -16,11 +16,13 @@ pub enum Overlay {
     Ipip,
     /// IPv4 and IPv6 in IPv6.
     Ip6Tnl,
+    /// VXLAN over whichever family a program chooses packet by packet; no route leads into it.
+    VxlanMetadata,
 }
 
 impl Overlay {
     /// Every overlay.
-    pub const ALL: [Self; 5] = [Self::None, Self::Vxlan4, Self::Vxlan6, Self::Ipip, Self::Ip6Tnl];
+    pub const ALL: [Self; 6] = [Self::None, Self::Vxlan4, Self::Vxlan6, Self::Ipip, Self::Ip6Tnl, Self::VxlanMetadata];
 
     /// The topology's name.
     pub const fn topology(self) -> &'static str {
@@ -30,13 +32,15 @@ impl Overlay {
             Self::Vxlan6 => "two-node-vxlan6",
             Self::Ipip => "two-node-ipip",
             Self::Ip6Tnl => "two-node-ip6tnl",
+            Self::VxlanMetadata => "two-node-metadata",
         }
     }
 
-    /// Bytes of headers that it adds to a packet inside: outer IP, UDP, VXLAN and the inner Ethernet header.
+    /// Bytes by which its device's MTU is smaller than the way below: outer IP, UDP, VXLAN and the inner Ethernet header.
+    /// Where packets choose the way, the device knows of none.
     pub const fn overhead(self) -> u32 {
         match self {
-            Self::None => 0,
+            Self::None | Self::VxlanMetadata => 0,
             Self::Vxlan4 => 20 + 8 + 8 + 14,
             Self::Vxlan6 => 40 + 8 + 8 + 14,
             Self::Ipip => 20,
@@ -48,7 +52,7 @@ impl Overlay {
     pub const fn dev(self) -> &'static str {
         match self {
             Self::None => "u",
-            Self::Vxlan4 | Self::Vxlan6 => "vx0",
+            Self::Vxlan4 | Self::Vxlan6 | Self::VxlanMetadata => "vx0",
             Self::Ipip => "ipip0",
             Self::Ip6Tnl => "ip6t0",
         }
@@ -59,9 +63,13 @@ impl Overlay {
             Self::None => None,
             Self::Vxlan4 | Self::Vxlan6 => Some(DeviceSpec::Vxlan { id: VNI, tunnel }),
             Self::Ipip | Self::Ip6Tnl => Some(DeviceSpec::IpTunnel { tunnel }),
+            Self::VxlanMetadata => Some(DeviceSpec::VxlanMetadata),
         }
     }
 }
+
+/// What the nodes' own link takes, bytes: the kernel's default.
+const MTU: u32 = 1500;
 
 /// The network identifier of both VXLANs.
 pub const VNI: u32 = 42;
@@ -82,6 +90,11 @@ pub fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
         let (pods4, pods6) = (format!("10.{far_network}.0.0/24"), format!("fd{far_network}::/64"));
         topology = topology.addr(node, "u", &[&format!("{v4}/24"), &format!("{v6}/64")]);
         topology = workload_on(topology, node, (workload, kind), "p0", network, 2);
+        if let (Overlay::VxlanMetadata, Some(link)) = (overlay, topology.links.last_mut()) {
+            // No route tells the workload that a tunnel takes its part of every packet.
+            let mtu = Some(MTU - Overlay::Vxlan6.overhead());
+            (link.primary.mtu, link.peer.mtu) = (mtu, mtu);
+        }
         let outer = |v4: &str, v6: &str| {
             let outer = if matches!(overlay, Overlay::Vxlan6 | Overlay::Ip6Tnl) { v6 } else { v4 };
             outer.parse().expect("an address that was just put together")
@@ -101,6 +114,7 @@ pub fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
                 .route(node, &pods4, Hop::via(&format!("10.42.0.{}", 2 - side), dev))
                 .route(node, &pods6, Hop::via(&format!("fd42::{}", 2 - side), dev)),
             Overlay::Ipip => topology.route(node, &pods4, Hop::dev(dev)).route(node, &pods6, plain6),
+            Overlay::VxlanMetadata => topology,
             Overlay::Ip6Tnl | Overlay::None => {
                 topology.route(node, &pods4, Hop::dev(dev)).route(node, &pods6, Hop::dev(dev))
             }

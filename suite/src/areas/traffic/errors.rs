@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 /// Type and code of an error in IPv4 and in IPv6.
 type Kinds = [(u8, u8); 2];
 const TTL_EXCEEDED: Kinds = [(11, 0), (3, 0)];
-const PORT_UNREACHABLE: Kinds = [(3, 3), (1, 4)];
+pub const PORT_UNREACHABLE: Kinds = [(3, 3), (1, 4)];
 const TOO_BIG: Kinds = [(3, 4), (2, 0)];
 
 pub const CASES: &[Case] = &[
@@ -49,15 +49,21 @@ pub const CASES: &[Case] = &[
 ];
 
 /// What a pod sent and what it must hear of it.
-struct Wanted {
-    to: SocketAddr,
-    kinds: Kinds,
-    offender: Option<IpAddr>,
+pub struct Wanted {
+    /// Where the packet was to go.
+    pub to: SocketAddr,
+    /// Type and code of the error.
+    pub kinds: Kinds,
+    /// Whom the error comes from.
+    pub offender: Option<IpAddr>,
 }
 
 /// Asserts that the pod got exactly such an error, with the pod's own packet inside; gives the four bytes that errors
 /// have for an MTU.
-fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, wanted: &Wanted) -> Result<[u8; 4], Stop> {
+///
+/// # Errors
+/// Where the capture can't be read.
+pub fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, wanted: &Wanted) -> Result<[u8; 4], Stop> {
     let (kind, code) = wanted.kinds[Family::of(wanted.to.ip()) as usize];
     let mut found = None;
     ctx.wait_until(2_000, || {

@@ -2,7 +2,7 @@
 //!
 //! The oracle is the traffic itself, as sockets and captures saw it; the programs' counters must agree.
 
-mod errors;
+pub(super) mod errors;
 mod local;
 mod overlay;
 mod routed;

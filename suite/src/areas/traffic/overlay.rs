@@ -2,11 +2,12 @@
 
 use crate::{
     bench::{Bench, Spot},
-    case::{Area, Case, CaseResult, Variant},
-    ctx::Ctx,
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
     trip::{Trip, Watch},
     variants,
 };
+use lab_bpf::{Config, ProgramKind};
 use lab_topology::{Family, library, library::Overlay};
 use lab_traffic::{Capture, Headers, Packet, Transport};
 
@@ -63,6 +64,15 @@ pub const CASES: &[Case] = &[
     )
     .over(variants::one_each),
     Case::new(
+        "T12",
+        "tunnel-chosen-by-program",
+        Area::Traffic,
+        "two-node-metadata",
+        "Where no route leads, programs at the pods choose VXLAN's network and far end per packet, over IPv4 and over IPv6.",
+        tunnel_chosen_by_program,
+    )
+    .over(variants::one_each),
+    Case::new(
         "T13",
         "host-to-host",
         Area::Traffic,
@@ -82,41 +92,80 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     ctx.equal("MTU of the way between the nodes", mtu, 1500 - overlay.overhead());
     Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[&here, &there])?;
     Trip::control(ctx, "w1", "w0").passes(ctx, &bench, &[&here, &there])?;
-    let uplink = bench.net.ifindex("nodeB", "u");
     let pods: Vec<_> = Family::ALL.iter().flat_map(|f| ["w0", "w1"].map(|pod| bench.net.addr(pod, *f))).collect();
-    let crossed: Vec<Headers> = fabric
-        .packets()?
-        .iter()
-        .filter(|packet| packet.ifindex == uplink)
-        .filter_map(|packet: &Packet| Headers::of(&packet.data))
-        .collect();
+    let crossed = crossed(&bench, &mut fabric)?;
     let bare: Vec<&Headers> = crossed.iter().filter(|headers| pods.contains(&headers.source)).collect();
-    let wrapped = crossed.iter().filter(|headers| wraps(headers, overlay)).count();
+    let wrapped = crossed.iter().filter(|headers| wraps(headers, overlay, library::VNI)).count();
     let shown = format!("{} bare, {wrapped} wrapped", bare.len());
     let right = match overlay {
         Overlay::None => !bare.is_empty() && wrapped == 0,
         Overlay::Ipip => wrapped > 0 && !bare.is_empty() && bare.iter().all(|headers| headers.source.is_ipv6()),
-        Overlay::Vxlan4 | Overlay::Vxlan6 | Overlay::Ip6Tnl => wrapped > 0 && bare.is_empty(),
+        Overlay::Vxlan4 | Overlay::Vxlan6 | Overlay::Ip6Tnl | Overlay::VxlanMetadata => wrapped > 0 && bare.is_empty(),
     };
     ctx.check("what crosses the fabric", right, shown);
     Ok(())
 }
 
+/// What went from node to node, as the second one saw it.
+fn crossed(bench: &Bench, fabric: &mut Capture) -> Result<Vec<Headers>, Stop> {
+    let uplink = bench.net.ifindex("nodeB", "u");
+    let packets = fabric.packets()?.iter().filter(|packet| packet.ifindex == uplink);
+    Ok(packets.filter_map(|packet: &Packet| Headers::of(&packet.data)).collect())
+}
+
 /// Whether a packet of the fabric is one of the overlay's.
-fn wraps(headers: &Headers, overlay: Overlay) -> bool {
+fn wraps(headers: &Headers, overlay: Overlay, network: u32) -> bool {
     let outer_v6 = headers.source.is_ipv6();
     match (overlay, &headers.transport) {
-        (Overlay::None, _) => false,
+        (Overlay::None | Overlay::VxlanMetadata, _) => false,
         (Overlay::Vxlan4 | Overlay::Vxlan6, Transport::Udp { ports: (_, VXLAN_PORT), payload }) => {
             // Flags and three reserved bytes, then the identifier in three bytes.
             let vni = payload.get(4..7).map(|vni| u32::from_be_bytes([0, vni[0], vni[1], vni[2]]));
-            vni == Some(library::VNI) && outer_v6 == (overlay == Overlay::Vxlan6)
+            vni == Some(network) && outer_v6 == (overlay == Overlay::Vxlan6)
         }
         (Overlay::Ipip | Overlay::Ip6Tnl, _) => {
             INNER_IP.contains(&headers.protocol) && outer_v6 == (overlay == Overlay::Ip6Tnl)
         }
         _ => false,
     }
+}
+
+fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let tunnel = Overlay::VxlanMetadata;
+    let bench = Bench::on(|kind| library::two_node(kind, tunnel), variant.device())?;
+    let mac = |node| {
+        let info = bench.net.readback(node, tunnel.dev())?;
+        info.mac.ok_or_else(|| Stop::check(format!("{node}: {} has no address", tunnel.dev())))
+    };
+    // Another network each time, and neither the one that the topologies have.
+    for (family, overlay, network) in [(Family::V4, Overlay::Vxlan4, 4_242), (Family::V6, Overlay::Vxlan6, 6_262)] {
+        let mut fabric = Capture::start(bench.net.ns("nodeB"))?;
+        let mut choosing = |here: Spot, far: &'static str| {
+            let config = Config {
+                target_ifindex: bench.net.ifindex(here.node, tunnel.dev()),
+                eth_dst: mac(far)?,
+                tunnel_id: network,
+                tunnel_remote: lab_bpf::datapath::words(bench.net.addr(far, family)),
+                ..Config::new(ctx.marker)
+            };
+            let program = bench.load(ctx, here, ProgramKind::Tunnel, config)?;
+            let attachment = bench.attach(ctx, here, variant.attach(), Direction::FromWorkload, &program)?;
+            Ok::<_, Stop>((program, attachment))
+        };
+        let (here, first) = choosing(HERE, "nodeB")?;
+        let (there, second) = choosing(THERE, "nodeA")?;
+        Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[])?;
+        let sent = here.stats()?.marked + there.stats()?.marked;
+        let crossed = crossed(&bench, &mut fabric)?;
+        let wrapped = crossed.iter().filter(|headers| wraps(headers, overlay, network)).count();
+        ctx.equal(format!("over {family}: packets in the network that the programs chose"), wrapped as u64, sent);
+        for attachment in [first, second] {
+            attachment.detach()?;
+        }
+        let report = bench.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);
+        ctx.check(format!("over {family}: without the programs there is no way"), report.silent(), &report);
+    }
+    Ok(())
 }
 
 fn host_to_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {

@@ -1,0 +1,70 @@
+//! Denial that is heard: a program answers with the ICMP error itself.
+
+use super::traffic::errors::{PORT_UNREACHABLE, Wanted, heard};
+use crate::{
+    bench::{Bench, P0, P1},
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::Ctx,
+    variants,
+};
+use lab_bpf::{Config, ProgramKind};
+use lab_protocol::AttachRequest;
+use lab_topology::{Family, offload::send_checksummed};
+use lab_traffic::{Capture, Path, Proto, SILENCE_WINDOW, UdpProbe, UdpSink, refused};
+use nix::errno::Errno;
+use std::net::SocketAddr;
+
+/// `BPF_F_INGRESS`, include/uapi/linux/bpf.h.
+const BPF_F_INGRESS: u64 = 1;
+
+pub const CASES: &[Case] = &[Case::new(
+    "V10",
+    "reject-by-icmp",
+    Area::Verdicts,
+    "pods",
+    "A program turns packets into port unreachable and sends them back: UDP and TCP hear ECONNREFUSED, nothing arrives.",
+    reject_by_icmp,
+)
+.over(variants::usual_hooks)];
+
+fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let bench = Bench::pods(variant.device())?;
+    // With whole checksums from the start the receiver checks those that the program makes.
+    send_checksummed(bench.net.ns("w0"), "eth0")?;
+    let (at, way) = match variant.direction() {
+        Direction::FromWorkload => (P0, 0),
+        // The hooks of the node's end answer into the node; PRIMARY runs as the pod's end, which sends to it anyway.
+        Direction::ToWorkload if variant.attach() == AttachRequest::Netkit => (P1, 0),
+        Direction::ToWorkload => (P1, BPF_F_INGRESS),
+    };
+    let config = Config { redirect_flags: way, ..Config::new(ctx.marker) };
+    let program = bench.load(ctx, at, ProgramKind::Reject, config)?;
+    let attachment = bench.attach(ctx, at, variant.attach(), variant.direction(), &program)?;
+    let (client, server) = (bench.net.ns("w0"), bench.net.ns("w1"));
+    for family in Family::ALL {
+        let mut capture = Capture::start(client)?;
+        let to = SocketAddr::new(bench.net.addr("w1", family), ctx.marker);
+        let sink = UdpSink::bind(server, to)?;
+        let before = program.stats()?.marked;
+        let probe = UdpProbe::connect(client, to)?;
+        probe.send(b"may I?")?;
+        let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
+        let what = format!("udp over {family}");
+        heard(ctx, &what, &mut capture, bench.net.addr("w0", family), &wanted)?;
+        let error = probe.error(ctx.patience(1_000));
+        ctx.equal(format!("{what}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("{what}: what arrives"), sink.receive(SILENCE_WINDOW), None);
+        ctx.equal(format!("{what}: packets that the program took"), program.stats()?.marked - before, 1);
+
+        // Somebody listens there, so that only the program refuses.
+        let _listener = server.run(|| std::net::TcpListener::bind(to))?;
+        let path = Path::direct(client, server, to.ip(), ctx.marker);
+        let errno = refused(path, ctx.patience(2_000));
+        ctx.equal(format!("tcp over {family}: errno of the connect"), errno, Some(Errno::ECONNREFUSED));
+    }
+    attachment.detach()?;
+    for (proto, family) in [(Proto::Udp, Family::V4), (Proto::Tcp, Family::V6)] {
+        bench.flow_passes(ctx, "w0", "w1", proto, family);
+    }
+    Ok(())
+}

@@ -6,8 +6,8 @@ use crate::{
     event::{ImageInfo, Versions},
     kernels::Unpacked,
     run::kernel::Prepared,
-    setup::{Tools, chosen_qemu},
-    vm::{Accel, Acceleration, GuestSpec, Launcher, ToolVersions, accel, stock::Stock},
+    setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
+    vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock},
 };
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
 use std::{
@@ -39,12 +39,11 @@ impl Machine {
             .virtme_ng()
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
         let qemu = chosen_qemu();
-        let tools = ToolVersions::ask(&vng, qemu.as_deref())?;
         let versions = Versions {
             lab: env!("CARGO_PKG_VERSION").to_owned(),
             agent: agent_version,
-            virtme_ng: tools.vng,
-            qemu: tools.qemu,
+            virtme_ng: VIRTME_NG_VERSION.to_owned(),
+            qemu: qemu_version(qemu.as_deref())?,
         };
         Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
     }

@@ -1,31 +1,39 @@
 //! What a person at the desk does, on real guests: entering one, and running again after saving a source.
 
+#[path = "support/seat.rs"]
+mod seat;
+
 use nix::{
-    pty::openpty,
-    sys::{
-        signal::{Signal, kill},
-        termios::{SetArg, Termios, tcgetattr, tcsetattr},
-    },
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use seat::{Ear, Seat};
 use std::{
     fs::{self, File},
-    io::{Read, Write},
-    os::fd::OwnedFd,
+    io::Write,
     path::Path,
-    process::{Child, Command, Output, Stdio},
-    sync::mpsc::{self, Receiver},
+    process::{Command, Output, Stdio},
+    sync::Once,
     thread,
-    time::{Duration, Instant},
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// One kernel: every further one costs a boot.
 const KERNEL: &str = "6.17";
-/// For anything that is waited for, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The host's root takes a kernel with 9p, which only the generic builds have.
+const GENERIC: &str = "6.17-generic";
 
 fn lab(arguments: &[&str]) -> Command {
+    // What guests are built from takes minutes on a busy machine the first time: nobody's patience is for that.
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let listed = bare_lab(&["list", "--case", "P03*"]).output().unwrap();
+        assert!(listed.status.success(), "{}", text(&listed.stderr));
+    });
+    bare_lab(arguments)
+}
+
+fn bare_lab(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
     command.args(["--project", ROOT]).args(arguments);
     command
@@ -43,79 +51,6 @@ fn run(arguments: &[&str], input: &[u8]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// What a program says, piece by piece as it comes.
-struct Ear {
-    pieces: Receiver<Vec<u8>>,
-    heard: String,
-}
-
-impl Ear {
-    fn on(mut source: impl Read + Send + 'static) -> Self {
-        let (sender, pieces) = mpsc::channel();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = source.read(&mut buffer) {
-                if sender.send(buffer[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { pieces, heard: String::new() }
-    }
-
-    /// Waits for words; what comes after them is left for the next call.
-    #[track_caller]
-    fn wait_for(&mut self, words: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.heard.find(words) {
-                self.heard.drain(..at + words.len());
-                return;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let piece = self.pieces.recv_timeout(left);
-            let piece = piece.unwrap_or_else(|_| panic!("no `{words}` in: {}", self.heard));
-            self.heard.push_str(&text(&piece));
-        }
-    }
-}
-
-/// `lab` in a terminal.
-struct Seat {
-    child: Child,
-    keyboard: File,
-    screen: Ear,
-    terminal: OwnedFd,
-    found: Termios,
-}
-
-impl Seat {
-    fn take(arguments: &[&str]) -> Self {
-        let pty = openpty(None, None).unwrap();
-        let seat = || Stdio::from(pty.slave.try_clone().unwrap());
-        let found = tcgetattr(&pty.slave).unwrap();
-        tcsetattr(&pty.slave, SetArg::TCSANOW, &found).unwrap();
-        let child = lab(arguments).stdin(seat()).stdout(seat()).stderr(seat()).env("TERM", "xterm").spawn().unwrap();
-        let keyboard = File::from(pty.master);
-        let screen = Ear::on(keyboard.try_clone().unwrap());
-        Self { child, keyboard, screen, terminal: pty.slave, found }
-    }
-
-    fn press(&mut self, keys: &[u8]) {
-        self.keyboard.write_all(keys).unwrap();
-    }
-
-    /// Waits for the end: the exit code. The terminal must be as it was.
-    #[track_caller]
-    fn leave(mut self) -> Option<i32> {
-        let code = self.child.wait().unwrap().code();
-        let now = tcgetattr(&self.terminal).unwrap();
-        assert!(now.local_flags == self.found.local_flags, "{:?} was {:?}", now.local_flags, self.found.local_flags);
-        assert!(now.input_flags == self.found.input_flags && now.output_flags == self.found.output_flags);
-        code
-    }
 }
 
 #[test]
@@ -151,7 +86,7 @@ fn a_guest_that_panics_is_lost_with_its_last_words() {
 
 #[test]
 fn keys_reach_the_guest_and_the_terminal_is_put_back() {
-    let mut seat = Seat::take(&["shell", KERNEL, "--topology", "pair"]);
+    let mut seat = Seat::take(&lab(&["shell", KERNEL, "--topology", "pair"]));
     for words in ["host:p0", "enter NODE", "# "] {
         seat.screen.wait_for(words);
     }
@@ -163,21 +98,50 @@ fn keys_reach_the_guest_and_the_terminal_is_put_back() {
     seat.screen.wait_for("# ");
     seat.press(b"enter pod\r");
     seat.screen.wait_for("[pod]");
-    seat.press(b"echo $((40 + 2)) $TERM; exit\r");
-    seat.screen.wait_for("42 xterm");
+    // Standard streams and bash's own copy of the terminal; nothing of the agent's.
+    seat.press(b"echo $((40 + 2)) $TERM; ls /proc/$$/fd | xargs echo open; exit\r");
+    seat.screen.wait_for("42 xterm\r\nopen 0 1 2 255\r\n");
     seat.screen.wait_for("# ");
     seat.press(b"exit 5\r");
-    assert_eq!(seat.leave(), Some(5));
+    assert_eq!(seat.leave().0, Some(5));
 
-    let mut seat = Seat::take(&["shell", KERNEL]);
+    let mut seat = Seat::take(&lab(&["shell", KERNEL]));
     seat.screen.wait_for("# ");
     seat.press(b"\x1d");
-    assert_eq!(seat.leave(), Some(0), "Ctrl-] leaves");
+    assert_eq!(seat.leave().0, Some(0), "Ctrl-] leaves");
 
-    let mut seat = Seat::take(&["shell", KERNEL]);
+    let mut seat = Seat::take(&lab(&["shell", KERNEL]));
     seat.screen.wait_for("# ");
-    kill(Pid::from_raw(i32::try_from(seat.child.id()).unwrap()), Signal::SIGTERM).unwrap();
-    assert_eq!(seat.leave(), Some(128 + 15));
+    seat.signal(Signal::SIGTERM);
+    assert_eq!(seat.leave().0, Some(128 + 15));
+}
+
+#[test]
+fn the_hosts_files_are_there_to_read_and_what_is_written_stays_in_the_guest() {
+    // `/tmp` is the guest's own.
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = directory.path().canonicalize().unwrap();
+    fs::write(path.join("here"), "of the host\n").unwrap();
+    let script = format!(
+        "cd '{}'; cat here; echo changed >here; cat here; echo new >there; cat there; rm here; ls; uname -r; exit 9",
+        path.display()
+    );
+    let output = run(&["shell", GENERIC, "--profile", "host", "--", "sh", "-c", &script], b"");
+    let (told, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(9), "{told}\n{errors}");
+    assert!(told.starts_with("of the host\nchanged\nnew\nthere\n"), "{told}\n{errors}");
+    assert!(told.ends_with("-amd64\n"), "the kernel is the guest's: {told}");
+    assert_eq!(fs::read_to_string(path.join("here")).unwrap(), "of the host\n");
+    assert!(!path.join("there").exists());
+}
+
+#[test]
+fn the_oldest_kernel_is_entered_too() {
+    let script = "uname -r; enter w0 ip -o link show type veth; enter w0 bpftool net";
+    let output = run(&["shell", "6.1", "--topology", "gateway", "--kind", "veth", "--", "sh", "-c", script], b"");
+    let (told, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{told}\n{errors}");
+    assert!(told.starts_with("6.1.0-") && told.contains("eth0@") && told.contains("xdp:"), "{told}\n{errors}");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::root::{Environment, TOOLS};
 use lab_protocol::shell::{Size, Stream, Terminal as Wanted};
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     libc,
-    pty::{Winsize, openpty},
+    pty::{OpenptyResult, Winsize, openpty},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -48,6 +49,15 @@ const fn window(size: Size) -> Winsize {
     Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
+/// A terminal of which the program gets nothing but its standard streams.
+fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
+    let pty = openpty(Some(&window(size)), None)?;
+    for end in [&pty.master, &pty.slave] {
+        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok(pty)
+}
+
 /// A program that was started.
 pub struct Program {
     child: Child,
@@ -61,7 +71,7 @@ impl Program {
     /// One line.
     pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, String> {
         let terminal = wanted
-            .map(|wanted| openpty(Some(&window(wanted.size)), None))
+            .map(|wanted| open_terminal(wanted.size))
             .transpose()
             .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
         // busybox makes the session and the terminal its own, which std can't without unsafe code after a fork.

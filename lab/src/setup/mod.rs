@@ -21,7 +21,7 @@ pub use error::SetupError;
 pub use host::{QEMU_VARIABLE, chosen_qemu};
 pub use report::{Finding, Report};
 pub use test_tools::TestTools;
-pub use tools::Tools;
+pub use tools::{Tools, VIRTME_NG_VERSION};
 
 use host::Host;
 

@@ -13,6 +13,9 @@ use duct::{Expression, cmd};
 use super::error::SetupError;
 use super::host::in_path;
 
+/// virtme-ng's version.
+pub const VIRTME_NG_VERSION: &str = "1.42";
+/// Its directory, which has the version in its name.
 const VIRTME_NG: &str = "virtme-ng-1.42";
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
@@ -89,8 +92,9 @@ impl Tools {
         let venv = self.scratch(VENV)?;
         run_logged("python3 -m venv", cmd!(python(), "-m", "venv", venv.path()), log)?;
         let bin = venv.path().join("bin");
-        let options = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "virtme-ng==1.42"];
-        run_logged("pip install virtme-ng==1.42", cmd(bin.join("python3"), options), log)?;
+        let package = format!("virtme-ng=={VIRTME_NG_VERSION}");
+        let options = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", &package];
+        run_logged(&format!("pip install {package}"), cmd(bin.join("python3"), options), log)?;
         run_logged("vng --version", cmd!(bin.join("vng"), "--version"), log)?;
 
         let link = venv.path().join("link");
@@ -187,6 +191,7 @@ mod tests {
         }
         symlink("venv-live", dir.join(VIRTME_NG)).unwrap();
         fs::write(dir.join("venv-live/bin/vng"), "").unwrap();
+        assert_eq!(VIRTME_NG, format!("virtme-ng-{VIRTME_NG_VERSION}"));
         drop(tools.lock().unwrap());
         assert!(!dir.join("venv-dead").exists() && !dir.join("build-dead").exists());
         assert_eq!(tools.virtme_ng(), None, "an environment without its interpreter is not usable");

@@ -29,7 +29,7 @@ pub use error::VmError;
 pub use interrogation::Interrogation;
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;
-pub use tools::ToolVersions;
+pub use tools::qemu_version;
 pub use vng::VngLauncher;
 
 use std::{

@@ -1,6 +1,6 @@
 //! What goes into a guest and is built here: the agent and the eBPF object.
 
-use crate::{error::Error, setup::Tools};
+use crate::{error::Error, interrupt::Interrupt, kernels::run::to_end, setup::Tools};
 use duct::Expression;
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use std::{
@@ -42,6 +42,12 @@ pub enum ArtifactError {
         what: &'static str,
         /// The compiler's last lines.
         tail: String,
+    },
+    /// A signal ended the compiler.
+    #[error("building {what} was stopped")]
+    Interrupted {
+        /// What was to be built.
+        what: &'static str,
     },
     /// The file is not there.
     #[error("{what} is not at {}; run without --no-build to build it", path.display())]
@@ -197,12 +203,16 @@ impl Builder<'_> {
     fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<(), ArtifactError> {
         let start = |source| ArtifactError::Start { what, program: program.to_owned(), source };
         let begin = Instant::now();
-        let handle = command.stdin_null().stderr_to_stdout().stdout_capture().unchecked().start().map_err(start)?;
-        let fresh = handle.wait_timeout(QUIET).map_err(start)?.is_some();
-        if !fresh {
-            (self.say)(&format!("building {what} …"));
-        }
-        let output = handle.wait().map_err(start)?;
+        let command = command.stdin_null().stderr_to_stdout().stdout_capture();
+        let mut fresh = true;
+        let output = to_end(&command, |so_far| {
+            if fresh && so_far > QUIET {
+                fresh = false;
+                (self.say)(&format!("building {what} …"));
+            }
+            Interrupt::raised().is_some()
+        });
+        let output = output.map_err(start)?.ok_or(ArtifactError::Interrupted { what })?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stdout);
             let lines: Vec<&str> = text.lines().collect();

@@ -126,6 +126,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// The signal that ended what failed, and a line that tells both. A failure that a signal brought about elsewhere (an
+    /// archive cut off, a program of the same terminal) is none of its own.
+    pub fn interruption(&self) -> Option<(Exit, String)> {
+        let signal = crate::interrupt::Interrupt::raised()?;
+        let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", nix::sys::signal::Signal::as_str);
+        let what = match self {
+            Self::Artifact(crate::artifacts::ArtifactError::Interrupted { .. }) => format!(": {self}"),
+            Self::Kernels(error) if error.is_interruption() => format!(": {self}"),
+            _ => String::new(),
+        };
+        Some((Exit::Interrupted(signal), format!("interrupted by {name}{what}")))
+    }
+
     /// The exit code that the error ends the program with.
     pub fn exit(&self) -> Exit {
         match self {

@@ -1,9 +1,12 @@
 //! Ctrl-C, SIGTERM and the run's own deadline as a flag that every loop looks at.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
+
+/// The flag of this process, once there is one.
+static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 
 /// What is raised where the run's own deadline passes: no signal that the program could get from outside, since it does
 /// not watch for it.
@@ -14,16 +17,26 @@ pub const DEADLINE: i32 = signal_hook::consts::SIGALRM;
 pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// Sets the flag on SIGINT and SIGTERM from now on.
+    /// Sets the flag on SIGINT and SIGTERM from now on: the process's one flag, whoever asks for it.
     ///
     /// # Errors
     /// The system's answer to `sigaction`.
     pub fn install() -> std::io::Result<Self> {
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(installed) = INSTALLED.get() {
+            return Ok(installed.clone());
+        }
         let interrupt = Self::default();
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.0), signal as usize)?;
         }
-        Ok(interrupt)
+        Ok(INSTALLED.get_or_init(|| interrupt).clone())
+    }
+
+    /// The signal that came, where this process watches for any: for what is done before there is a run.
+    pub fn raised() -> Option<i32> {
+        INSTALLED.get().and_then(Self::signal)
     }
 
     /// Also on the terminal's end (SIGHUP): for who sits at it. A run goes on, as `nohup` wants it to.

@@ -7,6 +7,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let exit = match Cli::try_parse() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
+            if let Some((exit, line)) = error.interruption() {
+                eprintln!("{line}");
+                return exit;
+            }
             eprintln!("error: {error}");
             error.exit()
         }),

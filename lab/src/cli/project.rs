@@ -4,6 +4,7 @@ use super::{KernelArgs, select::facts};
 use crate::{
     artifacts::{KERNELS_TOML, project_root},
     error::Error,
+    interrupt::Interrupt,
     kernels::{self, Cache, Class, Config, Kernel, KernelsError, Lock, Store},
     lists::Lists,
     plan::KernelFacts,
@@ -28,6 +29,8 @@ impl Project {
     /// Opens the project that was named, or the one that the working directory is in.
     pub fn open(named: Option<PathBuf>) -> Result<Self, Error> {
         let root = root(named)?;
+        // From here on builds and downloads may be under way: a signal ends them, and leaves no half of anything.
+        Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let cache = Cache::open()?;
         let config = Config::load(&root.join(KERNELS_TOML))?;
         let lock = Lock::load(&root.join(KERNELS_LOCK))?;

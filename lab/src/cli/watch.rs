@@ -33,6 +33,7 @@ pub(super) fn rounds(
                 last = Some(record);
             }
             Ok(record) => return Ok(exit(&record)),
+            Err(error) if interrupt.signal().is_some() => return Err(error),
             // What was asked for is wrong: no change of a source will mend it.
             Err(error) if last.is_none() && !matches!(error, Error::Artifact(_)) => return Err(error),
             Err(error) => say(&format!("round {number}: error: {error}")),

@@ -5,6 +5,7 @@ use super::{
     error::{KernelsError, Result},
     header,
 };
+use crate::interrupt::Interrupt;
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,8 +13,12 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tempfile::TempDir;
+
+/// How often a lock that another run holds is tried again.
+const POLL: Duration = Duration::from_millis(50);
 
 /// What a writer is about. Each sort has a lock and stages of its own: nobody who fetches a package in seconds shall
 /// wait for a compiler.
@@ -99,13 +104,21 @@ impl Cache {
     pub(super) fn write(&self, errand: Errand, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
         let path = self.root.join("kernels").join(errand.lock());
         let file = File::options().create(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                progress(errand.words());
-                file.lock().map_err(KernelsError::io(&path))?;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
+                    return Err(KernelsError::Interrupted { what: errand.words().to_owned() });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut told, true) {
+                        progress(errand.words());
+                    }
+                    std::thread::sleep(POLL);
+                }
+                Err(TryLockError::Error(error)) => return Err(KernelsError::io(&path)(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(KernelsError::io(&path)(error)),
         }
         let writing = Writing { cache: self, errand, _lock: file };
         writing.clear_leftovers()?;

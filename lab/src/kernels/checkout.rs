@@ -12,19 +12,14 @@ use super::{
     run,
     store::Unpacked,
 };
-use nix::{sys::signal, unistd::Pid};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// The archive, its objects and its image, bytes: the lab's configuration of 6.12 takes 1.1 GiB.
 const SPACE: u64 = 2 << 30;
-/// How often a build is asked whether it has ended, and the person whether it shall.
-const POLL: Duration = Duration::from_millis(100);
 /// What a build says where the host is to blame, and not the sources.
 const HOST: [&str; 5] = [
     "No space left on device",
@@ -224,24 +219,11 @@ impl Checkout<'_> {
     fn run(&self, command: duct::Expression, log: &File) -> Result<Option<String>> {
         let io = || KernelsError::io(&self.tree);
         let output = log.try_clone().map_err(io())?;
-        let command =
-            command.dir(&self.tree).stderr_to_stdout().stdout_file(output).unchecked().before_spawn(|command| {
-                command.process_group(0);
-                Ok(())
-            });
-        let handle = command.start().map_err(|error| run::start_error("the build", "make", &error))?;
-        let status = loop {
-            if let Some(output) = handle.wait_timeout(POLL).map_err(io())? {
-                break output.status;
-            }
-            if (self.stop)() {
-                for pid in handle.pids() {
-                    let _ = signal::killpg(Pid::from_raw(pid.cast_signed()), signal::Signal::SIGKILL);
-                }
-                handle.wait().map_err(io())?;
-                return Err(KernelsError::Interrupted);
-            }
-        };
+        let command = command.dir(&self.tree).stderr_to_stdout().stdout_file(output);
+        let output = run::to_end(&command, |_| (self.stop)());
+        let output = output.map_err(|error| run::start_error("the build", "make", &error))?;
+        let Some(output) = output else { return Err(KernelsError::Interrupted { what: "the build".to_owned() }) };
+        let status = output.status;
         if status.success() {
             return Ok(None);
         }

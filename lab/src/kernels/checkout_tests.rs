@@ -142,14 +142,14 @@ fn an_interrupted_build_ends_with_all_its_children() {
     let read = || fs::read_to_string(&child).ok().filter(|text| text.ends_with('\n'));
     let stop = || read().is_some();
     let checkout = fixture.checkout(None, &stop);
-    assert!(matches!(checkout.build("key"), Err(KernelsError::Interrupted)));
+    assert!(matches!(checkout.build("key"), Err(KernelsError::Interrupted { .. })));
     let pid = read().unwrap();
     let status = Path::new("/proc").join(pid.trim()).join("status");
     // A dead child that nobody has waited for yet is a zombie.
     let gone = || fs::read_to_string(&status).map_or(true, |text| text.contains("State:\tZ"));
     assert!(
         (0..500).any(|_| gone() || {
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(std::time::Duration::from_millis(10));
             false
         }),
         "{pid} lives on"

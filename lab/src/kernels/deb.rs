@@ -184,6 +184,7 @@ fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
 fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
     match refusal {
         Refusal::Disk(error) => KernelsError::io(stage)(error),
+        Refusal::Stopped => KernelsError::Interrupted { what: format!("unpacking {archive}") },
         Refusal::Archive(reason) => KernelsError::Archive { archive: archive.to_owned(), reason },
     }
 }

@@ -158,9 +158,12 @@ pub enum KernelsError {
         /// Exit status and the tail of what the program said.
         detail: String,
     },
-    /// A signal ended a build.
-    #[error("the build was interrupted")]
-    Interrupted,
+    /// A signal ended a build or a download.
+    #[error("{what} was stopped")]
+    Interrupted {
+        /// The step.
+        what: String,
+    },
     /// What was downloaded is not what was locked.
     #[error("{what} has sha256 {found}, kernels.lock says {locked}: fetch again, or run `lab kernels update`")]
     Checksum {
@@ -227,6 +230,15 @@ impl KernelsError {
         }
     }
 
+    /// Whether a signal ended it.
+    pub fn is_interruption(&self) -> bool {
+        match self {
+            Self::Kernel { error, .. } => error.is_interruption(),
+            Self::Interrupted { .. } => true,
+            _ => false,
+        }
+    }
+
     /// True where usage or configuration is to be mended (exit code 2); false where no verdict was
     /// possible for reasons of the host, the network or the archive (exit code 3).
     pub fn is_usage(&self) -> bool {
@@ -254,7 +266,7 @@ impl KernelsError {
             | Self::MissingProgram { .. }
             | Self::MissingTools { .. }
             | Self::Program { .. }
-            | Self::Interrupted
+            | Self::Interrupted { .. }
             | Self::Checksum { .. }
             | Self::Archive { .. }
             | Self::NoSpace { .. }

@@ -1,12 +1,25 @@
 //! Starts other programs: argument vectors only, never a shell string.
 
 use super::error::{KernelsError, Result};
+use crate::interrupt::Interrupt;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use std::{
     env,
     ffi::OsStr,
     io,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
+    process::Output,
+    time::{Duration, Instant},
 };
+
+/// How often the person is asked whether a program shall end.
+const POLL: Duration = Duration::from_millis(50);
+/// What a program that shall end may take to clear up: git takes its locks away, apt its own.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// How much of a program's output an error quotes, in characters.
 const TAIL: usize = 400;
@@ -37,17 +50,54 @@ where
     command(vng, args).env("PATH", path)
 }
 
-/// Runs to the end and gives back stdout. `what` names the step; `package` brings the program.
+/// Runs to the end, or until `stop`, asked with the time so far, says that it shall end: then there is no output.
+///
+/// A program that fails has an output too. It has a process group of its own, all of which ends: a compiler that outlives its cargo would go on writing.
 ///
 /// # Errors
-/// The program is absent, or exits with anything but 0.
+/// It can't be started or waited for.
+pub(crate) fn to_end(
+    expression: &duct::Expression,
+    mut stop: impl FnMut(Duration) -> bool,
+) -> io::Result<Option<Output>> {
+    let begin = Instant::now();
+    if stop(Duration::ZERO) {
+        return Ok(None);
+    }
+    let own_group = |command: &mut std::process::Command| {
+        command.process_group(0);
+        Ok(())
+    };
+    let handle = expression.before_spawn(own_group).unchecked().start()?;
+    let end = |signal| {
+        for pid in handle.pids() {
+            let _ = killpg(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    };
+    loop {
+        if let Some(output) = handle.wait_timeout(POLL)? {
+            return Ok(Some(output.clone()));
+        }
+        if stop(begin.elapsed()) {
+            end(Signal::SIGTERM);
+            let _ = handle.wait_timeout(LEAVING);
+            // Also what the program has left behind in its group.
+            end(Signal::SIGKILL);
+            handle.wait()?;
+            return Ok(None);
+        }
+    }
+}
+
+/// Runs to the end and gives back stdout; a signal for this process ends it. `what` names the step; `package` brings the program.
+///
+/// # Errors
+/// The program is absent, exits with anything but 0, or was ended.
 pub(crate) fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String> {
-    let output = expression
-        .stdout_capture()
-        .stderr_capture()
-        .unchecked()
-        .run()
-        .map_err(|error| start_error(what, package, &error))?;
+    let expression = expression.stdout_capture().stderr_capture();
+    let output = to_end(&expression, |_| Interrupt::raised().is_some());
+    let output = output.map_err(|error| start_error(what, package, &error))?;
+    let Some(output) = output else { return Err(KernelsError::Interrupted { what: what.to_owned() }) };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));
@@ -103,6 +153,20 @@ mod tests {
         let said =
             "Err:1 x\nE: Failed to fetch x.deb  Hash Sum mismatch\n   Hashes of expected file:\n    - SHA256:ab\n";
         assert_eq!(tail(said), "E: Failed to fetch x.deb  Hash Sum mismatch");
+    }
+
+    #[test]
+    fn a_program_that_shall_end_takes_all_that_it_started_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let late = dir.path().join("late");
+        // The inner one hears nothing of a polite signal.
+        let script = format!("(trap '' TERM; sleep 1000; touch {0}) & sleep 1000; touch {0}", late.display());
+        let begin = Instant::now();
+        let output = to_end(&command("sh", ["-c", &script]).stdout_capture(), |so_far| so_far > Duration::ZERO);
+        assert_eq!(output.unwrap(), None);
+        assert!(begin.elapsed() < LEAVING * 10 && !late.exists(), "{:?}", begin.elapsed());
+        let output = to_end(&command("sh", ["-c".as_ref(), "touch $0".as_ref(), late.as_os_str()]), |_| true);
+        assert!(output.unwrap().is_none() && !late.exists(), "nothing is started any more");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Takes a kernel out of a package's file system archive, and nothing else.
 
 use super::config::is_file_name;
+use crate::interrupt::Interrupt;
 use std::{
     fs::{self, File},
     io::{self, Read},
@@ -21,6 +22,9 @@ pub(super) enum Refusal {
     /// The archive is damaged or hostile.
     #[error("{0}")]
     Archive(String),
+    /// A signal came.
+    #[error("unpacking was stopped")]
+    Stopped,
     /// The disk failed, not the archive.
     #[error("{0}")]
     Disk(#[source] io::Error),
@@ -39,6 +43,9 @@ impl Unpacked {
         let mut archive = tar::Archive::new(stream);
         for entry in archive.entries().map_err(damaged)? {
             let mut entry = entry.map_err(damaged)?;
+            if Interrupt::raised().is_some() {
+                return Err(Refusal::Stopped);
+            }
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let Some((release, place)) = place(&name)? else { continue };
             let kind = entry.header().entry_type();

@@ -24,6 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 /// What a program that is told to end may take: its guests die with it.
 const LEAVING: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What a program says, piece by piece as it comes.
 pub struct Ear {
@@ -61,9 +62,9 @@ impl Ear {
         }
     }
 
-    /// What has come since, up to now.
+    /// What has come since, up to the source's end, or until it is silent for long.
     pub fn rest(&mut self) -> &str {
-        while let Ok(piece) = self.pieces.recv_timeout(POLL) {
+        while let Ok(piece) = self.pieces.recv_timeout(SILENCE) {
             self.heard.push_str(&String::from_utf8_lossy(&piece));
         }
         &self.heard
@@ -75,7 +76,8 @@ pub struct Seat {
     child: Child,
     keyboard: File,
     pub screen: Ear,
-    terminal: OwnedFd,
+    /// Kept open, so that it can be looked at when nobody is in it any more.
+    terminal: Option<OwnedFd>,
     found: Termios,
 }
 
@@ -97,7 +99,7 @@ impl Seat {
         let child = start.stdin(seat()).stdout(seat()).stderr(seat()).spawn().unwrap();
         let keyboard = File::from(pty.master);
         let screen = Ear::on(keyboard.try_clone().unwrap());
-        Self { child, keyboard, screen, terminal: pty.slave, found }
+        Self { child, keyboard, screen, terminal: Some(pty.slave), found }
     }
 
     pub fn press(&mut self, keys: &[u8]) {
@@ -128,9 +130,10 @@ impl Seat {
     #[track_caller]
     pub fn leave(mut self) -> (Option<i32>, String) {
         let Some(status) = self.wait(PATIENCE) else { panic!("it stays: {}", self.screen.rest()) };
-        let now = tcgetattr(&self.terminal).unwrap();
+        let now = tcgetattr(self.terminal.as_ref().unwrap()).unwrap();
         assert!(now.local_flags == self.found.local_flags, "{:?} was {:?}", now.local_flags, self.found.local_flags);
         assert!(now.input_flags == self.found.input_flags && now.output_flags == self.found.output_flags);
+        self.terminal = None;
         (status.code(), self.screen.rest().to_owned())
     }
 }

@@ -14,33 +14,57 @@ const RECORD: usize = 16 << 10;
 /// Bytes of complaints that are told at once; the host cuts at the same place.
 const MOST: usize = 256 << 10;
 
-/// Writes one line to /dev/kmsg; where that fails there is nobody left to tell.
+/// What passes the console's threshold: warnings and worse (`KERN_WARNING` of include/linux/kern_levels.h).
+const WARNING: u8 = 4;
+/// What stays in the log.
+const NOTICE: u8 = 5;
+
+/// Writes one line to the kernel log and the console; where that fails there is nobody left to tell.
 pub fn say(line: &str) {
+    write(WARNING, line);
+}
+
+/// Writes one line to the kernel log. The console does without: a line of it is a twentieth of a short cell's time in an
+/// emulated guest, byte by byte and on two consoles.
+pub fn note(line: &str) {
+    write(NOTICE, line);
+}
+
+fn write(level: u8, line: &str) {
     if let Ok(mut kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") {
-        // One write is one record; level 4 (warning) passes the console's threshold.
-        let _ = kmsg.write_all(format!("<4>netkit-lab: {line}\n").as_bytes());
+        // One write is one record.
+        let _ = kmsg.write_all(format!("<{level}>netkit-lab: {line}\n").as_bytes());
     } else {
         println!("netkit-lab: {line}");
     }
 }
 
 /// The kernel log from its oldest record on.
-pub struct Log(Option<File>);
+pub struct Log {
+    file: Option<File>,
+    /// Whether a record that was read since [`Log::was_loud`] was asked is on the console too.
+    loud: bool,
+}
 
 impl Log {
     /// Opens it; where that fails the console is the only witness.
     pub fn open() -> Self {
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg");
-        Self(file.inspect_err(|error| say(&format!("cannot read /dev/kmsg: {error}"))).ok())
+        let file = file.inspect_err(|error| say(&format!("cannot read /dev/kmsg: {error}"))).ok();
+        Self { file, loud: false }
     }
 
     /// The complaints since the last call, as text that reads as they did; empty where there are none.
     pub fn complaints(&mut self) -> String {
         let mut lines = String::new();
         let mut buffer = vec![0; RECORD];
-        while let Some(file) = &mut self.0 {
+        while let Some(file) = &mut self.file {
             match file.read(&mut buffer) {
-                Ok(count) if count > 0 => message(&String::from_utf8_lossy(&buffer[..count]), &mut lines),
+                Ok(count) if count > 0 => {
+                    let record = String::from_utf8_lossy(&buffer[..count]);
+                    self.loud |= is_loud(&record);
+                    message(&record, &mut lines);
+                }
                 // Records were overwritten before they were read: the next read goes on with the oldest.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -49,6 +73,17 @@ impl Log {
         }
         told(&lines)
     }
+
+    /// Whether the records that were read since the last call put anything on the console.
+    pub fn was_loud(&mut self) -> bool {
+        std::mem::take(&mut self.loud)
+    }
+}
+
+/// Facility and level come first in a record, as `facility << 3 | level`.
+fn is_loud(record: &str) -> bool {
+    let prefix = record.split(',').next().and_then(|prefix| prefix.parse::<u32>().ok());
+    prefix.is_some_and(|prefix| prefix & 7 <= u32::from(WARNING))
 }
 
 /// A complaint that begins with the message of a WARN is known by the line before it only, so that every one gets it.
@@ -96,6 +131,12 @@ mod tests {
         message("4,339,5140900,-;WARNING: a\\x0ab \\\\x c\n SUBSYSTEM=net\n", &mut lines);
         message("4,340,5140901,c;\\x09indented\n", &mut lines);
         assert_eq!(lines, "WARNING: a\nb \\\\x c\n\tindented\n");
+    }
+
+    #[test]
+    fn the_console_shows_warnings_and_worse() {
+        assert!(is_loud("4,339,5140900,-;WARNING\n") && is_loud("12,340,1,-;from user space\n"));
+        assert!(!is_loud("5,341,2,-;a notice\n") && !is_loud("14,342,3,-;info\n") && !is_loud("garbage"));
     }
 
     #[test]

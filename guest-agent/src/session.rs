@@ -178,12 +178,16 @@ fn run_cells(
     let mut ran = 0;
     for id in cells {
         sender.set_current(Some(id.clone()));
-        kmsg::say(&format!("begin {id}"));
+        kmsg::note(&format!("begin {id}"));
         sender.tell(&log.complaints())?;
+        log.was_loud();
         sender.send(&AgentMessage::CellStarted { cell: id.clone() })?;
         let finished = runner.run(id, options);
-        kmsg::say(&format!("end {id}"));
+        kmsg::note(&format!("end {id}"));
         sender.tell(&log.complaints())?;
+        if log.was_loud() {
+            kmsg::say(&format!("the lines above are of {id}"));
+        }
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {

@@ -17,9 +17,13 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-/// A parsed object file. Parsing is most of the work, so it is done once and cloned for every load.
+/// A parsed object file. Parsing is most of the work, so it is done once; loading takes a copy of what concerns one program.
 #[derive(Debug)]
-pub(crate) struct Parsed(Object);
+pub(crate) struct Parsed {
+    whole: Object,
+    /// The object with one program in it each, by the program's name.
+    alone: HashMap<String, Object>,
+}
 
 /// One program, and what it takes from outside.
 pub(crate) struct Want<'a> {
@@ -35,13 +39,15 @@ pub(crate) struct Want<'a> {
 
 impl Parsed {
     pub fn new(bytes: &[u8], of: &str) -> Result<Self, BpfError> {
-        Object::parse(bytes).map(Self).map_err(|error| object_error(of, error))
+        let whole = Object::parse(bytes).map_err(|error| object_error(of, error))?;
+        let alone = whole.programs.keys().map(|program| (program.clone(), alone(&whole, program))).collect();
+        Ok(Self { whole, alone })
     }
 
     /// Makes every map but the named ones, which nobody shares.
     pub fn maps(&self, of: &str, but: &[&str]) -> Result<HashMap<String, MapData>, BpfError> {
         let shared = self
-            .0
+            .whole
             .maps
             .iter()
             .filter(|(name, map)| map.section_kind() != EbpfSectionKind::Rodata && !but.contains(&name.as_str()));
@@ -50,8 +56,8 @@ impl Parsed {
 
     /// Loads a program; gives back the maps that were made for it.
     pub fn load(&self, want: &Want<'_>) -> Result<(OwnedFd, HashMap<String, MapData>), BpfError> {
-        let mut object = self.0.clone();
         let of = want.program;
+        let mut object = self.alone.get(of).ok_or_else(|| missing(of, of))?.clone();
         let fault = |error: &dyn std::fmt::Display| object_error(of, error);
         object.patch_map_data(HashMap::from([("CONFIG", (want.config, true))])).map_err(|error| fault(&error))?;
 
@@ -84,6 +90,18 @@ impl Parsed {
         })?;
         Ok((fd, created))
     }
+}
+
+/// The object without other programs than this one, and without type information, which only relocations against the
+/// kernel's would need. What programs call stays: it belongs to no program.
+fn alone(whole: &Object, program: &str) -> Object {
+    let mut object = whole.clone();
+    (object.btf, object.btf_ext) = (None, None);
+    object.programs.retain(|name, _| name == program);
+    let others: Vec<_> =
+        whole.programs.iter().filter(|(name, _)| *name != program).map(|(_, other)| other.function_key()).collect();
+    object.functions.retain(|key, _| !others.contains(key));
+    object
 }
 
 pub(crate) fn load(

@@ -13,7 +13,7 @@ use lab_bpf::{Link, Program, TcOptions};
 use lab_protocol::{AttachRequest, Capability, DeviceKind, Hook};
 use lab_topology::{Family, Hop, LinkKind, NetkitOptions, Policy, Topology, link};
 use lab_traffic::{Proto, SILENCE_WINDOW, UdpStream};
-use std::os::fd::AsFd;
+use std::{fs, os::fd::AsFd};
 
 /// How long a stopped stream is waited for after its last datagram, milliseconds on a fast guest.
 const DRAIN_MS: u64 = 500;
@@ -364,8 +364,16 @@ fn two_ways_in(device: DeviceKind) -> Result<Topology, Stop> {
         .route("pod", "10.1.0.0/30", Hop::dev("eth1")))
 }
 
+/// The pod asks for its neighbour's address while the netkit is closed, and the kernel repeats that after a second only
+/// (`neigh/*/retrans_time_ms`, Documentation/networking/ip-sysctl.rst).
+fn ask_again_soon(bench: &Bench) -> Result<(), Stop> {
+    const MILLIS: &str = "200";
+    Ok(bench.net.ns("pod").run(|| fs::write("/proc/sys/net/ipv4/neigh/eth1/retrans_time_ms", MILLIS))?)
+}
+
 fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let bench = Bench::build(&two_ways_in(variant.device())?)?;
+    ask_again_soon(&bench)?;
     let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P1)?);
     let _old = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &old)?;
     let stream = bench.stream(ctx, "pod", "host", Family::V4)?;

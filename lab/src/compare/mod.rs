@@ -33,7 +33,7 @@ pub enum Kind {
     NewlyFailing,
     /// The kernel reports another attach type than before.
     AttachChanged,
-    /// Passed before and is skipped now.
+    /// Ran before, whatever came of it, and is skipped now.
     NoLongerRuns,
     /// In the first run's plan and not in the second's.
     Gone,
@@ -180,19 +180,22 @@ fn is_bad(verdict: &Verdict) -> bool {
 fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
     let (old, new) = (used(was), used(now));
     let slow = |verdict: &Verdict| verdict.report.duration_us / 1000;
+    let ran = |verdict: &Verdict| !matches!(verdict.standing(), Standing::Skipped | Standing::NotRun);
     match (is_bad(was), is_bad(now)) {
         (false, true) => Some(Kind::NewlyFailing),
         (true, true) => Some(Kind::StillFailing),
+        (_, false) if now.standing() == Standing::Skipped && ran(was) => Some(Kind::NoLongerRuns),
+        // Before everything that may be said of a cell that passes: another datapath is no lesser change where a cell is
+        // flaky too. What failed before may have failed for its attach type.
+        (false, false) if now.outcome == Outcome::Passed && !old.is_empty() && !new.is_empty() && old != new => {
+            Some(Kind::AttachChanged)
+        }
         (_, false) if now.standing() == Standing::Flaky && was.standing() != Standing::Flaky => Some(Kind::Flaky),
         (_, false) if now.standing() == Standing::Known && was.standing() != Standing::Known => {
             Some(Kind::KnownFailing)
         }
         (true, false) => Some(Kind::Fixed),
         (false, false) if was.standing() == Standing::Known && now.outcome == Outcome::Passed => Some(Kind::Fixed),
-        (false, false) if was.outcome == Outcome::Passed && matches!(now.outcome, Outcome::Skipped { .. }) => {
-            Some(Kind::NoLongerRuns)
-        }
-        (false, false) if !old.is_empty() && !new.is_empty() && old != new => Some(Kind::AttachChanged),
         (false, false) if slow(now) as f64 > slow(was) as f64 * SLOWER && slow(now) > slow(was) + SLOWER_MS => {
             Some(Kind::Slower)
         }
@@ -217,7 +220,8 @@ mod tests {
         plan::Plan,
         testing::{attached, cell, facts, passed},
     };
-    use lab_protocol::{AttachRequest, DeviceKind, FailureKind};
+    use crate::{lists::Excuse, verdict::Attempt};
+    use lab_protocol::{AttachRequest, Capability, CellId, DeviceKind, ErrorKind, FailureKind, SkipReason};
 
     pub const A: &str = "A01-x[auto,veth]";
     pub const B: &str = "B02-y[auto,nk-l3]";
@@ -265,6 +269,73 @@ mod tests {
         assert_eq!(comparison.unchanged, 1 + 3);
         assert_eq!(comparison.exit(true), Exit::Failed);
         assert_eq!(comparison.changes[0].before, "passed by netkit in 1 ms");
+    }
+
+    fn flaky(id: &str, used: AttachType) -> Verdict {
+        Verdict { earlier: vec![Attempt::of(1, bad(id))], ..good(id, used) }
+    }
+
+    fn known(id: &str) -> Verdict {
+        let excuse = Excuse { reason: "mended in 6.13".into(), link: None, expires: "2027-01-31".into() };
+        Verdict { known: Some(excuse), ..bad(id) }
+    }
+
+    fn skipped(id: &str) -> Verdict {
+        let reason = SkipReason {
+            capability: Capability::Tcx,
+            detail: "CONFIG_NET_XGRESS is off".into(),
+            lifted_by: facts("6.12", "6.12.117").version,
+        };
+        Verdict::bare(CellId(id.to_owned()), Outcome::Skipped { reason })
+    }
+
+    /// One cell, before and after: the kind, and the exit codes for everything and for what is new.
+    #[test]
+    fn every_pair_of_standings_is_one_kind_and_has_its_exit_codes() {
+        use Kind::{AttachChanged, Fixed, Flaky, KnownFailing, NewlyFailing, NoLongerRuns, StillFailing};
+        use Standing as S;
+        let verdict = |standing| match standing {
+            S::Passed => good(A, AttachType::Tcx),
+            S::Flaky => flaky(A, AttachType::Tcx),
+            S::Known => known(A),
+            S::Failed => bad(A),
+            S::Skipped => skipped(A),
+            S::Errored => {
+                let outcome = Outcome::Errored { kind: ErrorKind::Panic, message: "Oops".into() };
+                Verdict::bare(CellId(A.into()), outcome)
+            }
+            S::NotRun => Verdict::bare(CellId(A.into()), Outcome::NotRun { message: "interrupted".into() }),
+        };
+        let order = [S::Passed, S::Flaky, S::Known, S::Failed, S::Skipped, S::Errored, S::NotRun];
+        let (new, still) = (Some(NewlyFailing), Some(StillFailing));
+        // A row per standing before, a column per standing after.
+        let wanted = [
+            [None, Some(Flaky), Some(KnownFailing), new, Some(NoLongerRuns), new, new],
+            [None, None, Some(KnownFailing), new, Some(NoLongerRuns), new, new],
+            [Some(Fixed), Some(Flaky), None, new, Some(NoLongerRuns), new, new],
+            [Some(Fixed), Some(Flaky), Some(KnownFailing), still, Some(NoLongerRuns), still, still],
+            [None, Some(Flaky), Some(KnownFailing), new, None, new, new],
+            [Some(Fixed), Some(Flaky), Some(KnownFailing), still, Some(NoLongerRuns), still, still],
+            [Some(Fixed), Some(Flaky), Some(KnownFailing), still, Some(Fixed), still, still],
+        ];
+        for (was, row) in order.into_iter().zip(wanted) {
+            for (now, kind) in order.into_iter().zip(row) {
+                let pair = [was, now].map(|standing| run("x", &[A], vec![verdict(standing)]));
+                let comparison = compare(&pair[0], &pair[1]);
+                assert_eq!(kinds(&comparison), Vec::from_iter(kind), "{was:?} to {now:?}");
+                let loud = matches!(kind, Some(NewlyFailing | NoLongerRuns));
+                let code = |bad: bool| if bad { Exit::Failed } else { Exit::Passed };
+                assert_eq!(comparison.exit(true), code(loud), "{was:?} to {now:?}");
+                assert_eq!(comparison.exit(false), code(loud || kind == still), "{was:?} to {now:?}");
+            }
+        }
+        for (was, now, kind) in [
+            (good(A, AttachType::Netkit), flaky(A, AttachType::Tcx), AttachChanged),
+            (flaky(A, AttachType::Netkit), good(A, AttachType::Tcx), AttachChanged),
+            (bad(A), good(A, AttachType::Tc), Fixed),
+        ] {
+            assert_eq!(kinds(&compare(&run("x", &[A], vec![was]), &run("y", &[A], vec![now]))), [kind]);
+        }
     }
 
     #[test]

@@ -24,11 +24,11 @@ pub enum Format {
 /// Writes a comparison.
 pub fn render(comparison: &Comparison, format: Format) -> String {
     match format {
-        Format::Text => listed(comparison, "", |change| {
+        Format::Text => listed(comparison, ["", ""], |change| {
             let [before, after] = [&change.before, &change.after].map(|it| text::line(it, WIDTH));
             format!("  {} {}\n    was {before}\n    is  {after}\n", change.kernel, text::line(&change.cell, WIDTH))
         }),
-        Format::Markdown => listed(comparison, "### ", |change| {
+        Format::Markdown => listed(comparison, ["## ", "### "], |change| {
             let [cell, before, after] = [&change.cell, &change.before, &change.after].map(|it| code(it));
             format!("- {} {cell}: {before} → {after}\n", change.kernel)
         }),
@@ -37,8 +37,8 @@ pub fn render(comparison: &Comparison, format: Format) -> String {
     }
 }
 
-fn listed(comparison: &Comparison, heading: &str, row: impl Fn(&super::Change) -> String) -> String {
-    let mut out = format!("{heading}{} compared with {}\n\n", comparison.after, comparison.before);
+fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&super::Change) -> String) -> String {
+    let mut out = format!("{title}{} compared with {}\n\n", comparison.after, comparison.before);
     for kind in Kind::ALL {
         let of_kind: Vec<_> = comparison.changes.iter().filter(|change| change.kind == kind).collect();
         if of_kind.is_empty() {
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn markdown_for_a_job_summary() {
         insta::assert_snapshot!(render(&sample(), Format::Markdown), @r"
-        ### 20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
+        ## 20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
 
         ### attach type changed: 1
         - 6.17 `D10-auto[auto,nk-l3]`: `passed by netkit in 90 ms` → `passed by tcx in 80 ms`

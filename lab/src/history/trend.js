@@ -67,15 +67,16 @@ function unsteady() {
   titles.append(make("th", "cell"), make("th", "kernel"), make("th", "runs, oldest first"), make("th", "last reason"));
   header.append(titles);
   for (const row of data.unsteady) {
-    const line = make("tr"), strips = make("td");
-    strips.append(strip(row.points));
+    const line = make("tr"), strips = make("td"), reel = make("div", undefined, { className: "reel" });
+    reel.append(strip(row.points));
+    strips.append(reel);
     line.append(make("th", row.cell), make("td", row.kernel), strips, make("td", row.message));
     lines.push({ line, words: `${row.kernel} ${row.cell} ${row.message}`.toLowerCase() });
     body.append(line);
   }
   $("unsteady").append(header, body);
-  // Where a strip is wider than the window, its end is the news.
-  document.querySelectorAll("#unsteady td").forEach((it) => (it.scrollLeft = it.scrollWidth));
+  // Where a strip is wider than its column, its end is the news.
+  document.querySelectorAll("#unsteady .reel").forEach((it) => (it.scrollLeft = it.scrollWidth));
 }
 
 function filter() {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
-import { looks, openPage, withBrowser } from "./page.mjs";
+import { looks, openPage, SIZES, withBrowser } from "./page.mjs";
 
 const [modules, chromium, expectation, file, pictures] = process.argv.slice(2);
 const wanted = JSON.parse(fs.readFileSync(expectation, "utf8"));
@@ -33,8 +33,22 @@ async function cells(browser) {
   await done();
 }
 
+// The last night and the reason are what one comes for, however many nights there are.
+async function news(browser) {
+  for (const viewport of Object.values(SIZES)) {
+    const { page, done } = await openPage(browser, file, { viewport });
+    const hidden = await page.locator("#unsteady tbody tr").evaluateAll((rows) => rows.filter((row) => {
+      const seen = (it) => it.getBoundingClientRect().left >= 0 && it.getBoundingClientRect().right <= innerWidth;
+      const last = row.querySelector(".strip i:last-child"), reel = row.querySelector(".reel");
+      return !seen(last) || last.getBoundingClientRect().right > reel.getBoundingClientRect().right + 1 || !seen(row.lastChild);
+    }).length);
+    assert.equal(hidden, 0, `rows whose news is out of sight at ${viewport.width}`);
+    await done();
+  }
+}
+
 await withBrowser(modules, chromium, async (browser) => {
-  for (const step of [runs, cells]) {
+  for (const step of [runs, cells, news]) {
     await step(browser);
     console.log(`${step.name}: as wanted`);
   }

@@ -12,7 +12,7 @@ function open(kernel, row) {
   const facts = {
     outcome: it.standing, kernel: `${host.id} (${host.release ?? "did not boot"})`,
     "attach type asked for": cell.attach ?? "–", "demanded by the plan": it.required ?? "–",
-    "reported by the kernel": it.used.join(" + ") || "–", time: seconds(it.ms), topology: `${cell.topology}${cell.device ? ` (${cell.device})` : ""}`,
+    "reported by the kernel": it.used.join(" + ") || "–", time: seconds(it.ms), topology: `${cell.topology || "–"}${cell.device ? ` (${cell.device})` : ""}`,
   };
   $("d-facts").replaceChildren(...Object.entries(facts).flatMap(([key, value]) => {
     const told = make("dd");
@@ -50,7 +50,7 @@ function evidence({ rest }, cell, host) {
     ...part("Checks", ...(rest.c ? [checks] : [])),
     ...part("Noticed", ...block(texts(rest.w))),
     ...part("Attached", ...block(attachments)),
-    ...part("Console", ...block(texts(rest.e))),
+    ...part("Evidence", ...block(texts(rest.e))),
     ...part("Log", ...block(texts(rest.l))),
     ...part("Measured", ...block(metrics)),
     ...part("Files", ...links([...texts(rest.f), ...host.consoles])),

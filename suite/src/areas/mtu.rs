@@ -8,13 +8,15 @@ use crate::{
     variants,
 };
 use lab_protocol::DeviceKind;
-use lab_topology::{Family, LinkKind, Netns, PairRequest, library, library::Overlay, link};
+use lab_topology::{Family, LinkKind, Netns, PairRequest, Topology, library, library::Overlay, link};
 use lab_traffic::{Capture, Headers, Oversized, Path, SILENCE_WINDOW, Transport, UdpOptions, UdpProbe, UdpSink};
 use nix::errno::Errno;
 use std::{fs, net::SocketAddr};
 
-const JUMBO: u32 = 9000;
-const USUAL: u32 = 1500;
+/// MTU of the node's end in [`uneven_pair`], bytes.
+pub const JUMBO: u32 = 9000;
+/// What every end has that is not told otherwise, bytes.
+pub const USUAL: u32 = 1500;
 /// Headers of IPv4 or IPv6 and UDP.
 const UDP_HEADERS: [u32; 2] = [28, 48];
 /// `ETH_HLEN`, which programs see before the packet.
@@ -86,16 +88,16 @@ pub const CASES: &[Case] = &[
     .over(|| variants::netkit_native().into_iter().filter(|v| v.device == Some(DeviceKind::NetkitL3)).collect()),
 ];
 
+/// A pair whose node's end takes more than the pod's, which has the usual MTU.
+pub fn uneven_pair(kind: LinkKind) -> Topology {
+    let mut topology = library::pair(kind).static_neighbours();
+    topology.links[0].primary.mtu = Some(JUMBO);
+    topology
+}
+
 fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LARGE: usize = 3_000;
-    let bench = Bench::on(
-        |kind| {
-            let mut topology = library::pair(kind).static_neighbours();
-            topology.links[0].primary.mtu = Some(JUMBO);
-            topology
-        },
-        variant.device(),
-    )?;
+    let bench = Bench::on(uneven_pair, variant.device())?;
     ctx.equal("MTU of the pod's end", bench.net.readback("pod", "eth0")?.mtu, USUAL);
     let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
     ctx.watch(&bench.net, ["host", "pod"]);

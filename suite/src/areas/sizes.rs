@@ -1,6 +1,6 @@
 //! What bpf_check_mtu says of packets, and packets beyond 64 KiB.
 
-use super::mtu::checksum_errors;
+use super::mtu::{JUMBO, USUAL, checksum_errors, uneven_pair};
 use crate::{
     bench::{Bench, P0, P1},
     case::{Area, Case, CaseResult, Direction, Variant},
@@ -15,9 +15,6 @@ use lab_traffic::{Path, UdpProbe, UdpSink};
 use nix::errno::Errno;
 use std::net::SocketAddr;
 
-/// MTU of the node's end, bytes; the pod's has the usual one, so that an answer tells whose it is.
-const JUMBO: u32 = 9_000;
-const USUAL: u32 = 1_500;
 const ETHERNET: i32 = 14;
 /// `BPF_MTU_CHK_RET_*`, include/uapi/linux/bpf.h.
 mod code {
@@ -66,14 +63,8 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SEGMENT: u16 = 1_200;
     const NOBODY: u32 = 9_999;
     const PAYLOAD: usize = 100;
-    let bench = Bench::on(
-        |kind| {
-            let mut topology = library::pair(kind).static_neighbours();
-            topology.links[0].primary.mtu = Some(JUMBO);
-            topology
-        },
-        variant.device(),
-    )?;
+    let bench = Bench::on(uneven_pair, variant.device())?;
+    // The two ends' MTUs differ, so that an answer tells whose it is.
     let in_pod = variant.attach() == AttachRequest::Netkit && variant.direction() == Direction::ToWorkload;
     let (asks, other, mtu) = if in_pod { ("pod", "host", USUAL) } else { ("host", "pod", JUMBO) };
     link::create_dummy(bench.net.ns(asks), "narrow")?;

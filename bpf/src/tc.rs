@@ -1,7 +1,7 @@
 //! clsact and its `cls_bpf` filters, over rtnetlink (include/uapi/linux/pkt_sched.h, pkt_cls.h).
 
 use crate::{BpfError, program::id_of};
-use lab_netlink::{NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nested};
+use lab_netlink::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, attribute, attributes, nested};
 use lab_protocol::Hook;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -13,6 +13,8 @@ const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
+const TCA_INGRESS_BLOCK: u16 = 13;
+const TCA_EGRESS_BLOCK: u16 = 14;
 const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
@@ -21,6 +23,8 @@ const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 const TC_H_CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 const ETH_P_ALL: u16 = 3;
+/// In place of a device's index: the parent is a block's.
+const TCM_IFINDEX_MAGIC_BLOCK: u32 = 0xffff_ffff;
 /// Size of `struct tcmsg`.
 const TCMSG: usize = 20;
 
@@ -77,12 +81,26 @@ pub enum ClsactState {
     Created,
 }
 
+/// Which lists of clsact are the shared block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// The ingress list.
+    Ingress,
+    /// Both.
+    Both,
+    /// The only list of `ingress`, which clsact has come after.
+    Old,
+    /// The ingress list, of a clsact that replaces an `ingress`.
+    Replacing,
+}
+
 /// A filter that was attached. It stays when this value goes, as it does when a process dies.
 #[derive(Debug)]
 pub struct TcFilter {
     /// Opened at attach: stays in that namespace, whichever thread detaches.
     netlink: Netlink,
     ifindex: u32,
+    parent: u32,
     direction: Direction,
     options: TcOptions,
     clsact: ClsactState,
@@ -129,7 +147,7 @@ pub fn attach_tc(
 ) -> Result<TcFilter, BpfError> {
     let mut netlink = Netlink::open()?;
     let clsact = add_clsact(&mut netlink, ifindex)?;
-    let mut filter = TcFilter { netlink, ifindex, direction, options, clsact };
+    let mut filter = TcFilter { netlink, ifindex, parent: direction.parent(), direction, options, clsact };
     match filter.put(program, NLM_F_CREATE | NLM_F_EXCL) {
         Ok(()) => Ok(filter),
         Err(error) => {
@@ -140,6 +158,22 @@ pub fn attach_tc(
             Err(error)
         }
     }
+}
+
+/// Attaches a filter to a block, and so to the ingress of every device that shares it, see [`clsact_sharing`].
+///
+/// # Errors
+/// [`BpfError::Netlink`]: `EINVAL` where no device has such a block.
+pub fn attach_to_block(block: u32, program: &impl AsFd, options: TcOptions) -> Result<TcFilter, BpfError> {
+    let mut filter = TcFilter {
+        netlink: Netlink::open()?,
+        ifindex: TCM_IFINDEX_MAGIC_BLOCK,
+        parent: block,
+        direction: Direction::Ingress,
+        options,
+        clsact: ClsactState::Found,
+    };
+    filter.put(program, NLM_F_CREATE | NLM_F_EXCL).map(|()| filter)
 }
 
 impl TcFilter {
@@ -189,11 +223,15 @@ impl TcFilter {
 
     fn header(&self) -> Vec<u8> {
         let info = u32::from(self.options.priority) << 16 | u32::from(ETH_P_ALL.to_be());
-        tcmsg(self.ifindex, self.options.handle, self.direction.parent(), info)
+        tcmsg(self.ifindex, self.options.handle, self.parent, info)
     }
 
     fn asked(&self, what: &str) -> String {
-        format!("{what} bpf {} ifindex {}", self.direction.hook(), self.ifindex)
+        let hook = self.direction.hook();
+        match self.ifindex {
+            TCM_IFINDEX_MAGIC_BLOCK => format!("{what} bpf {hook} block {}", self.parent),
+            ifindex => format!("{what} bpf {hook} ifindex {ifindex}"),
+        }
     }
 }
 
@@ -214,13 +252,35 @@ fn add_clsact(netlink: &mut Netlink, ifindex: u32) -> Result<ClsactState, BpfErr
     }
 }
 
-/// Removes clsact with all its filters. May lose a packet: qdisc_graft() stops the device for a moment.
+/// Makes a clsact whose lists are a block that devices share.
+///
+/// # Errors
+/// [`BpfError::Netlink`]: `EBUSY` "block dev insert failed" where the block has the device already, since 6.8; `EEXIST` where
+/// the device has a qdisc that is not to be replaced, `ENOENT` where the kernel has none.
+pub fn clsact_sharing(ifindex: u32, block: u32, how: Sharing) -> Result<(), BpfError> {
+    let asked = format!("RTM_NEWQDISC clsact ifindex {ifindex} block {block} {how:?}");
+    let list = |kind| attribute(kind, &block.to_ne_bytes());
+    // A replacement has no handle yet: with the old one's that one would be changed, see `__tc_modify_qdisc()`.
+    let (handle, flags) = match how {
+        Sharing::Replacing => (0, NLM_F_CREATE | NLM_F_REPLACE),
+        _ => (CLSACT_HANDLE, NLM_F_CREATE | NLM_F_EXCL),
+    };
+    let kind: &[u8] = if how == Sharing::Old { b"ingress\0" } else { b"clsact\0" };
+    let mut body =
+        [tcmsg(ifindex, handle, TC_H_CLSACT, 0), attribute(TCA_KIND, kind), list(TCA_INGRESS_BLOCK)].concat();
+    if how == Sharing::Both {
+        body.extend(list(TCA_EGRESS_BLOCK));
+    }
+    Ok(Netlink::open()?.request_raw(RTM_NEWQDISC, flags, &body, &asked)?)
+}
+
+/// Removes clsact, or the `ingress` in its place, with all its filters. May lose a packet: qdisc_graft() stops the device for a moment.
 ///
 /// # Errors
 /// [`BpfError::Netlink`].
 pub fn clsact_del(ifindex: u32) -> Result<(), BpfError> {
     let asked = format!("RTM_DELQDISC clsact ifindex {ifindex}");
-    Ok(Netlink::open()?.request_raw(RTM_DELQDISC, 0, &clsact(ifindex), &asked)?)
+    Ok(Netlink::open()?.request_raw(RTM_DELQDISC, 0, &tcmsg(ifindex, CLSACT_HANDLE, TC_H_CLSACT, 0), &asked)?)
 }
 
 fn clsact(ifindex: u32) -> Vec<u8> {

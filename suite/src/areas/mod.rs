@@ -25,6 +25,7 @@ mod redirect;
 mod redirect_more;
 mod reject;
 mod services;
+mod shared_blocks;
 mod sizes;
 mod traffic;
 mod upgrade;
@@ -57,6 +58,7 @@ pub static ALL: &[&[Case]] = &[
     services::CASES,
     upgrade::CASES,
     cleanup::CASES,
+    shared_blocks::CASES,
     bad_devices::CASES,
     bad_calls::CASES,
     traffic::LOCAL,

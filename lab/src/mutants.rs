@@ -64,7 +64,7 @@ impl Round {
     /// A failed cell notices; an error is no verdict, whatever caused it.
     pub fn judge(&self, record: &RunRecord) -> Verdict {
         let outcomes: Vec<(CellId, Outcome)> =
-            record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.into_owned().outcome)).collect();
+            record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
         self.weigh(&outcomes)
     }
 

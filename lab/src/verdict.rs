@@ -132,6 +132,11 @@ impl Verdict {
         }
     }
 
+    /// Whether nothing stands beside the outcome: no complaint, no excuse and no earlier attempt.
+    pub const fn is_plain(&self) -> bool {
+        self.splats.is_empty() && self.known.is_none() && self.earlier.is_empty()
+    }
+
     /// Whether it passed although `known.toml` says that it fails.
     pub fn is_unexpected_pass(&self) -> bool {
         self.known.is_some() && self.outcome == Outcome::Passed

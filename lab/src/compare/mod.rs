@@ -10,15 +10,15 @@ pub use same::{Sameness, same};
 
 use crate::{
     error::Exit,
-    report::record::{RunRecord, used},
+    report::{
+        kept::Told,
+        record::{RunRecord, used},
+    },
     verdict::{Standing, Verdict},
 };
 use lab_protocol::{AttachType, Outcome};
 use serde::Serialize;
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A cell counts as slower beyond this factor …
 const SLOWER: f64 = 2.0;
@@ -169,7 +169,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     Comparison { before: id(before), after: id(after), changes, unchanged }
 }
 
-fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Cow<'_, Verdict>> {
+fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Told<'_>> {
     record.verdicts().map(|(kernel, cell, verdict)| ((&*kernel.facts.id, cell.id.as_str()), verdict)).collect()
 }
 

@@ -3,7 +3,10 @@
 use super::by_cell;
 use crate::{
     error::Exit,
-    report::record::{RunRecord, used},
+    report::{
+        kept::Told,
+        record::{RunRecord, used},
+    },
 };
 use lab_protocol::{AttachType, Outcome};
 use std::{collections::BTreeSet, fmt};
@@ -32,7 +35,7 @@ pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
         found.cells += 1;
         let ran = |verdict: &crate::judge::Verdict| !matches!(verdict.outcome, Outcome::NotRun { .. });
         let pair = (one.get(key).filter(|it| ran(it)), other.get(key).filter(|it| ran(it)));
-        let told = |verdict: Option<&std::borrow::Cow<'_, crate::judge::Verdict>>| match verdict {
+        let told = |verdict: Option<&Told<'_>>| match verdict {
             None => "missing".to_owned(),
             Some(verdict) => {
                 let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();

@@ -82,7 +82,7 @@ pub fn complaints(record: &RunRecord) -> Vec<Complaint> {
             known.allowed = None;
         }
     };
-    for (kernel, cell, verdict) in record.verdicts() {
+    for (kernel, cell, verdict) in record.verdicts().filter(|(_, _, verdict)| !verdict.is_plain()) {
         let earlier = verdict.earlier.iter().flat_map(|attempt| &attempt.splats);
         // A crash that no later attempt takes back stands in both.
         let own = verdict.splats.iter().filter(|_| !verdict.repeats_an_attempt());

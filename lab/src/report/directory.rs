@@ -12,6 +12,8 @@ use std::{
 
 /// Name of the link to the last run.
 pub const LATEST: &str = "latest";
+/// Bytes that are written at a time: reports of large runs have hundreds of megabytes.
+const WRITE_SIZE: usize = 256 << 10;
 
 /// A fresh run id: UTC to the second, so that names sort, and six digits that keep two runs of one second apart.
 pub fn fresh_id() -> String {
@@ -66,7 +68,7 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
     let parent = path.parent().unwrap_or(Path::new("."));
     let replace = || -> std::io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(parent)?;
-        let mut buffered = BufWriter::new(&mut file);
+        let mut buffered = BufWriter::with_capacity(WRITE_SIZE, &mut file);
         write(&mut buffered)?;
         buffered.flush()?;
         drop(buffered);

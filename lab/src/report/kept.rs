@@ -1,8 +1,8 @@
 //! Verdicts as a run's record holds them. A run says the same few things about hundreds of thousands of cells: each check's
 //! words are kept once.
 
-use crate::judge::Verdict;
-use lab_protocol::Check;
+use crate::verdict::{Standing, Verdict};
+use lab_protocol::{CellId, CellInfo, Check};
 use std::{borrow::Cow, collections::HashMap, ops::Deref, sync::Arc};
 
 /// Every text once.
@@ -24,8 +24,40 @@ impl Texts {
         index
     }
 
-    fn text(&self, index: u32) -> String {
-        self.all.get(index as usize).map_or_else(String::new, |text| (**text).to_owned())
+    fn word(&self, number: u32) -> Word<'_> {
+        Word { text: self.all.get(number as usize).map_or("", |text| text), number: Some(number) }
+    }
+}
+
+/// A text of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Its number among the texts of its record: equal numbers are equal texts. None where the record does not hold it.
+    pub number: Option<u32>,
+}
+
+impl<'a> From<&'a str> for Word<'a> {
+    fn from(text: &'a str) -> Self {
+        Self { text, number: None }
+    }
+}
+
+/// A check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// What was asserted.
+    pub name: Word<'a>,
+    /// Whether it held.
+    pub ok: bool,
+    /// What was seen.
+    pub seen: Word<'a>,
+}
+
+impl<'a> From<&'a Check> for Seen<'a> {
+    fn from(Check { name, ok, seen }: &'a Check) -> Self {
+        Self { name: (&**name).into(), ok: *ok, seen: (&**seen).into() }
     }
 }
 
@@ -33,28 +65,36 @@ impl Texts {
 type Said = (u32, bool, u32);
 
 /// A verdict. What it dereferences to has everything but the checks of its report.
+///
+/// Every report goes through all of a run's verdicts, most of them several times, and mostly for these few bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
     verdict: Box<Verdict>,
     checks: Box<[Said]>,
+    standing: Standing,
+    plain: bool,
 }
 
 impl Kept {
-    pub(super) fn new(mut verdict: Verdict, texts: &mut Texts) -> Self {
+    pub(super) fn new(mut verdict: Box<Verdict>, texts: &mut Texts) -> Self {
         let checks = std::mem::take(&mut verdict.report.checks);
         let said = |check: &Check| (texts.index(&check.name), check.ok, texts.index(&check.seen));
-        Self { checks: checks.iter().map(said).collect(), verdict: Box::new(verdict) }
+        Self {
+            checks: checks.iter().map(said).collect(),
+            standing: verdict.standing(),
+            plain: verdict.is_plain(),
+            verdict,
+        }
     }
 
-    /// The verdict with its checks.
-    pub(super) fn whole(&self, texts: &Texts) -> Cow<'_, Verdict> {
-        if self.checks.is_empty() {
-            return Cow::Borrowed(&self.verdict);
-        }
-        let check = |(name, ok, seen): &Said| Check { name: texts.text(*name), ok: *ok, seen: texts.text(*seen) };
-        let mut verdict = (*self.verdict).clone();
-        verdict.report.checks = self.checks.iter().map(check).collect();
-        Cow::Owned(verdict)
+    /// As [`Verdict::standing`].
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// As [`Verdict::is_plain`].
+    pub const fn is_plain(&self) -> bool {
+        self.plain
     }
 }
 
@@ -62,7 +102,7 @@ impl From<Verdict> for Kept {
     /// A verdict without checks.
     fn from(mut verdict: Verdict) -> Self {
         verdict.report.checks = Vec::new();
-        Self { verdict: Box::new(verdict), checks: Box::default() }
+        Self::new(Box::new(verdict), &mut Texts::default())
     }
 }
 
@@ -71,5 +111,190 @@ impl Deref for Kept {
 
     fn deref(&self) -> &Verdict {
         &self.verdict
+    }
+}
+
+/// The cells of a plan by their place in it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Places {
+    cells: Vec<CellId>,
+    by_cell: HashMap<CellId, usize>,
+}
+
+impl Places {
+    pub(super) fn of(cells: &[CellInfo]) -> Self {
+        let mut places = Self::default();
+        for cell in cells {
+            places.add(&cell.id);
+        }
+        places
+    }
+
+    fn add(&mut self, cell: &CellId) -> usize {
+        let place = *self.by_cell.entry(cell.clone()).or_insert(self.cells.len());
+        if place == self.cells.len() {
+            self.cells.push(cell.clone());
+        }
+        place
+    }
+
+    /// The place of a cell, which may be `near`.
+    fn find(&self, cell: &CellId, near: usize) -> Option<usize> {
+        if self.cells.get(near) == Some(cell) { Some(near) } else { self.by_cell.get(cell).copied() }
+    }
+}
+
+/// The verdicts of a kernel, each found by its cell.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Verdicts {
+    /// Those of the plan, which all kernels share until one has a cell that is not in it.
+    places: Arc<Places>,
+    all: Vec<Option<Kept>>,
+    count: usize,
+}
+
+impl Verdicts {
+    pub(super) const fn of(places: Arc<Places>) -> Self {
+        Self { places, all: Vec::new(), count: 0 }
+    }
+
+    /// Takes the verdict of a cell, instead of the one that is there.
+    pub fn insert(&mut self, cell: &CellId, kept: Kept) {
+        let known = self.places.find(cell, self.all.len());
+        let place = known.unwrap_or_else(|| Arc::make_mut(&mut self.places).add(cell));
+        self.all.resize(self.all.len().max(place + 1), None);
+        self.count += usize::from(self.all[place].replace(kept).is_none());
+    }
+
+    /// The verdict of a cell.
+    pub fn get(&self, cell: &CellId) -> Option<&Kept> {
+        self.next(cell, &mut 0)
+    }
+
+    /// The verdict of a cell that may be at the place `near`, which becomes the one after it.
+    pub(super) fn next(&self, cell: &CellId, near: &mut usize) -> Option<&Kept> {
+        let place = self.places.find(cell, *near)?;
+        *near = place + 1;
+        self.all.get(place)?.as_ref()
+    }
+
+    /// All of them, in the order of the plan.
+    pub fn values(&self) -> impl Iterator<Item = &Kept> {
+        self.all.iter().flatten()
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether no cell has ended.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// A verdict for a report. What it dereferences to lacks the checks that are words of the record: see
+/// [`checks`](Self::checks).
+#[derive(Debug)]
+pub struct Told<'a> {
+    verdict: Source<'a>,
+    texts: &'a Texts,
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    Kept(&'a Kept),
+    /// One that the record does not hold.
+    Other(Box<Verdict>),
+}
+
+impl<'a> Told<'a> {
+    pub(super) const fn kept(kept: &'a Kept, texts: &'a Texts) -> Self {
+        Self { verdict: Source::Kept(kept), texts }
+    }
+
+    pub(super) fn other(verdict: Verdict, texts: &'a Texts) -> Self {
+        Self { verdict: Source::Other(Box::new(verdict)), texts }
+    }
+
+    /// As [`Verdict::standing`].
+    pub fn standing(&self) -> Standing {
+        match &self.verdict {
+            Source::Kept(kept) => kept.standing,
+            Source::Other(verdict) => verdict.standing(),
+        }
+    }
+
+    /// As [`Verdict::is_plain`].
+    pub fn is_plain(&self) -> bool {
+        match &self.verdict {
+            Source::Kept(kept) => kept.plain,
+            Source::Other(verdict) => verdict.is_plain(),
+        }
+    }
+
+    /// The checks, in order.
+    pub fn checks(&self) -> impl Iterator<Item = Seen<'_>> {
+        let said = match &self.verdict {
+            Source::Kept(kept) => &*kept.checks,
+            Source::Other(_) => &[],
+        };
+        let word = |number: u32| self.texts.word(number);
+        let said = said.iter().map(move |&(name, ok, seen)| Seen { name: word(name), ok, seen: word(seen) });
+        self.report.checks.iter().map(Seen::from).chain(said)
+    }
+
+    /// The verdict with its checks.
+    pub(super) fn whole(self) -> Cow<'a, Verdict> {
+        let owned =
+            |Seen { name, ok, seen }: Seen<'_>| Check { name: name.text.to_owned(), ok, seen: seen.text.to_owned() };
+        match self.verdict {
+            Source::Other(verdict) => Cow::Owned(*verdict),
+            Source::Kept(kept) if kept.checks.is_empty() => Cow::Borrowed(&kept.verdict),
+            Source::Kept(kept) => {
+                let checks = self.checks().map(owned).collect();
+                let mut verdict = (*kept.verdict).clone();
+                verdict.report.checks = checks;
+                Cow::Owned(verdict)
+            }
+        }
+    }
+}
+
+impl Deref for Told<'_> {
+    type Target = Verdict;
+
+    fn deref(&self) -> &Verdict {
+        match &self.verdict {
+            Source::Kept(kept) => kept,
+            Source::Other(verdict) => verdict,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::cell;
+    use lab_protocol::Outcome;
+
+    #[test]
+    fn verdicts_are_in_the_order_of_the_plan_and_a_cell_that_is_not_in_it_comes_last() {
+        let ids = ["A01-x[tc]", "A02-x[tc]", "A03-x[tc]", "Z01-no-plan[tc]"].map(|id| CellId(id.to_owned()));
+        let places = Arc::new(Places::of(&[cell("A01-x[tc]"), cell("A02-x[tc]"), cell("A03-x[tc]")]));
+        let mut verdicts = Verdicts::of(Arc::clone(&places));
+        let insert = |verdicts: &mut Verdicts, at: usize, outcome: Outcome| {
+            verdicts.insert(&ids[at], Verdict::bare(ids[at].clone(), outcome).into());
+        };
+        for at in [3, 2, 0] {
+            insert(&mut verdicts, at, Outcome::NotRun { message: String::new() });
+        }
+        insert(&mut verdicts, 2, Outcome::Passed);
+        let told: Vec<&CellId> = verdicts.values().map(|kept| &kept.report.cell).collect();
+        assert_eq!((told, verdicts.len()), (vec![&ids[0], &ids[2], &ids[3]], 3));
+        assert_eq!(verdicts.get(&ids[2]).unwrap().standing(), Standing::Passed);
+        assert!(verdicts.get(&ids[1]).is_none());
+        assert_eq!(places.cells.len(), 3, "other kernels keep the plan's places");
     }
 }

@@ -8,7 +8,7 @@ pub mod format;
 pub mod html;
 pub mod junit;
 pub mod kcidb;
-mod kept;
+pub mod kept;
 pub mod ktap;
 pub mod progress;
 pub mod record;

@@ -231,7 +231,7 @@ mod tests {
             let capability = if name.contains("tcx") { Capability::Tcx } else { Capability::Netkit };
             let lifted_by = capability.since().mainline;
             let outcome = Outcome::Skipped { reason: SkipReason { capability, detail: String::new(), lifted_by } };
-            happened.verdicts.insert(CellId(name.into()), Verdict::bare(CellId(name.into()), outcome).into());
+            happened.verdicts.insert(&CellId(name.into()), Verdict::bare(CellId(name.into()), outcome).into());
         }
         assert_eq!(
             skips(&happened),

@@ -1,7 +1,7 @@
 //! A run as its events tell it: what every report is made from.
 
 use super::{
-    kept::{Kept, Texts},
+    kept::{Kept, Places, Texts, Told, Verdicts},
     rows,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 use lab_protocol::{
     AttachType, CapabilityReport, CellId, CellInfo, ErrorKind, KernelVersion, Outcome, drawing::TopologyInfo,
 };
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// Everything that happened so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +33,8 @@ pub struct RunRecord {
     pub finished: Option<(Exit, u64)>,
     /// The texts of all checks.
     texts: Texts,
+    /// The plan's cells.
+    places: Arc<Places>,
 }
 
 /// What happened on one kernel.
@@ -47,7 +49,7 @@ pub struct KernelRecord {
     /// Its probes.
     pub capabilities: Vec<CapabilityReport>,
     /// Verdicts.
-    pub verdicts: BTreeMap<CellId, Kept>,
+    pub verdicts: Verdicts,
     /// The cell that is running now.
     pub running: Option<CellId>,
     /// Complaints while no cell was running: number of the guest, when, and what.
@@ -154,83 +156,84 @@ impl Counts {
 impl RunRecord {
     /// Takes one event.
     pub fn apply(&mut self, stamped: &Stamped) {
-        match &stamped.event {
+        self.take(stamped.clone());
+    }
+
+    /// Takes one event, and what it holds with it.
+    pub fn take(&mut self, Stamped { at_ms, event }: Stamped) {
+        match event {
             Event::RunStarted { run } => {
-                self.started_ms = stamped.at_ms;
-                self.info = Some((**run).clone());
+                self.started_ms = at_ms;
+                self.places = Arc::new(Places::of(&run.plan.cells));
+                self.info = Some(*run);
             }
-            Event::Topologies { library } => self.topologies.clone_from(library),
+            Event::Topologies { library } => self.topologies = library,
             Event::KernelStarted { kernel, image } => {
-                let record = self.kernel(kernel);
-                record.image = Some(image.clone());
-                record.started_ms = stamped.at_ms;
+                let record = self.kernel(&kernel);
+                record.image = Some(image);
+                record.started_ms = at_ms;
             }
             Event::GuestStarted { kernel, guest, start } => {
-                let guest = self.kernel(kernel).guests.entry(*guest).or_default();
-                *guest = GuestRecord { start: *start, ..GuestRecord::default() };
+                let guest = self.kernel(&kernel).guests.entry(guest).or_default();
+                *guest = GuestRecord { start, ..GuestRecord::default() };
             }
             Event::Booted { kernel, release, version, kernel_version, boot_ms, .. } => {
-                self.kernel(kernel).boot.get_or_insert_with(|| Boot {
-                    release: release.clone(),
-                    version: version.clone(),
-                    kernel_version: *kernel_version,
-                    boot_ms: *boot_ms,
-                });
+                let boot = Boot { release, version, kernel_version, boot_ms };
+                self.kernel(&kernel).boot.get_or_insert(boot);
             }
             Event::Probed { kernel, guest, capabilities, .. } => {
-                let record = self.kernel(kernel);
-                record.capabilities.clone_from(capabilities);
-                record.guests.entry(*guest).or_default().came_up = true;
+                let record = self.kernel(&kernel);
+                record.capabilities = capabilities;
+                record.guests.entry(guest).or_default().came_up = true;
             }
             Event::CellStarted { kernel, guest, cell } => {
-                let record = self.kernel(kernel);
-                record.running = Some(cell.clone());
-                record.guests.entry(*guest).or_default().came_up = true;
+                let record = self.kernel(&kernel);
+                record.running = Some(cell);
+                record.guests.entry(guest).or_default().came_up = true;
             }
-            Event::CellFinished { kernel, verdict, .. } => {
-                let kept = Kept::new((**verdict).clone(), &mut self.texts);
-                let record = self.kernel(kernel);
-                record.running = None;
-                record.verdicts.insert(verdict.report.cell.clone(), kept);
-            }
+            Event::CellFinished { kernel, verdict, .. } => self.judged(&kernel, verdict),
             // Until it has run again, or if it never does, this is its verdict.
             Event::CellRetried { kernel, guest, verdict } => {
-                let cell = &verdict.report.cell;
-                let earlier = self.kernel(kernel).attempts.entry(cell.clone()).or_default();
-                let now = Verdict { earlier: earlier.clone(), ..(**verdict).clone() };
-                earlier.push(Attempt::of(*guest, (**verdict).clone()));
-                let kept = Kept::new(now, &mut self.texts);
-                let record = self.kernel(kernel);
-                record.running = None;
-                record.verdicts.insert(cell.clone(), kept);
+                let earlier = self.kernel(&kernel).attempts.entry(verdict.report.cell.clone()).or_default();
+                let now = Verdict { earlier: earlier.clone(), ..(*verdict).clone() };
+                earlier.push(Attempt::of(guest, *verdict));
+                self.judged(&kernel, Box::new(now));
             }
             Event::Splat { kernel, guest, moment, splat } => {
-                self.kernel(kernel).splats.push((*guest, *moment, (**splat).clone()));
+                self.kernel(&kernel).splats.push((guest, moment, *splat));
             }
             Event::GuestEnded { kernel, guest, shutdown_ms, problems } => {
-                let end = GuestEnd::Off { shutdown_ms: *shutdown_ms, problems: problems.clone() };
-                self.kernel(kernel).guests.entry(*guest).or_default().end = Some(end);
+                let end = GuestEnd::Off { shutdown_ms, problems };
+                self.kernel(&kernel).guests.entry(guest).or_default().end = Some(end);
             }
             Event::GuestLost { kernel, guest, kind, message, files, cell, .. } => {
-                let record = self.kernel(kernel);
-                let end = GuestEnd::Lost { kind: *kind, message: message.clone(), cell: cell.clone() };
-                record.guests.entry(*guest).or_default().end = Some(end);
-                record.running = None;
+                let record = self.kernel(&kernel);
                 let files = if files.is_empty() { String::new() } else { format!(" ({})", files.join(", ")) };
                 record.losses.push(format!("guest {guest}: {kind}: {message}{files}"));
+                record.guests.entry(guest).or_default().end = Some(GuestEnd::Lost { kind, message, cell });
+                record.running = None;
             }
-            Event::Note { kernel, text } => self.kernel(kernel).notes.push(text.clone()),
+            Event::Note { kernel, text } => self.kernel(&kernel).notes.push(text),
             Event::KernelFinished { kernel, peak_memory_kib, gave_up, wall_ms, .. } => {
-                let record = self.kernel(kernel);
-                record.finished = Some((*wall_ms, *peak_memory_kib));
-                record.gave_up = *gave_up;
+                let record = self.kernel(&kernel);
+                record.finished = Some((wall_ms, peak_memory_kib));
+                record.gave_up = gave_up;
             }
-            Event::RunFinished { exit, wall_ms } => self.finished = Some((*exit, *wall_ms)),
+            Event::RunFinished { exit, wall_ms } => self.finished = Some((exit, wall_ms)),
         }
     }
 
+    fn judged(&mut self, kernel: &str, verdict: Box<Verdict>) {
+        let kept = Kept::new(verdict, &mut self.texts);
+        let record = self.kernel(kernel);
+        record.running = None;
+        let cell = kept.report.cell.clone();
+        record.verdicts.insert(&cell, kept);
+    }
+
     fn kernel(&mut self, id: &str) -> &mut KernelRecord {
-        self.kernels.entry(id.to_owned()).or_default()
+        let fresh = || KernelRecord { verdicts: Verdicts::of(Arc::clone(&self.places)), ..KernelRecord::default() };
+        self.kernels.entry(id.to_owned()).or_insert_with(fresh)
     }
 
     /// The plan's kernels, each with what happened on it.
@@ -240,21 +243,41 @@ impl RunRecord {
     }
 
     /// A cell's verdict; a cell that has none is one that never ran, so that no gap looks like a pass.
-    pub fn verdict<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
+    pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Told<'a> {
+        self.next(kernel, cell, &mut 0)
+    }
+
+    /// The same of a cell that may be at the place `near` of the plan, which becomes the one after it.
+    fn next<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell, near: &mut usize) -> Told<'a> {
         if let Some(row) = rows::verdict(kernel, &cell.id) {
-            return Cow::Owned(row);
+            return Told::other(row, &self.texts);
         }
-        match kernel.and_then(|kernel| kernel.verdicts.get(&cell.id)) {
-            Some(kept) => kept.whole(&self.texts),
-            None => Cow::Owned(never_ran(kernel, cell)),
+        match kernel.and_then(|kernel| kernel.verdicts.next(&cell.id, near)) {
+            Some(kept) => Told::kept(kept, &self.texts),
+            None => Told::other(never_ran(kernel, cell), &self.texts),
         }
     }
 
-    /// Every planned cell with its verdict, kernel by kernel, between the rows that every kernel has ([`rows`]). Reports of
-    /// cells are without checks: see [`verdict`](Self::verdict).
-    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Cow<'_, Verdict>)> {
-        self.planned()
-            .flat_map(|(kernel, happened)| rows::around(kernel).map(move |cell| (kernel, cell, light(happened, cell))))
+    /// The same, as a verdict with its checks.
+    pub fn verdict<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
+        self.told(kernel, cell).whole()
+    }
+
+    /// Every planned cell of a kernel with its verdict, between the rows that every kernel has ([`rows`]).
+    pub fn verdicts_on<'a>(
+        &'a self,
+        kernel: &'a PlannedKernel,
+        happened: Option<&'a KernelRecord>,
+    ) -> impl Iterator<Item = (&'a PlannedCell, Told<'a>)> {
+        let mut near = 0;
+        rows::around(kernel).map(move |cell| (cell, self.next(happened, cell, &mut near)))
+    }
+
+    /// The same of all kernels, one after the other.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Told<'_>)> {
+        self.planned().flat_map(|(kernel, happened)| {
+            self.verdicts_on(kernel, happened).map(move |(cell, verdict)| (kernel, cell, verdict))
+        })
     }
 
     /// What is listed of the rows and of the plan's cells.
@@ -265,7 +288,7 @@ impl RunRecord {
     /// How many cells of a kernel ended how.
     pub fn counts_on(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> Counts {
         let mut counts = Counts::default();
-        rows::around(kernel).for_each(|cell| counts.add(light(happened, cell).standing()));
+        self.verdicts_on(kernel, happened).for_each(|(_, verdict)| counts.add(verdict.standing()));
         counts
     }
 
@@ -336,17 +359,6 @@ impl RunRecord {
             }
         }
         command
-    }
-}
-
-/// A cell's verdict without its checks, and so without a copy.
-fn light<'a>(kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
-    if let Some(row) = rows::verdict(kernel, &cell.id) {
-        return Cow::Owned(row);
-    }
-    match kernel.and_then(|kernel| kernel.verdicts.get(&cell.id)) {
-        Some(kept) => Cow::Borrowed(&**kept),
-        None => Cow::Owned(never_ran(kernel, cell)),
     }
 }
 

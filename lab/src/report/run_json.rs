@@ -14,7 +14,7 @@ use crate::{
 };
 use lab_protocol::CellInfo;
 use serde::Serialize;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// The file's name.
 pub const FILE: &str = "run.json";
@@ -81,22 +81,24 @@ impl RunJson {
     /// It can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
         let path = self.directory.join(FILE);
-        directory::replace(&path, &render(record).map_err(Error::file("write", &path))?)
+        directory::replace_with(&path, |out| render_to(record, out))
     }
 }
 
-fn render(record: &RunRecord) -> std::io::Result<Vec<u8>> {
+fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
     let kernels = record.planned().filter_map(|(kernel, happened)| {
         let happened = happened?;
         let (mut flaky, mut known, mut unexpected_passes) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, verdict) in &happened.verdicts {
+        for verdict in happened.verdicts.values().filter(|verdict| !verdict.is_plain()) {
+            let id = || verdict.report.cell.to_string();
             match verdict.standing() {
-                Standing::Flaky => flaky.push(id.to_string()),
-                Standing::Known => known.push(id.to_string()),
-                _ if verdict.is_unexpected_pass() => unexpected_passes.push(id.to_string()),
+                Standing::Flaky => flaky.push(id()),
+                Standing::Known => known.push(id()),
+                _ if verdict.is_unexpected_pass() => unexpected_passes.push(id()),
                 _ => {}
             }
         }
+        [&mut flaky, &mut known, &mut unexpected_passes].into_iter().for_each(|cells| cells.sort());
         let row = |info: &'static CellInfo| {
             let verdict = rows::verdict(Some(happened), &info.id)?;
             let (outcome, message) = (verdict.standing().word(), verdict.outcome.message());
@@ -129,7 +131,6 @@ fn render(record: &RunRecord) -> std::io::Result<Vec<u8>> {
         splats: complaints(record),
         kernels: kernels.collect(),
     };
-    let mut bytes = serde_json::to_vec_pretty(&summary)?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    serde_json::to_writer_pretty(&mut *out, &summary)?;
+    out.write_all(b"\n")
 }

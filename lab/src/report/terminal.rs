@@ -124,10 +124,6 @@ impl Column {
 /// Kernel by attach type; the counts are passed/failed/skipped/errored, where a cell that never ran is an error.
 fn table(record: &RunRecord) -> Table {
     let columns = Column::ALL;
-    let mut counts: BTreeMap<(&str, Column), Counts> = BTreeMap::new();
-    for (kernel, cell, verdict) in record.verdicts() {
-        counts.entry((&kernel.facts.id, Column::of(cell, &verdict))).or_default().add(verdict.standing());
-    }
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(
@@ -135,9 +131,13 @@ fn table(record: &RunRecord) -> Table {
     );
     for (kernel, happened) in record.planned() {
         let release = happened.and_then(|it| it.boot.as_ref()).map_or("did not boot", |boot| &*boot.release);
+        let mut counts: BTreeMap<Column, Counts> = BTreeMap::new();
+        for (cell, verdict) in record.verdicts_on(kernel, happened) {
+            counts.entry(Column::of(cell, &verdict)).or_default().add(verdict.standing());
+        }
         let mut row = vec![kernel.facts.id.clone(), text::line(release, 60)];
         row.extend(columns.map(|column| {
-            counts.get(&(&*kernel.facts.id, column)).map_or_else(String::new, |counts| {
+            counts.get(&column).map_or_else(String::new, |counts| {
                 let (passed, skipped) = (counts.passed + counts.flaky, counts.skipped + counts.known);
                 format!("{passed}/{}/{skipped}/{}", counts.failed, counts.errored + counts.not_run)
             })
@@ -214,7 +214,7 @@ fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
             writeln!(out, "{} {place}: {}\n", style.bad.apply_to("EXPIRED"), text::line(&entry.message(), MAX_REASON));
     }
     let mut told = 0;
-    for (kernel, cell, verdict) in record.verdicts() {
+    for (kernel, cell, verdict) in record.verdicts().filter(|(_, _, verdict)| !verdict.is_plain()) {
         let word = match verdict.standing() {
             Standing::Flaky => "FLAKY",
             Standing::Known => "KNOWN",
@@ -262,7 +262,7 @@ fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
 /// One line per kernel: the cells of a kernel that did not boot all have the same story.
 fn not_run(record: &RunRecord, style: &Palette, out: &mut String) {
     let mut stories: BTreeMap<(&str, String), usize> = BTreeMap::new();
-    for (kernel, _, verdict) in record.verdicts() {
+    for (kernel, _, verdict) in record.verdicts().filter(|(_, _, verdict)| verdict.standing() == Standing::NotRun) {
         if let Outcome::NotRun { message } = &verdict.outcome {
             *stories.entry((&kernel.facts.id, message.clone())).or_default() += 1;
         }

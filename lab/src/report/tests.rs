@@ -355,7 +355,7 @@ fn the_exit_code_is_the_worst_that_happened() {
         let end = GuestEnd::Off { shutdown_ms: 1, problems: Vec::new() };
         happened.guests.insert(1, GuestRecord { start: Start::Boot, came_up: true, end: Some(end) });
         for (id, outcome) in ids.into_iter().zip(outcomes) {
-            happened.verdicts.insert(id.clone(), Verdict::bare(id, outcome.clone()).into());
+            happened.verdicts.insert(&id, Verdict::bare(id.clone(), outcome.clone()).into());
         }
         record.exit().code()
     };

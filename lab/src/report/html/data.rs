@@ -7,11 +7,12 @@ use crate::{
     report::{
         complaints::{self, Complaint as Seen},
         directory::console,
+        kept::{Told, Word},
         record::{KernelRecord, RunRecord},
         rows,
     },
     text,
-    verdict::{Standing, Verdict},
+    verdict::Standing,
 };
 use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, DeviceKind, Outcome};
 use serde::{Serialize, Serializer};
@@ -40,6 +41,8 @@ pub(super) struct Texts(RefCell<Known>);
 struct Known {
     indexes: HashMap<Rc<str>, u32>,
     all: Vec<Rc<str>>,
+    /// The indexes of lines by their number among the record's own texts.
+    by_number: Vec<Option<u32>>,
 }
 
 impl Texts {
@@ -57,6 +60,19 @@ impl Texts {
 
     fn line(&self, text: &str) -> u32 {
         self.index(&text::cut_line(text, MAX_LINE))
+    }
+
+    /// A line that the record may have a number for: it is looked up once.
+    fn word(&self, word: Word<'_>) -> u32 {
+        let Some(number) = word.number.map(|number| number as usize) else { return self.line(word.text) };
+        let seen = self.0.borrow().by_number.get(number).copied().flatten();
+        seen.unwrap_or_else(|| {
+            let index = self.line(word.text);
+            let by_number = &mut self.0.borrow_mut().by_number;
+            by_number.resize(by_number.len().max(number + 1), None);
+            by_number[number] = Some(index);
+            index
+        })
     }
 
     fn lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
@@ -155,7 +171,7 @@ impl Serialize for Results<'_> {
         let by_id: HashMap<&CellId, &PlannedCell> = planned.map(|cell| (&cell.id, cell)).collect();
         serializer.collect_seq(self.record.listing().map(|row| {
             let cell = by_id.get(&row.id)?;
-            Some(field(cell, &self.record.verdict(self.happened, cell), self.texts))
+            Some(field(cell, &self.record.told(self.happened, cell), self.texts))
         }))
     }
 }
@@ -234,7 +250,7 @@ fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
     guests.map(|guest| format!("{kernel}/{}", console(*guest))).collect()
 }
 
-fn field(cell: &PlannedCell, verdict: &Verdict, texts: &Texts) -> Field {
+fn field(cell: &PlannedCell, verdict: &Told<'_>, texts: &Texts) -> Field {
     let standing = verdict.standing();
     let place = |attach| AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default();
     let bits = verdict.report.attach.iter().filter_map(|it| it.used).fold(0, |bits, used| bits | 1 << place(used));
@@ -252,7 +268,7 @@ fn field(cell: &PlannedCell, verdict: &Verdict, texts: &Texts) -> Field {
     )
 }
 
-fn evidence(verdict: &Verdict, standing: Standing, texts: &Texts) -> Option<Evidence> {
+fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evidence> {
     let report = &verdict.report;
     let most = MAX_LOG[usize::from(!matches!(standing, Standing::Passed | Standing::Skipped))];
     let earlier = verdict.earlier.iter().filter_map(|attempt| attempt.evidence.as_deref());
@@ -262,10 +278,9 @@ fn evidence(verdict: &Verdict, standing: Standing, texts: &Texts) -> Option<Evid
     let consoles: Vec<String> =
         own.into_iter().chain(splats).chain(earlier).map(|text| text::block(text, MAX_CONSOLE)).collect();
     let found = Evidence {
-        checks: report
-            .checks
-            .iter()
-            .map(|check| (u8::from(check.ok), texts.line(&check.name), texts.line(&check.seen)))
+        checks: verdict
+            .checks()
+            .map(|check| (u8::from(check.ok), texts.word(check.name), texts.word(check.seen)))
             .collect(),
         attach: report
             .attach

@@ -70,7 +70,7 @@ impl Outcomes {
 
     /// A cell's verdict on 6.12.
     fn verdict(&self, cell: &str) -> &Verdict {
-        &self.record.kernels["6.12"].verdicts[&CellId(cell.to_owned())]
+        self.record.kernels["6.12"].verdicts.get(&CellId(cell.to_owned())).unwrap()
     }
 
     /// The run's directory.

@@ -36,7 +36,7 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
 
 fn replay(shards: Shards, id: &str, directory: &Path) -> Result<crate::report::record::RunRecord, Error> {
     let mut events = EventLog::create(directory)?;
-    let record = shards.merge(id.to_owned(), Some(directory), &mut [&mut events])?;
+    let record = shards.merge(id.to_owned(), Some(directory), Some(&mut events))?;
     write_all(directory, &record)?;
     Ok(record)
 }

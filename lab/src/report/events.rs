@@ -18,6 +18,9 @@ pub const FILE: &str = "events.jsonl";
 const LAST_SIZE: u64 = 4 << 10;
 /// Bytes that are read at a time: lines of a whole plan are megabytes long.
 const READ_SIZE: usize = 256 << 10;
+/// Bytes of lines that are handed over together: they stay in a processor's cache, and below what makes the allocator
+/// tidy up when they are freed (64 KiB with glibc).
+const LINES_SIZE: usize = 32 << 10;
 
 /// Writes the file.
 #[derive(Debug)]
@@ -41,6 +44,16 @@ impl EventLog {
     }
 }
 
+impl EventLog {
+    /// Writes whole lines of another run as they are.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn copy(&mut self, lines: &[u8]) -> Result<(), Error> {
+        self.file.write_all(lines).map_err(Error::file("write", &self.path))
+    }
+}
+
 impl Reporter for EventLog {
     fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
         let mut write = || -> std::io::Result<()> {
@@ -60,7 +73,7 @@ impl Reporter for EventLog {
 pub fn read(directory: &Path) -> Result<RunRecord, Error> {
     let mut record = RunRecord::default();
     for stamped in EventReader::open(directory)? {
-        record.apply(&stamped?);
+        record.take(stamped?);
     }
     Ok(record)
 }
@@ -73,6 +86,17 @@ pub struct EventReader {
     number: usize,
     first: Option<Stamped>,
     failed: bool,
+}
+
+/// Whole lines of a run's events.
+#[derive(Debug)]
+pub struct Lines {
+    /// As they stand in the file.
+    pub text: Vec<u8>,
+    /// What they say, each with the end of its line in the text.
+    pub events: Vec<(Stamped, usize)>,
+    /// None where more lines follow; else the end of the events, or what is wrong with the line after these.
+    pub end: Option<Result<(), Error>>,
 }
 
 /// As much of a first line as every version has: enough to tell another version from nonsense.
@@ -105,17 +129,31 @@ impl EventReader {
         };
         let lines = BufReader::with_capacity(READ_SIZE, file);
         let mut reader = Self { path, lines, number: 0, first: None, failed: false };
-        let Some(line) = reader.line()? else {
+        let mut line = Vec::new();
+        if !reader.line(&mut line)? {
             return Err(reader.bad("it ends before the first event does".to_owned()));
-        };
-        let head: Head = serde_json::from_slice(&line).map_err(|error| reader.bad(error.to_string()))?;
-        let format = head.run.filter(|_| head.event == "run-started").map(|run| run.format);
-        match format.ok_or_else(|| reader.bad("the first event of a run is run-started".to_owned()))? {
-            FORMAT => {}
-            found => return Err(Error::Format { path: reader.path, found }),
         }
-        reader.first = Some(serde_json::from_slice(&line).map_err(|error| reader.bad(error.to_string()))?);
-        Ok(reader)
+        match Stamped::parse(&line) {
+            Ok(first) if matches!(&first.event, Event::RunStarted { run } if run.format == FORMAT) => {
+                reader.first = Some(first);
+                Ok(reader)
+            }
+            other => Err(reader.no_run(&line, other.err())),
+        }
+    }
+
+    /// Why a first line is not the beginning of a run; `error` is what this version can't read of it.
+    fn no_run(self, line: &[u8], error: Option<serde_json::Error>) -> Error {
+        let head: Head = match serde_json::from_slice(line) {
+            Ok(head) => head,
+            Err(error) => return self.bad(error.to_string()),
+        };
+        let format = head.run.filter(|_| head.event == "run-started").map(|run| run.format);
+        match (format, error) {
+            (Some(FORMAT), Some(error)) => self.bad(error.to_string()),
+            (Some(found), _) => Error::Format { path: self.path, found },
+            (None, _) => self.bad("the first event of a run is run-started".to_owned()),
+        }
     }
 
     /// The file.
@@ -142,25 +180,41 @@ impl EventReader {
         Ok(serde_json::from_slice::<Stamped>(last).is_ok_and(|it| matches!(it.event, Event::RunFinished { .. })))
     }
 
-    /// The next whole line.
-    fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        let mut line = Vec::new();
-        self.lines.read_until(b'\n', &mut line).map_err(Error::file("read", &self.path))?;
+    /// Adds the next line to `text`; whether there was a whole one.
+    fn line(&mut self, text: &mut Vec<u8>) -> Result<bool, Error> {
+        let read = self.lines.read_until(b'\n', text).map_err(Error::file("read", &self.path))?;
         self.number += 1;
-        Ok((line.last() == Some(&b'\n')).then_some(line))
+        Ok(read > 0 && text.last() == Some(&b'\n'))
     }
 
     fn bad(&self, problem: String) -> Error {
         Error::Events { path: self.path.clone(), line: self.number, problem }
     }
 
-    fn event(&mut self) -> Result<Option<Stamped>, Error> {
-        let Some(line) = self.line()? else { return Ok(None) };
-        let stamped = Stamped::parse(&line).map_err(|error| self.bad(error.to_string()))?;
+    /// The next event, whose line is added to `text`.
+    fn event(&mut self, text: &mut Vec<u8>) -> Result<Option<Stamped>, Error> {
+        let begin = text.len();
+        if !self.line(text)? {
+            return Ok(None);
+        }
+        let stamped = Stamped::parse(&text[begin..]).map_err(|error| self.bad(error.to_string()))?;
         match stamped.event {
             Event::RunStarted { .. } => Err(self.bad("a second run begins".to_owned())),
             _ => Ok(Some(stamped)),
         }
+    }
+
+    /// The next events after the first one, with their lines: some kilobytes.
+    pub fn lines(&mut self) -> Lines {
+        let mut lines = Lines { text: Vec::with_capacity(LINES_SIZE + LINES_SIZE / 2), events: Vec::new(), end: None };
+        while lines.end.is_none() && lines.text.len() < LINES_SIZE {
+            match self.event(&mut lines.text) {
+                Ok(Some(stamped)) => lines.events.push((stamped, lines.text.len())),
+                Ok(None) => lines.end = Some(Ok(())),
+                Err(error) => lines.end = Some(Err(error)),
+            }
+        }
+        lines
     }
 }
 
@@ -171,7 +225,7 @@ impl Iterator for EventReader {
         if self.failed {
             return None;
         }
-        let next = self.first.take().map_or_else(|| self.event().transpose(), |first| Some(Ok(first)));
+        let next = self.first.take().map_or_else(|| self.event(&mut Vec::new()).transpose(), |first| Some(Ok(first)));
         self.failed = !matches!(next, Some(Ok(_)));
         next
     }

@@ -3,11 +3,12 @@ use crate::{
     error::Exit,
     event::{ImageInfo, Start, Versions},
     plan::KernelFacts,
-    report::{directory, events::EventLog, junit},
+    report::{Reporter, directory, events::EventLog, junit},
     shard::split,
     testing::{cell, facts, passed},
+    verdict::Verdict,
 };
-use lab_protocol::AttachType;
+use lab_protocol::{AttachType, Outcome};
 use std::fs;
 
 const COUNT: u32 = 4;
@@ -82,7 +83,7 @@ fn results() -> (tempfile::TempDir, Vec<PathBuf>) {
 }
 
 fn merge(directories: &[PathBuf]) -> Result<RunRecord, Error> {
-    Shards::open(directories)?.merge("merged".to_owned(), None, &mut [])
+    Shards::open(directories)?.merge("merged".to_owned(), None, None)
 }
 
 /// The error of a merge, without the test's directory.
@@ -119,13 +120,21 @@ fn a_merged_run_is_rebuilt_from_its_own_events() {
     }
     std::os::unix::fs::symlink("/etc/passwd", all[3].join("6.12/cells/link")).unwrap();
     let mut log = EventLog::create(&into).unwrap();
-    let record = Shards::open(&all[..3]).unwrap().merge("m".to_owned(), Some(&into), &mut [&mut log]).unwrap();
+    let record = Shards::open(&all[..3]).unwrap().merge("m".to_owned(), Some(&into), Some(&mut log)).unwrap();
     assert_eq!(crate::report::events::read(&into).unwrap(), record);
+    // The second of the kernel's two shards has its guests numbered anew; what stays is copied.
+    let text = fs::read_to_string(into.join(FILE)).unwrap();
+    for (shard, begin, copied) in [(0, "\"guest\":1,", true), (1, "\"guest\":1,", true), (2, "\"guest\":2,", false)] {
+        let own = fs::read_to_string(all[shard].join(FILE)).unwrap();
+        let line = own.lines().find(|line| line.contains("cell-finished")).unwrap();
+        assert_eq!(text.contains(line), copied);
+        assert!(text.contains(&line.replacen("\"guest\":1,", begin, 1)), "{text}");
+    }
     // A run's events are locked while they are written.
     drop(log);
     fs::remove_dir_all(into.join("6.12")).unwrap();
     let mut log = EventLog::create(&into).unwrap();
-    Shards::open(&all).unwrap().merge("m".to_owned(), Some(&into), &mut [&mut log]).unwrap();
+    Shards::open(&all).unwrap().merge("m".to_owned(), Some(&into), Some(&mut log)).unwrap();
     let read = |name: &str| fs::read_to_string(into.join("6.12").join(name)).unwrap();
     assert_eq!([read("console.log"), read("console-2.log"), read("console-3.log")], ["shard 2", "shard 3", "shard 4"]);
     assert_eq!(read("cells/A01/w0.pcap"), "shard 4");

@@ -11,6 +11,7 @@ mod identity;
 pub mod layout;
 pub mod merge;
 mod partition;
+mod replay;
 
 pub use environment::{Request, resolve};
 pub use error::ShardError;

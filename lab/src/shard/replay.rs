@@ -1,0 +1,344 @@
+//! Shards' events, told again as those of one run. They are read on a thread of their own while those before them are
+//! told: reading and telling take about as long as each other.
+
+use super::{Part, ShardError, files};
+use crate::{
+    error::Error,
+    event::{Event, Stamped},
+    judge::Verdict,
+    plan::{Plan, PlannedKernel},
+    report::{
+        Reporter,
+        events::{EventLog, EventReader, Lines},
+        record::RunRecord,
+    },
+};
+use lab_protocol::{CellId, Outcome};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, sync_channel},
+    thread::Scope,
+};
+
+/// How many [`Lines`] wait to be told, some megabytes.
+const AHEAD: usize = 64;
+
+/// Reads the shards one after the other, each up to its end or its first damaged line.
+pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<EventReader>) -> Receiver<Lines> {
+    let (send, lines) = sync_channel(AHEAD);
+    scope.spawn(move || {
+        for mut events in shards {
+            let mut through = false;
+            while !through {
+                let lines = events.lines();
+                through = lines.end.is_some();
+                // Nobody listens any more where the merge has failed.
+                if send.send(lines).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    lines
+}
+
+/// What is known of a shard before its events are read.
+#[derive(Debug)]
+pub(super) struct Brought {
+    pub(super) directory: PathBuf,
+    /// Its events' file.
+    pub(super) path: PathBuf,
+    pub(super) started_ms: u64,
+    pub(super) part: Part,
+    pub(super) kernels: Vec<PlannedKernel>,
+}
+
+/// Whose verdict a planned cell waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// No shard's so far.
+    Unclaimed,
+    /// That of the shard with this number.
+    For(u32),
+    /// Nobody's: it is there.
+    Told,
+}
+
+/// The cells of the whole plan, by their place in it: every kernel has the same.
+#[derive(Debug)]
+struct Ledger {
+    cells: Vec<CellId>,
+    places: HashMap<CellId, usize>,
+    kernels: HashMap<String, Vec<Waits>>,
+}
+
+impl Ledger {
+    fn new(plan: &Plan) -> Self {
+        let cells: Vec<CellId> = plan.cells.iter().map(|cell| cell.id.clone()).collect();
+        let places = cells.iter().cloned().zip(0..).collect();
+        let kernel = |kernel: &PlannedKernel| (kernel.facts.id.clone(), vec![Waits::Unclaimed; cells.len()]);
+        Self { kernels: plan.kernels.iter().map(kernel).collect(), places, cells }
+    }
+
+    /// Moves a cell on; whether it was where it should have been.
+    fn pass(&mut self, kernel: &str, cell: &CellId, from: Waits, to: Waits) -> bool {
+        let place = self.places.get(cell).copied();
+        let waits = place.and_then(|place| self.kernels.get_mut(kernel)?.get_mut(place));
+        waits.is_some_and(|waits| *waits == from && std::mem::replace(waits, to) == from)
+    }
+
+    /// Takes the cells of a kernel that are left, by name.
+    fn take(&mut self, kernel: &str, from: Waits) -> Vec<CellId> {
+        let all = self.kernels.get_mut(kernel).into_iter().flatten().zip(&self.cells);
+        let left = all.filter(|(waits, _)| **waits == from).map(|(waits, cell)| {
+            *waits = Waits::Told;
+            cell.clone()
+        });
+        let mut left: Vec<CellId> = left.collect();
+        left.sort();
+        left
+    }
+}
+
+/// What is known of a kernel after some of its shards.
+#[derive(Debug, Default)]
+struct Through {
+    started: bool,
+    guests: u32,
+    peak_memory_kib: Option<u64>,
+    gave_up: bool,
+    /// The longest of its shards: they ran side by side.
+    wall_ms: Option<u64>,
+}
+
+/// What a line of a shard becomes.
+enum Line {
+    /// A line of the run, as it is.
+    Same(Event),
+    /// Another line of the run.
+    Changed(Event),
+    /// Nothing: it is told once for all shards.
+    Dropped,
+}
+
+/// The run so far, in memory and on disk.
+pub(super) struct Replay<'a> {
+    record: RunRecord,
+    log: Option<&'a mut EventLog>,
+    ledger: Ledger,
+    kernels: BTreeMap<String, Through>,
+    last_ms: u64,
+    wall_ms: u64,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(plan: &Plan, log: Option<&'a mut EventLog>, started_ms: u64) -> Self {
+        let (record, ledger, kernels) = (RunRecord::default(), Ledger::new(plan), BTreeMap::new());
+        Self { record, log, ledger, kernels, last_ms: started_ms, wall_ms: 0 }
+    }
+
+    /// Takes an event that no shard has in these words.
+    pub(super) fn take(&mut self, at_ms: u64, event: Event) -> Result<(), Error> {
+        let stamped = Stamped { at_ms, event };
+        if let Some(log) = &mut self.log {
+            log.event(&stamped, &self.record)?;
+        }
+        self.record.take(stamped);
+        Ok(())
+    }
+
+    fn copy(&mut self, lines: &[u8]) -> Result<(), Error> {
+        match &mut self.log {
+            Some(log) if !lines.is_empty() => log.copy(lines),
+            _ => Ok(()),
+        }
+    }
+
+    fn not_run(&mut self, at_ms: u64, kernel: &str, cell: CellId, message: String) -> Result<(), Error> {
+        let verdict = Box::new(Verdict::bare(cell, Outcome::NotRun { message }));
+        self.take(at_ms, Event::CellFinished { kernel: kernel.to_owned(), guest: 0, verdict })
+    }
+
+    /// Tells the next shard, with its guests numbered after those of the shards before it.
+    pub(super) fn shard(&mut self, shard: Brought, into: Option<&Path>, lines: &Receiver<Lines>) -> Result<(), Error> {
+        let shift: BTreeMap<String, u32> = self.kernels.iter().map(|(id, it)| (id.clone(), it.guests)).collect();
+        if let Some(into) = into {
+            files::copy(&shard.directory, into, &shard.part, &shard.kernels, &shift)?;
+        }
+        let number = shard.part.number;
+        for kernel in &shard.kernels {
+            let id = &kernel.facts.id;
+            for cell in &kernel.cells {
+                if !self.ledger.pass(id, &cell.id, Waits::Unclaimed, Waits::For(number)) {
+                    let (kernel, cell) = (id.clone(), cell.id.to_string());
+                    return Err(ShardError::Overlap { path: shard.path, kernel, cell }.into());
+                }
+            }
+        }
+        let mut telling =
+            Telling { shard: &shard, shift, running: BTreeMap::new(), last_ms: shard.started_ms, finished: false };
+        for lines in lines {
+            self.lines(&mut telling, lines.events, &lines.text)?;
+            match lines.end {
+                None => {}
+                Some(Ok(())) => break,
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        self.end_shard(telling)
+    }
+
+    fn lines(&mut self, telling: &mut Telling<'_>, events: Vec<(Stamped, usize)>, text: &[u8]) -> Result<(), Error> {
+        // What stays as it is is written in one piece.
+        let (mut copied, mut begin) = (0, 0);
+        for (Stamped { at_ms, event }, end) in events {
+            telling.last_ms = telling.last_ms.max(at_ms);
+            match self.line(telling, event)? {
+                Line::Same(event) => self.record.take(Stamped { at_ms, event }),
+                other => {
+                    self.copy(&text[copied..begin])?;
+                    copied = end;
+                    if let Line::Changed(event) = other {
+                        self.take(at_ms, event)?;
+                    }
+                }
+            }
+            begin = end;
+        }
+        self.copy(&text[copied..begin])
+    }
+
+    fn line(&mut self, telling: &mut Telling<'_>, mut event: Event) -> Result<Line, Error> {
+        let mut changed = false;
+        if let Some((kernel, guest)) = guest(&mut event) {
+            let shift = telling.shift.get(kernel).copied().unwrap_or_default();
+            // 0 is no guest.
+            changed = *guest > 0 && shift > 0;
+            *guest += if changed { shift } else { 0 };
+            let through = through(&mut self.kernels, kernel);
+            through.guests = through.guests.max(*guest);
+        }
+        let once = match &event {
+            Event::RunStarted { .. } => true,
+            // Every shard brings the same library.
+            Event::Topologies { .. } => !self.record.topologies.is_empty(),
+            Event::RunFinished { wall_ms, .. } => {
+                telling.finished = true;
+                self.wall_ms = self.wall_ms.max(*wall_ms);
+                true
+            }
+            Event::KernelStarted { kernel, .. } => {
+                std::mem::replace(&mut through(&mut self.kernels, kernel).started, true)
+            }
+            Event::KernelFinished { kernel, peak_memory_kib, gave_up, wall_ms, .. } => {
+                let through = through(&mut self.kernels, kernel);
+                through.peak_memory_kib = through.peak_memory_kib.max(*peak_memory_kib);
+                through.gave_up |= gave_up;
+                through.wall_ms = through.wall_ms.max(Some(*wall_ms));
+                true
+            }
+            Event::CellStarted { kernel, cell, .. } => {
+                telling.running.insert(kernel.clone(), cell.clone());
+                false
+            }
+            Event::CellFinished { kernel, verdict, .. } => {
+                let cell = &verdict.report.cell;
+                let own = Waits::For(telling.shard.part.number);
+                if !self.ledger.pass(kernel, cell, own, Waits::Told) {
+                    let (path, kernel, cell) = (telling.shard.path.clone(), kernel.clone(), cell.to_string());
+                    return Err(ShardError::ForeignCell { path, kernel, cell }.into());
+                }
+                false
+            }
+            _ => false,
+        };
+        Ok(match (once, changed) {
+            (true, _) => Line::Dropped,
+            (false, true) => Line::Changed(event),
+            (false, false) => Line::Same(event),
+        })
+    }
+
+    /// Tells of the cells that a shard should have brought.
+    fn end_shard(&mut self, telling: Telling<'_>) -> Result<(), Error> {
+        let Telling { shard, running, last_ms, finished, .. } = telling;
+        let part = shard.part;
+        let mut kernels: Vec<&str> = shard.kernels.iter().map(|kernel| &*kernel.facts.id).collect();
+        kernels.sort_unstable();
+        for kernel in kernels {
+            for cell in self.ledger.take(kernel, Waits::For(part.number)) {
+                let message = match running.get(kernel) {
+                    Some(running) if !finished && *running == cell => {
+                        format!("shard {part} ended while the cell was running")
+                    }
+                    _ => format!("shard {part} ended before the cell"),
+                };
+                self.not_run(last_ms, kernel, cell, message)?;
+            }
+        }
+        self.last_ms = self.last_ms.max(last_ms);
+        Ok(())
+    }
+
+    /// Tells the end of a kernel; `missing` says which of its shards are, where one is.
+    pub(super) fn end_kernel(&mut self, kernel: &str, missing: Option<String>) -> Result<(), Error> {
+        if let Some(text) = missing.clone() {
+            self.take(self.last_ms, Event::Note { kernel: kernel.to_owned(), text })?;
+        }
+        let message = missing.unwrap_or_else(|| "no shard has the cell in its plan".to_owned());
+        for cell in self.ledger.take(kernel, Waits::Unclaimed) {
+            self.not_run(self.last_ms, kernel, cell, message.clone())?;
+        }
+        if let Some(Through { guests, peak_memory_kib, gave_up, wall_ms: Some(wall_ms), .. }) =
+            self.kernels.remove(kernel)
+        {
+            let kernel = kernel.to_owned();
+            self.take(self.last_ms, Event::KernelFinished { kernel, guests, peak_memory_kib, gave_up, wall_ms })?;
+        }
+        Ok(())
+    }
+
+    /// Tells the end of the run.
+    pub(super) fn end(mut self) -> Result<RunRecord, Error> {
+        let exit = self.record.exit();
+        self.take(self.last_ms, Event::RunFinished { exit, wall_ms: self.wall_ms })?;
+        Ok(self.record)
+    }
+}
+
+/// A shard that is being told.
+struct Telling<'a> {
+    shard: &'a Brought,
+    /// What is added to the numbers of its guests, by kernel.
+    shift: BTreeMap<String, u32>,
+    /// The cell that runs, by kernel.
+    running: BTreeMap<String, CellId>,
+    last_ms: u64,
+    finished: bool,
+}
+
+fn through<'a>(kernels: &'a mut BTreeMap<String, Through>, kernel: &str) -> &'a mut Through {
+    kernels.entry(kernel.to_owned()).or_default()
+}
+
+/// The kernel and the number of the guest that an event is about.
+fn guest(event: &mut Event) -> Option<(&str, &mut u32)> {
+    match event {
+        Event::GuestStarted { kernel, guest, .. }
+        | Event::Booted { kernel, guest, .. }
+        | Event::Probed { kernel, guest, .. }
+        | Event::CellStarted { kernel, guest, .. }
+        | Event::CellRetried { kernel, guest, .. }
+        | Event::CellFinished { kernel, guest, .. }
+        | Event::Splat { kernel, guest, .. }
+        | Event::GuestEnded { kernel, guest, .. }
+        | Event::GuestLost { kernel, guest, .. } => Some((kernel, guest)),
+        Event::RunStarted { .. }
+        | Event::Topologies { .. }
+        | Event::KernelStarted { .. }
+        | Event::Note { .. }
+        | Event::KernelFinished { .. }
+        | Event::RunFinished { .. } => None,
+    }
+}

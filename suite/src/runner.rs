@@ -4,6 +4,7 @@ use crate::{capabilities::Capabilities, case::Cell, ctx::Ctx, leaks::Inventory, 
 use lab_bpf::{Programs, datapath::DatapathObject};
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome};
 use lab_topology::{Netns, quiet};
+use lab_traffic::Stamping;
 use std::{
     any::Any,
     collections::HashMap,
@@ -56,6 +57,7 @@ pub struct Runner {
     programs: Arc<Programs>,
     datapath: DatapathObject,
     settled: Mutex<Option<Inventory>>,
+    _stamping: Stamping,
 }
 
 impl Runner {
@@ -68,6 +70,7 @@ impl Runner {
         let datapath = DatapathObject::open(Path::new(DATAPATH)).map_err(|error| error.to_string())?;
         let capabilities = Capabilities::new(kernel, probe::all(kernel));
         quiet::inherit();
+        let stamping = Stamping::keep().map_err(|error| format!("SO_TIMESTAMPNS: {error}"))?;
         Netns::keep_ready(SPARES);
         let cells = crate::cells()
             .into_iter()
@@ -83,6 +86,7 @@ impl Runner {
             programs: Arc::new(programs),
             datapath,
             settled: Mutex::default(),
+            _stamping: stamping,
         })
     }
 

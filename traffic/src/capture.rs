@@ -53,6 +53,24 @@ impl Packet {
     }
 }
 
+/// Keeps the kernel stamping packets for as long as it lives. The first socket that wants stamps has the kernel patch its
+/// own code, and so does the end of the last one (`net_enable_timestamp`, net/core/dev.c): an emulator translates the
+/// patched pages anew each time.
+#[derive(Debug)]
+pub struct Stamping(#[expect(dead_code, reason = "held for what it does to the kernel")] Socket);
+
+impl Stamping {
+    /// Holds a socket of the calling thread's namespace, which it keeps alive.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn keep() -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        setsockopt(&socket, ReceiveTimestampns, &true)?;
+        Ok(Self(socket))
+    }
+}
+
 /// A capture on every device of a namespace, from its start on. The kernel keeps the packets until they are asked for,
 /// so that a capture that nobody reads costs no thread and no copy.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ mod tcp_ends;
 mod udp;
 mod wait;
 
-pub use capture::{Capture, Packet, pcap};
+pub use capture::{Capture, Packet, Stamping, pcap};
 pub use flow::{Flow, FlowReport, Proto};
 pub use header::{Headers, Transport, udp_answer};
 pub use icmp::{PingReport, ping};

@@ -5,7 +5,7 @@ LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests doctor bisect-packages bisect-commits test canary faults fuzz shards lint-ci check clean
+.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test canary faults fuzz shards lint-ci check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -34,7 +34,7 @@ shards: setup ## The default matrix as 4 shards in 4 checkouts, cell for cell wh
 bisect-packages: setup ## From which Debian package on a prog_array refuses a program with another expected_attach_type
 	@$(LAB) bisect --capability prog-array-strict --terms permissive,strict --good 6.12.43 --bad 6.12 --changelog expected_attach_type $(ARGS)
 
-bisect-commits: setup ## Which commit of a history with known answer breaks netkit: builds a kernel first
+bisect-commits: setup-builds ## Which commit of a history with known answer breaks netkit: builds a kernel first
 	@tree=$$(scripts/bisect-demo) && $(LAB) bisect --case 'A04-netkit-link[netkit,nk-l3,from-workload]' --tree "$$tree" --good demo-good --bad demo-bad $(ARGS)
 
 lint-ci: setup-tests ## The workflows in ci/, each before its own linter or schema
@@ -45,6 +45,9 @@ setup: lab ## Install or build whatever is missing
 
 setup-tests: lab ## The same, and what only the tests need: a browser, programs that read the reports
 	@$(LAB) setup --tests
+
+setup-builds: lab ## The same, and what kernels are built with: flex, bison and others
+	@$(LAB) setup --builds
 
 doctor: lab ## Show what is there, what is missing, and how to mend it
 	@$(LAB) doctor $(ARGS)

@@ -7,7 +7,9 @@ use std::{
     env,
     ffi::OsString,
     io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -103,7 +105,7 @@ pub struct Builder<'a> {
     /// The lab's cache, which holds the tools that `lab setup` built.
     pub cache: &'a Path,
     /// Takes a line where something takes long.
-    pub say: &'a dyn Fn(&str),
+    pub say: &'a (dyn Fn(&str) + Sync),
 }
 
 impl Builder<'_> {
@@ -127,13 +129,17 @@ impl Builder<'_> {
         Ok(Artifacts { agent: self.agent_path(), bpf: directory })
     }
 
-    /// Builds both; cargo decides what is fresh.
+    /// Builds both at once; cargo decides what is fresh, which is most of what a rerun at the desk would wait for.
     ///
     /// # Errors
     /// A toolchain is missing or the compiler failed.
     pub fn build(&self) -> Result<Artifacts, ArtifactError> {
-        self.agent()?;
-        self.bpf()?;
+        let (agent, bpf) = thread::scope(|scope| {
+            let agent = scope.spawn(|| self.agent());
+            let bpf = self.bpf();
+            (agent.join().unwrap_or_else(|panic| resume_unwind(panic)), bpf)
+        });
+        agent.and(bpf)?;
         self.existing()
     }
 
@@ -293,7 +299,7 @@ pub fn topologies(agent: &Path) -> Result<Vec<TopologyInfo>, ArtifactError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{cell::RefCell, fs, os::unix::fs::PermissionsExt};
+    use std::{fs, os::unix::fs::PermissionsExt, sync::Mutex};
 
     #[test]
     fn the_project_is_the_nearest_one() {
@@ -310,14 +316,14 @@ mod tests {
 
     #[test]
     fn a_failed_build_repeats_the_end_of_what_the_compiler_said() {
-        let said = RefCell::new(Vec::new());
-        let say = |line: &str| said.borrow_mut().push(line.to_owned());
+        let said = Mutex::new(Vec::new());
+        let say = |line: &str| said.lock().unwrap().push(line.to_owned());
         let builder = Builder { root: Path::new("/"), cache: Path::new("/nonexistent"), say: &say };
         let command = duct::cmd!("sh", "-c", "seq 1 100; echo error: no >&2; exit 101");
         let error = builder.run("the guest agent", "sh", command).unwrap_err().to_string();
         assert!(error.starts_with("building the guest agent failed:\n77\n78\n"), "{error}");
         assert!(error.ends_with("\n100\nerror: no"), "{error}");
-        assert!(said.borrow().is_empty(), "nothing is told of a quick command");
+        assert!(said.lock().unwrap().is_empty(), "nothing is told of a quick command");
     }
 
     #[test]

@@ -94,6 +94,9 @@ enum Command {
         /// Also what the project's own tests need: a browser, and programs that read the reports.
         #[arg(long)]
         tests: bool,
+        /// Also what kernels are built with: flex, bison and others.
+        #[arg(long, conflicts_with = "tests")]
+        builds: bool,
     },
     /// Split a run into shards, for the system that is to run them.
     Plan(PlanArgs),
@@ -447,7 +450,7 @@ impl Cli {
             Command::Kernels(KernelsCommand::Source { kernel, to }) => kernels::source(project, &kernel, &to),
             Command::Kernels(KernelsCommand::Update(args)) => kernels::update(project, &args),
             Command::Doctor { json, tests } => setup::doctor(json, tests),
-            Command::Setup { tests } => setup::setup(tests),
+            Command::Setup { tests, builds } => setup::setup(tests, builds),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
             Command::Durations(args) => plan::durations(project, &args),

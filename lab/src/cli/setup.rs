@@ -22,7 +22,8 @@ pub(super) fn doctor(json: bool, tests: bool) -> Result<Exit, Error> {
     Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
 }
 
-pub(super) fn setup(tests: bool) -> Result<Exit, Error> {
-    setup::setup(purpose(tests), &mut std::io::stderr())?;
+pub(super) fn setup(tests: bool, builds: bool) -> Result<Exit, Error> {
+    let purpose = if builds { Purpose::Builds } else { purpose(tests) };
+    setup::setup(purpose, &mut std::io::stderr())?;
     Ok(Exit::Passed)
 }

@@ -131,7 +131,7 @@ pub enum KernelsError {
         package: &'static str,
     },
     /// Programs or headers that a build needs are not installed.
-    #[error("building a kernel needs {tools}: run `apt-get install {packages}`")]
+    #[error("building a kernel needs {tools}: run `lab setup --builds`, or `apt-get install {packages}`")]
     MissingTools {
         /// What is missing.
         tools: String,

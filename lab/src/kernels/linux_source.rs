@@ -167,7 +167,7 @@ mod tests {
     fn missing_tools_are_one_line_with_one_command() {
         assert!(tools(TOOLS, |_| true).is_ok());
         insta::assert_snapshot!(tools(TOOLS, |tool| !matches!(tool, "flex" | "/usr/include/gelf.h")).unwrap_err(),
-            @"building a kernel needs flex, gelf.h: run `apt-get install flex libelf-dev`");
+            @"building a kernel needs flex, gelf.h: run `lab setup --builds`, or `apt-get install flex libelf-dev`");
     }
 
     #[test]

@@ -30,6 +30,11 @@ const NETWORK_TOOLS: Fix = Fix::Packages {
 };
 const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[] };
 
+const KERNEL_BUILD: Fix = Fix::Packages {
+    packages: &["make", "flex", "bison", "bc", "libelf-dev"],
+    commands: &["make", "flex", "bison", "bc"],
+};
+
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"] };
 
 /// The list behind both `lab doctor` and `lab setup`.
@@ -37,6 +42,17 @@ pub fn checks(purpose: Purpose) -> Vec<Check> {
     match purpose {
         Purpose::Runs => for_runs(),
         Purpose::Tests => for_runs().into_iter().chain(for_tests()).collect(),
+        Purpose::Builds => for_runs().into_iter().chain([for_builds()]).collect(),
+    }
+}
+
+/// What building a kernel needs beside; `kernels/linux_source.rs` looks for the programs themselves.
+fn for_builds() -> Check {
+    Check {
+        name: "kernel build tools",
+        why: "compile kernels, for `lab kernels build` and `lab bisect --tree`",
+        probe: |host| provided(host, KERNEL_BUILD),
+        fix: KERNEL_BUILD,
     }
 }
 
@@ -113,7 +129,8 @@ pub(super) fn commands() -> Vec<&'static str> {
 }
 
 fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
-    checks(Purpose::Tests).into_iter().flat_map(|check| of(check.fix).iter().copied()).collect()
+    let every = checks(Purpose::Tests).into_iter().chain([for_builds()]);
+    every.flat_map(|check| of(check.fix).iter().copied()).collect()
 }
 
 /// On Debian a package is the evidence, since libraries have no command; elsewhere only commands can be.

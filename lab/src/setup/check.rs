@@ -10,6 +10,8 @@ pub enum Purpose {
     Runs,
     /// Running the lab's own tests too.
     Tests,
+    /// Building kernels too.
+    Builds,
 }
 
 /// One thing the lab needs.

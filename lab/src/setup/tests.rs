@@ -1,5 +1,6 @@
 //! Planning and the doctor's words, on machines made up for the purpose.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::apply::{Plan, Step};
@@ -42,7 +43,11 @@ fn a_complete_machine_needs_nothing() {
 #[test]
 fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
     let steps = Plan::of(&fresh(), Purpose::Tests).unwrap().steps;
-    assert_eq!(steps, [Step::Packages(catalogue::packages()), Step::VirtmeNg, Step::BpfLinker, Step::TestTools]);
+    let [Step::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
+    assert_eq!(rest, [Step::VirtmeNg, Step::BpfLinker, Step::TestTools]);
+    let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
+    let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
+    assert_eq!(others, ["bc", "bison", "flex", "libelf-dev", "make"], "only who builds kernels needs these");
     let Step::Packages(to_run) = &Plan::of(&fresh(), Purpose::Runs).unwrap().steps[0] else { panic!() };
     assert!(!to_run.contains(&"chromium"), "who only runs the lab needs no browser");
 }
@@ -55,6 +60,16 @@ fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
     host.packages.remove("chromium");
     assert_eq!(steps(&host), [Step::Packages(vec!["chromium"]), Step::TestTools]);
     assert_eq!(Report::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 2);
+}
+
+#[test]
+fn kernels_are_built_where_setup_was_told_so() {
+    let mut host = complete();
+    for name in ["flex", "bison"] {
+        host.packages.remove(name);
+    }
+    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, []);
+    assert_eq!(Plan::of(&host, Purpose::Builds).unwrap().steps, [Step::Packages(vec!["flex", "bison"])]);
 }
 
 #[test]

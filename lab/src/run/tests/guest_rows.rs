@@ -26,7 +26,8 @@ fn a_guest_that_does_not_come_up_fails_the_boot_though_the_next_one_does() {
         script.end(cells.len());
     });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
-    let why = "boot errored: boot: 1 of 2 guests did not come up; the first, guest 1: no hello within 500.0ms of launch";
+    let why =
+        "boot errored: boot: 1 of 2 guests did not come up; the first, guest 1: no hello within 500.0ms of launch";
     assert!(outcomes.rows()[0].starts_with(why), "{:?}", outcomes.rows());
     assert_eq!(outcomes.rows()[1..], ["splat passed", "teardown passed"]);
     assert_eq!(outcomes.exit(), 3, "no verdict on that boot");

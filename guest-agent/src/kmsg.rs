@@ -14,6 +14,8 @@ const RECORD: usize = 16 << 10;
 /// Bytes of complaints that are told at once; the host cuts at the same place.
 const MOST: usize = 256 << 10;
 
+/// What the agent's own lines begin with.
+const OWN: &str = "netkit-lab: ";
 /// What passes the console's threshold: warnings and worse (`KERN_WARNING` of include/linux/kern_levels.h).
 const WARNING: u8 = 4;
 /// What stays in the log.
@@ -24,8 +26,7 @@ pub fn say(line: &str) {
     write(WARNING, line);
 }
 
-/// Writes one line to the kernel log. The console does without: a line of it is a twentieth of a short cell's time in an
-/// emulated guest, byte by byte and on two consoles.
+/// Writes one line to the kernel log and not to the console, which takes it byte by byte and twice in an emulated guest.
 pub fn note(line: &str) {
     write(NOTICE, line);
 }
@@ -33,16 +34,16 @@ pub fn note(line: &str) {
 fn write(level: u8, line: &str) {
     if let Ok(mut kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") {
         // One write is one record.
-        let _ = kmsg.write_all(format!("<{level}>netkit-lab: {line}\n").as_bytes());
+        let _ = kmsg.write_all(format!("<{level}>{OWN}{line}\n").as_bytes());
     } else {
-        println!("netkit-lab: {line}");
+        println!("{OWN}{line}");
     }
 }
 
 /// The kernel log from its oldest record on.
 pub struct Log {
     file: Option<File>,
-    /// Whether a record that was read since [`Log::was_loud`] was asked is on the console too.
+    /// Whether the kernel put a record that was read since [`Log::was_loud`] was asked on the console too.
     loud: bool,
 }
 
@@ -74,7 +75,7 @@ impl Log {
         told(&lines)
     }
 
-    /// Whether the records that were read since the last call put anything on the console.
+    /// Whether any record that was read since the last call is on the console too, the agent's own left out.
     pub fn was_loud(&mut self) -> bool {
         std::mem::take(&mut self.loud)
     }
@@ -82,8 +83,9 @@ impl Log {
 
 /// Facility and level come first in a record, as `facility << 3 | level`.
 fn is_loud(record: &str) -> bool {
-    let prefix = record.split(',').next().and_then(|prefix| prefix.parse::<u32>().ok());
-    prefix.is_some_and(|prefix| prefix & 7 <= u32::from(WARNING))
+    let Some((head, text)) = record.split_once(';') else { return false };
+    let prefix = head.split(',').next().and_then(|prefix| prefix.parse::<u32>().ok());
+    prefix.is_some_and(|prefix| prefix & 7 <= u32::from(WARNING)) && !text.starts_with(OWN)
 }
 
 /// A complaint that begins with the message of a WARN is known by the line before it only, so that every one gets it.
@@ -134,9 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn the_console_shows_warnings_and_worse() {
+    fn the_console_shows_warnings_and_worse_and_marks_call_for_no_marks() {
         assert!(is_loud("4,339,5140900,-;WARNING\n") && is_loud("12,340,1,-;from user space\n"));
         assert!(!is_loud("5,341,2,-;a notice\n") && !is_loud("14,342,3,-;info\n") && !is_loud("garbage"));
+        assert!(!is_loud("12,343,4,-;netkit-lab: end A01-x[tc]\n"));
     }
 
     #[test]

@@ -178,16 +178,10 @@ fn run_cells(
     let mut ran = 0;
     for id in cells {
         sender.set_current(Some(id.clone()));
-        kmsg::note(&format!("begin {id}"));
-        sender.tell(&log.complaints())?;
-        log.was_loud();
+        mark(sender, log, &format!("begin {id}"))?;
         sender.send(&AgentMessage::CellStarted { cell: id.clone() })?;
         let finished = runner.run(id, options);
-        kmsg::note(&format!("end {id}"));
-        sender.tell(&log.complaints())?;
-        if log.was_loud() {
-            kmsg::say(&format!("the lines above are of {id}"));
-        }
+        mark(sender, log, &format!("end {id}"))?;
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {
@@ -198,6 +192,18 @@ fn run_cells(
         ran += 1;
     }
     sender.send(&AgentMessage::Done { ran })
+}
+
+/// Tells what the kernel complained of since the last mark, and marks the place in its log. Where anything came to the
+/// console since then, the mark goes there too: the host tells by it what lies before.
+fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
+    let complaints = log.complaints();
+    if log.was_loud() || !complaints.is_empty() {
+        kmsg::say(line);
+    } else {
+        kmsg::note(line);
+    }
+    sender.tell(&complaints)
 }
 
 fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), String> {

@@ -37,7 +37,7 @@ impl KernelRun<'_> {
             }
             Word::Started(cell) => {
                 let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
-                self.outside(launch, moment, launch.complaints_before(&format!("begin {cell}"), false));
+                self.outside(launch, moment, launch.complaints_before(&format!("begin {cell}")));
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
@@ -59,7 +59,7 @@ impl KernelRun<'_> {
             Vec::new()
         });
         let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, report) };
-        let splats = launch.complaints_before(&format!("end {}", verdict.report.cell), true);
+        let splats = launch.complaints_before(&format!("end {}", verdict.report.cell));
         verdict.complain(self.inside(launch, splats));
         if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
             launch.cost.replace(Some(verdict.report.cell.clone()));

@@ -73,12 +73,9 @@ impl Launch {
         self.kernel_log.borrow_mut().extend(splats);
     }
 
-    /// Complaints before the console's line with `mark`. Where it has none, which is so where the console was flooded,
-    /// everything up to now, or nothing yet.
-    pub fn complaints_before(&self, mark: &str, or_all: bool) -> Vec<Splat> {
-        let mut console = self.console.borrow_mut();
-        let seen = console.look_before(mark);
-        merge(seen.unwrap_or_else(|| if or_all { console.look() } else { Vec::new() }), self.kernel_log.take())
+    /// Complaints before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
+    pub fn complaints_before(&self, mark: &str) -> Vec<Splat> {
+        merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
 
     /// Complaints up to now.

@@ -30,14 +30,23 @@ impl Watch {
         scan(&text)
     }
 
-    /// The complaints since the last look and before the line with `mark`; `None` where there is no such line. What comes
-    /// after the mark stays for the next look, however late this one is.
-    pub fn look_before(&mut self, mark: &str) -> Option<Vec<Splat>> {
-        let (text, _) = self.fresh();
-        let within = text.find(mark)?;
-        let at = text[..within].rfind('\n').map_or(0, |end| end + 1);
-        self.read += at as u64;
-        Some(scan(&text[..at]))
+    /// The complaints since the last look and before the line with `mark`. What comes after the mark stays for the next
+    /// look, however late this one is.
+    ///
+    /// The agent marks a console on which there is something. So where the mark is not there, nothing lies before it, unless
+    /// the console was flooded: then all that is there is taken.
+    pub fn look_before(&mut self, mark: &str) -> Vec<Splat> {
+        let (text, fresh) = self.fresh();
+        let (before, passed) = match text.find(mark) {
+            Some(within) => {
+                let at = text[..within].rfind('\n').map_or(0, |end| end + 1);
+                (&text[..at], at as u64)
+            }
+            None if fresh > MOST => (&*text, fresh),
+            None => ("", 0),
+        };
+        self.read += passed;
+        scan(before)
     }
 
     /// Passes over what the console holds already: what a restored guest said before it was saved.
@@ -84,9 +93,20 @@ mod tests {
         let early = "[    9.0] BUG: \u{fffd} early\n";
         std::fs::write(&path, format!("{early}{WARN}")).unwrap();
         let mut watch = Watch::new(&path);
-        assert_eq!(watch.look_before("begin B02-y[tc]"), None);
-        assert_eq!(watch.look_before("begin A01-x[tc]").unwrap().len(), 1, "the early one only");
-        assert_eq!(watch.look_before("end A01-x[tc]").unwrap().len(), 1);
+        assert_eq!(watch.look_before("begin B02-y[tc]"), [], "what is there is after it");
+        assert_eq!(watch.look_before("begin A01-x[tc]").len(), 1, "the early one only");
+        assert_eq!(watch.look_before("end A01-x[tc]").len(), 1);
+        assert!(watch.look().is_empty());
+    }
+
+    #[test]
+    fn a_flooded_console_is_passed_over_though_its_mark_is_out_of_sight() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let flood = "[   10.3] p0: hello\n".repeat(MOST as usize / 10);
+        std::fs::write(&path, format!("{WARN}{flood}[   10.4] netkit-lab: end B02-y[tc]\n")).unwrap();
+        let mut watch = Watch::new(&path);
+        assert_eq!(watch.look_before("end B02-y[tc]").len(), 1);
         assert!(watch.look().is_empty());
     }
 

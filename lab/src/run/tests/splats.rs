@@ -50,6 +50,34 @@ fn a_complaint_of_the_kernel_log_alone_fails_its_cell() {
     assert_eq!(outcomes.exit(), 1);
 }
 
+/// The agent marks a quiet console nowhere, and the host may hear of a cell's end when the next one has complained already.
+#[test]
+fn a_complaint_on_a_console_without_marks_waits_for_the_mark_after_it() {
+    let launcher = FakeLauncher::new(move |agent| {
+        let mut script = Script { agent };
+        let cells = script.boot();
+        for cell in &cells {
+            let begun = AgentMessage::CellStarted { cell: cell.clone() };
+            match cell.as_str() {
+                A => {
+                    script.say(&begun);
+                    script.agent.console(&stamped(WARN));
+                    script.say(&AgentMessage::CellFinished { report: Box::new(good(cell)) });
+                }
+                B => {
+                    script.say(&begun);
+                    script.finish(good(cell));
+                }
+                _ => script.pass(cell),
+            }
+        }
+        script.end(cells.len());
+    });
+    let outcomes = run_with(&[("6.12", "6.12.43")], &launcher, Choice::default());
+    let wrong = "B02 failed: splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2";
+    assert_eq!(outcomes.lines(), ["A01 passed", wrong, "C03 passed"]);
+}
+
 #[test]
 fn seen_twice_is_one_complaint() {
     let both = |script: &mut Script<'_>| {

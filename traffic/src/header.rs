@@ -1,6 +1,6 @@
 //! Headers of captured packets, as far as cases ask about them.
 
-use etherparse::{LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice};
+use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TransportSlice};
 use std::net::IpAddr;
 
 /// What the headers of an IP packet say.
@@ -78,7 +78,10 @@ impl Headers {
             Some(TransportSlice::Icmpv6(icmp)) => {
                 icmp_of(icmp.type_u8(), icmp.code_u8(), icmp.bytes5to8(), icmp.slice())
             }
-            _ => Transport::Other(payload.payload.to_vec()),
+            _ => match first_ports(payload.payload) {
+                Some(ports) if payload.ip_number == IpNumber::TCP && !payload.fragmented => Transport::Tcp { ports },
+                _ => Transport::Other(payload.payload.to_vec()),
+            },
         };
         Some(Self { source, destination, ttl, protocol: payload.ip_number.0, fragment: payload.fragmented, transport })
     }
@@ -90,6 +93,13 @@ impl Headers {
             Transport::Icmp { .. } | Transport::Other(_) => None,
         }
     }
+}
+
+/// The ports of a TCP header that was cut: an error need quote no more of it than eight bytes (RFC 792), and its options are
+/// cut more often than not.
+fn first_ports(cut: &[u8]) -> Option<(u16, u16)> {
+    let [source, destination] = [0, 2].map(|at| cut.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes));
+    Some((source?, destination?))
 }
 
 fn icmp_of(kind: u8, code: u8, rest: [u8; 4], whole: &[u8]) -> Transport {
@@ -131,6 +141,18 @@ mod tests {
         let inner = Headers::of(&payload).unwrap();
         assert_eq!((inner.ttl, inner.ports()), (1, Some((4000, 5000))));
         assert_eq!(inner.destination, "10.0.0.2".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn ports_of_a_cut_tcp_header_are_read() {
+        let mut packet = Vec::new();
+        let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1_460)];
+        let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).tcp(4000, 5000, 7, 512);
+        builder.options(&options).unwrap().write(&mut packet, &[]).unwrap();
+        for cut in [20 + 8, 20 + 20, packet.len()] {
+            assert_eq!(Headers::of(&packet[..cut]).unwrap().ports(), Some((4000, 5000)), "{cut} bytes");
+        }
+        assert_eq!(Headers::of(&packet[..20 + 3]).unwrap().ports(), None);
     }
 
     #[test]

@@ -6,14 +6,14 @@ mod seat;
 
 use nix::sys::signal::Signal;
 use procfs::process::all_processes;
-use seat::Seat;
+use seat::{PATIENCE, Seat};
 use std::{
     fs::{self, File, Permissions},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -130,7 +130,9 @@ fn a_download_leaves_nothing_in_the_cache() {
         command.env("NETKIT_LAB_DEBIAN_MIRROR", "http://127.0.0.1:9/debian");
         let mut seat = Seat::take(&command);
         seat.screen.wait_for("downloading linux-image");
+        let deadline = Instant::now() + PATIENCE;
         while !desk.path("begun").exists() {
+            assert!(Instant::now() < deadline, "the download does not begin");
             thread::sleep(Duration::from_millis(10));
         }
         assert!(desk.halves().iter().any(|path| path.ends_with("x.deb")), "{:?}", desk.halves());

@@ -85,7 +85,9 @@ impl Ledger {
     fn pass(&mut self, kernel: &str, cell: &CellId, from: Waits, to: Waits) -> bool {
         let place = self.places.get(cell).copied();
         let waits = place.and_then(|place| self.kernels.get_mut(kernel)?.get_mut(place));
-        waits.is_some_and(|waits| *waits == from && std::mem::replace(waits, to) == from)
+        let Some(waits) = waits.filter(|waits| **waits == from) else { return false };
+        *waits = to;
+        true
     }
 
     /// Takes the cells of a kernel that are left, by name.

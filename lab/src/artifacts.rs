@@ -172,10 +172,14 @@ impl Builder<'_> {
     fn bpf(&self) -> Result<(), ArtifactError> {
         let linker = self.bpf_linker()?;
         let toolchain = BpfToolchain::detect();
+        // The linker would otherwise tell LLVM to call memset and memcpy for short ones too, and each function that a program
+        // calls is verified, compiled and freed on its own.
+        let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
         // The encoded form, whose separator no path contains.
         let mut flags = OsString::from("-Clinker=");
         flags.push(&linker);
         flags.push("\u{1f}-Clink-arg=--btf");
+        flags.push(inline);
         let mut command = duct::cmd(toolchain.cargo(), toolchain.arguments()).dir(self.root.join("ebpf"));
         // What a surrounding cargo or rustup sets is meant for another compiler.
         for name in ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {

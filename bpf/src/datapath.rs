@@ -85,7 +85,7 @@ impl DatapathObject {
     /// [`BpfError::File`], [`BpfError::Object`].
     pub fn open(path: &Path) -> Result<Self, BpfError> {
         let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
-        Ok(Self(Arc::new(Parsed::new(&bytes, WHOLE)?)))
+        Ok(Self(Arc::new(Parsed::new(&bytes, size_of::<DatapathConfig>(), WHOLE)?)))
     }
 }
 

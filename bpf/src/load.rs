@@ -114,7 +114,7 @@ impl Programs {
     /// [`BpfError::File`], [`BpfError::Object`].
     pub fn open(path: &Path) -> Result<Self, BpfError> {
         let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
-        let parsed = Parsed::new(&bytes, &path.display().to_string())?;
+        let parsed = Parsed::new(&bytes, size_of::<Config>(), &path.display().to_string())?;
         Ok(Self { bytes, parsed })
     }
 
@@ -179,19 +179,10 @@ fn fault(kind: ProgramKind, error: &(dyn std::error::Error + 'static)) -> BpfErr
 impl Maps {
     /// Picks the maps that user space works with.
     pub(crate) fn new(kind: ProgramKind, mut take: impl FnMut(&str) -> Option<Map>) -> Result<Self, BpfError> {
-        let mut need = |name| take(name).ok_or_else(|| missing(kind.name(), name));
         let wrong = |error: MapError| object_error(kind.name(), &error);
-        let jump = match need("JUMP")? {
-            Map::ProgramArray(data) => {
-                let fd = data.fd().as_fd().try_clone_to_owned().map_err(|error| object_error(kind.name(), &error))?;
-                ProgArray::from(fd)
-            }
-            _ => return Err(object_error(kind.name(), "JUMP is not a prog_array")),
-        };
         Ok(Self {
-            stats: need("STATS")?.try_into().map_err(wrong)?,
-            policy: need("POLICY")?.try_into().map_err(wrong)?,
-            jump,
+            stats: take("STATS").ok_or_else(|| missing(kind.name(), "STATS"))?.try_into().map_err(wrong)?,
+            policy: take("POLICY").map(TryInto::try_into).transpose().map_err(wrong)?,
         })
     }
 }

@@ -9,20 +9,40 @@ use crate::{
     raw, sys,
 };
 use aya::maps::{Map, MapData};
-use aya_obj::{EbpfSectionKind, Object};
+use aya_obj::{EbpfSectionKind, Object, generated::bpf_insn};
 use lab_abi::Config;
 use nix::errno::Errno;
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    ffi::CString,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-/// A parsed object file. Parsing is most of the work, so it is done once; loading takes a copy of what concerns one program.
+/// The global that every program has its settings from.
+const CONFIG: &str = "CONFIG";
+/// `BPF_LD | BPF_IMM | BPF_DW`, include/uapi/linux/bpf.h.
+const LOAD_WIDE: u8 = 0x18;
+/// `BPF_PSEUDO_MAP_FD` and `BPF_PSEUDO_MAP_VALUE`, include/uapi/linux/bpf.h.
+const MAP: [u8; 2] = [1, 2];
+
+/// An object file whose programs are relocated but for the descriptors of their maps. Parsing and relocation are most of
+/// the work, so they are done once.
 #[derive(Debug)]
 pub(crate) struct Parsed {
-    whole: Object,
-    /// The object with one program in it each, by the program's name.
-    alone: HashMap<String, Object>,
+    maps: BTreeMap<String, aya_obj::Map>,
+    /// The map with the settings, and where in its value they begin.
+    settings: (String, usize),
+    programs: HashMap<String, Relocated>,
+}
+
+/// One program.
+#[derive(Debug)]
+struct Relocated {
+    license: CString,
+    /// Where a map belongs there is its position among all maps.
+    instructions: Vec<bpf_insn>,
+    /// The instructions in which a map belongs.
+    refer: Vec<usize>,
 }
 
 /// One program, and what it takes from outside.
@@ -31,23 +51,28 @@ pub(crate) struct Want<'a> {
     pub program: &'a str,
     /// The bytes of the object's `CONFIG`.
     pub config: &'a [u8],
-    /// Maps that are there already, by name; every other one is made.
+    /// Maps that are there already, by name; the others that it refers to are made.
     pub given: &'a [(&'a str, BorrowedFd<'a>)],
     /// Passed to `BPF_PROG_LOAD`.
     pub expected_attach_type: u32,
 }
 
 impl Parsed {
-    pub fn new(bytes: &[u8], of: &str) -> Result<Self, BpfError> {
+    /// Parses; `config` is the length of the settings.
+    pub fn new(bytes: &[u8], config: usize, of: &str) -> Result<Self, BpfError> {
         let whole = Object::parse(bytes).map_err(|error| object_error(of, error))?;
-        let alone = whole.programs.keys().map(|program| (program.clone(), alone(&whole, program))).collect();
-        Ok(Self { whole, alone })
+        let settings = settings(&whole, config, of)?;
+        let maps: BTreeMap<_, _> = whole.maps.iter().map(|(name, map)| (name.clone(), map.clone())).collect();
+        let mut programs = HashMap::new();
+        for name in whole.programs.keys() {
+            programs.insert(name.clone(), relocated(&whole, name, &maps)?);
+        }
+        Ok(Self { maps, settings, programs })
     }
 
     /// Makes every map but the named ones, which nobody shares.
     pub fn maps(&self, of: &str, but: &[&str]) -> Result<HashMap<String, MapData>, BpfError> {
         let shared = self
-            .whole
             .maps
             .iter()
             .filter(|(name, map)| map.section_kind() != EbpfSectionKind::Rodata && !but.contains(&name.as_str()));
@@ -57,51 +82,89 @@ impl Parsed {
     /// Loads a program; gives back the maps that were made for it.
     pub fn load(&self, want: &Want<'_>) -> Result<(OwnedFd, HashMap<String, MapData>), BpfError> {
         let of = want.program;
-        let mut object = self.alone.get(of).ok_or_else(|| missing(of, of))?.clone();
-        let fault = |error: &dyn std::fmt::Display| object_error(of, error);
-        object.patch_map_data(HashMap::from([("CONFIG", (want.config, true))])).map_err(|error| fault(&error))?;
-
-        let definitions: Vec<(String, aya_obj::Map)> = object.maps.drain().collect();
-        let mut created = HashMap::new();
-        let mut fds = Vec::new();
-        for (name, definition) in &definitions {
-            let fd = match want.given.iter().find(|(given, _)| given == name) {
-                Some((_, fd)) => fd.as_raw_fd(),
-                None => {
-                    let data = create(of, name, definition)?;
-                    created.entry(name.clone()).insert_entry(data).get().fd().as_fd().as_raw_fd()
+        let program = self.programs.get(of).ok_or_else(|| missing(of, of))?;
+        let maps: Vec<_> = self.maps.iter().collect();
+        let mut instructions = program.instructions.clone();
+        let mut made = HashMap::new();
+        for &at in &program.refer {
+            let instruction = &mut instructions[at];
+            let (name, definition) = maps[instruction.imm as usize];
+            let given = want.given.iter().find(|(given, _)| given == name);
+            instruction.imm = match (given, made.get(name)) {
+                (Some((_, fd)), _) => fd.as_raw_fd(),
+                (None, Some(data)) => number(data),
+                (None, None) => {
+                    let data = self.make(of, name, definition, want.config)?;
+                    number(made.entry(name.clone()).or_insert(data))
                 }
             };
-            fds.push((name.as_str(), fd, definition));
         }
-
-        let text = object.functions.keys().map(|(section, _)| *section).collect();
-        object.relocate_maps(fds.into_iter(), &text).map_err(|error| fault(&error))?;
-        object.relocate_calls(&text).map_err(|error| fault(&error))?;
-
-        let program = object.programs.get(of).ok_or_else(|| missing(of, of))?;
-        let function = object.functions.get(&program.function_key()).ok_or_else(|| missing(of, of))?;
         let fd = raw::prog_load(&raw::Load {
             prog_type: raw::BPF_PROG_TYPE_SCHED_CLS,
             expected_attach_type: want.expected_attach_type,
             name: of,
             license: &program.license,
-            instructions: &function.instructions,
+            instructions: &instructions,
         })?;
-        Ok((fd, created))
+        Ok((fd, made))
+    }
+
+    fn make(&self, of: &str, name: &str, definition: &aya_obj::Map, config: &[u8]) -> Result<MapData, BpfError> {
+        let (settings, at) = &self.settings;
+        if name != settings {
+            return create(of, name, definition);
+        }
+        let mut definition = definition.clone();
+        let place = definition.data_mut().get_mut(*at..at + config.len());
+        place.ok_or_else(|| object_error(of, "CONFIG has another length"))?.copy_from_slice(config);
+        create(of, name, &definition)
     }
 }
 
-/// The object without other programs than this one, and without type information, which only relocations against the
-/// kernel's would need. What programs call stays: it belongs to no program.
-fn alone(whole: &Object, program: &str) -> Object {
+fn number(map: &MapData) -> i32 {
+    map.fd().as_fd().as_raw_fd()
+}
+
+/// Finds the settings in the object, whose symbols the parser keeps to itself: they are what differs once they are set
+/// one way and the other.
+fn settings(whole: &Object, length: usize, of: &str) -> Result<(String, usize), BpfError> {
+    let set = |byte: u8| {
+        let mut object = whole.clone();
+        let all = vec![byte; length];
+        object
+            .patch_map_data(HashMap::from([(CONFIG, (all.as_slice(), true))]))
+            .map_err(|error| object_error(of, error))?;
+        Ok::<_, BpfError>(object.maps)
+    };
+    let (zeros, ones) = (set(0)?, set(0xff)?);
+    let found = zeros.iter().find_map(|(name, map)| {
+        let differs = map.data().iter().zip(ones.get(name)?.data()).position(|(zero, one)| zero != one);
+        Some((name.clone(), differs?))
+    });
+    found.ok_or_else(|| missing(of, CONFIG))
+}
+
+/// The program without the others. What it calls stays: that belongs to no program.
+fn relocated(whole: &Object, name: &str, maps: &BTreeMap<String, aya_obj::Map>) -> Result<Relocated, BpfError> {
+    let fault = |error: &dyn std::fmt::Display| object_error(name, error);
     let mut object = whole.clone();
+    // Type information is for relocations against the kernel's only.
     (object.btf, object.btf_ext) = (None, None);
-    object.programs.retain(|name, _| name == program);
+    object.programs.retain(|other, _| other == name);
     let others: Vec<_> =
-        whole.programs.iter().filter(|(name, _)| *name != program).map(|(_, other)| other.function_key()).collect();
+        whole.programs.iter().filter(|(other, _)| *other != name).map(|(_, other)| other.function_key()).collect();
     object.functions.retain(|key, _| !others.contains(key));
-    object
+
+    let text = object.functions.keys().map(|(section, _)| *section).collect();
+    let positions = maps.iter().zip(0..).map(|((name, map), position)| (name.as_str(), position, map));
+    object.relocate_maps(positions, &text).map_err(|error| fault(&error))?;
+    object.relocate_calls(&text).map_err(|error| fault(&error))?;
+
+    let program = object.programs.remove(name).ok_or_else(|| missing(name, name))?;
+    let function = object.functions.remove(&program.function_key()).ok_or_else(|| missing(name, name))?;
+    let refers = |insn: &bpf_insn| insn.code == LOAD_WIDE && MAP.contains(&insn.src_reg());
+    let refer = function.instructions.iter().enumerate().filter(|(_, insn)| refers(insn)).map(|(at, _)| at).collect();
+    Ok(Relocated { license: program.license, instructions: function.instructions, refer })
 }
 
 pub(crate) fn load(
@@ -117,11 +180,6 @@ pub(crate) fn load(
         given: jump.as_slice(),
         expected_attach_type: options.expected_attach_type.unwrap_or(0),
     })?;
-    if let Some(jump) = options.jump {
-        let fd = jump.as_fd().try_clone_to_owned().map_err(|error| object_error(kind.name(), error))?;
-        let data = MapData::from_fd(fd).map_err(|error| object_error(kind.name(), error))?;
-        created.insert("JUMP".to_owned(), data);
-    }
     let maps = Maps::new(kind, |name| created.remove(name).and_then(|data| Map::from_map_data(data).ok()))?;
     Ok((fd, maps))
 }

@@ -1,6 +1,6 @@
 //! A loaded program and its maps.
 
-use crate::{BpfError, ProgArray, ProgramKind, attr, sys};
+use crate::{BpfError, ProgramKind, attr, load::missing, sys};
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
 use lab_abi::{PolicyKey, Stats};
 use std::{
@@ -20,8 +20,8 @@ pub struct Program {
 /// The maps that user space works with.
 pub(crate) struct Maps {
     pub stats: PerCpuArray<MapData, Stats>,
-    pub policy: HashMap<MapData, PolicyKey, i32>,
-    pub jump: ProgArray,
+    /// Of [`ProgramKind::Policy`] only.
+    pub policy: Option<HashMap<MapData, PolicyKey, i32>>,
 }
 
 impl Program {
@@ -70,22 +70,21 @@ impl Program {
     /// Lists a destination in the policy map.
     ///
     /// # Errors
-    /// [`BpfError::Map`].
+    /// [`BpfError::Map`]; [`BpfError::Object`] for a program without one.
     pub fn set_policy(&mut self, key: PolicyKey, verdict: i32) -> Result<(), BpfError> {
-        self.maps.policy.insert(key, verdict, 0).map_err(|source| BpfError::Map { map: "POLICY", source })
+        self.policy()?.insert(key, verdict, 0).map_err(|source| BpfError::Map { map: "POLICY", source })
     }
 
     /// Takes a destination off the policy map.
     ///
     /// # Errors
-    /// [`BpfError::Map`]: `ENOENT` where it isn't listed.
+    /// Like [`Program::set_policy`], and [`BpfError::Map`] with `ENOENT` where it isn't listed.
     pub fn clear_policy(&mut self, key: &PolicyKey) -> Result<(), BpfError> {
-        self.maps.policy.remove(key).map_err(|source| BpfError::Map { map: "POLICY", source })
+        self.policy()?.remove(key).map_err(|source| BpfError::Map { map: "POLICY", source })
     }
 
-    /// Its jump map: its own, or the one that it was loaded with.
-    pub const fn jump(&self) -> &ProgArray {
-        &self.maps.jump
+    fn policy(&mut self) -> Result<&mut HashMap<MapData, PolicyKey, i32>, BpfError> {
+        self.maps.policy.as_mut().ok_or_else(|| missing(self.kind.name(), "POLICY"))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     runner::PINS,
     variants,
 };
-use lab_bpf::{Config, Link, Mprog, PolicyKey, ProgramKind, TcOptions, raw};
+use lab_bpf::{Config, Link, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};
 use lab_protocol::{AttachRequest, Capability, Hook};
 use lab_topology::{Family, Netns, PairRequest, link};
 use lab_traffic::Proto;
@@ -106,7 +106,8 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &policy)?;
         let other = bench.counter(ctx, P1)?;
         let _other = bench.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &other)?;
-        policy.jump().pin(&path)?;
+        let jump = ProgArray::create(1)?;
+        jump.pin(&path)?;
         bench.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
         let seen = before.settled(Path::new(PINS), Duration::ZERO).err().unwrap_or_default();
         let mut kinds = vec!["program", "map", "pin"];

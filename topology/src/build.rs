@@ -167,7 +167,14 @@ impl Net {
         for port in &self.topology.ports {
             self.ask(&port.node, |ns| link::set_controller(ns, &port.dev, Some(&port.controller)))?;
         }
+        for end in self.topology.links.iter().flat_map(|link| [&link.primary, &link.peer]) {
+            // As asked for: the kernel gives this index or none.
+            self.ifindexes.extend(end.ifindex.map(|ifindex| ((end.node.clone(), end.name.clone()), ifindex)));
+        }
         for (node, ns) in &self.nodes {
+            if self.topology.devices.iter().all(|device| device.node != *node) {
+                continue;
+            }
             for info in link::list(ns).map_err(|error| ns.error(error))? {
                 self.ifindexes.insert((node.clone(), info.name), info.ifindex);
             }

@@ -2,54 +2,51 @@
 //! filter, so that what moves is the case's own traffic.
 
 use crate::Netns;
-use std::{
-    fs, io,
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{fs, path::PathBuf, sync::OnceLock};
 
-/// Written in every namespace before it has devices.
-const QUIET: [(&str, &str); 8] = [
+type Setting = (&'static str, &'static str);
+
+/// How every namespace is before it has devices. Prefixes for autoconf come with the router advertisements that nobody
+/// accepts.
+static QUIET: [Setting; 7] = [
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
     ("net/ipv6/conf/all/accept_dad", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),
     ("net/ipv6/conf/default/dad_transmits", "0"),
     ("net/ipv6/conf/default/accept_ra", "0"),
-    ("net/ipv6/conf/default/autoconf", "0"),
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
 
 /// Written once where a machine is the lab's own (Documentation/admin-guide/sysctl/net.rst): namespaces take the
 /// settings of the first one, and none gets tunnel devices that nobody asked for.
-const INHERIT: [(&str, &str); 2] =
+const INHERIT: [Setting; 2] =
     [("net/core/devconf_inherit_init_net", "1"), ("net/core/fb_tunnels_only_for_init_net", "1")];
 
-static INHERITED: AtomicBool = AtomicBool::new(false);
+/// Of [`QUIET`] what a fresh namespace does not inherit; unset where it need not inherit anything.
+static NOT_INHERITED: OnceLock<Vec<Setting>> = OnceLock::new();
 
 /// What to write in a fresh namespace.
-pub(crate) fn settings() -> &'static [(&'static str, &'static str)] {
-    if INHERITED.load(Ordering::Relaxed) { &[] } else { &QUIET }
+pub(crate) fn settings() -> &'static [Setting] {
+    NOT_INHERITED.get().map_or(&QUIET, Vec::as_slice)
 }
 
 /// Makes this machine's first namespace quiet and has later ones inherit that, which saves writing it in each. For
-/// machines that are the lab's own. Where a kernel does not inherit everything, later namespaces are written as ever.
+/// machines that are the lab's own. What a kernel does not inherit is written in later namespaces as ever.
 pub fn inherit() {
     for (key, value) in INHERIT.iter().chain(&QUIET) {
         // What was not taken shows below.
         _ = fs::write(path(key), value);
     }
-    let inherits = Netns::new("quiet").is_ok_and(|ns| ns.run(is_quiet).unwrap_or(false));
-    INHERITED.store(inherits, Ordering::Relaxed);
+    NOT_INHERITED.get_or_init(|| {
+        let fresh = Netns::new("quiet");
+        let has = |setting: &Setting| fresh.as_ref().is_ok_and(|ns| ns.run(|| holds(setting)));
+        QUIET.iter().copied().filter(|setting| !has(setting)).collect()
+    });
 }
 
-fn is_quiet() -> io::Result<bool> {
-    for (key, value) in QUIET {
-        if fs::read_to_string(path(key))?.trim() != value {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn holds((key, value): &Setting) -> bool {
+    fs::read_to_string(path(key)).is_ok_and(|is| is.trim() == *value)
 }
 
 /// Of a sysctl of the calling thread's namespace.

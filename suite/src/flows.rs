@@ -19,7 +19,7 @@ pub const EXCHANGES: u16 = 3;
 pub const STREAM_INTERVAL: Duration = Duration::from_millis(4);
 /// How long a stream that may have lost something must be silent before what is missing counts as lost: its receiver is a
 /// thread, which a busy host may keep waiting.
-pub const DRAIN_WINDOW: Duration = SILENCE_WINDOW.saturating_mul(4);
+pub const DRAIN_WINDOW: Duration = SILENCE_WINDOW.saturating_mul(10);
 /// Time for one flow, milliseconds on a fast guest.
 const FLOW_MS: u64 = 2_000;
 

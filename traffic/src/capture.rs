@@ -1,6 +1,7 @@
 //! Packets as a namespace's devices carried them, from the network header on: an oracle beside the sockets, and what
 //! stays of a failed case.
 
+use crate::Headers;
 use lab_topology::Netns;
 use nix::{
     errno::Errno,
@@ -13,6 +14,7 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{self, IoSliceMut},
+    net::SocketAddr,
     os::fd::AsRawFd,
     time::Duration,
 };
@@ -50,6 +52,20 @@ impl Packet {
     /// Whether the namespace sent it.
     pub const fn is_outgoing(&self) -> bool {
         self.kind == libc::PACKET_OUTGOING
+    }
+
+    /// Sends it again from `ns`, as it was captured.
+    ///
+    /// # Errors
+    /// The kernel's; `InvalidInput` where it is no IP packet, or was cut.
+    pub fn send_again(&self, ns: &Netns) -> io::Result<()> {
+        let whole = (self.data.len() as u64 == u64::from(self.length)).then(|| Headers::of(&self.data)).flatten();
+        let to = whole.ok_or(io::ErrorKind::InvalidInput)?.destination;
+        // A socket of IPPROTO_RAW takes packets with their headers. Port 0: the field is the protocol's (raw(7), ipv6(7)).
+        let to = SocketAddr::new(to, 0);
+        let raw = Protocol::from(libc::IPPROTO_RAW);
+        let socket = ns.run(|| Socket::new(Domain::for_address(to), Type::RAW, Some(raw)))?;
+        socket.send_to(&self.data, &to.into()).map(drop)
     }
 }
 

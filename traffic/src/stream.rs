@@ -4,7 +4,7 @@ use crate::{
     gate,
     path::Path,
     udp::{hear_errors, sequence_of, take},
-    wait::{any_readable, errno, forget_error},
+    wait::{SILENCE_WINDOW, any_readable, errno, forget_error},
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use std::{
@@ -153,6 +153,27 @@ impl UdpStream {
             let received = self.drained(sent, window);
             // More is owed than there is where a datagram was seen twice on its way.
             if received >= sent || u64::from(received) >= owed()? || Instant::now() >= deadline {
+                return Ok(self.report(sent, send_errors));
+            }
+        }
+    }
+
+    /// Like [`stop`](Self::stop), where every datagram that does not arrive is counted by whoever drops it: waits until sent
+    /// less `dropped` arrived, at most for `patience`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `dropped`.
+    pub fn stop_less<E>(
+        mut self,
+        patience: Duration,
+        mut dropped: impl FnMut() -> Result<u64, E>,
+    ) -> Result<StreamReport, E> {
+        let (sent, send_errors) = self.halt();
+        let deadline = Instant::now() + patience;
+        loop {
+            let wanted = sent.saturating_sub(u32::try_from(dropped()?).unwrap_or(u32::MAX));
+            if self.drained(wanted, SILENCE_WINDOW) >= wanted || Instant::now() >= deadline {
                 return Ok(self.report(sent, send_errors));
             }
         }

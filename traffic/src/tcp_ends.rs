@@ -4,9 +4,9 @@ use crate::{
     content, gate,
     path::Path,
     tcp::{listen, patience},
-    wait::Deadline,
+    wait::{Deadline, writable},
 };
-use nix::errno::Errno;
+use nix::{errno::Errno, libc};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io::{self, Read, Write},
@@ -60,12 +60,39 @@ pub fn reset(path: Path<'_>, timeout: Duration) -> io::Result<Option<Errno>> {
     })
 }
 
+/// A connection on its way that is to be refused.
+#[derive(Debug)]
+pub struct Attempt(Socket);
+
+impl Attempt {
+    /// Sends the first SYN.
+    ///
+    /// # Errors
+    /// The kernel's, where it sends none.
+    pub fn start(path: Path<'_>) -> io::Result<Self> {
+        gate::flow();
+        let client =
+            path.from.run(|| Socket::new(Domain::for_address(path.dial), Type::STREAM, Some(Protocol::TCP)))?;
+        client.set_nonblocking(true)?;
+        match client.connect(&path.dial.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _ => Ok(Self(client)),
+        }
+    }
+
+    /// The errno that it ends with, waited for; `None` where it succeeds, or does not end.
+    pub fn errno(&self, timeout: Duration) -> Option<Errno> {
+        writable(&self.0, timeout);
+        self.0.take_error().ok().flatten().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
+    }
+}
+
 /// Connects to a port where nobody listens; gives the errno.
 pub fn refused(path: Path<'_>, timeout: Duration) -> Option<Errno> {
-    gate::flow();
-    let client = path.from.run(|| Socket::new(Domain::for_address(path.dial), Type::STREAM, Some(Protocol::TCP)));
-    let connected = client.and_then(|client| client.connect_timeout(&path.dial.into(), timeout));
-    connected.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw)
+    match Attempt::start(path) {
+        Ok(attempt) => attempt.errno(timeout),
+        Err(error) => error.raw_os_error().map(Errno::from_raw),
+    }
 }
 
 /// Opens `count` connections, at most `parallel` at a time, and sends a number there and back on each.

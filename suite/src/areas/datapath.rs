@@ -164,7 +164,8 @@ fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     node.datapath.register(ifindex, &others)?;
     let closed = ctx.wait_until(2_000, || Ok(node.counters(W0, Direction::FromWorkload)?.spoofed >= 3))?;
     ctx.check("packets of the established flow are taken for spoofed", closed, "counters");
-    let report = stream.stop(flows::DRAIN_WINDOW);
+    let count = || node.counters(W0, Direction::FromWorkload).map(|counters| counters.spoofed);
+    let report = stream.stop_less(ctx.patience(500), count)?;
     let spoofed = u64::from(report.lost_count());
     ctx.equal("datagrams lost", spoofed, node.counters(W0, Direction::FromWorkload)?.spoofed);
 

@@ -8,6 +8,7 @@ const ETHERTYPE: usize = 12;
 pub const NETWORK: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
+const IPV4_PROTOCOL: usize = 9;
 const IPV6_HEADER: usize = 40;
 /// More-fragments bit and fragment offset.
 const IPV4_FRAGMENT: u16 = 0x3fff;
@@ -39,34 +40,26 @@ impl Flow {
     /// The packet's flow; `None` for fragments, extension headers but the jumbo option's, ICMP errors and everything that isn't IP.
     #[inline(always)]
     pub fn of(ctx: &TcContext) -> Option<Self> {
-        let (protocol, transport) = match load_u16(ctx, ETHERTYPE)? {
+        let (protocol, transport) = match ethertype(ctx)? {
             ETH_P_IP => {
-                let header = usize::from(load_u8(ctx, NETWORK)? & 0x0f) * 4;
-                if load_u16(ctx, NETWORK + 6)? & IPV4_FRAGMENT != 0 {
+                let header: [u8; IPV4_PROTOCOL + 1] = load(ctx, NETWORK)?;
+                if u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0 {
                     return None;
                 }
-                (load_u8(ctx, NETWORK + 9)?, NETWORK + header)
+                (header[IPV4_PROTOCOL], NETWORK + usize::from(header[0] & 0x0f) * 4)
             }
-            ETH_P_IPV6 => match load_u8(ctx, NETWORK + 6)? {
-                HOPOPTS => (load_u8(ctx, NETWORK + IPV6_HEADER)?, NETWORK + IPV6_HEADER + JUMBO),
+            ETH_P_IPV6 => match load(ctx, NETWORK + 6)? {
+                HOPOPTS => (load(ctx, NETWORK + IPV6_HEADER)?, NETWORK + IPV6_HEADER + JUMBO),
                 next => (next, NETWORK + IPV6_HEADER),
             },
             _ => return None,
         };
-        let (source, destination) = match protocol {
-            TCP | UDP => (load_u16(ctx, transport)?, load_u16(ctx, transport + 2)?),
-            ICMP | ICMPV6 => {
-                let kind = load_u8(ctx, transport)?;
-                let echo = match protocol {
-                    ICMP => kind == ICMP_ECHO || kind == ICMP_ECHO_REPLY,
-                    _ => kind == ICMPV6_ECHO || kind == ICMPV6_ECHO_REPLY,
-                };
-                if !echo {
-                    return None;
-                }
-                let id = load_u16(ctx, transport + 4)?;
-                (id, id)
-            }
+        // Each load is another call for the verifier to follow. Both ports, or an echo's type and identifier.
+        let head: [u8; 6] = load(ctx, transport)?;
+        let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let (source, destination) = match (protocol, head[0]) {
+            (TCP | UDP, _) => (half(0), half(2)),
+            (ICMP, ICMP_ECHO | ICMP_ECHO_REPLY) | (ICMPV6, ICMPV6_ECHO | ICMPV6_ECHO_REPLY) => (half(4), half(4)),
             _ => return None,
         };
         Some(Self { protocol, source, destination })
@@ -81,17 +74,17 @@ impl Flow {
 }
 
 #[inline(always)]
-fn load_u8(ctx: &TcContext, offset: usize) -> Option<u8> {
+fn load<T>(ctx: &TcContext, offset: usize) -> Option<T> {
     ctx.load(offset).ok()
 }
 
 #[inline(always)]
-fn load_u16(ctx: &TcContext, offset: usize) -> Option<u16> {
-    ctx.load(offset).ok().map(u16::from_be)
+fn ethertype(ctx: &TcContext) -> Option<u16> {
+    load(ctx, ETHERTYPE).map(u16::from_be)
 }
 
 /// Whether the packet is IPv6; `None` where it is too short to say.
 #[inline(always)]
 pub fn is_ipv6(ctx: &TcContext) -> Option<bool> {
-    load_u16(ctx, ETHERTYPE).map(|ethertype| ethertype == ETH_P_IPV6)
+    ethertype(ctx).map(|ethertype| ethertype == ETH_P_IPV6)
 }

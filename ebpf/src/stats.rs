@@ -65,6 +65,7 @@ fn stats() -> Option<&'static mut Stats> {
 #[inline(always)]
 fn seen(ctx: &TcContext, verdict: i32) -> Seen {
     let skb: *const __sk_buff = ctx.skb.skb;
+    let [eth_dst, eth_src] = ctx.load(0).unwrap_or_default();
     // SAFETY: the context is valid while the program runs; the verifier rewrites each access to one of sk_buff.
     unsafe {
         Seen {
@@ -85,8 +86,8 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             fib_ifindex: 0,
             mtu_code: 0,
             mtu: 0,
-            eth_dst: ctx.load(0).unwrap_or_default(),
-            eth_src: ctx.load(6).unwrap_or_default(),
+            eth_dst,
+            eth_src,
         }
     }
 }

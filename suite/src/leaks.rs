@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The kernel frees programs, maps and links after an RCU grace period and a work item: not at once.
-const POLL: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_millis(1);
 /// As long as nearly all of it takes. What is there later is waited for in earnest, which has the end of every dead
 /// namespace waited for too.
 const SOON: Duration = Duration::from_millis(200);

@@ -106,7 +106,12 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         options.push("-machine memory-backend=ram".to_owned());
     }
     match spec.accel {
-        Accel::Tcg => add(&["--disable-kvm"]),
+        Accel::Tcg => {
+            add(&["--disable-kvm"]);
+            // Without the flag that tells kernels that `rep stosb` is quick: emulated, it stores byte after byte, and kernels
+            // clear every page with it (clear_page_erms). QEMU takes the last processor that is named.
+            options.push("-cpu max,-erms".to_owned());
+        }
         // vng asks for `kvm:tcg`, and that falls back without a word.
         Accel::Kvm => options.push("-machine accel=kvm".to_owned()),
     }

@@ -187,15 +187,13 @@ impl Net {
     }
 
     fn configure(&self) -> Result<(), TopologyError> {
-        for end in self.ends() {
-            self.ask(&end.node, |ns| link::set_up(ns, &end.name))?;
-        }
-        if !self.topology.ports.is_empty() {
-            // A bridge that comes up before its ports has no carrier at first, and is dealt with a second later.
-            self.wait(Self::ends_down)?;
-        }
         for device in &self.topology.devices {
             self.ask(&device.node, |ns| link::set_up(ns, &device.name))?;
+        }
+        // After the bridges: one that waits for its first port has its carrier dealt with at once, one that comes up over
+        // ports with a carrier up to a second later (qdisc_tx_changing in linkwatch_urgent_event).
+        for end in self.ends() {
+            self.ask(&end.node, |ns| link::set_up(ns, &end.name))?;
         }
         for wanted in &self.topology.addresses {
             let ifindex = self.ifindex(&wanted.node, &wanted.dev);

@@ -171,6 +171,7 @@ impl Bench {
     ) -> Result<(), Stop> {
         let record = self.record(at, requested, prog_id)?;
         ctx.watch_link(&self.net, at.node, at.dev);
+        ctx.outlive(&self.net);
         ctx.report_attachment(record, program);
         Ok(())
     }

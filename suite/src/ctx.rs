@@ -87,6 +87,8 @@ pub struct Ctx {
     cleanups: Vec<(&'static str, Cleanup)>,
     /// Kept where the case's area is one of traffic.
     evidence: Option<Mutex<Evidence>>,
+    /// Topologies that end with the case, see [`Ctx::outlive`].
+    nets: Vec<Arc<Net>>,
 }
 
 impl Ctx {
@@ -112,6 +114,7 @@ impl Ctx {
             metrics: BTreeMap::new(),
             cleanups: Vec::new(),
             evidence: None,
+            nets: Vec::new(),
         }
     }
 
@@ -134,6 +137,14 @@ impl Ctx {
         let link = net.topology().links.iter().find(|link| link.primary.node == node && link.primary.name == dev);
         if let Some(link) = link {
             self.watch(net, [&link.primary.node, &link.peer.node]);
+        }
+    }
+
+    /// Has a topology end after the programs that were attached in it. The kernel frees a program after some grace periods
+    /// and a namespace by work that takes as long, so that the one's waiting is the other's time.
+    pub fn outlive(&mut self, net: &Arc<Net>) {
+        if !self.nets.iter().any(|held| Arc::ptr_eq(held, net)) {
+            self.nets.push(net.clone());
         }
     }
 
@@ -239,7 +250,8 @@ impl Ctx {
         lab_traffic::gate::attached();
     }
 
-    /// Asks every reported program now how often it ran, and lets go of it: for cases that watch programs disappear.
+    /// Asks every reported program now how often it ran, and lets go of it, and then of its topology: for cases that watch
+    /// them disappear.
     pub fn ask_programs(&mut self) {
         for attached in &mut self.attached {
             if let Some(meter) = attached.meter.take() {
@@ -250,6 +262,7 @@ impl Ctx {
                 }
             }
         }
+        self.nets.clear();
     }
 
     /// Ends the case: counts, cleans up, judges.

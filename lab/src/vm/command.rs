@@ -16,6 +16,8 @@ const CMDLINE: &[&str] = &[
     // vng asks for silence. The whole boot log costs a thirtieth of the boot's processor time under TCG, and a kernel
     // that hangs early leaves nothing else.
     "loglevel=7",
+    // Accounting of pressure at every change of tasks: a fortieth of the suite's time, and no case asks about it.
+    "psi=0",
     // What a boot would spend on things that no case asks about (shares of the boot's processor time under TCG are in
     // docs/speed.md): the crypto library's tests of itself, the CPU jitter generator's (virtio-rng brings the entropy),
     // a fifth level of page tables, and an address space laid out at random, which would also make the addresses of one

@@ -29,10 +29,8 @@ pub fn fill(seed: u64, at: u64, buffer: &mut [u8]) {
     let (first, rest) = buffer.split_at_mut(head(at, buffer.len()));
     let whole = at + first.len() as u64;
     first.iter_mut().zip(at..).for_each(|(place, at)| *place = byte(seed, at));
-    let mut number = whole / WORD as u64;
-    for place in rest.chunks_mut(WORD) {
+    for (place, number) in rest.chunks_mut(WORD).zip(whole / WORD as u64..) {
         place.copy_from_slice(&word(seed, number)[..place.len()]);
-        number += 1;
     }
 }
 

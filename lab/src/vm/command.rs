@@ -110,9 +110,11 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     match spec.accel {
         Accel::Tcg => {
             add(&["--disable-kvm"]);
-            // Without the flag that tells kernels that `rep stosb` is quick: emulated, it stores byte after byte, and kernels
-            // clear every page with it (clear_page_erms). QEMU takes the last processor that is named.
-            options.push("-cpu max,-erms".to_owned());
+            // Without what QEMU does badly; it takes the last processor that is named. `erms` tells kernels that `rep stosb`
+            // is quick: emulated, it stores byte after byte, and kernels clear every page with it (clear_page_erms). `cx16`
+            // has allocators use cmpxchg16b, after which QEMU 7.2 has wrong flags until the next instruction that sets them:
+            // an interrupt there brings a trap flag or worse back with it, and the guest dies of no fault of its kernel.
+            options.push("-cpu max,-erms,-cx16".to_owned());
         }
         // vng asks for `kvm:tcg`, and that falls back without a word.
         Accel::Kvm => options.push("-machine accel=kvm".to_owned()),

@@ -1,6 +1,10 @@
 //! What a running case holds: its checks, its attachments, its clean-up.
 
-use crate::{capabilities::Capabilities, evidence::Evidence, mutants::Fault};
+use crate::{
+    capabilities::Capabilities,
+    evidence::Evidence,
+    mutants::{Fault, HASTE},
+};
 use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
 use lab_topology::Net;
@@ -148,9 +152,12 @@ impl Ctx {
         }
     }
 
-    /// A duration on this guest: `millis` on a fast one, more under emulation.
+    /// A duration on this guest: `millis` on a fast one, more under emulation. A case that has failed already is not given
+    /// as much: where nothing gets through any more, its waits would add up to its deadline, and tell of a hang.
     pub fn patience(&self, millis: u64) -> Duration {
-        Duration::from_millis(millis).mul_f32(self.time_scale.max(1.0))
+        let scale = self.time_scale.max(1.0);
+        let failed = self.checks.iter().any(|check| !check.ok);
+        Duration::from_millis(millis).mul_f32(if failed { scale.min(HASTE) } else { scale })
     }
 
     /// Notes a line.

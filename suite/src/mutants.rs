@@ -25,8 +25,8 @@ pub enum Fault {
     Datapath(u32),
 }
 
-/// What waiting is stretched by at most while a fault is built in: what fails waits for its whole deadline, and the
-/// cells that pass need a fraction of it.
+/// What waiting is stretched by at most while a fault is built in, and once a case has failed: what fails waits for its whole
+/// deadline, and what passes needs a fraction of it.
 pub const HASTE: f32 = 2.5;
 
 /// A fault, and where it must show.

@@ -276,7 +276,7 @@ pub fn rename(ns: &Netns, name: &str, new_name: &str) -> Done {
 /// # Errors
 /// The kernel's refusal: `ENODEV` if it is not there.
 pub fn info(ns: &Netns, name: &str) -> Result<LinkInfo, NetlinkError> {
-    get(ns, message::named(name)).map(|message| LinkInfo::of(&message))
+    get(ns, without_counters(message::named(name))).map(|message| LinkInfo::of(&message))
 }
 
 /// The device of that index, as the kernel reports it.
@@ -284,7 +284,7 @@ pub fn info(ns: &Netns, name: &str) -> Result<LinkInfo, NetlinkError> {
 /// # Errors
 /// The kernel's refusal: `ENODEV` if it is not there.
 pub fn info_by_index(ns: &Netns, ifindex: u32) -> Result<LinkInfo, NetlinkError> {
-    get(ns, message::indexed(ifindex, Vec::new())).map(|message| LinkInfo::of(&message))
+    get(ns, without_counters(message::indexed(ifindex, Vec::new()))).map(|message| LinkInfo::of(&message))
 }
 
 /// Every device of the namespace.
@@ -292,10 +292,7 @@ pub fn info_by_index(ns: &Netns, ifindex: u32) -> Result<LinkInfo, NetlinkError>
 /// # Errors
 /// The kernel's refusal.
 pub fn list(ns: &Netns) -> Result<Vec<LinkInfo>, NetlinkError> {
-    // Counters are two thirds of an answer, and not asked for here.
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let answers = ns.netlink().dump(RouteNetlinkMessage::GetLink(message))?;
+    let answers = ns.netlink().dump(RouteNetlinkMessage::GetLink(without_counters(LinkMessage::default())))?;
     let links = answers.iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewLink(message) => Some(LinkInfo::of(message)),
         _ => None,
@@ -332,6 +329,12 @@ pub fn stats(ns: &Netns, name: &str) -> Result<LinkStats, NetlinkError> {
         asked: format!("RTM_GETLINK {name}"),
         detail: "no IFLA_STATS64".to_owned(),
     })
+}
+
+/// Counters are two thirds of an answer.
+fn without_counters(mut message: LinkMessage) -> LinkMessage {
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
 }
 
 fn get(ns: &Netns, message: LinkMessage) -> Result<LinkMessage, NetlinkError> {

@@ -91,7 +91,7 @@ impl fmt::Display for ProgramKind {
 }
 
 /// What aya's loader has no words for. With neither set, aya loads; `Some(0)` loads the same without aya's loader, which
-/// parses the kernel's BTF anew for every program (0.1 s against 4 ms in an emulated guest).
+/// parses the kernel's BTF anew for every program (0.1 s against 2 ms in an emulated guest).
 #[derive(Debug, Default)]
 pub struct LoadOptions<'a> {
     /// Passed to `BPF_PROG_LOAD`; aya always says 0.

@@ -13,7 +13,7 @@ use aya_obj::{EbpfSectionKind, Object, generated::bpf_insn};
 use lab_abi::Config;
 use nix::errno::Errno;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     ffi::CString,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -29,7 +29,7 @@ const MAP: [u8; 2] = [1, 2];
 /// the work, so they are done once.
 #[derive(Debug)]
 pub(crate) struct Parsed {
-    maps: BTreeMap<String, aya_obj::Map>,
+    maps: Vec<(String, aya_obj::Map)>,
     /// The map with the settings, and where in its value they begin.
     settings: (String, usize),
     programs: HashMap<String, Relocated>,
@@ -62,7 +62,7 @@ impl Parsed {
     pub fn new(bytes: &[u8], config: usize, of: &str) -> Result<Self, BpfError> {
         let whole = Object::parse(bytes).map_err(|error| object_error(of, error))?;
         let settings = settings(&whole, config, of)?;
-        let maps: BTreeMap<_, _> = whole.maps.iter().map(|(name, map)| (name.clone(), map.clone())).collect();
+        let maps: Vec<_> = whole.maps.iter().map(|(name, map)| (name.clone(), map.clone())).collect();
         let mut programs = HashMap::new();
         for name in whole.programs.keys() {
             programs.insert(name.clone(), relocated(&whole, name, &maps)?);
@@ -83,12 +83,11 @@ impl Parsed {
     pub fn load(&self, want: &Want<'_>) -> Result<(OwnedFd, HashMap<String, MapData>), BpfError> {
         let of = want.program;
         let program = self.programs.get(of).ok_or_else(|| missing(of, of))?;
-        let maps: Vec<_> = self.maps.iter().collect();
         let mut instructions = program.instructions.clone();
         let mut made = HashMap::new();
         for &at in &program.refer {
             let instruction = &mut instructions[at];
-            let (name, definition) = maps[instruction.imm as usize];
+            let (name, definition) = &self.maps[instruction.imm as usize];
             let given = want.given.iter().find(|(given, _)| given == name);
             instruction.imm = match (given, made.get(name)) {
                 (Some((_, fd)), _) => fd.as_raw_fd(),
@@ -145,7 +144,7 @@ fn settings(whole: &Object, length: usize, of: &str) -> Result<(String, usize), 
 }
 
 /// The program without the others. What it calls stays: that belongs to no program.
-fn relocated(whole: &Object, name: &str, maps: &BTreeMap<String, aya_obj::Map>) -> Result<Relocated, BpfError> {
+fn relocated(whole: &Object, name: &str, maps: &[(String, aya_obj::Map)]) -> Result<Relocated, BpfError> {
     let fault = |error: &dyn std::fmt::Display| object_error(name, error);
     let mut object = whole.clone();
     // Type information is for relocations against the kernel's only.

@@ -57,7 +57,7 @@ impl Net {
         }
         net.create_devices()?;
         net.configure()?;
-        net.wait(Self::missing)?;
+        net.wait()?;
         Ok(net)
     }
 
@@ -243,13 +243,10 @@ impl Net {
     }
 
     /// Waits until every node says that nothing is missing.
-    fn wait(
-        &self,
-        missing: impl Fn(&Self, &str, &Netns) -> Result<Option<String>, NetlinkError>,
-    ) -> Result<(), TopologyError> {
+    fn wait(&self) -> Result<(), TopologyError> {
         let started = Instant::now();
         for (node, ns) in &self.nodes {
-            while let Some(missing) = missing(self, node, ns).map_err(|error| ns.error(error))? {
+            while let Some(missing) = self.missing(node, ns).map_err(|error| ns.error(error))? {
                 if started.elapsed() > READY_WITHIN {
                     return Err(TopologyError::NotReady { node: node.clone(), missing, waited: started.elapsed() });
                 }

@@ -20,8 +20,18 @@ use std::{
 
 /// What a guest is made of, as directories of the project: the agent with all that it is built from, the eBPF programs,
 /// and the list of modules.
-pub const SOURCES: [&str; 10] =
-    ["protocol", "ebpf-abi", "netlink", "topology", "traffic", "bpf", "suite", "guest-agent", "ebpf", "images"];
+pub const SOURCES: [&str; 10] = [
+    "crates/protocol",
+    "crates/ebpf-abi",
+    "crates/netlink",
+    "crates/topology",
+    "crates/traffic",
+    "crates/bpf",
+    "crates/suite",
+    "guest-agent",
+    "ebpf",
+    "images",
+];
 /// Ends of files that are built in.
 const KINDS: [&str; 3] = ["rs", "toml", "md"];
 /// Saving a file is several events, and an editor saves several files.
@@ -127,27 +137,27 @@ mod tests {
     fn only_sources_that_were_written_count_and_several_are_one_change() {
         let dir = project();
         let at = |path: &str| dir.path().join(path);
-        fs::write(at("bpf/src/lib.rs"), "old").unwrap();
+        fs::write(at("crates/bpf/src/lib.rs"), "old").unwrap();
         fs::create_dir_all(at("ebpf/target/debug")).unwrap();
         let sources = Sources::watch(dir.path()).unwrap();
         let write = || {
             // Read, beside the sources, an editor's own, and built.
-            fs::read(at("bpf/src/lib.rs")).unwrap();
-            for noise in ["bpf/src/.lib.rs.swp", "bpf/src/lib.rs~", "ebpf/target/debug/x.rs", "suite/notes.txt"] {
+            fs::read(at("crates/bpf/src/lib.rs")).unwrap();
+            for noise in ["crates/bpf/src/.lib.rs.swp", "crates/bpf/src/lib.rs~", "ebpf/target/debug/x.rs", "crates/suite/notes.txt"] {
                 fs::write(at(noise), "noise").unwrap();
             }
-            fs::write(at("bpf/src/lib.rs"), "new").unwrap();
-            fs::create_dir(at("suite/src/areas")).unwrap();
-            fs::write(at("suite/catalogue.md"), "new").unwrap();
+            fs::write(at("crates/bpf/src/lib.rs"), "new").unwrap();
+            fs::create_dir(at("crates/suite/src/areas")).unwrap();
+            fs::write(at("crates/suite/catalogue.md"), "new").unwrap();
         };
         write();
         let changed = sources.changed(&Interrupt::default()).unwrap();
         assert_eq!(
             changed.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(),
-            ["bpf/src/lib.rs", "suite/catalogue.md"]
+            ["crates/bpf/src/lib.rs", "crates/suite/catalogue.md"]
         );
         // A directory that came later is watched too.
-        fs::write(at("suite/src/areas/new.rs"), "new").unwrap();
+        fs::write(at("crates/suite/src/areas/new.rs"), "new").unwrap();
         assert_eq!(sources.changed(&Interrupt::default()).unwrap().len(), 1);
     }
 

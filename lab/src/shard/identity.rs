@@ -7,20 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use walkdir::WalkDir;
 
 /// What a guest's programs are built from, below the project's directory.
-const SOURCES: [&str; 12] = [
-    "Cargo.lock",
-    "bpf",
-    "ebpf",
-    "ebpf-abi",
-    "guest-agent",
-    "images",
-    "kernels",
-    "netlink",
-    "protocol",
-    "suite",
-    "topology",
-    "traffic",
-];
+const SOURCES: [&str; 6] = ["Cargo.lock", "crates", "ebpf", "guest-agent", "images", "kernels"];
 
 /// Hashes of the plan's cells, its kernels, the durations that split it, and the sources that its guests run. Each has
 /// a name of its own, so that two shards that do not belong together can be told why.

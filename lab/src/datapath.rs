@@ -3,7 +3,7 @@
 
 use crate::{bench::Spread, plan::KernelFacts, run::visit::Visitor};
 use lab_protocol::{
-    AgentMessage, AttachType, Capability, DeviceKind, HostMessage,
+    AgentMessage, AttachType, Capability, HostMessage, LinkKind,
     measure::{DATAGRAM, MeasureRequest, Sample, Setup, Way},
 };
 use serde::Serialize;
@@ -23,7 +23,7 @@ const WINDOWS: u32 = 3;
 pub fn setups(kernel: &KernelFacts) -> Vec<Setup> {
     let mut setups = Vec::new();
     for way in Way::ALL {
-        for device in DeviceKind::WORKLOAD {
+        for device in LinkKind::ALL {
             let can = |attach: Option<AttachType>| match attach {
                 None => way == Way::Routed,
                 Some(AttachType::Tc) => true,
@@ -46,7 +46,7 @@ pub fn setups(kernel: &KernelFacts) -> Vec<Setup> {
 
 /// What all ratios of a way are to.
 const fn baseline(way: Way) -> Setup {
-    Setup { way, device: DeviceKind::Veth, attach: Some(AttachType::Tc) }
+    Setup { way, device: LinkKind::Veth, attach: Some(AttachType::Tc) }
 }
 
 /// A visitor that has a guest measure.

@@ -1,7 +1,7 @@
 //! Cells: a case in one variant, the unit that is planned, run and reported.
 
 use crate::{
-    attach::{AttachRequest, DeviceKind},
+    attach::{AttachRequest, LinkKind},
     capability::Capability,
 };
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ pub struct CellInfo {
     /// The attach type it asks for; `None` where the case is about something else.
     pub attach: Option<AttachRequest>,
     /// The kind of the workload's link; `None` where the topology has none or several.
-    pub device: Option<DeviceKind>,
+    pub device: Option<LinkKind>,
     /// What the kernel must have; a kernel without it gives a skip with reason.
     pub requires: Vec<Capability>,
     /// Time that the cell may take on a fast guest, milliseconds.

@@ -19,7 +19,7 @@ pub mod outcome;
 pub mod shell;
 pub mod version;
 
-pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};
+pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
 pub use capability::{Capability, CapabilityReport, CapabilityState};
 pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};

@@ -8,7 +8,7 @@ use crate::{
 };
 use lab_bpf::{BpfError, Config, Link, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
 use lab_netlink::NetlinkError;
-use lab_protocol::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};
+use lab_protocol::{AttachRecord, AttachRequest, AttachType, Hook};
 use lab_topology::{LinkKind, Net, Netns, Topology, library, link};
 use nix::errno::Errno;
 use std::{os::fd::AsFd, sync::Arc};
@@ -50,24 +50,24 @@ impl Bench {
     ///
     /// # Errors
     /// Like [`Bench::build`].
-    pub fn on(topology: impl FnOnce(LinkKind) -> Topology, device: DeviceKind) -> Result<Self, Stop> {
-        Self::build(&topology(kind(device)?))
+    pub fn on(topology: impl FnOnce(LinkKind) -> Topology, device: LinkKind) -> Result<Self, Stop> {
+        Self::build(&topology(device))
     }
 
     /// One workload (`pod`) on one node (`host`).
     ///
     /// # Errors
     /// Like [`Bench::build`].
-    pub fn pair(device: DeviceKind) -> Result<Self, Stop> {
-        Self::build(&library::pair(kind(device)?).static_neighbours())
+    pub fn pair(device: LinkKind) -> Result<Self, Stop> {
+        Self::build(&library::pair(device).static_neighbours())
     }
 
     /// Two workloads (`w0`, `w1`) on one node that routes between them.
     ///
     /// # Errors
     /// Like [`Bench::build`].
-    pub fn pods(device: DeviceKind) -> Result<Self, Stop> {
-        Self::build(&library::pods(kind(device)?))
+    pub fn pods(device: LinkKind) -> Result<Self, Stop> {
+        Self::build(&library::pods(device))
     }
 
     /// Index of a device in its node.
@@ -366,14 +366,6 @@ pub(crate) fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: Ho
     };
     lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default())
         .map(|filter| Handle::Filter(Filter::new(filter)))
-}
-
-/// The kind of link that a workload hangs on.
-///
-/// # Errors
-/// A failed check for a device that no workload hangs on.
-pub fn kind(device: DeviceKind) -> Result<LinkKind, Stop> {
-    LinkKind::try_from(device).map_err(|device| Stop::check(format!("no workload hangs on a {device} device")))
 }
 
 impl AsErrno for BpfError {

@@ -1,8 +1,8 @@
 //! What a case is: a name from the catalogue, its variants, and one function.
 
 use crate::ctx::{Ctx, Stop};
-use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, DeviceKind};
-use lab_topology::{LinkKind, library, model::DeviceSpec};
+use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, LinkKind};
+use lab_topology::{library, model::DeviceSpec};
 use std::fmt::Write as _;
 
 /// The areas of the catalogue.
@@ -116,7 +116,7 @@ pub struct Variant {
     /// The attach type that is asked for.
     pub attach: Option<AttachRequest>,
     /// The kind of the workload's link.
-    pub device: Option<DeviceKind>,
+    pub device: Option<LinkKind>,
     /// The direction of the hook.
     pub direction: Option<Direction>,
     /// Anything else that tells two variants apart.
@@ -128,7 +128,7 @@ impl Variant {
     ///
     /// # Panics
     /// Where the case's variants have no device axis: a mistake in the registry, caught by its test.
-    pub fn device(&self) -> DeviceKind {
+    pub fn device(&self) -> LinkKind {
         self.device.expect("the case's variants have a device axis")
     }
 
@@ -145,7 +145,7 @@ impl Variant {
     fn suffix(&self) -> String {
         let parts: Vec<&str> = [
             self.attach.map(AttachRequest::name),
-            self.device.map(DeviceKind::name),
+            self.device.map(LinkKind::name),
             self.direction.map(Direction::name),
             self.tag,
         ]
@@ -257,7 +257,7 @@ impl Cell {
 /// beyond its device: choosing what the kernel has is its very point.
 fn requirements(case: &Case, variant: &Variant) -> Vec<Capability> {
     let mut requires = case.requires.to_vec();
-    let kind = variant.device.and_then(|device| LinkKind::try_from(device).ok()).unwrap_or(LinkKind::Veth);
+    let kind = variant.device.unwrap_or(LinkKind::Veth);
     if let Some(topology) = library::by_name(case.topology, kind) {
         requires.extend(topology.links.iter().map(|link| match link.kind {
             LinkKind::Veth => Capability::Veth,
@@ -275,7 +275,7 @@ fn requirements(case: &Case, variant: &Variant) -> Vec<Capability> {
         requires.extend(topology.nat.first().map(|_| Capability::NftNat));
     }
     match variant.device {
-        Some(DeviceKind::Veth) => requires.push(Capability::Veth),
+        Some(LinkKind::Veth) => requires.push(Capability::Veth),
         Some(kind) if kind.is_netkit() => requires.push(Capability::Netkit),
         _ => {}
     }

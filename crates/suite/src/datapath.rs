@@ -11,7 +11,7 @@ use crate::{
     mutants::Fault,
 };
 use lab_bpf::datapath::{Counters, Datapath, FROM_WORKLOAD, Mechanism, TO_WORKLOAD, WorkloadPrograms, fault};
-use lab_protocol::{AttachRequest, AttachType, DeviceKind};
+use lab_protocol::{AttachRequest, AttachType, LinkKind};
 use lab_topology::{Family, Topology, link, offload::send_checksummed};
 use lab_traffic::{Flow, Path, Proto, UdpOptions, tcp_exchange, udp_exchange};
 use nix::errno::Errno;
@@ -71,7 +71,7 @@ impl Node {
     ///
     /// # Errors
     /// Whatever the kernel refused.
-    pub fn pods(ctx: &Ctx, device: DeviceKind) -> Result<Self, Stop> {
+    pub fn pods(ctx: &Ctx, device: LinkKind) -> Result<Self, Stop> {
         Self::over(ctx, Bench::pods(device)?, &[W0, W1])
     }
 

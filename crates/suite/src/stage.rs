@@ -4,8 +4,8 @@ use crate::{
     runner::{Finished, RunOptions, Runner},
     survey,
 };
-use lab_protocol::{CellId, CellReport, DeviceKind, Outcome, shell::Stage};
-use lab_topology::{LinkKind, Net, Netns, addresses, library};
+use lab_protocol::{CellId, CellReport, LinkKind, Outcome, shell::Stage};
+use lab_topology::{Net, Netns, addresses, library};
 use lab_traffic::gate::{self, Hold, Stop};
 use std::{
     sync::Arc,
@@ -42,7 +42,7 @@ impl Staged {
         match stage {
             Stage::Bare => Ok(bare),
             Stage::Topology { name, device } => {
-                let net = topology(name, device.unwrap_or(DeviceKind::Veth))?;
+                let net = topology(name, device.unwrap_or(LinkKind::Veth))?;
                 Ok(Self { about: format!("{}\n\n", net.topology()), net: Some(net), ..bare })
             }
             Stage::Case { cell } => {
@@ -91,9 +91,8 @@ impl Staged {
     }
 }
 
-fn topology(name: &str, device: DeviceKind) -> Result<Net, String> {
-    let kind = LinkKind::try_from(device).map_err(|device| format!("no workload hangs on a {device} device"))?;
-    let topology = library::by_name(name, kind).ok_or_else(|| format!("the agent has no topology {name}"))?;
+fn topology(name: &str, device: LinkKind) -> Result<Net, String> {
+    let topology = library::by_name(name, device).ok_or_else(|| format!("the agent has no topology {name}"))?;
     Net::build(&topology).map_err(|error| error.to_string())
 }
 

@@ -1,18 +1,18 @@
 //! The axes that cases are run over.
 
 use crate::case::{Direction, Variant};
-use lab_protocol::{AttachRequest, DeviceKind};
+use lab_protocol::{AttachRequest, LinkKind};
 
-fn on(device: DeviceKind) -> Variant {
+fn on(device: LinkKind) -> Variant {
     Variant { device: Some(device), ..Variant::default() }
 }
 
 /// netkit programs attach to netkit devices only; tc and tcx attach to anything.
-fn possible(attach: AttachRequest, device: DeviceKind) -> bool {
+fn possible(attach: AttachRequest, device: LinkKind) -> bool {
     attach != AttachRequest::Netkit || device.is_netkit()
 }
 
-fn cross(attaches: &[AttachRequest], devices: &[DeviceKind]) -> Vec<Variant> {
+fn cross(attaches: &[AttachRequest], devices: &[LinkKind]) -> Vec<Variant> {
     devices
         .iter()
         .flat_map(|&device| attaches.iter().map(move |&attach| (attach, device)))
@@ -28,12 +28,12 @@ fn both_ways(variants: Vec<Variant>) -> Vec<Variant> {
         .collect()
 }
 
-const NETKIT: [DeviceKind; 2] = [DeviceKind::NetkitL2, DeviceKind::NetkitL3];
+const NETKIT: [LinkKind; 2] = [LinkKind::NetkitL2, LinkKind::NetkitL3];
 const EXPLICIT: [AttachRequest; 3] = [AttachRequest::Tc, AttachRequest::Tcx, AttachRequest::Netkit];
 
 /// Every kind of workload link.
 pub fn devices() -> Vec<Variant> {
-    DeviceKind::WORKLOAD.map(on).to_vec()
+    LinkKind::ALL.map(on).to_vec()
 }
 
 /// Both netkit modes.
@@ -43,18 +43,18 @@ pub fn netkit_devices() -> Vec<Variant> {
 
 /// Every attach type on every device that takes it.
 pub fn mechanisms() -> Vec<Variant> {
-    cross(&EXPLICIT, &DeviceKind::WORKLOAD)
+    cross(&EXPLICIT, &LinkKind::ALL)
 }
 
 /// Every attach type and every device at least once.
 pub fn paired_mechanisms() -> Vec<Variant> {
     let pair = |attach, device| Variant { attach: Some(attach), ..on(device) };
     vec![
-        pair(AttachRequest::Tc, DeviceKind::Veth),
-        pair(AttachRequest::Tcx, DeviceKind::Veth),
-        pair(AttachRequest::Tcx, DeviceKind::NetkitL2),
-        pair(AttachRequest::Netkit, DeviceKind::NetkitL2),
-        pair(AttachRequest::Netkit, DeviceKind::NetkitL3),
+        pair(AttachRequest::Tc, LinkKind::Veth),
+        pair(AttachRequest::Tcx, LinkKind::Veth),
+        pair(AttachRequest::Tcx, LinkKind::NetkitL2),
+        pair(AttachRequest::Netkit, LinkKind::NetkitL2),
+        pair(AttachRequest::Netkit, LinkKind::NetkitL3),
     ]
 }
 
@@ -65,12 +65,12 @@ pub fn hooks() -> Vec<Variant> {
 
 /// tc on every device, in both directions.
 pub fn tc_hooks() -> Vec<Variant> {
-    both_ways(cross(&[AttachRequest::Tc], &DeviceKind::WORKLOAD))
+    both_ways(cross(&[AttachRequest::Tc], &LinkKind::ALL))
 }
 
 /// tcx on every device, in both directions.
 pub fn tcx_hooks() -> Vec<Variant> {
-    both_ways(cross(&[AttachRequest::Tcx], &DeviceKind::WORKLOAD))
+    both_ways(cross(&[AttachRequest::Tcx], &LinkKind::ALL))
 }
 
 /// netkit on both modes, in both directions.
@@ -85,14 +85,14 @@ pub fn link_hooks() -> Vec<Variant> {
 
 /// Like [`link_hooks`], one direction left to the case.
 pub fn link_mechanisms() -> Vec<Variant> {
-    let mut variants = cross(&[AttachRequest::Tcx], &[DeviceKind::Veth]);
+    let mut variants = cross(&[AttachRequest::Tcx], &[LinkKind::Veth]);
     variants.extend(cross(&[AttachRequest::Netkit], &NETKIT));
     variants
 }
 
 /// Each attach type once where a datapath would take it: for cases in which the pairing decides nothing further.
 pub fn usual_mechanisms() -> Vec<Variant> {
-    [cross(&[AttachRequest::Tc], &[DeviceKind::Veth]), link_mechanisms()].concat()
+    [cross(&[AttachRequest::Tc], &[LinkKind::Veth]), link_mechanisms()].concat()
 }
 
 /// The same in both directions.
@@ -102,7 +102,7 @@ pub fn usual_hooks() -> Vec<Variant> {
 
 /// Detection on every device.
 pub fn auto() -> Vec<Variant> {
-    cross(&[AttachRequest::Auto], &DeviceKind::WORKLOAD)
+    cross(&[AttachRequest::Auto], &LinkKind::ALL)
 }
 
 /// Detection on every device, in both directions.
@@ -112,7 +112,7 @@ pub fn auto_hooks() -> Vec<Variant> {
 
 /// Each attach type and each kind of device once: for cases about a path far behind the workload's link.
 pub fn one_each() -> Vec<Variant> {
-    use {AttachRequest as A, DeviceKind as D};
+    use {AttachRequest as A, LinkKind as D};
     let pairs = [(A::Tc, D::Veth), (A::Tcx, D::NetkitL2), (A::Netkit, D::NetkitL3)];
     pairs.map(|(attach, device)| Variant { attach: Some(attach), ..on(device) }).to_vec()
 }

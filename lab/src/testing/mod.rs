@@ -4,7 +4,9 @@ pub mod agent;
 pub mod run;
 
 use crate::plan::KernelFacts;
-use lab_protocol::{AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, Outcome};
+use lab_protocol::{
+    AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome,
+};
 
 /// A kernel without departures.
 pub fn facts(id: &str, version: &str) -> KernelFacts {
@@ -27,7 +29,7 @@ pub fn cell(id: &str) -> CellInfo {
         title: "a test".to_owned(),
         topology: "pair".to_owned(),
         attach: words[1..].iter().find_map(|word| word.parse().ok()),
-        device: DeviceKind::WORKLOAD.into_iter().find(|device| words.contains(&device.name())),
+        device: LinkKind::ALL.into_iter().find(|device| words.contains(&device.name())),
         requires: Vec::new(),
         deadline_ms: 100,
     }

@@ -7,7 +7,7 @@ use crate::{
     variants,
 };
 use lab_bpf::{Config, LoadOptions, Mprog, Program, ProgramKind, raw};
-use lab_protocol::{AttachType, Capability, DeviceKind, Hook};
+use lab_protocol::{AttachType, Capability, Hook, LinkKind};
 use nix::errno::Errno;
 use std::sync::Arc;
 
@@ -117,7 +117,7 @@ pub const CASES: &[Case] = &[
         "Netkit's attach types are refused with ENXIO on a device that is not netkit's.",
         netkit_on_another_device,
     )
-    .over(|| vec![Variant { device: Some(DeviceKind::Veth), ..Variant::default() }])
+    .over(|| vec![Variant { device: Some(LinkKind::Veth), ..Variant::default() }])
     .needs(&[Capability::Netkit]),
     Case::new(
         "A13",

@@ -3,12 +3,12 @@
 use crate::{
     bench::{self, Bench, P0, hook},
     case::{Area, Case, CaseResult, Direction, Variant},
-    ctx::{Ctx, Stop},
+    ctx::Ctx,
     variants,
 };
 use lab_bpf::{BpfError, Mprog, Observed, TcOptions, raw, raw::RawProgram};
-use lab_protocol::{AttachRequest, AttachType, DeviceKind, Hook};
-use lab_topology::{Family, LinkKind, Netns, PairRequest, link};
+use lab_protocol::{AttachRequest, AttachType, Hook, LinkKind};
+use lab_topology::{Family, Netns, PairRequest, link};
 use lab_traffic::Proto;
 use nix::errno::Errno;
 use std::{
@@ -50,9 +50,9 @@ pub const CASES: &[Case] = &[
 /// The attach type that a datapath takes on each generation of kernels.
 fn busy_nodes() -> Vec<Variant> {
     [
-        (AttachRequest::Tc, DeviceKind::Veth),
-        (AttachRequest::Tcx, DeviceKind::Veth),
-        (AttachRequest::Netkit, DeviceKind::NetkitL3),
+        (AttachRequest::Tc, LinkKind::Veth),
+        (AttachRequest::Tcx, LinkKind::Veth),
+        (AttachRequest::Netkit, LinkKind::NetkitL3),
     ]
     .map(|(attach, device)| Variant { attach: Some(attach), device: Some(device), ..Variant::default() })
     .to_vec()
@@ -64,7 +64,7 @@ fn next() -> Result<RawProgram, BpfError> {
 
 fn peer_as_target(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let ns = Netns::new("host")?;
-    link::create_pair(&ns, &PairRequest::new(bench::kind(variant.device())?, "nk0", "nk1"))?;
+    link::create_pair(&ns, &PairRequest::new(variant.device(), "nk0", "nk1"))?;
     let (primary, peer) = (link::info(&ns, "nk0")?.ifindex, link::info(&ns, "nk1")?.ifindex);
     let program = next()?;
     for hook in [Hook::NetkitPrimary, Hook::NetkitPeer] {
@@ -146,7 +146,7 @@ fn thirty_two_pods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const PODS: usize = 32;
     const THREADS: usize = 4;
     let ns = Netns::new("host")?;
-    let kind = LinkKind::try_from(variant.device()).map_err(|device| Stop::check(device.to_string()))?;
+    let kind = variant.device();
     let mut indexes = Vec::new();
     for number in 0..PODS {
         let name = format!("p{number}");

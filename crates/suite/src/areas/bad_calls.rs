@@ -8,7 +8,7 @@ use crate::{
     variants,
 };
 use lab_bpf::{BpfError, Mprog, XdpMode, raw, raw::Redirect};
-use lab_protocol::{AttachRequest, DeviceKind, Hook};
+use lab_protocol::{AttachRequest, Hook, LinkKind};
 use lab_topology::Family;
 use lab_traffic::Proto;
 use nix::errno::Errno;
@@ -144,7 +144,7 @@ fn xdp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = raw::minimal(raw::BPF_PROG_TYPE_XDP, 0, PASS)?;
     let attach = |mode| bench.run(P0, || lab_bpf::attach_xdp(ifindex, &program, mode));
     let native: Result<_, BpfError> = attach(XdpMode::Native);
-    if variant.device() == DeviceKind::Veth {
+    if variant.device() == LinkKind::Veth {
         ctx.check("native XDP on veth", native.is_ok(), format!("{native:?}"));
         // A device has one XDP program, native or generic.
         drop(native);

@@ -1,14 +1,14 @@
 //! Requests about netkit devices that the kernel must refuse, in its own words where it gives any.
 
 use crate::{
-    bench::{self, Bench, P0},
+    bench::{Bench, P0},
     case::{Area, Case, CaseResult, Variant},
     ctx::{AsErrno, Ctx, Stop},
     variants,
 };
 use lab_netlink::NetlinkError;
-use lab_protocol::{Capability, DeviceKind, KernelVersion, capability::Since};
-use lab_topology::{Family, LinkKind, NetkitOptions, Netns, PairRequest, Policy, Scrub, link};
+use lab_protocol::{Capability, KernelVersion, LinkKind, capability::Since};
+use lab_topology::{Family, NetkitOptions, Netns, PairRequest, Policy, Scrub, link};
 use lab_traffic::Proto;
 use nix::errno::Errno;
 use std::os::fd::AsFd;
@@ -75,7 +75,7 @@ pub const CASES: &[Case] = &[
         "An L2 netkit takes a new MAC address while it is up, and traffic goes on once the other end knows it.",
         new_address_while_up,
     )
-    .over(|| vec![Variant { device: Some(DeviceKind::NetkitL2), ..Variant::default() }]),
+    .over(|| vec![Variant { device: Some(LinkKind::NetkitL2), ..Variant::default() }]),
     Case::new(
         "N07",
         "bridge-port",
@@ -120,7 +120,7 @@ fn devices(ns: &Netns) -> Result<Vec<String>, Stop> {
 
 fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LONG: &str = "sixteen-letters!";
-    let kind = bench::kind(variant.device())?;
+    let kind = variant.device();
     let ns = Netns::new("host")?;
     let before = devices(&ns)?;
     let policy = "Provided default xmit policy not supported";
@@ -239,7 +239,7 @@ fn change_what_is_fixed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 fn new_address_while_up(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
     // Neighbours are learnt here: a permanent entry would not follow.
-    let bench = Bench::build(&lab_topology::library::pair(bench::kind(variant.device())?))?;
+    let bench = Bench::build(&lab_topology::library::pair(variant.device()))?;
     bench.passes(ctx, "pod", "host")?;
     link::set_mac(bench.net.ns("pod"), "eth0", MAC)?;
     let info = bench.net.readback("pod", "eth0")?;
@@ -251,9 +251,9 @@ fn new_address_while_up(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 fn bridge_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let ns = Netns::new("host")?;
     link::create_bridge(&ns, "br0")?;
-    link::create_pair(&ns, &PairRequest::new(bench::kind(variant.device())?, "nk0", "nk1"))?;
+    link::create_pair(&ns, &PairRequest::new(variant.device(), "nk0", "nk1"))?;
     let port = link::set_controller(&ns, "nk0", Some("br0"));
-    if variant.device() == DeviceKind::NetkitL2 {
+    if variant.device() == LinkKind::NetkitL2 {
         ctx.check("the bridge takes it", port.is_ok(), format!("{port:?}"));
         let freed = link::set_controller(&ns, "nk0", None);
         ctx.check("and frees it", freed.is_ok(), format!("{freed:?}"));
@@ -264,7 +264,7 @@ fn bridge_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 fn broken_peer_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let kind = bench::kind(variant.device())?;
+    let kind = variant.device();
     let ns = Netns::new("host")?;
     let before = devices(&ns)?;
     let no_namespace = std::fs::File::open("/proc/self/exe")?;

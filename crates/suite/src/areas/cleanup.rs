@@ -127,8 +127,7 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let host = Netns::new("host")?;
     let pod = Netns::new("pod")?;
-    let request =
-        PairRequest { peer_netns: Some(pod.fd()), ..PairRequest::new(bench::kind(variant.device())?, P0.dev, "eth0") };
+    let request = PairRequest { peer_netns: Some(pod.fd()), ..PairRequest::new(variant.device(), P0.dev, "eth0") };
     link::create_pair(&host, &request)?;
     let (primary, peer) = (link::info(&host, P0.dev)?.ifindex, link::info(&pod, "eth0")?.ifindex);
     let program = || raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1);

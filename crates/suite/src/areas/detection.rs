@@ -7,8 +7,8 @@ use crate::{
     variants,
 };
 use lab_bpf::Mprog;
-use lab_protocol::{AttachRequest, AttachType, Capability, DeviceKind, Hook};
-use lab_topology::{LinkKind, NetkitOptions, Netns, PairRequest, Scrub, library, link};
+use lab_protocol::{AttachRequest, AttachType, Capability, Hook, LinkKind};
+use lab_topology::{NetkitOptions, Netns, PairRequest, Scrub, library, link};
 use nix::errno::Errno;
 
 pub const CASES: &[Case] = &[
@@ -70,7 +70,7 @@ pub const CASES: &[Case] = &[
         "An explicit request for a mechanism that the kernel lacks is an error and attaches nothing.",
         no_silent_fallback,
     )
-    .over(|| vec![Variant { device: Some(DeviceKind::Veth), ..Variant::default() }]),
+    .over(|| vec![Variant { device: Some(LinkKind::Veth), ..Variant::default() }]),
     Case::new(
         "D13",
         "auto-is-per-interface",

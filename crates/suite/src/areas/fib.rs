@@ -15,7 +15,7 @@ use lab_netlink::{
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
-use lab_protocol::{AttachRequest, DeviceKind};
+use lab_protocol::{AttachRequest, LinkKind};
 use lab_topology::{Family, Netns};
 use lab_traffic::Proto;
 use std::{fs, net::Ipv4Addr};
@@ -150,7 +150,7 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         Ok::<_, lab_bpf::BpfError>((last.fib_code, last.fib_ifindex))
     };
     // Nobody has sent anything yet, and an L3 netkit has no neighbours that could be told beforehand.
-    let first = if variant.device() == DeviceKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS };
+    let first = if variant.device() == LinkKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS };
     let mut answers = Vec::new();
     for (name, to, length, wanted) in [
         ("a pod", there, SHORT, first),

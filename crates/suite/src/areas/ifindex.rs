@@ -7,8 +7,8 @@ use crate::{
     variants,
 };
 use lab_bpf::Seen;
-use lab_protocol::{AttachType, DeviceKind};
-use lab_topology::{Family, LinkKind, library};
+use lab_protocol::{AttachType, LinkKind};
+use lab_topology::{Family, library};
 use lab_traffic::Proto;
 
 pub const CASES: &[Case] = &[
@@ -84,8 +84,7 @@ fn skb_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 fn index_collision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     // The pod's end gets the number of the other workload's device on the node: both count from 1, so this is common.
     const NUMBER: u32 = 77;
-    let mut topology =
-        library::pods(LinkKind::try_from(variant.device()).map_err(|_| Stop::check("not a workload link"))?);
+    let mut topology = library::pods(variant.device());
     topology.links[0].peer.ifindex = Some(NUMBER);
     topology.links[1].primary.ifindex = Some(NUMBER);
     let bench = Bench::build(&topology)?;
@@ -137,6 +136,6 @@ fn ethernet_header(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("destination", seen.eth_dst, destination);
     ctx.equal("EtherType", seen.protocol, ETH_P_IP);
     let zeros = seen.eth_src == [0; 6] && seen.eth_dst == [0; 6];
-    ctx.equal("header of zeros", zeros, variant.device() == DeviceKind::NetkitL3);
+    ctx.equal("header of zeros", zeros, variant.device() == LinkKind::NetkitL3);
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use lab_bpf::{Link, Mprog};
 use lab_protocol::Hook;
-use lab_topology::{Family, LinkKind, PairRequest, link};
+use lab_topology::{Family, PairRequest, link};
 use lab_traffic::Proto;
 use nix::errno::Errno;
 use std::{
@@ -224,7 +224,7 @@ fn stale_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     drop(attachment);
     let ns = bench.net.ns("host");
     link::delete(ns, "p0")?;
-    let kind = LinkKind::try_from(variant.device()).map_err(|device| Stop::check(device.to_string()))?;
+    let kind = variant.device();
     let request = PairRequest { peer_netns: Some(bench.net.ns("pod").fd()), ..PairRequest::new(kind, "p0", "eth0") };
     link::create_pair(ns, &request)?;
     let ifindex = link::info(ns, "p0")?.ifindex;

@@ -1,7 +1,7 @@
 //! What else of a packet crosses a pair: mark, priority, packet type, departure time, segments.
 
 use crate::{
-    bench::{self, Bench, P0, Spot},
+    bench::{Bench, P0, Spot},
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     variants,
@@ -98,7 +98,7 @@ fn met(ctx: &mut Ctx, what: &str, program: &Program, before: u64) -> Result<(), 
 
 fn scrub(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let none = variant.tag == Some("scrub-none");
-    let mut topology = library::pair(bench::kind(variant.device())?).static_neighbours();
+    let mut topology = library::pair(variant.device()).static_neighbours();
     let scrub = Some(if none { Scrub::None } else { Scrub::Default });
     topology.links[0].netkit = NetkitOptions { scrub, peer_scrub: scrub, ..NetkitOptions::default() };
     let bench = Bench::build(&topology)?;

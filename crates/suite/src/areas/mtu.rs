@@ -7,8 +7,8 @@ use crate::{
     trip::{Trip, Watch},
     variants,
 };
-use lab_protocol::DeviceKind;
-use lab_topology::{Family, LinkKind, Netns, PairRequest, Topology, library, library::Overlay, link};
+use lab_protocol::LinkKind;
+use lab_topology::{Family, Netns, PairRequest, Topology, library, library::Overlay, link};
 use lab_traffic::{Capture, Headers, Oversized, Path, SILENCE_WINDOW, Transport, UdpOptions, UdpProbe, UdpSink};
 use nix::errno::Errno;
 use std::{fs, net::SocketAddr};
@@ -85,7 +85,7 @@ pub const CASES: &[Case] = &[
         "Both ends of an L3 netkit have one link-local address, nobody minds, and no neighbour is ever asked for.",
         same_link_local,
     )
-    .over(|| variants::netkit_native().into_iter().filter(|v| v.device == Some(DeviceKind::NetkitL3)).collect()),
+    .over(|| variants::netkit_native().into_iter().filter(|v| v.device == Some(LinkKind::NetkitL3)).collect()),
 ];
 
 /// A pair whose node's end takes more than the pod's, which has the usual MTU.
@@ -124,7 +124,7 @@ fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 fn peer_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let kind = LinkKind::try_from(variant.device()).map_err(|_| Stop::check("no workload link"))?;
+    let kind = variant.device();
     let bench = Bench::build(&library::solo())?;
     let ns = bench.net.ns("host");
     for (given, wanted) in [(None, USUAL), (Some(4_000), 4_000)] {

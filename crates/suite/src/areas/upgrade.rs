@@ -2,7 +2,7 @@
 
 use super::links::pin_path;
 use crate::{
-    bench::{self, Bench, P0, P1},
+    bench::{Bench, P0, P1},
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     flows::{DRAIN_WINDOW, some_traffic},
@@ -10,7 +10,7 @@ use crate::{
     variants,
 };
 use lab_bpf::{Link, Program, TcOptions};
-use lab_protocol::{AttachRequest, Capability, DeviceKind, Hook};
+use lab_protocol::{AttachRequest, Capability, Hook};
 use lab_topology::{Family, Hop, LinkKind, NetkitOptions, Policy, Topology, link};
 use lab_traffic::{Proto, SILENCE_WINDOW, UdpStream};
 use std::{fs, os::fd::AsFd};
@@ -180,7 +180,7 @@ fn tcx_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     native.detach()?;
     some_traffic(ctx, &stream)?;
     let kind = bench.net.readback("host", "p0")?.kind;
-    ctx.check("still a netkit device", kind.is_netkit() && kind != DeviceKind::Veth, kind);
+    ctx.check("still a netkit device", kind.is_netkit(), kind);
     changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 0)
 }
 
@@ -312,7 +312,7 @@ fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     some_traffic(ctx, &stream)?;
     let hooks: Vec<Hook> = bench.observe(P0)?.iter().map(|seen| seen.hook).collect();
     ctx.equal("what is left", hooks, vec![Hook::ClsactIngress]);
-    ctx.equal("still the same kind of device", bench.net.readback("host", "p0")?.kind, variant.device());
+    ctx.equal("still the same kind of device", bench.net.readback("host", "p0")?.kind, variant.device().into());
     changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 1)
 }
 
@@ -347,21 +347,21 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// A pod whose address does not hang on its device: while the veth is there its routes are the narrower ones.
-fn two_ways_in(device: DeviceKind) -> Result<Topology, Stop> {
+fn two_ways_in(device: LinkKind) -> Topology {
     let closed = NetkitOptions { peer_policy: Some(Policy::Blackhole), ..NetkitOptions::default() };
-    Ok(Topology::new("pair")
+    Topology::new("pair")
         .node("host")
         .node("pod")
         .dummy("host", "dummy0")
         .dummy("pod", "dummy0")
         .link(LinkKind::Veth, ("host", "p0"), ("pod", "eth0"))
-        .link_with(bench::kind(device)?, ("host", "p1"), ("pod", "eth1"), closed)
+        .link_with(device, ("host", "p1"), ("pod", "eth1"), closed)
         .addr("host", "dummy0", &["10.1.0.1/32"])
         .addr("pod", "dummy0", &["10.1.0.2/32"])
         .route("host", "10.1.0.2/32", Hop::dev("p0"))
         .route("pod", "10.1.0.1/32", Hop::dev("eth0"))
         .route("host", "10.1.0.0/30", Hop::dev("p1"))
-        .route("pod", "10.1.0.0/30", Hop::dev("eth1")))
+        .route("pod", "10.1.0.0/30", Hop::dev("eth1"))
 }
 
 /// The pod asks for its neighbour's address while the netkit is closed, and the kernel repeats that after a second only
@@ -372,7 +372,7 @@ fn ask_again_soon(bench: &Bench) -> Result<(), Stop> {
 }
 
 fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::build(&two_ways_in(variant.device())?)?;
+    let bench = Bench::on(two_ways_in, variant.device())?;
     ask_again_soon(&bench)?;
     let (old, new) = (bench.counter(ctx, P0)?, bench.counter(ctx, P1)?);
     let _old = bench.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &old)?;
@@ -390,7 +390,7 @@ fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let report = stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(&[&old, &new]))?;
     let met = met_by(&[&old, &new])?;
     ctx.metric("udp.lost.device_change", f64::from(report.lost_count()));
-    let gaps = if variant.device() == DeviceKind::NetkitL3 { 1..=1 } else { 0..=1 };
+    let gaps = if variant.device() == LinkKind::NetkitL3 { 1..=1 } else { 0..=1 };
     ctx.check(
         "datagrams were lost in between, and only there",
         gaps.contains(&report.lost.len()),

@@ -7,8 +7,8 @@ use crate::{
     variants,
 };
 use lab_bpf::{Config, PolicyKey, ProgramKind};
-use lab_protocol::{AttachType, DeviceKind};
-use lab_topology::{Family, LinkKind, NetkitOptions, Policy, library, link};
+use lab_protocol::{AttachType, LinkKind};
+use lab_topology::{Family, NetkitOptions, Policy, library, link};
 use lab_traffic::{Proto, SILENCE_WINDOW};
 use nix::errno::Errno;
 use std::{
@@ -180,9 +180,8 @@ fn return_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-fn netkit_pair(device: DeviceKind, netkit: NetkitOptions) -> Result<Bench, Stop> {
-    let kind = LinkKind::try_from(device).map_err(|device| Stop::check(format!("{device} is not a workload link")))?;
-    let mut topology = library::pair(kind).static_neighbours();
+fn netkit_pair(device: LinkKind, netkit: NetkitOptions) -> Result<Bench, Stop> {
+    let mut topology = library::pair(device).static_neighbours();
     for link in &mut topology.links {
         link.netkit = netkit.clone();
     }

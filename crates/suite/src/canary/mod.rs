@@ -10,7 +10,7 @@ use crate::{
     runner::PINS,
 };
 use lab_bpf::ProgArray;
-use lab_protocol::{AttachRequest, Capability, DeviceKind};
+use lab_protocol::{AttachRequest, Capability, LinkKind};
 use lab_topology::Netns;
 use nix::mount::{MsFlags, mount};
 use std::{
@@ -34,7 +34,7 @@ pub static CASES: &[Case] = &[
     Case::new("Z04", "must-not-assert-nothing", Area::Canary, "solo", "A case without a check fails.", asserts_nothing),
     Case::new("Z05", "must-leak-a-map", Area::Canary, "solo", "A map that stays is a leak.", leaks_a_map),
     Case::new("Z06", "must-leak-a-pin", Area::Canary, "pair", "A pin that stays is a leak.", leaks_a_pin)
-        .over(|| vec![on(DeviceKind::Veth)]),
+        .over(|| vec![on(LinkKind::Veth)]),
     Case::new("Z07", "must-leak-a-namespace", Area::Canary, "solo", "A namespace that stays is a leak.", leaks_a_netns),
     Case::new("Z08", "must-fail-to-clean-up", Area::Canary, "solo", "Clean-up that fails fails the cell.", bad_cleanup),
     Case::new(
@@ -45,7 +45,7 @@ pub static CASES: &[Case] = &[
         "No reported attachment is a mismatch.",
         hides,
     )
-    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(DeviceKind::Veth) }]),
+    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]),
     Case::new(
         "Z10",
         "must-carry-traffic",
@@ -54,7 +54,7 @@ pub static CASES: &[Case] = &[
         "A program that never ran fails the cell.",
         no_traffic,
     )
-    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(DeviceKind::Veth) }]),
+    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]),
     Case::new("Z11", "must-panic-the-case", Area::Canary, "solo", "A panic in a case costs that case.", panics),
     Case::new("Z12", "must-warn", Area::Canary, "solo", "A WARN on the console fails its cell.", warns),
     Case::new("Z13", "must-flood-the-log", Area::Canary, "solo", "A flood of messages harms nobody.", floods),
@@ -93,7 +93,7 @@ pub static CASES: &[Case] = &[
     Case::new("Z24", "must-come-last", Area::Canary, "solo", "And still every cell has its verdict.", must_pass),
 ];
 
-fn on(device: DeviceKind) -> Variant {
+fn on(device: LinkKind) -> Variant {
     Variant { device: Some(device), ..Variant::default() }
 }
 

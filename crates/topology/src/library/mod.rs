@@ -127,7 +127,7 @@ pub fn listing() -> Vec<TopologyInfo> {
         let varies = built[0].1 != built[1].1;
         let drawn = if varies { &built[..] } else { &built[..1] };
         let drawings = drawn.iter().map(|(kind, topology)| Drawing {
-            kind: varies.then(|| (*kind).into()),
+            kind: varies.then_some(*kind),
             text: topology.to_string(),
             svg: topology.svg(),
         });

@@ -7,7 +7,7 @@ use crate::{
     trip::{Trip, Watch},
     variants,
 };
-use lab_topology::{Family, LinkKind, library, link};
+use lab_topology::{Family, library, link};
 use lab_traffic::{Capture, Headers, Path, UdpProbe};
 use nix::errno::Errno;
 use std::net::{IpAddr, SocketAddr};
@@ -105,7 +105,7 @@ fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let kind = LinkKind::try_from(variant.device()).map_err(|_| crate::ctx::Stop::check("no workload link"))?;
+    let kind = variant.device();
     // Unlike everywhere else the ends have to find each other.
     let bench = Bench::build(&library::pair(kind))?;
     let watch = Watch::new(ctx, &bench, P0, variant.attach())?;

@@ -1,6 +1,7 @@
 //! PID 1: mounts, modules, the port to the host, and the end of the machine.
 
 use crate::{kmsg, modules, port, session};
+use lab_harness::Suite;
 use nix::{
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
@@ -11,15 +12,15 @@ use std::{fs, path::Path};
 pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// Runs the guest's whole life and powers off. Never returns.
-pub fn as_init() -> ! {
-    if let Err(error) = live() {
+pub fn as_init(suites: &[&'static dyn Suite]) -> ! {
+    if let Err(error) = live(suites) {
         // The port may be the very thing that is missing, so the console is the only place left to say it.
         kmsg::say(&format!("fatal: {error}"));
     }
     power_off()
 }
 
-fn live() -> Result<(), String> {
+fn live(suites: &[&'static dyn Suite]) -> Result<(), String> {
     let boot_ms = session::boottime_ms();
     mount_all()?;
     quiet_console();
@@ -29,7 +30,7 @@ fn live() -> Result<(), String> {
         kmsg::say(complaint);
     }
     let port = port::open().map_err(|error| format!("no port to the host: {error}"))?;
-    session::run(port, boot_ms, loaded.modules)
+    session::run(suites, port, boot_ms, loaded.modules)
 }
 
 /// `/dev` first: without it the port has no node. bpffs last: it sits on sysfs.

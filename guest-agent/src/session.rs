@@ -5,13 +5,13 @@ use crate::{
     kmsg::{self, Log},
     shell::Shell,
 };
+use lab_harness::{RunOptions, Runner, Suite};
 use lab_protocol::{
     AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder},
     measure::MeasureRequest,
     message::HEARTBEAT_MS,
 };
-use lab_suite::{RunOptions, Runner};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -71,7 +71,7 @@ impl Sender {
 ///
 /// # Errors
 /// One line where the port breaks or the host speaks another protocol.
-pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
+pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
     let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
     let sender = Sender { port: Arc::new(Mutex::new(port)), current: Arc::default() };
     let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
@@ -110,7 +110,7 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 return Err(message);
             }
             HostMessage::Hello { .. } => {
-                let fresh = Runner::probe(kernel).inspect_err(|error| {
+                let fresh = Runner::probe(kernel, suites).inspect_err(|error| {
                     let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
                 })?;
                 sender.send(&probed(&fresh))?;

@@ -20,13 +20,14 @@ use std::{
 
 /// What a guest is made of, as directories of the project: the agent with all that it is built from, the eBPF programs,
 /// and the list of modules.
-pub const SOURCES: [&str; 10] = [
+pub const SOURCES: [&str; 11] = [
     "crates/protocol",
     "crates/ebpf-abi",
     "crates/netlink",
     "crates/topology",
     "crates/traffic",
     "crates/bpf",
+    "crates/harness",
     "crates/suite",
     "guest-agent",
     "ebpf",

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("lab", &["lab-protocol", "lab-image"]),
     ("lab-image", &[]),
     ("lab-protocol", &[]),
-    ("guest-agent", &["lab-protocol", "lab-suite"]),
-    ("lab-suite", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
+    ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
+    ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
+    ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-topology", &["lab-protocol", "lab-netlink"]),
     ("lab-traffic", &["lab-topology"]),
     ("lab-bpf", &["lab-protocol", "lab-abi", "lab-netlink"]),
@@ -51,7 +52,7 @@ fn no_arrow_is_added_in_passing() {
 #[test]
 fn the_host_has_nothing_of_a_guest() {
     let uses = &dependencies()["lab"];
-    for foreign in ["aya", "aya-obj", "lab-bpf", "lab-suite", "lab-topology", "lab-traffic"] {
+    for foreign in ["aya", "aya-obj", "lab-bpf", "lab-harness", "lab-suite", "lab-topology", "lab-traffic"] {
         assert!(!uses.iter().any(|used| used == foreign), "lab uses {foreign}");
     }
 }

@@ -41,7 +41,7 @@ pub struct CellInfo {
     pub area: String,
     /// One sentence: what holds when the cell passes.
     pub title: String,
-    /// The topology it runs on.
+    /// Name of the topology that it builds, or [`NO_TOPOLOGY`].
     pub topology: String,
     /// The attach type it asks for; `None` where the case is about something else.
     pub attach: Option<AttachRequest>,
@@ -52,6 +52,9 @@ pub struct CellInfo {
     /// Time that the cell may take on a fast guest, milliseconds.
     pub deadline_ms: u32,
 }
+
+/// [`CellInfo::topology`] of a cell that makes its own devices or needs no network.
+pub const NO_TOPOLOGY: &str = "none";
 
 /// Everything an agent can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

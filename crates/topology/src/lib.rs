@@ -22,6 +22,7 @@ mod readback;
 mod render;
 mod svg;
 mod tap;
+mod template;
 mod terms;
 
 pub use address::addresses;
@@ -33,3 +34,4 @@ pub use nat::translate;
 pub use netns::Netns;
 pub use readback::{LinkInfo, NetkitInfo};
 pub use tap::Tap;
+pub use template::Template;

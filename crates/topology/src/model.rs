@@ -139,9 +139,9 @@ pub struct Sysctl {
 }
 
 /// A whole topology. Built by chaining, in the order in which one would draw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// Name, as in cell listings.
+    /// Name of the [`Template`](crate::Template) that it was built from, as in cell listings.
     pub name: String,
     /// Namespaces.
     pub nodes: Vec<Node>,
@@ -167,21 +167,9 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// An empty topology.
-    pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            nodes: Vec::new(),
-            links: Vec::new(),
-            devices: Vec::new(),
-            ports: Vec::new(),
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            rules: Vec::new(),
-            nat: Vec::new(),
-            sysctls: Vec::new(),
-            static_neighbours: false,
-        }
+    /// An empty topology. Its name comes from the [`Template`](crate::Template) that it is built from.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Adds a node that does not forward.

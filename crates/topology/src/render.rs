@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_pair_reads_like_a_diagram() {
-        let text = library::pair(LinkKind::NetkitL3).to_string();
+        let text = library::PAIR.of(LinkKind::NetkitL3).to_string();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "pair: host pod");
         assert_eq!(lines[1], "  host:p0 [10.1.0.1/32 fd01::1/128] ==nk-l3== pod:eth0 [10.1.0.2/32 fd01::2/128]");
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_drawing_fits_a_terminal() {
-        for topology in library::all() {
+        for (_, topology) in library::ALL.iter().flat_map(crate::Template::variants) {
             for line in topology.to_string().lines() {
                 assert!(line.len() <= COLUMNS, "{}: {line}", topology.name);
             }

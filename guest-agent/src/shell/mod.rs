@@ -5,11 +5,11 @@ mod program;
 mod root;
 
 use crate::session::Sender;
+use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
     shell::{ShellRequest, Size, Stream},
 };
-use lab_suite::{Runner, Staged};
 use names::Names;
 use program::{Input, Program};
 use std::{

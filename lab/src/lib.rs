@@ -1,5 +1,6 @@
 //! The host runner: boots a matrix of kernels and reports which attach type was used.
 
+pub mod agent_package;
 pub mod artifacts;
 pub mod bench;
 pub mod bench_suite;

@@ -35,7 +35,7 @@ pub mod testbed;
 pub mod trip;
 pub mod variants;
 
-pub use lab_topology::Netns;
+pub use lab_topology::{Netns, Template, library};
 pub use runner::{Finished, PINS, RunOptions, Runner};
 pub use stage::Staged;
 pub use suite::{Cases, Cell, Suite, SuiteError, listing, templates, topologies};

@@ -2,7 +2,7 @@
 
 mod retention;
 
-pub use retention::{LAB_TOML, Retention, Verdict, prune, sweep};
+pub use retention::{LAB_TOML, Retention, SECTIONS, Verdict, prune, sweep};
 
 use crate::{error::Error, report::events};
 use serde_json::Value;

@@ -136,9 +136,8 @@ fn leaks_a_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
-const MUST_LEAK_A_PIN: Case = Case::new("Z06", "must-leak-a-pin", "A pin that stays is a leak.", leaks_a_pin)
-    .on(library::PAIR)
-    .over(|| vec![on(LinkKind::Veth)]);
+const MUST_LEAK_A_PIN: Case =
+    Case::new("Z06", "must-leak-a-pin", "A pin that stays is a leak.", leaks_a_pin).over(|| vec![on(LinkKind::Veth)]);
 fn leaks_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     fs::create_dir(Path::new(PINS).join("canary"))?;
     must_pass(ctx, variant)

@@ -88,7 +88,6 @@ const POD_GONE_WITH_EVERYTHING_ATTACHED: Case = Case::new(
     "When the pod's namespace goes, the node's end goes too, with filters, programs and links on both ends.",
     pod_gone,
 )
-.on(library::PAIR)
 .over(variants::devices)
 .needs(&[Capability::Clsact]);
 fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {

@@ -40,11 +40,7 @@ pub fn steer(ctx: &Ctx, testbed: &Testbed, kind: ProgramKind, target_ifindex: u3
 }
 
 /// Redirects from w0 to w1 by that helper, and gives back how many packets w1's own program saw of one UDP flow.
-pub fn redirected(
-    ctx: &mut Ctx,
-    _variant: &Variant,
-    kind: ProgramKind,
-) -> Result<(Testbed, Arc<Program>, Arc<Program>), Stop> {
+pub fn redirected(ctx: &mut Ctx, kind: ProgramKind) -> Result<(Testbed, Arc<Program>, Arc<Program>), Stop> {
     let testbed = ctx.testbed()?;
     let steering = steer(ctx, &testbed, kind, testbed.ifindex(P1))?;
     let own = testbed.counter(ctx, P1)?;
@@ -79,7 +75,7 @@ const REDIRECT_TO_POD: Case = Case::new(
 .on(library::PODS)
 .over(variants::mechanisms);
 fn redirect_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let (testbed, steering, own) = redirected(ctx, variant, ProgramKind::Redirect)?;
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::Redirect)?;
     let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
     delivered(ctx, &testbed, &steering, &own, true)
@@ -94,7 +90,7 @@ const REDIRECT_NEIGH: Case = Case::new(
 .on(library::PODS)
 .over(variants::mechanisms);
 fn redirect_neigh(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let (testbed, steering, own) = redirected(ctx, variant, ProgramKind::RedirectNeigh)?;
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectNeigh)?;
     let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
     delivered(ctx, &testbed, &steering, &own, true)
@@ -110,7 +106,7 @@ const REDIRECT_PEER: Case = Case::new(
 .over(from_ingress);
 /// The pod's own program has to be there and to work: the control is a flow before the redirection starts.
 fn redirect_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let (testbed, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
     testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
     ctx.check("the pod's own program sees routed packets", own.stats()?.marked > 0, own.stats()?.marked);
@@ -127,7 +123,7 @@ const REDIRECT_PEER_FROM_NETKIT: Case = Case::new(
 .on(library::PODS)
 .over(variants::netkit_native);
 fn redirect_peer_from_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let (testbed, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
     testbed.passes(ctx, "w0", "w1")?;
     let met = own.stats()?.marked;

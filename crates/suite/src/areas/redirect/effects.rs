@@ -81,7 +81,7 @@ const REDIRECT_PEER_SCRUBS: Case = Case::new(
 fn redirect_peer_scrubs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
     const PACKET_OTHERHOST: u32 = 3;
-    let (testbed, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
     if testbed.net.readback("host", P0.dev)?.mac == Some([0; 6]) {
         // Without link-layer addresses nothing is ever another host's; what is left to see is that it passes.
         let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
@@ -112,7 +112,7 @@ const REDIRECT_PEER_COUNTS: Case = Case::new(
 .on(library::PODS)
 .over(from_ingress);
 fn redirect_peer_counts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let (testbed, steering, own) = redirected(ctx, variant, ProgramKind::RedirectPeer)?;
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
     let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     let received = || link::stats(testbed.net.ns("w1"), "eth0").map(|stats| stats.rx_packets);
     for (proto, family) in flows::all().filter(|(proto, _)| *proto != Proto::Tcp) {

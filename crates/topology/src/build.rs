@@ -14,7 +14,7 @@ use lab_netlink::NetlinkError;
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     thread,
     time::{Duration, Instant},
 };
@@ -115,17 +115,6 @@ impl Net {
         match self.addr(node, Family::V4) {
             IpAddr::V4(addr) => addr,
             IpAddr::V6(_) => unreachable!("asked for IPv4"),
-        }
-    }
-
-    /// A node's IPv6 address.
-    ///
-    /// # Panics
-    /// If the node has none.
-    pub fn addr6(&self, node: &str) -> Ipv6Addr {
-        match self.addr(node, Family::V6) {
-            IpAddr::V6(addr) => addr,
-            IpAddr::V4(_) => unreachable!("asked for IPv6"),
         }
     }
 

@@ -182,14 +182,6 @@ pub fn set_up(ns: &Netns, name: &str) -> Done {
     set_flags(ns, name, LinkFlags::Up)
 }
 
-/// Sets a device down.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn set_down(ns: &Netns, name: &str) -> Done {
-    set_flags(ns, name, LinkFlags::empty())
-}
-
 /// Gives a device an address: `10.1.0.9/24`. An IPv6 one is not checked for being the only one.
 ///
 /// # Errors

@@ -33,8 +33,6 @@ const CODES: [(i32, &str); 10] = [
     (42, "unassigned 42"),
 ];
 
-/// Both policies, by name.
-
 /// In the order in which they run.
 pub const CASES: &[Case] = &[
     RETURN_CODES,

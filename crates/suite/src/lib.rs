@@ -64,6 +64,23 @@ mod tests {
         }
     }
 
+    /// A case gets its topology from `Ctx::testbed`, which builds the one that it declares. Namespaces of a case's own are
+    /// something else: `Netns::new`.
+    #[test]
+    fn no_case_builds_a_topology_by_itself() {
+        let (mut waiting, mut read) = (vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")], 0);
+        while let Some(path) = waiting.pop() {
+            if path.is_dir() {
+                waiting.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+            } else if !path.ends_with("src/lib.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                assert!(!text.contains("Net::build"), "{}", path.display());
+                read += 1;
+            }
+        }
+        assert!(read > 30, "{read} files");
+    }
+
     /// The name that a cell lists leads, in `lab topology` and `lab shell --topology`, to the topology that it builds.
     #[test]
     fn what_a_cell_declares_is_what_is_listed_drawn_and_built() {

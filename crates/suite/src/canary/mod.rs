@@ -64,7 +64,7 @@ fn keep(thing: impl std::any::Any + Send) {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
 }
 
-const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that holds.", must_pass);
+const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that holds passes.", must_pass);
 const MUST_SKIP: Case = Case::new("Z03", "must-skip", "A missing capability skips with its reason.", must_pass)
     .needs(&[Capability::NetkitSingle]);
 const MUST_GO_ON_AFTER_THE_PANIC: Case =
@@ -73,7 +73,8 @@ const MUST_GO_ON_AFTER_THE_HANG: Case =
     Case::new("Z17", "must-go-on-after-the-hang", "The next cell has a fresh guest.", must_pass);
 const MUST_GO_ON_AFTER_THE_OOPS: Case =
     Case::new("Z20", "must-go-on-after-the-oops", "The next cell has a fresh guest.", must_pass);
-const MUST_COME_LAST: Case = Case::new("Z24", "must-come-last", "And still every cell has its verdict.", must_pass);
+const MUST_COME_LAST: Case =
+    Case::new("Z24", "must-come-last", "Every cell has a verdict after all of this.", must_pass);
 fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 2);
     Ok(())
@@ -158,7 +159,7 @@ fn bad_cleanup(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 const MUST_NOT_HIDE_ITS_ATTACHMENT: Case =
-    Case::new("Z09", "must-not-hide-its-attachment", "No reported attachment is a mismatch.", hides)
+    Case::new("Z09", "must-not-hide-its-attachment", "An attachment that is not reported is a mismatch.", hides)
         .on(library::PAIR)
         .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]);
 /// Attaches behind the report's back.
@@ -182,7 +183,8 @@ fn no_traffic(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
-const MUST_PANIC_THE_CASE: Case = Case::new("Z11", "must-panic-the-case", "A panic in a case costs that case.", panics);
+const MUST_PANIC_THE_CASE: Case =
+    Case::new("Z11", "must-panic-the-case", "A panic in a case fails that case only.", panics);
 fn panics(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     panic!("the canary's own panic");
 }
@@ -194,7 +196,7 @@ fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
-const MUST_FLOOD_THE_LOG: Case = Case::new("Z13", "must-flood-the-log", "A flood of messages harms nobody.", floods);
+const MUST_FLOOD_THE_LOG: Case = Case::new("Z13", "must-flood-the-log", "A flood of messages harms no cell.", floods);
 fn floods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LINES: usize = 2_000;
     for line in 0..LINES {
@@ -209,7 +211,7 @@ fn say(record: &str) -> Result<(), std::io::Error> {
 }
 
 const MUST_PANIC_THE_KERNEL: Case =
-    Case::new("Z14", "must-panic-the-kernel", "A kernel panic costs its cell.", panics_the_kernel);
+    Case::new("Z14", "must-panic-the-kernel", "A kernel panic fails its cell only.", panics_the_kernel);
 fn panics_the_kernel(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::write("/proc/sysrq-trigger", "c")?;
     ctx.check("the kernel is gone", false, "sysrq-c returned");
@@ -224,7 +226,7 @@ fn hangs(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 }
 
 const MUST_KILL_THE_AGENT: Case =
-    Case::new("Z18", "must-kill-the-agent", "The agent's end is the guest's.", kills_the_agent);
+    Case::new("Z18", "must-kill-the-agent", "The guest crashes when the agent exits.", kills_the_agent);
 /// PID 1 must not end: the kernel panics over it.
 fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     std::process::exit(7);
@@ -236,7 +238,8 @@ fn dies_of(ctx: &mut Ctx, instructions: &[u8]) -> CaseResult {
     Ok(())
 }
 
-const MUST_OOPS: Case = Case::new("Z19", "must-oops", "A null pointer in the kernel costs its cell.", oopses);
+const MUST_OOPS: Case =
+    Case::new("Z19", "must-oops", "A null pointer dereference in the kernel fails its cell only.", oopses);
 fn oopses(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     dies_of(ctx, spoiled::OOPS)
 }
@@ -244,7 +247,7 @@ fn oopses(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const MUST_LOCK_UP: Case = Case::new(
     "Z21",
     "must-lock-up",
-    "A task that spins in the kernel: its watchdog sees it, or the kernel is preempted and the agent does.",
+    "A task that spins in the kernel is found by the kernel's watchdog or, with preemption, by the agent.",
     locks_up,
 )
 .within(300);
@@ -257,15 +260,19 @@ fn locks_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const MUST_SPIN_IN_THE_KERNEL: Case = Case::new(
     "Z22",
     "must-spin-in-the-kernel",
-    "A processor that spins with interrupts off is seen from outside only.",
+    "A processor that spins with interrupts off is detected by the host only.",
     spins,
 );
 fn spins(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     dies_of(ctx, spoiled::DEAF)
 }
 
-const MUST_HANG_THE_AGENT: Case =
-    Case::new("Z23", "must-hang-the-agent", "A frozen agent in a kernel that lives.", freezes);
+const MUST_HANG_THE_AGENT: Case = Case::new(
+    "Z23",
+    "must-hang-the-agent",
+    "A frozen agent in a running kernel is detected by its missing heartbeat.",
+    freezes,
+);
 /// Stops every thread of the agent, its heartbeat too, and leaves the kernel alone.
 fn freezes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let (root, group) = (Path::new("/run/cgroup"), Path::new("/run/cgroup/frozen"));

@@ -174,7 +174,7 @@ fn other_program_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_INSIDE_THE_POD: Case = Case::new(
     "A08",
     "tcx-inside-the-pod",
-    "The pod may put tcx on its own end of a netkit pair, and native programs on neither end.",
+    "The pod can attach tcx programs to its own end of a netkit pair, and netkit programs to neither end.",
     tcx_inside_the_pod,
 )
 .on(library::PAIR)
@@ -199,7 +199,7 @@ fn tcx_inside_the_pod(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NO_QDISC_ON_NETKIT: Case = Case::new(
     "A09",
     "no-qdisc-on-netkit",
-    "Native programs need no qdisc: a netkit device stays without clsact while both hooks carry traffic.",
+    "netkit programs need no qdisc: a netkit device has no clsact while both hooks carry traffic.",
     no_qdisc,
 )
 .on(library::PAIR)
@@ -282,7 +282,7 @@ fn netkit_on_another_device(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const INDEX_OF_ANOTHER_NAMESPACE: Case = Case::new(
     "A13",
     "index-of-another-namespace",
-    "The primary's index means nothing in the pod: attaching there by the same number never touches the primary.",
+    "The primary's index is not valid in the pod: attaching there by the same number never affects the primary.",
     index_of_another_namespace,
 )
 .on(library::PAIR)
@@ -307,7 +307,7 @@ fn index_of_another_namespace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const AYA_NEVER_CHOOSES_NETKIT: Case = Case::new(
     "A15",
     "aya-never-chooses-netkit",
-    "aya's own attach takes tcx (clsact below 6.6) also on a netkit device: only a read-back shows it.",
+    "aya's own attach uses tcx (clsact below 6.6) on a netkit device too; only reading back shows which.",
     aya_never_chooses_netkit,
 )
 .on(library::PAIR)

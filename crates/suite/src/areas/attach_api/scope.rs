@@ -37,7 +37,7 @@ fn next() -> Result<RawProgram, BpfError> {
 const NETKIT_PEER_AS_TARGET: Case = Case::new(
     "A12",
     "netkit-peer-as-target",
-    "The peer is no target for netkit programs even where it lies in the caller's namespace: EACCES, query too.",
+    "Attaching to the peer and querying it fail with EACCES even where the peer is in the caller's namespace.",
     peer_as_target,
 )
 .over(variants::netkit_devices);
@@ -85,7 +85,7 @@ fn alone(hook: Hook, prog_id: u32, listed: &[Observed]) -> bool {
 const EQUAL_INDEXES_IN_TWO_NAMESPACES: Case = Case::new(
     "A14",
     "equal-indexes-in-two-namespaces",
-    "Threads in two namespaces attach to equal indexes at the same time, and each finds its own program alone.",
+    "Threads in two namespaces attach to equal indexes at the same time, and each finds only its own program.",
     equal_indexes,
 )
 .on(library::PAIR)
@@ -132,7 +132,7 @@ fn attach_type(variant: &Variant) -> AttachType {
 const THIRTY_TWO_PODS: Case = Case::new(
     "A16",
     "thirty-two-pods",
-    "Thirty-two pairs are attached to from four threads, and each lists exactly its own program.",
+    "Four threads attach to thirty-two pairs, and each pair lists exactly its own program.",
     thirty_two_pods,
 )
 .over(busy_nodes)

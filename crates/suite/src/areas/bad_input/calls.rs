@@ -51,7 +51,7 @@ fn flags_and_descriptors(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const WITHOUT_CAPABILITIES: Case = Case::new(
     "N08",
     "without-capabilities",
-    "Who holds a program's descriptor can attach it without any capability, but neither query nor load.",
+    "A process without capabilities can attach a program whose descriptor it holds, but neither query nor load.",
     without_capabilities,
 )
 .on(library::PAIR)
@@ -102,7 +102,7 @@ fn bytes_beyond(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const INTERNAL_REDIRECT_FLAGS: Case = Case::new(
     "N10",
     "internal-redirect-flags",
-    "bpf_redirect answers flags that are the kernel's own (neigh, peer, nexthop) by drop, and BPF_F_INGRESS by redirect.",
+    "bpf_redirect drops on the kernel's internal flags (neigh, peer, nexthop) and redirects with BPF_F_INGRESS.",
     internal_redirect_flags,
 );
 fn internal_redirect_flags(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -126,7 +126,7 @@ fn internal_redirect_flags(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const XDP: Case = Case::new(
     "N12",
     "xdp",
-    "netkit refuses native XDP with EOPNOTSUPP where veth takes it; generic XDP runs on both and lets traffic pass.",
+    "netkit refuses native XDP with EOPNOTSUPP and veth accepts it; generic XDP runs on both and traffic passes.",
     xdp,
 )
 .on(library::PAIR)

@@ -256,7 +256,7 @@ fn bridge_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const BROKEN_PEER_INFO: Case = Case::new(
     "N11",
     "broken-peer-info",
-    "Peer info cut short or with a namespace that is none is refused, and no half of a pair is left.",
+    "Truncated peer info, or peer info with a file that is no namespace, is refused, and neither device is left.",
     broken_peer_info,
 )
 .over(variants::netkit_devices);

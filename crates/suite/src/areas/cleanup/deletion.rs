@@ -47,7 +47,7 @@ fn settled(ctx: &mut Ctx, what: &str, before: &Inventory) {
 const NOTHING_LEFT: Case = Case::new(
     "X01",
     "nothing-left",
-    "Programs, maps, links and pins of a loaded node are seen while they live and all gone after teardown.",
+    "The programs, maps, links and pins of a node are counted while they exist, and none is left after teardown.",
     nothing_left,
 )
 .on(library::PODS)
@@ -133,7 +133,7 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const AGAIN_AND_AGAIN: Case = Case::new(
     "X03",
     "again-and-again",
-    "Making, attaching, using and deleting many times over leaves the kernel's counts where they were.",
+    "Creating, attaching, using and deleting repeatedly does not change the kernel's counts.",
     again_and_again,
 )
 .on(library::PAIR)
@@ -203,7 +203,7 @@ fn deleted_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const BOTH_ENDS_AT_ONCE: Case = Case::new(
     "X05",
     "both-ends-at-once",
-    "Deleting both ends at the same moment from their two namespaces deletes both, and nobody hangs.",
+    "Deleting both ends at the same time from their two namespaces deletes both, and neither caller hangs.",
     both_ends_at_once,
 )
 .on(library::PAIR)
@@ -237,7 +237,7 @@ fn both_ends_at_once(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const CLSACT_UNDER_TCX: Case = Case::new(
     "X06",
     "clsact-under-tcx",
-    "Adding and deleting clsact over and over leaves the tcx programs of the device attached and running.",
+    "Adding and deleting clsact repeatedly leaves the tcx programs of the device attached and running.",
     clsact_under_tcx,
 )
 .on(library::PAIR)

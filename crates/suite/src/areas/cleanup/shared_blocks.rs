@@ -22,7 +22,15 @@ const BLOCK: u32 = 10;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[SHARED_BLOCK_UNDER_TCX, REFUSED_BLOCK_UNDER_TCX];
 
-const SHARED_BLOCK_UNDER_TCX: Case = Case::new("X07", "shared-block-under-tcx", "A block of filters that two devices share and a tcx program on one of them come and go, neither minding the other.", shared_block_under_tcx).on(library::PODS).over(variants::devices).needs(&[Capability::Tcx, Capability::Clsact]);
+const SHARED_BLOCK_UNDER_TCX: Case = Case::new(
+    "X07",
+    "shared-block-under-tcx",
+    "A filter block shared by two devices and a tcx program on one of them are added and removed independently.",
+    shared_block_under_tcx,
+)
+.on(library::PODS)
+.over(variants::devices)
+.needs(&[Capability::Tcx, Capability::Clsact]);
 /// Without "bpf: Fix too early release of tcx_entry" (CVE-2024-41010, older than every kernel here that has tcx) the entry
 /// goes too early, which is a matter of memory; what can be asserted anywhere is that neither goes with the other.
 fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -81,7 +89,7 @@ fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const REFUSED_BLOCK_UNDER_TCX: Case = Case::new(
     "X08",
     "refused-block-under-tcx",
-    "A clsact that is refused half-way leaves nothing; as a replacement it leaves the old qdisc and mutes its filters.",
+    "A clsact that is refused half-way leaves nothing; as a replacement it leaves the old qdisc and disables its filters.",
     refused_block_under_tcx,
 )
 .on(library::PAIR)

@@ -135,7 +135,7 @@ fn native_before_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const STRANGERS_SURVIVE: Case = Case::new(
     "C04",
     "strangers-survive",
-    "Somebody else's programs on the same hooks stay attached through our attach, update and detach.",
+    "Another owner's programs on the same hooks stay attached through attach, update and detach.",
     strangers_survive,
 )
 .on(library::PAIR)
@@ -182,7 +182,7 @@ fn strangers_survive(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const STRANGERS_FILTER_OUTLIVES_OUR_CHANGE: Case = Case::new(
     "C05",
     "strangers-filter-outlives-our-change",
-    "Changing from clsact to tcx leaves a stranger's filter of another priority alone; deleting clsact would take it.",
+    "Changing from clsact to tcx keeps another owner's filter of another priority; deleting clsact would remove it.",
     strangers_filter,
 )
 .on(library::PAIR)

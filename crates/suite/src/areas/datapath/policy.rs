@@ -158,7 +158,7 @@ fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DATAPATH_BY_HOST_IFINDEX: Case = Case::new(
     "G05",
     "datapath-by-host-ifindex",
-    "Reverse path check, rules and counters go by the node's device although the pod's has another pod's number.",
+    "Reverse path check, rules and counters use the node's device although the pod's has the index of another pod's.",
     by_host_ifindex,
 )
 .on(PODS_SAME_IFINDEX)
@@ -193,7 +193,7 @@ fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DATAPATH_POLICY_SLOTS: Case = Case::new(
     "P07",
     "datapath-policy-slots",
-    "Two pods' policies in one jump map: an emptied slot closes its own pod only, and filled again opens it.",
+    "Two pods' policies in one jump map: an empty slot blocks its own pod only, and filling it again unblocks the pod.",
     policy_slots,
 )
 .on(library::PODS)

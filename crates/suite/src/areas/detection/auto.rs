@@ -45,7 +45,7 @@ fn loading_proves_nothing(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_PROBE: Case = Case::new(
     "D02",
     "tcx-probe",
-    "BPF_LINK_CREATE on a scratch device tells tcx by success or EINVAL, as the capability report says.",
+    "BPF_LINK_CREATE on a scratch device succeeds with tcx and fails with EINVAL without, as the capability report says.",
     tcx_probe,
 )
 .on(library::SOLO);
@@ -60,7 +60,7 @@ fn tcx_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NETKIT_DEVICE_PROBE: Case = Case::new(
     "D03",
     "netkit-device-probe",
-    "RTM_NEWLINK tells netkit by success or EOPNOTSUPP, as the capability report says.",
+    "RTM_NEWLINK succeeds with netkit and fails with EOPNOTSUPP without, as the capability report says.",
     netkit_device_probe,
 );
 fn netkit_device_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -82,7 +82,7 @@ fn netkit_device_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NETKIT_ATTACH_PROBE: Case = Case::new(
     "D04",
     "netkit-attach-probe",
-    "A netkit attach to lo tells the attach type by ENXIO or EINVAL, without a netkit device.",
+    "A netkit attach to lo fails with ENXIO where the kernel has the attach type and with EINVAL where it does not.",
     netkit_attach_probe,
 );
 fn netkit_attach_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -96,7 +96,7 @@ fn netkit_attach_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const UNKNOWN_ATTRIBUTES_ARE_ACCEPTED: Case = Case::new(
     "D05",
     "unknown-attributes-are-accepted",
-    "A netkit attribute that the kernel does not know is accepted and not reported: only reading back tells.",
+    "A netkit attribute that the kernel does not know is accepted and not reported: only reading back detects it.",
     unknown_attributes,
 )
 .needs(&[Capability::Netkit]);

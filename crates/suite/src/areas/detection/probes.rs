@@ -27,7 +27,7 @@ pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
 const HEADROOM_BY_READ_BACK: Case = Case::new(
     "D06",
     "headroom-by-read-back",
-    "A netkit pair with headroom and tailroom is always made; whether both read back is a fact of the release.",
+    "Creating a netkit pair with headroom and tailroom always succeeds; whether both read back depends on the release.",
     headroom,
 )
 .needs(&[Capability::Netkit]);
@@ -49,7 +49,7 @@ fn headroom(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const SINGLE_BY_READ_BACK: Case = Case::new(
     "D07",
     "single-by-read-back",
-    "A kernel without single mode makes a pair instead and says nothing; one with it takes no netkit program there.",
+    "A kernel without single mode silently creates a pair; one with it refuses netkit programs on a single device.",
     single,
 )
 .needs(&[Capability::Netkit]);
@@ -84,7 +84,7 @@ fn single(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const REDIRECT_PEER_EGRESS: Case = Case::new(
     "D08",
     "redirect-peer-egress",
-    "bpf_redirect_peer answers BPF_F_EGRESS by redirect or by drop, as the release says; unknown flags always by drop.",
+    "bpf_redirect_peer with BPF_F_EGRESS redirects or drops, depending on the release; unknown flags always drop.",
     redirect_peer_egress,
 );
 fn redirect_peer_egress(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -108,7 +108,7 @@ fn redirect_peer_egress(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const PROG_ARRAY_ENFORCEMENT: Case = Case::new(
     "D09",
     "prog-array-enforcement",
-    "Callees and callers of another expected_attach_type are refused alike or taken alike, as the release says.",
+    "Callees and callers of another expected_attach_type are both refused or both accepted, depending on the release.",
     prog_array_enforcement,
 );
 fn prog_array_enforcement(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -134,7 +134,7 @@ fn prog_array_enforcement(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const LEFTOVERS_OF_A_PROBE: Case = Case::new(
     "D12",
     "leftovers-of-a-probe",
-    "Devices that a crashed probe left behind under its names change no answer, and probing leaves them alone.",
+    "Devices that a crashed probe left behind under its names change no result, and probing does not touch them.",
     leftovers,
 );
 fn leftovers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {

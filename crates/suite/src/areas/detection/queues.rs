@@ -34,7 +34,7 @@ fn refusal(result: Result<u32, NetlinkError>) -> (Option<Errno>, Option<String>)
 const QUEUE_LEASE_TAKERS: Case = Case::new(
     "D14",
     "queue-lease-takers",
-    "As the release says, any netkit device may take a queue, no other virtual device may, and none may give one.",
+    "Depending on the release, any netkit device can lease a queue; no other virtual device can, and none can lend one.",
     takers,
 )
 .needs(&[Capability::Netkit]);
@@ -84,7 +84,7 @@ fn takers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const SPARE_RECEIVE_QUEUES: Case = Case::new(
     "D14",
     "spare-receive-queues",
-    "Queues that a netkit device is made with are its own before leasing came, and wait for a lease since.",
+    "Queues that a netkit device is created with are usable before queue leasing, and await a lease since.",
     spare_queues,
 )
 .needs(&[Capability::Netkit]);

@@ -25,7 +25,7 @@ fn seen_by(ctx: &mut Ctx, testbed: &Testbed, at: Spot, variant: &Variant, from: 
     Ok(stats.last)
 }
 
-const SKB_IFINDEX: Case = Case::new("G01", "skb-ifindex", "skb->ifindex is the node's device everywhere but in a PRIMARY program, which sees the pod's; host_ifindex is right everywhere.", skb_ifindex).on(library::PAIR).over(variants::hooks);
+const SKB_IFINDEX: Case = Case::new("G01", "skb-ifindex", "skb->ifindex is the node's device except in a PRIMARY program, which sees the pod's; host_ifindex is right everywhere.", skb_ifindex).on(library::PAIR).over(variants::hooks);
 fn skb_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let seen = seen_by(ctx, &testbed, P0, variant, "pod", "host")?;
@@ -41,7 +41,7 @@ fn skb_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const INDEX_COLLISION: Case = Case::new(
     "G02",
     "index-collision",
-    "A PRIMARY program's skb->ifindex can be the number of an unrelated node device; host_ifindex tells them apart.",
+    "A PRIMARY program's skb->ifindex can equal that of an unrelated node device; host_ifindex distinguishes them.",
     index_collision,
 )
 .on(PODS_SAME_IFINDEX)

@@ -99,7 +99,7 @@ fn descriptor_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const OWNER_KILLED: Case = Case::new(
     "L07",
     "owner-killed",
-    "When its owner is killed an unpinned link goes, a pinned link stays and runs, and a clsact filter stays.",
+    "When the owner is killed, an unpinned link is detached; a pinned link and a clsact filter stay attached and run.",
     owner_killed,
 )
 .on(library::PAIR)
@@ -136,7 +136,7 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const PEER_RENAMED_AND_MOVED: Case = Case::new(
     "L12",
     "peer-renamed-and-moved",
-    "A PEER link does not notice that the pod renames its end or moves it to another namespace.",
+    "A PEER link stays attached when the pod renames its end or moves it to another namespace.",
     peer_renamed_and_moved,
 )
 .on(library::PAIR)

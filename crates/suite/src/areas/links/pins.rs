@@ -122,7 +122,7 @@ fn update(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const LINK_INFO: Case = Case::new(
     "L05",
     "link-info",
-    "A link tells its program, kind and device; a PEER link tells the peer's index, which counts in the pod.",
+    "A link reports its program, kind and device; a PEER link reports the peer's index, which is valid in the pod.",
     link_info,
 )
 .on(library::PAIR)
@@ -194,7 +194,7 @@ fn pod_deleted(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const STALE_PIN: Case = Case::new(
     "L10",
     "stale-pin",
-    "A device made again under the same name does not inherit the old pin; cleaning it and attaching anew works.",
+    "A device recreated under the same name does not inherit the old pin; removing it and attaching again works.",
     stale_pin,
 )
 .on(library::PAIR)

@@ -183,7 +183,7 @@ fn replace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const SIXTY_THREE: Case = Case::new(
     "M10",
     "sixty-three",
-    "A hook takes 63 programs and no more (bpf_mprog_max), and so many without an opinion still let traffic pass.",
+    "A hook takes at most 63 programs (bpf_mprog_max), and traffic passes 63 programs that return UNSPEC.",
     sixty_three,
 )
 .on(library::PAIR)
@@ -204,7 +204,7 @@ fn sixty_three(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const QUERY: Case = Case::new(
     "M12",
     "query",
-    "A query counts an empty hook, counts without room, and refuses too small a buffer with the true count.",
+    "A query reports the count of an empty hook and without a buffer, and refuses a buffer that is too small.",
     query,
 )
 .on(library::PAIR)

@@ -58,7 +58,7 @@ fn anchor_elsewhere(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const EXPECTED_REVISION: Case = Case::new(
     "M07",
     "expected-revision",
-    "Attach and detach take the revision that a query told and refuse any other with ESTALE, by link or not.",
+    "Attach and detach accept the revision that a query reported and refuse any other with ESTALE, by link or not.",
     expected_revision,
 )
 .on(library::PAIR)
@@ -122,7 +122,7 @@ fn links_among_programs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REVISION_OF_AN_EMPTIED_HOOK: Case = Case::new(
     "M11",
     "revision-of-an-emptied-hook",
-    "After a hook became empty its queried revision serves to attach on tcx; on netkit it is stale already.",
+    "After a hook became empty, its queried revision is valid for attaching on tcx and already stale on netkit.",
     revision_of_an_emptied_hook,
 )
 .on(library::PAIR)

@@ -42,7 +42,7 @@ struct Question {
 const CHECK_MTU: Case = Case::new(
     "U05",
     "check-mtu",
-    "bpf_check_mtu knows the node's devices on every hook but PRIMARY, which asks in the pod; bounds hold to the byte.",
+    "bpf_check_mtu uses the node's devices on every hook except PRIMARY, where it uses the pod's; bounds are exact.",
     check_mtu,
 )
 .on(UNEVEN_PAIR)
@@ -138,7 +138,15 @@ const PODS_LARGE_WINDOWS: Template =
         })
     });
 
-const BEYOND_64_KIB: Case = Case::new("U08", "beyond-64-kib", "With gso_max_size raised all along the way, TCP leaves a pod in packets beyond 64 KiB and meets the other's whole.", beyond_64_kib).on(PODS_LARGE_WINDOWS).over(variants::usual_mechanisms).within(30_000);
+const BEYOND_64_KIB: Case = Case::new(
+    "U08",
+    "beyond-64-kib",
+    "With gso_max_size raised on every device of the path, TCP packets beyond 64 KiB leave a pod and arrive whole.",
+    beyond_64_kib,
+)
+.on(PODS_LARGE_WINDOWS)
+.over(variants::usual_mechanisms)
+.within(30_000);
 fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     // Slow start comes to the longest packets well within it.
     const BULK: u64 = 2 << 20;

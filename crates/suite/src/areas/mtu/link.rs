@@ -138,7 +138,7 @@ fn path_mtu_per_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const PATH_MTU_OF_A_TUNNEL: Case = Case::new(
     "U04",
     "path-mtu-of-a-tunnel",
-    "A pod learns that the way through VXLAN takes 50 bytes less, and then gets through.",
+    "A pod learns that the path MTU through VXLAN is 50 bytes smaller, and then its packets arrive.",
     path_mtu_of_a_tunnel,
 )
 .on(library::TWO_NODE_VXLAN)
@@ -264,7 +264,7 @@ fn link_local(ns: &Netns, dev: &str) -> std::io::Result<Vec<String>> {
 const SAME_LINK_LOCAL_ADDRESS: Case = Case::new(
     "U09",
     "same-link-local-address",
-    "Both ends of an L3 netkit have one link-local address, nobody minds, and no neighbour is ever asked for.",
+    "Both ends of an L3 netkit have the same link-local address, traffic passes, and no neighbour is ever resolved.",
     same_link_local,
 )
 .on(library::PAIR_RESOLVING)

@@ -137,7 +137,7 @@ fn caller_of_another_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const FIRST_USER_OWNS_THE_MAP: Case = Case::new(
     "P05",
     "first-user-owns-the-map",
-    "The first program decides a prog_array's type, whichever it is; the late-comer is refused where it is enforced.",
+    "The first program decides a prog_array's type, whichever it is; one of another type is refused where that is enforced.",
     first_user_owns,
 );
 fn first_user_owns(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {

@@ -117,7 +117,7 @@ fn redirect_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REDIRECT_PEER_FROM_NETKIT: Case = Case::new(
     "R03",
     "redirect-peer-from-netkit",
-    "bpf_redirect_peer from a netkit program drops silently: netkit transmits, and the helper wants tc ingress.",
+    "bpf_redirect_peer from a netkit program drops silently: netkit runs on transmit, and the helper requires tc ingress.",
     redirect_peer_from_netkit,
 )
 .on(library::PODS)

@@ -16,7 +16,7 @@ use lab_traffic::Proto;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[REDIRECT_PEER_EGRESS, REDIRECT_PEER_SCRUBS, REDIRECT_PEER_COUNTS, REDIRECT_LOOP];
 
-const REDIRECT_PEER_EGRESS: Case = Case::new("R06", "redirect-peer-egress", "bpf_redirect_peer with BPF_F_EGRESS from netkit makes the other pod the sender where the kernel has it, else drops.", redirect_peer_egress).on(library::PODS).over(variants::netkit_native);
+const REDIRECT_PEER_EGRESS: Case = Case::new("R06", "redirect-peer-egress", "bpf_redirect_peer with BPF_F_EGRESS from netkit transmits from the other pod where supported, and otherwise drops.", redirect_peer_egress).on(library::PODS).over(variants::netkit_native);
 fn redirect_peer_egress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const DROP: i32 = 2;
     let testbed = ctx.testbed()?;
@@ -134,7 +134,7 @@ fn redirect_peer_counts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REDIRECT_LOOP: Case = Case::new(
     "R13",
     "redirect-loop",
-    "Two programs that redirect to each other's device lose the packet after a bounded number of turns.",
+    "A packet that two programs redirect to each other's device is dropped after a bounded number of redirects.",
     redirect_loop,
 )
 .on(library::PODS)

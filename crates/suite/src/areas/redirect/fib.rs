@@ -57,7 +57,7 @@ fn follow_the_fib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const WHOSE_TABLES: Case = Case::new(
     "R08",
     "whose-tables",
-    "A lookup goes to the node's tables on every hook but PRIMARY, whose tables are the pod's.",
+    "bpf_fib_lookup uses the node's tables on every hook except PRIMARY, where it uses the pod's.",
     whose_tables,
 )
 .on(library::PODS)
@@ -117,7 +117,7 @@ fn frame(source: Ipv4Addr, destination: Ipv4Addr, marker: u16, length: usize) ->
 const LOOKUP_CODES: Case = Case::new(
     "R10",
     "lookup-codes",
-    "bpf_fib_lookup tells blackhole, unreachable, prohibit, no route, no neighbour, too long and no forwarding apart.",
+    "bpf_fib_lookup distinguishes blackhole, unreachable, prohibit, no route, no neighbour, too long and no forwarding.",
     lookup_codes,
 )
 .on(library::PODS)

@@ -99,7 +99,7 @@ fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const PORT_UNREACHABLE_CASE: Case = Case::new(
     "T15",
     "port-unreachable",
-    "A closed port of an outside node is heard in the pod as ECONNREFUSED.",
+    "Sending to a closed port of an outside node gives ECONNREFUSED in the pod.",
     port_unreachable,
 )
 .on(library::GATEWAY)

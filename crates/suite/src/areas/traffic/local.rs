@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[POD_AND_HOST, POD_TO_POD, TCP_ENDS, NEIGHBOURS_RESO
 const POD_AND_HOST: Case = Case::new(
     "T01",
     "pod-and-host",
-    "ICMP, UDP and TCP pass between a pod and its node, whoever begins, and both hooks count every packet.",
+    "ICMP, UDP and TCP pass between a pod and its node in both directions, and both hooks count every packet.",
     pod_and_host,
 )
 .on(library::PAIR)

@@ -53,7 +53,7 @@ fn arrives(
 const RULES: Case = Case::new(
     "T14",
     "rules",
-    "Rules by incoming device, source and mark decide where a workload's packets go; without a match there is no way.",
+    "Rules by incoming device, source and mark route a workload's packets; without a match there is no route.",
     rules,
 )
 .on(library::POLICY)

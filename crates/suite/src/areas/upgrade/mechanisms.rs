@@ -68,7 +68,7 @@ fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: 
 const TC_TO_TCX: Case = Case::new(
     "H03",
     "tc-to-tcx",
-    "Changing from a clsact filter to tcx under traffic, the new one first, loses no packet and leaves none unseen.",
+    "Changing from a clsact filter to tcx under traffic, tcx first, loses no packet, and every packet meets a program.",
     tc_to_tcx,
 )
 .on(library::PAIR)
@@ -91,7 +91,7 @@ fn tc_to_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_TO_NETKIT: Case = Case::new(
     "H06",
     "tcx-to-netkit",
-    "Changing from tcx to native netkit and back under traffic loses no packet and leaves none unseen.",
+    "Changing from tcx to netkit and back under traffic loses no packet, and every packet meets a program.",
     tcx_to_netkit,
 )
 .on(library::PAIR)
@@ -178,7 +178,7 @@ fn replace_filter(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const FILTER_MAKE_BEFORE_BREAK: Case = Case::new(
     "H02",
     "filter-make-before-break",
-    "A second filter first, then the first one away: no packet is lost, and none meets neither program.",
+    "Adding a second filter before removing the first loses no packet, and every packet meets a program.",
     make_before_break,
 )
 .on(library::PAIR)
@@ -251,7 +251,7 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_TO_TC: Case = Case::new(
     "H05",
     "tcx-to-tc",
-    "The way back from tcx to clsact, filter first, loses no packet but what adding the qdisc may cost.",
+    "Changing from tcx to clsact, filter first, loses no packet except for the one that adding the qdisc may lose.",
     tcx_to_tc,
 )
 .on(library::PAIR)
@@ -272,7 +272,7 @@ fn tcx_to_tc(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     changed_over(ctx, stream, &[&old, &new], 1)
 }
 
-const NETKIT_TO_TC: Case = Case::new("H07", "netkit-to-tc", "The way back from netkit over tcx to clsact leaves a netkit device without netkit programs, and loses nothing else.", netkit_to_tc).on(library::PAIR).over(variants::netkit_native).needs(&[Capability::Tcx, Capability::Clsact]);
+const NETKIT_TO_TC: Case = Case::new("H07", "netkit-to-tc", "Changing from netkit through tcx to clsact leaves no netkit program, and loses only what adding the qdisc may lose.", netkit_to_tc).on(library::PAIR).over(variants::netkit_native).needs(&[Capability::Tcx, Capability::Clsact]);
 fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let programs = [testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?];
@@ -363,7 +363,7 @@ fn ask_again_soon(testbed: &Testbed) -> Result<(), Stop> {
 const VETH_TO_NETKIT: Case = Case::new(
     "H10",
     "veth-to-netkit",
-    "A pod that changes from veth to a netkit under blackhole is cut off until attach, never unfiltered, then served.",
+    "A pod that changes from veth to netkit with a blackhole policy is cut off until attach and never unfiltered.",
     veth_to_netkit,
 )
 .on(PAIR_TWO_LINKS)

@@ -193,7 +193,7 @@ const PAIR_CLOSED: Template = Template::new(
 const PROGRAM_OVERRIDES_BLACKHOLE: Case = Case::new(
     "V03",
     "program-overrides-blackhole",
-    "With any program attached, even one without an opinion, a blackhole policy is out of force.",
+    "With any program attached, even one that returns UNSPEC, a blackhole policy does not apply.",
     program_overrides_blackhole,
 )
 .on(PAIR_CLOSED)
@@ -209,7 +209,7 @@ fn program_overrides_blackhole(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const BLACKHOLE_IS_BACK: Case = Case::new(
     "V04",
     "blackhole-is-back",
-    "Under blackhole traffic passes while any program is left, and is blocked the moment the last one goes.",
+    "Under a blackhole policy traffic passes while any program is attached, and stops when the last one is detached.",
     blackhole_is_back,
 )
 .on(PAIR_CLOSED)
@@ -251,7 +251,7 @@ fn change_policy_live(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NO_WINDOW_BEFORE_ATTACH: Case = Case::new(
     "V06",
     "no-window-before-attach",
-    "A pod that starts under blackhole sends nothing before the program is attached, and everything after.",
+    "A pod that starts under a blackhole policy sends nothing before the program is attached, and everything after.",
     no_window,
 )
 .on(PAIR_CLOSED)
@@ -294,7 +294,7 @@ fn drop_accounting(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DROP_IS_ENOBUFS: Case = Case::new(
     "V08",
     "drop-is-enobufs",
-    "A netkit drop is ENOBUFS for a sender that hears errors (IP_RECVERR); a clsact or tcx ingress drop is success.",
+    "A netkit drop is ENOBUFS for a sender with IP_RECVERR; a clsact or tcx ingress drop is reported as success.",
     drop_is_enobufs,
 )
 .on(library::PAIR)

@@ -20,7 +20,7 @@ const BPF_F_INGRESS: u64 = 1;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[REJECT_BY_ICMP];
 
-const REJECT_BY_ICMP: Case = Case::new("V10", "reject-by-icmp", "A program turns packets into port unreachable and sends them back: UDP and TCP hear ECONNREFUSED, nothing arrives.", reject_by_icmp).on(library::PODS).over(variants::usual_hooks);
+const REJECT_BY_ICMP: Case = Case::new("V10", "reject-by-icmp", "A program turns packets into ICMP port unreachable and sends them back: UDP and TCP get ECONNREFUSED, nothing arrives.", reject_by_icmp).on(library::PODS).over(variants::usual_hooks);
 fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     // With whole checksums from the start the receiver checks those that the program makes.

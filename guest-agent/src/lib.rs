@@ -2,7 +2,7 @@
 //! for and reports what happens. On any other machine it only lists what it can run.
 //!
 //! Where to start: [`main`] is all that a program needs in order to be an agent. The binary `guest-agent` is one with the
-//! suites of this repository; `lab --agent DIRECTORY` takes another one. `session.rs` has the conversation with the host,
+//! suites of this repository; `[agent] package` in `lab.toml` names another one. `session.rs` has the conversation with the host,
 //! `shell/` the programs that `lab shell` runs.
 //!
 //! *Architecture invariant:* the agent knows no suite. It gets them from [`main`] and hands them to the harness.

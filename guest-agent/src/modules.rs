@@ -15,8 +15,8 @@ pub struct Loaded {
     pub complaints: Vec<String>,
 }
 
-/// Loads every module of the order file. A module that does not load is a complaint, not the end: the probe of what
-/// needs it gives the verdict.
+/// Loads every module of the order file. A module that does not load is reported and does not end the agent: the probes of
+/// what needs it decide.
 pub fn load_all() -> Loaded {
     let mut loaded = Loaded::default();
     let text = match std::fs::read_to_string(ORDER) {

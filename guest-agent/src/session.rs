@@ -32,7 +32,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Says one thing to the host.
+    /// Sends one message to the host.
     ///
     /// # Errors
     /// One line where the port is gone, or the message is larger than a frame may be.
@@ -42,17 +42,17 @@ impl Sender {
         port.write_all(&bytes).map_err(|error| format!("the port to the host broke: {error}"))
     }
 
-    /// Tells what the kernel log complains of, where it does.
-    fn tell(&self, complaints: &str) -> Result<(), String> {
-        if complaints.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: complaints.to_owned() }) }
+    /// Reports splats of the kernel log, where there are any.
+    fn report(&self, splats: &str) -> Result<(), String> {
+        if splats.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: splats.to_owned() }) }
     }
 
     fn set_current(&self, cell: Option<CellId>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = cell;
     }
 
-    /// Tells the host that the guest lives, from a thread of its own: a case that blocks must not look like a hang of
-    /// the guest before its own deadline.
+    /// Sends heartbeats from a thread of its own: a case that blocks must not look like a hang of the guest before its own
+    /// deadline.
     fn start_heartbeat(&self) {
         let sender = self.clone();
         std::thread::spawn(move || {
@@ -67,7 +67,7 @@ impl Sender {
     }
 }
 
-/// Speaks with the host until it says `Shutdown`.
+/// Answers the host until it sends `Shutdown`.
 ///
 /// # Errors
 /// One line where the port breaks or the host speaks another protocol.
@@ -97,7 +97,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     sender.start_heartbeat();
 
     let mut log = Log::open();
-    // What the kernel complained of while it booted: every host that resumes this guest is told.
+    // Splats of the boot: reported to every host that resumes this guest.
     let mut boot_log = String::new();
     let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
@@ -115,8 +115,8 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 })?;
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
-                boot_log = log.complaints();
-                sender.tell(&boot_log)?;
+                boot_log = log.splats();
+                sender.report(&boot_log)?;
             }
             HostMessage::Settle => {
                 settle();
@@ -132,7 +132,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 }
                 sender.send(&hello(Some(nonce)))?;
                 sender.send(&probed(runner))?;
-                sender.tell(&boot_log)?;
+                sender.report(&boot_log)?;
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
@@ -156,12 +156,12 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 set_clock(request.now_unix_ns);
                 measure(&sender, runner, &request)?;
             }
-            // Without a shell there is nobody to hear it.
+            // Ignored where no shell is open.
             HostMessage::Input { bytes } => drop(shell.as_ref().map(|shell| shell.input(bytes))),
             HostMessage::Resize(size) => drop(shell.as_ref().map(|shell| shell.resize(size))),
             HostMessage::Shutdown => {
                 let left = runner.as_ref().map(|runner| runner.left(scale)).unwrap_or_default();
-                sender.tell(&log.complaints())?;
+                sender.report(&log.splats())?;
                 return sender.send(&AgentMessage::Farewell { left });
             }
         }
@@ -194,16 +194,16 @@ fn run_cells(
     sender.send(&AgentMessage::Done { ran })
 }
 
-/// Tells what the kernel complained of since the last mark, and marks the place in its log. Where anything came to the
-/// console since then, the mark goes there too: the host tells by it what lies before.
+/// Reports splats since the last mark, and marks the place in the kernel log. Where the console got a line since then, the
+/// mark goes there too: the host attributes what precedes it to the cell before.
 fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
-    let complaints = log.complaints();
-    if log.was_loud() || !complaints.is_empty() {
+    let splats = log.splats();
+    if log.was_loud() || !splats.is_empty() {
         kmsg::say(line);
     } else {
         kmsg::note(line);
     }
-    sender.tell(&complaints)
+    sender.report(&splats)
 }
 
 fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), String> {

@@ -23,7 +23,7 @@ impl Area {
         Self { name, cases, keeps_evidence: false }
     }
 
-    /// With packets kept of cells that fail: for areas whose subject is what becomes of packets.
+    /// Keeps the packets of cells that fail: for areas whose subject is traffic.
     #[must_use]
     pub const fn keeping_evidence(mut self) -> Self {
         self.keeps_evidence = true;
@@ -76,7 +76,7 @@ impl Direction {
     }
 }
 
-/// One point on the axes that a case is run over. Axes that a case has no use for stay `None`.
+/// One point on the axes that a case is run over. Axes that a case does not vary are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Variant {
     /// The attach type that is asked for.
@@ -85,7 +85,7 @@ pub struct Variant {
     pub device: Option<LinkKind>,
     /// The direction of the hook.
     pub direction: Option<Direction>,
-    /// Anything else that tells two variants apart.
+    /// Anything else that distinguishes two variants.
     pub tag: Option<&'static str>,
 }
 
@@ -93,7 +93,7 @@ impl Variant {
     /// The device kind of a variant that has one.
     ///
     /// # Panics
-    /// Where the case's variants have no device axis: a mistake in the registry, caught by its test.
+    /// The case's variants have no device axis: a mistake in the case's entry.
     pub fn device(&self) -> LinkKind {
         self.device.expect("the case's variants have a device axis")
     }
@@ -232,7 +232,7 @@ impl Case {
 }
 
 /// A variant's axes and the devices of its topology say what it needs; the case adds the rest. `auto` needs nothing
-/// beyond its device: choosing what the kernel has is its very point.
+/// beyond its device, since it chooses from what the kernel has.
 fn requirements(own: &[Capability], variant: &Variant, topology: Option<&Topology>) -> Vec<Capability> {
     let mut requires = own.to_vec();
     if let Some(topology) = topology {

@@ -180,8 +180,8 @@ impl Ctx {
         }
     }
 
-    /// A duration on this guest: `millis` on a fast one, more under emulation. A case that has failed already is not given
-    /// as much: where nothing gets through any more, its waits would add up to its deadline, and tell of a hang.
+    /// A duration on this guest: `millis` on a fast one, more under emulation. A case that has failed already
+    /// gets less: where no packet passes any more, its waits would add up to its deadline, and it would count as a hang.
     pub fn patience(&self, millis: u64) -> Duration {
         let scale = self.time_scale.max(1.0);
         let failed = self.checks.iter().any(|check| !check.ok);

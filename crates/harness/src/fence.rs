@@ -1,6 +1,6 @@
-//! The kernel's own clean-up, waited for instead of guessed at.
+//! Waits for the kernel's own clean-up instead of guessing how long it takes.
 //!
-//! What a case gives up is freed behind its back: a dead network namespace by the worker of `cleanup_net`
+//! What a case releases is freed asynchronously: a dead network namespace by the worker of `cleanup_net`
 //! (`net/core/net_namespace.c`), one after another, and what its devices held by further work and grace periods behind
 //! it. A namespace that is made to be dropped comes last in that queue, and a device that reaches out of it shows when
 //! its turn has come.

@@ -1,4 +1,4 @@
-//! A process that holds a descriptor and does nothing, so that a case can see what its death takes along.
+//! A process that holds a descriptor and does nothing, so that a case can see what its end releases.
 
 use std::{
     io,

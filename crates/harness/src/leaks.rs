@@ -11,10 +11,10 @@ use std::{
 
 /// The kernel frees programs, maps and links after an RCU grace period and a work item: not at once.
 const POLL: Duration = Duration::from_millis(1);
-/// As long as nearly all of it takes. What is there later is waited for in earnest, which has the end of every dead
-/// namespace waited for too.
+/// Nearly everything is freed within this time. For what is left, the check waits for the end of every dead namespace too,
+/// see [`FENCES`].
 const SOON: Duration = Duration::from_millis(200);
-/// What is still there after so many passes of the kernel's own clean-up, none of which freed any of it, stays.
+/// What is still there after this many passes of the kernel's own clean-up, none of which freed any of it, is a leak.
 ///
 /// The first waits for the devices of dead namespaces, the second for all else of theirs, and what they held (filters,
 /// programs, maps of maps) goes by work items behind that.
@@ -29,7 +29,7 @@ pub struct Inventory {
     namespaces: BTreeSet<PathBuf>,
 }
 
-/// What the kernel frees in its own time, after those who held it have let go.
+/// What the kernel frees asynchronously, after the last reference to it is dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Objects {
     programs: BTreeSet<u32>,
@@ -56,10 +56,10 @@ impl Objects {
 }
 
 impl Inventory {
-    /// Takes stock.
+    /// Counts what there is now.
     ///
     /// # Errors
-    /// Where the kernel does not let itself be asked.
+    /// The kernel refuses the query.
     pub fn take(pins: &Path) -> Result<Self, String> {
         Self::around(Objects::take()?, pins)
     }
@@ -73,8 +73,8 @@ impl Inventory {
         })
     }
 
-    /// Waits until nothing is left that was not there before, and gives what there is then; says what stayed otherwise. No
-    /// time decides what a leak is: only a kernel whose clean-up does not get on is given up after `patience`.
+    /// Waits until nothing is left that was not there before, and returns what there is then. A leak is not decided by time:
+    /// `patience` bounds only how long one pass of the kernel's clean-up may take.
     ///
     /// # Errors
     /// One line that names what leaked.
@@ -109,7 +109,7 @@ impl Inventory {
             match fence::pass(deadline) {
                 Ok(()) => passes += 1,
                 Err(error) if Instant::now() > deadline => return Err(format!("{} ({error})", leaks.join(", "))),
-                // A kernel without the devices of a fence: time has to do.
+                // A kernel without the devices of a fence: only time is left to go by.
                 Err(_) => std::thread::sleep(POLL),
             }
             before = leaks;
@@ -158,7 +158,7 @@ fn devices() -> std::io::Result<BTreeSet<String>> {
 }
 
 /// Network namespaces that this process keeps alive, by a thread in them or a descriptor on them; those kept ready for
-/// later cases are nobody's.
+/// later cases are not counted.
 fn namespaces() -> BTreeSet<PathBuf> {
     let threads =
         fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path().join("ns/net"));

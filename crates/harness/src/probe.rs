@@ -29,7 +29,7 @@ const HEADROOM: u16 = 64;
 /// How `netdev_can_lease_queue()` refuses a device without hardware.
 pub const VIRTUAL_GIVER: &str = "Lease device is a virtual device";
 
-/// What a probe found. `Err` is the way of missing that the errno or the read-back tells.
+/// What a probe found. `Err` says in which way the capability is missing, by the errno or by reading back.
 type Finding = Result<String, Missing>;
 
 /// The kernel said no.
@@ -41,7 +41,7 @@ struct Missing {
 
 impl<E: AsErrno + fmt::Display> From<E> for Missing {
     fn from(error: E) -> Self {
-        // EOPNOTSUPP "Unknown device type", ENOENT "TC classifier not found": nobody registered the name.
+        // EOPNOTSUPP "Unknown device type", ENOENT "TC classifier not found": the name is not registered.
         let absent = matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::ENOENT));
         Self { absent, detail: error.to_string() }
     }
@@ -76,7 +76,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         Capability::Ip6Tnl => device(ns, "ip6tnl", &DeviceSpec::IpTunnel { tunnel: tunnel(Ipv6Addr::LOCALHOST) }),
         Capability::Tun => match Tap::open(ns, DEVICES.0) {
             Ok(_tap) => Ok("/dev/net/tun, TUNSETIFF".into()),
-            // No driver has taken the device's number, or nobody has made its node.
+            // No driver has the device's number, or its node does not exist.
             Err(error) => Err(Missing { absent: true, detail: error.to_string() }),
         },
         Capability::NftNat => nft_nat(ns),
@@ -114,7 +114,7 @@ fn device(ns: &Netns, kind: &str, spec: &DeviceSpec) -> Finding {
     Ok(format!("RTM_NEWLINK {kind}"))
 }
 
-/// From the loopback device to an address that nobody has.
+/// From the loopback device to an unused address.
 fn tunnel(local: impl Into<IpAddr>) -> Tunnel {
     let local = local.into();
     let remote = match local {
@@ -166,8 +166,8 @@ fn netkit(ns: &Netns) -> Finding {
     })
 }
 
-/// Nothing in a virtual machine has a queue to give. So the loopback device is asked for one: where the kernel finds fault
-/// with it and not with who shall take the queue, it can lease.
+/// No device in a virtual machine can lend a queue, so the probe asks for one of the loopback device: a kernel that refuses
+/// that device, and not the one that is to get the queue, has queue leasing.
 fn queue_lease(ns: &Netns) -> Finding {
     let info = create(ns, &netkit_request(NetkitOptions::default()))?;
     let taker = info.peer_ifindex.ok_or_else(|| missing("the primary does not name its peer"))?;
@@ -196,7 +196,7 @@ fn create(ns: &Netns, request: &PairRequest<'_>) -> Result<LinkInfo, Missing> {
     Ok(link::info(ns, DEVICES.0)?)
 }
 
-/// A namespace that goes with everything in it, so that a probe leaves nothing.
+/// Runs a probe in a namespace that is deleted with everything in it.
 fn scratch(probe: impl FnOnce(&Netns) -> Finding) -> Finding {
     match Netns::new("probe") {
         Ok(ns) => probe(&ns),
@@ -204,8 +204,8 @@ fn scratch(probe: impl FnOnce(&Netns) -> Finding) -> Finding {
     }
 }
 
-/// Gives a refusal its reason. A kernel that is new enough has the thing configured off, except where the answer came
-/// from code that is there: then it is broken.
+/// Decides in which way a capability is missing. A kernel that is new enough has it configured off, except where the error
+/// came from its own code: then it is broken.
 fn report(kernel: KernelVersion, capability: Capability, finding: Finding) -> CapabilityReport {
     let (state, detail) = match finding {
         Ok(detail) => (CapabilityState::Supported, detail),

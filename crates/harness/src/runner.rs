@@ -142,7 +142,7 @@ impl Runner {
         }
     }
 
-    /// What the host was told of a cell.
+    /// A cell's listing.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.get(id).map(|(_, cell)| &cell.info)
     }

@@ -1,4 +1,4 @@
-//! What a person asked to look at: a topology, or a case that stands still in front of its first packet.
+//! What `lab shell` enters: a topology, or a case that is stopped before its first packet.
 
 use crate::{
     runner::{Finished, RunOptions, Runner},
@@ -13,20 +13,20 @@ use std::{
     time::Duration,
 };
 
-/// What was built. Dropping it takes everything away.
+/// What was built. Dropping it deletes everything.
 pub struct Staged {
     about: String,
     net: Option<Net>,
     case: Option<Held>,
 }
 
-/// A case at its gate.
+/// A case that is stopped.
 struct Held {
     hold: Hold,
     thread: JoinHandle<Through>,
 }
 
-/// A case that is through, and how many attachments it reported.
+/// A case that has ended, and how many attachments it reported.
 struct Through {
     finished: Finished,
     attachments: u32,
@@ -56,12 +56,12 @@ impl Staged {
     /// Every namespace that is part of it.
     ///
     /// # Errors
-    /// One line where the kernel does not let itself be asked.
+    /// One line: the kernel refuses the query.
     pub fn namespaces(&self) -> Result<Vec<Netns>, String> {
         Netns::living().map_err(|error| error.to_string())
     }
 
-    /// What was built, for people: namespaces, devices, addresses, programs.
+    /// What was built, as text: namespaces, devices, addresses, programs.
     ///
     /// # Errors
     /// As [`Staged::namespaces`].
@@ -96,8 +96,8 @@ fn topology(runner: &Runner, name: &str, device: LinkKind) -> Result<Net, String
     Net::build(&template.of(device)).map_err(|error| error.to_string())
 }
 
-/// Runs a case up to its first packet; where it sends none, once more and up to its last attachment. Gives words for the
-/// place as well.
+/// Runs a case up to its first packet; where it sends none, again and up to its last attachment. Also describes where it was
+/// stopped.
 fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &'static str), String> {
     let held = match run_to(runner, cell, time_scale, Stop::Flow)? {
         Ok(held) => return Ok((held, "Stopped before its first packet; it goes on when the shell ends.")),
@@ -124,7 +124,7 @@ fn run_to(runner: &Arc<Runner>, cell: &CellId, time_scale: f32, stop: Stop) -> R
     let (runner, cell) = (Arc::clone(runner), cell.clone());
     let run = move || {
         let finished = runner.run(&cell, &RunOptions { time_scale, mutant: None, held: true });
-        // Whoever waits at a gate that nobody came to hears of it by this.
+        // Ends the wait for a case that never reached the gate.
         Through { finished, attachments: gate::remove() }
     };
     let thread = thread::Builder::new().name("held-case".into()).spawn(run).map_err(|error| error.to_string())?;

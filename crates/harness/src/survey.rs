@@ -1,10 +1,10 @@
-//! What there is in a namespace, in words: its devices and what is attached to them.
+//! Describes a namespace as text: its devices and what is attached to them.
 
 use lab_topology::{LinkInfo, Netns, link};
 use std::fmt::Write as _;
 
-/// Writes a namespace down: every device with what `detail` says of it, and its programs. A device of which it says nothing
-/// is left out.
+/// Describes every device of a namespace, with `detail` and its programs. A device for which `detail` gives `None` is left
+/// out.
 pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&LinkInfo) -> Option<String>) {
     let _ = writeln!(out, "{}", ns.name());
     let links = match link::list(ns) {

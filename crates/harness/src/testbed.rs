@@ -1,4 +1,4 @@
-//! The testbed that cases work on: a built topology, programs attached to its devices, traffic across it.
+//! What cases work on: a built topology, programs attached to its devices, traffic across it.
 
 use crate::{
     case::Direction,
@@ -27,8 +27,8 @@ pub const P0: Spot = Spot { node: "host", dev: "p0" };
 /// The node's end of the second workload's link.
 pub const P1: Spot = Spot { node: "host", dev: "p1" };
 
-/// Type 0 serves every hook. Said aloud, it takes the loader that does not read the kernel's BTF for each program,
-/// which is a tenth of a second and more under emulation.
+/// `expected_attach_type` 0 is valid for every hook. Given explicitly, it selects the loader that does not read the kernel's
+/// BTF for each program, which takes a tenth of a second and more under emulation.
 pub const UNTYPED: LoadOptions<'static> = LoadOptions { expected_attach_type: Some(0), jump: None };
 
 /// A built topology.
@@ -51,17 +51,17 @@ impl Testbed {
         self.net.ifindex(at.node, at.dev)
     }
 
-    /// Loads a program that knows the device it is meant for, the way Felix does: by a global, since `skb->ifindex`
+    /// Loads a program that is given its device's index in a global, as Felix does, since `skb->ifindex`
     /// differs between netkit's hooks.
     ///
     /// # Errors
-    /// The verifier's, in words.
+    /// The verifier's refusal.
     pub fn load(&self, ctx: &Ctx, at: Spot, kind: ProgramKind, config: Config) -> Result<Arc<Program>, Stop> {
         let config = Config { host_ifindex: self.ifindex(at), ..config };
         Ok(Arc::new(ctx.programs.load(kind, &config, &UNTYPED)?))
     }
 
-    /// Loads the counting program: no opinion on any packet.
+    /// Loads the counting program, which returns UNSPEC for every packet.
     ///
     /// # Errors
     /// Like [`Testbed::load`].
@@ -69,7 +69,7 @@ impl Testbed {
         self.load(ctx, at, ProgramKind::Count, Config::new(ctx.marker))
     }
 
-    /// Attaches as asked and reports what the kernel says came of it.
+    /// Attaches as requested, and reports what the kernel then lists.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -132,11 +132,11 @@ impl Testbed {
         Ok(self.run(at, || lab_bpf::attach_tc(ifindex, list, program, options))?)
     }
 
-    /// Puts into the report what the kernel says of a program on a device. A program without counters is given by its id
+    /// Adds to the report what the kernel lists of a program on a device. A program without counters is given by its id
     /// alone.
     ///
     /// # Errors
-    /// Where the kernel does not let itself be asked.
+    /// The kernel refuses the query.
     pub fn report(
         &self,
         ctx: &mut Ctx,
@@ -152,10 +152,10 @@ impl Testbed {
         Ok(())
     }
 
-    /// What the kernel says of a program on a device.
+    /// What the kernel lists of a program on a device.
     ///
     /// # Errors
-    /// Where the kernel does not let itself be asked.
+    /// The kernel refuses the query.
     pub fn record(&self, at: Spot, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
         record(self.net.ns(at.node), at.dev, requested, prog_id)
     }
@@ -163,7 +163,7 @@ impl Testbed {
     /// Where the kernel lists a program on a device, if it does.
     ///
     /// # Errors
-    /// Where the kernel does not let itself be asked.
+    /// The kernel refuses the query.
     pub fn find(&self, at: Spot, program: &Program) -> Result<Option<Observed>, Stop> {
         let ifindex = self.ifindex(at);
         Ok(self.run(at, || lab_bpf::find(ifindex, program.id()))?)
@@ -172,13 +172,13 @@ impl Testbed {
     /// Everything that the kernel lists on a device.
     ///
     /// # Errors
-    /// Where the kernel does not let itself be asked.
+    /// The kernel refuses the query.
     pub fn observe(&self, at: Spot) -> Result<Vec<Observed>, Stop> {
         let ifindex = self.ifindex(at);
         Ok(self.run(at, || lab_bpf::observe(ifindex))?)
     }
 
-    /// Runs something in a device's namespace, where its index means something.
+    /// Runs `work` in a device's namespace, where its index is valid.
     pub fn run<R: Send>(&self, at: Spot, work: impl FnOnce() -> R + Send) -> R {
         self.net.ns(at.node).run(work)
     }
@@ -187,7 +187,7 @@ impl Testbed {
 /// [`Testbed::record`] for a device outside of a testbed.
 ///
 /// # Errors
-/// Where the kernel does not let itself be asked.
+/// The kernel refuses the query.
 pub fn record(ns: &Netns, dev: &str, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
     let info = link::info(ns, dev)?;
     let seen = ns.run(|| lab_bpf::find(info.ifindex, prog_id))?;
@@ -203,7 +203,7 @@ pub fn record(ns: &Netns, dev: &str, requested: AttachRequest, prog_id: u32) -> 
     })
 }
 
-/// How to get onto a multi-program hook.
+/// How to attach to a multi-program hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// `BPF_LINK_CREATE`.
@@ -222,8 +222,8 @@ pub enum Handle {
     Prog,
 }
 
-/// A filter that is taken off when it goes, as a link is: left to the device's deletion, its program would live on until
-/// the namespace is gone, and the count of what a case left behind would wait for that.
+/// A filter that is detached when it is dropped, as a link is. Left to the device's deletion, its program would exist until
+/// the namespace is gone, and the leak check would wait for that.
 pub struct Filter(Option<TcFilter>);
 
 impl Filter {
@@ -231,7 +231,7 @@ impl Filter {
         Self(Some(filter))
     }
 
-    /// Takes it off.
+    /// Detaches it.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -242,12 +242,13 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        // Gone with its device or qdisc, if the case took that away.
+        // Already gone where the case deleted its device or qdisc.
         _ = self.0.take().map(TcFilter::detach);
     }
 }
 
-/// A program on a hook. Dropping it leaves an attached program to the device's deletion; a link or a filter goes.
+/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its device is
+/// deleted.
 pub struct Attachment<'b> {
     testbed: &'b Testbed,
     handle: Handle,
@@ -264,7 +265,7 @@ impl Attachment<'_> {
     /// The link, where it is one.
     ///
     /// # Errors
-    /// A failed check for filters and attached programs: the case asked the wrong question.
+    /// A failed check where it is not a link.
     pub fn link(&self) -> Result<&Link, Stop> {
         match &self.handle {
             Handle::Link(link) => Ok(link),
@@ -272,7 +273,7 @@ impl Attachment<'_> {
         }
     }
 
-    /// The link itself, for cases about who holds it.
+    /// The link itself, for cases about its owner.
     ///
     /// # Errors
     /// Like [`Attachment::link`].
@@ -283,7 +284,7 @@ impl Attachment<'_> {
         }
     }
 
-    /// Leaves a filter to the kernel, as an owner does that dies.
+    /// Leaves a filter attached, as an owner that is killed does.
     pub fn abandon(mut self) {
         if let Handle::Filter(Filter(filter)) = &mut self.handle {
             drop(filter.take());
@@ -301,7 +302,7 @@ impl Attachment<'_> {
         }
     }
 
-    /// Takes the program off the hook.
+    /// Detaches the program.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -326,13 +327,13 @@ pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
         (AttachType::Tc, Direction::ToWorkload) => Hook::ClsactEgress,
         (AttachType::Tcx, Direction::FromWorkload) => Hook::TcxIngress,
         (AttachType::Tcx, Direction::ToWorkload) => Hook::TcxEgress,
-        // The peer transmits what comes from the workload; its programs hang on the primary all the same.
+        // The peer transmits what comes from the workload; its programs are attached through the primary all the same.
         (AttachType::Netkit, Direction::FromWorkload) => Hook::NetkitPeer,
         (AttachType::Netkit, Direction::ToWorkload) => Hook::NetkitPrimary,
     }
 }
 
-/// Puts a program on a hook of a device of the calling thread's namespace.
+/// Attaches a program to a hook of a device of the calling thread's namespace.
 pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: How) -> Result<Handle, BpfError> {
     let direction = match hook {
         Hook::ClsactIngress => lab_bpf::Direction::Ingress,

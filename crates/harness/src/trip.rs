@@ -64,14 +64,14 @@ impl<'b> Watch<'b> {
     }
 }
 
-/// From which node to which, and what the way does to addresses.
+/// Client, server, and how addresses are translated between them.
 #[derive(Clone, Copy)]
 pub struct Trip<'a> {
     /// Node of the client.
     pub from: &'a str,
     /// Node of the server.
     pub to: &'a str,
-    /// The server's port, and what ICMP is told by.
+    /// The server's port, and the ICMP identifier.
     pub marker: u16,
     /// Protocols that go this way.
     pub protos: &'a [Proto],
@@ -79,12 +79,12 @@ pub struct Trip<'a> {
     pub dial: Option<[SocketAddr; 2]>,
     /// The server's address, where it is not its node's first one.
     pub listen: Option<[IpAddr; 2]>,
-    /// Whom the server sees; unset is the client's first address.
+    /// The client's address as the server sees it; unset is the client's first address.
     pub source: Option<[IpAddr; 2]>,
 }
 
 impl<'a> Trip<'a> {
-    /// ICMP, UDP and TCP between two nodes' first addresses, which nobody translates.
+    /// ICMP, UDP and TCP between two nodes' first addresses, without translation.
     pub fn new(ctx: &Ctx, from: &'a str, to: &'a str) -> Self {
         Self { from, to, marker: ctx.marker, protos: &Proto::ALL, dial: None, listen: None, source: None }
     }

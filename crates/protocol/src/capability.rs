@@ -82,7 +82,7 @@ macro_rules! capabilities {
     };
 }
 
-/// How Debian builds it, in the words of the rows below.
+/// How Debian builds it.
 #[allow(non_camel_case_types)]
 enum Built {
     module,
@@ -169,7 +169,7 @@ pub enum CapabilityState {
 }
 
 impl CapabilityState {
-    /// Words for people.
+    /// As reports say it.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Supported => "supported",

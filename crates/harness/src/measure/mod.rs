@@ -28,7 +28,7 @@ impl Runner {
     /// slows the guest down for a while slows no setup alone.
     ///
     /// # Errors
-    /// One line: the first setup that can't be measured, or what `tell` said.
+    /// One line: the first setup that can't be measured, or the error of `tell`.
     pub fn measure(&self, request: &MeasureRequest, tell: &mut Tell<'_>) -> Result<(), String> {
         let window = Duration::from_millis(request.window_ms.into());
         let count = request.setups.len();

@@ -70,7 +70,7 @@ impl Node {
     /// The two workloads of a topology that has these only.
     ///
     /// # Errors
-    /// Whatever the kernel refused.
+    /// The kernel's refusal.
     pub fn pods(ctx: &Ctx) -> Result<Self, Stop> {
         Self::build(ctx, &[W0, W1])
     }
@@ -78,7 +78,7 @@ impl Node {
     /// These workloads of the topology that the case declares.
     ///
     /// # Errors
-    /// Whatever the kernel refused.
+    /// The kernel's refusal.
     pub fn build(ctx: &Ctx, workloads: &[Workload]) -> Result<Self, Stop> {
         let testbed = ctx.testbed()?;
         let built_in = match ctx.fault {
@@ -120,7 +120,7 @@ impl Node {
     /// What a request comes to on a workload's device.
     ///
     /// # Errors
-    /// Where the kernel does not let itself be asked.
+    /// The kernel refuses the query.
     pub fn attach_type(&self, ctx: &Ctx, workload: Workload, request: AttachRequest) -> Result<AttachType, Stop> {
         Ok(match request {
             AttachRequest::Tc => AttachType::Tc,

@@ -25,7 +25,7 @@ impl Chain {
     /// The hook of a variant, on a topology of its own; packets from the workload where the variant leaves it open.
     ///
     /// # Errors
-    /// Whatever the kernel refused.
+    /// The kernel's refusal.
     pub fn new(ctx: &Ctx, variant: &Variant) -> Result<Self, Stop> {
         let testbed = ctx.testbed()?;
         let attach_type = match variant.attach() {
@@ -61,7 +61,7 @@ impl Chain {
     /// Reports a program without counters as the kernel lists it.
     ///
     /// # Errors
-    /// Where the kernel does not let itself be asked.
+    /// The kernel refuses the query.
     pub fn report(&self, ctx: &mut Ctx, prog_id: u32) -> Result<(), Stop> {
         self.testbed.report(ctx, P0, self.request, prog_id, None)
     }

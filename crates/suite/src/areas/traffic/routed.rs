@@ -97,8 +97,7 @@ fn node_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POD_TO_USER_SPACE: Case = Case::new(
     "T04",
     "pod-to-user-space",
-    "What user space reads from a tap is what the pod sent, one hop older and otherwise intact, and its answer \
-         arrives.",
+    "User space reads from a tap what the pod sent, with the TTL one lower and otherwise intact, and its answer arrives.",
     pod_to_user_space,
 )
 .on(library::TAP)

@@ -1,7 +1,9 @@
-//! Layouts that the eBPF programs and user space read and write alike.
+//! Layouts that the eBPF programs and user space share.
 //!
-//! Everything is `#[repr(C)]` without implicit padding, in the byte order of the machine. A field that is added here
-//! changes both sides at once, and the tests below pin the sizes so that nobody changes them unawares.
+//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature datapath.
+//!
+//! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and tests pin
+//! every size, so that a change that breaks one side does not compile on the other.
 #![no_std]
 
 pub mod datapath;

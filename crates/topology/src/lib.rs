@@ -1,8 +1,13 @@
-//! Few network topologies as pure data, and the netlink builder that makes them real.
+//! Network topologies as pure data, and the netlink builder that makes them real.
 //!
-//! [`model`] says what there is, [`library`] names the topologies that the suite uses, [`Net::build`] makes one real in
-//! fresh network namespaces and returns once every link is up and every address is usable. [`link`] holds the single
-//! operations that cases do to a device.
+//! Where to start: a [`Template`] declares a topology by name and [`library`] has those of the lab; [`model`] is what they are
+//! made of. [`Net::build`] makes one real in fresh network namespaces and returns once every link is up and every address is
+//! usable. [`link`] has the single operations that cases do to a device.
+//!
+//! *Architecture invariant:* a topology is data. Listings and drawings need no kernel, and [`Net`] adds nothing to a topology that
+//! its data does not say.
+//!
+//! *Architecture invariant:* no namespace, device or name outlives its [`Net`].
 
 mod address;
 mod build;

@@ -1,6 +1,6 @@
 //! PID 1: mounts, modules, the port to the host, and power-off.
 
-use crate::{kmsg, modules, port, session};
+use crate::{kmsg, modules, port, sender, session};
 use lab_harness::Suite;
 use nix::{
     mount::{MsFlags, mount},
@@ -21,7 +21,7 @@ pub fn as_init(suites: &[&'static dyn Suite]) -> ! {
 }
 
 fn live(suites: &[&'static dyn Suite]) -> Result<(), String> {
-    let boot_ms = session::boottime_ms();
+    let boot_ms = sender::boottime_ms();
     mount_all()?;
     quiet_console();
     expedite_grace_periods();

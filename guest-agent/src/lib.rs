@@ -7,13 +7,14 @@
 //!
 //! *Architecture invariant:* the agent knows no suite. It gets them from [`main`] and hands them to the harness.
 //!
-//! *Architecture invariant:* one writer per port: whatever goes to the host goes through `session::Sender`.
+//! *Architecture invariant:* one writer per port: whatever goes to the host goes through `sender::Sender`.
 
 mod boot;
 mod entropy;
 mod kmsg;
 mod modules;
 mod port;
+mod sender;
 mod session;
 mod shell;
 

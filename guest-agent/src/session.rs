@@ -3,69 +3,14 @@
 use crate::{
     entropy,
     kmsg::{self, Log},
+    sender::{Sender, boottime_ms},
     shell::Shell,
 };
 use lab_harness::{RunOptions, Runner, Suite};
 use lab_protocol::{
-    AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
-    frame::{self, Decoder},
-    measure::MeasureRequest,
-    message::HEARTBEAT_MS,
+    AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION, frame::Decoder, measure::MeasureRequest,
 };
-use std::{
-    fs::File,
-    io::{Read, Write},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-/// `CLOCK_BOOTTIME`, milliseconds.
-pub fn boottime_ms() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |now| Duration::from(now).as_millis() as u64)
-}
-
-/// The writing half: one writer per port, shared by the session, the heartbeat and a shell.
-#[derive(Clone)]
-pub struct Sender {
-    port: Arc<Mutex<File>>,
-    current: Arc<Mutex<Option<CellId>>>,
-}
-
-impl Sender {
-    /// Sends one message to the host.
-    ///
-    /// # Errors
-    /// One line where the port is gone, or the message is larger than a frame may be.
-    pub fn send(&self, message: &AgentMessage) -> Result<(), String> {
-        let bytes = frame::encode(message).map_err(|error| error.to_string())?;
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        port.write_all(&bytes).map_err(|error| format!("the port to the host broke: {error}"))
-    }
-
-    /// Reports splats of the kernel log, where there are any.
-    fn report(&self, splats: &str) -> Result<(), String> {
-        if splats.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: splats.to_owned() }) }
-    }
-
-    fn set_current(&self, cell: Option<CellId>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = cell;
-    }
-
-    /// Sends heartbeats from a thread of its own: a case that blocks must not look like a hang of the guest before its own
-    /// deadline.
-    fn start_heartbeat(&self) {
-        let sender = self.clone();
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
-                let cell = sender.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                if sender.send(&AgentMessage::Heartbeat { uptime_ms: boottime_ms(), cell }).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-}
+use std::{fs::File, io::Read, sync::Arc, time::Duration};
 
 /// Answers the host until it sends `Shutdown`.
 ///
@@ -73,7 +18,7 @@ impl Sender {
 /// One line where the port breaks or the host speaks another protocol.
 pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
     let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
-    let sender = Sender { port: Arc::new(Mutex::new(port)), current: Arc::default() };
+    let sender = Sender::new(port);
     let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
 
     let uts = nix::sys::utsname::uname().map_err(|error| format!("uname: {error}"))?;

@@ -45,7 +45,7 @@ pub use program::{Program, id_of};
 pub use query::{Entry, Query, query, query_with_room};
 pub use sys::as_nobody;
 pub use tc::{
-    ClsactState, Direction, ListedFilter, Qdisc, Sharing, TcFilter, TcOptions, attach_tc, attach_to_block, clsact_add,
-    clsact_del, clsact_sharing, filters, qdiscs,
+    ClsactState, ListedFilter, Qdisc, Sharing, TcDirection, TcFilter, TcOptions, attach_tc, attach_to_block,
+    clsact_add, clsact_del, clsact_sharing, filters, qdiscs,
 };
 pub use xdp::{XdpMode, attach_xdp};

@@ -57,7 +57,7 @@ impl Link {
     /// # Errors
     /// [`BpfError::Call`].
     pub fn info(&self) -> Result<LinkInfo, BpfError> {
-        let info: attr::LinkInfo =
+        let info: attr::RawLinkInfo =
             sys::info(self.as_fd()).map_err(|errno| BpfError::call("BPF_OBJ_GET_INFO_BY_FD of a link", errno))?;
         Ok(LinkInfo {
             id: info.id,

@@ -3,7 +3,7 @@
 //! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature datapath.
 //!
 //! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and tests pin
-//! every size, so that a change that breaks one side does not compile on the other.
+//! every size, so that no layout changes unnoticed.
 #![no_std]
 
 pub mod datapath;

@@ -7,7 +7,7 @@ use crate::ctx::AsErrno;
 use lab_bpf::{TcOptions, raw};
 use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
 use lab_topology::{
-    LinkInfo, LinkKind, NetkitInfo, NetkitOptions, Netns, PairRequest, Scrub, Tap, link,
+    DeviceInfo, LinkKind, NetkitInfo, NetkitOptions, Netns, PairRequest, Scrub, Tap, link,
     model::{DeviceSpec, Nat, Tunnel},
     queue,
 };
@@ -146,7 +146,7 @@ fn nft_nat(ns: &Netns) -> Finding {
 fn clsact(ns: &Netns) -> Finding {
     ns.run(|| {
         let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, 0)?;
-        let filter = lab_bpf::attach_tc(LOOPBACK, lab_bpf::Direction::Ingress, &program, TcOptions::default())?;
+        let filter = lab_bpf::attach_tc(LOOPBACK, lab_bpf::TcDirection::Ingress, &program, TcOptions::default())?;
         let listed = lab_bpf::find(LOOPBACK, program.id())?.is_some();
         filter.detach()?;
         if listed { Ok("filter attached and listed".into()) } else { Err(missing("filter attached, but not listed")) }
@@ -191,7 +191,7 @@ fn netkit_request(netkit: NetkitOptions) -> PairRequest<'static> {
     PairRequest::new(LinkKind::NetkitL2, DEVICES.0, DEVICES.1).netkit(netkit)
 }
 
-fn create(ns: &Netns, request: &PairRequest<'_>) -> Result<LinkInfo, Missing> {
+fn create(ns: &Netns, request: &PairRequest<'_>) -> Result<DeviceInfo, Missing> {
     link::create_pair(ns, request)?;
     Ok(link::info(ns, DEVICES.0)?)
 }

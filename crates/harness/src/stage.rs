@@ -6,7 +6,7 @@ use crate::{
 };
 use lab_protocol::{CellId, CellReport, LinkKind, Outcome, shell::Stage};
 use lab_topology::{Net, Netns, addresses};
-use lab_traffic::gate::{self, Hold, Stop};
+use lab_traffic::gate::{self, Hold, StopAt};
 use std::{
     sync::Arc,
     thread::{self, JoinHandle},
@@ -99,7 +99,7 @@ fn topology(runner: &Runner, name: &str, device: LinkKind) -> Result<Net, String
 /// Runs a case up to its first packet; where it sends none, again and up to its last attachment. Also describes where it was
 /// stopped.
 fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &'static str), String> {
-    let held = match run_to(runner, cell, time_scale, Stop::Flow)? {
+    let held = match run_to(runner, cell, time_scale, StopAt::Flow)? {
         Ok(held) => return Ok((held, "Stopped before its first packet; it goes on when the shell ends.")),
         Err(through) => through,
     };
@@ -112,14 +112,14 @@ fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &
         (None, 0) => return Err(format!("{cell} sends nothing and attaches nothing, so it can't be stopped anywhere")),
         (None, _) => {}
     }
-    match run_to(runner, cell, time_scale, Stop::Attachment(held.attachments))? {
+    match run_to(runner, cell, time_scale, StopAt::Attachment(held.attachments))? {
         Ok(held) => Ok((held, "It sends nothing: stopped behind its last attachment; it goes on when the shell ends.")),
         Err(through) => Err(ended(&through).unwrap_or_else(|| format!("{cell} attached less than before"))),
     }
 }
 
 /// A case at its gate, or through because it never came to it.
-fn run_to(runner: &Arc<Runner>, cell: &CellId, time_scale: f32, stop: Stop) -> Result<Result<Held, Through>, String> {
+fn run_to(runner: &Arc<Runner>, cell: &CellId, time_scale: f32, stop: StopAt) -> Result<Result<Held, Through>, String> {
     let hold = gate::close(stop);
     let (runner, cell) = (Arc::clone(runner), cell.clone());
     let run = move || {

@@ -1,11 +1,11 @@
 //! Describes a namespace as text: its devices and what is attached to them.
 
-use lab_topology::{LinkInfo, Netns, link};
+use lab_topology::{DeviceInfo, Netns, link};
 use std::fmt::Write as _;
 
 /// Describes every device of a namespace, with `detail` and its programs. A device for which `detail` gives `None` is left
 /// out.
-pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&LinkInfo) -> Option<String>) {
+pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&DeviceInfo) -> Option<String>) {
     let _ = writeln!(out, "{}", ns.name());
     let links = match link::list(ns) {
         Ok(links) => links,

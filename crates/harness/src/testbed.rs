@@ -80,7 +80,7 @@ impl Testbed {
         request: AttachRequest,
         direction: Direction,
         program: &Arc<Program>,
-    ) -> Result<Attachment<'_>, Stop> {
+    ) -> Result<AttachedProgram<'_>, Stop> {
         self.attach_as(ctx, at, request, direction, program, How::Link)
     }
 
@@ -96,7 +96,7 @@ impl Testbed {
         direction: Direction,
         program: &Arc<Program>,
         how: How,
-    ) -> Result<Attachment<'_>, Stop> {
+    ) -> Result<AttachedProgram<'_>, Stop> {
         let ifindex = self.ifindex(at);
         let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
         let attach_type = match request {
@@ -110,7 +110,7 @@ impl Testbed {
         let handle = self.run(at, || attach_hook(hook, ifindex, &**program, how))?;
         self.report(ctx, at, request, program.id(), Some(program.clone()))?;
         let stays = ctx.fault == Some(Fault::LinkStays);
-        Ok(Attachment { testbed: self, handle, hook, at, program: program.clone(), stays })
+        Ok(AttachedProgram { testbed: self, handle, hook, at, program: program.clone(), stays })
     }
 
     /// Attaches a clsact filter with options of its own; the caller reports it.
@@ -126,8 +126,8 @@ impl Testbed {
     ) -> Result<TcFilter, Stop> {
         let ifindex = self.ifindex(at);
         let list = match direction {
-            Direction::FromWorkload => lab_bpf::Direction::Ingress,
-            Direction::ToWorkload => lab_bpf::Direction::Egress,
+            Direction::FromWorkload => lab_bpf::TcDirection::Ingress,
+            Direction::ToWorkload => lab_bpf::TcDirection::Egress,
         };
         Ok(self.run(at, || lab_bpf::attach_tc(ifindex, list, program, options))?)
     }
@@ -249,7 +249,7 @@ impl Drop for Filter {
 
 /// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its device is
 /// deleted.
-pub struct Attachment<'b> {
+pub struct AttachedProgram<'b> {
     testbed: &'b Testbed,
     handle: Handle,
     /// The hook it was put on.
@@ -261,7 +261,7 @@ pub struct Attachment<'b> {
     stays: bool,
 }
 
-impl Attachment<'_> {
+impl AttachedProgram<'_> {
     /// The link, where it is one.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ impl Attachment<'_> {
     /// The link itself, for cases about its owner.
     ///
     /// # Errors
-    /// Like [`Attachment::link`].
+    /// Like [`AttachedProgram::link`].
     pub fn into_link(self) -> Result<Link, Stop> {
         match self.handle {
             Handle::Link(link) => Ok(link),
@@ -294,7 +294,7 @@ impl Attachment<'_> {
     /// The filter, where it is one.
     ///
     /// # Errors
-    /// Like [`Attachment::link`].
+    /// Like [`AttachedProgram::link`].
     pub fn filter(&mut self) -> Result<&mut TcFilter, Stop> {
         match &mut self.handle {
             Handle::Filter(Filter(Some(filter))) => Ok(filter),
@@ -336,8 +336,8 @@ pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
 /// Attaches a program to a hook of a device of the calling thread's namespace.
 pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: How) -> Result<Handle, BpfError> {
     let direction = match hook {
-        Hook::ClsactIngress => lab_bpf::Direction::Ingress,
-        Hook::ClsactEgress => lab_bpf::Direction::Egress,
+        Hook::ClsactIngress => lab_bpf::TcDirection::Ingress,
+        Hook::ClsactEgress => lab_bpf::TcDirection::Egress,
         _ => {
             return match how {
                 How::Link => lab_bpf::attach_link(hook, ifindex, program, &Mprog::default()).map(Handle::Link),

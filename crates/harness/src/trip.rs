@@ -4,7 +4,7 @@ use crate::{
     case::Direction,
     ctx::{Ctx, Stop},
     flows::EXCHANGES,
-    testbed::{Attachment, Spot, Testbed},
+    testbed::{AttachedProgram, Spot, Testbed},
 };
 use lab_bpf::{Config, Program, ProgramKind};
 use lab_protocol::AttachRequest;
@@ -21,7 +21,7 @@ pub struct Watch<'b> {
     pub outgoing: Arc<Program>,
     /// Sees packets to the workload.
     pub incoming: Arc<Program>,
-    _attachments: [Attachment<'b>; 2],
+    _attachments: [AttachedProgram<'b>; 2],
 }
 
 /// What a [`Watch`] has counted so far.

@@ -7,7 +7,7 @@ use crate::{
     nat,
     netns::Netns,
     quiet,
-    readback::LinkInfo,
+    readback::DeviceInfo,
     tap::Tap,
 };
 use lab_netlink::NetlinkError;
@@ -122,7 +122,7 @@ impl Net {
     ///
     /// # Errors
     /// [`TopologyError::Netlink`], with `ENODEV` if it is gone.
-    pub fn readback(&self, node: &str, dev: &str) -> Result<LinkInfo, TopologyError> {
+    pub fn readback(&self, node: &str, dev: &str) -> Result<DeviceInfo, TopologyError> {
         let ns = self.ns(node);
         link::info(ns, dev).map_err(|error| ns.error(error))
     }

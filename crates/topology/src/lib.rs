@@ -4,10 +4,7 @@
 //! made of. [`Net::build`] makes one real in fresh network namespaces and returns once every link is up and every address is
 //! usable. [`link`] has the single operations that cases do to a device.
 //!
-//! *Architecture invariant:* a topology is data. Listings and drawings need no kernel, and [`Net`] adds nothing to a topology that
-//! its data does not say.
-//!
-//! *Architecture invariant:* no namespace, device or name outlives its [`Net`].
+//! *Architecture invariant:* a topology is data: listing and drawing one need no kernel and no privilege.
 
 mod address;
 mod build;
@@ -37,6 +34,6 @@ pub use link::{LinkStats, PairRequest, detect_kind};
 pub use model::{End, Family, Hop, LinkKind, NetkitOptions, Policy, Scrub, Topology};
 pub use nat::translate;
 pub use netns::Netns;
-pub use readback::{LinkInfo, NetkitInfo};
+pub use readback::{DeviceInfo, NetkitInfo};
 pub use tap::Tap;
 pub use template::Template;

@@ -14,7 +14,7 @@ static GATE: Mutex<Option<Gate>> = Mutex::new(None);
 
 /// Where a case is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopAt {
     /// Before its first packet.
     Flow,
     /// Behind the attachment of this number, counted from 1.
@@ -23,7 +23,7 @@ pub enum Stop {
 
 #[derive(Debug)]
 struct Gate {
-    stop: Stop,
+    stop: StopAt,
     attachments: u32,
     reached: Sender<()>,
     open: Receiver<()>,
@@ -37,7 +37,7 @@ pub struct Hold {
 }
 
 /// Closes the gate, once: who is stopped there goes on when the [`Hold`] is dropped, and nobody is stopped again.
-pub fn close(stop: Stop) -> Hold {
+pub fn close(stop: StopAt) -> Hold {
     let ((reached, wait), (keep, open)) = (mpsc::channel(), mpsc::channel());
     *gate() = Some(Gate { stop, attachments: 0, reached, open });
     Hold { reached: wait, _open: keep }
@@ -57,14 +57,14 @@ impl Hold {
 
 /// A packet is about to be sent.
 pub(crate) fn flow() {
-    pass(|gate| gate.stop == Stop::Flow);
+    pass(|gate| gate.stop == StopAt::Flow);
 }
 
 /// A program has been attached.
 pub fn attached() {
     pass(|gate| {
         gate.attachments += 1;
-        gate.stop == Stop::Attachment(gate.attachments)
+        gate.stop == StopAt::Attachment(gate.attachments)
     });
 }
 
@@ -105,7 +105,7 @@ mod tests {
                 passed.fetch_add(10, Ordering::SeqCst);
             })
         };
-        for (stop, seen) in [(Stop::Flow, 3), (Stop::Attachment(2), 1)] {
+        for (stop, seen) in [(StopAt::Flow, 3), (StopAt::Attachment(2), 1)] {
             passed.store(0, Ordering::SeqCst);
             let hold = close(stop);
             let thread = case(passed.clone());
@@ -115,7 +115,7 @@ mod tests {
             thread.join().unwrap();
             assert_eq!(passed.load(Ordering::SeqCst), 13, "{stop:?}");
         }
-        let hold = close(Stop::Attachment(7));
+        let hold = close(StopAt::Attachment(7));
         case(passed).join().unwrap();
         assert_eq!(remove(), 3);
         assert!(!hold.reached(Duration::from_secs(10)), "a gate that is gone is never reached");

@@ -4,14 +4,14 @@ mod names;
 mod program;
 mod root;
 
-use crate::session::Sender;
+use crate::sender::Sender;
 use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
     shell::{ShellRequest, Size, Stream},
 };
 use names::Names;
-use program::{Input, Program};
+use program::{Input, ShellProgram};
 use std::{
     io::Read,
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -25,7 +25,7 @@ const PIECE: usize = 16 << 10;
 pub struct Shell {
     input: mpsc::Sender<Vec<u8>>,
     /// Known once the program runs in a terminal.
-    terminal: Arc<Mutex<Option<program::Terminal>>>,
+    terminal: Arc<Mutex<Option<program::Pty>>>,
 }
 
 impl Shell {
@@ -64,7 +64,7 @@ fn live(
     runner: &Arc<Runner>,
     request: &ShellRequest,
     input: mpsc::Receiver<Vec<u8>>,
-    seat: &Mutex<Option<program::Terminal>>,
+    seat: &Mutex<Option<program::Pty>>,
     sender: &Sender,
 ) -> Result<u8, String> {
     root::describe_guest()?;
@@ -72,7 +72,7 @@ fn live(
     let names = Names::publish(&staged.namespaces()?)?;
     let root = root::prepare(request.root)?;
     let welcome = staged.describe()?;
-    let mut program = Program::start(&root, &request.command, request.terminal.as_ref())?;
+    let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
     *seat.lock().unwrap_or_else(PoisonError::into_inner) = program.terminal();
     sender.send(&AgentMessage::ShellReady { welcome })?;
 

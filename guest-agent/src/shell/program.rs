@@ -34,9 +34,9 @@ nix::ioctl_write_ptr_bad!(
 );
 
 /// The controlling end of a terminal.
-pub struct Terminal(File);
+pub struct Pty(File);
 
-impl Terminal {
+impl Pty {
     /// Tells the programs in it its size.
     pub fn resize(&self, size: Size) {
         let size = window(size);
@@ -59,12 +59,12 @@ fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
 }
 
 /// A program that was started.
-pub struct Program {
+pub struct ShellProgram {
     child: Child,
     terminal: Option<File>,
 }
 
-impl Program {
+impl ShellProgram {
     /// Starts it in a session of its own.
     ///
     /// # Errors
@@ -100,8 +100,8 @@ impl Program {
     }
 
     /// The terminal, for resizing.
-    pub fn terminal(&self) -> Option<Terminal> {
-        self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()).map(Terminal)
+    pub fn terminal(&self) -> Option<Pty> {
+        self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()).map(Pty)
     }
 
     /// What it writes.

@@ -9,7 +9,7 @@ use crate::{
     case::Direction,
     ctx::{Ctx, Stop},
     runner::Runner,
-    testbed::{Attachment, P0, P1, Spot, Testbed},
+    testbed::{AttachedProgram, P0, P1, Spot, Testbed},
 };
 use lab_bpf::{Config, Program, ProgramKind};
 use lab_protocol::{
@@ -80,7 +80,7 @@ fn sample(ctx: &mut Ctx, setup: Setup, window: Duration) -> Result<Sample, Stop>
 
 struct Attached<'b> {
     program: Arc<Program>,
-    attachment: Attachment<'b>,
+    attachment: AttachedProgram<'b>,
     /// Whether it stands in front of the receiver.
     receives: bool,
 }

@@ -167,7 +167,7 @@ fn hides(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (program, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
     let options = lab_bpf::TcOptions::default();
-    let attached = testbed.run(P0, || lab_bpf::attach_tc(ifindex, lab_bpf::Direction::Ingress, &*program, options));
+    let attached = testbed.run(P0, || lab_bpf::attach_tc(ifindex, lab_bpf::TcDirection::Ingress, &*program, options));
     ctx.check("attached", attached.is_ok(), "clsact");
     Ok(())
 }

@@ -320,7 +320,7 @@ fn aya_never_chooses_netkit(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let hook = testbed.run(P0, || {
         // Below 6.6 aya expects to find the qdisc.
         lab_bpf::clsact_add(ifindex)?;
-        let direction = lab_bpf::Direction::Ingress;
+        let direction = lab_bpf::TcDirection::Ingress;
         let attachment = lab_bpf::attach_by_aya(&programs, ProgramKind::Count, &config, P0.dev, direction)?;
         Ok::<_, lab_bpf::BpfError>(lab_bpf::find(ifindex, attachment.prog_id())?.map(|seen| seen.hook))
     })?;

@@ -64,8 +64,8 @@ fn peer_as_target(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 fn attached<R>(hook: Hook, ifindex: u32, look: impl FnOnce(u32, Vec<Observed>) -> R) -> Result<R, BpfError> {
     let program = next()?;
     let direction = match hook {
-        Hook::ClsactIngress => lab_bpf::Direction::Ingress,
-        Hook::ClsactEgress => lab_bpf::Direction::Egress,
+        Hook::ClsactIngress => lab_bpf::TcDirection::Ingress,
+        Hook::ClsactEgress => lab_bpf::TcDirection::Egress,
         _ => {
             let _link = lab_bpf::attach_link(hook, ifindex, &program, &Mprog::default())?;
             return Ok(look(program.id(), lab_bpf::observe(ifindex)?));
@@ -178,7 +178,7 @@ fn thirty_two_pods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (first, attach) = (indexes[0], variant.attach());
     let kept = ns.run(|| match hook {
         Hook::ClsactIngress => {
-            lab_bpf::attach_tc(first, lab_bpf::Direction::Ingress, &program, TcOptions::default()).map(|_| None)
+            lab_bpf::attach_tc(first, lab_bpf::TcDirection::Ingress, &program, TcOptions::default()).map(|_| None)
         }
         _ => lab_bpf::attach_link(hook, first, &program, &Mprog::default()).map(Some),
     })?;

@@ -98,7 +98,7 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (primary, peer) = (link::info(&host, P0.dev)?.ifindex, link::info(&pod, "eth0")?.ifindex);
     let program = || raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1);
     for (ns, ifindex) in [(&host, primary), (&pod, peer)] {
-        for direction in [lab_bpf::Direction::Ingress, lab_bpf::Direction::Egress] {
+        for direction in [lab_bpf::TcDirection::Ingress, lab_bpf::TcDirection::Egress] {
             let filter = program()?;
             ns.run(|| lab_bpf::attach_tc(ifindex, direction, &filter, TcOptions::default()))?;
         }
@@ -258,7 +258,7 @@ fn clsact_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
             match round % 2 {
                 0 => lab_bpf::clsact_add(ifindex).map(drop)?,
                 _ => {
-                    let direction = lab_bpf::Direction::Ingress;
+                    let direction = lab_bpf::TcDirection::Ingress;
                     lab_bpf::attach_tc(ifindex, direction, &filter, TcOptions::default()).map(drop)?;
                 }
             }

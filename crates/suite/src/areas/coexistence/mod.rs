@@ -147,7 +147,7 @@ fn strangers_survive(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let mut strangers = Vec::new();
     let foreign = testbed.counter(ctx, P0)?;
     let options = lab_bpf::TcOptions { priority: 7, handle: 7, ..lab_bpf::TcOptions::default() };
-    let filter = testbed.run(P0, || lab_bpf::attach_tc(ifindex, lab_bpf::Direction::Ingress, &*foreign, options))?;
+    let filter = testbed.run(P0, || lab_bpf::attach_tc(ifindex, lab_bpf::TcDirection::Ingress, &*foreign, options))?;
     strangers.push(foreign);
     let mut links = Vec::new();
     let mut hooks = Vec::new();

@@ -50,8 +50,8 @@ pub fn service_address(family: Family) -> IpAddr {
     }
 }
 
-/// A testbed whose node has the datapath's maps; programs come with [`Node::attach`].
-pub struct Node {
+/// A testbed whose node has the datapath's maps; programs come with [`DatapathNode::attach`].
+pub struct DatapathNode {
     /// The topology.
     pub testbed: Testbed,
     /// The datapath.
@@ -66,7 +66,7 @@ pub struct Attached {
     handles: Vec<Handle>,
 }
 
-impl Node {
+impl DatapathNode {
     /// The two workloads of a topology that has these only.
     ///
     /// # Errors
@@ -289,7 +289,7 @@ impl Node {
         Err(Stop::check(format!("{proto} over {family} does not pass from {from} to {to}")))
     }
 
-    /// [`Node::passes`] for every protocol in every family.
+    /// [`DatapathNode::passes`] for every protocol in every family.
     ///
     /// # Errors
     /// The first flow that does not pass.

@@ -1,6 +1,6 @@
 //! The miniature datapath between workloads: policy, forwarding, reverse path check, and one jump map per mechanism.
 
-use crate::areas::datapath::node::{Node, W0, W1, W2, Workload, service_address};
+use crate::areas::datapath::node::{DatapathNode, W0, W1, W2, Workload, service_address};
 use crate::topologies::{PODS_SAME_IFINDEX, SHARED_IFINDEX};
 use lab_bpf::datapath::{FROM_WORKLOAD, Rule, TO_WORKLOAD};
 use lab_harness::{
@@ -36,7 +36,7 @@ const DATAPATH_POD_TO_POD: Case = Case::new(
 .on(library::PODS)
 .over(variants::mechanisms);
 fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     let (_mechanism, attached) = node.attach(ctx, variant.attach())?;
     for (proto, family) in flows::all() {
         node.passes_counted(ctx, W0, W1, proto, family)?;
@@ -60,14 +60,14 @@ fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// Everything from one workload to another, at the second one's ingress.
-fn ingress_rule(node: &Node, to: Workload, from: IpAddr) -> Rule {
+fn ingress_rule(node: &DatapathNode, to: Workload, from: IpAddr) -> Rule {
     let prefix = if from.is_ipv4() { 32 } else { 128 };
     let host_ifindex = node.testbed.ifindex(to.at);
     Rule { host_ifindex, direction: TO_WORKLOAD, service: None, remote: from, prefix }
 }
 
 /// Asserts that neither family and neither UDP nor ICMP gets from w0 to w1, and gives back how many packets were tried.
-fn nothing_arrives(ctx: &mut Ctx, node: &Node) -> u64 {
+fn nothing_arrives(ctx: &mut Ctx, node: &DatapathNode) -> u64 {
     let flows = [("w0", "w1", Proto::Udp, Family::V4), ("w0", "w1", Proto::Icmp, Family::V6)];
     node.testbed.none_pass(ctx, flows);
     flows.len() as u64 * u64::from(flows::EXCHANGES)
@@ -82,7 +82,7 @@ const DATAPATH_DENY: Case = Case::new(
 .on(library::PODS)
 .over(variants::paired_mechanisms);
 fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     node.passes(ctx, "w0", "w1", Proto::Udp, Family::V4)?;
     let rules = Family::ALL.map(|family| ingress_rule(&node, W1, node.testbed.net.addr("w0", family)));
@@ -128,7 +128,7 @@ const DATAPATH_SPOOFED_SOURCE: Case = Case::new(
 .on(library::PODS)
 .over(variants::paired_mechanisms);
 fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     let ifindex = node.testbed.ifindex(W0.at);
     let own = Family::ALL.map(|family| node.testbed.net.addr("w0", family));
@@ -165,7 +165,7 @@ const DATAPATH_BY_HOST_IFINDEX: Case = Case::new(
 .over(variants::mechanisms);
 /// On the node the second pod's device has the number that the first pod's own end has in the pod.
 fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::build(ctx, &[W0, W1])?;
+    let node = DatapathNode::build(ctx, &[W0, W1])?;
     let collide = (node.testbed.net.ifindex("w0", "eth0"), node.testbed.ifindex(P1));
     ctx.equal("the pod's end of one and the node's end of the other", collide, (SHARED_IFINDEX, SHARED_IFINDEX));
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
@@ -199,7 +199,7 @@ const DATAPATH_POLICY_SLOTS: Case = Case::new(
 .on(library::PODS)
 .over(variants::paired_mechanisms);
 fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     let (mechanism, attached) = node.attach(ctx, variant.attach())?;
     let only_w1 = |ctx: &mut Ctx, when: &str| {
         node.passes(ctx, "host", "w1", Proto::Udp, Family::V4)?;
@@ -240,7 +240,7 @@ const DATAPATH_ON_MIXED_NODE: Case = Case::new(
 .within(30_000);
 fn mixed_node(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let workloads = [W0, W1, W2];
-    let node = Node::build(ctx, &workloads)?;
+    let node = DatapathNode::build(ctx, &workloads)?;
     let native = node.attach_type(ctx, W1, AttachRequest::Auto)?;
     let other = node.mechanism(node.attach_type(ctx, W0, AttachRequest::Auto)?)?;
     let native = node.mechanism_beside(ctx, &other, native)?;

@@ -1,6 +1,6 @@
 //! Services of the miniature datapath: translation both ways, and errors about translated packets.
 
-use crate::areas::datapath::node::{EXPIRED, Node, REFUSED, W0, service_address};
+use crate::areas::datapath::node::{DatapathNode, EXPIRED, REFUSED, W0, service_address};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::Ctx,
@@ -21,7 +21,7 @@ const SERVICE: Case = Case::new(
 .on(library::PODS)
 .over(variants::mechanisms);
 fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     for family in Family::ALL {
         let path = node.path(ctx, "w0", "w1", family);
@@ -59,7 +59,7 @@ const SERVICE_HAIRPIN: Case = Case::new(
 .on(library::PODS)
 .over(variants::mechanisms);
 fn hairpin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     let mechanism = node.mechanism(node.attach_type(ctx, W0, variant.attach())?)?;
     let _attached = node.attach_one(ctx, &mechanism, W0, variant.attach())?;
     node.serve(ctx, "w0")?;
@@ -75,7 +75,7 @@ const ICMP_ERRORS_ABOUT_TRANSLATED: Case = Case::new(
 .on(library::PODS)
 .over(variants::paired_mechanisms);
 fn icmp_errors(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     node.serve(ctx, "w1")?;
     for family in Family::ALL {

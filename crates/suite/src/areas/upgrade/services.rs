@@ -1,6 +1,6 @@
 //! Changing the miniature datapath's mechanism under traffic to a service.
 
-use crate::areas::datapath::node::{Node, W0};
+use crate::areas::datapath::node::{DatapathNode, W0};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::Ctx,
@@ -41,7 +41,7 @@ fn tc_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
 /// One mechanism after the other, the new one attached before the old one goes. Connections live on in the shared maps.
 fn upgrade(ctx: &mut Ctx, _variant: &Variant, steps: &[AttachRequest]) -> CaseResult {
-    let node = Node::pods(ctx)?;
+    let node = DatapathNode::pods(ctx)?;
     node.serve(ctx, "w1")?;
     let (mut mechanism, mut attached) = node.attach(ctx, steps[0])?;
     let client = |family| node.testbed.net.addr("w0", family);

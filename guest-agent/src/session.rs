@@ -3,7 +3,7 @@
 use crate::{
     entropy,
     kmsg::{self, Log},
-    sender::{Sender, boottime_ms},
+    sender::Sender,
     shell::Shell,
 };
 use lab_harness::{RunOptions, Runner, Suite};

@@ -20,7 +20,7 @@ pub struct AyaAttachment {
 }
 
 impl AyaAttachment {
-    /// Kernel id of the program; [`crate::find`] tells where it went.
+    /// Kernel id of the program; [`crate::find`] reports where it is attached.
     pub const fn prog_id(&self) -> u32 {
         self.prog_id
     }

@@ -77,7 +77,7 @@ impl Default for TcOptions {
 pub enum ClsactState {
     /// It was there.
     Found,
-    /// This call made it, so whoever called removes it.
+    /// This call created it, so that the caller removes it.
     Created,
 }
 

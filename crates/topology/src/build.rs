@@ -245,7 +245,7 @@ impl Net {
         Ok(())
     }
 
-    /// An end of a pair that does not carry packets yet, in words. Its carrier comes with its other end, and until the
+    /// Describes an end of a pair that does not carry packets yet. Its carrier comes with its other end, and until the
     /// kernel has dealt with that (linkwatch_do_dev) what is sent is lost without a word.
     fn ends_down(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
         let links = link::list(ns)?;
@@ -254,7 +254,7 @@ impl Net {
         Ok(down.map(|end| format!("{} does not carry packets", end.name)))
     }
 
-    /// What is not usable yet, in words.
+    /// Describes what is not usable yet.
     fn missing(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
         if let Some(down) = self.ends_down(node, ns)? {
             return Ok(Some(down));

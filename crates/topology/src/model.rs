@@ -17,8 +17,8 @@ pub struct End {
     pub mtu: Option<u32>,
     /// MAC address; unset lets the builder give each end a fixed one, except in L3 mode, where the kernel refuses any.
     pub mac: Option<[u8; 6]>,
-    /// Index in its node; unset lets the builder give each end of a topology another one, so that a number that a
-    /// program reports tells which device it means.
+    /// Index in its node; unset lets the builder give each end of a topology another one, so that an index that a
+    /// program reports identifies one device.
     pub ifindex: Option<u32>,
 }
 

@@ -13,7 +13,7 @@ const PAD: usize = 12;
 const GAP_X: usize = 110;
 const GAP_Y: usize = 24;
 const HEAD: usize = 30;
-/// A colour per kind of link; whoever can't tell them apart reads the label.
+/// A colour per kind of link; the label names the kind too.
 const COLOURS: [(&str, &str); 3] = [("veth", "#6b7280"), ("nk-l2", "#2563eb"), ("nk-l3", "#b45309")];
 
 /// A box.

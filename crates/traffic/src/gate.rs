@@ -1,6 +1,6 @@
-//! A gate in front of the first packet: closed by whoever wants to look at what a case has built before it sends.
+//! Stops a case before its first packet, so that `lab shell` can show what it has built.
 //!
-//! Every meter passes here first. An open gate, which is the rule, costs a lock that nobody else holds.
+//! Every exchange passes here first. An open gate, the usual state, costs one uncontended lock.
 
 use std::{
     sync::{
@@ -36,14 +36,14 @@ pub struct Hold {
     _open: Sender<()>,
 }
 
-/// Closes the gate, once: who is stopped there goes on when the [`Hold`] is dropped, and nobody is stopped again.
+/// Closes the gate, once: a case that is stopped there goes on when the [`Hold`] is dropped, and is not stopped again.
 pub fn close(stop: StopAt) -> Hold {
     let ((reached, wait), (keep, open)) = (mpsc::channel(), mpsc::channel());
     *gate() = Some(Gate { stop, attachments: 0, reached, open });
     Hold { reached: wait, _open: keep }
 }
 
-/// Takes a gate away that nobody has reached; gives how many attachments it has seen.
+/// Removes a gate that no case has reached; returns how many attachments it has seen.
 pub fn remove() -> u32 {
     gate().take().map_or(0, |gate| gate.attachments)
 }

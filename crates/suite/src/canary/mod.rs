@@ -190,7 +190,7 @@ fn panics(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 }
 
 const MUST_WARN: Case = Case::new("Z12", "must-warn", "A WARN on the console fails its cell.", warns);
-/// The kernel's words without the kernel's trouble: what is tested is the road from the console to the verdict.
+/// Prints a splat without its cause: this tests the path from the console to the verdict.
 fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     say("<4>WARNING: CPU: 0 PID: 1 at canary.c:1 canary+0x1/0x2\n")?;
     must_pass(ctx, variant)
@@ -251,7 +251,7 @@ const MUST_LOCK_UP: Case = Case::new(
     locks_up,
 )
 .within(300);
-/// The watchdog barks after twice its threshold, 20 seconds unless it is told otherwise.
+/// The watchdog reports after twice its threshold, 20 seconds by default.
 fn locks_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::write("/proc/sys/kernel/watchdog_thresh", "1")?;
     dies_of(ctx, spoiled::SPIN)

@@ -115,7 +115,7 @@ fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
         topology = topology.addr(node, "u", &[&format!("{v4}/24"), &format!("{v6}/64")]);
         topology = workload_on(topology, node, (workload, kind), "p0", network, 2);
         if let (Overlay::VxlanMetadata, Some(link)) = (overlay, topology.links.last_mut()) {
-            // No route tells the workload that a tunnel takes its part of every packet.
+            // No route carries the smaller MTU of the tunnel, so that the link has it.
             let mtu = Some(MTU - Overlay::Vxlan6.overhead());
             (link.primary.mtu, link.peer.mtu) = (mtu, mtu);
         }

@@ -226,7 +226,7 @@ fn new_address_while_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     link::set_mac(testbed.net.ns("pod"), "eth0", MAC)?;
     let info = testbed.net.readback("pod", "eth0")?;
     ctx.equal("the new address, and up", (info.mac, info.up), (Some(MAC), true));
-    // The change drops the pod's own entries, and resolving anew tells the node the new address.
+    // The change drops the pod's own entries, and resolving again gives the node the new address.
     testbed.passes(ctx, "pod", "host")
 }
 

@@ -1,6 +1,6 @@
 //! Deletion: what goes with what, under traffic and from several sides at once, and that nothing is left.
 //!
-//! A kernel that complains meanwhile fails the cell by its console, which the host reads.
+//! A splat meanwhile fails the cell: the host reads the console.
 
 use crate::areas::links::pins::pin_path;
 use lab_bpf::{Config, Link, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};

@@ -338,7 +338,7 @@ impl DatapathNode {
     }
 }
 
-/// The errno of a port that nobody listens on.
+/// The errno of a closed port.
 pub const REFUSED: i32 = Errno::ECONNREFUSED as i32;
 /// The errno of a packet whose time to live ran out.
 pub const EXPIRED: i32 = Errno::EHOSTUNREACH as i32;

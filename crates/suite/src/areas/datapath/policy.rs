@@ -218,7 +218,7 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::ALL {
         node.passes_counted(ctx, W0, W1, Proto::Udp, family)?;
     }
-    // A pod that goes and comes again gets its slot back, and nobody else's.
+    // A pod that is deleted and created again gets its own slot back and no other.
     mechanism.unplug(&attached[0].programs)?;
     let again = node.datapath.workload(&mechanism, node.testbed.ifindex(W0.at), attached[0].programs.slot())?;
     ctx.check("its slot is another one than w1's", again.slot() != attached[1].programs.slot(), again.slot());

@@ -101,7 +101,7 @@ fn spare_queues(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let ifindex = link::info(&ns, "nk0")?.ifindex;
     let working = queue::receive_queues(&ns, ifindex);
     if ctx.capabilities.kernel() < QUEUE_GET {
-        // Nothing tells, and it says so.
+        // These kernels have no queue-get and refuse it.
         let refused = working.map(drop);
         ctx.refused("queue-get before it came", refused, Errno::EOPNOTSUPP);
         return Ok(());

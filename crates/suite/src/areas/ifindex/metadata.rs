@@ -20,7 +20,7 @@ use std::{
 
 /// The workload's own end.
 const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
-/// Any values that nobody else sets.
+/// Values that nothing else sets.
 const MARK: u32 = 0x2a;
 const PRIORITY: i32 = 5;
 

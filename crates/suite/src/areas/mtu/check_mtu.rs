@@ -54,7 +54,7 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const NOBODY: u32 = 9_999;
     const PAYLOAD: usize = 100;
     let testbed = ctx.testbed()?;
-    // The two ends' MTUs differ, so that an answer tells whose it is.
+    // The two ends' MTUs differ, so that an answer shows which end it is about.
     let in_pod = variant.attach() == AttachRequest::Netkit && variant.direction() == Direction::ToWorkload;
     let (asks, other, mtu) = if in_pod { ("pod", "host", USUAL) } else { ("host", "pod", JUMBO) };
     link::create_dummy(testbed.net.ns(asks), "narrow")?;

@@ -52,7 +52,7 @@ fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let before = watch.counted()?.to;
         let netkit = variant.device().is_netkit();
         match probe.send(&[1; LARGE]) {
-            // Newer kernels let the sender hear of veth's drop, older ones don't.
+            // Newer kernels report veth's drop to the sender, older ones don't.
             Err(error) if !netkit && error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
             sent => sent?,
         }

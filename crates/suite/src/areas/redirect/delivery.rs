@@ -152,7 +152,7 @@ fn primary_redirects_in_the_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult 
     link::create_dummy(pod, "sink")?;
     link::set_up(pod, "sink")?;
     let sink = link::info(pod, "sink")?.ifindex;
-    // Counts the flow's packets only: device counters would also tell of neighbour discovery.
+    // Counts the flow's packets only: device counters would include neighbour discovery.
     let (witness, p1) = (testbed.counter(ctx, P1)?, testbed.ifindex(P1));
     let _watch = testbed.run(P1, || lab_bpf::attach_link(Hook::NetkitPrimary, p1, &*witness, &Mprog::default()))?;
     for (name, target, wanted) in

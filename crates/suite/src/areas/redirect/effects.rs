@@ -87,7 +87,7 @@ fn redirect_peer_scrubs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
         return delivered(ctx, &testbed, &steering, &own, false);
     }
-    // The pod goes on sending to the address that it was told for good.
+    // The pod goes on sending to its permanent neighbour's address.
     link::set_mac(testbed.net.ns("host"), P0.dev, OTHER)?;
     let report = testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
     ctx.check("another host's packets are not forwarded", report.tried() && report.silent(), &report);

@@ -146,7 +146,7 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let last = looking.stats()?.last;
         Ok::<_, lab_bpf::BpfError>((last.fib_code, last.fib_ifindex))
     };
-    // Nobody has sent anything yet, and an L3 netkit has no neighbours that could be told beforehand.
+    // Nothing was sent yet, and an L3 netkit has no neighbours that could be set beforehand.
     let first = if variant.device() == LinkKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS };
     let mut answers = Vec::new();
     for (name, to, length, wanted) in [

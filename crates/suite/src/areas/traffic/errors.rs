@@ -21,7 +21,7 @@ const TOO_BIG: Kinds = [(3, 4), (2, 0)];
 /// In the order in which they run.
 pub const CASES: &[Case] = &[TTL_EXCEEDED_CASE, PORT_UNREACHABLE_CASE, TOO_BIG_CASE];
 
-/// What a pod sent and what it must hear of it.
+/// What a pod sent, and the errors that it must get.
 pub struct Wanted {
     /// Where the packet was to go.
     pub to: SocketAddr,
@@ -81,7 +81,7 @@ fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (family, routers) in Family::ALL.into_iter().zip(routers) {
         let pod = testbed.net.addr("w0", family);
         for (hops, router) in (1u8..).zip(routers) {
-            // A port per hop tells the errors apart.
+            // A port per hop distinguishes the errors.
             let to = SocketAddr::new(testbed.net.addr("ext", family), ctx.marker + u16::from(hops) - 1);
             let probe = UdpProbe::connect(testbed.net.ns("w0"), to)?;
             probe.set_hops(hops)?;

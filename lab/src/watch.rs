@@ -1,6 +1,8 @@
 //! Sources that change while somebody works on them, and what that did to the cells.
 
 use crate::{
+    agent_package::AgentPackage,
+    artifacts::ArtifactError,
     compare::{Kind, compare},
     error::Error,
     interrupt::Interrupt,
@@ -58,10 +60,11 @@ impl Sources {
         let (sender, events) = mpsc::channel();
         let failed = |error: notify::Error| Error::Host(format!("can't watch {}: {error}", root.display()));
         let mut watcher = notify::recommended_watcher(sender).map_err(failed)?;
-        for source in SOURCES {
+        let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
+        for directory in SOURCES.iter().map(|source| root.join(source)).chain(package) {
             // Not the whole directory: what is built lies beside.
-            watcher.watch(&root.join(source), RecursiveMode::NonRecursive).map_err(failed)?;
-            watcher.watch(&root.join(source).join("src"), RecursiveMode::Recursive).map_err(failed)?;
+            watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(failed)?;
+            watcher.watch(&directory.join("src"), RecursiveMode::Recursive).map_err(failed)?;
         }
         Ok(Self { root: root.to_owned(), events, _watcher: watcher })
     }

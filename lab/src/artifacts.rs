@@ -1,7 +1,8 @@
 //! What goes into a guest and is built here: the agent and the eBPF object.
 
-use crate::{error::Error, interrupt::Interrupt, kernels::run::to_end, setup::Tools};
+use crate::{error::Error, setup::Tools};
 use duct::Expression;
+use lab_base::{interrupt::Interrupt, process::to_end};
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use std::{
     env,

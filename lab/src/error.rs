@@ -1,5 +1,6 @@
 //! Errors of the whole program, and the exit code that each belongs to.
 
+use lab_base::file::FileError;
 use std::{io, path::PathBuf};
 
 /// The documented exit codes.
@@ -44,15 +45,8 @@ impl Exit {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that the run reads or writes.
-    #[error("can't {action} {}: {source}", path.display())]
-    File {
-        /// `read`, `write`, `create`, …
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// No `kernels.toml` above the working directory.
     #[error("no kernels.toml in {} or above it; run inside the project or name it with --project", from.display())]
     NoProject {
@@ -61,7 +55,7 @@ pub enum Error {
     },
     /// The selection is empty.
     #[error(transparent)]
-    Selection(#[from] crate::selection::NoMatch),
+    Selection(#[from] lab_base::selection::NoMatch),
     /// No cell is left after all filters.
     #[error("no cell matches all of the filters together; `lab list` without filters shows what there is")]
     NothingSelected,
@@ -113,7 +107,7 @@ pub enum Error {
     Vm(#[from] crate::vm::VmError),
     /// No place for the cache.
     #[error(transparent)]
-    Cache(#[from] crate::paths::NoCacheDir),
+    Cache(#[from] lab_base::paths::NoCacheDir),
     /// Setting the host up failed.
     #[error(transparent)]
     Setup(#[from] crate::setup::SetupError),
@@ -129,7 +123,7 @@ impl Error {
     /// The signal that ended what failed, and a line that tells both. A failure that a signal brought about elsewhere (an
     /// archive cut off, a program of the same terminal) is none of its own.
     pub fn interruption(&self) -> Option<(Exit, String)> {
-        let signal = crate::interrupt::Interrupt::raised()?;
+        let signal = lab_base::interrupt::Interrupt::raised()?;
         let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", nix::sys::signal::Signal::as_str);
         let what = match self {
             Self::Artifact(crate::artifacts::ArtifactError::Interrupted { .. }) => format!(": {self}"),
@@ -153,7 +147,7 @@ impl Error {
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
             Self::Kernels(error) if error.is_usage() => Exit::Usage,
             Self::Vm(crate::vm::VmError::AccelOverride(_)) => Exit::Usage,
-            Self::File { .. }
+            Self::File(_)
             | Self::Artifact(_)
             | Self::Kernels(_)
             | Self::Vm(_)
@@ -165,7 +159,7 @@ impl Error {
 
     /// For `map_err` on file operations.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File { action, path, source }
+        let file = FileError::of(action, path);
+        move |source| Self::File(file(source))
     }
 }

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 10] = [
-    ("lab", &["lab-protocol", "lab-image"]),
-    ("lab-image", &[]),
+const ARROWS: [(&str, &[&str]); 11] = [
+    ("lab", &["lab-base", "lab-protocol", "lab-image"]),
+    ("lab-base", &[]),
+    ("lab-image", &["lab-base"]),
     ("lab-protocol", &[]),
     ("guest-agent", &["lab-protocol", "lab-suite"]),
     ("lab-suite", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),

@@ -4,10 +4,8 @@
 
 mod support;
 
-use lab::{
-    report::record::{RunRecord, used},
-    text::line,
-};
+use lab::report::record::{RunRecord, used};
+use lab_base::text::line;
 use lab_protocol::Outcome;
 use serde_json::{Value, json};
 use std::{

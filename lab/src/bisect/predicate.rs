@@ -1,7 +1,8 @@
 //! The right question: what counts as the failure, and what says nothing about it.
 
 use super::bench::{Answer, Stop};
-use crate::{report::record::RunRecord, text};
+use crate::report::record::RunRecord;
+use lab_base::text;
 use lab_protocol::{Capability, CapabilityState, CellId, ErrorKind, FailureKind, Outcome};
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -4,9 +4,7 @@ use super::{
     BenchArgs, KernelArgs,
     guests::{Guests, How, progress},
     project::Project,
-    say,
     select::build,
-    show,
 };
 use crate::{
     bench::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
@@ -15,6 +13,7 @@ use crate::{
     plan::{Expectation, Plan},
     report::{Reporter, directory, record::RunRecord},
 };
+use lab_base::say::{say, show};
 use lab_protocol::CellId;
 use std::{
     env, fs,

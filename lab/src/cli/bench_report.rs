@@ -1,6 +1,6 @@
 //! `lab bench report`: what merging many shards and rendering their reports costs, measured on the command itself.
 
-use super::{ReportBenchArgs, project, say, show};
+use super::{ReportBenchArgs, project};
 use crate::{
     error::{Error, Exit},
     event::RunInfo,
@@ -13,6 +13,7 @@ use crate::{
     shard::{Part, Shard, split},
     synthetic,
 };
+use lab_base::say::{say, show};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 use std::{

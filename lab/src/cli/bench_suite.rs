@@ -4,15 +4,16 @@ use super::{
     BenchSuiteArgs, KernelArgs,
     guests::{Guests, How, progress},
     project::Project,
-    say,
     select::{build, names},
-    show,
 };
 use crate::{
     bench_suite::Rounds,
     error::{Error, Exit},
     plan::Plan,
     report::directory,
+};
+use lab_base::{
+    say::{say, show},
     selection,
 };
 use std::{fs, num::NonZeroUsize, path::PathBuf};

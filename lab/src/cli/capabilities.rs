@@ -5,13 +5,13 @@ use super::{
     guests::{Guests, How, progress},
     project::Project,
     select::build,
-    show,
 };
 use crate::{
     error::{Error, Exit},
     plan::Plan,
     report::{capabilities, directory},
 };
+use lab_base::say::show;
 use std::path::PathBuf;
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {

@@ -1,11 +1,12 @@
 //! `lab compare`.
 
-use super::{CompareArgs, report, show};
+use super::{CompareArgs, report};
 use crate::{
     compare::{compare as compared, render, same},
     error::{Error, Exit},
     report::events,
 };
+use lab_base::say::show;
 use std::path::PathBuf;
 
 pub(super) fn compare(named: Option<PathBuf>, args: &CompareArgs) -> Result<Exit, Error> {

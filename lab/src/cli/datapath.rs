@@ -4,15 +4,16 @@ use super::{
     DatapathArgs, KernelArgs,
     guests::{Guests, Told},
     project::Project,
-    say,
     select::build,
-    show,
 };
 use crate::{
     datapath::{KernelTable, Measurement, Report, setups},
     error::{Error, Exit},
     report::directory,
     run::visit::Visited,
+};
+use lab_base::{
+    say::{say, show},
     text,
 };
 use lab_image::Profile;

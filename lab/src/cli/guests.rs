@@ -6,7 +6,6 @@ pub(super) use visit::Told;
 
 use super::{
     project::{Project, absolute},
-    say,
     select::{Selected, facts},
 };
 use crate::{
@@ -14,7 +13,6 @@ use crate::{
     durations::{self, Durations},
     error::Error,
     event::{Accelerator, RunInfo, Versions},
-    interrupt::Interrupt,
     kernels::{Kernel, Unpacked},
     lists::Lists,
     machine::Machine,
@@ -35,6 +33,7 @@ use crate::{
     shard::Shard,
     vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
+use lab_base::{interrupt::Interrupt, say::say};
 use lab_image::Profile;
 use lab_protocol::drawing::TopologyInfo;
 use std::{

@@ -1,11 +1,14 @@
 //! `lab history`, `lab complaints` and `lab trend`.
 
-use super::{ComplaintsArgs, HistoryArgs, RunsArgs, TrendArgs, project, say, show};
+use super::{ComplaintsArgs, HistoryArgs, RunsArgs, TrendArgs, project};
 use crate::{
     error::{Error, Exit},
     history::{self, History, complaints},
     report::directory,
     results::{Stored, stored},
+};
+use lab_base::{
+    say::{say, show},
     selection::Pattern,
 };
 use std::path::{Path, PathBuf};
@@ -38,7 +41,7 @@ pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit
 
 fn show_json(what: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(what).map_err(|error| Error::Host(error.to_string()))?;
-    show(format_args!("{text}\n"))
+    Ok(show(format_args!("{text}\n"))?)
 }
 
 pub(super) fn complaints(named: Option<PathBuf>, args: &ComplaintsArgs) -> Result<Exit, Error> {

@@ -1,11 +1,12 @@
 //! `lab kernels list|fetch|build|source|update`.
 
-use super::{KernelArgs, project::Project, say, show};
+use super::{KernelArgs, project::Project};
 use crate::{
     error::{Error, Exit},
     kernels::{self, Kernel, KernelsError},
 };
 use comfy_table::{Table, presets};
+use lab_base::say::{say, show};
 use std::path::{Path, PathBuf};
 
 pub(super) fn list(named: Option<PathBuf>) -> Result<Exit, Error> {

@@ -1,10 +1,11 @@
 //! `lab list`.
 
-use super::{ListArgs, project::Project, say, select, show};
+use super::{ListArgs, project::Project, select};
 use crate::{
     error::{Error, Exit},
     plan::{Expectation, Plan},
 };
+use lab_base::say::{say, show};
 use lab_protocol::{CatalogueRow, CellInfo};
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf};

@@ -1,11 +1,12 @@
 //! `lab merge`.
 
-use super::{MergeArgs, guests::in_ci, project, show};
+use super::{MergeArgs, guests::in_ci, project};
 use crate::{
     error::{Error, Exit},
     report::{directory, events::EventLog, terminal, write_all},
     shard::merge::Shards,
 };
+use lab_base::say::show;
 use std::{
     env, fs,
     io::IsTerminal,

@@ -464,20 +464,6 @@ impl Cli {
     }
 }
 
-/// Progress, on standard error so that standard output stays what was asked for.
-fn say(line: &str) {
-    eprintln!("{line}");
-}
-
-/// Writes what a command is for. A reader that has left (`lab list | head`) ends the output, not the command.
-fn show(text: impl std::fmt::Display) -> Result<(), Error> {
-    use std::io::Write;
-    match write!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::file("write", "stdout")(error)),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

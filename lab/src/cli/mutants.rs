@@ -4,9 +4,7 @@ use super::{
     KernelArgs, MutantsArgs,
     guests::{Guests, How},
     project::Project,
-    say,
     select::{Selected, build},
-    show,
 };
 use crate::{
     error::{Error, Exit},
@@ -14,11 +12,13 @@ use crate::{
     plan::{Expectation, Plan},
     report::{directory, events::EventLog},
 };
+use lab_base::lock::lock;
+use lab_base::say::{say, show};
 use std::{
     collections::VecDeque,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{Mutex, mpsc},
     thread::{self, available_parallelism},
 };
 
@@ -39,7 +39,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
         for _ in 0..jobs {
             let (sender, queue, guests, selected, directory) = (sender.clone(), &queue, &guests, &selected, &directory);
             scope.spawn(move || {
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let next = || lock(&queue).pop_front();
                 while let Some(round) = next() {
                     // The receiver lives until every sender is gone, so sending can't fail.
                     drop(sender.send(one(guests, selected, round, directory)));

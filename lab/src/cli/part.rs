@@ -1,6 +1,6 @@
 //! From arguments to a plan that is split among machines.
 
-use super::{RunArgs, SelectArgs, project::Project, say, select::Selected};
+use super::{RunArgs, SelectArgs, project::Project, select::Selected};
 use crate::{
     durations::{self, Durations},
     error::Error,
@@ -8,6 +8,7 @@ use crate::{
     plan::Plan,
     shard::{self, Part, Shard, Split},
 };
+use lab_base::say::say;
 use lab_protocol::AttachRequest;
 use std::{
     collections::BTreeMap,

@@ -6,7 +6,6 @@ use super::{
     project::Project,
     report,
     select::select,
-    show,
 };
 use crate::{
     durations::Durations,
@@ -14,6 +13,7 @@ use crate::{
     report::events,
     shard::layout::Layout,
 };
+use lab_base::say::show;
 use std::{fs, path::PathBuf};
 
 pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Error> {

@@ -4,13 +4,13 @@ use super::{KernelArgs, select::facts};
 use crate::{
     artifacts::{KERNELS_TOML, project_root},
     error::Error,
-    interrupt::Interrupt,
     kernels::{self, Cache, Class, Config, Kernel, KernelsError, Lock, Store},
     lists::Lists,
     plan::KernelFacts,
-    selection,
     setup::Tools,
 };
+use lab_base::nearest::nearest;
+use lab_base::{interrupt::Interrupt, selection};
 use std::path::{Path, PathBuf};
 
 const KERNELS_LOCK: &str = "kernels.lock";
@@ -94,7 +94,7 @@ fn class(name: &str) -> Result<Class, Error> {
     let names = || Class::ALL.into_iter().map(Class::name);
     let found = Class::ALL.into_iter().find(|class| class.name() == name);
     found.ok_or_else(|| {
-        let nearest = selection::nearest(name, names());
+        let nearest = nearest(name, names());
         let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
         selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into()
     })

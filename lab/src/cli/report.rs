@@ -1,10 +1,11 @@
 //! `lab report`.
 
-use super::{FormatArgs, guests::in_ci, project, show};
+use super::{FormatArgs, guests::in_ci, project};
 use crate::{
     error::{Error, Exit},
     report::{events, terminal, write_all},
 };
+use lab_base::say::show;
 use std::{
     env,
     io::IsTerminal,

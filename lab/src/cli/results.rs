@@ -1,12 +1,13 @@
 //! `lab results list|prune`.
 
-use super::{PruneArgs, ResultsCommand, project, show};
+use super::{PruneArgs, ResultsCommand, project};
 use crate::{
     error::{Error, Exit},
     report::run_json,
     results::{Retention, Stored, prune, stored},
 };
 use comfy_table::{Table, presets};
+use lab_base::say::show;
 use serde_json::Value;
 use std::{
     fs,

@@ -5,7 +5,6 @@ use super::{
     guests::{Guests, How, in_ci, progress},
     part,
     project::Project,
-    say,
     select::{Selected, select},
     watch,
 };
@@ -20,6 +19,7 @@ use crate::{
     run::{kernel::Retries, queue::Isolate},
     shard::Shard,
 };
+use lab_base::say::say;
 use std::{
     env,
     io::{IsTerminal, Write},

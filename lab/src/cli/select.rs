@@ -1,11 +1,15 @@
 //! From arguments to the cells that they mean.
 
-use super::{SelectArgs, project::Project, say};
+use super::{SelectArgs, project::Project};
 use crate::{
     artifacts::{self, Artifacts, Builder},
     error::Error,
     kernels::Departure,
     plan::{self, KernelFacts},
+};
+use lab_base::nearest::nearest;
+use lab_base::{
+    say::say,
     selection::{self, NoMatch},
 };
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
@@ -24,7 +28,7 @@ impl Selected {
     /// The mutant of a name that the user gave.
     pub fn mutant(&self, name: &str) -> Result<&MutantInfo, Error> {
         self.mutants.iter().find(|mutant| mutant.name == name).ok_or_else(|| {
-            let nearest = selection::nearest(name, self.mutants.iter().map(|mutant| &*mutant.name));
+            let nearest = nearest(name, self.mutants.iter().map(|mutant| &*mutant.name));
             Error::Usage(NoMatch { what: "mutant", pattern: name.to_owned(), nearest }.to_string())
         })
     }

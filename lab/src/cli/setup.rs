@@ -1,10 +1,10 @@
 //! `lab doctor` and `lab setup`.
 
-use super::show;
 use crate::{
     error::{Error, Exit},
     setup::{self, Purpose},
 };
+use lab_base::say::show;
 
 /// What the flag `--tests` asks for.
 fn purpose(tests: bool) -> Purpose {

@@ -4,7 +4,6 @@ use super::{
     KernelArgs, ProfileArg, ShellArgs,
     guests::{Guests, Told},
     project::Project,
-    say,
     select::{Selected, build, names},
     topology,
 };
@@ -13,13 +12,12 @@ use crate::{
     error::{Error, Exit},
     plan::{Expectation, KernelFacts, Plan},
     run::visit::Visited,
-    selection,
     shell::{
         Ended, Shell,
         terminal::{Keyboard, Screen},
     },
-    text,
 };
+use lab_base::{say::say, selection, text};
 use lab_image::{PROGRAMS, Profile, Toolbox};
 use lab_protocol::{
     Capability, CellReport, DeviceKind, Outcome,

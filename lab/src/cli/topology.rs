@@ -1,9 +1,13 @@
 //! `lab topology`.
 
-use super::{TopologyCommand, project::Project, say, show};
+use super::{TopologyCommand, project::Project};
 use crate::{
     artifacts::{self, Builder},
     error::{Error, Exit},
+};
+use lab_base::nearest::nearest;
+use lab_base::{
+    say::{say, show},
     selection,
 };
 use lab_protocol::{
@@ -52,7 +56,7 @@ pub(super) fn find<'a>(library: &'a [TopologyInfo], name: &str, kind: Option<&st
         Error::from(selection::NoMatch { what, pattern: pattern.to_owned(), nearest: known })
     };
     let Some(topology) = library.iter().find(|topology| topology.name == name) else {
-        let nearest = selection::nearest(name, names());
+        let nearest = nearest(name, names());
         let known = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
         return Err(wrong("topology", name, known));
     };

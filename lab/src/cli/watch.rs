@@ -1,12 +1,12 @@
 //! `--watch`: the same cells again whenever their sources change.
 
-use super::{project::absolute, say};
+use super::project::absolute;
 use crate::{
     error::{Error, Exit},
-    interrupt::Interrupt,
     report::record::RunRecord,
     watch::{Sources, difference},
 };
+use lab_base::{interrupt::Interrupt, say::say};
 use std::path::Path;
 
 /// Runs one round; with `watch` one after each change, until Ctrl-C.

@@ -217,10 +217,11 @@ mod tests {
     use super::*;
     use crate::{
         event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
+        lists::Excuse,
         plan::Plan,
         testing::{attached, cell, facts, passed},
+        verdict::Attempt,
     };
-    use crate::{lists::Excuse, verdict::Attempt};
     use lab_protocol::{AttachRequest, Capability, CellId, DeviceKind, ErrorKind, FailureKind, SkipReason};
 
     pub const A: &str = "A01-x[auto,veth]";

@@ -1,8 +1,8 @@
 //! A comparison as people and programs read it.
 
 use super::{Comparison, Kind};
-use crate::text;
 use clap::ValueEnum;
+use lab_base::text;
 use std::fmt::Write;
 
 /// Changes of one kind that a text names; the JSON has all.

@@ -64,7 +64,7 @@ impl Sameness {
 impl fmt::Display for Sameness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for difference in self.differences.iter().take(MAX_TOLD) {
-            writeln!(f, "{}", crate::text::line(difference, 400))?;
+            writeln!(f, "{}", lab_base::text::line(difference, 400))?;
         }
         if let more @ 1.. = self.differences.len().saturating_sub(MAX_TOLD) {
             writeln!(f, "… and {more} more")?;

@@ -7,8 +7,8 @@ use crate::{
         events,
     },
     results::Stored,
-    text,
 };
+use lab_base::text;
 use serde::Serialize;
 use std::fmt::Write;
 

@@ -14,9 +14,9 @@ use crate::{
         record::{RunRecord, used},
     },
     results::Stored,
-    selection::{self, NoMatch},
     verdict::Standing,
 };
+use lab_base::selection::{self, NoMatch};
 use lab_protocol::{AttachType, CellId};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -6,8 +6,8 @@ use super::{
     error::{KernelsError, Result},
     mirror::mirror,
     packages::{self, Package},
-    run,
 };
+use lab_base::process;
 use std::{
     ffi::OsStr,
     fs,
@@ -53,7 +53,7 @@ impl Apt {
         I: IntoIterator,
         I::Item: AsRef<OsStr>,
     {
-        run::command(program, args).env("APT_CONFIG", &self.config)
+        process::command(program, args).env("APT_CONFIG", &self.config)
     }
 
     /// Fetches the suite's index; apt checks its signature, and its date unless `kernels.toml` waives that.
@@ -64,14 +64,14 @@ impl Apt {
         progress(&format!("reading the package index of {}", self.suite));
         // Without error-on=any a failed download is a mere warning and old lists pass for new ones.
         let command = self.command("apt-get", ["-q", "update", "--error-on=any"]);
-        run::capture(&format!("apt-get update of {}", self.suite), "apt", command).map(drop).map_err(
-            |error| match error {
+        process::capture(&format!("apt-get update of {}", self.suite), "apt", command).map(drop).map_err(|error| {
+            match KernelsError::from(error) {
                 KernelsError::Program { detail, .. } if detail.contains(" is expired ") => {
                     KernelsError::Expired { suite: self.suite.clone(), detail }
                 }
                 other => other,
-            },
-        )
+            }
+        })
     }
 
     /// The kernel packages in the index on disk; none where it was never fetched.
@@ -80,12 +80,12 @@ impl Apt {
     /// apt cannot read its own files.
     pub fn kernels(&self) -> Result<Vec<Package>> {
         let args = ["indextargets", "--format", "$(FILENAME)", "Created-By: Packages"];
-        let files = run::capture("apt-get indextargets", "apt", self.command("apt-get", args))?;
+        let files = process::capture("apt-get indextargets", "apt", self.command("apt-get", args))?;
         let mut found = Vec::new();
         for file in files.lines().filter(|file| Path::new(file).exists()) {
             // The index may lie compressed on disk, in whichever way apt preferred.
             let reader = self.command(HELPER, ["cat-file", file]).stderr_null().reader();
-            let reader = reader.map_err(|error| run::start_error(HELPER, "apt", &error))?;
+            let reader = reader.map_err(|error| process::start_error(HELPER, "apt", &error))?;
             found.extend(packages::kernels(BufReader::new(reader)).map_err(KernelsError::io(file))?);
         }
         Ok(found)
@@ -99,7 +99,7 @@ impl Apt {
         progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size >> 20));
         let wanted = format!("{}={}", package.name, package.version);
         let command = self.command("apt-get", ["-q", "download", &*wanted]).dir(dir);
-        run::capture(&format!("apt-get download {wanted}"), "apt", command)?;
+        process::capture(&format!("apt-get download {wanted}"), "apt", command)?;
         let entries = fs::read_dir(dir).map_err(KernelsError::io(dir))?;
         let mut debs =
             entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("deb".as_ref()));
@@ -120,7 +120,8 @@ fn source(mirror: &str, suite: &str, debian: &Debian) -> String {
 /// The host's proxy settings as configuration lines; a host behind a proxy reaches no mirror without them.
 fn proxies() -> Result<String> {
     let args = ["dump", "--no-empty", "--format", "%F \"%v\";%n", "Acquire"];
-    let dump = run::capture("apt-config dump", "apt", run::command("apt-config", args).env_remove("APT_CONFIG"))?;
+    let dump =
+        process::capture("apt-config dump", "apt", process::command("apt-config", args).env_remove("APT_CONFIG"))?;
     Ok(dump.lines().filter(|line| line.contains("::Proxy")).map(|line| format!("{line}\n")).collect())
 }
 

@@ -5,7 +5,7 @@ use super::{
     error::{KernelsError, Result},
     header,
 };
-use crate::interrupt::Interrupt;
+use lab_base::interrupt::Interrupt;
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -60,12 +60,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens [`crate::paths::cache_dir`].
+    /// Opens [`lab_base::paths::cache_dir`].
     ///
     /// # Errors
     /// There is none, or it cannot be made.
     pub fn open() -> Result<Self> {
-        Self::at(crate::paths::cache_dir()?)
+        Self::at(lab_base::paths::cache_dir()?)
     }
 
     /// Opens a cache at a place of the caller's choice.
@@ -271,7 +271,7 @@ pub(super) fn sha256_of(path: &Path) -> Result<String> {
 
 /// A finished sum in hex.
 pub(super) fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    lab_base::hex::hex(&hasher.finalize())
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use super::{
     deb::Wanted,
     error::{KernelsError, Result},
     lockfile::{Lock, Locked},
-    run,
     store::Store,
 };
+use lab_base::process;
 use lab_protocol::KernelVersion;
 use std::io::Read;
 
@@ -34,8 +34,8 @@ impl Store<'_> {
         let writing = self.fetching(progress)?;
         let (apt, stage) = (Apt::new(writing.root(), &self.config.debian, suite)?, writing.stage()?);
         let deb = wanted.get(&writing, &apt, (package, sha256), stage.path(), progress)?;
-        let stream = run::command("dpkg-deb", ["--fsys-tarfile".as_ref(), deb.as_os_str()]).stderr_null().reader();
-        let stream = stream.map_err(|error| run::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
+        let stream = process::command("dpkg-deb", ["--fsys-tarfile".as_ref(), deb.as_os_str()]).stderr_null().reader();
+        let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
         let mut archive = tar::Archive::new(&stream);
         let broken = |error: std::io::Error| none(&error.to_string());
         for entry in archive.entries().map_err(broken)? {

@@ -9,9 +9,9 @@ use super::{
     error::{KernelsError, Result},
     header, linux_source, local, modules,
     recipe::{self, BARE, BASE},
-    run,
     store::Unpacked,
 };
+use lab_base::process;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -81,7 +81,7 @@ impl Checkout<'_> {
     /// # Errors
     /// A file of the configuration can't be read.
     pub fn key(&self, sources: &str) -> Result<String> {
-        let compiler = run::capture("gcc --version", "gcc", run::command("gcc", ["--version"]))?;
+        let compiler = process::capture("gcc --version", "gcc", process::command("gcc", ["--version"]))?;
         let mut hasher = Sha256::new();
         hasher.update(recipe::identity(sources, &self.wanted()?));
         hasher.update(compiler.lines().next().unwrap_or_default());
@@ -170,7 +170,7 @@ impl Checkout<'_> {
         };
         let all = self.products.join("wanted.config");
         fs::write(&all, &wanted).map_err(KernelsError::io(&all))?;
-        let make = run::command("make", ["-s", target]).env("KCONFIG_ALLCONFIG", &all);
+        let make = process::command("make", ["-s", target]).env("KCONFIG_ALLCONFIG", &all);
         if let Some(why) = self.run(make, log)? {
             return Ok(Some(format!("make {target}: {why}")));
         }
@@ -188,7 +188,7 @@ impl Checkout<'_> {
     fn compile(&self, log: &File) -> Result<Option<String>> {
         let image = self.tree.join("arch/x86/boot/bzImage");
         let command = match &self.settings.command {
-            Some(command) => run::command("sh", ["-c", command]),
+            Some(command) => process::command("sh", ["-c", command]),
             None => {
                 let jobs = self.settings.jobs.to_string();
                 let mut args = vec!["--build", "--verbose", "--jobs", &jobs];
@@ -201,7 +201,7 @@ impl Checkout<'_> {
                     args.push("CC=ccache gcc");
                 }
                 args.extend(recipe::REPRODUCIBLE);
-                run::vng(&self.settings.vng, args)
+                process::vng(&self.settings.vng, args)
             }
         };
         // What an earlier commit left must not pass for this one's.
@@ -220,8 +220,8 @@ impl Checkout<'_> {
         let io = || KernelsError::io(&self.tree);
         let output = log.try_clone().map_err(io())?;
         let command = command.dir(&self.tree).stderr_to_stdout().stdout_file(output);
-        let output = run::to_end(&command, |_| (self.stop)());
-        let output = output.map_err(|error| run::start_error("the build", "make", &error))?;
+        let output = process::to_end(&command, |_| (self.stop)());
+        let output = output.map_err(|error| process::start_error("the build", "make", &error))?;
         let Some(output) = output else { return Err(KernelsError::Interrupted { what: "the build".to_owned() }) };
         let status = output.status;
         if status.success() {
@@ -254,7 +254,7 @@ fn cause(said: &str) -> String {
     let compiler = lines().find(|line| line.contains(" error: ") || line.contains("undefined reference to"));
     let make = || lines().find(|line| line.contains("*** "));
     let line = compiler.or_else(make).or_else(|| lines().next_back()).unwrap_or("it said nothing");
-    crate::text::line(line, 200)
+    lab_base::text::line(line, 200)
 }
 
 /// Reads a product.

@@ -3,8 +3,8 @@
 use super::{
     class::Class,
     error::{KernelsError, Result},
-    strict::{Origin, Section},
 };
+use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_protocol::{Capability, KernelVersion};
 use std::{
     collections::BTreeMap,
@@ -12,18 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 use toml_edit::Document;
-
-/// A complaint about a line of `kernels.toml` or `kernels.lock`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}: {message}")]
-pub struct ConfigError {
-    /// The file as the person named it.
-    pub file: String,
-    /// Line, from 1.
-    pub line: usize,
-    /// What is wrong, with key and suggestion.
-    pub message: String,
-}
 
 /// The whole of `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use super::{
     lockfile::{Locked, Part},
     modules,
     packages::{self, Package},
-    run,
     untar::{Refusal, Unpacked},
 };
+use lab_base::process;
 use lab_protocol::KernelVersion;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -172,8 +172,8 @@ pub(super) fn fetch(
 /// Streams a package's files through [`Unpacked::add`].
 fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
     let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
-    let stream = run::command("dpkg-deb", args).stderr_null().reader();
-    let stream = stream.map_err(|error| run::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
+    let stream = process::command("dpkg-deb", args).stderr_null().reader();
+    let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
     found.add(&stream, stage).map_err(|refusal| {
         // The writer would otherwise wait for a reader that has turned away.
         let _ = stream.kill();
@@ -204,7 +204,7 @@ mod tests {
         fs::write(tree.join("boot/vmlinuz-6.7.1"), noise).unwrap();
         let deb = dir.join("k.deb");
         let args = ["--root-owner-group".as_ref(), "-b".as_ref(), tree.as_os_str(), deb.as_os_str()];
-        run::capture("dpkg-deb -b", "dpkg", run::command("dpkg-deb", args)).unwrap();
+        process::capture("dpkg-deb -b", "dpkg", process::command("dpkg-deb", args)).unwrap();
         deb
     }
 

@@ -1,6 +1,7 @@
 //! What can go wrong between `kernels.toml` and a kernel on disk, each with the way to mend it.
 
-use super::{class::Class, config::ConfigError};
+use super::class::Class;
+use lab_base::{process::ProcessError, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use std::{io, path::PathBuf};
 
@@ -200,7 +201,7 @@ pub enum KernelsError {
     },
     /// No place for the cache.
     #[error(transparent)]
-    NoCache(#[from] crate::paths::NoCacheDir),
+    NoCache(#[from] lab_base::paths::NoCacheDir),
     /// The cache's path has characters that apt's configuration or vng's command line cannot hold.
     #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path without blanks, quotes or semicolons", .path.display())]
     BadCache {
@@ -218,6 +219,16 @@ pub enum KernelsError {
         /// The system's words; part of the message, hence not a `source`.
         error: io::Error,
     },
+}
+
+impl From<ProcessError> for KernelsError {
+    fn from(error: ProcessError) -> Self {
+        match error {
+            ProcessError::Missing { program, package } => Self::MissingProgram { program, package },
+            ProcessError::Failed { what, detail } => Self::Program { what, detail },
+            ProcessError::Interrupted { what } => Self::Interrupted { what },
+        }
+    }
 }
 
 impl KernelsError {

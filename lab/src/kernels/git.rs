@@ -7,8 +7,8 @@ use super::{
     local::Local,
     lockfile::Locked,
     recipe::{self, BASE},
-    run,
 };
+use lab_base::process;
 use lab_protocol::KernelVersion;
 use std::{
     ffi::OsStr,
@@ -90,8 +90,8 @@ impl Build<'_> {
         progress(&format!("building {} (this takes minutes)", self.commit));
         // --force: an old .config of an earlier build must not outlive a change of the fragment.
         let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];
-        let build = run::vng(self.vng, args).dir(&worktree);
-        run::capture("vng --build", "virtme-ng", build)?;
+        let build = process::vng(self.vng, args).dir(&worktree);
+        process::capture("vng --build", "virtme-ng", build)?;
         let local = Local::from_tree(&worktree);
         local.take(writing, kernel, &local.banner()?, sha256)
     }
@@ -124,7 +124,7 @@ where
 {
     let at = ["-C".as_ref(), tree.as_os_str()].map(OsStr::to_owned);
     let args = at.into_iter().chain(args.into_iter().map(|arg| arg.as_ref().to_owned())).collect::<Vec<_>>();
-    run::capture("git", "git", run::command("git", args))
+    Ok(process::capture("git", "git", process::command("git", args))?)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use super::{
     lockfile::Locked,
     packages::Package,
     recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
-    run,
 };
+use lab_base::process;
 use std::{ffi::OsStr, fs, path::Path, thread::available_parallelism};
 
 /// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
@@ -102,11 +102,12 @@ impl Build<'_> {
         progress(&format!("unpacking {package}"));
         let files = stage.path().join("package");
         let args = ["-x".as_ref(), deb.as_os_str(), files.as_os_str()];
-        run::capture("dpkg-deb -x", "dpkg", run::command("dpkg-deb", args))?;
+        process::capture("dpkg-deb -x", "dpkg", process::command("dpkg-deb", args))?;
         let archive = files.join("usr/src").join(format!("{package}.tar.xz"));
         let args =
             ["-xf".as_ref(), archive.as_os_str(), "--strip-components=1".as_ref(), "-C".as_ref(), tree.as_os_str()];
-        run::capture("tar", "tar", run::command("tar", args)).map(drop)
+        process::capture("tar", "tar", process::command("tar", args))?;
+        Ok(())
     }
 
     /// Writes `.config`: everything off, then what the lab and the person want.
@@ -130,12 +131,13 @@ impl Build<'_> {
 
 /// The same sources, compiler and configuration give the same bytes.
 fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let command = run::command("make", ["-s"].into_iter().chain(args)).env("KCONFIG_ALLCONFIG", WANTED).dir(tree);
+    let command = process::command("make", ["-s"].into_iter().chain(args)).env("KCONFIG_ALLCONFIG", WANTED).dir(tree);
     let command = REPRODUCIBLE
         .iter()
         .filter_map(|word| word.split_once('='))
         .fold(command, |command, (name, value)| command.env(name, value));
-    run::capture(what, "make", command).map(drop)
+    process::capture(what, "make", command)?;
+    Ok(())
 }
 
 /// Checks that a kernel can be built here.

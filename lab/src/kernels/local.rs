@@ -5,8 +5,9 @@ use super::{
     config::Kernel,
     error::{KernelsError, Result},
     header::{self, Banner},
-    modules, run,
+    modules,
 };
+use lab_base::process;
 use sha2::{Digest, Sha256};
 use std::{
     ffi::OsString,
@@ -154,5 +155,6 @@ pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     let mut path = OsString::from("INSTALL_MOD_PATH=");
     path.push(stage.join("root"));
     let args = ["-s".into(), "modules_install".into(), path, "INSTALL_MOD_STRIP=1".into(), "DEPMOD=true".into()];
-    run::capture("make modules_install", "make", run::command("make", args).dir(tree)).map(drop)
+    process::capture("make modules_install", "make", process::command("make", args).dir(tree))?;
+    Ok(())
 }

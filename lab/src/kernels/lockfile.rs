@@ -1,13 +1,14 @@
 //! `kernels.lock`: what the intent of `kernels.toml` was resolved to, so that every run boots the same bytes.
 
 use super::{
-    config::{ConfigError, Kernel, Source},
+    config::{Kernel, Source},
     error::{KernelsError, Result},
-    strict::Origin,
 };
+use lab_base::file;
+use lab_base::strict_toml::{ConfigError, Origin};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, fs, io::Write, os::unix::fs::PermissionsExt, path::Path};
+use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 const HEADER: &str = "\
 # What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
@@ -150,18 +151,7 @@ impl Lock {
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let body = toml::to_string(self).map_err(|error| KernelsError::io(path)(std::io::Error::other(error)))?;
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || -> std::io::Result<()> {
-            let mode = fs::Permissions::from_mode(0o644);
-            let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(dir)?;
-            file.write_all(HEADER.as_bytes())?;
-            file.write_all(b"\n")?;
-            file.write_all(body.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write().map_err(KernelsError::io(path))
+        file::replace_durably(path, format!("{HEADER}\n{body}").as_bytes()).map_err(KernelsError::io(path))
     }
 
     /// The entry that a kernel must be fetched by.

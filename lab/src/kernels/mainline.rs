@@ -3,8 +3,8 @@
 use super::{
     error::{KernelsError, Result},
     local::Local,
-    run,
 };
+use lab_base::process;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -35,8 +35,8 @@ impl<'a> Mainline<'a> {
         let dir = self.downloads.join(version).join("amd64");
         if files(&dir.join("boot"), "vmlinuz-").is_empty() {
             progress(&format!("vng is downloading mainline {version}"));
-            let command = run::command(self.vng, ["--run", version, "--dry-run"]);
-            run::capture(&format!("vng --run {version} --dry-run"), "virtme-ng", command)?;
+            let command = process::command(self.vng, ["--run", version, "--dry-run"]);
+            process::capture(&format!("vng --run {version} --dry-run"), "virtme-ng", command)?;
         }
         let boot = dir.join("boot");
         let [image] = &*files(&boot, "vmlinuz-") else {

@@ -3,8 +3,8 @@
 use super::{
     config::Debian,
     error::{KernelsError, Result},
-    run,
 };
+use lab_base::process;
 use std::env;
 
 /// One field of each kind per line; `Packages` targets only, so that every source counts once.
@@ -59,8 +59,11 @@ pub(super) fn mirror(debian: &Debian, suite: &str) -> Result<String> {
         (None, Some(value)) => (value.clone(), archive.key()),
         (None, None) => {
             let args = ["indextargets", "--format", TARGET_FORMAT, "Created-By: Packages"];
-            let list =
-                run::capture("apt-get indextargets", "apt", run::command("apt-get", args).env_remove("APT_CONFIG"))?;
+            let list = process::capture(
+                "apt-get indextargets",
+                "apt",
+                process::command("apt-get", args).env_remove("APT_CONFIG"),
+            )?;
             (choose(&list, suite)?, "apt-get indextargets")
         }
     };

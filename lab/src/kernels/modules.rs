@@ -1,9 +1,7 @@
 //! The `modules/` directory of an unpacked kernel: what `lib/modules/<release>` is, with a fresh `modules.dep`.
 
-use super::{
-    error::{KernelsError, Result},
-    run,
-};
+use super::error::{KernelsError, Result};
+use lab_base::process;
 use std::{fs, path::Path};
 
 /// Indexes `<stage>/root/lib/modules/<release>` and makes it `<stage>/modules`.
@@ -20,8 +18,8 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     // An image on its own comes without any list; the probes in the guest say what is built in then.
     let builtin = installed.join("modules.builtin");
     fs::File::options().create(true).append(true).open(&builtin).map_err(KernelsError::io(&builtin))?;
-    let depmod = run::administrative("depmod");
-    run::capture("depmod", "kmod", run::command(&depmod, ["-b".as_ref(), root.as_os_str(), release.as_ref()]))?;
+    let depmod = process::administrative("depmod");
+    process::capture("depmod", "kmod", process::command(&depmod, ["-b".as_ref(), root.as_os_str(), release.as_ref()]))?;
     fs::rename(&installed, stage.join("modules")).map_err(KernelsError::io(&installed))?;
     fs::remove_dir_all(&root).map_err(KernelsError::io(&root))
 }

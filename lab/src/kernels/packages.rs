@@ -1,9 +1,8 @@
 //! What a suite's `Packages` index says, and which of its kernels is meant.
 
-use super::{
-    error::{KernelsError, Result},
-    run,
-};
+use super::error::{KernelsError, Result};
+use lab_base::nearest::nearest;
+use lab_base::process;
 use lab_protocol::KernelVersion;
 use std::{
     cmp::Ordering,
@@ -83,10 +82,7 @@ pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) ->
     }
     best.ok_or_else(|| {
         let images = packages.iter().filter(|package| package.name.starts_with(PREFIXES[0]));
-        let mut names: Vec<&str> = images.map(|package| &*package.name).collect();
-        names.sort_by_key(|name| strsim::damerau_levenshtein(name, pattern));
-        names.dedup();
-        names.truncate(3);
+        let names = nearest(pattern, images.map(|package| &*package.name));
         let nearest = match names.is_empty() {
             true => ", which has no kernels at all".to_owned(),
             false => format!(" (near it: {})", names.join(", ")),
@@ -128,9 +124,9 @@ fn matching<'a>(packages: &'a [Package], pattern: &str) -> impl Iterator<Item = 
 fn compare(left: &str, right: &str) -> Result<Ordering> {
     let holds = |relation: &str| {
         let args = ["--compare-versions", left, relation, right];
-        let run = run::command("dpkg", args).unchecked().stderr_null().run();
+        let run = process::command("dpkg", args).unchecked().stderr_null().run();
         run.map(|output| output.status.success())
-            .map_err(|error| run::start_error("dpkg --compare-versions", "dpkg", &error))
+            .map_err(|error| process::start_error("dpkg --compare-versions", "dpkg", &error))
     };
     Ok(if holds("lt")? {
         Ordering::Less

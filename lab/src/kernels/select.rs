@@ -4,8 +4,8 @@ use super::{
     class::Class,
     config::{Config, Kernel},
     error::{KernelsError, Result},
-    strict::suggest,
 };
+use lab_base::nearest::suggest;
 
 /// The kernels that patterns and classes leave, in the order of the file.
 ///

@@ -1,7 +1,7 @@
 //! Takes a kernel out of a package's file system archive, and nothing else.
 
 use super::config::is_file_name;
-use crate::interrupt::Interrupt;
+use lab_base::interrupt::Interrupt;
 use std::{
     fs::{self, File},
     io::{self, Read},

@@ -1,7 +1,8 @@
 //! `known.toml`: failures that are known.
 
 use super::{KNOWN_TOML, Terms, read};
-use crate::{judge::Verdict, kernels::ConfigError, selection::Pattern};
+use crate::judge::Verdict;
+use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
 
 /// One `[[known]]`.

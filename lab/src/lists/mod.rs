@@ -13,11 +13,11 @@ pub use splats::Allowed;
 
 use crate::{
     judge::Verdict,
-    kernels::ConfigError,
     plan::{KernelFacts, Plan},
     run::splat::Splat,
 };
 use chrono::{DateTime, NaiveDate};
+use lab_base::strict_toml::ConfigError;
 use serde::{Deserialize, Serialize};
 use std::{fs, io::ErrorKind, path::Path, time::SystemTime};
 

@@ -1,8 +1,8 @@
 //! The table kernel × capability, as the probes in the guests answered.
 
 use super::record::RunRecord;
-use crate::text;
 use comfy_table::{Table, TableStyle, presets};
+use lab_base::text;
 use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
 use serde::Serialize;
 

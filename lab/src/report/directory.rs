@@ -1,19 +1,18 @@
 //! A run's directory: `results/<timestamp>-<short id>/`, one directory per kernel in it, and `results/latest`.
 
 use crate::error::Error;
+use lab_base::{file, hex::hex};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
-    io::{BufWriter, Write},
-    os::unix::fs::{PermissionsExt, symlink},
+    io::Write,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Name of the link to the last run.
 pub const LATEST: &str = "latest";
-/// Bytes that are written at a time: reports of large runs have hundreds of megabytes.
-const WRITE_SIZE: usize = 256 << 10;
 
 /// A fresh run id: UTC to the second, so that names sort, and six digits that keep two runs of one second apart.
 pub fn fresh_id() -> String {
@@ -21,7 +20,7 @@ pub fn fresh_id() -> String {
     let seconds = i64::try_from(now.as_secs()).unwrap_or_default();
     let stamp = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default().format("%Y%m%dT%H%M%SZ");
     let seed = format!("{}-{}", now.as_nanos(), std::process::id());
-    let short: String = Sha256::digest(seed).iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+    let short = hex(&Sha256::digest(seed)[..3]);
     format!("{stamp}-{short}")
 }
 
@@ -65,18 +64,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// It can't be written.
 pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let replace = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(parent)?;
-        let mut buffered = BufWriter::with_capacity(WRITE_SIZE, &mut file);
-        write(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.persist(path)?;
-        Ok(())
-    };
-    replace().map_err(Error::file("write", path))
+    file::replace_with(path, write).map_err(Error::file("write", path))
 }
 
 /// Points `latest` at a run, in one step.

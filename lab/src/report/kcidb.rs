@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     plan::{PlannedCell, PlannedKernel},
-    text,
     verdict::{Standing, Verdict},
 };
 use chrono::DateTime;
+use lab_base::text;
 use lab_protocol::{CellId, CellInfo, ErrorKind, Outcome};
 use serde_json::{Value, json};
 use std::collections::HashMap;

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     lists::Expired,
-    text,
     verdict::{Standing, Verdict},
 };
+use lab_base::text;
 use lab_protocol::{ErrorKind, Outcome};
 use std::fmt::Write;
 

@@ -7,10 +7,10 @@ use super::{
 use crate::{
     error::Error,
     event::{Event, Stamped, Start},
-    text,
     verdict::Standing,
 };
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lab_base::text;
 use lab_protocol::Outcome;
 use std::{collections::BTreeMap, io::Write, time::Duration};
 

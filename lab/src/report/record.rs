@@ -10,9 +10,9 @@ use crate::{
     plan::{PlannedCell, PlannedKernel},
     run::splat::Splat,
     shard::MergedShard,
-    text,
     verdict::{Attempt, Standing, Verdict},
 };
+use lab_base::text;
 use lab_protocol::{
     AttachType, CapabilityReport, CellId, CellInfo, ErrorKind, KernelVersion, Outcome, drawing::TopologyInfo,
 };

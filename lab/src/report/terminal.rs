@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     plan::PlannedCell,
-    text,
     verdict::{Standing, Verdict},
 };
 use comfy_table::{CellAlignment, Table, presets};
 use console::Style;
+use lab_base::text;
 use lab_protocol::{AttachType, Outcome};
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 

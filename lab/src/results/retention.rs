@@ -1,15 +1,9 @@
 //! Which runs stay: a bound on their number and on their age, and what no bound ever touches.
 
 use super::{Stored, entries, stored};
-use crate::{
-    error::Error,
-    kernels::{
-        ConfigError, KernelsError,
-        strict::{Origin, Section},
-    },
-    report::directory::LATEST,
-};
+use crate::{error::Error, kernels::KernelsError, report::directory::LATEST};
 use chrono::{DateTime, NaiveDateTime, Utc};
+use lab_base::strict_toml::{ConfigError, Origin, Section};
 use std::{
     fs::{self, File},
     io::ErrorKind,

@@ -7,7 +7,8 @@ use super::{
     kernel::{KernelRun, Launch},
     session::{End, Lost},
 };
-use crate::{judge::Verdict, text, vm::Guest};
+use crate::{judge::Verdict, vm::Guest};
+use lab_base::text;
 use lab_protocol::{
     CellId, ErrorKind, Outcome,
     attachment::{Attachment, AttachmentKind},

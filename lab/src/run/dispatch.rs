@@ -10,16 +10,17 @@ use super::{
 use crate::{
     error::{Error, Exit},
     event::{Event, RunInfo, Stamped},
-    interrupt::{self, Interrupt},
     lists::Lists,
     plan::PlannedKernel,
     report::{Reporter, record::RunRecord},
     vm::{Launcher, snapshot::Store},
 };
+use lab_base::interrupt::{self, Interrupt};
+use lab_base::lock::lock;
 use lab_protocol::drawing::TopologyInfo;
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -199,7 +200,7 @@ impl<'a> Entry<'a> {
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stage)
     }
 
     /// Whether there is, or may come to be, work for another guest.

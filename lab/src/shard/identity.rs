@@ -1,6 +1,7 @@
 //! What machines that run parts of one plan must agree on.
 
 use crate::{error::Error, plan::Plan};
+use lab_base::hex::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -62,7 +63,7 @@ fn sources(root: &Path) -> Result<String, Error> {
 }
 
 fn short(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..8])
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 mod kubernetes;
 
 use super::{Part, Split};
-use crate::{plan::Plan, text};
+use crate::plan::Plan;
 use comfy_table::{CellAlignment, Table, presets};
+use lab_base::text;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;

@@ -3,7 +3,6 @@
 use super::{terminal::Keyboard, *};
 use crate::{
     event::{Event, ImageInfo},
-    interrupt::Interrupt,
     lists::Lists,
     plan::{Plan, PlannedKernel},
     run::{
@@ -21,6 +20,7 @@ use crate::{
         fake::{FakeAgent, FakeLauncher, specification},
     },
 };
+use lab_base::interrupt::Interrupt;
 use lab_protocol::{
     CellId,
     frame::Decoder,

@@ -3,7 +3,6 @@
 use crate::{
     error::Error,
     event::{Accelerator, ImageInfo, RunInfo, Versions},
-    interrupt::Interrupt,
     lists::Lists,
     plan::{Plan, PlannedKernel},
     report::{Reporter, directory, record::RunRecord},
@@ -19,6 +18,7 @@ use crate::{
         snapshot::Store,
     },
 };
+use lab_base::interrupt::Interrupt;
 use std::path::Path;
 
 /// What to run, and on what.

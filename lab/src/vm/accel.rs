@@ -5,11 +5,11 @@
 //! of the host and version of QEMU.
 
 use super::{Accel, Guest, GuestSpec, Launcher, Recv, VmError};
+use lab_base::file;
 use serde::{Deserialize, Serialize};
 use std::{
     env, fs,
     fs::OpenOptions,
-    io::Write,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -171,10 +171,7 @@ impl Memory {
         let write = || -> std::io::Result<()> {
             let dir = self.path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(dir)?;
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            file.write_all(&serde_json::to_vec(&kept)?)?;
-            file.persist(&self.path)?;
-            Ok(())
+            file::replace(&self.path, &serde_json::to_vec(&kept)?)
         };
         let _ = write();
     }

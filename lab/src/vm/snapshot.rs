@@ -15,12 +15,13 @@ use super::{
     orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
+use lab_base::{file, hex::hex};
 use nix::fcntl::posix_fallocate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -102,7 +103,7 @@ pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError
             .take(2)
             .for_each(|line| add(line.as_bytes()));
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&hash.finalize()))
 }
 
 /// What the store has under a key.
@@ -316,10 +317,7 @@ fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
 }
 
 fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(&serde_json::to_vec(meta)?)?;
-    file.persist(dir.join(META))?;
-    Ok(())
+    file::replace(&dir.join(META), &serde_json::to_vec(meta)?)
 }
 
 fn stage(parent: &Path) -> Result<TempDir, VmError> {

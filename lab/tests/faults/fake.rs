@@ -3,7 +3,6 @@
 use crate::fault::{Fault, How};
 use lab::{
     error::{Error, Exit},
-    interrupt::Interrupt,
     lists::Lists,
     plan::Plan,
     report::{
@@ -18,6 +17,7 @@ use lab::{
     },
     vm::{fake::FakeLauncher, snapshot::Store},
 };
+use lab_base::interrupt::Interrupt;
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 /// How this program is told to play a fault.

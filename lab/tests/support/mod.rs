@@ -22,7 +22,7 @@ const LOG: usize = 5 << 20;
 
 /// What `make setup-tests` installs. Without it nothing here could be shown, so its absence is a failure.
 pub fn tools() -> TestTools {
-    let cache = lab::paths::cache_dir().unwrap();
+    let cache = lab_base::paths::cache_dir().unwrap();
     Tools::in_cache(&cache).test_tools().expect("the readers of the reports are not installed: run `make setup-tests`")
 }
 

@@ -12,7 +12,6 @@ pub(super) use step::{ABORT, step};
 use super::{
     guests::How,
     project::{Project, absolute},
-    say,
     select::{self, Selected},
 };
 use crate::{
@@ -29,11 +28,10 @@ use crate::{
         state::{Remembering, State},
     },
     error::{Error, Exit},
-    interrupt::Interrupt,
-    text,
 };
 use args::{BisectArgs, Terms, WhatArgs};
 use commits::Workshop;
+use lab_base::{interrupt::Interrupt, say::say, text};
 use lab_protocol::CellId;
 use place::Place;
 use std::path::{Path, PathBuf};

@@ -8,10 +8,11 @@ use crate::{
         Stop, Subject,
         packages::{Ladder, Rung, ladder},
     },
-    cli::{project::Project, say},
+    cli::project::Project,
     error::Error,
     kernels::{self, Kernel, KernelsError, Source as Origin, Unpacked},
 };
+use lab_base::say::say;
 
 /// The kernels of a ladder, fetched when they are wanted.
 pub(super) struct Published<'a> {

@@ -10,10 +10,12 @@ use crate::{
         report::{Name, Report},
         state::State,
     },
-    cli::{project::Project, show},
+    cli::project::Project,
     error::Error,
     report::directory,
 };
+use lab_base::hex::hex;
+use lab_base::say::show;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, TryLockError},
@@ -55,7 +57,7 @@ impl Place {
         for file in build.config.iter().chain(&build.fragment) {
             hasher.update(fs::read(file).map_err(Error::file("read", file))?);
         }
-        let key: String = hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&hasher.finalize()[..6]);
         let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
         let directory = results.join("bisect").join(key);
         fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;

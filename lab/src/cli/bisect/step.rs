@@ -17,14 +17,12 @@ use crate::{
     cli::{
         guests::How,
         project::{Project, absolute},
-        say,
     },
     error::{Error, Exit},
-    interrupt::Interrupt,
     kernels::Unpacked,
     report::directory,
-    text,
 };
+use lab_base::{interrupt::Interrupt, say::say, text};
 use std::{
     fs,
     io::ErrorKind,

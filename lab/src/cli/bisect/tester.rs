@@ -9,16 +9,15 @@ use crate::{
     cli::{
         guests::{Guests, How},
         project::Project,
-        say,
         select::{Selected, facts},
     },
     error::Error,
     event::{Event, Stamped},
-    interrupt::Interrupt,
     kernels::Unpacked,
     plan::Plan,
     report::{Reporter, directory, events::EventLog, record::RunRecord},
 };
+use lab_base::{interrupt::Interrupt, say::say};
 use lab_protocol::CellInfo;
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,6 @@
 
 use super::Guests;
 use crate::{
-    cli::say,
     error::{Error, Exit},
     event::{Accelerator, Event},
     lists::Lists,
@@ -15,11 +14,12 @@ use crate::{
         timing::Timing,
         visit::{self, Visited, Visitor},
     },
-    text,
     vm::snapshot::Store,
 };
+use lab_base::lock::lock;
+use lab_base::{say::say, text};
 use lab_image::{Profile, Wanted};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Whether it is only this profile that needs a module.
 fn is_own(profile: Profile, module: &str) -> bool {
@@ -37,7 +37,7 @@ impl Told {
     /// Takes an event.
     fn event(&self, event: &Event) {
         if let Event::Booted { release, .. } = event {
-            *self.release.lock().unwrap_or_else(PoisonError::into_inner) = text::line(release, 80);
+            *lock(&self.release) = text::line(release, 80);
         }
         if let Some(line) = progress::of_visit(event) {
             say(&line);
@@ -46,7 +46,7 @@ impl Told {
 
     /// `uname -r` of the guest, once it is up.
     pub fn release(&self) -> String {
-        self.release.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.release).clone()
     }
 }
 

@@ -11,9 +11,9 @@ use crate::{
         record::{KernelRecord, RunRecord},
         rows,
     },
-    text,
     verdict::Standing,
 };
+use lab_base::text;
 use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, DeviceKind, Outcome};
 use serde::{Serialize, Serializer};
 use std::{

@@ -10,9 +10,9 @@ use crate::{
         kept::Told,
         record::{KernelRecord, RunRecord, used},
     },
-    text,
     verdict::{Attempt, Standing},
 };
+use lab_base::text;
 use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
 use std::{collections::HashMap, fmt::Write as _};
 

@@ -16,11 +16,11 @@ use crate::{
     event::{Event, RunInfo, Stamped},
     plan::PlannedKernel,
     report::directory,
-    text,
     verdict::Standing,
 };
 use case::Desk;
 use chrono::DateTime;
+use lab_base::text;
 use std::{io, ops::AddAssign, path::PathBuf, sync::mpsc::sync_channel, thread};
 use xml::Xml;
 

@@ -3,7 +3,7 @@
 //! Whatever stands in it may be a guest's words. Here, and nowhere else, they are made visible where XML has no place for
 //! them, and escaped.
 
-use crate::text;
+use lab_base::text;
 use quick_xml::escape::escape;
 
 /// Characters of an element's text.

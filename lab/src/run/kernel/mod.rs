@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     event::{Event, ImageInfo, Start},
-    interrupt::Interrupt,
     judge::Verdict,
     lists::Lists,
     plan::{Plan, PlannedKernel},
@@ -29,10 +28,12 @@ use crate::{
     vm::{Guest, GuestSpec, Launcher, snapshot::Store},
 };
 use attempts::Attempts;
+use lab_base::interrupt::Interrupt;
+use lab_base::lock::lock;
 use lab_protocol::{CellId, ErrorKind, Outcome};
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -317,7 +318,7 @@ impl<'a> KernelRun<'a> {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress<'a>> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.progress)
     }
 }
 

@@ -1,10 +1,8 @@
 //! How a guest ends: asked to, or lost.
 
 use super::{End, Farewell, Lost, Session, Word, caps, deadlines::State};
-use crate::{
-    text,
-    vm::{GuestExit, Recv},
-};
+use crate::vm::{GuestExit, Recv};
+use lab_base::text;
 use lab_protocol::{AgentMessage, CellId, ErrorKind, HostMessage};
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,11 @@
 //! What is wanted from a guest, what it says, and how it ends.
 
-use crate::run::{timing::Timing, visit::Visitor};
-use crate::{interrupt::Interrupt, plan::Plan, vm::GuestExit};
+use crate::{
+    plan::Plan,
+    run::{timing::Timing, visit::Visitor},
+    vm::GuestExit,
+};
+use lab_base::interrupt::Interrupt;
 use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, KernelVersion};
 use std::time::Duration;
 

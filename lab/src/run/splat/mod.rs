@@ -8,7 +8,8 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use crate::{lists::Excuse, text};
+use crate::lists::Excuse;
+use lab_base::text;
 use lab_protocol::{
     CellId,
     complaint::{self, Class},

@@ -9,7 +9,6 @@ use super::{
 use crate::{
     error::{Error, Exit},
     event::{Event, Stamped},
-    interrupt::Interrupt,
     lists::Lists,
     plan::Plan,
     report::{Reporter, record::RunRecord, rows},
@@ -21,6 +20,7 @@ use crate::{
     verdict::Verdict,
     vm::{fake::FakeLauncher, snapshot::Store},
 };
+use lab_base::interrupt::Interrupt;
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
     Outcome, PROTOCOL_VERSION, SkipReason,

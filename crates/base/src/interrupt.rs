@@ -1,7 +1,8 @@
 //! Ctrl-C, SIGTERM and the run's own deadline as a flag that every loop looks at.
 
+use crate::lock::lock;
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    Arc, Mutex, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -23,7 +24,7 @@ impl Interrupt {
     /// The system's answer to `sigaction`.
     pub fn install() -> std::io::Result<Self> {
         static INSTALLING: Mutex<()> = Mutex::new(());
-        let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _installing = lock(&INSTALLING);
         if let Some(installed) = INSTALLED.get() {
             return Ok(installed.clone());
         }

@@ -1,6 +1,5 @@
 //! Starts other programs: argument vectors only, never a shell string.
 
-use super::error::{KernelsError, Result};
 use crate::interrupt::Interrupt;
 use nix::{
     sys::signal::{Signal, killpg},
@@ -24,11 +23,38 @@ const LEAVING: Duration = Duration::from_secs(2);
 /// How much of a program's output an error quotes, in characters.
 const TAIL: usize = 400;
 
+/// A program that did not do what it was started for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProcessError {
+    /// A program that this step needs is not installed.
+    #[error("{program} is not installed: install the package {package}")]
+    Missing {
+        /// Program that was looked for.
+        program: String,
+        /// Debian package (or PyPI project) that brings it.
+        package: &'static str,
+    },
+    /// A program ran and failed.
+    #[error("{what} failed: {detail}")]
+    Failed {
+        /// The step, with the program's name.
+        what: String,
+        /// Exit status and the tail of what the program said.
+        detail: String,
+    },
+    /// A signal for this process ended it.
+    #[error("{what} was stopped")]
+    Interrupted {
+        /// The step.
+        what: String,
+    },
+}
+
 /// A command whose messages are in English, so that what is quoted in errors is what can be searched for.
 ///
 /// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
 /// directory.
-pub(crate) fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
+pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
@@ -38,7 +64,7 @@ where
 }
 
 /// virtme-ng, which finds its own helpers (`virtme-configkernel`) on `PATH` only.
-pub(super) fn vng<I>(vng: &Path, args: I) -> duct::Expression
+pub fn vng<I>(vng: &Path, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
@@ -56,10 +82,7 @@ where
 ///
 /// # Errors
 /// It can't be started or waited for.
-pub(crate) fn to_end(
-    expression: &duct::Expression,
-    mut stop: impl FnMut(Duration) -> bool,
-) -> io::Result<Option<Output>> {
+pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> bool) -> io::Result<Option<Output>> {
     let begin = Instant::now();
     if stop(Duration::ZERO) {
         return Ok(None);
@@ -93,25 +116,25 @@ pub(crate) fn to_end(
 ///
 /// # Errors
 /// The program is absent, exits with anything but 0, or was ended.
-pub(crate) fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String> {
+pub fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String, ProcessError> {
     let expression = expression.stdout_capture().stderr_capture();
     let output = to_end(&expression, |_| Interrupt::raised().is_some());
     let output = output.map_err(|error| start_error(what, package, &error))?;
-    let Some(output) = output else { return Err(KernelsError::Interrupted { what: what.to_owned() }) };
+    let Some(output) = output else { return Err(ProcessError::Interrupted { what: what.to_owned() }) };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));
     }
     let said = text(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
-    Err(KernelsError::Program { what: what.to_owned(), detail: format!("{}: {}", output.status, tail(&said)) })
+    Err(ProcessError::Failed { what: what.to_owned(), detail: format!("{}: {}", output.status, tail(&said)) })
 }
 
 /// Why a program could not be started.
-pub(super) fn start_error(what: &str, package: &'static str, error: &io::Error) -> KernelsError {
+pub fn start_error(what: &str, package: &'static str, error: &io::Error) -> ProcessError {
     let program = what.split_whitespace().next().unwrap_or(what).to_owned();
     match error.kind() {
-        io::ErrorKind::NotFound => KernelsError::MissingProgram { program, package },
-        _ => KernelsError::Program { what: what.to_owned(), detail: error.to_string() },
+        io::ErrorKind::NotFound => ProcessError::Missing { program, package },
+        _ => ProcessError::Failed { what: what.to_owned(), detail: error.to_string() },
     }
 }
 
@@ -135,7 +158,7 @@ fn tail(text: &str) -> String {
 }
 
 /// Finds a program on `PATH` or in the directories of the administrator, which are not on every user's `PATH`.
-pub(super) fn administrative(program: &str) -> PathBuf {
+pub fn administrative(program: &str) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

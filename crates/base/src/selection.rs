@@ -1,5 +1,6 @@
 //! Globs on the command line, and the nearest names where one matches nothing.
 
+use crate::nearest::nearest;
 use globset::{GlobBuilder, GlobMatcher};
 
 /// A pattern of the user that matches nothing.
@@ -66,15 +67,6 @@ pub fn select<'a, T>(
         return Err(NoMatch { what, pattern: lost.text.clone(), nearest: nearest(&lost.text, all) });
     }
     Ok(items.iter().filter(|item| compiled.is_empty() || compiled.iter().any(|pattern| hit(pattern, item))).collect())
-}
-
-/// The three names that look most like `wanted`.
-pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut scored: Vec<(f64, &str)> =
-        names.map(|name| (strsim::jaro_winkler(wanted, name), name)).filter(|(score, _)| *score > 0.6).collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored.dedup_by(|a, b| a.1 == b.1);
-    scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
 #[cfg(test)]

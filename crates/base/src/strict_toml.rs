@@ -1,12 +1,24 @@
 //! Reads TOML tables strictly: every complaint names the file, the line, the key and the nearest right spelling.
 
-use super::config::ConfigError;
+use crate::nearest::suggest;
 use std::ops::Range;
 use toml_edit::{Item, TableLike};
 
+/// A complaint about a line of `kernels.toml` or `kernels.lock`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {message}")]
+pub struct ConfigError {
+    /// The file as the person named it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong, with key and suggestion.
+    pub message: String,
+}
+
 /// The file that is being read, for messages.
 #[derive(Clone, Copy)]
-pub(crate) struct Origin<'a> {
+pub struct Origin<'a> {
     /// The file's name as the person gave it.
     pub file: &'a str,
     /// Its text, to turn byte offsets into lines.
@@ -29,7 +41,7 @@ impl Origin<'_> {
 }
 
 /// One table of the file, whose keys are known to be among those allowed.
-pub(crate) struct Section<'a> {
+pub struct Section<'a> {
     origin: Origin<'a>,
     table: &'a dyn TableLike,
     span: Option<Range<usize>>,
@@ -167,19 +179,5 @@ impl<'a> Section<'a> {
             .into_iter()
             .map(|(table, span)| Section::open(self.origin, table, span, name.to_owned(), allowed))
             .collect()
-    }
-}
-
-/// `; did you mean …?`, or the whole list where nothing comes near.
-pub(crate) fn suggest(word: &str, known: &[&str]) -> String {
-    let near = known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.chars().count() / 3)
-        .min();
-    match near {
-        Some((_, candidate)) => format!("; did you mean `{candidate}`?"),
-        None if known.is_empty() => String::new(),
-        None => format!("; known: {}", known.join(", ")),
     }
 }

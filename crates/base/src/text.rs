@@ -61,12 +61,8 @@ pub fn cap(text: &mut String, max: usize) {
 
 /// A word quoted for a POSIX shell.
 pub fn shell_quote(word: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || "._-+/:=,@%".contains(c);
-    if !word.is_empty() && word.chars().all(safe) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
+    // Only a NUL is refused, which no argument can hold, and which is allowed here.
+    shlex::Quoter::new().allow_nul(true).quote(word).map_or_else(|_| word.to_owned(), Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -96,6 +92,8 @@ mod tests {
     fn quoting_survives_a_shell() {
         assert_eq!(shell_quote("6.12"), "6.12");
         assert_eq!(shell_quote("A02[tcx,veth]"), "'A02[tcx,veth]'");
-        assert_eq!(shell_quote("it's"), r"'it'\''s'");
+        for word in ["it's", "a b", "$HOME", "", "`id`", "\"!\"", "~", "a\\b"] {
+            assert_eq!(shlex::split(&shell_quote(word)), Some(vec![word.to_owned()]));
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! `lab bench datapath`: what was measured, as ratios to programs on a veth pair that are attached by tc. Times of one
 //! guest say nothing about another, under emulation least of all; ratios within a round do.
 
-use crate::{bench::Spread, plan::KernelFacts, run::visit::Visitor};
+use crate::{bench::Spread, run::visit::Visitor};
 use lab_protocol::{
     AgentMessage, AttachType, Capability, DeviceKind, HostMessage,
     measure::{DATAGRAM, MeasureRequest, Sample, Setup, Way},
 };
+use lab_record::plan::KernelFacts;
 use serde::Serialize;
 use std::{
     cell::RefCell,
@@ -237,7 +238,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::facts;
+    use lab_record::testing::facts;
 
     fn sample(trip: f64, bytes: f64, cpu: f64) -> Sample {
         Sample { round_trip_ns: trip, bytes_per_second: bytes, cpu_ns_per_packet: cpu }

@@ -3,12 +3,12 @@
 //! A machine keeps its own in the cache and uses them for the order in which it starts things. What several machines must
 //! agree on, a plan's shards, goes by a file that all of them are given.
 
-use crate::{
-    error::Error,
-    plan::{Expectation, KernelFacts, PlannedCell},
-    report::{directory, record::RunRecord},
-};
+use crate::{error::Error, report::directory};
 use lab_protocol::Outcome;
+use lab_record::{
+    plan::{Expectation, KernelFacts, PlannedCell},
+    run::RunRecord,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 
@@ -62,7 +62,7 @@ impl Durations {
         let kept = Self { format: FORMAT, cells: self.cells.clone() };
         let mut text = serde_json::to_string_pretty(&kept).map_err(|error| Error::file("write", path)(error.into()))?;
         text.push('\n');
-        directory::replace(path, text.as_bytes())
+        Ok(directory::replace(path, text.as_bytes())?)
     }
 
     /// Takes the times of a run's cells that came to a verdict of their own.
@@ -105,13 +105,13 @@ impl Durations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use lab_protocol::Capability;
+    use lab_record::{
         event::{Accelerator, Event, RunInfo, Stamped, Versions},
-        judge::Verdict,
         plan::Plan,
         testing::{cell, facts, passed},
+        verdict::Verdict,
     };
-    use lab_protocol::Capability;
 
     const A: &str = "A01-x[tc,veth]";
 

@@ -1,45 +1,8 @@
 //! Errors of the whole program, and the exit code that each belongs to.
 
 use lab_base::file::FileError;
+use lab_record::{exit::Exit, log::LogError, shard::PartError};
 use std::{io, path::PathBuf};
-
-/// The documented exit codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Exit {
-    /// Everything that was selected passed or was skipped for a reason.
-    Passed,
-    /// A test or a kernel failed.
-    Failed,
-    /// The command line or a configuration file is wrong.
-    Usage,
-    /// No verdict: the host, the guest or the agent broke.
-    Infra,
-    /// The selection is empty.
-    Nothing,
-    /// A program in a guest ended with this code.
-    Program(u8),
-    /// This signal ended the run.
-    Interrupted(i32),
-    /// What `git bisect run` wants to hear of a step: 0, 1, 125, or 128 and above.
-    Step(u8),
-}
-
-impl Exit {
-    /// 0, 1, 2, 3, 4, or 128 + signal as shells count it.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Passed => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Infra => 3,
-            Self::Nothing => 4,
-            Self::Program(code) => code,
-            Self::Interrupted(signal) => 128 + (signal & 0x7f) as u8,
-            Self::Step(status) => status,
-        }
-    }
-}
 
 /// One clear line each, with the mend where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -65,37 +28,15 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// The directory is no run.
-    #[error("{} is not a run: it holds no events.jsonl", path.display())]
-    NotARun {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A line of events.jsonl is not an event.
-    #[error("{}:{line}: not an event of this version of lab: {problem}", path.display())]
-    Events {
-        /// The file.
-        path: PathBuf,
-        /// 1-based line.
-        line: usize,
-        /// What the parser said.
-        problem: String,
-    },
-    /// Another version of the lab wrote the run.
-    #[error(
-        "{} has format {found}, and this lab reads only {}: run the cells again, or use the lab that wrote it",
-        path.display(),
-        crate::event::FORMAT
-    )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format; 0 for runs from before formats had numbers.
-        found: u32,
-    },
+    /// The events of a run.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Results that can't be merged, or a part that can't be run.
     #[error(transparent)]
     Shard(#[from] crate::shard::ShardError),
+    /// A shard that there is not.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// Building the agent or the eBPF object failed.
     #[error(transparent)]
     Artifact(#[from] crate::artifacts::ArtifactError),
@@ -138,16 +79,16 @@ impl Error {
         match self {
             Self::NoProject { .. }
             | Self::NoRuns { .. }
-            | Self::NotARun { .. }
-            | Self::Events { .. }
-            | Self::Format { .. }
+            | Self::Log(LogError::NotARun { .. } | LogError::Events { .. } | LogError::Format { .. })
             | Self::Shard(_)
+            | Self::Part(_)
             | Self::Usage(_) => Exit::Usage,
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
             Self::Kernels(error) if error.is_usage() => Exit::Usage,
             Self::Vm(crate::vm::VmError::AccelOverride(_)) => Exit::Usage,
             Self::File(_)
+            | Self::Log(LogError::File(_))
             | Self::Artifact(_)
             | Self::Kernels(_)
             | Self::Vm(_)

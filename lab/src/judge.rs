@@ -1,10 +1,10 @@
 //! The host's own verdict over what a guest reports: a guest can say that a cell passed, only the plan can say on what.
 
-use crate::plan::{KernelFacts, PlannedKernel, required_attach};
-pub use crate::verdict::Verdict;
 use lab_protocol::{
     AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
 };
+use lab_record::plan::{KernelFacts, PlannedKernel, required_attach};
+pub use lab_record::verdict::Verdict;
 
 /// Judges one report.
 pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
@@ -123,11 +123,11 @@ pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use lab_protocol::{AttachRequest, AttachType, Capability, Check, DeviceKind, Hook};
+    use lab_record::{
         plan::{Departure, Plan},
         testing::{attached, cell, facts, passed},
     };
-    use lab_protocol::{AttachRequest, AttachType, Capability, Check, DeviceKind, Hook};
 
     const ID: &str = "A04-auto[auto,nk-l3]";
 

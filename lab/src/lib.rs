@@ -9,23 +9,19 @@ pub mod compare;
 pub mod datapath;
 pub mod durations;
 pub mod error;
-pub mod event;
 pub mod history;
 pub mod judge;
 pub mod kernels;
 pub mod lists;
 pub mod machine;
 pub mod mutants;
-pub mod plan;
 pub mod report;
 pub mod results;
 pub mod run;
 pub mod setup;
 pub mod shard;
 pub mod shell;
-pub mod synthetic;
-#[doc(hidden)]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod verdict;
 pub mod vm;
 pub mod watch;

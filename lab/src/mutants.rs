@@ -1,12 +1,12 @@
 //! Whether the suite notices deliberate faults: one round of cells per mutant, and one without any.
 
-use crate::{error::Exit, report::record::RunRecord};
 use comfy_table::{Table, presets};
 use lab_base::text;
 use lab_protocol::{
     Capability, CellId, Outcome,
     cell::{MutantInfo, NO_MUTANT},
 };
+use lab_record::{exit::Exit, run::RunRecord};
 
 /// Characters of a reason.
 const MAX_REASON: usize = 100;

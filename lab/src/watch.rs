@@ -3,9 +3,9 @@
 use crate::{
     compare::{Kind, compare},
     error::Error,
-    report::record::RunRecord,
 };
 use lab_base::interrupt::Interrupt;
+use lab_record::run::RunRecord;
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},

@@ -8,8 +8,8 @@ use lab::{
         layout::{Format, Layout},
         split,
     },
-    synthetic,
 };
+use lab_record::synthetic;
 use std::{
     fs,
     path::{Path, PathBuf},

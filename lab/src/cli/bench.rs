@@ -8,13 +8,19 @@ use super::{
 };
 use crate::{
     bench::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
-    error::{Error, Exit},
-    event::{Event, Stamped},
-    plan::{Expectation, Plan},
-    report::{Reporter, directory, record::RunRecord},
+    error::Error,
+    report::directory,
 };
+use lab_base::file::FileError;
 use lab_base::say::{say, show};
 use lab_protocol::CellId;
+use lab_record::{
+    event::{Event, Stamped},
+    exit::Exit,
+    plan::{Expectation, Plan},
+    reporter::Reporter,
+    run::RunRecord,
+};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -146,7 +152,7 @@ impl FirstCase {
 }
 
 impl Reporter for FirstCase {
-    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
         match &stamped.event {
             Event::KernelStarted { .. } => self.begin = Some(Instant::now()),
             Event::CellStarted { .. } if self.took.is_none() => self.took = self.begin.map(|begin| begin.elapsed()),

@@ -2,18 +2,20 @@
 
 use super::{ReportBenchArgs, project};
 use crate::{
-    error::{Error, Exit},
-    event::RunInfo,
-    report::{
-        Reporter, directory,
-        events::{EventLog, FILE as EVENTS},
-        html,
-        record::RunRecord,
-    },
-    shard::{Part, Shard, split},
-    synthetic,
+    error::Error,
+    report::{directory, html},
+    shard::split,
 };
 use lab_base::say::{say, show};
+use lab_record::{
+    event::RunInfo,
+    exit::Exit,
+    log::{EventLog, FILE as EVENTS},
+    reporter::Reporter,
+    run::RunRecord,
+    shard::{Part, Shard},
+    synthetic,
+};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 use std::{

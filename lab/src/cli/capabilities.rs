@@ -7,11 +7,11 @@ use super::{
     select::build,
 };
 use crate::{
-    error::{Error, Exit},
-    plan::Plan,
+    error::Error,
     report::{capabilities, directory},
 };
 use lab_base::say::show;
+use lab_record::{exit::Exit, plan::Plan};
 use std::path::PathBuf;
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {

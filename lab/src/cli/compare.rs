@@ -3,14 +3,14 @@
 use super::{CompareArgs, report};
 use crate::{
     compare::{compare as compared, render, same},
-    error::{Error, Exit},
-    report::events,
+    error::Error,
 };
 use lab_base::say::show;
+use lab_record::{exit::Exit, log};
 use std::path::PathBuf;
 
 pub(super) fn compare(named: Option<PathBuf>, args: &CompareArgs) -> Result<Exit, Error> {
-    let read = |run| events::read(&report::directory(named.clone(), run)?);
+    let read = |run| -> Result<_, Error> { Ok(log::read(&report::directory(named.clone(), run)?)?) };
     if args.same {
         let found = same(&read(&args.before)?, &read(&args.after)?);
         show(&found)?;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     datapath::{KernelTable, Measurement, Report, setups},
-    error::{Error, Exit},
+    error::Error,
     report::directory,
     run::visit::Visited,
 };
@@ -17,6 +17,7 @@ use lab_base::{
     text,
 };
 use lab_image::Profile;
+use lab_record::exit::Exit;
 use std::path::PathBuf;
 
 /// What is written below `results/`.

@@ -12,15 +12,12 @@ use crate::{
     artifacts,
     durations::{self, Durations},
     error::Error,
-    event::{Accelerator, RunInfo, Versions},
     kernels::{Kernel, Unpacked},
     lists::Lists,
     machine::Machine,
-    plan::{KernelFacts, Plan, PlannedKernel},
     report::{
-        Reporter, directory,
+        directory,
         progress::{Bars, Lines},
-        record::RunRecord,
     },
     run::{
         deadline::{Chosen, Deadline},
@@ -30,12 +27,18 @@ use crate::{
         room::Room,
         timing::Timing,
     },
-    shard::Shard,
     vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_image::Profile;
 use lab_protocol::drawing::TopologyInfo;
+use lab_record::{
+    event::{Accelerator, RunInfo, Versions},
+    plan::{KernelFacts, Plan, PlannedKernel},
+    reporter::Reporter,
+    run::RunRecord,
+    shard::Shard,
+};
 use std::{
     env,
     io::IsTerminal,

@@ -2,7 +2,7 @@
 
 use super::{ComplaintsArgs, HistoryArgs, RunsArgs, TrendArgs, project};
 use crate::{
-    error::{Error, Exit},
+    error::Error,
     history::{self, History, complaints},
     report::directory,
     results::{Stored, stored},
@@ -11,6 +11,7 @@ use lab_base::{
     say::{say, show},
     selection::Pattern,
 };
+use lab_record::exit::Exit;
 use std::path::{Path, PathBuf};
 
 /// The runs that are asked for, and the directory that they are in.

@@ -2,11 +2,12 @@
 
 use super::{KernelArgs, project::Project};
 use crate::{
-    error::{Error, Exit},
+    error::Error,
     kernels::{self, Kernel, KernelsError},
 };
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
+use lab_record::exit::Exit;
 use std::path::{Path, PathBuf};
 
 pub(super) fn list(named: Option<PathBuf>) -> Result<Exit, Error> {

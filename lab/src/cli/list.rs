@@ -1,12 +1,13 @@
 //! `lab list`.
 
 use super::{ListArgs, project::Project, select};
-use crate::{
-    error::{Error, Exit},
-    plan::{Expectation, Plan},
-};
+use crate::error::Error;
 use lab_base::say::{say, show};
 use lab_protocol::{CatalogueRow, CellInfo};
+use lab_record::{
+    exit::Exit,
+    plan::{Expectation, Plan},
+};
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf};
 

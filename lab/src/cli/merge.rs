@@ -2,11 +2,12 @@
 
 use super::{MergeArgs, guests::in_ci, project};
 use crate::{
-    error::{Error, Exit},
-    report::{directory, events::EventLog, terminal, write_all},
+    error::Error,
+    report::{directory, terminal, write_all},
     shard::merge::Shards,
 };
 use lab_base::say::show;
+use lab_record::{exit::Exit, log::EventLog};
 use std::{
     env, fs,
     io::IsTerminal,
@@ -35,7 +36,7 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     Ok(record.exit())
 }
 
-fn replay(shards: Shards, id: &str, directory: &Path) -> Result<crate::report::record::RunRecord, Error> {
+fn replay(shards: Shards, id: &str, directory: &Path) -> Result<lab_record::run::RunRecord, Error> {
     let mut events = EventLog::create(directory)?;
     let record = shards.merge(id.to_owned(), Some(directory), Some(&mut events))?;
     write_all(directory, &record)?;

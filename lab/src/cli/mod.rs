@@ -33,11 +33,12 @@ use self::{
     args_past::{CompareArgs, ComplaintsArgs, HistoryArgs, PruneArgs, ResultsCommand, RunsArgs, TrendArgs},
 };
 use crate::{
-    error::{Error, Exit},
+    error::Error,
     report::{capabilities::Format, kcidb},
 };
 use clap::{Args, Parser, Subcommand};
 use lab_protocol::AttachRequest;
+use lab_record::exit::Exit;
 use std::path::PathBuf;
 
 /// Boots a matrix of kernels and proves which eBPF attach type each of them uses.

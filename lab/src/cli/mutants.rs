@@ -7,13 +7,19 @@ use super::{
     select::{Selected, build},
 };
 use crate::{
-    error::{Error, Exit},
+    error::Error,
     mutants::{Round, Verdict, exit, summary},
-    plan::{Expectation, Plan},
-    report::{directory, events::EventLog},
+    report::directory,
 };
-use lab_base::lock::lock;
-use lab_base::say::{say, show};
+use lab_base::{
+    lock::lock,
+    say::{say, show},
+};
+use lab_record::{
+    exit::Exit,
+    log::EventLog,
+    plan::{Expectation, Plan},
+};
 use std::{
     collections::VecDeque,
     num::NonZeroUsize,

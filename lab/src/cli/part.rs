@@ -5,11 +5,14 @@ use crate::{
     durations::{self, Durations},
     error::Error,
     kernels::Kernel,
-    plan::Plan,
-    shard::{self, Part, Shard, Split},
+    shard::{self, Split},
 };
 use lab_base::say::say;
 use lab_protocol::AttachRequest;
+use lab_record::{
+    plan::Plan,
+    shard::{Part, Shard},
+};
 use std::{
     collections::BTreeMap,
     env,

@@ -7,13 +7,9 @@ use super::{
     report,
     select::select,
 };
-use crate::{
-    durations::Durations,
-    error::{Error, Exit},
-    report::events,
-    shard::layout::Layout,
-};
+use crate::{durations::Durations, error::Error, shard::layout::Layout};
 use lab_base::say::show;
+use lab_record::{exit::Exit, log};
 use std::{fs, path::PathBuf};
 
 pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Error> {
@@ -37,7 +33,7 @@ pub(super) fn durations(named: Option<PathBuf>, args: &DurationsArgs) -> Result<
     let path = args.out.clone().unwrap_or_else(|| durations_path(&project));
     let mut durations = if args.anew { Durations::default() } else { Durations::load(&path)? };
     for run in &args.runs {
-        durations.learn(&events::read(&report::directory(named.clone(), run)?)?);
+        durations.learn(&log::read(&report::directory(named.clone(), run)?)?);
     }
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;

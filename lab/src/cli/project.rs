@@ -6,11 +6,10 @@ use crate::{
     error::Error,
     kernels::{self, Cache, Class, Config, Kernel, KernelsError, Lock, Store},
     lists::Lists,
-    plan::KernelFacts,
     setup::Tools,
 };
-use lab_base::nearest::nearest;
-use lab_base::{interrupt::Interrupt, selection};
+use lab_base::{interrupt::Interrupt, nearest::nearest, selection};
+use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
 
 const KERNELS_LOCK: &str = "kernels.lock";

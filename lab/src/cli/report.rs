@@ -2,10 +2,11 @@
 
 use super::{FormatArgs, guests::in_ci, project};
 use crate::{
-    error::{Error, Exit},
-    report::{events, terminal, write_all},
+    error::Error,
+    report::{terminal, write_all},
 };
 use lab_base::say::show;
+use lab_record::{exit::Exit, log};
 use std::{
     env,
     io::IsTerminal,
@@ -14,12 +15,12 @@ use std::{
 
 /// A run's directory: as given, or its name below the project's results.
 pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, Error> {
-    Ok(if run.join(events::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
+    Ok(if run.join(log::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
 }
 
 pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) -> Result<Exit, Error> {
     let directory = directory(named, run)?;
-    let record = events::read(&directory)?;
+    let record = log::read(&directory)?;
     let exit = record.outcome();
     if let Some(chosen) = format.format {
         show(chosen.render(&record, &format.origin))?;

@@ -1,19 +1,16 @@
 //! `lab rerun`.
 
 use super::{RerunArgs, project::Project, report, run, select::build, watch};
-use crate::{
-    error::{Error, Exit},
-    plan::Plan,
-    report::{events, rows},
-};
+use crate::error::Error;
 use lab_protocol::CellId;
+use lab_record::{exit::Exit, log, plan::Plan, rows};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
 
 pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Error> {
-    let record = events::read(&report::directory(named.clone(), &args.run)?)?;
+    let record = log::read(&report::directory(named.clone(), &args.run)?)?;
     let mut wanted: BTreeMap<String, BTreeSet<CellId>> = BTreeMap::new();
     for (kernel, cell, verdict) in record.verdicts() {
         if args.failed && !verdict.standing().is_bad() {

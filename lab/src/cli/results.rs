@@ -2,12 +2,13 @@
 
 use super::{PruneArgs, ResultsCommand, project};
 use crate::{
-    error::{Error, Exit},
+    error::Error,
     report::run_json,
     results::{Retention, Stored, prune, stored},
 };
 use comfy_table::{Table, presets};
 use lab_base::say::show;
+use lab_record::exit::Exit;
 use serde_json::Value;
 use std::{
     fs,

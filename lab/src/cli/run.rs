@@ -9,17 +9,13 @@ use super::{
     watch,
 };
 use crate::{
-    error::{Error, Exit},
+    error::Error,
     kernels::Kernel,
-    plan::Plan,
-    report::{
-        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, record::RunRecord,
-        run_json::RunJson, terminal,
-    },
+    report::{directory, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal},
     run::{kernel::Retries, queue::Isolate},
-    shard::Shard,
 };
 use lab_base::say::say;
+use lab_record::{exit::Exit, log::EventLog, plan::Plan, reporter::Reporter, run::RunRecord, shard::Shard};
 use std::{
     env,
     io::{IsTerminal, Write},

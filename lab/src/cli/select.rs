@@ -5,14 +5,14 @@ use crate::{
     artifacts::{self, Artifacts, Builder},
     error::Error,
     kernels::Departure,
-    plan::{self, KernelFacts},
 };
-use lab_base::nearest::nearest;
 use lab_base::{
+    nearest::nearest,
     say::say,
     selection::{self, NoMatch},
 };
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
+use lab_record::plan::{self, KernelFacts};
 
 /// The agent, the eBPF object, and the selected cells of the agent's listing.
 pub(super) struct Selected {

@@ -9,8 +9,7 @@ use super::{
 };
 use crate::{
     artifacts,
-    error::{Error, Exit},
-    plan::{Expectation, KernelFacts, Plan},
+    error::Error,
     run::visit::Visited,
     shell::{
         Ended, Shell,
@@ -22,6 +21,10 @@ use lab_image::{PROGRAMS, Profile, Toolbox};
 use lab_protocol::{
     Capability, CellReport, DeviceKind, Outcome,
     shell::{Root, ShellRequest, Stage, Terminal},
+};
+use lab_record::{
+    exit::Exit,
+    plan::{Expectation, KernelFacts, Plan},
 };
 use std::{
     env,

@@ -3,10 +3,10 @@
 use super::{TopologyCommand, project::Project};
 use crate::{
     artifacts::{self, Builder},
-    error::{Error, Exit},
+    error::Error,
 };
-use lab_base::nearest::nearest;
 use lab_base::{
+    nearest::nearest,
     say::{say, show},
     selection,
 };
@@ -14,6 +14,7 @@ use lab_protocol::{
     DeviceKind,
     drawing::{Drawing, TopologyInfo},
 };
+use lab_record::exit::Exit;
 use std::path::PathBuf;
 
 pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Result<Exit, Error> {

@@ -2,11 +2,11 @@
 
 use super::project::absolute;
 use crate::{
-    error::{Error, Exit},
-    report::record::RunRecord,
+    error::Error,
     watch::{Sources, difference},
 };
 use lab_base::{interrupt::Interrupt, say::say};
+use lab_record::{exit::Exit, run::RunRecord};
 use std::path::Path;
 
 /// Runs one round; with `watch` one after each change, until Ctrl-C.

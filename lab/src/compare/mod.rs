@@ -8,15 +8,13 @@ mod same;
 pub use render::{Format, render};
 pub use same::{Sameness, same};
 
-use crate::{
-    error::Exit,
-    report::{
-        kept::Told,
-        record::{RunRecord, used},
-    },
+use lab_protocol::{AttachType, Outcome};
+use lab_record::{
+    exit::Exit,
+    kept::Told,
+    run::{RunRecord, used},
     verdict::{Standing, Verdict},
 };
-use lab_protocol::{AttachType, Outcome};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -215,14 +213,14 @@ fn told(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use lab_protocol::{AttachRequest, Capability, CellId, DeviceKind, ErrorKind, FailureKind, SkipReason};
+    use lab_record::{
         event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
-        lists::Excuse,
+        excuse::Excuse,
         plan::Plan,
         testing::{attached, cell, facts, passed},
         verdict::Attempt,
     };
-    use lab_protocol::{AttachRequest, Capability, CellId, DeviceKind, ErrorKind, FailureKind, SkipReason};
 
     pub const A: &str = "A01-x[auto,veth]";
     pub const B: &str = "B02-y[auto,nk-l3]";

@@ -1,14 +1,12 @@
 //! Whether two runs are cell for cell the same: what shards promise.
 
 use super::by_cell;
-use crate::{
-    error::Exit,
-    report::{
-        kept::Told,
-        record::{RunRecord, used},
-    },
-};
 use lab_protocol::{AttachType, Outcome};
+use lab_record::{
+    exit::Exit,
+    kept::Told,
+    run::{RunRecord, used},
+};
 use std::{collections::BTreeSet, fmt};
 
 /// Differences that are told one by one.
@@ -33,7 +31,7 @@ pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
     let mut found = Sameness::default();
     for key in one.keys().chain(other.keys()).collect::<BTreeSet<_>>() {
         found.cells += 1;
-        let ran = |verdict: &crate::judge::Verdict| !matches!(verdict.outcome, Outcome::NotRun { .. });
+        let ran = |verdict: &lab_record::verdict::Verdict| !matches!(verdict.outcome, Outcome::NotRun { .. });
         let pair = (one.get(key).filter(|it| ran(it)), other.get(key).filter(|it| ran(it)));
         let told = |verdict: Option<&Told<'_>>| match verdict {
             None => "missing".to_owned(),

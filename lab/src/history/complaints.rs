@@ -2,13 +2,11 @@
 
 use crate::{
     error::Error,
-    report::{
-        complaints::{Complaint, complaints},
-        events,
-    },
+    report::complaints::{Complaint, complaints},
     results::Stored,
 };
 use lab_base::text;
+use lab_record::log;
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -34,7 +32,7 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
     let mut found: Vec<Recurring> = Vec::new();
     let (mut read, mut last_error) = (0, None);
     for run in runs {
-        match events::read(&run.directory) {
+        match log::read(&run.directory) {
             Ok(record) => {
                 read += 1;
                 let id = record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
@@ -52,7 +50,7 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
         }
     }
     if let Some(error) = last_error.filter(|_| read == 0) {
-        return Err(error);
+        return Err(error.into());
     }
     found.reverse();
     Ok(found)

@@ -7,17 +7,14 @@ mod text;
 pub use page::{FILE, render as page};
 pub use text::render as text;
 
-use crate::{
-    error::Error,
-    report::{
-        events,
-        record::{RunRecord, used},
-    },
-    results::Stored,
-    verdict::Standing,
-};
+use crate::{error::Error, results::Stored};
 use lab_base::selection::{self, NoMatch};
 use lab_protocol::{AttachType, CellId};
+use lab_record::{
+    log,
+    run::{RunRecord, used},
+    verdict::Standing,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -84,7 +81,7 @@ impl History {
         let mut found = Found::new();
         let mut last_error = None;
         for run in runs {
-            match events::read(&run.directory) {
+            match log::read(&run.directory) {
                 Ok(record) => history.take(&record, &mut found, &wanted),
                 Err(error) => {
                     say(&format!("left out: {error}"));
@@ -93,7 +90,7 @@ impl History {
             }
         }
         if let Some(error) = last_error.filter(|_| history.runs.is_empty()) {
-            return Err(error);
+            return Err(error.into());
         }
         let count = history.runs.len();
         history.series = found

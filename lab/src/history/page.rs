@@ -1,9 +1,10 @@
 //! The trend page: one self-contained file over many runs, what changed in them, and which cells are not to be trusted.
 
 use super::{History, Point, Series};
-use crate::{report::html, verdict::Standing};
+use crate::report::html;
 use lab_base::text;
 use lab_protocol::AttachType;
+use lab_record::verdict::Standing;
 use serde::Serialize;
 use std::{cmp::Reverse, collections::BTreeMap, io};
 

@@ -1,15 +1,15 @@
 //! A cell over the nights.
 
 use super::*;
-use crate::{
+use crate::report::directory;
+use lab_protocol::{AttachRequest, DeviceKind, FailureKind, Outcome};
+use lab_record::{
     event::{Event, Stamped},
-    judge::Verdict,
     plan::Plan,
-    report::directory,
     synthetic,
     testing::{attached, cell, facts, passed},
+    verdict::Verdict,
 };
-use lab_protocol::{AttachRequest, DeviceKind, FailureKind, Outcome};
 use std::{fs, path::Path};
 
 const AUTO: &str = "A04-auto[auto,nk-l3]";
@@ -34,7 +34,7 @@ fn night(results: &Path, id: &str, cells: &[&str], verdicts: Vec<Verdict>) {
     let finished = |verdict| Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
     let events = std::iter::once(started).chain(verdicts.into_iter().map(finished));
     let line = |event| serde_json::to_string(&Stamped { at_ms: 1, event }).unwrap() + "\n";
-    fs::write(directory.join(events::FILE), events.map(line).collect::<String>()).unwrap();
+    fs::write(directory.join(log::FILE), events.map(line).collect::<String>()).unwrap();
 }
 
 fn nights() -> tempfile::TempDir {
@@ -47,7 +47,7 @@ fn nights() -> tempfile::TempDir {
     night(dir.path(), "20261120T020000Z-dddddd", &both, vec![tc(900), good(AUTO, AttachType::Tcx, 110)]);
     fs::create_dir(dir.path().join("20261116T020000Z-eeeeee")).unwrap();
     let old = "{\"at_ms\":1,\"event\":\"run-started\",\"run\":{\"id\":\"old\"}}\n";
-    fs::write(dir.path().join("20261116T020000Z-eeeeee").join(events::FILE), old).unwrap();
+    fs::write(dir.path().join("20261116T020000Z-eeeeee").join(log::FILE), old).unwrap();
     dir
 }
 

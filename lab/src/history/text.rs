@@ -1,8 +1,8 @@
 //! A cell's history for a terminal: a strip with a sign per run, and a line wherever it became another.
 
 use super::{History, Point, Series};
-use crate::verdict::Standing;
 use lab_base::text;
+use lab_record::verdict::Standing;
 use std::fmt::Write;
 
 /// Characters of a reason.

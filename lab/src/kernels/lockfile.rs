@@ -4,8 +4,10 @@ use super::{
     config::{Kernel, Source},
     error::{KernelsError, Result},
 };
-use lab_base::file;
-use lab_base::strict_toml::{ConfigError, Origin};
+use lab_base::{
+    file,
+    strict_toml::{ConfigError, Origin},
+};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, fs, path::Path};

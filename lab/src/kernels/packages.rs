@@ -1,8 +1,7 @@
 //! What a suite's `Packages` index says, and which of its kernels is meant.
 
 use super::error::{KernelsError, Result};
-use lab_base::nearest::nearest;
-use lab_base::process;
+use lab_base::{nearest::nearest, process};
 use lab_protocol::KernelVersion;
 use std::{
     cmp::Ordering,

@@ -1,9 +1,9 @@
 //! The table kernel × capability, as the probes in the guests answered.
 
-use super::record::RunRecord;
 use comfy_table::{Table, TableStyle, presets};
 use lab_base::text;
 use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
+use lab_record::run::RunRecord;
 use serde::Serialize;
 
 /// How the table is written.
@@ -68,7 +68,7 @@ impl Answer {
 /// The kernels of a run in the plan's order.
 pub fn rows(record: &RunRecord) -> Vec<Row> {
     let kernels = record.info.iter().flat_map(|info| &info.plan.kernels);
-    let row = |facts: &crate::plan::KernelFacts| {
+    let row = |facts: &lab_record::plan::KernelFacts| {
         let seen = record.kernels.get(&facts.id);
         let answer = |report: &CapabilityReport| Answer {
             report: report.clone(),

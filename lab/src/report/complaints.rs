@@ -1,11 +1,11 @@
 //! Complaints of all kernels of a run, each told once.
 
-use super::record::RunRecord;
-use crate::{
-    lists::Excuse,
-    run::splat::{Seen, Splat},
-};
 use lab_protocol::complaint::Class;
+use lab_record::{
+    excuse::Excuse,
+    run::RunRecord,
+    splat::{Seen, Splat},
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! A run's directory: `results/<timestamp>-<short id>/`, one directory per kernel in it, and `results/latest`.
 
-use crate::error::Error;
+use lab_base::file::FileError;
 use lab_base::{file, hex::hex};
 use sha2::{Digest, Sha256};
 use std::{
@@ -28,10 +28,10 @@ pub fn fresh_id() -> String {
 ///
 /// # Errors
 /// It can't be created, or exists.
-pub fn create(results: &Path, id: &str) -> Result<PathBuf, Error> {
-    fs::create_dir_all(results).map_err(Error::file("create", results))?;
+pub fn create(results: &Path, id: &str) -> Result<PathBuf, FileError> {
+    fs::create_dir_all(results).map_err(FileError::of("create", results))?;
     let directory = results.join(id);
-    fs::create_dir(&directory).map_err(Error::file("create", &directory))?;
+    fs::create_dir(&directory).map_err(FileError::of("create", &directory))?;
     Ok(directory)
 }
 
@@ -39,9 +39,9 @@ pub fn create(results: &Path, id: &str) -> Result<PathBuf, Error> {
 ///
 /// # Errors
 /// It can't be created.
-pub fn kernel(run: &Path, id: &str) -> Result<PathBuf, Error> {
+pub fn kernel(run: &Path, id: &str) -> Result<PathBuf, FileError> {
     let directory = run.join(id);
-    fs::create_dir_all(&directory).map_err(Error::file("create", &directory))?;
+    fs::create_dir_all(&directory).map_err(FileError::of("create", &directory))?;
     Ok(directory)
 }
 
@@ -55,7 +55,7 @@ pub fn console(guest: u32) -> String {
 ///
 /// # Errors
 /// It can't be written.
-pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace_with(path, |out| out.write_all(bytes))
 }
 
@@ -63,21 +63,21 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 ///
 /// # Errors
 /// It can't be written.
-pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Error> {
-    file::replace_with(path, write).map_err(Error::file("write", path))
+pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), FileError> {
+    file::replace_with(path, write).map_err(FileError::of("write", path))
 }
 
 /// Points `latest` at a run, in one step.
 ///
 /// # Errors
 /// The link can't be made; a directory of that name stays untouched.
-pub fn point_latest(results: &Path, id: &str) -> Result<(), Error> {
+pub fn point_latest(results: &Path, id: &str) -> Result<(), FileError> {
     let link = results.join(LATEST);
     let fresh = results.join(format!(".{LATEST}-{id}"));
-    symlink(id, &fresh).map_err(Error::file("create", &fresh))?;
+    symlink(id, &fresh).map_err(FileError::of("create", &fresh))?;
     fs::rename(&fresh, &link).map_err(|error| {
         let _ = fs::remove_file(&fresh);
-        Error::file("replace", &link)(error)
+        FileError::of("replace", &link)(error)
     })
 }
 

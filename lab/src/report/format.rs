@@ -3,8 +3,8 @@
 use super::{
     junit::{self, Dialect},
     kcidb, ktap,
-    record::RunRecord,
 };
+use lab_record::run::RunRecord;
 
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -3,17 +3,16 @@
 //! The schema is that of `kcidb-io`. Ids begin with the origin, the name by which the database knows a CI system; those
 //! of a checkout and a build follow from the kernel alone, so that the runs of many nights meet on them.
 
-use super::{
-    record::{KernelRecord, RunRecord, used},
-    rows,
-};
-use crate::{
-    plan::{PlannedCell, PlannedKernel},
-    verdict::{Standing, Verdict},
-};
 use chrono::DateTime;
 use lab_base::text;
 use lab_protocol::{CellId, CellInfo, ErrorKind, Outcome};
+use lab_record::{
+    guest::KernelRecord,
+    plan::{PlannedCell, PlannedKernel},
+    rows,
+    run::{RunRecord, used},
+    verdict::{Standing, Verdict},
+};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 

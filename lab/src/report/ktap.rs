@@ -1,16 +1,14 @@
 //! KTAP version 1 (Documentation/dev-tools/ktap.rst): a test per kernel, a subtest per cell, for whatever reads the
 //! output of kselftest and KUnit.
 
-use super::{
-    record::{RunRecord, used},
-    rows,
-};
-use crate::{
-    lists::Expired,
-    verdict::{Standing, Verdict},
-};
 use lab_base::text;
 use lab_protocol::{ErrorKind, Outcome};
+use lab_record::{
+    excuse::Expired,
+    rows,
+    run::{RunRecord, used},
+    verdict::{Standing, Verdict},
+};
 use std::fmt::Write;
 
 /// Characters of a line.

@@ -3,31 +3,18 @@
 pub mod capabilities;
 pub mod complaints;
 pub mod directory;
-pub mod events;
 pub mod format;
 pub mod html;
 pub mod junit;
 pub mod kcidb;
-pub mod kept;
 pub mod ktap;
 pub mod progress;
-pub mod record;
-pub mod rows;
 pub mod run_json;
 pub mod terminal;
 
-use crate::{error::Error, event::Stamped};
-use record::RunRecord;
+use lab_base::file::FileError;
+use lab_record::run::RunRecord;
 use std::path::Path;
-
-/// Consumes a run's events.
-pub trait Reporter {
-    /// One event; `record` already holds it.
-    ///
-    /// # Errors
-    /// The report can't be written. The run ends then: a run without a report is no run.
-    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error>;
-}
 
 #[cfg(test)]
 mod fuzz;
@@ -35,7 +22,7 @@ mod fuzz;
 ///
 /// # Errors
 /// A report can't be written.
-pub fn write_all(directory: &Path, record: &RunRecord) -> Result<(), Error> {
+pub fn write_all(directory: &Path, record: &RunRecord) -> Result<(), FileError> {
     let junit = junit::JunitReporter { directory: directory.to_owned() };
     let run_json = run_json::RunJson { directory: directory.to_owned() };
     let html = html::HtmlReporter { directory: directory.to_owned() };

@@ -1,17 +1,16 @@
 //! A run while it runs: bars on a terminal, plain lines elsewhere.
 
-use super::{
-    Reporter,
-    record::{KernelRecord, RunRecord},
-};
-use crate::{
-    error::Error,
-    event::{Event, Stamped, Start},
-    verdict::Standing,
-};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lab_base::file::FileError;
 use lab_base::text;
 use lab_protocol::Outcome;
+use lab_record::{
+    event::{Event, Stamped, Start},
+    guest::KernelRecord,
+    reporter::Reporter,
+    run::RunRecord,
+    verdict::Standing,
+};
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
 /// Characters of a line.
@@ -135,7 +134,7 @@ impl<W: Write> Lines<W> {
 }
 
 impl<W: Write> Reporter for Lines<W> {
-    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         for line in [line(&stamped.event, record), milestone(&stamped.event, record)].into_iter().flatten() {
             // A closed pipe must not end a run whose reports are files.
             let _ = writeln!(self.out, "{line}");
@@ -177,7 +176,7 @@ impl Default for Bars {
 }
 
 impl Reporter for Bars {
-    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         let bar = |kernel: &str, act: &dyn Fn(&ProgressBar)| {
             if let Some(bar) = self.bars.get(kernel) {
                 act(bar);
@@ -221,8 +220,8 @@ impl Reporter for Bars {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{judge::Verdict, testing::passed};
     use lab_protocol::{Capability, CellId, SkipReason};
+    use lab_record::{testing::passed, verdict::Verdict};
 
     #[test]
     fn skips_are_told_once_per_reason() {

@@ -1,18 +1,19 @@
 //! `run.json`: the run in one small file, for scripts that don't want to read a stream.
 
 use super::{
-    Reporter,
     complaints::{Complaint, complaints},
     directory,
-    record::{Counts, RunRecord},
-    rows,
 };
-use crate::{
-    error::{Error, Exit},
+use lab_base::file::FileError;
+use lab_protocol::CellInfo;
+use lab_record::{
     event::{Event, ImageInfo, RunInfo, Stamped},
+    exit::Exit,
+    reporter::Reporter,
+    rows,
+    run::{Counts, RunRecord},
     verdict::Standing,
 };
-use lab_protocol::CellInfo;
 use serde::Serialize;
 use std::{collections::BTreeMap, io, path::PathBuf};
 
@@ -66,7 +67,7 @@ pub struct RunJson {
 }
 
 impl Reporter for RunJson {
-    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         match &stamped.event {
             Event::RunFinished { .. } => self.write(record),
             _ => Ok(()),
@@ -79,7 +80,7 @@ impl RunJson {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
+    pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
         directory::replace_with(&path, |out| render_to(record, out))
     }

@@ -1,20 +1,16 @@
 //! The end of a run on the terminal: which attach type was used on which kernel, what failed and how to run it again.
 
-use super::{
-    complaints::complaints,
-    directory::console,
-    html, junit,
-    record::{Counts, RunRecord, used},
-    rows,
-};
-use crate::{
-    plan::PlannedCell,
-    verdict::{Standing, Verdict},
-};
+use super::{complaints::complaints, directory::console, html, junit};
 use comfy_table::{CellAlignment, Table, presets};
 use console::Style;
 use lab_base::text;
 use lab_protocol::{AttachType, Outcome};
+use lab_record::{
+    plan::PlannedCell,
+    rows,
+    run::{Counts, RunRecord, used},
+    verdict::{Standing, Verdict},
+};
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 /// Failures that are told in full; the rest is in junit.xml.

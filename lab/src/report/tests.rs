@@ -1,23 +1,27 @@
 //! Reports as people and their tools see them.
 
 use super::{
-    Reporter, directory, events, html,
+    directory, html,
     junit::{self, Dialect},
-    record::{GuestEnd, GuestRecord, RunRecord},
     run_json, terminal,
 };
-use crate::{
-    error::Exit,
-    event::{Accelerator, Event, ImageInfo, Moment, RunInfo, Stamped, Start, Versions},
-    lists::{Excuse, Expired},
-    plan::Plan,
-    run::splat::{Splat, scan},
-    testing::{attached, cell, facts, passed},
-    verdict::{Attempt, Verdict},
-};
+use crate::run::splat::scan;
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, Check, DeviceKind,
     ErrorKind, FailureKind, Hook, Outcome, SkipReason,
+};
+use lab_record::{
+    event::{Accelerator, Event, ImageInfo, Moment, RunInfo, Stamped, Start, Versions},
+    excuse::{Excuse, Expired},
+    exit::Exit,
+    guest::{GuestEnd, GuestRecord},
+    log,
+    plan::Plan,
+    reporter::Reporter,
+    run::RunRecord,
+    splat::Splat,
+    testing::{attached, cell, facts, passed},
+    verdict::{Attempt, Verdict},
 };
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -293,7 +297,7 @@ fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
 fn reports_are_rebuilt_from_the_events_byte_by_byte() {
     let results = tempfile::tempdir().unwrap();
     let directory = directory::create(results.path(), "run").unwrap();
-    let mut log = events::EventLog::create(&directory).unwrap();
+    let mut log = log::EventLog::create(&directory).unwrap();
     let mut junit = junit::JunitReporter { directory: directory.clone() };
     let mut json = run_json::RunJson { directory: directory.clone() };
     let mut html = html::HtmlReporter { directory: directory.clone() };
@@ -308,7 +312,7 @@ fn reports_are_rebuilt_from_the_events_byte_by_byte() {
     let read = || files.map(|file| fs::read_to_string(directory.join(file)).unwrap());
     let first = read();
     files.iter().for_each(|file| fs::remove_file(directory.join(file)).unwrap());
-    let again = events::read(&directory).unwrap();
+    let again = log::read(&directory).unwrap();
     assert_eq!(again, record);
     junit.write(&again).unwrap();
     json.write(&again).unwrap();
@@ -320,8 +324,8 @@ fn reports_are_rebuilt_from_the_events_byte_by_byte() {
 #[test]
 fn a_runner_that_died_leaves_a_run_that_can_be_told() {
     let directory = tempfile::tempdir().unwrap();
-    assert!(events::read(directory.path()).unwrap_err().to_string().contains("it holds no events.jsonl"));
-    let mut log = events::EventLog::create(directory.path()).unwrap();
+    assert!(log::read(directory.path()).unwrap_err().to_string().contains("it holds no events.jsonl"));
+    let mut log = log::EventLog::create(directory.path()).unwrap();
     let mut record = RunRecord::default();
     let running = |stamped: &Stamped| matches!(stamped.event, Event::CellStarted { .. });
     let until = stream().iter().position(running).unwrap() + 1;
@@ -329,15 +333,15 @@ fn a_runner_that_died_leaves_a_run_that_can_be_told() {
         record.apply(stamped);
         log.event(stamped, &record).unwrap();
     }
-    let path = directory.path().join(events::FILE);
+    let path = directory.path().join(log::FILE);
     let whole = fs::read(&path).unwrap();
     fs::write(&path, [&*whole, b"{\"at_ms\":1,\"event\":\"cell-fin"].concat()).unwrap();
-    let told = events::read(directory.path()).unwrap();
+    let told = log::read(directory.path()).unwrap();
     assert_eq!(told, record);
     let tcx = told.verdicts().filter(|(_, _, verdict)| verdict.report.cell.as_str() == TCX).last().unwrap().2;
     assert_eq!(tcx.outcome, Outcome::NotRun { message: "the run ended while the cell was running".to_owned() });
     fs::write(&path, [b"nonsense\n", &*whole].concat()).unwrap();
-    assert!(events::read(directory.path()).unwrap_err().to_string().contains("events.jsonl:1: not an event"));
+    assert!(log::read(directory.path()).unwrap_err().to_string().contains("events.jsonl:1: not an event"));
 }
 
 #[test]

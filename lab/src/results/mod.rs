@@ -4,7 +4,8 @@ mod retention;
 
 pub use retention::{LAB_TOML, Retention, Verdict, prune, sweep};
 
-use crate::{error::Error, report::events};
+use crate::error::Error;
+use lab_record::log;
 use serde_json::Value;
 use std::{
     fs::{self, File},
@@ -43,7 +44,7 @@ fn is_id(name: &str) -> bool {
 pub fn stored(results: &Path) -> Result<Vec<Stored>, Error> {
     let mut found = Vec::new();
     for (name, directory) in entries(results)? {
-        if is_id(&name) && directory.join(events::FILE).is_file() {
+        if is_id(&name) && directory.join(log::FILE).is_file() {
             found.push(Stored { id: name, directory });
         }
     }
@@ -77,7 +78,7 @@ impl Stored {
     }
 
     fn last_event(&self) -> Option<Value> {
-        let mut file = File::open(self.directory.join(events::FILE)).ok()?;
+        let mut file = File::open(self.directory.join(log::FILE)).ok()?;
         let size = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE))).ok()?;
         let mut bytes = Vec::new();
@@ -88,7 +89,7 @@ impl Stored {
 
     /// Whether a lab is writing it right now.
     fn is_running(&self) -> bool {
-        File::open(self.directory.join(events::FILE)).is_ok_and(|file| file.try_lock().is_err())
+        File::open(self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
     }
 
     /// Bytes on disk.
@@ -108,9 +109,9 @@ mod tests {
         for name in ["20261120T120000Z-abcdef", "20261119T120000Z-abcdef", "20261121T120000Z-abcdef", "mine", "latest"]
         {
             fs::create_dir(dir.path().join(name)).unwrap();
-            fs::write(dir.path().join(name).join(events::FILE), "").unwrap();
+            fs::write(dir.path().join(name).join(log::FILE), "").unwrap();
         }
-        fs::remove_file(dir.path().join("20261121T120000Z-abcdef").join(events::FILE)).unwrap();
+        fs::remove_file(dir.path().join("20261121T120000Z-abcdef").join(log::FILE)).unwrap();
         let ids: Vec<String> = stored(dir.path()).unwrap().into_iter().map(|it| it.id).collect();
         assert_eq!(ids, ["20261119T120000Z-abcdef", "20261120T120000Z-abcdef"]);
         assert!(stored(&dir.path().join("none")).unwrap().is_empty());

@@ -149,13 +149,14 @@ pub fn sweep(project: &Path, results: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{directory, events};
+    use crate::report::directory;
+    use lab_record::log;
 
     fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (id, last) in runs {
             let run = directory::create(dir.path(), id).unwrap();
-            fs::write(run.join(events::FILE), format!("{{\"event\":\"run-started\"}}\n{last}")).unwrap();
+            fs::write(run.join(log::FILE), format!("{{\"event\":\"run-started\"}}\n{last}")).unwrap();
         }
         dir
     }
@@ -208,7 +209,7 @@ mod tests {
         ]);
         fs::create_dir(dir.path().join("mine")).unwrap();
         fs::create_dir(dir.path().join(".pruned-20261001T000000Z-aaaaaa")).unwrap();
-        let running = File::open(dir.path().join("20261101T000000Z-aaaaaa").join(events::FILE)).unwrap();
+        let running = File::open(dir.path().join("20261101T000000Z-aaaaaa").join(log::FILE)).unwrap();
         running.lock().unwrap();
         let keep_one = Retention { keep: 1, days: 36_500 };
         let gone = |dry| -> Vec<String> {

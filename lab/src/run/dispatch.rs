@@ -8,16 +8,22 @@ use super::{
     timing::Timing,
 };
 use crate::{
-    error::{Error, Exit},
-    event::{Event, RunInfo, Stamped},
+    error::Error,
     lists::Lists,
-    plan::PlannedKernel,
-    report::{Reporter, record::RunRecord},
     vm::{Launcher, snapshot::Store},
 };
-use lab_base::interrupt::{self, Interrupt};
-use lab_base::lock::lock;
+use lab_base::{
+    interrupt::{self, Interrupt},
+    lock::lock,
+};
 use lab_protocol::drawing::TopologyInfo;
+use lab_record::{
+    event::{Event, RunInfo, Stamped},
+    exit::Exit,
+    plan::PlannedKernel,
+    reporter::Reporter,
+    run::RunRecord,
+};
 use std::{
     sync::{
         Mutex, MutexGuard,
@@ -257,7 +263,7 @@ impl Desk<'_, '_> {
             if let Err(error) = reporter.event(&stamped, &self.record)
                 && self.failed.is_none()
             {
-                self.failed = Some(error);
+                self.failed = Some(error.into());
                 self.interrupt.raise(REPORTER_FAILED);
             }
         }

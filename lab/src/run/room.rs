@@ -3,8 +3,7 @@
 //! A host that runs out of memory kills somebody, and a guest that was killed says nothing about its kernel. So guests
 //! wait for each other where there are processors for them and no memory.
 
-use lab_base::interrupt::Interrupt;
-use lab_base::lock::lock;
+use lab_base::{interrupt::Interrupt, lock::lock};
 use procfs::{Current, Meminfo};
 use std::{
     fs,

@@ -1,11 +1,10 @@
 //! What shards leave beside their events: consoles and evidence, gathered into one run's directory.
 
-use super::Part;
 use crate::{
     error::Error,
-    plan::PlannedKernel,
     report::{directory, junit},
 };
+use lab_record::{plan::PlannedKernel, shard::Part};
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,7 +1,8 @@
 //! What machines that run parts of one plan must agree on.
 
-use crate::{error::Error, plan::Plan};
+use crate::error::Error;
 use lab_base::hex::hex;
+use lab_record::plan::Plan;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -69,7 +70,7 @@ fn short(digest: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cell, facts};
+    use lab_record::testing::{cell, facts};
 
     #[test]
     fn whatever_shards_must_agree_on_changes_its_own_hash() {

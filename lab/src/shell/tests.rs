@@ -2,19 +2,14 @@
 
 use super::{terminal::Keyboard, *};
 use crate::{
-    event::{Event, ImageInfo},
     lists::Lists,
-    plan::{Plan, PlannedKernel},
     run::{
         kernel::{Common, Prepared, Retries},
         queue::Isolate,
         room::Room,
         visit::{Visited, visit},
     },
-    testing::{
-        agent::{Script, timing},
-        facts, passed,
-    },
+    testing::agent::{Script, timing},
     vm::{
         GuestSpec, Recv,
         fake::{FakeAgent, FakeLauncher, specification},
@@ -25,6 +20,11 @@ use lab_protocol::{
     CellId,
     frame::Decoder,
     shell::{Root, Stage},
+};
+use lab_record::{
+    event::{Event, ImageInfo},
+    plan::{Plan, PlannedKernel},
+    testing::{facts, passed},
 };
 use std::{os::fd::AsFd, sync::Mutex, time::Duration};
 

@@ -1,6 +1,5 @@
 //! An agent that does as it is told, for guests without a machine: the run loop's tests, and faults that are injected.
 
-use super::{attached, passed};
 use crate::{
     run::{deadline::Chosen, timing::Timing},
     vm::{Recv, fake::FakeAgent},
@@ -9,6 +8,7 @@ use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, CellId, CellReport, DeviceKind, HostMessage, PROTOCOL_VERSION,
     frame::{self, Decoder},
 };
+use lab_record::testing::{attached, passed};
 use std::time::Duration;
 
 /// A cell that leaves the choice of the attach type to the kernel.

@@ -2,10 +2,8 @@
 
 use crate::{
     error::Error,
-    event::{Accelerator, ImageInfo, RunInfo, Versions},
     lists::Lists,
-    plan::{Plan, PlannedKernel},
-    report::{Reporter, directory, record::RunRecord},
+    report::directory,
     run::{
         dispatch::Run,
         kernel::{Prepared, Retries},
@@ -19,6 +17,12 @@ use crate::{
     },
 };
 use lab_base::interrupt::Interrupt;
+use lab_record::{
+    event::{Accelerator, ImageInfo, RunInfo, Versions},
+    plan::{Plan, PlannedKernel},
+    reporter::Reporter,
+    run::RunRecord,
+};
 use std::path::Path;
 
 /// What to run, and on what.

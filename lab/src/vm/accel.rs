@@ -6,6 +6,7 @@
 
 use super::{Accel, Guest, GuestSpec, Launcher, Recv, VmError};
 use lab_base::file;
+use lab_record::event::Accelerator;
 use serde::{Deserialize, Serialize};
 use std::{
     env, fs,
@@ -33,6 +34,13 @@ pub struct Acceleration {
     pub accel: Accel,
     /// For people: one line.
     pub reason: String,
+}
+
+impl From<&Acceleration> for Accelerator {
+    fn from(chosen: &Acceleration) -> Self {
+        let time_scale = chosen.time_scale(None);
+        Self { name: chosen.accel.name().to_owned(), reason: chosen.reason.clone(), time_scale }
+    }
 }
 
 impl Acceleration {
@@ -180,10 +188,8 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::{
-        GuestExit,
-        fake::{FakeLauncher, specification},
-    };
+    use crate::vm::fake::{FakeLauncher, specification};
+    use lab_record::guest_exit::GuestExit;
 
     fn probed(launcher: &FakeLauncher) -> Acceleration {
         let dir = tempfile::tempdir().unwrap();

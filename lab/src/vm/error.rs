@@ -1,6 +1,6 @@
 //! Why a guest could not be had.
 
-use super::GuestExit;
+use lab_record::guest_exit::GuestExit;
 use std::{io, path::PathBuf, time::Duration};
 
 /// One line each, with the mend where there is one.

@@ -11,9 +11,9 @@
 //! ```
 
 use super::{
-    Accel, Channel, Guest, GuestExit, GuestSpec, Interrogation, Launcher, Places, Recipe, Snapshot, SocketChannel,
-    VmError,
+    Accel, Channel, Guest, GuestSpec, Interrogation, Launcher, Places, Recipe, Snapshot, SocketChannel, VmError,
 };
+use lab_record::guest_exit::GuestExit;
 use std::{
     fs::{self, OpenOptions},
     io::Write,

@@ -1,12 +1,13 @@
 //! A running virtual machine, whoever started it: its processes, its sockets, its end.
 
 use super::{
-    Channel, Guest, GuestExit, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
+    Channel, Guest, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
     interrogation, orphans,
     process::{Group, POLL},
     qmp::Monitor,
 };
+use lab_record::guest_exit::GuestExit;
 use procfs::process::Process;
 use std::{
     cell::Cell,

@@ -32,6 +32,7 @@ pub use snapshot::Snapshot;
 pub use tools::qemu_version;
 pub use vng::VngLauncher;
 
+use lab_record::guest_exit::GuestExit;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -152,31 +153,6 @@ pub trait Guest: Send {
     /// # Errors
     /// [`VmError::Snapshot`] where the machine can't be saved; the guest is of no use then either.
     fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError>;
-}
-
-/// How a guest's process ended. No verdict follows from it: vng's exit codes are ambiguous.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct GuestExit {
-    /// Exit code, where it exited.
-    pub code: Option<i32>,
-    /// Signal, where one ended it.
-    pub signal: Option<i32>,
-    /// Last words on standard error, one line; empty where there were none.
-    pub stderr: String,
-}
-
-impl fmt::Display for GuestExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code, self.signal) {
-            (Some(code), _) => write!(f, "exit code {code}")?,
-            (None, Some(signal)) => write!(f, "signal {signal}")?,
-            (None, None) => f.write_str("unknown end")?,
-        }
-        if !self.stderr.is_empty() {
-            write!(f, ": {}", self.stderr)?;
-        }
-        Ok(())
-    }
 }
 
 /// What [`Channel::recv`] got.

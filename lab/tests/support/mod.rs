@@ -1,12 +1,12 @@
 //! Shared by the tests that give reports to other programs.
 
-use lab::{
-    event::{Event, Stamped},
-    judge::Verdict,
-    setup::{TestTools, Tools},
-    synthetic,
-};
+use lab::setup::{TestTools, Tools};
 use lab_protocol::{CellId, Check, ErrorKind, FailureKind, Outcome};
+use lab_record::{
+    event::{Event, Stamped},
+    synthetic,
+    verdict::Verdict,
+};
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -10,8 +10,7 @@ use crate::{
     error::Error,
     kernels::{Built, Checkout, KernelsError, Settings, Unpacked},
 };
-use lab_base::hex::hex;
-use lab_base::{interrupt::Interrupt, say::say, text};
+use lab_base::{hex::hex, interrupt::Interrupt, say::say, text};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},

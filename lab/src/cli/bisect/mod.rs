@@ -27,12 +27,13 @@ use crate::{
         search::{Step, Wish, search},
         state::{Remembering, State},
     },
-    error::{Error, Exit},
+    error::Error,
 };
 use args::{BisectArgs, Terms, WhatArgs};
 use commits::Workshop;
 use lab_base::{interrupt::Interrupt, say::say, text};
 use lab_protocol::CellId;
+use lab_record::exit::Exit;
 use place::Place;
 use std::path::{Path, PathBuf};
 use tester::{Source, Tester};

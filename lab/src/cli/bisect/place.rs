@@ -14,8 +14,7 @@ use crate::{
     error::Error,
     report::directory,
 };
-use lab_base::hex::hex;
-use lab_base::say::show;
+use lab_base::{hex::hex, say::show};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, TryLockError},

@@ -18,11 +18,12 @@ use crate::{
         guests::How,
         project::{Project, absolute},
     },
-    error::{Error, Exit},
+    error::Error,
     kernels::Unpacked,
     report::directory,
 };
 use lab_base::{interrupt::Interrupt, say::say, text};
+use lab_record::exit::Exit;
 use std::{
     fs,
     io::ErrorKind,

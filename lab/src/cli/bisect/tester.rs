@@ -12,13 +12,19 @@ use crate::{
         select::{Selected, facts},
     },
     error::Error,
-    event::{Event, Stamped},
     kernels::Unpacked,
-    plan::Plan,
-    report::{Reporter, directory, events::EventLog, record::RunRecord},
+    report::directory,
 };
+use lab_base::file::FileError;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_protocol::CellInfo;
+use lab_record::{
+    event::{Event, Stamped},
+    log::EventLog,
+    plan::Plan,
+    reporter::Reporter,
+    run::RunRecord,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
@@ -159,7 +165,7 @@ impl<S: Source> Bench for Tester<'_, S> {
 struct Losses(Vec<Loss>);
 
 impl Reporter for Losses {
-    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
         if let Event::GuestLost { kind, message, .. } = &stamped.event {
             self.0.push((*kind, message.clone()));
         }

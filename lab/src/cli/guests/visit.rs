@@ -2,10 +2,8 @@
 
 use super::Guests;
 use crate::{
-    error::{Error, Exit},
-    event::{Accelerator, Event},
+    error::Error,
     lists::Lists,
-    plan::{Plan, PlannedKernel},
     report::progress,
     run::{
         kernel::{Common, Retries},
@@ -16,9 +14,13 @@ use crate::{
     },
     vm::snapshot::Store,
 };
-use lab_base::lock::lock;
-use lab_base::{say::say, text};
+use lab_base::{lock::lock, say::say, text};
 use lab_image::{Profile, Wanted};
+use lab_record::{
+    event::{Accelerator, Event},
+    exit::Exit,
+    plan::{Plan, PlannedKernel},
+};
 use std::sync::Mutex;
 
 /// Whether it is only this profile that needs a module.

@@ -1,20 +1,21 @@
 //! What the page's script reads: small numbers and indexes into one list of texts, since a run says the same few things
 //! hundreds of thousands of times.
 
-use crate::{
-    event::RunInfo,
-    plan::{PlannedCell, PlannedKernel},
-    report::{
-        complaints::{self, Complaint as Seen},
-        directory::console,
-        kept::{Told, Word},
-        record::{KernelRecord, RunRecord},
-        rows,
-    },
-    verdict::Standing,
+use crate::report::{
+    complaints::{self, Complaint as Seen},
+    directory::console,
 };
 use lab_base::text;
 use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, DeviceKind, Outcome};
+use lab_record::{
+    event::RunInfo,
+    guest::KernelRecord,
+    kept::{Told, Word},
+    plan::{PlannedCell, PlannedKernel},
+    rows,
+    run::RunRecord,
+    verdict::Standing,
+};
 use serde::{Serialize, Serializer};
 use std::{
     cell::RefCell,

@@ -5,10 +5,12 @@
 
 mod data;
 
-use super::{Reporter, directory, record::RunRecord};
-use crate::{
-    error::Error,
+use super::directory;
+use lab_base::file::FileError;
+use lab_record::{
     event::{Event, Stamped},
+    reporter::Reporter,
+    run::RunRecord,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, io, path::PathBuf};
@@ -30,7 +32,7 @@ pub struct HtmlReporter {
 }
 
 impl Reporter for HtmlReporter {
-    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         match &stamped.event {
             Event::RunFinished { .. } => self.write(record),
             _ => Ok(()),
@@ -43,7 +45,7 @@ impl HtmlReporter {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
+    pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
         directory::replace_with(&path, |out| render_to(record, out))
     }

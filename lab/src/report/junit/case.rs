@@ -1,19 +1,18 @@
 //! A kernel's suite, and its cells as cases.
 
 use super::{Counts, Dialect, Kind, MAX_ATTRIBUTE, seconds, time, xml::Xml};
-use crate::{
-    event::RunInfo,
-    lists::Excuse,
-    plan::{PlannedCell, PlannedKernel},
-    report::{
-        complaints::Complaint,
-        kept::Told,
-        record::{KernelRecord, RunRecord, used},
-    },
-    verdict::{Attempt, Standing},
-};
+use crate::report::complaints::Complaint;
 use lab_base::text;
 use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
+use lab_record::{
+    event::RunInfo,
+    excuse::Excuse,
+    guest::KernelRecord,
+    kept::Told,
+    plan::{PlannedCell, PlannedKernel},
+    run::{RunRecord, used},
+    verdict::{Attempt, Standing},
+};
 use std::{collections::HashMap, fmt::Write as _};
 
 /// What every suite is made from.

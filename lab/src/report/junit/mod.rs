@@ -6,21 +6,20 @@
 mod case;
 mod xml;
 
-use super::{
-    Reporter,
-    complaints::complaints,
-    record::{KernelRecord, RunRecord},
-};
-use crate::{
-    error::Error,
-    event::{Event, RunInfo, Stamped},
-    plan::PlannedKernel,
-    report::directory,
-    verdict::Standing,
-};
+use super::complaints::complaints;
+use crate::report::directory;
 use case::Desk;
 use chrono::DateTime;
+use lab_base::file::FileError;
 use lab_base::text;
+use lab_record::{
+    event::{Event, RunInfo, Stamped},
+    guest::KernelRecord,
+    plan::PlannedKernel,
+    reporter::Reporter,
+    run::RunRecord,
+    verdict::Standing,
+};
 use std::{io, ops::AddAssign, path::PathBuf, sync::mpsc::sync_channel, thread};
 use xml::Xml;
 
@@ -47,7 +46,7 @@ pub struct JunitReporter {
 }
 
 impl Reporter for JunitReporter {
-    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         match &stamped.event {
             Event::RunFinished { .. } => self.write(record),
             // A runner that dies later leaves the kernels that are through.
@@ -62,7 +61,7 @@ impl JunitReporter {
     ///
     /// # Errors
     /// A file can't be written.
-    pub fn write(&self, record: &RunRecord) -> Result<(), Error> {
+    pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
         // A kernel's file is its part of the whole, with a root of its own: thousands of cells are rendered once. They are
         // written while the next kernel's are rendered.
@@ -79,7 +78,7 @@ impl JunitReporter {
         })
     }
 
-    fn write_kernel(&self, record: &RunRecord, kernel: &str, counts: Counts, suite: &str) -> Result<(), Error> {
+    fn write_kernel(&self, record: &RunRecord, kernel: &str, counts: Counts, suite: &str) -> Result<(), FileError> {
         let path = directory::kernel(&self.directory, kernel)?.join(FILE);
         directory::replace_with(&path, |out| {
             out.write_all(root(record, counts, Dialect::Common).as_bytes())?;
@@ -88,7 +87,7 @@ impl JunitReporter {
         })
     }
 
-    fn write_finished(&self, record: &RunRecord, kernel: &str) -> Result<(), Error> {
+    fn write_finished(&self, record: &RunRecord, kernel: &str) -> Result<(), FileError> {
         let path = directory::kernel(&self.directory, kernel)?.join(FILE);
         directory::replace_with(&path, |out| render_to(record, Some(kernel), Dialect::Common, &mut |_, _, _| (), out))
     }

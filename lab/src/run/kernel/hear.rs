@@ -2,15 +2,19 @@
 
 use super::{KernelRun, Launch};
 use crate::{
-    event::{Event, Moment},
-    judge::{self, Verdict},
+    judge,
     run::{
         evidence,
         session::{Farewell, Word},
-        splat::{Splat, scan_kernel_log},
+        splat::scan_kernel_log,
     },
 };
 use lab_protocol::{CellReport, ErrorKind, Outcome};
+use lab_record::{
+    event::{Event, Moment},
+    splat::Splat,
+    verdict::Verdict,
+};
 
 impl KernelRun<'_> {
     pub(super) fn hear(&self, launch: &Launch, word: Word) {

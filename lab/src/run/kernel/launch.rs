@@ -1,14 +1,14 @@
 //! One guest of a kernel, from the host's side.
 
 use crate::{
-    judge::Verdict,
     run::{
         autopsy::Autopsy,
-        splat::{MOST_SUSPECTS, Splat, Watch, merge},
+        splat::{MOST_SUSPECTS, Watch, merge},
     },
     vm::GuestSpec,
 };
 use lab_protocol::CellId;
+use lab_record::{splat::Splat, verdict::Verdict};
 use std::{
     cell::{Cell, RefCell},
     path::Path,

@@ -20,17 +20,18 @@ use super::{
     warm::Warmth,
 };
 use crate::{
-    event::{Event, ImageInfo, Start},
-    judge::Verdict,
     lists::Lists,
-    plan::{Plan, PlannedKernel},
     report::directory,
     vm::{Guest, GuestSpec, Launcher, snapshot::Store},
 };
 use attempts::Attempts;
-use lab_base::interrupt::Interrupt;
-use lab_base::lock::lock;
+use lab_base::{interrupt::Interrupt, lock::lock};
 use lab_protocol::{CellId, ErrorKind, Outcome};
+use lab_record::{
+    event::{Event, ImageInfo, Start},
+    plan::{Plan, PlannedKernel},
+    verdict::Verdict,
+};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard},

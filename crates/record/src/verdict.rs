@@ -1,6 +1,6 @@
 //! A cell's end as the host sees it, with everything that bears on whether it counts.
 
-use crate::{lists::Excuse, run::splat::Splat};
+use crate::{excuse::Excuse, splat::Splat};
 use lab_protocol::{CellId, CellReport, FailureKind, Outcome};
 use serde::{Deserialize, Serialize};
 

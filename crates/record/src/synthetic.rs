@@ -2,10 +2,10 @@
 //! for measuring reports and for trying them out, never for a verdict.
 
 use crate::{
-    error::Exit,
     event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Start, Versions},
-    judge::Verdict,
+    exit::Exit,
     plan::{Expectation, KernelFacts, Plan, PlannedCell, PlannedKernel},
+    verdict::Verdict,
 };
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
@@ -241,7 +241,7 @@ fn attachments(cell: &PlannedCell, info: &CellInfo, number: usize) -> Vec<Attach
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::record::RunRecord;
+    use crate::run::RunRecord;
 
     #[test]
     fn every_planned_cell_has_a_verdict_and_some_are_bad() {

@@ -1,11 +1,11 @@
 //! The three rows that every kernel has beside its cells: `boot`, `splat` and `teardown`. No guest runs them; they are
 //! what the guests' own lives add up to, and count like any cell.
 
-use super::record::{GuestEnd, GuestRecord, KernelRecord};
 use crate::{
     event::{Moment, Start},
+    guest::{GuestEnd, GuestRecord, KernelRecord},
     plan::{Expectation, PlannedCell, PlannedKernel},
-    run::splat::Splat,
+    splat::Splat,
     verdict::Verdict,
 };
 use lab_protocol::{CapabilityState, CellId, CellInfo, CellReport, Check, ErrorKind, FailureKind, Outcome};

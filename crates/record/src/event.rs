@@ -2,13 +2,13 @@
 //! disk, and every report is a function of them alone.
 
 use crate::{
-    error::Exit,
-    judge::Verdict,
-    lists::Expired,
+    excuse::Expired,
+    exit::Exit,
+    guest_exit::GuestExit,
     plan::Plan,
-    run::splat::Splat,
     shard::{MergedShard, Shard},
-    vm::{Acceleration, GuestExit},
+    splat::Splat,
+    verdict::Verdict,
 };
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
@@ -103,13 +103,6 @@ pub struct Accelerator {
     pub reason: String,
     /// Factor on every deadline.
     pub time_scale: f32,
-}
-
-impl From<&Acceleration> for Accelerator {
-    fn from(chosen: &Acceleration) -> Self {
-        let time_scale = chosen.time_scale(None);
-        Self { name: chosen.accel.name().to_owned(), reason: chosen.reason.clone(), time_scale }
-    }
 }
 
 /// Version of what events mean. A reader refuses every other one, so that an old run is never judged by new rules.

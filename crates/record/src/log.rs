@@ -1,10 +1,11 @@
 //! `events.jsonl`: one event per line, on disk before the next one happens, so that a killed runner loses nothing.
 
-use super::{Reporter, record::RunRecord};
 use crate::{
-    error::Error,
     event::{Event, FORMAT, Stamped},
+    reporter::Reporter,
+    run::RunRecord,
 };
+use lab_base::file::FileError;
 use serde::Deserialize;
 use std::{
     fs::File,
@@ -22,6 +23,42 @@ const READ_SIZE: usize = 256 << 10;
 /// tidy up when they are freed (64 KiB with glibc).
 const LINES_SIZE: usize = 32 << 10;
 
+/// A run's events that can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The system refuses.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The directory is no run.
+    #[error("{} is not a run: it holds no events.jsonl", path.display())]
+    NotARun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A line of events.jsonl is not an event.
+    #[error("{}:{line}: not an event of this version of lab: {problem}", path.display())]
+    Events {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// What the parser said.
+        problem: String,
+    },
+    /// Another version of the lab wrote the run.
+    #[error(
+        "{} has format {found}, and this lab reads only {}: run the cells again, or use the lab that wrote it",
+        path.display(),
+        FORMAT
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format; 0 for runs from before formats had numbers.
+        found: u32,
+    },
+}
+
 /// Writes the file.
 #[derive(Debug)]
 pub struct EventLog {
@@ -34,9 +71,9 @@ impl EventLog {
     ///
     /// # Errors
     /// The file can't be created.
-    pub fn create(directory: &Path) -> Result<Self, Error> {
+    pub fn create(directory: &Path) -> Result<Self, LogError> {
         let path = directory.join(FILE);
-        let file = File::create(&path).map_err(Error::file("create", &path))?;
+        let file = File::create(&path).map_err(FileError::of("create", &path))?;
         // Held until the run ends, so that nobody removes it as an old one; a file system without locks is no reason not to
         // run.
         let _ = file.try_lock();
@@ -49,20 +86,20 @@ impl EventLog {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn copy(&mut self, lines: &[u8]) -> Result<(), Error> {
-        self.file.write_all(lines).map_err(Error::file("write", &self.path))
+    pub fn copy(&mut self, lines: &[u8]) -> Result<(), FileError> {
+        self.file.write_all(lines).map_err(FileError::of("write", &self.path))
     }
 }
 
 impl Reporter for EventLog {
-    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
         let mut write = || -> std::io::Result<()> {
             let mut line = serde_json::to_vec(stamped)?;
             line.push(b'\n');
             // One write per line: a reader, or a crash, sees whole lines. The page cache outlives the process.
             self.file.write_all(&line)
         };
-        write().map_err(Error::file("write", &self.path))
+        write().map_err(FileError::of("write", &self.path))
     }
 }
 
@@ -70,7 +107,7 @@ impl Reporter for EventLog {
 ///
 /// # Errors
 /// As for [`EventReader`].
-pub fn read(directory: &Path) -> Result<RunRecord, Error> {
+pub fn read(directory: &Path) -> Result<RunRecord, LogError> {
     let mut record = RunRecord::default();
     for stamped in EventReader::open(directory)? {
         record.take(stamped?);
@@ -96,7 +133,7 @@ pub struct Lines {
     /// What they say, each with the end of its line in the text.
     pub events: Vec<(Stamped, usize)>,
     /// None where more lines follow; else the end of the events, or what is wrong with the line after these.
-    pub end: Option<Result<(), Error>>,
+    pub end: Option<Result<(), LogError>>,
 }
 
 /// As much of a first line as every version has: enough to tell another version from nonsense.
@@ -116,16 +153,16 @@ impl EventReader {
     /// Opens a run's events and reads the first one.
     ///
     /// # Errors
-    /// [`Error::NotARun`] without the file, [`Error::Events`] where its first line is not the beginning of a run,
-    /// [`Error::Format`] where another version of the lab wrote it.
-    pub fn open(directory: &Path) -> Result<Self, Error> {
+    /// [`LogError::NotARun`] without the file, [`LogError::Events`] where its first line is not the beginning of a run,
+    /// [`LogError::Format`] where another version of the lab wrote it.
+    pub fn open(directory: &Path) -> Result<Self, LogError> {
         let path = directory.join(FILE);
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NotARun { path: directory.to_owned() });
+                return Err(LogError::NotARun { path: directory.to_owned() });
             }
-            Err(error) => return Err(Error::file("read", &path)(error)),
+            Err(error) => return Err(FileError::of("read", &path)(error).into()),
         };
         let lines = BufReader::with_capacity(READ_SIZE, file);
         let mut reader = Self { path, lines, number: 0, first: None, failed: false };
@@ -143,7 +180,7 @@ impl EventReader {
     }
 
     /// Why a first line is not the beginning of a run; `error` is what this version can't read of it.
-    fn no_run(self, line: &[u8], error: Option<serde_json::Error>) -> Error {
+    fn no_run(self, line: &[u8], error: Option<serde_json::Error>) -> LogError {
         let head: Head = match serde_json::from_slice(line) {
             Ok(head) => head,
             Err(error) => return self.bad(error.to_string()),
@@ -151,7 +188,7 @@ impl EventReader {
         let format = head.run.filter(|_| head.event == "run-started").map(|run| run.format);
         match (format, error) {
             (Some(FORMAT), Some(error)) => self.bad(error.to_string()),
-            (Some(found), _) => Error::Format { path: self.path, found },
+            (Some(found), _) => LogError::Format { path: self.path, found },
             (None, _) => self.bad("the first event of a run is run-started".to_owned()),
         }
     }
@@ -165,7 +202,7 @@ impl EventReader {
     ///
     /// # Errors
     /// The file can't be read.
-    pub fn is_finished(&self) -> Result<bool, Error> {
+    pub fn is_finished(&self) -> Result<bool, LogError> {
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
             let size = file.metadata()?.len();
@@ -174,25 +211,25 @@ impl EventReader {
             file.take(LAST_SIZE).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
-        let bytes = read().map_err(Error::file("read", &self.path))?;
+        let bytes = read().map_err(FileError::of("read", &self.path))?;
         let Some(lines) = bytes.strip_suffix(b"\n") else { return Ok(false) };
         let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
         Ok(serde_json::from_slice::<Stamped>(last).is_ok_and(|it| matches!(it.event, Event::RunFinished { .. })))
     }
 
     /// Adds the next line to `text`; whether there was a whole one.
-    fn line(&mut self, text: &mut Vec<u8>) -> Result<bool, Error> {
-        let read = self.lines.read_until(b'\n', text).map_err(Error::file("read", &self.path))?;
+    fn line(&mut self, text: &mut Vec<u8>) -> Result<bool, LogError> {
+        let read = self.lines.read_until(b'\n', text).map_err(FileError::of("read", &self.path))?;
         self.number += 1;
         Ok(read > 0 && text.last() == Some(&b'\n'))
     }
 
-    fn bad(&self, problem: String) -> Error {
-        Error::Events { path: self.path.clone(), line: self.number, problem }
+    fn bad(&self, problem: String) -> LogError {
+        LogError::Events { path: self.path.clone(), line: self.number, problem }
     }
 
     /// The next event, whose line is added to `text`.
-    fn event(&mut self, text: &mut Vec<u8>) -> Result<Option<Stamped>, Error> {
+    fn event(&mut self, text: &mut Vec<u8>) -> Result<Option<Stamped>, LogError> {
         let begin = text.len();
         if !self.line(text)? {
             return Ok(None);
@@ -219,7 +256,7 @@ impl EventReader {
 }
 
 impl Iterator for EventReader {
-    type Item = Result<Stamped, Error>;
+    type Item = Result<Stamped, LogError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

@@ -3,12 +3,13 @@
 //! A machine keeps its own in the cache and uses them for the order in which it starts things. What several machines must
 //! agree on, a plan's shards, goes by a file that all of them are given.
 
-use crate::{error::Error, report::directory};
+use crate::error::Error;
 use lab_protocol::Outcome;
 use lab_record::{
     plan::{Expectation, KernelFacts, PlannedCell},
     run::RunRecord,
 };
+use lab_report::results::directory;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 

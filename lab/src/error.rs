@@ -2,6 +2,7 @@
 
 use lab_base::file::FileError;
 use lab_record::{exit::Exit, log::LogError, shard::PartError};
+use lab_report::ReportError;
 use std::{io, path::PathBuf};
 
 /// One clear line each, with the mend where there is one.
@@ -42,10 +43,10 @@ pub enum Error {
     Artifact(#[from] crate::artifacts::ArtifactError),
     /// Kernels: configuration, lock, download.
     #[error(transparent)]
-    Kernels(#[from] crate::kernels::KernelsError),
+    Kernels(#[from] lab_kernel_store::KernelsError),
     /// Virtual machines and their tools.
     #[error(transparent)]
-    Vm(#[from] crate::vm::VmError),
+    Vm(#[from] lab_vm::VmError),
     /// No place for the cache.
     #[error(transparent)]
     Cache(#[from] lab_base::paths::NoCacheDir),
@@ -58,6 +59,16 @@ pub enum Error {
     /// A wrong value on the command line.
     #[error("{0}")]
     Usage(String),
+}
+
+impl From<ReportError> for Error {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::File(error) => Self::File(error),
+            ReportError::Log(error) => Self::Log(error),
+            ReportError::Config(error) => Self::Kernels(error.into()),
+        }
+    }
 }
 
 impl Error {
@@ -86,7 +97,7 @@ impl Error {
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
             Self::Kernels(error) if error.is_usage() => Exit::Usage,
-            Self::Vm(crate::vm::VmError::AccelOverride(_)) => Exit::Usage,
+            Self::Vm(lab_vm::VmError::AccelOverride(_)) => Exit::Usage,
             Self::File(_)
             | Self::Log(LogError::File(_))
             | Self::Artifact(_)

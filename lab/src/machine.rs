@@ -3,13 +3,13 @@
 use crate::{
     artifacts::Artifacts,
     error::Error,
-    kernels::Unpacked,
     run::kernel::Prepared,
     setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
-    vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock},
 };
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
+use lab_kernel_store::Unpacked;
 use lab_record::event::{ImageInfo, Versions};
+use lab_vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock};
 use std::{
     fs,
     path::{Path, PathBuf},

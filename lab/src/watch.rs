@@ -1,11 +1,9 @@
 //! Sources that change while somebody works on them, and what that did to the cells.
 
-use crate::{
-    compare::{Kind, compare},
-    error::Error,
-};
+use crate::error::Error;
 use lab_base::interrupt::Interrupt;
 use lab_record::run::RunRecord;
+use lab_report::compare::{Kind, compare};
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},

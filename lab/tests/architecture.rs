@@ -3,8 +3,12 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 11] = [
-    ("lab", &["lab-base", "lab-protocol", "lab-image"]),
+const ARROWS: [(&str, &[&str]); 15] = [
+    ("lab", &["lab-base", "lab-image", "lab-kernel-store", "lab-protocol", "lab-record", "lab-report", "lab-vm"]),
+    ("lab-report", &["lab-base", "lab-protocol", "lab-record"]),
+    ("lab-vm", &["lab-base", "lab-protocol", "lab-record"]),
+    ("lab-kernel-store", &["lab-base", "lab-protocol"]),
+    ("lab-record", &["lab-base", "lab-protocol"]),
     ("lab-base", &[]),
     ("lab-image", &["lab-base"]),
     ("lab-protocol", &[]),

@@ -1,7 +1,12 @@
 //! Small cells, kernels and reports for tests, here and in the crates that read a run's record.
 
-use crate::plan::KernelFacts;
-use lab_protocol::{AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, Outcome};
+use crate::{
+    plan::KernelFacts,
+    splat::{Seen, Splat},
+};
+use lab_protocol::{
+    AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, Outcome, complaint::Class,
+};
 
 /// A kernel without departures.
 pub fn facts(id: &str, version: &str) -> KernelFacts {
@@ -52,4 +57,20 @@ pub fn attached(requested: AttachRequest, device: DeviceKind, used: AttachType) 
 /// A report of a cell that passed with these attachments.
 pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
     CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.to_owned()), Outcome::Passed) }
+}
+
+/// A complaint with this fingerprint, whose text is `title`.
+pub fn splat(fingerprint: &str, title: &str) -> Splat {
+    Splat {
+        class: Class::of(title).expect("the title of a complaint"),
+        fingerprint: fingerprint.to_owned(),
+        title: title.to_owned(),
+        subject: title.to_owned(),
+        frames: vec!["f".to_owned()],
+        evidence: title.to_owned(),
+        seen: Seen::Console,
+        times: 1,
+        suspects: Vec::new(),
+        allowed: None,
+    }
 }

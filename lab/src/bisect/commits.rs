@@ -8,8 +8,8 @@ use super::{
     graph::{Graph, OLD_END},
     posterior::Direction,
 };
-use crate::kernels::KernelsError;
 use lab_base::process;
+use lab_kernel_store::KernelsError;
 use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},

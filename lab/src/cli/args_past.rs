@@ -78,7 +78,7 @@ pub(super) struct CompareArgs {
     pub(super) after: PathBuf,
     /// How the comparison is written.
     #[arg(long, value_enum, default_value = "text")]
-    pub(super) format: crate::compare::Format,
+    pub(super) format: lab_report::compare::Format,
     /// Exit 1 only for what is new: failures that were there before do not count.
     #[arg(long)]
     pub(super) new_only: bool,

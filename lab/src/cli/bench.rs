@@ -9,10 +9,11 @@ use super::{
 use crate::{
     bench::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
     error::Error,
-    report::directory,
 };
-use lab_base::file::FileError;
-use lab_base::say::{say, show};
+use lab_base::{
+    file::FileError,
+    say::{say, show},
+};
 use lab_protocol::CellId;
 use lab_record::{
     event::{Event, Stamped},
@@ -21,6 +22,7 @@ use lab_record::{
     reporter::Reporter,
     run::RunRecord,
 };
+use lab_report::results::directory;
 use std::{
     env, fs,
     path::{Path, PathBuf},

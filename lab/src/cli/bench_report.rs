@@ -1,11 +1,7 @@
 //! `lab bench report`: what merging many shards and rendering their reports costs, measured on the command itself.
 
 use super::{ReportBenchArgs, project};
-use crate::{
-    error::Error,
-    report::{directory, html},
-    shard::split,
-};
+use crate::{error::Error, shard::split};
 use lab_base::say::{say, show};
 use lab_record::{
     event::RunInfo,
@@ -16,6 +12,7 @@ use lab_record::{
     shard::{Part, Shard},
     synthetic,
 };
+use lab_report::{html, results::directory};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 use std::{

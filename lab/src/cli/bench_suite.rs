@@ -6,12 +6,13 @@ use super::{
     project::Project,
     select::{build, names},
 };
-use crate::{bench_suite::Rounds, error::Error, report::directory};
+use crate::{bench_suite::Rounds, error::Error};
 use lab_base::{
     say::{say, show},
     selection,
 };
 use lab_record::{exit::Exit, plan::Plan};
+use lab_report::results::directory;
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Result<Exit, Error> {

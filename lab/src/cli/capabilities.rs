@@ -6,12 +6,10 @@ use super::{
     project::Project,
     select::build,
 };
-use crate::{
-    error::Error,
-    report::{capabilities, directory},
-};
+use crate::error::Error;
 use lab_base::say::show;
 use lab_record::{exit::Exit, plan::Plan};
+use lab_report::{capabilities, results::directory};
 use std::path::PathBuf;
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {

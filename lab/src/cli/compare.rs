@@ -1,12 +1,10 @@
 //! `lab compare`.
 
 use super::{CompareArgs, report};
-use crate::{
-    compare::{compare as compared, render, same},
-    error::Error,
-};
+use crate::error::Error;
 use lab_base::say::show;
 use lab_record::{exit::Exit, log};
+use lab_report::compare::{compare as compared, render, same};
 use std::path::PathBuf;
 
 pub(super) fn compare(named: Option<PathBuf>, args: &CompareArgs) -> Result<Exit, Error> {

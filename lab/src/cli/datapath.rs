@@ -9,7 +9,6 @@ use super::{
 use crate::{
     datapath::{KernelTable, Measurement, Report, setups},
     error::Error,
-    report::directory,
     run::visit::Visited,
 };
 use lab_base::{
@@ -18,6 +17,7 @@ use lab_base::{
 };
 use lab_image::Profile;
 use lab_record::exit::Exit;
+use lab_report::results::directory;
 use std::path::PathBuf;
 
 /// What is written below `results/`.

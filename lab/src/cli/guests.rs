@@ -12,13 +12,8 @@ use crate::{
     artifacts,
     durations::{self, Durations},
     error::Error,
-    kernels::{Kernel, Unpacked},
     lists::Lists,
     machine::Machine,
-    report::{
-        directory,
-        progress::{Bars, Lines},
-    },
     run::{
         deadline::{Chosen, Deadline},
         dispatch::Run,
@@ -27,10 +22,10 @@ use crate::{
         room::Room,
         timing::Timing,
     },
-    vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
 };
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_image::Profile;
+use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
     event::{Accelerator, RunInfo, Versions},
@@ -39,6 +34,11 @@ use lab_record::{
     run::RunRecord,
     shard::Shard,
 };
+use lab_report::{
+    progress::{Bars, Lines},
+    results::directory,
+};
+use lab_vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock};
 use std::{
     env,
     io::IsTerminal,

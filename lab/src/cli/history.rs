@@ -1,17 +1,16 @@
 //! `lab history`, `lab complaints` and `lab trend`.
 
 use super::{ComplaintsArgs, HistoryArgs, RunsArgs, TrendArgs, project};
-use crate::{
-    error::Error,
-    history::{self, History, complaints},
-    report::directory,
-    results::{Stored, stored},
-};
+use crate::error::Error;
 use lab_base::{
     say::{say, show},
     selection::Pattern,
 };
 use lab_record::exit::Exit;
+use lab_report::{
+    history::{self, History, complaints},
+    results::{Stored, directory, stored},
+};
 use std::path::{Path, PathBuf};
 
 /// The runs that are asked for, and the directory that they are in.

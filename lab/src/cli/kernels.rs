@@ -1,12 +1,10 @@
 //! `lab kernels list|fetch|build|source|update`.
 
 use super::{KernelArgs, project::Project};
-use crate::{
-    error::Error,
-    kernels::{self, Kernel, KernelsError},
-};
+use crate::error::Error;
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
+use lab_kernel_store::{Kernel, KernelsError};
 use lab_record::exit::Exit;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +30,7 @@ pub(super) fn build(named: Option<PathBuf>, ids: &[String]) -> Result<Exit, Erro
     let project = Project::open(named)?;
     let kernels: Vec<&Kernel> = match ids {
         [] => project.config.kernels.iter().filter(|kernel| kernel.is_built()).collect(),
-        ids => kernels::select(&project.config, ids, &[])?,
+        ids => lab_kernel_store::select(&project.config, ids, &[])?,
     };
     if let Some(fetched) = kernels.iter().find(|kernel| !kernel.is_built()) {
         return Err(KernelsError::NotBuilt { id: fetched.id.clone() }.into());
@@ -42,7 +40,7 @@ pub(super) fn build(named: Option<PathBuf>, ids: &[String]) -> Result<Exit, Erro
 
 pub(super) fn source(named: Option<PathBuf>, id: &str, to: &Path) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernel = kernels::select(&project.config, &[id.to_owned()], &[])?[0];
+    let kernel = lab_kernel_store::select(&project.config, &[id.to_owned()], &[])?[0];
     project.store().source(kernel, &project.lock, to, &say)?;
     show(format_args!("{}: sources at {}\n", kernel.id, to.display()))?;
     Ok(Exit::Passed)

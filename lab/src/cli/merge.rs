@@ -1,13 +1,10 @@
 //! `lab merge`.
 
 use super::{MergeArgs, guests::in_ci, project};
-use crate::{
-    error::Error,
-    report::{directory, terminal, write_all},
-    shard::merge::Shards,
-};
+use crate::{error::Error, shard::merge::Shards};
 use lab_base::say::show;
 use lab_record::{exit::Exit, log::EventLog};
+use lab_report::{results::directory, terminal, write_all};
 use std::{
     env, fs,
     io::IsTerminal,

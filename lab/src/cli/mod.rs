@@ -32,13 +32,11 @@ use self::{
     args_bench::{BenchArgs, BenchCommand, BenchSuiteArgs, DatapathArgs, ReportBenchArgs},
     args_past::{CompareArgs, ComplaintsArgs, HistoryArgs, PruneArgs, ResultsCommand, RunsArgs, TrendArgs},
 };
-use crate::{
-    error::Error,
-    report::{capabilities::Format, kcidb},
-};
+use crate::error::Error;
 use clap::{Args, Parser, Subcommand};
 use lab_protocol::AttachRequest;
 use lab_record::exit::Exit;
+use lab_report::{capabilities::Format, kcidb};
 use std::path::PathBuf;
 
 /// Boots a matrix of kernels and proves which eBPF attach type each of them uses.
@@ -130,7 +128,7 @@ enum Command {
 struct FormatArgs {
     /// Write the run to standard output in this format, in place of what is meant for people.
     #[arg(long, value_enum)]
-    format: Option<crate::report::format::Format>,
+    format: Option<lab_report::format::Format>,
     /// What KernelCI's database calls this CI system.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     origin: String,

@@ -9,7 +9,6 @@ use super::{
 use crate::{
     error::Error,
     mutants::{Round, Verdict, exit, summary},
-    report::directory,
 };
 use lab_base::{
     lock::lock,
@@ -20,6 +19,7 @@ use lab_record::{
     log::EventLog,
     plan::{Expectation, Plan},
 };
+use lab_report::results::directory;
 use std::{
     collections::VecDeque,
     num::NonZeroUsize,

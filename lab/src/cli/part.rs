@@ -4,10 +4,10 @@ use super::{RunArgs, SelectArgs, project::Project, select::Selected};
 use crate::{
     durations::{self, Durations},
     error::Error,
-    kernels::Kernel,
     shard::{self, Split},
 };
 use lab_base::say::say;
+use lab_kernel_store::Kernel;
 use lab_protocol::AttachRequest;
 use lab_record::{
     plan::Plan,

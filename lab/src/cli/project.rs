@@ -4,11 +4,11 @@ use super::{KernelArgs, select::facts};
 use crate::{
     artifacts::{KERNELS_TOML, project_root},
     error::Error,
-    kernels::{self, Cache, Class, Config, Kernel, KernelsError, Lock, Store},
     lists::Lists,
     setup::Tools,
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, selection};
+use lab_kernel_store::{Cache, Class, Config, Kernel, KernelsError, Lock, Store};
 use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ impl Project {
         let classes: Vec<Class> = args.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
         let patterns = if args.all { &every[..] } else { &args.kernel };
-        let mut chosen = kernels::select(&self.config, patterns, &classes)?;
+        let mut chosen = lab_kernel_store::select(&self.config, patterns, &classes)?;
         if args.newest {
             let newest = self.config.kernels.iter().filter(|kernel| kernel.may_fail && !chosen.contains(kernel));
             chosen.extend(newest.collect::<Vec<_>>());

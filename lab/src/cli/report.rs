@@ -1,12 +1,10 @@
 //! `lab report`.
 
 use super::{FormatArgs, guests::in_ci, project};
-use crate::{
-    error::Error,
-    report::{terminal, write_all},
-};
+use crate::error::Error;
 use lab_base::say::show;
 use lab_record::{exit::Exit, log};
+use lab_report::{terminal, write_all};
 use std::{
     env,
     io::IsTerminal,

@@ -1,14 +1,14 @@
 //! `lab results list|prune`.
 
 use super::{PruneArgs, ResultsCommand, project};
-use crate::{
-    error::Error,
-    report::run_json,
-    results::{Retention, Stored, prune, stored},
-};
+use crate::error::Error;
 use comfy_table::{Table, presets};
 use lab_base::say::show;
 use lab_record::exit::Exit;
+use lab_report::{
+    results::{Retention, Stored, prune, stored},
+    run_json,
+};
 use serde_json::Value;
 use std::{
     fs,

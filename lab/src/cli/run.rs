@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     error::Error,
-    kernels::Kernel,
-    report::{directory, html::HtmlReporter, junit::JunitReporter, run_json::RunJson, terminal},
     run::{kernel::Retries, queue::Isolate},
 };
 use lab_base::say::say;
+use lab_kernel_store::Kernel;
 use lab_record::{exit::Exit, log::EventLog, plan::Plan, reporter::Reporter, run::RunRecord, shard::Shard};
+use lab_report::{html::HtmlReporter, junit::JunitReporter, results::directory, run_json::RunJson, terminal};
 use std::{
     env,
     io::{IsTerminal, Write},
@@ -103,7 +103,7 @@ fn conduct(
     guests.remember(&record);
     // Nobody but the person who named it removes anything from another directory.
     if args.out.is_none()
-        && let Some(line) = crate::results::sweep(&project.root, &results)
+        && let Some(line) = lab_report::results::sweep(&project.root, &results)
     {
         say(&line);
     }

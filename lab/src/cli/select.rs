@@ -4,13 +4,13 @@ use super::{SelectArgs, project::Project};
 use crate::{
     artifacts::{self, Artifacts, Builder},
     error::Error,
-    kernels::Departure,
 };
 use lab_base::{
     nearest::nearest,
     say::say,
     selection::{self, NoMatch},
 };
+use lab_kernel_store::Departure;
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 

@@ -7,11 +7,7 @@ use super::{
     room::Room,
     timing::Timing,
 };
-use crate::{
-    error::Error,
-    lists::Lists,
-    vm::{Launcher, snapshot::Store},
-};
+use crate::{error::Error, lists::Lists};
 use lab_base::{
     interrupt::{self, Interrupt},
     lock::lock,
@@ -24,6 +20,7 @@ use lab_record::{
     reporter::Reporter,
     run::RunRecord,
 };
+use lab_vm::{Launcher, snapshot::Store};
 use std::{
     sync::{
         Mutex, MutexGuard,

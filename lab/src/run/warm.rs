@@ -4,12 +4,12 @@ use super::{
     kernel::{KernelRun, Prepared},
     session::{End, Errand, Lost},
 };
-use crate::vm::{
+use lab_base::lock::lock;
+use lab_record::event::Start;
+use lab_vm::{
     GuestSpec, Snapshot,
     snapshot::{Claim, Found, Store},
 };
-use lab_base::lock::lock;
-use lab_record::event::Start;
 use std::{sync::Mutex, thread, time::Duration};
 
 /// How often a snapshot may be made in one run: once, and again where the first was of no use.

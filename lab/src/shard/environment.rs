@@ -1,8 +1,7 @@
 //! Which shard this is, from the flag or from the variables that CI systems set.
 
 use super::ShardError;
-use lab_record::shard::Part;
-use lab_record::shard::PartError;
+use lab_record::shard::{Part, PartError};
 use std::str::FromStr;
 
 /// What the command line asks for.

@@ -9,10 +9,9 @@ use super::{
     replay::{self, Brought, Replay},
 };
 use crate::error::Error;
-use lab_record::log::LogError;
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
-    log::{EventLog, EventReader, FILE},
+    log::{EventLog, EventReader, FILE, LogError},
     plan::Plan,
     run::RunRecord,
     shard::{MergedShard, Part, Shard, ShardState},

@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    report::{directory, junit},
-    shard::split,
-};
+use crate::shard::split;
 use lab_protocol::{AttachType, Outcome};
 use lab_record::{
     event::{ImageInfo, Start, Versions},
@@ -13,6 +10,7 @@ use lab_record::{
     testing::{cell, facts, passed},
     verdict::Verdict,
 };
+use lab_report::{junit, results::directory};
 use std::fs;
 
 const COUNT: u32 = 4;
@@ -158,7 +156,7 @@ fn a_missing_shard_is_an_error_in_every_report_and_no_smaller_run() {
     let words = "shard 3/4 is missing: there are no results of it";
     assert_eq!(xml.matches(&format!("<error message=\"{words}\" type=\"not-run\"")).count(), 2, "{xml}");
     assert!(xml.contains(&format!("<error message=\"{words}\" type=\"shard\"")), "{xml}");
-    let told = crate::report::terminal::summary(&record, Path::new("out"), false);
+    let told = lab_report::terminal::summary(&record, Path::new("out"), false);
     assert!(told.contains(&format!("SHARD {words}")), "{told}");
     assert_eq!(record.kernels["6.12"].notes, [words]);
 }

@@ -10,10 +10,6 @@ use crate::{
         visit::{Visited, visit},
     },
     testing::agent::{Script, timing},
-    vm::{
-        GuestSpec, Recv,
-        fake::{FakeAgent, FakeLauncher, specification},
-    },
 };
 use lab_base::interrupt::Interrupt;
 use lab_protocol::{
@@ -25,6 +21,10 @@ use lab_record::{
     event::{Event, ImageInfo},
     plan::{Plan, PlannedKernel},
     testing::{facts, passed},
+};
+use lab_vm::{
+    GuestSpec, Recv,
+    fake::{FakeAgent, FakeLauncher, specification},
 };
 use std::{os::fd::AsFd, sync::Mutex, time::Duration};
 

@@ -3,17 +3,12 @@
 use crate::{
     error::Error,
     lists::Lists,
-    report::directory,
     run::{
         dispatch::Run,
         kernel::{Prepared, Retries},
         queue::Isolate,
         room::Room,
         timing::Timing,
-    },
-    vm::{
-        fake::{FakeLauncher, specification},
-        snapshot::Store,
     },
 };
 use lab_base::interrupt::Interrupt;
@@ -22,6 +17,11 @@ use lab_record::{
     plan::{Plan, PlannedKernel},
     reporter::Reporter,
     run::RunRecord,
+};
+use lab_report::results::directory;
+use lab_vm::{
+    fake::{FakeLauncher, specification},
+    snapshot::Store,
 };
 use std::path::Path;
 

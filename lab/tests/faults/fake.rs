@@ -4,13 +4,11 @@ use crate::fault::{Fault, How};
 use lab::{
     error::Error,
     lists::Lists,
-    report::{directory, html::HtmlReporter, junit::JunitReporter, progress::Lines, run_json::RunJson},
     run::{kernel::Retries, queue::Isolate, room::Room, timing::Timing},
     testing::{
         agent::{A, B, C, Script, timing},
         run::FakeRun,
     },
-    vm::{fake::FakeLauncher, snapshot::Store},
 };
 use lab_base::interrupt::Interrupt;
 use lab_record::{
@@ -20,6 +18,8 @@ use lab_record::{
     reporter::Reporter,
     testing::{cell, facts},
 };
+use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::Lines, results::directory, run_json::RunJson};
+use lab_vm::{fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 /// How this program is told to play a fault.

@@ -8,9 +8,9 @@ use crate::{
     },
     cli::project::{Project, absolute},
     error::Error,
-    kernels::{Built, Checkout, KernelsError, Settings, Unpacked},
 };
 use lab_base::{hex::hex, interrupt::Interrupt, say::say, text};
+use lab_kernel_store::{Built, Checkout, KernelsError, Settings, Unpacked};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},

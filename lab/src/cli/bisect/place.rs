@@ -12,9 +12,9 @@ use crate::{
     },
     cli::project::Project,
     error::Error,
-    report::directory,
 };
 use lab_base::{hex::hex, say::show};
+use lab_report::results::directory;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, TryLockError},

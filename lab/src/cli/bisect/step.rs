@@ -19,11 +19,11 @@ use crate::{
         project::{Project, absolute},
     },
     error::Error,
-    kernels::Unpacked,
-    report::directory,
 };
 use lab_base::{interrupt::Interrupt, say::say, text};
+use lab_kernel_store::Unpacked;
 use lab_record::exit::Exit;
+use lab_report::results::directory;
 use std::{
     fs,
     io::ErrorKind,

@@ -12,11 +12,9 @@ use crate::{
         select::{Selected, facts},
     },
     error::Error,
-    kernels::Unpacked,
-    report::directory,
 };
-use lab_base::file::FileError;
-use lab_base::{interrupt::Interrupt, say::say};
+use lab_base::{file::FileError, interrupt::Interrupt, say::say};
+use lab_kernel_store::Unpacked;
 use lab_protocol::CellInfo;
 use lab_record::{
     event::{Event, Stamped},
@@ -25,6 +23,7 @@ use lab_record::{
     reporter::Reporter,
     run::RunRecord,
 };
+use lab_report::results::directory;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,

@@ -4,7 +4,6 @@ use super::Guests;
 use crate::{
     error::Error,
     lists::Lists,
-    report::progress,
     run::{
         kernel::{Common, Retries},
         queue::Isolate,
@@ -12,7 +11,6 @@ use crate::{
         timing::Timing,
         visit::{self, Visited, Visitor},
     },
-    vm::snapshot::Store,
 };
 use lab_base::{lock::lock, say::say, text};
 use lab_image::{Profile, Wanted};
@@ -21,6 +19,8 @@ use lab_record::{
     exit::Exit,
     plan::{Plan, PlannedKernel},
 };
+use lab_report::progress;
+use lab_vm::snapshot::Store;
 use std::sync::Mutex;
 
 /// Whether it is only this profile that needs a module.

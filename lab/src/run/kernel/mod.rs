@@ -19,11 +19,7 @@ use super::{
     timing::Timing,
     warm::Warmth,
 };
-use crate::{
-    lists::Lists,
-    report::directory,
-    vm::{Guest, GuestSpec, Launcher, snapshot::Store},
-};
+use crate::lists::Lists;
 use attempts::Attempts;
 use lab_base::{interrupt::Interrupt, lock::lock};
 use lab_protocol::{CellId, ErrorKind, Outcome};
@@ -32,6 +28,8 @@ use lab_record::{
     plan::{Plan, PlannedKernel},
     verdict::Verdict,
 };
+use lab_report::results::directory;
+use lab_vm::{Guest, GuestSpec, Launcher, snapshot::Store};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard},

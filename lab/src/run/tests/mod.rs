@@ -12,10 +12,8 @@ use crate::{
         agent::{A, B, C, Script, good, timing},
         run::FakeRun,
     },
-    vm::{fake::FakeLauncher, snapshot::Store},
 };
-use lab_base::file::FileError;
-use lab_base::interrupt::Interrupt;
+use lab_base::{file::FileError, interrupt::Interrupt};
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
     Outcome, PROTOCOL_VERSION, SkipReason,
@@ -30,6 +28,7 @@ use lab_record::{
     testing::{attached, cell, facts},
     verdict::Verdict,
 };
+use lab_vm::{fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, time::Duration};
 
 mod deaths;

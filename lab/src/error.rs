@@ -40,7 +40,7 @@ pub enum Error {
     Part(#[from] PartError),
     /// Building the agent or the eBPF object failed.
     #[error(transparent)]
-    Artifact(#[from] crate::artifacts::ArtifactError),
+    Artifact(#[from] crate::project::artifacts::ArtifactError),
     /// Kernels: configuration, lock, download.
     #[error(transparent)]
     Kernels(#[from] lab_kernel_store::KernelsError),
@@ -78,7 +78,7 @@ impl Error {
         let signal = lab_base::interrupt::Interrupt::raised()?;
         let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", nix::sys::signal::Signal::as_str);
         let what = match self {
-            Self::Artifact(crate::artifacts::ArtifactError::Interrupted { .. }) => format!(": {self}"),
+            Self::Artifact(crate::project::artifacts::ArtifactError::Interrupted { .. }) => format!(": {self}"),
             Self::Kernels(error) if error.is_interruption() => format!(": {self}"),
             _ => String::new(),
         };

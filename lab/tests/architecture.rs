@@ -79,7 +79,7 @@ fn whatever_the_agent_is_built_from_is_watched() {
             None => name.clone(),
         };
         assert!(
-            lab::watch::SOURCES.contains(&&*directory),
+            lab::project::watch::SOURCES.contains(&&*directory),
             "{name} is part of the agent, and {directory}/ is not watched"
         );
     }

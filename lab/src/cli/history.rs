@@ -1,7 +1,7 @@
 //! `lab history`, `lab complaints` and `lab trend`.
 
-use super::{ComplaintsArgs, HistoryArgs, RunsArgs, TrendArgs, project};
-use crate::error::Error;
+use crate::{error::Error, project};
+use clap::Args;
 use lab_base::{
     say::{say, show},
     selection::Pattern,
@@ -12,6 +12,49 @@ use lab_report::{
     results::{Stored, directory, stored},
 };
 use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct TrendArgs {
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// The page. Default: trend.html beside the runs.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ComplaintsArgs {
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// As JSON, with what the kernel wrote.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// Cases or cells by name or catalogue number, `*` and `?` allowed.
+    #[arg(value_name = "CASE", required = true)]
+    case: Vec<String>,
+    /// Kernels by id, `*` and `?` allowed; repeatable.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunsArgs {
+    /// Directory of the runs. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// The newest runs only.
+    #[arg(long, value_name = "N", default_value = "60")]
+    last: std::num::NonZeroUsize,
+}
 
 /// The runs that are asked for, and the directory that they are in.
 fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>), Error> {

@@ -1,7 +1,7 @@
 //! `lab merge`.
 
-use super::{MergeArgs, guests::in_ci, project};
-use crate::{error::Error, shard::merge::Shards};
+use crate::{error::Error, guests::in_ci, project, shard::merge::Shards};
+use clap::Args;
 use lab_base::say::show;
 use lab_record::{exit::Exit, log::EventLog};
 use lab_report::{results::directory, terminal, write_all};
@@ -11,6 +11,16 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+
+#[derive(Debug, Args)]
+pub(super) struct MergeArgs {
+    /// Results of shards: a run's directory each, or one with runs directly below it.
+    #[arg(value_name = "DIR", required = true)]
+    shards: Vec<PathBuf>,
+    /// Directory for results. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
 
 pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Error> {
     let shards = Shards::open(&args.shards)?;

@@ -1,7 +1,6 @@
 //! `lab report`.
 
-use super::{FormatArgs, guests::in_ci, project};
-use crate::error::Error;
+use crate::{cli::args::FormatArgs, error::Error, guests::in_ci, project};
 use lab_base::say::show;
 use lab_record::{exit::Exit, log};
 use lab_report::{terminal, write_all};

@@ -1,10 +1,13 @@
 //! `lab topology`.
 
-use super::{TopologyCommand, project::Project};
 use crate::{
-    artifacts::{self, Builder},
     error::Error,
+    project::{
+        Project,
+        artifacts::{self, Builder},
+    },
 };
+use clap::Subcommand;
 use lab_base::{
     nearest::nearest,
     say::{say, show},
@@ -16,6 +19,23 @@ use lab_protocol::{
 };
 use lab_record::exit::Exit;
 use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TopologyCommand {
+    /// Name every topology and the kinds of link that its workloads can have.
+    List,
+    /// Draw one.
+    Show {
+        /// Its name.
+        name: String,
+        /// Kind of the workloads' link: veth, nk-l2 or nk-l3.
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// Also write the drawing as SVG.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
 
 pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Result<Exit, Error> {
     let project = Project::open(named)?;

@@ -1,9 +1,11 @@
 //! `--watch`: the same cells again whenever their sources change.
 
-use super::project::absolute;
 use crate::{
     error::Error,
-    watch::{Sources, difference},
+    project::{
+        absolute,
+        watch::{Sources, difference},
+    },
 };
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_record::{exit::Exit, run::RunRecord};

@@ -2,7 +2,7 @@
 
 use super::{console::Tail, session::caps, splat};
 use crate::{
-    judge,
+    run::judge,
     testing::agent::{A, B, C},
 };
 use lab_protocol::AgentMessage;

@@ -4,12 +4,14 @@
 //! talk to each other agree on it. What they must agree on is hashed into every shard's first event, and [`merge`]
 //! refuses shards that do not.
 
+pub mod durations;
 mod environment;
 mod error;
 mod files;
 mod identity;
 pub mod layout;
 pub mod merge;
+pub mod part;
 mod partition;
 mod replay;
 

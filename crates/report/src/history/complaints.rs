@@ -1,8 +1,8 @@
 //! What kernels complained of over many runs: each complaint once, by its fingerprint.
 
-use crate::error::ReportError;
 use crate::{
     complaints::{Complaint, complaints},
+    error::ReportError,
     results::Stored,
 };
 use lab_base::text;

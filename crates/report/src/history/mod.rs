@@ -7,8 +7,7 @@ mod text;
 pub use page::{FILE, render as page};
 pub use text::render as text;
 
-use crate::error::ReportError;
-use crate::results::Stored;
+use crate::{error::ReportError, results::Stored};
 use lab_base::selection::{self, NoMatch};
 use lab_protocol::{AttachType, CellId};
 use lab_record::{

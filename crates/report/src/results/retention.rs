@@ -1,11 +1,12 @@
 //! Which runs stay: a bound on their number and on their age, and what no bound ever touches.
 
 use super::{Stored, entries, stored};
-use crate::error::ReportError;
-use crate::results::directory::LATEST;
+use crate::{error::ReportError, results::directory::LATEST};
 use chrono::{DateTime, NaiveDateTime, Utc};
-use lab_base::file::FileError;
-use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_base::{
+    file::FileError,
+    strict_toml::{ConfigError, Origin, Section},
+};
 use std::{
     fs::{self, File},
     io::ErrorKind,

@@ -6,8 +6,8 @@ use crate::{
         Stop, Subject,
         commits::{Commit, Commits, Worktree, git},
     },
-    cli::project::{Project, absolute},
     error::Error,
+    project::{Project, absolute},
 };
 use lab_base::{hex::hex, interrupt::Interrupt, say::say, text};
 use lab_kernel_store::{Built, Checkout, KernelsError, Settings, Unpacked};

@@ -9,11 +9,6 @@ mod tester;
 
 pub(super) use step::{ABORT, step};
 
-use super::{
-    guests::How,
-    project::{Project, absolute},
-    select::{self, Selected},
-};
 use crate::{
     bisect::{
         Mark, Stop, Subject, Walk,
@@ -28,6 +23,11 @@ use crate::{
         state::{Remembering, State},
     },
     error::Error,
+    guests::How,
+    project::{
+        Project, absolute,
+        select::{self, Selected},
+    },
 };
 use args::{BisectArgs, Terms, WhatArgs};
 use commits::Workshop;

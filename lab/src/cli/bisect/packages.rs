@@ -8,8 +8,8 @@ use crate::{
         Stop, Subject,
         packages::{Ladder, Rung, ladder},
     },
-    cli::project::Project,
     error::Error,
+    project::Project,
 };
 use lab_base::say::say;
 use lab_kernel_store::{Kernel, KernelsError, Source as Origin, Unpacked};

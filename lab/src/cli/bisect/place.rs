@@ -5,13 +5,12 @@ use super::{
     args::{BisectArgs, Format},
 };
 use crate::{
-    artifacts::Artifacts,
     bisect::{
         report::{Name, Report},
         state::State,
     },
-    cli::project::Project,
     error::Error,
+    project::{Project, artifacts::Artifacts},
 };
 use lab_base::{hex::hex, say::show};
 use lab_report::results::directory;

@@ -14,11 +14,9 @@ use crate::{
         search::repeats,
         state::Lesson,
     },
-    cli::{
-        guests::How,
-        project::{Project, absolute},
-    },
     error::Error,
+    guests::How,
+    project::{Project, absolute},
 };
 use lab_base::{interrupt::Interrupt, say::say, text};
 use lab_kernel_store::Unpacked;

@@ -6,12 +6,12 @@ use crate::{
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
-    cli::{
-        guests::{Guests, How},
-        project::Project,
+    error::Error,
+    guests::{Guests, How},
+    project::{
+        Project,
         select::{Selected, facts},
     },
-    error::Error,
 };
 use lab_base::{file::FileError, interrupt::Interrupt, say::say};
 use lab_kernel_store::Unpacked;

@@ -1,13 +1,10 @@
 //! What a guest says becomes events; what its kernel complains of goes to the cell that it fell into, or to none.
 
 use super::{KernelRun, Launch};
-use crate::{
-    judge,
-    run::{
-        evidence,
-        session::{Farewell, Word},
-        splat::scan_kernel_log,
-    },
+use crate::run::{
+    evidence, judge,
+    session::{Farewell, Word},
+    splat::scan_kernel_log,
 };
 use lab_protocol::{CellReport, ErrorKind, Outcome};
 use lab_record::{

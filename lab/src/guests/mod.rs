@@ -1,19 +1,21 @@
 //! What every command that boots guests needs.
 
+mod conduct;
+pub mod machine;
 mod visit;
 
-pub(super) use visit::Told;
+pub use conduct::{Conducted, Order};
+pub use visit::Told;
 
-use super::{
-    project::{Project, absolute},
-    select::{Selected, facts},
-};
+use super::project::{Project, absolute};
 use crate::{
-    artifacts,
-    durations::{self, Durations},
     error::Error,
+    guests::machine::Machine,
     lists::Lists,
-    machine::Machine,
+    project::{
+        artifacts,
+        select::{Selected, facts},
+    },
     run::{
         deadline::{Chosen, Deadline},
         dispatch::Run,
@@ -22,6 +24,7 @@ use crate::{
         room::Room,
         timing::Timing,
     },
+    shard::durations::{self, Durations},
 };
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_image::Profile;
@@ -49,7 +52,7 @@ use std::{
 
 /// How guests are run.
 #[derive(Debug, Clone, Default)]
-pub(super) struct How {
+pub struct How {
     /// Guests at the same time; one per processor where nothing is said, as far as there is memory.
     pub jobs: Option<NonZeroUsize>,
     /// The deliberate fault.
@@ -71,7 +74,7 @@ pub(super) struct How {
 }
 
 /// The kernels, unpacked, and the machine that boots them.
-pub(super) struct Guests {
+pub struct Guests {
     machine: Machine,
     kernels: Vec<Unpacked>,
     launcher: VngLauncher,
@@ -196,7 +199,7 @@ fn own_durations(machine: &Machine) -> PathBuf {
 }
 
 /// Bars on a terminal, lines elsewhere.
-pub(super) fn progress() -> Box<dyn Reporter> {
+pub fn progress() -> Box<dyn Reporter> {
     if std::io::stderr().is_terminal() && !in_ci() {
         Box::new(Bars::new())
     } else {
@@ -205,6 +208,6 @@ pub(super) fn progress() -> Box<dyn Reporter> {
 }
 
 /// The variable that the common CI systems set.
-pub(super) fn in_ci() -> bool {
+pub fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }

@@ -3,7 +3,7 @@
 //! Times are the guest's own, from a cell's begin to its end with the count of what it left behind. Between two machines
 //! they say little; between two runs of one machine they say which case became slower.
 
-use crate::bench::Spread;
+use crate::bench::boot::Spread;
 use comfy_table::{CellAlignment, Table, presets};
 use lab_base::text;
 use lab_protocol::Outcome;

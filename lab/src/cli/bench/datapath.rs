@@ -1,16 +1,14 @@
 //! `lab bench datapath`.
 
-use super::{
-    DatapathArgs, KernelArgs,
-    guests::{Guests, Told},
-    project::Project,
-    select::build,
-};
+use crate::project::filter::KernelFilter;
 use crate::{
-    datapath::{KernelTable, Measurement, Report, setups},
+    bench::datapath::{KernelTable, Measurement, Report, setups},
     error::Error,
+    guests::{Guests, Told},
+    project::{Project, select::build},
     run::visit::Visited,
 };
+use clap::Args;
 use lab_base::{
     say::{say, show},
     text,
@@ -20,12 +18,28 @@ use lab_record::exit::Exit;
 use lab_report::results::directory;
 use std::path::PathBuf;
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DatapathArgs {
+    /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Rounds of all setups; a ratio's spread is over them.
+    #[arg(long, value_name = "N", default_value = "5")]
+    repeat: std::num::NonZeroU32,
+    /// How long each figure of a setup is measured in each round, milliseconds.
+    #[arg(long, value_name = "MS", default_value = "150")]
+    window: std::num::NonZeroU32,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
 /// What is written below `results/`.
 const FILE: &str = "bench-datapath.json";
 
 pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelArgs { kernel: args.kernel.clone(), ..KernelArgs::default() })?;
+    let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     let (rounds, window_ms) = (args.repeat.get(), args.window.get());

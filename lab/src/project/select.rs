@@ -1,9 +1,12 @@
 //! From arguments to the cells that they mean.
 
-use super::{SelectArgs, project::Project};
+use super::filter::Filter;
 use crate::{
-    artifacts::{self, Artifacts, Builder},
     error::Error,
+    project::{
+        Project,
+        artifacts::{self, Artifacts, Builder},
+    },
 };
 use lab_base::{
     nearest::nearest,
@@ -15,10 +18,14 @@ use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 
 /// The agent, the eBPF object, and the selected cells of the agent's listing.
-pub(super) struct Selected {
+pub struct Selected {
+    /// The built programs.
     pub artifacts: Artifacts,
+    /// The version that the agent names.
     pub agent_version: String,
+    /// The cells.
     pub cells: Vec<CellInfo>,
+    /// Every deliberate fault that the agent has.
     pub mutants: Vec<MutantInfo>,
     /// Whether the cells are canaries.
     pub canary: bool,
@@ -35,13 +42,13 @@ impl Selected {
 }
 
 /// Builds what is to be built, and selects.
-pub(super) fn select(project: &Project, args: &SelectArgs) -> Result<Selected, Error> {
-    let all = build(project, args.no_build, args.canary)?;
-    Ok(Selected { cells: select_cells(&all.cells, args)?, ..all })
+pub fn select(project: &Project, filter: &Filter) -> Result<Selected, Error> {
+    let all = build(project, filter.no_build, filter.canary)?;
+    Ok(Selected { cells: select_cells(&all.cells, filter)?, ..all })
 }
 
 /// Builds what is to be built, and selects cases by name alone; without a name none of them.
-pub(super) fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Selected, Error> {
+pub fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Selected, Error> {
     let all = build(project, no_build, false)?;
     let cells = if cases.is_empty() {
         Vec::new()
@@ -52,7 +59,7 @@ pub(super) fn named(project: &Project, cases: &[String], no_build: bool) -> Resu
 }
 
 /// Builds what is to be built; every cell of the suite, or every canary, is selected.
-pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
+pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
     let (artifacts, listing) = listing(project, no_build)?;
     Ok(Selected {
         artifacts,
@@ -64,36 +71,30 @@ pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<S
 }
 
 /// Builds what is to be built, and asks the agent what it has.
-pub(super) fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
+pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
     let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
     let artifacts = if no_build { builder.existing()? } else { builder.build()? };
     let listing = artifacts::listing(&artifacts.agent)?;
     Ok((artifacts, listing))
 }
 
-fn select_cells(cells: &[CellInfo], args: &SelectArgs) -> Result<Vec<CellInfo>, Error> {
-    let chosen = selection::select("case", cells, &args.case, names)?;
+fn select_cells(cells: &[CellInfo], filter: &Filter) -> Result<Vec<CellInfo>, Error> {
+    let chosen = selection::select("case", cells, &filter.case, names)?;
     let chosen: Vec<CellInfo> = chosen
         .into_iter()
-        .filter(|info| args.attach.is_empty() || info.attach.is_some_and(|attach| args.attach.contains(&attach)))
+        .filter(|info| filter.attach.is_empty() || info.attach.is_some_and(|attach| filter.attach.contains(&attach)))
         .cloned()
         .collect();
     if chosen.is_empty() { Err(Error::NothingSelected) } else { Ok(chosen) }
 }
 
 /// What a cell goes by on the command line.
-pub(super) fn names(info: &CellInfo) -> Vec<&str> {
+pub fn names(info: &CellInfo) -> Vec<&str> {
     vec![info.id.case(), info.id.as_str(), &info.catalogue]
 }
 
 /// What the plan must know of a kernel.
-pub(super) fn facts(
-    id: &str,
-    class: &str,
-    version: KernelVersion,
-    departures: &[Departure],
-    may_fail: bool,
-) -> KernelFacts {
+pub fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Departure], may_fail: bool) -> KernelFacts {
     KernelFacts {
         id: id.to_owned(),
         class: class.to_owned(),

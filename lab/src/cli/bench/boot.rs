@@ -1,14 +1,12 @@
 //! `lab bench`.
 
-use super::{
-    BenchArgs, KernelArgs,
-    guests::{Guests, How, progress},
-    project::Project,
-    select::build,
-};
+use crate::project::filter::KernelFilter;
 use crate::{
-    bench::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
+    bench::boot::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
+    cli::bench::BenchArgs,
     error::Error,
+    guests::{Guests, How, progress},
+    project::{Project, select::build},
 };
 use lab_base::{
     file::FileError,
@@ -36,7 +34,7 @@ const KERNELS: &str = "*-generic";
 pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
-    let kernels = project.kernels(&KernelArgs { kernel: patterns, ..KernelArgs::default() })?;
+    let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;

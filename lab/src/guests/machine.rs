@@ -1,8 +1,8 @@
 //! The host's part of a run: where virtme-ng and QEMU are, how guests are executed, and what a kernel boots with.
 
 use crate::{
-    artifacts::Artifacts,
     error::Error,
+    project::artifacts::Artifacts,
     run::kernel::Prepared,
     setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
 };

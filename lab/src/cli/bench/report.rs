@@ -1,7 +1,7 @@
 //! `lab bench report`: what merging many shards and rendering their reports costs, measured on the command itself.
 
-use super::{ReportBenchArgs, project};
-use crate::{error::Error, shard::split};
+use crate::{error::Error, project, shard::split};
+use clap::Args;
 use lab_base::say::{say, show};
 use lab_record::{
     event::RunInfo,
@@ -22,6 +22,16 @@ use std::{
     process::{Command, Stdio},
     time::Instant,
 };
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ReportBenchArgs {
+    /// Shards to merge.
+    #[arg(long, value_name = "N", default_value = "50")]
+    shards: std::num::NonZeroU32,
+    /// Cells of each.
+    #[arg(long, value_name = "N", default_value = "5000")]
+    cells: std::num::NonZeroU32,
+}
 
 /// Kernels that the cells lie on.
 const KERNELS: u32 = 50;

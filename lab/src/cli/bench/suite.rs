@@ -1,12 +1,16 @@
 //! `lab bench suite`.
 
-use super::{
-    BenchSuiteArgs, KernelArgs,
+use crate::project::filter::KernelFilter;
+use crate::{
+    bench::suite::Rounds,
+    error::Error,
     guests::{Guests, How, progress},
-    project::Project,
-    select::{build, names},
+    project::{
+        Project,
+        select::{build, names},
+    },
 };
-use crate::{bench_suite::Rounds, error::Error};
+use clap::Args;
 use lab_base::{
     say::{say, show},
     selection,
@@ -15,9 +19,25 @@ use lab_record::{exit::Exit, plan::Plan};
 use lab_report::results::directory;
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BenchSuiteArgs {
+    /// Kernels by id. Default: the default matrix.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Cases, cells or numbers of the catalogue. Default: all.
+    #[arg(long, value_name = "GLOB")]
+    case: Vec<String>,
+    /// Rounds.
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: std::num::NonZeroU32,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
 pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelArgs { kernel: args.kernel.clone(), ..KernelArgs::default() })?;
+    let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;

@@ -31,7 +31,7 @@ fn is_own(profile: Profile, module: &str) -> bool {
 
 /// Tells on the terminal what happens around a visit, and keeps which kernel it is.
 #[derive(Default)]
-pub(in crate::cli) struct Told {
+pub struct Told {
     release: Mutex<String>,
 }
 

@@ -1,10 +1,18 @@
 //! What every command needs to know of the project.
 
-use super::{KernelArgs, select::facts};
+pub mod artifacts;
+pub mod filter;
+pub mod select;
+pub mod watch;
+
 use crate::{
-    artifacts::{KERNELS_TOML, project_root},
     error::Error,
     lists::Lists,
+    project::{
+        artifacts::{KERNELS_TOML, project_root},
+        filter::KernelFilter,
+        select::facts,
+    },
     setup::Tools,
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, selection};
@@ -14,10 +22,15 @@ use std::path::{Path, PathBuf};
 
 const KERNELS_LOCK: &str = "kernels.lock";
 
-pub(super) struct Project {
+/// An open project: a directory with `kernels.toml`, and what its files say.
+pub struct Project {
+    /// The directory, absolute.
     pub root: PathBuf,
+    /// Where downloads, builds and snapshots are kept.
     pub cache: Cache,
+    /// `kernels.toml`.
     pub config: Config,
+    /// `kernels.lock`.
     pub lock: Lock,
     /// `splats.toml` and `known.toml`.
     pub lists: Lists,
@@ -39,6 +52,7 @@ impl Project {
         Ok(Self { root, cache, config, lock, lists, vng })
     }
 
+    /// Brings the kernels of this project about.
     pub fn store(&self) -> Store<'_> {
         Store { cache: &self.cache, config: &self.config, vng: &self.vng }
     }
@@ -48,6 +62,7 @@ impl Project {
         &self.vng
     }
 
+    /// Where `kernels.lock` is, or belongs.
     pub fn lock_path(&self) -> PathBuf {
         self.root.join(KERNELS_LOCK)
     }
@@ -62,12 +77,12 @@ impl Project {
     }
 
     /// The kernels that the arguments mean.
-    pub fn kernels(&self, args: &KernelArgs) -> Result<Vec<&Kernel>, Error> {
-        let classes: Vec<Class> = args.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
+    pub fn kernels(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
+        let classes: Vec<Class> = filter.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
-        let patterns = if args.all { &every[..] } else { &args.kernel };
+        let patterns = if filter.all { &every[..] } else { &filter.kernel };
         let mut chosen = lab_kernel_store::select(&self.config, patterns, &classes)?;
-        if args.newest {
+        if filter.newest {
             let newest = self.config.kernels.iter().filter(|kernel| kernel.may_fail && !chosen.contains(kernel));
             chosen.extend(newest.collect::<Vec<_>>());
         }
@@ -76,7 +91,7 @@ impl Project {
 }
 
 /// The project's directory.
-pub(super) fn root(named: Option<PathBuf>) -> Result<PathBuf, Error> {
+pub fn root(named: Option<PathBuf>) -> Result<PathBuf, Error> {
     match named {
         Some(named) if named.join(KERNELS_TOML).is_file() => absolute(&named),
         Some(named) => Err(Error::NoProject { from: named }),
@@ -85,7 +100,7 @@ pub(super) fn root(named: Option<PathBuf>) -> Result<PathBuf, Error> {
 }
 
 /// Programs that are started elsewhere get absolute paths.
-pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {
+pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
     path.canonicalize().map_err(Error::file("find", path))
 }
 

@@ -1,12 +1,12 @@
 //! `lab mutants`.
 
-use crate::project::filter::KernelFilter;
 use crate::{
     bench::mutants::{Round, Verdict, exit, summary},
     error::Error,
     guests::{Guests, How},
     project::{
         Project,
+        filter::KernelFilter,
         select::{Selected, build},
     },
 };

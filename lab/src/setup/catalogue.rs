@@ -41,7 +41,7 @@ pub fn checks(purpose: Purpose) -> Vec<Check> {
     }
 }
 
-/// What building a kernel needs beside; `kernels/linux_source.rs` looks for the programs themselves.
+/// What building a kernel needs beside; `crates/kernel-store/src/linux_source.rs` looks for the programs themselves.
 fn for_builds() -> Check {
     Check {
         name: "kernel build tools",

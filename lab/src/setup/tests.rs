@@ -85,8 +85,8 @@ fn only_what_is_missing_is_installed() {
 #[test]
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
-    host.packages.retain(|name, _| !host::BPF_RUST.contains(&name.as_str()));
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(host::BPF_RUST.to_vec())]);
+    host.packages.retain(|name, _| !crate::setup::host::BPF_RUST.contains(&name.as_str()));
+    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(crate::setup::host::BPF_RUST.to_vec())]);
     host.nightly_rust_src = true;
     assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, []);
 }

@@ -3,7 +3,7 @@
 //! The program `lab` is this library with a command line ([`cli`]). Start with [`project`], which opens a directory with
 //! `kernels.toml` and selects kernels and cells, then [`guests`], which runs a plan and reports it; [`run`] is the loop between
 //! plan and verdicts, and [`run::judge`] the verdict. [`shard`] splits a plan among machines, [`bisect`] searches for the kernel
-//! that a failure came with, [`lists`] holds what does not count as a failure, [`bench`] measures, [`setup`] looks at this host.
+//! that a failure came with, [`lists`] holds what does not count as a failure, [`mod@bench`] measures, [`setup`] looks at this host.
 //! What a run is, as data, is [`lab_record`]; its reports are [`lab_report`].
 //!
 //! A program that links this crate runs a plan as `lab run` does:

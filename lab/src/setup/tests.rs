@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::apply::{Plan, Step};
+use super::apply::{Place, Plan, Step};
 use super::catalogue;
 use super::host::{Host, Program};
 use super::{Purpose, Report};
@@ -36,25 +36,25 @@ fn complete() -> Host {
 
 #[test]
 fn a_complete_machine_needs_nothing() {
-    assert_eq!(Plan::of(&complete(), Purpose::Runs).unwrap().steps, []);
+    assert_eq!(Plan::of(&complete(), Purpose::Runs, Place::Cache).unwrap().steps, []);
     assert!(Report::of(&complete(), Purpose::Runs).ready());
 }
 
 #[test]
 fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
-    let steps = Plan::of(&fresh(), Purpose::Tests).unwrap().steps;
+    let steps = Plan::of(&fresh(), Purpose::Tests, Place::Cache).unwrap().steps;
     let [Step::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
     assert_eq!(rest, [Step::VirtmeNg, Step::BpfLinker, Step::TestTools]);
     let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
     let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
     assert_eq!(others, ["bc", "bison", "flex", "libelf-dev", "make"], "only who builds kernels needs these");
-    let Step::Packages(to_run) = &Plan::of(&fresh(), Purpose::Runs).unwrap().steps[0] else { panic!() };
+    let Step::Packages(to_run) = &Plan::of(&fresh(), Purpose::Runs, Place::Cache).unwrap().steps[0] else { panic!() };
     assert!(!to_run.contains(&"chromium"), "who only runs the lab needs no browser");
 }
 
 #[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
-    let steps = |host: &Host| Plan::of(host, Purpose::Tests).unwrap().steps;
+    let steps = |host: &Host| Plan::of(host, Purpose::Tests, Place::Cache).unwrap().steps;
     assert_eq!(steps(&complete()), [Step::TestTools]);
     let mut host = complete();
     host.packages.remove("chromium");
@@ -68,8 +68,8 @@ fn kernels_are_built_where_setup_was_told_so() {
     for name in ["flex", "bison"] {
         host.packages.remove(name);
     }
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, []);
-    assert_eq!(Plan::of(&host, Purpose::Builds).unwrap().steps, [Step::Packages(vec!["flex", "bison"])]);
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
+    assert_eq!(Plan::of(&host, Purpose::Builds, Place::Cache).unwrap().steps, [Step::Packages(vec!["flex", "bison"])]);
 }
 
 #[test]
@@ -77,29 +77,35 @@ fn only_what_is_missing_is_installed() {
     let mut host = complete();
     host.packages.remove("kmod");
     host.packages.remove("libc6-dev");
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(vec!["libc6-dev", "kmod"])]);
+    assert_eq!(
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps,
+        [Step::Packages(vec!["libc6-dev", "kmod"])]
+    );
 }
 
 #[test]
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
     host.packages.retain(|name, _| !catalogue::BPF_RUST.contains(&name.as_str()));
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(catalogue::BPF_RUST.to_vec())]);
+    assert_eq!(
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps,
+        [Step::Packages(catalogue::BPF_RUST.to_vec())]
+    );
     host.nightly_rust_src = true;
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, []);
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
 }
 
 #[test]
 fn an_old_bpf_linker_is_replaced() {
     let host = Host { bpf_linker: program("/root/.cargo/bin/bpf-linker", (0, 9, 14)), ..complete() };
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::BpfLinker]);
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::BpfLinker]);
 }
 
 #[test]
 fn an_old_compiler_stops_everything_with_one_line() {
     let host = Host { rustc: program("/usr/bin/rustc", (1, 63, 0)), ..fresh() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs).unwrap_err().to_string(),
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
         "Rust: 1.63.0; install Rust 1.95 or newer, with rustup: `rustup update stable`"
     );
 }
@@ -109,7 +115,7 @@ fn a_chosen_qemu_that_does_not_start_is_named() {
     let qemu = Some(Program { path: "/opt/qemu".into(), version: None });
     let host = Host { qemu, qemu_chosen: true, ..complete() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs).unwrap_err().to_string(),
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
         "QEMU: does not start (/opt/qemu); correct or unset NETKIT_LAB_QEMU"
     );
 }
@@ -118,7 +124,7 @@ fn a_chosen_qemu_that_does_not_start_is_named() {
 fn other_distributions_are_told_what_to_provide() {
     let host = Host { debian: None, ..fresh() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs).unwrap_err().to_string(),
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
         "C compiler: cc missing; install with this distribution's package manager"
     );
 }

@@ -1,5 +1,7 @@
 //! Everything the lab needs, in the order in which it has to come about.
 
+use std::collections::BTreeMap;
+
 use super::check::{Check, Fix, Purpose, State};
 use super::host::{BpfRust, Host, Program, QEMU_VARIABLE};
 use super::private::{self, Set};
@@ -151,13 +153,20 @@ fn provided(host: &Host, fix: Fix) -> State {
     let absent: Vec<_> = names.iter().copied().filter(|name| !present(name)).collect();
     if !absent.is_empty() {
         let private = set.and_then(|set: &Set| host.private.get(set.name));
-        return private.map_or(State::Missing { absent }, |found| State::Ok { found: found.clone() });
+        return private.map_or(State::Missing { absent }, |versions| State::Ok {
+            found: format!("{}, in the cache", shown(packages, versions)),
+        });
     }
-    let shown = names.iter().map(|name| match host.packages.get(*name) {
+    State::Ok { found: shown(names, &host.packages) }
+}
+
+/// The first names, with their versions where they are known.
+fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
+    let shown = names.iter().map(|name| match versions.get(*name) {
         Some(version) => format!("{name} {version}"),
         None => (*name).to_owned(),
     });
-    State::Ok { found: shown.take(2).collect::<Vec<_>>().join(", ") }
+    shown.take(2).collect::<Vec<_>>().join(", ")
 }
 
 /// Nothing but a person needs them, so that a distribution that calls their packages otherwise does well without.

@@ -73,8 +73,8 @@ pub struct Host {
     pub rustc: Option<Program>,
     /// The QEMU that will run guests.
     pub qemu: Option<Program>,
-    /// The sets of packages in the cache, by name, with what the doctor says of them.
-    pub private: BTreeMap<&'static str, String>,
+    /// The sets of packages in the cache, by name: the versions of their packages.
+    pub private: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// Whether [`QEMU_VARIABLE`] chose it.
     pub qemu_chosen: bool,
     /// The pinned virtme-ng, if whole.

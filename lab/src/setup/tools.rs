@@ -76,17 +76,10 @@ impl Tools {
         private::BPF.find(&self.dir)
     }
 
-    /// The sets of packages that are here, with what the doctor says of them.
-    pub(super) fn private(&self) -> BTreeMap<&'static str, String> {
+    /// The sets of packages that are here, by name: the versions of their packages.
+    pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
         let sets = [&private::QEMU, &private::SHELL, &private::BPF];
-        let found = sets.into_iter().filter_map(|set| Some((set.name, self.describe(set)?)));
-        found.collect()
-    }
-
-    fn describe(&self, set: &Set) -> Option<String> {
-        let unpacked = set.find(&self.dir)?;
-        let packages = set.roots.iter().filter_map(|name| Some(format!("{name} {}", unpacked.version(name)?)));
-        Some(format!("{} (in the cache)", packages.collect::<Vec<_>>().join(", ")))
+        sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }
 
     /// Unpacks a set of packages into the cache.

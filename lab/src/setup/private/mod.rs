@@ -8,6 +8,7 @@
 mod archive;
 mod sets;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -101,11 +102,11 @@ impl Unpacked {
         executable(script, &text)
     }
 
-    /// The version of one of its packages.
-    pub fn version(&self, package: &str) -> Option<String> {
-        let text = fs::read(self.root.join(MANIFEST)).ok()?;
-        let packages: Vec<Package> = serde_json::from_slice(&text).ok()?;
-        packages.into_iter().find(|found| found.name == package).map(|found| found.version)
+    /// Its packages with their versions.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let text = fs::read(self.root.join(MANIFEST)).unwrap_or_default();
+        let packages: Vec<Package> = serde_json::from_slice(&text).unwrap_or_default();
+        packages.into_iter().map(|package| (package.name, package.version)).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! An agent with a suite of its own, from a package outside of this workspace: `own-suite/`.
 
-use lab::artifacts::{Builder, listing, topologies};
+use lab::project::artifacts::{Builder, listing, topologies};
 use std::{
     fs,
     os::unix::fs::symlink,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum SetupError {
     /// No cache directory is known.
     #[error(transparent)]
-    Cache(#[from] crate::paths::NoCacheDir),
+    Cache(#[from] lab_base::paths::NoCacheDir),
 
     /// Something that only a person can change.
     #[error("{name}: {found}; {advice}")]
@@ -78,6 +78,38 @@ pub enum SetupError {
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
+    },
+
+    /// The archive could not be read, or a program of its tools failed.
+    #[error(transparent)]
+    Archive(#[from] lab_kernel_store::KernelsError),
+
+    /// A program that reads or unpacks packages failed.
+    #[error(transparent)]
+    Program(#[from] lab_base::process::ProcessError),
+
+    /// No release of the distribution serves.
+    #[error("no release of the distribution offers what is missing; `lab setup --system` installs it with apt-get")]
+    NoArchive,
+
+    /// A downloaded package is not the one that the signed index names.
+    #[error("{file} has the SHA-256 sum {found}, and the archive's signed index says {wanted}; repeat `lab setup`")]
+    Checksum {
+        /// The file's name.
+        file: String,
+        /// The sum of what is there.
+        found: String,
+        /// The sum of what should be.
+        wanted: String,
+    },
+
+    /// A program is not where its package is expected to have it.
+    #[error("no {what} in the packages {packages}; `lab setup --system` installs them with apt-get")]
+    NotInPackages {
+        /// The program.
+        what: String,
+        /// The packages, comma separated.
+        packages: String,
     },
 
     /// Every step succeeded and yet a check fails.

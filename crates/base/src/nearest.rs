@@ -1,13 +1,13 @@
-//! Names that look like the one that somebody typed.
+//! Finds known names that are similar to a mistyped one.
 
-/// Names in a hint.
+/// Maximum number of names in a hint.
 const MOST: usize = 3;
-/// Likeness (Jaro-Winkler, from 0 to 1) from which on a name is worth showing.
+/// Minimum similarity (Jaro-Winkler, 0 to 1) of a name in a hint.
 const ALIKE: f64 = 0.6;
-/// Likeness from which on a name is probably the one that was meant.
+/// Minimum similarity for `did you mean`.
 const MEANT: f64 = 0.8;
 
-/// All names with how much they look like `wanted`, best first; each once.
+/// All distinct names with their similarity to `wanted`, most similar first.
 fn ranked<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<(f64, &'a str)> {
     let mut scored: Vec<(f64, &str)> = names.map(|name| (strsim::jaro_winkler(wanted, name), name)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
@@ -15,13 +15,13 @@ fn ranked<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<(f64, &
     scored
 }
 
-/// The three names that look most like `wanted`, best first; none where nothing looks like it.
+/// Up to three names similar to `wanted`, most similar first.
 pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let alike = ranked(wanted, names).into_iter().filter(|(score, _)| *score > ALIKE);
     alike.take(MOST).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// `; did you mean …?`, or the whole list where nothing comes near; for the end of an error.
+/// Suffix for an error message: `; did you mean …?`, or the list of all known names if no name is similar enough.
 pub fn suggest(word: &str, known: &[&str]) -> String {
     match ranked(word, known.iter().copied()).first() {
         Some((score, name)) if *score > MEANT => format!("; did you mean `{name}`?"),
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_comes_first_and_each_once() {
+    fn names_are_sorted_by_similarity_without_duplicates() {
         let names = ["6.12", "6.1", "6.1", "7.2"];
         assert_eq!(nearest("6.13", names.into_iter()), ["6.1", "6.12"]);
         assert_eq!(suggest("6.13", &names), "; did you mean `6.1`?");

@@ -1,9 +1,9 @@
-//! Where the lab keeps what it can fetch or build again.
+//! Location of the cache directory.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Neither a cache directory nor a home directory is known.
+/// The environment names neither a cache directory nor a home directory.
 #[derive(Debug, thiserror::Error)]
 #[error("no place for the cache: set NETKIT_LAB_CACHE, XDG_CACHE_HOME or HOME to an absolute path")]
 pub struct NoCacheDir;
@@ -11,13 +11,13 @@ pub struct NoCacheDir;
 /// The cache directory: `$NETKIT_LAB_CACHE`, else `$XDG_CACHE_HOME/netkit-lab`, else `~/.cache/netkit-lab`.
 ///
 /// # Errors
-/// [`NoCacheDir`] where none of the three names an absolute path.
+/// [`NoCacheDir`] if none of the three variables is an absolute path.
 pub fn cache_dir() -> Result<PathBuf, NoCacheDir> {
     choose_cache_dir(|key| std::env::var_os(key))
 }
 
-/// A relative path in a variable is ignored, as the XDG base directory specification asks: the cache would move
-/// with the working directory.
+/// Ignores relative paths in the variables, as the XDG base directory specification demands: the cache directory must not
+/// /// depend on the working directory.
 fn choose_cache_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, NoCacheDir> {
     let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("NETKIT_LAB_CACHE")

@@ -1,16 +1,16 @@
-//! The two streams of a command.
+//! Output of a command to stderr and stdout.
 
 use crate::file::FileError;
 
-/// Progress, on standard error so that standard output stays what was asked for.
+/// Prints progress to standard error; standard output holds only the requested output.
 pub fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// Writes what a command is for. A reader that has left (`lab list | head`) ends the output, not the command.
+/// Prints the requested output to standard output. A closed pipe (`lab list | head`) is not an error.
 ///
 /// # Errors
-/// Standard output can't be written to.
+/// Standard output can't be written to, for another reason than a closed pipe.
 pub fn show(text: impl std::fmt::Display) -> Result<(), FileError> {
     use std::io::Write;
     match write!(std::io::stdout().lock(), "{text}") {

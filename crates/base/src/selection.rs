@@ -1,17 +1,16 @@
-//! Globs on the command line, and the nearest names where one matches nothing.
+//! Glob patterns of the command line.
 
 use crate::nearest::nearest;
 use globset::{GlobBuilder, GlobMatcher};
 
-/// A pattern of the user that matches nothing.
+/// A pattern that matches nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("no {what} matches `{pattern}`{}", suggestion(nearest))]
 pub struct NoMatch {
     /// `kernel`, `case` or `class`.
     pub what: &'static str,
-    /// The pattern as it was given.
     pub pattern: String,
-    /// Names that look like it, best first.
+    /// Similar names, most similar first.
     pub nearest: Vec<String>,
 }
 
@@ -22,7 +21,7 @@ fn suggestion(nearest: &[String]) -> String {
     }
 }
 
-/// `*` and `?`. Brackets stand for themselves, since cell ids are full of them.
+/// A glob pattern with `*` and `?`. Brackets are literal, because cell ids contain them.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
@@ -30,7 +29,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern. Any text is one.
+    /// Compiles a pattern; every text is valid.
     pub fn new(text: &str) -> Self {
         let escaped = text.chars().fold(String::new(), |mut out, c| {
             if matches!(c, '[' | ']' | '{' | '}' | '\\' | '!' | ',') {
@@ -43,14 +42,14 @@ impl Pattern {
         Self { text: text.to_owned(), glob: glob.ok().map(|glob| glob.compile_matcher()) }
     }
 
-    /// Whether the whole name matches.
+    /// Whether the pattern matches the whole name.
     pub fn matches(&self, name: &str) -> bool {
         self.text == name || self.glob.as_ref().is_some_and(|glob| glob.is_match(name))
     }
 }
 
-/// Selects by patterns; without patterns everything is selected. `names` gives the names an item goes by, the one to
-/// suggest first.
+/// Returns the items that match any pattern, or all items if there are no patterns. `names` returns the names of an item,
+/// /// the preferred one for suggestions first.
 ///
 /// # Errors
 /// [`NoMatch`] for the first pattern that no item matches.

@@ -1,36 +1,37 @@
-//! Text from guests: their kernel may be broken or hostile, so nothing of it reaches a terminal or a file unescaped.
+//! Escapes text from guests. Their kernels may be broken or hostile, so no guest text reaches a terminal or a file unescaped.
 
 use std::borrow::Cow;
 
-/// Whether a character may stand in XML 1.0 and on a terminal as it is. Tab and newline are the caller's choice.
+/// Whether a character is allowed in XML 1.0 and harmless on a terminal. The caller decides about tab and newline.
 fn plain(c: char) -> bool {
-    // U+FFFE and U+FFFF are no XML characters; the bidirectional controls can make a line read as another one.
+    // U+FFFE and U+FFFF are not allowed in XML; bidirectional controls can make a line look like a different one.
     !c.is_control() && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// One line: every control character, newlines included, becomes a visible escape; longer than `max` characters is cut.
+/// Returns text as one line: control characters, newlines included, are escaped; text longer than `max` characters is cut.
 pub fn line(text: &str, max: usize) -> String {
     cut_line(text, max).into_owned()
 }
 
-/// As [`line()`], without a copy where the text can stand as it is.
+/// As [`line()`], without a copy if the text needs no change.
 pub fn cut_line(text: &str, max: usize) -> Cow<'_, str> {
     escape(text, max, |_| false)
 }
 
-/// Several lines: newlines and tabs stay.
+/// As [`line()`], but keeps newlines and tabs.
 pub fn block(text: &str, max: usize) -> String {
     cut_block(text, max).into_owned()
 }
 
-/// As [`block`], without a copy where the text can stand as it is.
+/// As [`block`], without a copy if the text needs no change.
 pub fn cut_block(text: &str, max: usize) -> Cow<'_, str> {
     escape(text, max, |c| c == '\n' || c == '\t')
 }
 
 fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let stays = |c: char| plain(c) || keep(c);
-    // A byte is a character at most. Nearly all text is ASCII, and its bytes are looked at several times as fast.
+    // `max` counts characters, and there are never more characters than bytes. Nearly all text is ASCII, for which checking
+    // // bytes is several times as fast.
     let ascii = |byte: u8| matches!(byte, b' '..=b'~') || byte.is_ascii() && keep(byte.into());
     if text.len() <= max && (text.bytes().all(ascii) || text.chars().all(stays)) {
         return Cow::Borrowed(text);
@@ -50,7 +51,7 @@ fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Cuts a string in place at a character boundary, so that one report can't fill the disk.
+/// Cuts a string in place at a character boundary, at most `max` bytes, so that one report can't fill the disk.
 pub fn cap(text: &mut String, max: usize) {
     if text.len() > max {
         let end = (0..=max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
@@ -59,9 +60,9 @@ pub fn cap(text: &mut String, max: usize) {
     }
 }
 
-/// A word quoted for a POSIX shell.
+/// Quotes a word for a POSIX shell.
 pub fn shell_quote(word: &str) -> String {
-    // Only a NUL is refused, which no argument can hold, and which is allowed here.
+    // The quoter refuses only NUL, which no argument can contain; with NUL allowed it never fails.
     shlex::Quoter::new().allow_nul(true).quote(word).map_or_else(|_| word.to_owned(), Cow::into_owned)
 }
 

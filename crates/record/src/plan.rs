@@ -1,30 +1,30 @@
-//! The plan: which cell runs on which kernel and which attach type it must use, known before any guest boots.
+//! The plan: which cell runs on which kernel, and which attach type it must use. It is known before any guest boots.
 
 use lab_protocol::{AttachRequest, AttachType, Capability, CellId, CellInfo, DeviceKind, KernelVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// A capability that a kernel lacks although its version says otherwise, stated in `kernels.toml`.
+/// A capability that a kernel lacks although its version has it, as stated in `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
-    /// What is missing.
+    /// The missing capability.
     pub capability: Capability,
-    /// Why, for people.
+    /// Why it is missing, as text.
     pub reason: String,
 }
 
-/// A kernel that takes part.
+/// A kernel of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {
     /// Its name in `kernels.toml`, safe as a file name.
     pub id: String,
     /// `below-6.7`, `6.7+` or `25.10`.
     pub class: String,
-    /// The version that the lock or the image names.
+    /// The kernel's version, from the lock file or the image.
     pub version: KernelVersion,
-    /// What it lacks against its version.
+    /// Capabilities that it lacks although its version has them.
     pub departures: Vec<Departure>,
-    /// Whether its failures are told and do not count.
+    /// Whether its failures are reported but do not count.
     #[serde(default)]
     pub may_fail: bool,
 }
@@ -35,7 +35,7 @@ impl KernelFacts {
         capability.since().expected_on(self.version) && self.departure(capability).is_none()
     }
 
-    /// The departure that excuses a capability's absence.
+    /// The entry of `kernels.toml` that explains why a capability is missing.
     pub fn departure(&self, capability: Capability) -> Option<&Departure> {
         self.departures.iter().find(|departure| departure.capability == capability)
     }
@@ -45,26 +45,26 @@ impl KernelFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expectation {
-    /// It runs to a verdict.
+    /// It runs and gets a verdict.
     Run,
     /// The guest skips it.
     Skip {
-        /// What the kernel lacks.
+        /// The capability that the kernel lacks.
         capability: Capability,
-        /// Why that is known.
+        /// Why the kernel lacks it.
         why: String,
     },
 }
 
-/// One cell on one kernel.
+/// A cell on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedCell {
     /// The cell.
     pub id: CellId,
-    /// The attach type that it must use; `None` where it is about something else or its topology has several kinds of
-    /// device: each of its attachments is judged by its own device then.
+    /// The attach type that the cell must use. `None` if the case does not test an attach type, or if its topology has several
+    /// /// kinds of devices: then each attachment is checked by its own device.
     pub required: Option<AttachType>,
-    /// Run or skip.
+    /// Whether it runs.
     pub expectation: Expectation,
 }
 
@@ -73,11 +73,11 @@ pub struct PlannedCell {
 pub struct PlannedKernel {
     /// The kernel.
     pub facts: KernelFacts,
-    /// Its cells, in the order in which they run.
+    /// Its cells, in the order of execution.
     pub cells: Vec<PlannedCell>,
 }
 
-/// Everything that will run.
+/// All cells that will run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The selected cells, in the agent's order.
@@ -92,7 +92,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lays the selected cells over the selected kernels.
+    /// Combines the selected cells with the selected kernels.
     pub fn new(kernels: Vec<KernelFacts>, cells: Vec<CellInfo>, full_matrix: bool) -> Self {
         let planned = |facts: KernelFacts| {
             let cells = cells.iter().map(|info| plan_cell(&facts, info)).collect();
@@ -102,13 +102,13 @@ impl Plan {
         Self { cells, kernels, full_matrix, others: Vec::new() }
     }
 
-    /// What the agent's listing says of a cell.
+    /// The agent's listing of a cell.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.iter().find(|info| info.id == *id)
     }
 
-    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run: a case that never runs
-    /// proves nothing, and nobody would notice.
+    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that never runs
+    /// /// tests nothing and would otherwise go unnoticed.
     pub fn unrunnable_cases(&self) -> Vec<String> {
         let planned = self.kernels.iter().flat_map(|kernel| &kernel.cells);
         let runs: BTreeSet<&CellId> =
@@ -152,8 +152,8 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 
 /// The attach type that an attachment must use.
 ///
-/// `auto` means the best that kernel and device offer: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// The versions are the capabilities' own, so that a departure (`CONFIG_NETKIT` off, say) counts too.
+/// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
+/// /// The versions are those of the capabilities, so that an unsupported capability (`CONFIG_NETKIT` off, for example) counts.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_lowers_what_auto_must_use_and_excuses_a_skip() {
+    fn an_unsupported_capability_changes_the_expected_auto_type_and_allows_a_skip() {
         let mut facts = facts("k", "6.18");
         facts.departures =
             vec![Departure { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];

@@ -1,4 +1,4 @@
-//! Small cells, kernels and reports for tests, here and in the crates that read a run's record.
+//! Small cells, kernels and reports for tests of this crate and of those that use it.
 
 use crate::{
     plan::KernelFacts,
@@ -9,7 +9,7 @@ use lab_protocol::{
     complaint::Class,
 };
 
-/// A kernel without departures.
+/// A kernel that has every capability of its version.
 pub fn facts(id: &str, version: &str) -> KernelFacts {
     KernelFacts {
         id: id.to_owned(),
@@ -20,7 +20,7 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
     }
 }
 
-/// A cell whose attach type and device are those in its id's bracket.
+/// A cell with the attach type and device of the bracket in its id.
 pub fn cell(id: &str) -> CellInfo {
     let words: Vec<&str> = id.split(['[', ',', ']']).collect();
     CellInfo {
@@ -36,7 +36,7 @@ pub fn cell(id: &str) -> CellInfo {
     }
 }
 
-/// An attachment that the kernel lists where it was asked for.
+/// An attachment that the kernel lists at the requested place.
 pub fn attached(requested: AttachRequest, device: DeviceKind, used: AttachType) -> AttachRecord {
     let hook = match used {
         AttachType::Tc => Hook::ClsactIngress,
@@ -55,16 +55,16 @@ pub fn attached(requested: AttachRequest, device: DeviceKind, used: AttachType) 
     }
 }
 
-/// A report of a cell that passed with these attachments.
+/// A report of a passed cell with these attachments.
 pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
     CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.to_owned()), Outcome::Passed) }
 }
 
-/// A complaint with this fingerprint and what the kernel wrote, whose first line is its title.
+/// A splat with this fingerprint; the first line of `evidence` is its title.
 pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
     let title = evidence.lines().next().unwrap_or_default();
     Splat {
-        class: Class::of(title).expect("the title of a complaint"),
+        class: Class::of(title).expect("the title of a splat"),
         fingerprint: fingerprint.to_owned(),
         title: title.to_owned(),
         subject: title.to_owned(),

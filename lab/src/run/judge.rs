@@ -98,7 +98,7 @@ pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<S
         let supported = probe.state == CapabilityState::Supported;
         match facts.departure(probe.capability) {
             Some(_) if supported => Some(format!(
-                "kernels.toml lists {} as a departure of {}, and its probe found it supported: drop the entry",
+                "kernels.toml lists {} as a departure of {}, and its probe found it supported: remove the entry",
                 probe.capability, facts.id
             )),
             None if !supported && facts.must_have(probe.capability) => Some(format!(
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(
             probe_warnings(&facts, &probes),
             [
-                "kernels.toml lists netkit as a departure of k, and its probe found it supported: drop the entry",
+                "kernels.toml lists netkit as a departure of k, and its probe found it supported: remove the entry",
                 "tcx must be there on 6.12.43 and is not (config off): EINVAL",
                 "netkit-single is there on 6.12.43 although mainline has it since 7.1",
             ]

@@ -1,4 +1,4 @@
-//! What shards leave beside their events: consoles and evidence, gathered into one run's directory.
+//! Copies consoles and evidence of shards into the directory of the merged run.
 
 use crate::error::Error;
 use lab_record::{plan::PlannedKernel, shard::Part};
@@ -10,8 +10,8 @@ use std::{
 };
 use walkdir::WalkDir;
 
-/// Copies what a shard left of its kernels below another run's directory. Consoles get the numbers that their guests
-/// have there; links are left out, since results come from other machines.
+/// Copies the files of a shard's kernels into the directory of another run. Consoles get the numbers that their guests have
+/// /// there. Symbolic links are skipped, since results come from other machines.
 ///
 /// # Errors
 /// A file can't be read or written.
@@ -33,7 +33,7 @@ pub(super) fn copy(
         for entry in WalkDir::new(&from).min_depth(1).sort_by_file_name() {
             let entry = entry.map_err(|error| Error::file("read", &from)(error.into()))?;
             let Ok(relative) = entry.path().strip_prefix(&from) else { continue };
-            // It is written anew, for all shards together.
+            // JUnit reports are written again for the merged run.
             if !entry.file_type().is_file() || relative == Path::new(junit::FILE) {
                 continue;
             }
@@ -56,7 +56,7 @@ fn target(home: &Path, relative: &Path, part: &Part, shift: u32) -> PathBuf {
     if path.exists() { home.join(format!("shard-{}", part.number)).join(relative) } else { path }
 }
 
-/// The guest whose console has this name: the inverse of [`directory::console`].
+/// The guest number in a console's file name: the inverse of [`directory::console`].
 fn guest(name: &str) -> Option<u32> {
     let guest = match name.strip_prefix("console")?.strip_suffix(".log")? {
         "" => 1,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_consoles_are_numbered() {
+    fn only_console_names_have_a_guest_number() {
         for number in [1, 2, 17] {
             assert_eq!(guest(&directory::console(number)), Some(number));
         }

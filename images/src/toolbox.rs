@@ -1,4 +1,4 @@
-//! A shell and network tools, taken from the host with the libraries that they are linked against.
+//! A shell and network tools from the host, with the libraries that they are linked against.
 
 use crate::{archive::Archive, error::ImageError};
 use lddtree::DependencyAnalyzer;
@@ -8,11 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What brings everything small; nothing goes without it.
+/// Provides the basic tools; required.
 const BUSYBOX: &str = "busybox";
-/// The shell, where the host has it: busybox's takes its own `ip` and `tc` for the programs of that name.
+/// The preferred shell if the host has it: busybox's shell prefers its own `ip` and `tc` applets to the programs.
 const BASH: &str = "bash";
-/// What a person wants beside it, and the Debian package that has it. A host without one gives an image without it.
+/// Optional programs, and their Debian packages. Programs that the host does not have are left out.
 pub const PROGRAMS: [(&str, &str); 6] = [
     (BASH, "bash"),
     ("ip", "iproute2"),
@@ -21,20 +21,20 @@ pub const PROGRAMS: [(&str, &str); 6] = [
     ("bpftool", "bpftool"),
     ("tcpdump", "tcpdump"),
 ];
-/// What programs know terminals by: Debian's `ncurses-base`.
+/// Terminal descriptions: Debian's `ncurses-base`.
 const TERMINALS: &str = "/lib/terminfo";
-/// Where administrators' programs are; not every user's `PATH` has them.
+/// Search path for programs; not every user's `PATH` includes the administrator's directories.
 const SYSTEM: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
-/// tcpdump gives up root for a user of its own; in a guest that is root again.
+/// tcpdump drops root for the user `tcpdump`, which is root again in a guest.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\ntcpdump:x:0:0:tcpdump:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
 
 /// The tools of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolbox {
-    /// Programs and libraries, by their path in the image.
+    /// Programs and libraries by their path in the image.
     files: BTreeMap<String, Vec<u8>>,
-    /// What busybox can be called as.
+    /// Names of busybox's applets.
     applets: Vec<String>,
     /// Programs of [`PROGRAMS`] that this host does not have.
     pub absent: Vec<&'static str>,
@@ -44,8 +44,8 @@ impl Toolbox {
     /// Collects the tools.
     ///
     /// # Errors
-    /// [`ImageError::NoShell`] without a static busybox; [`ImageError::Io`] and [`ImageError::Tool`] for a program that
-    /// can't be read.
+    /// [`ImageError::NoShell`] without a static busybox; [`ImageError::Io`] and [`ImageError::Tool`] for a program that can't
+    /// be read.
     pub fn collect() -> Result<Self, ImageError> {
         let busybox = find(BUSYBOX).ok_or(ImageError::NoShell { problem: "there is none".to_owned() })?;
         let listed = std::process::Command::new(&busybox).arg("--list").output();
@@ -75,7 +75,7 @@ impl Toolbox {
         Ok(toolbox)
     }
 
-    /// Everything that counts, for an image's key.
+    /// Adds everything that affects an image to its key.
     pub(crate) fn digest(&self, mut add: impl FnMut(&[u8])) {
         for (path, bytes) in &self.files {
             add(path.as_bytes());
@@ -85,7 +85,7 @@ impl Toolbox {
         [PASSWD, GROUP].iter().for_each(|text| add(text.as_bytes()));
     }
 
-    /// Puts the tools into an image that has the directories `there`.
+    /// Writes the tools to an image that already has the directories `there`.
     pub(crate) fn pack(&self, archive: &mut Archive, there: &[&str]) -> io::Result<()> {
         let mut known: BTreeSet<String> = there.iter().map(|path| (*path).to_owned()).collect();
         let mut parents = |archive: &mut Archive, path: &str| -> io::Result<()> {
@@ -110,7 +110,7 @@ impl Toolbox {
             parents(archive, path)?;
             archive.file(path, 0o644, text.as_bytes())?;
         }
-        // iproute2 looks for named namespaces below /var/run.
+        // iproute2 looks for named namespaces in /var/run.
         parents(archive, "var/run")?;
         archive.link("var/run", "/run")
     }
@@ -121,7 +121,7 @@ impl Toolbox {
         Ok(())
     }
 
-    /// The libraries and the loader of a program: where programs look for them, and where they are.
+    /// The libraries and the loader of a program: their paths in the image, and on the host.
     fn libraries(&self, program: &Path) -> Result<Vec<(String, PathBuf)>, ImageError> {
         let broken = |problem: &dyn std::fmt::Display| ImageError::Tool {
             path: program.to_owned(),
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_comes_with_its_libraries_and_its_loader() {
+    fn libraries_and_loader_of_a_program_are_included() {
         let toolbox = Toolbox { files: BTreeMap::new(), applets: Vec::new(), absent: Vec::new() };
         let found = toolbox.libraries(&std::env::current_exe().unwrap()).unwrap();
         for wanted in ["libc.so.6", "ld-linux-x86-64.so.2"] {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_hide_the_applets_of_their_name_and_every_directory_comes_once() {
+    fn tools_replace_applets_of_the_same_name_and_directories_are_unique() {
         let files = ["bin/busybox", "bin/ip", "lib/x86/libc.so", "lib64/ld.so"];
         let toolbox = Toolbox {
             files: files.map(|path| (path.to_owned(), b"x".to_vec())).into(),

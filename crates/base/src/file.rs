@@ -37,7 +37,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// As [`replace`], but syncs the new content to disk before the rename: for files that another program must be able to
-/// /// trust after a power failure.
+/// trust after a power failure.
 ///
 /// # Errors
 /// The file can't be written; the old file stays.

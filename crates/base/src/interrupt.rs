@@ -10,7 +10,7 @@ use std::sync::{
 static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 
 /// Value of the flag when the run's own deadline has passed. No signal handler for SIGALRM is installed, so that a signal
-/// /// from outside can't set this value.
+/// from outside can't set this value.
 pub const DEADLINE: i32 = signal_hook::consts::SIGALRM;
 
 /// The flag, shared by all threads of a run.

@@ -1,9 +1,9 @@
 //! Common code of the host runner: text, files, processes, configuration files.
 //!
 //! Start with [`text`] (escapes text from guests before it is shown), [`process`] (starts programs from argument vectors,
-//! //! never from a shell string), [`file`](mod@file) (replaces files atomically), and [`strict_toml`] (configuration files;
-//! //! errors name file and line). [`interrupt`] is the flag that signals set, [`selection`] matches the glob patterns of the
-//! //! command line, and [`nearest`] suggests similar names in errors.
+//! never from a shell string), [`file`](mod@file) (replaces files atomically), and [`strict_toml`] (configuration files;
+//! errors name file and line). [`interrupt`] is the flag that signals set, [`selection`] matches the glob patterns of the
+//! command line, and [`nearest`] suggests similar names in errors.
 //!
 //! *Architecture invariant:* this crate contains nothing about kernels, guests or runs, and uses no other crate of the workspace.
 

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks a mutex even if a thread has panicked while it held the lock. Use it only for data that is consistent after each
-/// /// single change. The panic itself is reported by the code that joins the thread.
+/// single change. The panic itself is reported by the code that joins the thread.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,7 +17,7 @@ pub fn cache_dir() -> Result<PathBuf, NoCacheDir> {
 }
 
 /// Ignores relative paths in the variables, as the XDG base directory specification demands: the cache directory must not
-/// /// depend on the working directory.
+/// depend on the working directory.
 fn choose_cache_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, NoCacheDir> {
     let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("NETKIT_LAB_CACHE")

@@ -51,7 +51,7 @@ pub enum ProcessError {
 /// A command with English messages (`LC_ALL=C`), so that quoted errors can be searched for, and without standard input.
 ///
 /// A program name without a slash is looked up on `PATH`; given a `Path` of one component, duct would use a file of the
-/// /// working directory.
+/// working directory.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
@@ -77,7 +77,7 @@ where
 /// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the latter case.
 ///
 /// A program that fails returns an output too. The program runs in its own process group, and the whole group is killed:
-/// /// otherwise a compiler could outlive its cargo and continue to write.
+/// otherwise a compiler could outlive its cargo and continue to write.
 ///
 /// # Errors
 /// The program can't be started or waited for.
@@ -112,7 +112,7 @@ pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> b
 }
 
 /// Runs a program to its end and returns its stdout; a signal to this process ends the program. `what` names the step in
-/// /// errors, `package` the package that contains the program.
+/// errors, `package` the package that contains the program.
 ///
 /// # Errors
 /// The program is not installed, exits with a status other than 0, or was interrupted.

@@ -49,7 +49,7 @@ impl Pattern {
 }
 
 /// Returns the items that match any pattern, or all items if there are no patterns. `names` returns the names of an item,
-/// /// the preferred one for suggestions first.
+/// the preferred one for suggestions first.
 ///
 /// # Errors
 /// [`NoMatch`] for the first pattern that no item matches.

@@ -31,7 +31,7 @@ pub fn cut_block(text: &str, max: usize) -> Cow<'_, str> {
 fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let stays = |c: char| plain(c) || keep(c);
     // `max` counts characters, and there are never more characters than bytes. Nearly all text is ASCII, for which checking
-    // // bytes is several times as fast.
+    // bytes is several times as fast.
     let ascii = |byte: u8| matches!(byte, b' '..=b'~') || byte.is_ascii() && keep(byte.into());
     if text.len() <= max && (text.bytes().all(ascii) || text.chars().all(stays)) {
         return Cow::Borrowed(text);

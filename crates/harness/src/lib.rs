@@ -15,6 +15,8 @@
 //!
 //! *Architecture invariant:* what a cell needs is found out by probing the kernel, never by its version.
 
+#![warn(missing_docs)]
+
 pub mod capabilities;
 pub mod case;
 pub mod ctx;

@@ -1,5 +1,5 @@
 //! Events of a run. The run loop emits events and reporters consume them; `events.jsonl` holds the same events on disk, and
-//! //! every report is a function of these events alone.
+//! every report is a function of these events alone.
 
 use crate::{
     excuse::Expired,

@@ -194,7 +194,7 @@ impl Verdicts {
 }
 
 /// A verdict for a report. It dereferences to a verdict without the checks that are interned in the record: see
-/// /// [`checks`](Self::checks).
+/// [`checks`](Self::checks).
 #[derive(Debug)]
 pub struct Told<'a> {
     verdict: Source<'a>,

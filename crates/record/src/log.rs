@@ -153,7 +153,7 @@ impl EventReader {
     ///
     /// # Errors
     /// [`LogError::NotARun`] if the file is missing, [`LogError::Events`] if its first line is not the start of a run,
-    /// /// [`LogError::Format`] if another version of `lab` wrote it.
+    /// [`LogError::Format`] if another version of `lab` wrote it.
     pub fn open(directory: &Path) -> Result<Self, LogError> {
         let path = directory.join(FILE);
         let file = match File::open(&path) {

@@ -62,7 +62,7 @@ pub struct PlannedCell {
     /// The cell.
     pub id: CellId,
     /// The attach type that the cell must use. `None` if the case does not test an attach type, or if its topology has several
-    /// /// kinds of devices: then each attachment is checked by its own device.
+    /// kinds of devices: then each attachment is checked by its own device.
     pub required: Option<AttachType>,
     /// Whether it runs.
     pub expectation: Expectation,
@@ -108,7 +108,7 @@ impl Plan {
     }
 
     /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that never runs
-    /// /// tests nothing and would otherwise go unnoticed.
+    /// tests nothing and would otherwise go unnoticed.
     pub fn unrunnable_cases(&self) -> Vec<String> {
         let planned = self.kernels.iter().flat_map(|kernel| &kernel.cells);
         let runs: BTreeSet<&CellId> =
@@ -153,7 +153,7 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 /// The attach type that an attachment must use.
 ///
 /// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// /// The versions are those of the capabilities, so that an unsupported capability (`CONFIG_NETKIT` off, for example) counts.
+/// The versions are those of the capabilities, so that an unsupported capability (`CONFIG_NETKIT` off, for example) counts.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {

@@ -235,8 +235,8 @@ impl RunRecord {
     }
 
     /// The exit status that follows from the verdicts. A panic or hang in a cell is a failure of the kernel; every other missing
-    /// /// verdict is an infrastructure failure. If the run gave up on a kernel because too many guests crashed, these crashes are no
-    /// /// verdicts. Kernels marked `may_fail` are reported but don't count.
+    /// verdict is an infrastructure failure. If the run gave up on a kernel because too many guests crashed, these crashes are no
+    /// verdicts. Kernels marked `may_fail` are reported but don't count.
     pub fn exit(&self) -> Exit {
         let expired = self.info.as_ref().is_some_and(|info| !info.expired.is_empty());
         let mut exit = if self.dead_cases().is_empty() && !expired { Exit::Passed } else { Exit::Failed };
@@ -258,7 +258,7 @@ impl RunRecord {
     }
 
     /// The run's exit status. A killed run has none of its own, and a recorded pass is ignored if the verdicts contradict it:
-    /// /// a line of its events may be missing.
+    /// a line of its events may be missing.
     pub fn outcome(&self) -> Exit {
         match self.finished {
             Some((exit, _)) if exit != Exit::Passed => exit,

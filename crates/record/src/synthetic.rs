@@ -1,5 +1,5 @@
 //! Synthetic runs of any size, with realistic time and space costs for reports. They are for measuring and trying out
-//! //! reports.
+//! reports.
 
 use crate::{
     event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Start, Versions},

@@ -6,6 +6,8 @@
 //!
 //! *Architecture invariant:* a topology is data: listing and drawing one need no kernel and no privilege.
 
+#![warn(missing_docs)]
+
 mod address;
 mod build;
 mod error;

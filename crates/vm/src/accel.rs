@@ -1,8 +1,7 @@
-//! Which accelerator guests can have.
+//! Chooses the accelerator of guests.
 //!
-//! A `/dev/kvm` that opens proves nothing: under some hypervisors QEMU aborts, or the guest stands still, as soon as
-//! it runs. So KVM is believed when a guest has spoken under it, and not before. The verdict is remembered per boot
-//! of the host and version of QEMU.
+//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is used
+//! only if a guest under KVM has sent a message. The result is cached for each boot of the host and each version of QEMU.
 
 use super::{Accel, Guest, GuestSpec, Launcher, Recv, VmError};
 use lab_base::file;
@@ -16,23 +15,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Forces an accelerator: `kvm` or `tcg`.
+/// Environment variable that forces an accelerator: `kvm` or `tcg`.
 pub const ACCEL_VARIABLE: &str = "NETKIT_LAB_ACCEL";
 
-/// How long a guest under KVM may take to its agent's first word. A working one takes about a second.
+/// Maximum time to the agent's first message of a guest under KVM. A working one needs about a second.
 const PROBE_TIME: Duration = Duration::from_secs(15);
-/// How long a virtual machine whose port has closed may take to be gone, so that its last words are complete.
+/// Maximum wait for a virtual machine to end whose port has closed, so that its error output is complete.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// The launch-to-first-word time for which deadlines are written.
+/// Time from launch to first message for which the deadlines are written.
 const REFERENCE_BOOT: Duration = Duration::from_millis(600);
 
-/// The accelerator, and why.
+/// The accelerator, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceleration {
-    /// The accelerator.
     pub accel: Accel,
-    /// For people: one line.
+    /// The reason, one line.
     pub reason: String,
 }
 
@@ -44,7 +42,7 @@ impl From<&Acceleration> for Accelerator {
 }
 
 impl Acceleration {
-    /// Factor on every deadline, before a guest has booted or after one took `boot` from launch to its first word.
+    /// Factor for all deadlines, before a guest has booted or after one took `boot` from launch to its first message.
     ///
     /// An unloaded 2-core host under TCG boots in 2.2 to 2.7 s, and in 8 to 12 s with three guests at once.
     pub fn time_scale(&self, boot: Option<Duration>) -> f32 {
@@ -56,13 +54,12 @@ impl Acceleration {
     }
 }
 
-/// Chooses the accelerator for guests like `spec` (whose own accelerator does not count).
+/// Chooses the accelerator for guests like `spec`, ignoring the accelerator in `spec`.
 ///
-/// Boots one such guest where nobody has decided before; that takes about a second where KVM works or fails at once.
+/// Boots such a guest if there is no cached result; this takes about a second if KVM works or fails at once.
 ///
 /// # Errors
-/// [`VmError::AccelOverride`] for a value of [`ACCEL_VARIABLE`] that names no accelerator, and what prevents any
-/// launch.
+/// [`VmError::AccelOverride`] if [`ACCEL_VARIABLE`] has another value, and errors that prevent any launch.
 pub fn choose(
     launcher: &dyn Launcher,
     spec: &GuestSpec,
@@ -93,7 +90,7 @@ fn forced_to(value: &str) -> Result<Acceleration, VmError> {
     Ok(Acceleration { accel, reason: format!("{ACCEL_VARIABLE}={value}") })
 }
 
-/// Boots a guest under KVM and waits for its agent's first word.
+/// Boots a guest under KVM and waits for its agent's first message.
 fn probe(launcher: &dyn Launcher, spec: &GuestSpec) -> Result<Acceleration, VmError> {
     let spec = GuestSpec { name: "kvm-probe".to_owned(), accel: Accel::Kvm, ..spec.clone() };
     let begin = Instant::now();
@@ -102,7 +99,7 @@ fn probe(launcher: &dyn Launcher, spec: &GuestSpec) -> Result<Acceleration, VmEr
     let took = begin.elapsed();
     let verdict = match spoke {
         Ok(()) => {
-            let reason = format!("a guest spoke under KVM after {:.1} s", took.as_secs_f32());
+            let reason = format!("a guest under KVM answered after {:.1} s", took.as_secs_f32());
             Acceleration { accel: Accel::Kvm, reason }
         }
         Err(problem) => Acceleration { accel: Accel::Tcg, reason: format!("/dev/kvm opens, but {problem}") },
@@ -114,23 +111,23 @@ fn probe(launcher: &dyn Launcher, spec: &GuestSpec) -> Result<Acceleration, VmEr
 fn first_word(guest: &mut dyn Guest, deadline: Instant) -> Result<(), String> {
     let mut channel = match guest.connect(deadline) {
         Ok(channel) => channel,
-        Err(VmError::Exited { exit, .. }) => return Err(format!("the guest died under it ({exit})")),
+        Err(VmError::Exited { exit, .. }) => return Err(format!("QEMU ended under KVM ({exit})")),
         Err(error) => return Err(error.to_string()),
     };
     let mut buf = [0; 1];
     let left = deadline.saturating_duration_since(Instant::now());
     match channel.recv(&mut buf, left) {
         Ok(Recv::Bytes(_)) => Ok(()),
-        Ok(Recv::Timeout) => Err(format!("a guest under it said nothing for {} s", PROBE_TIME.as_secs())),
-        Err(error) => Err(format!("a guest under it could not be heard: {error}")),
+        Ok(Recv::Timeout) => Err(format!("a guest under KVM sent nothing for {} s", PROBE_TIME.as_secs())),
+        Err(error) => Err(format!("reading from a guest under KVM failed: {error}")),
         Ok(Recv::Closed) => {
             let deadline = Instant::now() + LAST_WORDS;
             loop {
                 if let Some(exit) = guest.exited() {
-                    return Err(format!("the guest died under it ({exit})"));
+                    return Err(format!("QEMU ended under KVM ({exit})"));
                 }
                 if Instant::now() >= deadline {
-                    return Err("the guest died under it".to_owned());
+                    return Err("QEMU ended under KVM".to_owned());
                 }
                 thread::sleep(super::process::POLL);
             }
@@ -138,7 +135,7 @@ fn first_word(guest: &mut dyn Guest, deadline: Instant) -> Result<(), String> {
     }
 }
 
-/// A verdict holds for one boot of the host and one QEMU; a reboot or an upgrade may mend KVM.
+/// A result is valid for one boot of the host and one version of QEMU: a reboot or an upgrade may fix KVM.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
     boot_id: String,
@@ -162,18 +159,18 @@ impl Memory {
         }
     }
 
-    /// Whatever is unreadable counts as forgotten.
+    /// An unreadable cache file counts as no result.
     fn recall(&self) -> Option<Acceleration> {
         let kept: Remembered = serde_json::from_slice(&fs::read(&self.path).ok()?).ok()?;
         if self.boot_id.is_empty() || kept.boot_id != self.boot_id || kept.qemu != self.qemu {
             return None;
         }
         let Acceleration { accel, reason } = kept.verdict;
-        let reason = format!("{reason}; found earlier, remove {} to try again", self.path.display());
+        let reason = format!("{reason}; cached result; remove {} to probe again", self.path.display());
         Some(Acceleration { accel, reason })
     }
 
-    /// Best effort: what can't be kept is probed again.
+    /// Errors are ignored: a result that can't be written is probed again.
     fn keep(&self, verdict: &Acceleration) {
         let kept = Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), verdict: verdict.clone() };
         let write = || -> std::io::Result<()> {
@@ -197,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn kvm_is_believed_once_a_guest_has_spoken_under_it() {
+    fn kvm_is_used_only_if_a_guest_has_answered_under_it() {
         let works = FakeLauncher::new(|agent| {
             assert_eq!(agent.spec().accel, Accel::Kvm);
             agent.channel().send(b"hello").unwrap();
@@ -210,11 +207,11 @@ mod tests {
         });
         let verdict = probed(&dies);
         assert_eq!(verdict.accel, Accel::Tcg);
-        assert_eq!(verdict.reason, format!("/dev/kvm opens, but the guest died under it (exit code 1: {abort})"));
+        assert_eq!(verdict.reason, format!("/dev/kvm opens, but QEMU ended under KVM (exit code 1: {abort})"));
     }
 
     #[test]
-    fn a_verdict_is_forgotten_after_a_reboot_or_an_upgrade() {
+    fn a_cached_result_is_invalid_after_a_reboot_or_an_upgrade() {
         let cache = tempfile::tempdir().unwrap();
         let memory = |boot_id: &str, qemu: &str| Memory {
             path: cache.path().join("accelerator.json"),
@@ -223,7 +220,7 @@ mod tests {
         };
         assert_eq!(memory("a", "7.2").recall(), None);
         memory("a", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() });
-        assert!(memory("a", "7.2").recall().unwrap().reason.starts_with("dead; found earlier, remove "));
+        assert!(memory("a", "7.2").recall().unwrap().reason.starts_with("dead; cached result; remove "));
         assert_eq!(memory("b", "7.2").recall(), None);
         assert_eq!(memory("a", "10.0").recall(), None);
         fs::write(cache.path().join("accelerator.json"), "{").unwrap();
@@ -231,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_follow_the_measured_boot_within_reason() {
+    fn deadlines_are_scaled_by_the_measured_boot_within_limits() {
         let scale = |accel, ms| {
             let acceleration = Acceleration { accel, reason: String::new() };
             acceleration.time_scale(Some(Duration::from_millis(ms)))

@@ -1,4 +1,4 @@
-//! A running virtual machine, whoever started it: its processes, its sockets, its end.
+//! A running virtual machine: its processes, its sockets, its end.
 
 use super::{
     Channel, Guest, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
@@ -25,12 +25,12 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// How long QEMU may take to end when it is asked to.
+/// Maximum time for QEMU to end on request.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long saving may take: the devices' state is half a megabyte.
+/// Maximum time for saving: the devices' state is half a megabyte.
 const SAVING: Duration = Duration::from_secs(20);
 
-/// A guest's processes and its files.
+/// A guest's processes and files.
 #[derive(Debug)]
 pub struct MachineGuest {
     name: String,
@@ -40,26 +40,26 @@ pub struct MachineGuest {
     console: PathBuf,
     memory_file: Option<PathBuf>,
     exit: Option<GuestExit>,
-    /// Known once the port is.
+    /// Set once the port exists.
     qemu: Option<Process>,
     peak_memory_kib: Cell<Option<u64>>,
     /// Removed when the guest is dropped.
     dir: TempDir,
 }
 
-/// What every launch needs before its program: a directory with the sockets' places, and files for its output.
+/// Preparation of a launch: a directory for sockets, and output files.
 #[derive(Debug)]
 pub struct Stage {
     /// Removed with the guest.
     pub dir: TempDir,
-    /// What is in it.
+    /// Paths in the directory.
     pub files: Files,
     console: File,
     stderr: File,
 }
 
 impl Stage {
-    /// Makes the directory and the files.
+    /// Creates the directory and the files.
     ///
     /// # Errors
     /// [`VmError::File`].
@@ -68,17 +68,17 @@ impl Stage {
             let path = path.to_owned();
             move |source| VmError::File { what, path, source }
         };
-        // A directory per launch: a guest never meets the sockets of the one before it.
+        // A directory per launch, so that a guest never meets the sockets of an earlier guest.
         let dir = tempfile::Builder::new()
             .prefix(&orphans::mark()?)
             .tempdir_in(&spec.run_dir)
             .map_err(file("run directory", &spec.run_dir))?;
         let files = Files::below(dir.path());
         fs::create_dir(&files.root).map_err(file("guest root", &files.root))?;
-        // What a restored guest has said before is in the file already.
+        // The file already has the console of the boot if the guest is restored.
         let console = OpenOptions::new().append(true).create(true).open(&spec.console);
         let console = console.map_err(file("console", &spec.console))?;
-        // QEMU opens standard error anew by its path and truncates it, so ours must not keep an offset.
+        // QEMU reopens standard error by path and truncates it, so ours must be opened for appending.
         let stderr = OpenOptions::new()
             .append(true)
             .create(true)
@@ -87,7 +87,7 @@ impl Stage {
         Ok(Self { dir, files, console, stderr })
     }
 
-    /// Starts the program in a process group of its own.
+    /// Starts the program in its own process group.
     ///
     /// # Errors
     /// [`VmError::Spawn`].
@@ -112,8 +112,8 @@ impl Stage {
 }
 
 impl MachineGuest {
-    /// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of
-    /// its registers. Kernel messages are none of it: vng copies those to standard error too.
+    /// The last error output of vng or QEMU, error lines first: after a hang under KVM, QEMU ends with a register dump. Kernel
+    ///     /// messages are excluded; vng copies those to standard error too.
     fn last_words(&self) -> String {
         let text = fs::read(&self.files.stderr).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -124,7 +124,7 @@ impl MachineGuest {
     }
 
     fn gone(&mut self, status: ExitStatus) -> GuestExit {
-        // vng may have died alone.
+        // vng may have ended alone.
         self.group.kill_all();
         let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: self.last_words() };
         self.exit = Some(exit.clone());
@@ -142,7 +142,7 @@ impl Guest for MachineGuest {
                     self.qemu = self.group.qemu();
                     return Ok(Box::new(SocketChannel::new(stream).map_err(port)?));
                 }
-                // Not there yet, or there and not listening yet.
+                // The port does not exist yet, or is not listening yet.
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
                 Err(error) => return Err(port(error)),
             }
@@ -158,7 +158,7 @@ impl Guest for MachineGuest {
 
     fn exited(&mut self) -> Option<GuestExit> {
         if self.exit.is_none() {
-            // A guest that ends by itself takes the figure with it.
+            // The value is lost if the guest ends by itself.
             self.peak_memory_kib();
             let status = self.child.try_wait().ok().flatten()?;
             self.gone(status);
@@ -171,7 +171,7 @@ impl Guest for MachineGuest {
     }
 
     fn kill(&mut self) {
-        // Once the leader is reaped, its pid may come to lead somebody else's group.
+        // After the leader has been reaped, its pid may become the id of a foreign group.
         if self.exited().is_some() {
             return;
         }

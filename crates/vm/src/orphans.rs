@@ -1,8 +1,8 @@
-//! Guests whose lab is gone, and what lies about of them.
+//! Cleans up after a killed `lab` process: orphaned guests and their directories.
 //!
-//! A lab that is killed outright can't kill its guests, and `PR_SET_PDEATHSIG` would reach vng only, not QEMU below
-//! it. So every guest carries its owner's identity in its name (`-name` on QEMU's command line), and so does every directory
-//! that is made for a while. The next lab ends and removes those whose owner no longer exists.
+//! A process that is killed by SIGKILL can't end its guests, and `PR_SET_PDEATHSIG` would reach only vng, not QEMU below it.
+//! Therefore every guest's name (`-name` on QEMU's command line) and every temporary directory's name contains its owner's
+//! identity. The next `lab` process ends and removes those whose owner no longer exists.
 
 use super::VmError;
 use nix::{
@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 const PREFIX: &str = "nkl.";
 
-/// What a name of this process's begins with: `nkl.<pid namespace>.<pid>.<start>.`
+/// Prefix of names of this process: `nkl.<pid namespace>.<pid>.<start>.`
 ///
 /// # Errors
 /// `/proc` can't be read.
@@ -25,7 +25,7 @@ pub fn mark() -> Result<String, VmError> {
     Ok(format!("{PREFIX}{namespace}.{}.{start}.", me.pid()))
 }
 
-/// The name by which a guest of this process is found again.
+/// The name of a guest of this process, by which a later process can find it.
 ///
 /// # Errors
 /// `/proc` can't be read.
@@ -33,20 +33,20 @@ pub fn guest_name(guest: &str) -> Result<String, VmError> {
     Ok(mark()? + guest)
 }
 
-/// Removes directories whose owner is gone from one that holds such directories.
+/// Removes subdirectories of `dir` whose owner no longer exists.
 pub fn sweep(dir: &Path) {
     let Ok(namespace) = Process::myself().and_then(|me| pid_namespace(&me)) else { return };
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // Never a link, and only what this user may remove: the name alone proves nothing in a directory for everyone.
+        // Symbolic links and other users' directories are skipped: in a world-writable directory anyone can create such names.
         if is_orphan(name.trim_start_matches('.'), namespace) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Kills guests whose owner is gone, and says how many.
+/// Kills guests whose owner no longer exists, and returns their number.
 pub fn reap() -> usize {
     let Ok(namespace) = Process::myself().and_then(|me| pid_namespace(&me)) else { return 0 };
     let groups: BTreeSet<i32> = all_processes()
@@ -59,7 +59,7 @@ pub fn reap() -> usize {
     groups.iter().filter(|group| killpg(Pid::from_raw(**group), Signal::SIGKILL).is_ok()).count()
 }
 
-/// A pid means nothing in another namespace: a container's guests are not ours to judge.
+/// Pids are only meaningful within a pid namespace: guests of containers are skipped.
 fn pid_namespace(process: &Process) -> procfs::ProcResult<u64> {
     let namespaces = process.namespaces()?.0;
     Ok(namespaces.get(std::ffi::OsStr::new("pid")).map_or(0, |namespace| namespace.identifier))
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_dead_owner_in_our_namespace_makes_an_orphan() {
+    fn only_guests_of_dead_owners_in_this_namespace_are_orphans() {
         let namespace = pid_namespace(&Process::myself().unwrap()).unwrap();
         let ours = guest_name("6.12").unwrap();
         assert!(!is_orphan(&ours, namespace));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_owner_left_is_swept_and_nothing_else() {
+    fn only_directories_of_dead_owners_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let me = Process::myself().unwrap();
         let (namespace, start) = (pid_namespace(&me).unwrap(), me.stat().unwrap().starttime);

@@ -1,10 +1,10 @@
-//! Guests by virtme-ng.
+//! Starts guests with virtme-ng.
 //!
-//! The process is a `std::process` one and not duct's: the guest is a tree of four processes (vng, a shell,
-//! virtme-run, QEMU) that has to be its own process group, to be killed as one and to be out of reach of the
-//! terminal's Ctrl-C, which the run loop answers in its own order.
+//! Processes are started by `std::process`, not by duct: a guest is a tree of four processes (vng, a shell, virtme-run, QEMU) that
+//! needs a process group of its own, to be killed as a whole and to be unaffected by the terminal's Ctrl-C, which the run loop
+//! handles.
 //!
-//! vng's exit code is not a verdict (255 is a panic, a signal, an abort of QEMU, or 255) and is never read as one.
+//! vng's exit code is never used as a verdict: 255 can be a panic, a signal, an abort of QEMU, or an exit code.
 
 use super::{
     Guest, GuestSpec, Launcher, Snapshot, VmError,
@@ -18,12 +18,11 @@ use std::{
     process::Command,
 };
 
-/// Boots guests with virtme-ng and QEMU.
 #[derive(Debug)]
 pub struct VngLauncher(());
 
 impl VngLauncher {
-    /// Also ends guests that an earlier lab left behind when it was killed, and removes their directories.
+    /// Creates a launcher. Also ends guests that a killed `lab` process left behind, and removes their directories.
     pub fn new() -> Self {
         orphans::reap();
         orphans::sweep(&env::temp_dir());
@@ -45,9 +44,9 @@ impl Launcher for VngLauncher {
         let mut command = Command::new(&spec.vng);
         command
             .args(arguments(spec, &stage.files, &orphans::guest_name(&spec.name)?)?)
-            // vng reads default options from the user's home, and any of them would change what is tested.
+            // vng reads default options from the user's home directory; they could change the test.
             .env("HOME", stage.dir.path());
-        // Where vng itself came from `pip install --user`, Python still has to find it.
+        // If vng was installed by `pip install --user`, Python must still find it.
         if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {
             command.env("PYTHONUSERBASE", home.join(".local"));
         }
@@ -62,14 +61,14 @@ impl Launcher for VngLauncher {
     }
 
     fn fingerprint(&self, spec: &GuestSpec) -> Result<String, VmError> {
-        // The same words for every launch: directories and names that differ each time are no part of a guest.
+        // Values that differ between launches are left out of the fingerprint.
         let spec = GuestSpec { memory_file: None, ..spec.clone() };
         let words = arguments(&spec, &Files::below(Path::new("/launch")), &spec.name)?;
         snapshot::fingerprint(&spec, &words)
     }
 }
 
-/// vng calls `virtme-run` by name: in a virtual environment that is next to vng, and nowhere else.
+/// vng starts `virtme-run` by name: in a virtual environment this program is only next to vng.
 pub(super) fn search_path(vng: &Path) -> Option<std::ffi::OsString> {
     let beside = vng.parent().filter(|dir| !dir.as_os_str().is_empty())?;
     let path = env::var_os("PATH").unwrap_or_default();

@@ -67,7 +67,7 @@ pub struct Rerun {
 /// The whole suite on all kernels, with booted and with restored guests.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct MatrixRound {
-    /// Every guest booted, seconds.
+    /// All guests booted, seconds.
     pub cold_s: f64,
     /// All guests restored, seconds.
     pub warm_s: f64,

@@ -1,5 +1,5 @@
 //! `lab bench datapath`: measures the datapath, as ratios to tc programs on a veth pair. Absolute times of different guests
-//! //! can't be compared, least of all under emulation; ratios within a round can.
+//! can't be compared, least of all under emulation; ratios within a round can.
 
 use crate::{bench::boot::Spread, run::visitor::Visitor};
 use lab_protocol::{
@@ -182,7 +182,6 @@ pub struct KernelTable {
 pub struct Report {
     /// `kvm` or `tcg`.
     pub accelerator: String,
-    /// QEMU's version.
     pub qemu: String,
     /// Number of rounds.
     pub rounds: u32,

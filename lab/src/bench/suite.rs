@@ -1,7 +1,7 @@
 //! Results of `lab bench suite`: the suite's time by kernel, case and cell.
 //!
 //! Times are measured in the guest, from a cell's start to its end, the leak check included. Compare them between runs on
-//! //! one machine, where they show which case became slower; between machines they differ.
+//! one machine, where they show which case became slower; between machines they differ.
 
 use crate::bench::boot::Spread;
 use comfy_table::{CellAlignment, Table, presets};

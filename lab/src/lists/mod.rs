@@ -1,6 +1,6 @@
 //! Two lists beside `kernels.toml`: `splats.toml` allows kernel splats for a limited time, and `known.toml` lists known
-//! //! failures. Every entry has a reason and a last day. Whatever an entry excuses is still reported, and an expired entry
-//! //! fails the run.
+//! failures. Every entry has a reason and a last day. Whatever an entry excuses is still reported, and an expired entry
+//! fails the run.
 
 mod known;
 mod range;

@@ -1,5 +1,5 @@
-//! A guest that stands still is asked what it is doing before it is killed. What it answers belongs to the cell that it
-//! hung in, or to the guest itself where it hung in none.
+//! Collects evidence from a hanging guest before it is killed. The evidence is attached to the cell that was running, or to
+//! the guest if no cell was running.
 
 use super::{
     console::Tail,
@@ -15,17 +15,17 @@ use lab_protocol::{
 use lab_record::verdict::Verdict;
 use lab_vm::Guest;
 
-/// What was seen of a lost guest before it was questioned: the answers drown its own last words.
+/// Information about a lost guest from before it was queried: the answers would hide the guest's own last messages.
 #[derive(Debug)]
 pub(super) struct Autopsy {
-    /// The console's end.
+    /// The end of the console.
     pub tail: Tail,
-    /// Files of the answers, from the run's directory on.
+    /// Files with the answers, as paths relative to the run's directory.
     pub files: Vec<String>,
 }
 
 impl KernelRun<'_> {
-    /// Questions a guest that hangs and still has a machine, whether the host found that out or its agent did.
+    /// Queries a guest that hangs and still has a machine, whether the host or the agent detected the hang.
     pub(super) fn examine(&self, guest: &mut dyn Guest, launch: &Launch, end: &mut End) {
         let hung = launch.hung.take();
         if let End::Lost(lost) = end
@@ -40,7 +40,7 @@ impl KernelRun<'_> {
         }
     }
 
-    /// The agent gave its cell up, and can still say so.
+    /// The agent gave up its cell and still answers.
     fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut verdict: Verdict) {
         let (place, files) = self.question(guest, launch, Some(&verdict.report.cell));
         if let Outcome::Errored { message, .. } = &mut verdict.outcome {
@@ -50,7 +50,7 @@ impl KernelRun<'_> {
         self.verdict(launch, verdict);
     }
 
-    /// A guest that panicked has said all that it can.
+    /// A guest that panicked is not queried.
     fn examine_guest(&self, guest: &mut dyn Guest, launch: &Launch, lost: &mut Lost) {
         let tail = Tail::read(&launch.spec.console);
         if !matches!(tail.classify(lost.kind), ErrorKind::Hang | ErrorKind::Boot) {
@@ -61,7 +61,7 @@ impl KernelRun<'_> {
         launch.autopsy.replace(Some(Autopsy { tail, files }));
     }
 
-    /// What the guest answers: words for a message, and files.
+    /// Queries the guest: returns text for a message, and files.
     fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<String>) {
         let answer = guest.interrogate(self.timing.evidence, &|| self.interrupt.signal().is_some());
         let place = answer.place.map(|place| format!("; its processor is in {}", text::line(&place, 200)));
@@ -75,7 +75,7 @@ impl KernelRun<'_> {
     }
 }
 
-/// Named after the guest: a cell that hangs again, in another guest, keeps both.
+/// Names files after the guest, so that a cell that hangs in two guests keeps the files of both.
 fn attachment(guest: u32) -> impl Fn((&'static str, String)) -> Attachment {
     move |(name, told)| Attachment {
         name: format!("guest-{guest}-{name}"),

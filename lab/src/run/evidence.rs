@@ -1,15 +1,15 @@
-//! Files that a failed cell leaves, on disk under names of the host's own making.
+//! Writes the files of failed cells to disk, under names that the host chooses.
 
 use crate::error::Error;
 use lab_protocol::{CellReport, attachment::Attachment};
 use std::{collections::BTreeSet, fs, path::Path};
 
-/// Directory of the cells' files in a kernel's directory.
+/// Directory for cells' files in a kernel's directory.
 const CELLS: &str = "cells";
-/// Characters of a name that stay.
+/// Maximum characters of a file name.
 const MAX_NAME: usize = 120;
 
-/// Takes the files out of a report and writes them as [`write`] does.
+/// Removes the files from a report and writes them as [`write`] does.
 ///
 /// # Errors
 /// A file can't be written.
@@ -17,8 +17,8 @@ pub(super) fn keep(directory: &Path, kernel: &str, owner: &str, report: &mut Cel
     write(directory, kernel, owner, &std::mem::take(&mut report.attachments))
 }
 
-/// Writes files below a kernel's directory, in one named after whom they belong to. Gives their paths from the run's
-/// directory on.
+/// Writes files to a directory named after their owner below a kernel's directory. Returns their paths relative to the run's
+/// directory.
 ///
 /// # Errors
 /// A file can't be written.
@@ -55,7 +55,7 @@ fn file_name(attachment: &Attachment, taken: &mut BTreeSet<String>) -> String {
     free.next().unwrap_or_default()
 }
 
-/// A name that is one harmless path component: a guest chose the text.
+/// A name that is a single harmless path component: the text comes from a guest.
 fn safe(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let safe: String = name.chars().take(MAX_NAME).map(plain).collect();

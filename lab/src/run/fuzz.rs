@@ -1,4 +1,4 @@
-//! What a guest says, on its console and on its port, against bytes of its choice: `docs/fuzzing.md`.
+//! Fuzz targets for a guest's console and port: `docs/fuzzing.md`.
 
 use super::{console::Tail, session::caps, splat};
 use crate::{
@@ -11,7 +11,7 @@ use lab_record::{
     testing::{cell, facts},
 };
 
-/// Text that a report takes as it is.
+/// Checks that text needs no escaping in a report.
 #[track_caller]
 fn harmless(text: &str) {
     assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
@@ -26,7 +26,7 @@ fn consoles() {
             harmless(&splat.line());
             assert!(splat.line().len() < 4096, "{}", splat.line());
         }
-        // The same text again has the same fingerprints.
+        // Scanning the same text again gives the same fingerprints.
         let prints =
             |splats: &[lab_record::splat::Splat]| splats.iter().map(|it| it.fingerprint.clone()).collect::<Vec<_>>();
         assert_eq!(prints(&splats), prints(&splat::scan(&text)));

@@ -1,4 +1,5 @@
-//! The host's own verdict over what a guest reports: a guest can say that a cell passed, only the plan can say on what.
+//! The host's verdict on a guest's report: a guest can report that a cell passed, but only the plan knows the attach type that
+//! it had to use.
 
 use lab_protocol::{
     AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
@@ -6,14 +7,13 @@ use lab_protocol::{
 use lab_record::plan::{KernelFacts, PlannedKernel, required_attach};
 pub use lab_record::verdict::Verdict;
 
-/// Judges one report.
 pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
     let mut warnings = Vec::new();
     let outcome = match &report.outcome {
         Outcome::Passed => passed(&kernel.facts, info, &report),
         Outcome::Skipped { reason } => skipped(&kernel.facts, info, reason, &mut warnings),
         Outcome::Failed { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. } => {
-            // The first failure is the better story; the mismatch is told beside it.
+            // The guest's failure is the main message; the mismatch is added as a warning.
             warnings.extend(mismatches(&kernel.facts, &report.attach));
             report.outcome.clone()
         }
@@ -50,7 +50,7 @@ fn place(record: &AttachRecord) -> String {
     format!("{} ({}) {hook}, prog {}", record.interface, record.device, record.prog_id)
 }
 
-/// One line per attachment that is not where the plan wants it.
+/// One line per attachment whose type or place differs from the plan.
 fn mismatches(facts: &KernelFacts, records: &[AttachRecord]) -> Vec<String> {
     let wrong = |record: &AttachRecord| {
         let wanted = required_attach(facts, record.requested, record.device);
@@ -92,7 +92,7 @@ fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: 
     Outcome::Skipped { reason: reason.clone() }
 }
 
-/// What a kernel's probes say against the plan, one line each; no verdict hangs on it.
+/// Differences between a kernel's probes and the plan, one line each; they do not change a verdict.
 pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<String> {
     let warning = |probe: &CapabilityReport| {
         let supported = probe.state == CapabilityState::Supported;

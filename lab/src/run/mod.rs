@@ -1,4 +1,4 @@
-//! Running: one guest ([`session`]), all guests of one kernel ([`kernel`]), all kernels ([`dispatch`]).
+//! Runs a plan: [`session`] drives one guest, [`kernel`] all guests of one kernel, [`dispatch`] all kernels.
 
 mod autopsy;
 pub mod common;

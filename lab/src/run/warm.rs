@@ -1,4 +1,4 @@
-//! A kernel's snapshot: found, made, or done without.
+//! Finds or creates a kernel's snapshot.
 
 use super::{
     kernel::KernelRun,
@@ -13,12 +13,12 @@ use lab_vm::{
 };
 use std::{sync::Mutex, thread, time::Duration};
 
-/// How often a snapshot may be made in one run: once, and again where the first was of no use.
+/// How often a run may create a snapshot: once, and again if the first one was useless.
 const ATTEMPTS: u32 = 2;
-/// How often a run looks whether the one that makes the snapshot is through.
+/// Interval at which a run checks whether another run has finished the snapshot.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a kernel's guests know of its snapshot.
+/// State of a kernel's snapshot, shared by its guests.
 #[derive(Default)]
 pub(super) struct Warmth(Mutex<State>);
 
@@ -29,8 +29,7 @@ struct State {
 }
 
 impl KernelRun<'_> {
-    /// The snapshot to restore the next guest from; `None` where guests are to boot. Other guests of the kernel wait
-    /// here while it is made.
+    /// The snapshot to restore the next guest from; `None` if guests must boot. Blocks while another guest creates the snapshot.
     pub(super) fn snapshot(&self, prepared: &Prepared) -> Option<Snapshot> {
         let store = self.snapshots?;
         let mut state = lock(&self.warmth.0);
@@ -38,12 +37,12 @@ impl KernelRun<'_> {
             state.attempts += 1;
             state.snapshot = self.obtain(store, prepared);
         }
-        // For each guest: a run may take longer than a snapshot may stand unused.
+        // Updated for each guest: a run may take longer than the time after which unused snapshots are removed.
         state.snapshot.iter().for_each(|snapshot| store.touch(snapshot));
         state.snapshot.clone()
     }
 
-    /// A restored guest never answered: the snapshot is of no use, whatever its checksums say.
+    /// Discards a snapshot from which a restored guest did not answer, although its checksums are right.
     pub(super) fn unanswered(&self, lost: &Lost, snapshot: &Snapshot) {
         let why = &lost.message;
         self.note(format!("the snapshot was removed: a guest restored from it did not answer: {why}"));
@@ -65,7 +64,7 @@ impl KernelRun<'_> {
                 Found::Absent => {}
             }
             match store.claim(&key) {
-                // The run that held the claim may have published in between.
+                // The run that held the claim may have published the snapshot in between.
                 Ok(Some(claim)) => match store.find(&key) {
                     Found::Whole(snapshot) => return Some(snapshot),
                     Found::Damaged(_) | Found::Absent => return self.make(claim, prepared),
@@ -77,7 +76,7 @@ impl KernelRun<'_> {
         None
     }
 
-    /// Boots a guest, lets it come to rest and saves it.
+    /// Boots a guest, lets it settle and saves it.
     fn make(&self, claim: Claim, prepared: &Prepared) -> Option<Snapshot> {
         let draft = match claim.begin(prepared.spec.memory_mib) {
             Ok(draft) => draft,

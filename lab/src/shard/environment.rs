@@ -39,7 +39,7 @@ struct System {
 }
 
 /// As documented by each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite `parallelism`, CircleCI `parallelism`,
-/// /// Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and Kubernetes Indexed Jobs, which set no count.
+/// Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and Kubernetes Indexed Jobs, which set no count.
 const SYSTEMS: [System; 7] = [
     System { index: "CI_NODE_INDEX", count: Some("CI_NODE_TOTAL"), first: 1 },
     System { index: "SEMAPHORE_JOB_INDEX", count: Some("SEMAPHORE_JOB_COUNT"), first: 1 },
@@ -51,7 +51,7 @@ const SYSTEMS: [System; 7] = [
 ];
 
 /// Determines the shard, and the variable that named it. `--partition` takes precedence; without it, variables count if they
-/// /// name more than one job; otherwise the whole plan runs.
+/// name more than one job; otherwise the whole plan runs.
 ///
 /// # Errors
 /// The option or a variable is invalid, or `auto` finds no variable.

@@ -11,7 +11,7 @@ use std::{
 use walkdir::WalkDir;
 
 /// Copies the files of a shard's kernels into the directory of another run. Consoles get the numbers that their guests have
-/// /// there. Symbolic links are skipped, since results come from other machines.
+/// there. Symbolic links are skipped, since results come from other machines.
 ///
 /// # Errors
 /// A file can't be read or written.

@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 const BESIDE: [&str; 2] = ["Cargo.lock", "kernels"];
 
 /// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in guests.
-/// /// Each hash has a readable name, for the error about shards that do not belong together.
+/// Each hash has a readable name, for the error about shards that do not belong together.
 ///
 /// # Errors
 /// A source can't be read.

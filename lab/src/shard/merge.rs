@@ -1,7 +1,7 @@
 //! Merges the results of shards into one run: their events are replayed to the reporters that every run has.
 //!
 //! Missing results are not dropped: cells of a shard that is missing or ended early get a verdict that says so, and the
-//! //! merged run fails.
+//! merged run fails.
 
 use super::{
     ShardError,
@@ -73,7 +73,7 @@ impl Shards {
     ///
     /// # Errors
     /// A directory contains no run; an events file is invalid or of another version; a run is not a shard; shards belong to
-    /// /// different plans; a shard occurs twice.
+    /// different plans; a shard occurs twice.
     pub fn open(directories: &[PathBuf]) -> Result<Self, Error> {
         let mut found: Vec<Found> = Vec::new();
         let mut first: Option<(Shard, RunInfo)> = None;
@@ -129,10 +129,10 @@ impl Shards {
     }
 
     /// Replays all events as a run with the given id. Copies consoles and evidence to `into` if set, and writes the events to
-    /// /// `log`.
+    /// `log`.
     ///
     /// A file of a shard is damaged or can't be read, a shard contains cells that are not in its plan, or the log can't be
-    /// /// written.
+    /// written.
     /// written.
     pub fn merge(self, id: String, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
         let mut merged = self.states();

@@ -1,8 +1,8 @@
 //! Splits a plan into shards, and merges their results into one run.
 //!
 //! A shard is a function of the plan, the number of shards and the recorded durations alone, so that machines agree on it
-//! //! without communication. The inputs that they must agree on are hashed into every shard's first event, and [`merge`]
-//! //! refuses shards whose hashes differ.
+//! without communication. The inputs that they must agree on are hashed into every shard's first event, and [`merge`]
+//! refuses shards whose hashes differ.
 
 pub mod durations;
 mod environment;

@@ -88,7 +88,7 @@ pub fn durations_path(project: &Project) -> PathBuf {
 }
 
 /// Reads the given durations file, which must exist, or else the project's file, if it exists. Durations in this machine's
-/// /// cache are not used, because they differ between machines.
+/// cache are not used, because they differ between machines.
 fn read_durations(project: &Project, named: Option<&Path>) -> Result<Durations, Error> {
     match named {
         Some(path) if !path.is_file() => {

@@ -1,7 +1,7 @@
 //! Splits a plan: first by kernel, then by case according to recorded durations.
 //!
 //! A shard that boots one kernel fetches one kernel. Therefore kernels share a shard only if there are fewer shards than
-//! //! kernels; otherwise each shard has one kernel, and a slow kernel has several shards.
+//! kernels; otherwise each shard has one kernel, and a slow kernel has several shards.
 
 use super::ShardError;
 use lab_record::{
@@ -37,7 +37,7 @@ impl Load {
 }
 
 /// Splits a plan into `count` shards of about equal duration. `estimate` returns a cell's time in milliseconds; the same plan
-/// /// and the same estimates give the same shards on every machine.
+/// and the same estimates give the same shards on every machine.
 ///
 /// # Errors
 /// [`ShardError::TooMany`] if a shard would be empty.
@@ -92,7 +92,7 @@ fn shares(kernels: &[usize], shards: usize, times: &[Vec<u64>]) -> Vec<usize> {
 }
 
 /// Distributes items over `bins`, longest first, each to the bin with the least weight. No bin stays empty if there are
-/// /// enough items.
+/// enough items.
 fn longest_first(items: &[usize], bins: usize, weight: impl Fn(&usize) -> u64) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = items.to_vec();
     order.sort_by_key(|item| Reverse(weight(item)));
@@ -107,7 +107,7 @@ fn longest_first(items: &[usize], bins: usize, weight: impl Fn(&usize) -> u64) -
 
 impl Split {
     /// The plan of a shard. It is never marked as the full matrix: whether every case runs somewhere is checked on the whole
-    /// /// plan.
+    /// plan.
     pub fn narrow(&self, plan: &Plan, part: Part) -> Plan {
         let Some(load) = self.loads.get(part.number as usize - 1) else { return plan.clone() };
         let kernels = load.cells.iter().map(|(kernel, cells)| {

@@ -1,5 +1,5 @@
 //! Replays shards' events as those of one run. A separate thread reads ahead, because reading and replaying take about the
-//! //! same time.
+//! same time.
 
 use super::{ShardError, files};
 use crate::error::Error;

@@ -65,7 +65,7 @@ struct State {
 }
 
 impl<'a> Shell<'a> {
-    /// A visit that has not begun. `screen` is there exactly where the request has a terminal.
+    /// Creates a session. `screen` must be set exactly if the request has a terminal.
     pub fn new(
         request: ShellRequest,
         screen: Option<Screen>,

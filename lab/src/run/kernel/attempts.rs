@@ -1,5 +1,5 @@
-//! A cell's way from an attempt to its verdict: what did not pass may run again in a fresh guest, and nothing that
-//! happened is forgotten over it.
+//! Combines the attempts at a cell to its verdict. A cell that did not pass may be repeated in a fresh guest; crashes, hangs and
+//! splats of earlier attempts still count.
 
 use super::{KernelRun, Launch};
 use crate::run::common::{OnFlaky, Retries};
@@ -11,11 +11,11 @@ use lab_record::{
 };
 use std::collections::BTreeMap;
 
-/// Attempts that did not pass, oldest first, each with the number of its guest.
+/// Attempts that did not pass, oldest first, each with its guest's number.
 pub(in crate::run) type Attempts = BTreeMap<CellId, Vec<(u32, Verdict)>>;
 
 impl KernelRun<'_> {
-    /// A cell of this guest has come to an end.
+    /// Handles the end of a cell in this guest.
     pub(in crate::run) fn verdict(&self, launch: &Launch, mut verdict: Verdict) {
         launch.verdicts.set(launch.verdicts.get() + 1);
         launch.taken.borrow_mut().retain(|cell| *cell != verdict.report.cell);
@@ -41,7 +41,7 @@ impl KernelRun<'_> {
         }
     }
 
-    /// Attempts at a cell that did not pass so far.
+    /// Number of attempts at a cell that did not pass so far.
     pub(super) fn attempts(&self, cell: &CellId) -> usize {
         self.progress().attempts.get(cell).map_or(0, Vec::len)
     }
@@ -60,7 +60,7 @@ impl KernelRun<'_> {
             && self.progress().stopped.is_none()
     }
 
-    /// The last attempt is in: all of them together make the verdict.
+    /// Computes the verdict from all attempts.
     pub(super) fn settle(&self, guest: u32, verdict: Verdict) {
         let earlier = self.progress().attempts.remove(&verdict.report.cell).unwrap_or_default();
         let mut verdict = combine(earlier, verdict, self.retries);
@@ -68,7 +68,7 @@ impl KernelRun<'_> {
         self.finish(guest, verdict);
     }
 
-    /// A cell that should have run again and can't keeps what it has.
+    /// Ends a cell that should have been repeated but can't be; its attempts decide the verdict.
     pub(super) fn settle_early(&self, cell: CellId, why: &str) {
         let last = self.progress().attempts.get_mut(&cell).and_then(Vec::pop);
         match last {
@@ -81,7 +81,7 @@ impl KernelRun<'_> {
     }
 }
 
-/// What an attempt told that no later one can take back: the kernel crashed, hung or complained.
+/// The outcome of an attempt that later attempts can't revoke: the kernel crashed, hung or printed a splat.
 fn told(verdict: &Verdict) -> Option<Outcome> {
     match &verdict.outcome {
         Outcome::Failed { kind: FailureKind::Splat, .. }

@@ -1,4 +1,4 @@
-//! What a guest says becomes events; what its kernel complains of goes to the cell that it fell into, or to none.
+//! Converts a guest's messages to events, and assigns splats to the cell that was running, or to none.
 
 use super::{KernelRun, Launch};
 use crate::run::{
@@ -31,7 +31,7 @@ impl KernelRun<'_> {
             Word::Probed { capabilities, modules } => {
                 let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
                 (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
-                // Every guest of a kernel probes the same; saying it once is enough.
+                // All guests of a kernel have the same probe results; one event is enough.
                 if guest == 1 {
                     warnings.into_iter().for_each(|warning| self.note(warning));
                 }
@@ -52,7 +52,7 @@ impl KernelRun<'_> {
         let Some(info) = self.plan.info(&report.cell) else { return };
         let owner = match self.attempts(&report.cell) {
             0 => report.cell.to_string(),
-            // The files of the attempt before stay.
+            // Keeps the files of earlier attempts.
             earlier => format!("{}-attempt-{}", report.cell, earlier + 1),
         };
         let files = evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
@@ -70,7 +70,7 @@ impl KernelRun<'_> {
         }
     }
 
-    /// Complaints that fell into a cell. The cause of a late one may lie in a cell before.
+    /// Splats that occurred in a cell. The cause of a delayed splat may be in an earlier cell.
     pub(super) fn inside(&self, launch: &Launch, mut splats: Vec<Splat>) -> Vec<Splat> {
         for splat in &mut splats {
             self.lists.allow(&self.kernel.facts, splat);
@@ -81,10 +81,10 @@ impl KernelRun<'_> {
         splats
     }
 
-    /// Complaints that fell into no cell.
+    /// Splats that occurred in no cell.
     pub(super) fn outside(&self, launch: &Launch, moment: Moment, splats: Vec<Splat>) {
         for mut splat in splats {
-            // A restored guest's console tells of the boot once more, and every boot of a kernel is the same boot.
+            // A restored guest's console repeats the messages of the boot, and all boots of a kernel print the same splats.
             if moment == Moment::Boot && !self.progress().boot_splats.insert(splat.fingerprint.clone()) {
                 continue;
             }
@@ -94,7 +94,7 @@ impl KernelRun<'_> {
         }
     }
 
-    /// A guest that had nothing left to do is gone; `survivors` of its processes are not.
+    /// Handles the regular end of a guest; `survivors` of its processes still exist.
     pub(super) fn ended(&self, launch: &Launch, farewell: Farewell, survivors: usize) {
         let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Teardown };
         self.outside(launch, moment, launch.complaints());

@@ -1,4 +1,4 @@
-//! One guest of a kernel, from the host's side.
+//! The host's state of one guest of a kernel.
 
 use crate::run::{
     autopsy::Autopsy,
@@ -16,24 +16,24 @@ use std::{
 pub(in crate::run) struct Launch {
     pub number: u32,
     pub spec: GuestSpec,
-    /// Whether its agent said hello.
+    /// Whether its agent has sent Hello.
     pub said_hello: Cell<bool>,
-    /// Cells that it took and has not brought a verdict for.
+    /// Cells that it took and has not reported.
     pub taken: RefCell<Vec<CellId>>,
     pub pieces: Cell<usize>,
     pub verdicts: Cell<usize>,
     console: RefCell<Watch>,
-    /// Complaints that the agent read from the kernel log, since the last look.
+    /// Splats that the agent read from the kernel log since they were last collected.
     kernel_log: RefCell<Vec<Splat>>,
-    /// Complaints of a guest that died, until they are told.
+    /// Splats of a guest that crashed, until they are reported.
     pub last_words: RefCell<Vec<Splat>>,
-    /// Cells that began, latest first.
+    /// Cells that were started, latest first.
     recent: RefCell<Vec<CellId>>,
-    /// The verdict on a cell that its agent gave up, until the guest was questioned.
+    /// The verdict on a cell that its agent gave up, until the guest has been queried.
     pub hung: RefCell<Option<Verdict>>,
-    /// The cell that its agent gave up, and with it the guest.
+    /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
-    /// Where it was questioned before it was killed.
+    /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
 }
 
@@ -56,44 +56,44 @@ impl Launch {
         }
     }
 
-    /// The kernel's directory in the run's.
+    /// The kernel's directory in the run's directory.
     pub fn directory(&self) -> &Path {
         self.spec.console.parent().unwrap_or(Path::new("."))
     }
 
-    /// Whether the guest's agent said hello.
+    /// Whether the guest's agent has sent Hello.
     pub const fn greeted(&self) -> bool {
         self.said_hello.get()
     }
 
-    /// Takes what the agent read from the kernel log.
+    /// Stores splats that the agent read from the kernel log.
     pub fn log(&self, splats: Vec<Splat>) {
         self.kernel_log.borrow_mut().extend(splats);
     }
 
-    /// Complaints before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
+    /// Splats before the console line with `mark`, see [`Watch::look_before`], and splats of the kernel log.
     pub fn complaints_before(&self, mark: &str) -> Vec<Splat> {
         merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
 
-    /// Complaints up to now.
+    /// All splats so far.
     pub fn complaints(&self) -> Vec<Splat> {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
     }
 
-    /// A cell began.
+    /// Records the start of a cell.
     pub fn began(&self, cell: &CellId) {
         let mut recent = self.recent.borrow_mut();
         recent.insert(0, cell.clone());
         recent.truncate(MOST_SUSPECTS);
     }
 
-    /// Whether no cell has begun yet.
+    /// Whether no cell has been started yet.
     pub fn is_fresh(&self) -> bool {
         self.recent.borrow().is_empty()
     }
 
-    /// The last cells that began, latest first.
+    /// The last cells that were started, latest first.
     pub fn suspects(&self) -> Vec<CellId> {
         self.recent.borrow().clone()
     }

@@ -1,4 +1,4 @@
-//! Guests that die, and how many of them are enough.
+//! Handles lost guests, and limits their number.
 
 use super::{KernelRun, Launch};
 use crate::run::{autopsy::Autopsy, console::Tail, session::Lost};
@@ -8,13 +8,13 @@ use lab_record::{
     verdict::Verdict,
 };
 
-/// Guests in a row that may die without bringing a verdict.
+/// Maximum number of consecutive guests that are lost without a verdict.
 const MAX_STALLED: u32 = 3;
-/// Guests of a kernel that may die, whatever they bring: a kernel that dies in every tenth cell is worth no evening.
+/// Maximum number of lost guests of a kernel in total, so that a kernel that crashes in every tenth cell ends soon.
 pub(in crate::run) const MAX_LOSSES: u32 = 12;
 
 impl KernelRun<'_> {
-    /// Tells of a loss; the cell that was running, if any, gets it as its verdict.
+    /// Reports a loss; if a cell was running, the loss becomes its verdict.
     pub(in crate::run) fn bury(&self, launch: &Launch, mut lost: Lost) {
         let Autopsy { tail, files } = launch
             .autopsy

@@ -1,5 +1,5 @@
-//! Complaints of a kernel: found on the console and in the kernel log, classified, and given a fingerprint by which the
-//! same complaint is known again on another kernel and in another run.
+//! Kernel splats: found on the console and in the kernel log, classified, and given a fingerprint by which the same splat is
+//! recognised on another kernel and in another run.
 
 mod fingerprint;
 mod trace;
@@ -13,12 +13,12 @@ use lab_protocol::complaint::{self, Class};
 use lab_record::splat::{Seen, Splat};
 pub use watch::Watch;
 
-/// Longest line in a report, characters.
+/// Maximum length of a line in a report, characters.
 const WIDTH: usize = 300;
-/// Cases that a late complaint names: its cause may lie before the case that it fell into.
+/// Maximum number of suspects of a delayed splat, whose cause may be in an earlier cell.
 pub const MOST_SUSPECTS: usize = 3;
 
-/// The complaint that these lines are.
+/// Parses the lines of a splat.
 fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
     let frames = trace::frames(class, lines);
@@ -38,12 +38,12 @@ fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     }
 }
 
-/// Finds complaints in log text; the same one again only counts.
+/// Finds splats in log text; repetitions increase a counter.
 pub fn scan(log: &str) -> Vec<Splat> {
     scan_as(log, Seen::Console)
 }
 
-/// The same for what the agent read from the kernel log.
+/// As [`scan`], for text that the agent read from the kernel log.
 pub fn scan_kernel_log(log: &str) -> Vec<Splat> {
     scan_as(log, Seen::KernelLog)
 }
@@ -60,8 +60,8 @@ fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
     found
 }
 
-/// What two sources tell of the same time. The kernel log is whole where the console's level kept frames back, so that
-/// it decides the fingerprint of what both have; a kernel that died left nothing in it.
+/// Merges the splats of both sources. The kernel log is complete where the console's log level suppressed frames, so it
+/// determines the fingerprint of splats that both have. After a crash only the console has the splat.
 pub fn merge(console: Vec<Splat>, kernel_log: Vec<Splat>) -> Vec<Splat> {
     let mut all = kernel_log;
     for splat in console {

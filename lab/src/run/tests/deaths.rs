@@ -1,4 +1,4 @@
-//! Guests that die, go silent or never come up.
+//! Guests that crash, stop answering or never boot.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! `boot`, `splat` and `teardown`: what happens to a guest outside of its cells.
+//! `boot`, `splat` and `teardown`: events of a guest outside of its cells.
 
 use super::*;
 

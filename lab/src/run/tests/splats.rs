@@ -1,4 +1,4 @@
-//! Complaints of a kernel: whose they are, and what they cost.
+//! Kernel splats: which cell they belong to, and how they count.
 
 use super::*;
 use lab_record::{event::Moment, splat::Seen};
@@ -11,7 +11,7 @@ fn stamped(text: &str) -> String {
     format!("[    3.1] {text}")
 }
 
-/// Every cell passes; `during` happens while B runs, `after` between B and C.
+/// Every cell passes; `during` is printed while B runs, `after` between B and C.
 fn run_saying(
     choice: Choice,
     during: impl Fn(&mut Script<'_>) + Send + Sync + 'static,
@@ -51,7 +51,8 @@ fn a_complaint_of_the_kernel_log_alone_fails_its_cell() {
     assert_eq!(outcomes.exit(), 1);
 }
 
-/// The agent marks a quiet console nowhere, and the host may hear of a cell's end when the next one has complained already.
+/// The agent writes no mark to an empty console, and the next cell may already have printed a splat when the host handles a
+/// cell's end.
 #[test]
 fn a_complaint_on_a_console_without_marks_waits_for_the_mark_after_it() {
     let launcher = FakeLauncher::new(move |agent| {

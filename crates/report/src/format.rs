@@ -1,4 +1,4 @@
-//! The formats that a run is written in on standard output, for tools that read none of the files.
+//! Output formats of a run on standard output.
 
 use super::{
     junit::{self, Dialect},
@@ -6,21 +6,21 @@ use super::{
 };
 use lab_record::run::RunRecord;
 
-/// A format.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// KTAP version 1, as kselftest and `KUnit` write it.
+    /// KTAP version 1, as written by kselftest and KUnit.
     Ktap,
     /// KernelCI's KCIDB JSON, version 5.3.
     Kcidb,
     /// JUnit XML, as in junit.xml.
     Junit,
-    /// JUnit XML that holds to the schema of Jenkins' xUnit plugin to the letter.
+    /// JUnit XML that conforms to the schema of Jenkins' xUnit plugin.
     Jenkins,
 }
 
 impl Format {
-    /// The run in this format; `origin` is what KCIDB calls the CI system.
+    /// Formats a run; `origin` is the CI system's name in KCIDB.
     pub fn render(self, record: &RunRecord, origin: &str) -> String {
         match self {
             Self::Ktap => ktap::render(record),

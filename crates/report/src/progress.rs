@@ -1,4 +1,4 @@
-//! A run while it runs: bars on a terminal, plain lines elsewhere.
+//! Shows a run in progress: bars on a terminal, plain lines elsewhere.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lab_base::{file::FileError, text};
@@ -12,16 +12,16 @@ use lab_record::{
 };
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
-/// Characters of a line.
+/// Maximum characters of a line.
 const WIDTH: usize = 200;
 
-/// Verdicts between two plain lines that only say how far a kernel is.
+/// Number of verdicts between two lines about a kernel's progress.
 const STEP: usize = 50;
 
-/// Guests of a kernel whose start is told; where every case has its own there are hundreds.
+/// Maximum number of guests of a kernel whose start is shown: with a guest per case there are hundreds.
 const TOLD_GUESTS: u32 = 3;
 
-/// The line that an event is worth, if any.
+/// The line for an event, if it has one.
 fn line(event: &Event, record: &RunRecord) -> Option<String> {
     Some(match event {
         Event::RunStarted { run } => {
@@ -31,7 +31,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
         Event::GuestStarted { kernel, guest, start } => match start {
             Start::Boot => format!("{kernel}: booting guest {guest}"),
             Start::Snapshot => format!("{kernel}: booting guest {guest} for a snapshot"),
-            // Over before anyone has read of it.
+            // Restoring is too fast to be worth a line.
             Start::Restore => return None,
         },
         Event::Booted { guest, .. } if *guest > TOLD_GUESTS => return None,
@@ -59,11 +59,11 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
         Event::Splat { kernel, guest, moment, splat } => {
             let allowed = if splat.allowed.is_some() { " (allowed)" } else { "" };
             let title = text::line(&splat.title, WIDTH);
-            format!("{kernel}: guest {guest} complained {}{allowed}: {} {title}", moment.words(), splat.fingerprint)
+            format!("{kernel}: guest {guest}: splat {}{allowed}: {} {title}", moment.words(), splat.fingerprint)
         }
         Event::GuestEnded { problems, .. } if problems.is_empty() => return None,
         Event::GuestEnded { kernel, guest, problems, .. } => {
-            format!("{kernel}: guest {guest} did not end well: {}", text::line(&problems.join("; "), WIDTH))
+            format!("{kernel}: guest {guest} did not end cleanly: {}", text::line(&problems.join("; "), WIDTH))
         }
         Event::GuestLost { kernel, guest, kind, message, .. } => {
             format!("{kernel}: guest {guest} lost ({kind}): {}", text::line(message, WIDTH))
@@ -85,7 +85,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
     })
 }
 
-/// The line that an event of a guest without cells is worth: what takes time, and what went wrong.
+/// The line for an event of a guest without cells: progress and failures.
 pub fn of_visit(event: &Event) -> Option<String> {
     match event {
         Event::GuestLost { evidence, .. } => {
@@ -97,7 +97,7 @@ pub fn of_visit(event: &Event) -> Option<String> {
     }
 }
 
-/// What was skipped, by capability: the same reason three hundred times over is one reason.
+/// Skipped cells by capability: the same reason may apply to hundreds of cells.
 fn skips(happened: &KernelRecord) -> String {
     let mut counts = BTreeMap::new();
     for verdict in happened.verdicts.values() {
@@ -111,7 +111,7 @@ fn skips(happened: &KernelRecord) -> String {
     if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
 }
 
-/// How far a kernel is, at every [`STEP`]th verdict.
+/// The progress of a kernel, at every [`STEP`]th verdict.
 fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
     let Event::CellFinished { kernel, .. } = event else { return None };
     let done = record.kernels.get(kernel)?.verdicts.len();
@@ -119,14 +119,14 @@ fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
     (done % STEP == 0 && done < planned).then(|| format!("{kernel}: {done} of {planned} cells"))
 }
 
-/// Plain lines for CI logs: what went wrong, and how far each kernel is.
+/// Plain lines for CI logs: failures and progress.
 #[derive(Debug)]
 pub struct Lines<W> {
     out: W,
 }
 
 impl<W: Write> Lines<W> {
-    /// Lines into `out`.
+    /// Writes lines to `out`.
     pub const fn new(out: W) -> Self {
         Self { out }
     }
@@ -223,7 +223,7 @@ mod tests {
     use lab_record::{testing::passed, verdict::Verdict};
 
     #[test]
-    fn skips_are_told_once_per_reason() {
+    fn skips_are_summarised_by_reason() {
         let mut happened = KernelRecord::default();
         for name in ["A01-x[netkit]", "A02-x[netkit]", "A03-x[tcx]"] {
             let capability = if name.contains("tcx") { Capability::Tcx } else { Capability::Netkit };

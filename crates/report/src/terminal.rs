@@ -1,4 +1,4 @@
-//! The end of a run on the terminal: which attach type was used on which kernel, what failed and how to run it again.
+//! The summary of a run on the terminal: attach types by kernel, failures, and commands to repeat them.
 
 use super::{complaints::complaints, html, junit};
 use crate::results::directory::console;
@@ -14,20 +14,20 @@ use lab_record::{
 };
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-/// Failures that are told in full; the rest is in junit.xml.
+/// Maximum number of failures; junit.xml has all.
 const MAX_TOLD: usize = 40;
-/// Consoles of a kernel that are named one by one.
+/// Maximum number of console names per kernel.
 const MAX_CONSOLES: usize = 4;
-/// Characters of a reason.
+/// Maximum characters of a reason.
 const MAX_REASON: usize = 400;
 
-/// Whether to colour. `console` alone knows nothing of `NO_COLOR`'s empty value and of files.
+/// Whether to use colours. `console` alone handles neither an empty `NO_COLOR` nor files.
 pub fn colours(is_terminal: bool, no_color: Option<&std::ffi::OsStr>, ci: bool) -> bool {
     is_terminal && no_color.is_none_or(std::ffi::OsStr::is_empty) && !ci
 }
 
-/// The attach type that a cell counts under: what the plan demands and the judge has checked; for a cell that is about
-/// something else the one that the kernel reported; otherwise none.
+/// The attach type under which a cell is counted: the required type, which the judge has checked; for a cell without a required
+/// type the one that the kernel reported; otherwise none.
 fn column(cell: &PlannedCell, verdict: &Verdict) -> Option<AttachType> {
     cell.required.or_else(|| match used(verdict)[..] {
         [only] => Some(only),
@@ -35,7 +35,7 @@ fn column(cell: &PlannedCell, verdict: &Verdict) -> Option<AttachType> {
     })
 }
 
-/// Everything that is told when a run has ended; `directory` is where its reports are.
+/// The summary of a finished run; `directory` is the directory of its reports.
 pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     let mut out = String::new();
     let style = Palette::new(colour);
@@ -118,7 +118,7 @@ impl Column {
     }
 }
 
-/// Kernel by attach type; the counts are passed/failed/skipped/errored, where a cell that never ran is an error.
+/// A table of kernels and attach types; the counts are passed/failed/skipped/errored, where not run counts as errored.
 fn table(record: &RunRecord) -> Table {
     let columns = Column::ALL;
     let mut table = Table::new();
@@ -158,10 +158,10 @@ fn legend(record: &RunRecord) -> String {
         let accelerator = &info.accelerator;
         let _ = writeln!(out, "{}: {}", accelerator.name, text::line(&accelerator.reason, MAX_REASON));
         if let Some(shard) = &info.shard {
-            let _ = writeln!(out, "shard {}: `lab merge` puts it together with the others", shard.part);
+            let _ = writeln!(out, "shard {}: `lab merge` combines it with the other shards", shard.part);
         }
         if let Some(mutant) = &info.mutant {
-            let _ = writeln!(out, "mutant {}: this run is meant to fail", text::line(mutant, MAX_REASON));
+            let _ = writeln!(out, "mutant {}: this run is expected to fail", text::line(mutant, MAX_REASON));
         }
     }
     out
@@ -171,7 +171,7 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
     for case in record.dead_cases() {
         let _ = writeln!(
             out,
-            "{} {}: no kernel of the full matrix can run it; add a kernel to kernels.toml or drop the case\n",
+            "{} {}: no kernel of the full matrix can run it; add a kernel to kernels.toml or remove the case\n",
             style.bad.apply_to("DEAD CASE"),
             text::line(&case, MAX_REASON)
         );
@@ -202,8 +202,8 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
     not_run(record, style, out);
 }
 
-/// What fails nothing and is worth a look: flaky cells, known failures, passes that nobody expected; and the lists'
-/// entries whose day has passed, which do fail.
+/// Results that fail nothing but need attention (flaky cells, known failures, unexpected passes), and expired entries of the lists,
+/// which fail the run.
 fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
     for entry in record.info.iter().flat_map(|info| &info.expired) {
         let place = format!("{}:{}", entry.file, entry.line);
@@ -235,7 +235,7 @@ fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
     }
 }
 
-/// What the kernels complained of, each once.
+/// Splats of the run, merged.
 fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
     let all = complaints(record);
     for complaint in all.iter().take(MAX_TOLD) {
@@ -256,7 +256,7 @@ fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
     }
 }
 
-/// One line per kernel: the cells of a kernel that did not boot all have the same story.
+/// One line per kernel: cells of a kernel that did not boot have the same reason.
 fn not_run(record: &RunRecord, style: &Palette, out: &mut String) {
     let mut stories: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for (kernel, _, verdict) in record.verdicts().filter(|(_, _, verdict)| verdict.standing() == Standing::NotRun) {

@@ -1,4 +1,4 @@
-//! Reports as people and their tools see them.
+//! Tests of all reports.
 
 use super::{
     html,
@@ -30,7 +30,7 @@ const TCX: &str = "A02-tcx-link[tcx,veth,ingress]";
 const TC: &str = "A01-clsact[tc,veth]";
 const BOTH: &str = "M03-migrate[netkit,nk-l2]";
 const DEAD: &str = "N17-single[netkit,nk-l3]";
-/// What kernels and hostile guests print.
+/// Text that hostile guests may print.
 const HOSTILE: &str = "\x1b[31mred\x1b[0m \0 ]]> <a & \"b\"> \u{FFFE}\u{FFFF}\u{202E}ähm\r";
 
 fn skip(capability: Capability) -> Outcome {
@@ -62,7 +62,7 @@ fn hostile() -> Verdict {
     verdict
 }
 
-/// A run in which everything happens that a report has words for.
+/// A run with every kind of event.
 fn stream() -> Vec<Stamped> {
     let mut single = cell(DEAD);
     single.requires = vec![Capability::NetkitSingle];
@@ -76,7 +76,7 @@ fn stream() -> Vec<Stamped> {
     };
     let accelerator = Accelerator {
         name: "tcg".to_owned(),
-        reason: "/dev/kvm opens, but the guest died under it".to_owned(),
+        reason: "/dev/kvm opens, but QEMU ended under KVM".to_owned(),
         time_scale: 10.0,
     };
     let mut run = RunInfo::new("20261120T120000Z-abcdef".to_owned(), versions, accelerator, plan);
@@ -177,7 +177,7 @@ fn stream() -> Vec<Stamped> {
         cell("6.12", Verdict { earlier: vec![Attempt::of(1, lost)], ..tc() }),
         cell("6.12", hostile()),
         cell("6.12", auto(AttachType::Netkit)),
-        cell("6.12", Verdict { known: Some(excuse("nobody knows why")), ..both }),
+        cell("6.12", Verdict { known: Some(excuse("cause unknown")), ..both }),
         cell("6.12", with(DEAD, skip(Capability::NetkitSingle), Vec::new())),
         Event::Splat { kernel: "6.12".to_owned(), guest: 1, moment: Moment::Teardown, splat: Box::new(warn()) },
         ended("6.12", &["left behind: map 7"]),
@@ -219,7 +219,7 @@ fn the_end_of_a_run_on_the_terminal() {
 }
 
 #[test]
-fn colours_only_where_they_are_seen() {
+fn colours_are_used_only_on_terminals() {
     let text = terminal::summary(&record(), Path::new("results/latest"), true);
     assert!(text.contains("\x1b[31m"), "{text}");
     let some = std::ffi::OsStr::new("1");
@@ -277,7 +277,7 @@ fn parse(xml: &str) -> Vec<(String, String, BTreeMap<String, String>)> {
 }
 
 #[test]
-fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
+fn junit_is_valid_xml_for_any_guest_text_and_has_every_cell() {
     let xml = junit::render(&record(), None, Dialect::Common);
     let allowed = |c: char| matches!(c, '\t' | '\n') || (c >= ' ' && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\x7f'));
     assert!(xml.chars().all(allowed));
@@ -293,7 +293,7 @@ fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
 }
 
 #[test]
-fn reports_are_rebuilt_from_the_events_byte_by_byte() {
+fn reports_are_rebuilt_from_the_events_with_the_same_bytes() {
     let results = tempfile::tempdir().unwrap();
     let directory = directory::create(results.path(), "run").unwrap();
     let mut log = log::EventLog::create(&directory).unwrap();
@@ -321,7 +321,7 @@ fn reports_are_rebuilt_from_the_events_byte_by_byte() {
 }
 
 #[test]
-fn a_runner_that_died_leaves_a_run_that_can_be_told() {
+fn a_killed_runner_leaves_events_from_which_reports_can_be_written() {
     let directory = tempfile::tempdir().unwrap();
     assert!(log::read(directory.path()).unwrap_err().to_string().contains("it holds no events.jsonl"));
     let mut log = log::EventLog::create(directory.path()).unwrap();
@@ -365,7 +365,7 @@ fn the_exit_code_is_the_worst_that_happened() {
     let errored = |kind| Outcome::Errored { kind, message: String::new() };
     let failed = Outcome::Failed { kind: FailureKind::Leak, message: String::new() };
     assert_eq!(exit(&[Outcome::Passed, skip(Capability::NetkitSingle)]), 0);
-    assert_eq!(exit(&[errored(ErrorKind::GuestLost), failed]), 1, "a verdict beats its absence");
+    assert_eq!(exit(&[errored(ErrorKind::GuestLost), failed]), 1, "a verdict takes precedence over a missing one");
     assert_eq!(exit(&[errored(ErrorKind::Panic)]), 1, "a kernel that panics in a cell has failed");
     assert_eq!(exit(&[Outcome::Passed, Outcome::NotRun { message: String::new() }]), 3);
     assert_eq!(record().exit().code(), 1, "a dead case alone fails the full matrix");

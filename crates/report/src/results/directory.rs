@@ -1,4 +1,4 @@
-//! A run's directory: `results/<timestamp>-<short id>/`, one directory per kernel in it, and `results/latest`.
+//! A run's directory: `results/<timestamp>-<short id>/` with one directory per kernel, and `results/latest`.
 
 use lab_base::{
     file::{self, FileError},
@@ -16,7 +16,7 @@ use std::{
 /// Name of the link to the last run.
 pub const LATEST: &str = "latest";
 
-/// A fresh run id: UTC to the second, so that names sort, and six digits that keep two runs of one second apart.
+/// A new run id: UTC time in seconds, which sorts, and six digits that distinguish runs of the same second.
 pub fn fresh_id() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(now.as_secs()).unwrap_or_default();
@@ -29,7 +29,7 @@ pub fn fresh_id() -> String {
 /// Creates a run's directory.
 ///
 /// # Errors
-/// It can't be created, or exists.
+/// The directory can't be created, or exists.
 pub fn create(results: &Path, id: &str) -> Result<PathBuf, FileError> {
     fs::create_dir_all(results).map_err(FileError::of("create", results))?;
     let directory = results.join(id);
@@ -37,42 +37,41 @@ pub fn create(results: &Path, id: &str) -> Result<PathBuf, FileError> {
     Ok(directory)
 }
 
-/// A kernel's directory in a run's; ids are safe file names since `kernels.toml` is checked for that.
+/// Creates a kernel's directory in a run's directory; ids are safe file names, because `kernels.toml` is checked for that.
 ///
 /// # Errors
-/// It can't be created.
+/// The directory can't be created.
 pub fn kernel(run: &Path, id: &str) -> Result<PathBuf, FileError> {
     let directory = run.join(id);
     fs::create_dir_all(&directory).map_err(FileError::of("create", &directory))?;
     Ok(directory)
 }
 
-/// Name of a guest's console log in its kernel's directory: `console.log` for the first guest, and one with a number for
-/// each that had to replace it.
+/// Name of a guest's console file in its kernel's directory: `console.log` for the first guest, with a number for later guests.
 pub fn console(guest: u32) -> String {
     if guest == 1 { "console.log".to_owned() } else { format!("console-{guest}.log") }
 }
 
-/// Writes a file so that a reader sees the old text or the new one.
+/// Replaces a file atomically.
 ///
 /// # Errors
-/// It can't be written.
+/// The file can't be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     replace_with(path, |out| out.write_all(bytes))
 }
 
-/// The same, for text that is written piece by piece.
+/// As [`replace`], for content that is written in pieces.
 ///
 /// # Errors
-/// It can't be written.
+/// The file can't be written.
 pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), FileError> {
     file::replace_with(path, write).map_err(FileError::of("write", path))
 }
 
-/// Points `latest` at a run, in one step.
+/// Makes `latest` point to a run, atomically.
 ///
 /// # Errors
-/// The link can't be made; a directory of that name stays untouched.
+/// The link can't be created; a directory of that name is not touched.
 pub fn point_latest(results: &Path, id: &str) -> Result<(), FileError> {
     let link = results.join(LATEST);
     let fresh = results.join(format!(".{LATEST}-{id}"));
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latest_follows_and_never_eats_a_directory() {
+    fn latest_is_updated_and_never_replaces_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         for id in ["a", "b"] {
             create(dir.path(), id).unwrap();

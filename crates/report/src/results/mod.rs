@@ -1,4 +1,4 @@
-//! The directory of runs: which there are, and which of them are kept.
+//! The directory of runs: listing and retention.
 
 pub mod directory;
 mod retention;
@@ -15,19 +15,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes in which the last event of a run has room.
+/// Size of the end of the file that contains the last event, bytes.
 const LAST_SIZE: u64 = 4 << 10;
 
-/// A run in a directory of runs.
+/// A run in the directory of runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its id, which is its directory's name.
+    /// Its id: the name of its directory.
     pub id: String,
-    /// Its directory.
     pub directory: PathBuf,
 }
 
-/// Whether a name is one that [`crate::results::directory::fresh_id`] makes: `20261120T120000Z-abcdef`.
+/// Whether a name has the form of [`crate::results::directory::fresh_id`]: `20261120T120000Z-abcdef`.
 fn is_id(name: &str) -> bool {
     let shape = |(at, byte): (usize, u8)| match at {
         8 => byte == b'T',
@@ -39,10 +38,10 @@ fn is_id(name: &str) -> bool {
     name.len() == 23 && name.bytes().enumerate().all(shape)
 }
 
-/// The runs below a directory, oldest first. What has another name, or holds no events, is no run.
+/// The runs in a directory, oldest first. Directories with other names, or without events, are ignored.
 ///
 /// # Errors
-/// The directory can't be read; one that is not there holds none.
+/// The directory can't be read; a missing directory has no runs.
 pub fn stored(results: &Path) -> Result<Vec<Stored>, ReportError> {
     let mut found = Vec::new();
     for (name, directory) in entries(results)? {
@@ -54,7 +53,7 @@ pub fn stored(results: &Path) -> Result<Vec<Stored>, ReportError> {
     Ok(found)
 }
 
-/// Directories below a directory, links not followed.
+/// Subdirectories; symbolic links are not followed.
 fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
     let listing = match fs::read_dir(results) {
         Ok(listing) => listing,
@@ -74,7 +73,7 @@ fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
 }
 
 impl Stored {
-    /// Whether the run ended, and everything in it passed; of any version of the lab.
+    /// Whether the run ended and passed; works for all versions of `lab`.
     pub fn passed(&self) -> bool {
         self.last_event().is_some_and(|event| event["event"] == "run-finished" && event["exit"] == "passed")
     }
@@ -89,12 +88,12 @@ impl Stored {
         serde_json::from_slice(last).ok()
     }
 
-    /// Whether a lab is writing it right now.
+    /// Whether a `lab` process is writing the run now.
     fn is_running(&self) -> bool {
         File::open(self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
     }
 
-    /// Bytes on disk.
+    /// Size on disk, bytes.
     pub fn size(&self) -> u64 {
         let files = walkdir::WalkDir::new(&self.directory).into_iter().flatten();
         files.filter_map(|entry| entry.metadata().ok()).filter(|it| it.is_file()).map(|it| it.len()).sum()
@@ -106,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_runs_are_runs() {
+    fn other_directories_are_not_runs() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["20261120T120000Z-abcdef", "20261119T120000Z-abcdef", "20261121T120000Z-abcdef", "mine", "latest"]
         {

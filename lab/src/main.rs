@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if let Some(path) = lab::setup::search_path() {
-        // SAFETY: this is the process's first statement, and no other thread is there to read the environment.
+        // SAFETY: this is the first statement of the process, and no other thread exists that could read the environment.
         unsafe { std::env::set_var("PATH", path) };
     }
     let exit = match Cli::try_parse() {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             error.exit()
         }),
         Err(error) => {
-            // --help and --version are no errors, and clap knows where each belongs.
+            // --help and --version are not errors; clap chooses the stream.
             let _ = error.print();
             if error.use_stderr() { Cli::misused(std::env::args_os()) } else { Exit::Passed }
         }

@@ -79,11 +79,11 @@ fn trees_without_a_question_stay_as_they_are() {
     refused(&search("one", "one"), 2, "--good and --bad are both one");
     refused(&search("one", "one~0"), 2, "one and one~0 are the same commit");
     refused(&search("one", "three"), 2, "no commit `three` in this git tree");
-    refused(&search("two", "side"), 2, "no path leads from two to side: both are made from ");
+    refused(&search("two", "side"), 2, "neither two nor side is an ancestor of the other: ");
     assert_eq!(state(), before);
     fs::write(tree.join("Makefile"), "VERSION = 7\n").unwrap();
     let before = state();
-    refused(&search("one", "two"), 2, "has changes that are in no commit (Makefile): commit or stash them");
+    refused(&search("one", "two"), 2, "has uncommitted changes (Makefile): commit or stash them");
     assert_eq!(state(), before);
     let nowhere = dir.path().to_str().unwrap();
     refused(&bisect(&["--tree", nowhere, "--good", "one", "--bad", "two"]), 2, "not a git repository");

@@ -26,7 +26,7 @@ pub struct AptState {
 
 impl AptState {
     /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas of packages
-    ///     /// that count as installed.
+    /// that count as installed.
     ///
     /// No mirror is known, the keyring is missing, or the directory can't be written.
     /// No mirror is known, the keyring is absent, or the directory cannot be written.

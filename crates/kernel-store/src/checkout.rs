@@ -58,11 +58,11 @@ pub enum Built {
 pub struct Checkout<'a> {
     /// The checkout.
     pub tree: PathBuf,
-    /// Where products are kept.
+    /// Directory of the build results.
     pub products: PathBuf,
-    /// How it is built.
+    /// How commits are built.
     pub settings: Settings,
-    /// Whether somebody wants the build to end.
+    /// Returns true if the build is to be interrupted.
     pub stop: &'a dyn Fn() -> bool,
 }
 

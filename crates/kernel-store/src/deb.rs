@@ -103,7 +103,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name files that the
-    ///     /// mirror has removed, so after a failure the index is fetched again once.
+    /// mirror has removed, so after a failure the index is fetched again once.
     ///
     /// # Errors
     /// The package no longer exists, its hash differs, the disk is too small, or the network fails.

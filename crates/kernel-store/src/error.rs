@@ -226,7 +226,7 @@ impl KernelsError {
     }
 
     /// Whether the command line or the configuration is wrong (exit code 2), and not the host, the network or the archive (exit
-    ///     /// code 3).
+    /// code 3).
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Kernel { error, .. } => error.is_usage(),

@@ -97,7 +97,7 @@ impl Build<'_> {
     }
 
     /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id is
-    ///     /// incremental.
+    /// incremental.
     fn checkout(&self, cache: &Path, id: &str, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         let trees = cache.join("trees");
         fs::create_dir_all(&trees).map_err(KernelsError::io(&trees))?;

@@ -68,7 +68,7 @@ impl Build<'_> {
     ///
     /// # Errors
     /// A tool is missing, the package no longer exists or its hash differs, the disk is too small, an option of the configuration
-    ///     /// has no effect, or the compiler fails.
+    /// has no effect, or the compiler fails.
     pub fn fetch(
         &self,
         writing: &Writing<'_>,

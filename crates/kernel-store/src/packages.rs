@@ -17,7 +17,7 @@ pub(super) struct Package {
     /// Size of the `.deb`, bytes.
     pub size: u64,
     /// The packages with the kernel's files, if this package only depends on them: from 6.19 on, Debian has separate packages for
-    ///     /// image, modules and configuration (`linux-binary-*`, `linux-modules-*`, `linux-base-*`).
+    /// image, modules and configuration (`linux-binary-*`, `linux-modules-*`, `linux-base-*`).
     pub parts: Vec<String>,
 }
 

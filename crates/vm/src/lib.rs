@@ -112,14 +112,14 @@ pub trait Launcher: Send + Sync {
     ///
     /// # Errors
     /// [`VmError`] if the specification is invalid or the program does not start. A kernel that does not boot is not an error
-    ///     /// here: see [`Guest::connect`] and [`Guest::exited`].
+    /// here: see [`Guest::connect`] and [`Guest::exited`].
     fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError>;
 
     /// Restores a guest from a snapshot. The snapshot's memory file is not modified.
     ///
     /// # Errors
     /// [`VmError`] if the snapshot's files are missing or the program does not start. If the program refuses the state, the
-    ///     /// guest exits later.
+    /// guest exits later.
     fn restore(&self, spec: &GuestSpec, snapshot: &Snapshot) -> Result<Box<dyn Guest>, VmError>;
 
     /// Everything that a snapshot of this guest depends on, without values that differ between launches.
@@ -132,7 +132,7 @@ pub trait Launcher: Send + Sync {
 /// A running or ended guest. Dropping it kills it.
 pub trait Guest: Send {
     /// Connects to the agent's port, waiting until the virtual machine offers it. The port exists before the agent runs, so a
-    ///     /// connection says nothing about the guest.
+    /// connection says nothing about the guest.
     ///
     /// # Errors
     /// [`VmError::Exited`] if the guest has ended, [`VmError::ConnectTimeout`] after the deadline.
@@ -142,7 +142,7 @@ pub trait Guest: Send {
     fn exited(&mut self) -> Option<GuestExit>;
 
     /// Queries a hanging guest for its registers, its tasks and the places of its processors. Takes at most `patience`, and ends
-    ///     /// early if `stop` returns true. The guest may be unusable afterwards.
+    /// early if `stop` returns true. The guest may be unusable afterwards.
     fn interrogate(&mut self, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation;
 
     /// Ends every process of the guest and waits for them. Further calls do nothing.

@@ -1,4 +1,4 @@
-//! The host's part of a run: where virtme-ng and QEMU are, how guests are executed, and what a kernel boots with.
+//! The host's part of a run: the programs virtme-ng and QEMU, the accelerator, and the files that a kernel boots with.
 
 use crate::{
     error::Error,
@@ -15,10 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Guest memory where `kernels.toml` says nothing, MiB.
+/// Guest memory if `kernels.toml` does not set it, MiB.
 const MEMORY_MIB: u32 = 512;
 
-/// The programs and files that every guest shares.
+/// The programs and files that all guests share.
 #[derive(Debug, Clone)]
 pub struct Machine {
     vng: PathBuf,
@@ -54,10 +54,10 @@ impl Machine {
         &self.cache
     }
 
-    /// Decides how guests are executed; this may boot one, as the given kernel.
+    /// Chooses the accelerator; this may boot a guest with the given kernel.
     ///
     /// # Errors
-    /// No guest can be launched at all.
+    /// No guest can be launched.
     pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
         let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
         let console = scratch.path().join("console.log");
@@ -65,7 +65,7 @@ impl Machine {
         Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
     }
 
-    /// The kernel as virtme-ng boots it by itself.
+    /// A stock virtme-ng guest with the kernel.
     pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
         Stock {
             vng: &self.vng,
@@ -77,7 +77,7 @@ impl Machine {
         }
     }
 
-    /// Builds a kernel's image and says how to boot it. `console` is where the guest's consoles go.
+    /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles.
     ///
     /// # Errors
     /// One line: the image can't be built.
@@ -102,7 +102,7 @@ impl Machine {
         };
         let image = lab_image::build(&spec).map_err(failed)?;
         let direct = lab_image::direct_kernel(&kernel.vmlinuz, &self.cache).map_err(failed)?;
-        // Without signatures to verify there is no use in the keys, which the kernel verifies in turn.
+        // Without signatures the keys are not needed; the kernel would verify them in every boot.
         let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
             name: kernel.id.clone(),
@@ -125,8 +125,8 @@ impl Machine {
     }
 }
 
-/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
-/// would prove nothing: the package that they came from has been verified on the host.
+/// Whether a guest of this kernel may refuse unsigned modules. Otherwise signatures are removed: verifying them in every boot is
+/// not needed, since the host has verified the package.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",
@@ -135,7 +135,7 @@ fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     ];
     let config = config.and_then(|path| fs::read_to_string(path).ok());
     let enforcing = |word: &String| ["module.sig_enforce", "lockdown="].iter().any(|start| word.starts_with(start));
-    // Nobody knows what a kernel without a config insists on.
+    // A kernel without a known configuration may require signatures.
     config.is_none_or(|config| config.lines().any(|line| ENFORCING.contains(&line))) || cmdline.iter().any(enforcing)
 }
 

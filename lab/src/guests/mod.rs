@@ -1,4 +1,4 @@
-//! What every command that boots guests needs.
+//! Runs guests, for all commands that boot guests.
 
 mod conduct;
 pub mod machine;
@@ -53,27 +53,27 @@ use std::{
 /// How guests are run.
 #[derive(Debug, Clone, Default)]
 pub struct How {
-    /// Guests at the same time; one per processor where nothing is said, as far as there is memory.
+    /// Maximum number of parallel guests; by default one per processor, limited by memory.
     pub jobs: Option<NonZeroUsize>,
-    /// The deliberate fault.
+    /// Name of the deliberate fault.
     pub mutant: Option<String>,
-    /// Boot every guest.
+    /// Boot every guest instead of restoring snapshots.
     pub cold: bool,
     /// Which cells share a guest.
     pub isolate: Isolate,
     /// Whether the cells are canaries.
     pub canary: bool,
-    /// What does not count as a failure.
+    /// Allowed splats and known failures.
     pub lists: Lists,
-    /// What happens to a cell that does not pass.
+    /// How cells that do not pass are repeated.
     pub retries: Retries,
-    /// Which part of a larger plan it is.
+    /// The shard, if the plan is a part of a larger one.
     pub shard: Option<Shard>,
-    /// Deadlines that were chosen.
+    /// Deadlines from the command line.
     pub deadlines: Vec<Deadline>,
 }
 
-/// The kernels, unpacked, and the machine that boots them.
+/// The unpacked kernels, and the machine that boots them.
 pub struct Guests {
     machine: Machine,
     kernels: Vec<Unpacked>,
@@ -85,13 +85,13 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// Fetches the kernels and decides how guests are executed.
+    /// Fetches the kernels and chooses the accelerator.
     pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
         let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
         Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
     }
 
-    /// Takes kernels that are unpacked already and decides how guests are executed.
+    /// Uses unpacked kernels and chooses the accelerator.
     pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
@@ -99,35 +99,35 @@ impl Guests {
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first)?;
-        // They only order what this machine starts: without them it runs the same cells.
+        // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent)?;
         Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies })
     }
 
-    /// Learns from a run how long cells take on this machine.
+    /// Records how long cells took on this machine.
     pub fn remember(&self, record: &RunRecord) {
         let path = own_durations(&self.machine);
         let mut durations = Durations::load(&path).unwrap_or_default();
         durations.learn(record);
         if let Err(error) = durations.save(&path) {
-            say(&format!("how long cells took is not kept: {error}"));
+            say(&format!("the durations of cells could not be written: {error}"));
         }
     }
 
-    /// Takes another kernel.
+    /// Adds a kernel.
     pub fn add(&mut self, kernel: Unpacked) {
         self.kernels.retain(|it| it.id != kernel.id);
         self.kernels.push(kernel);
     }
 
-    /// One of the kernels as virtme-ng boots it by itself.
+    /// A stock virtme-ng guest with one of the kernels.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
-    /// How guests are executed.
+    /// Name of the accelerator.
     pub fn accelerator(&self) -> String {
         self.acceleration.accel.to_string()
     }
@@ -142,12 +142,12 @@ impl Guests {
         self.machine.versions.qemu.clone()
     }
 
-    /// What the plan must know of the kernels.
+    /// The kernels' data for a plan.
     pub fn facts(&self) -> Vec<KernelFacts> {
         self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail)).collect()
     }
 
-    /// Runs a plan, possibly several at once; consoles go below `directory`.
+    /// Runs a plan; may be called several times in parallel. Consoles are written below `directory`.
     pub fn run(
         &self,
         id: String,
@@ -156,7 +156,7 @@ impl Guests {
         how: &How,
         reporters: &mut [&mut dyn Reporter],
     ) -> Result<RunRecord, Error> {
-        // QEMU runs with another working directory.
+        // QEMU runs in another working directory.
         let directory = absolute(directory)?;
         let accelerator = Accelerator::from(&self.acceleration);
         let prepare = |kernel: &PlannedKernel| {
@@ -193,7 +193,7 @@ impl Guests {
     }
 }
 
-/// Where this machine keeps how long its cells took.
+/// Path of the durations on this machine.
 fn own_durations(machine: &Machine) -> PathBuf {
     machine.cache().join(durations::FILE)
 }
@@ -207,7 +207,7 @@ pub fn progress() -> Box<dyn Reporter> {
     }
 }
 
-/// The variable that the common CI systems set.
+/// Whether `CI` is set, as common CI systems do.
 pub fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }

@@ -1,7 +1,7 @@
-//! What a guest's programs are built from.
+//! The sources of the programs in guests.
 
-/// Directories of the agent and of every crate of the workspace that it is built from, below the project's directory.
-/// `lab/tests/architecture.rs` holds this list to what cargo says.
+/// Directories of the agent and of the workspace crates that it uses, relative to the project. `lab/tests/architecture.rs` compares
+/// this list with cargo's metadata.
 pub const AGENT: [&str; 9] = [
     "crates/bpf",
     "crates/ebpf-abi",
@@ -14,10 +14,10 @@ pub const AGENT: [&str; 9] = [
     "guest-agent",
 ];
 
-/// What else is in a guest's image: the eBPF programs, and the list of modules with what packs them.
+/// Further sources of a guest's image: the eBPF programs, and the crate that builds images with its list of modules.
 pub const IMAGE: [&str; 2] = ["ebpf", "images"];
 
-/// The agent's sources and the image's.
+/// The sources of agent and image.
 pub fn all() -> impl Iterator<Item = &'static str> {
     AGENT.into_iter().chain(IMAGE)
 }

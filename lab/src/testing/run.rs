@@ -1,4 +1,4 @@
-//! A run on guests without a machine: the real loop, with nothing behind the launcher.
+//! A run of the real run loop with guests without a virtual machine.
 
 use crate::{
     error::Error,
@@ -25,34 +25,34 @@ use lab_vm::{
 };
 use std::path::Path;
 
-/// What to run, and on what.
+/// Parameters of the run.
 pub struct FakeRun<'a> {
-    /// The run's id.
+    /// Id of the run.
     pub id: String,
     /// The plan.
     pub plan: Plan,
     /// Deadlines.
     pub timing: Timing,
-    /// Ctrl-C.
+    /// The interrupt flag of the run.
     pub interrupt: Interrupt,
-    /// Plays the guests.
+    /// Launches the scripted guests.
     pub launcher: &'a FakeLauncher,
-    /// Snapshots, where guests are to be restored.
+    /// Snapshots, if guests are to be restored.
     pub snapshots: Option<Store>,
-    /// Memory for guests side by side.
+    /// Memory budget of the guests.
     pub room: Room,
     /// Which cells share a guest.
     pub isolate: Isolate,
-    /// What does not count as a failure.
+    /// Allowed splats and known failures.
     pub lists: Lists,
-    /// What happens to a cell that does not pass.
+    /// How cells that do not pass are repeated.
     pub retries: Retries,
-    /// Why no kernel has an image, where that is the fault.
+    /// If set, no kernel has an image, for this reason.
     pub imageless: Option<&'a str>,
 }
 
 impl FakeRun<'_> {
-    /// Runs it. Consoles go below `directory`, one directory per kernel.
+    /// Runs the plan. Consoles are written below `directory`, one directory per kernel.
     ///
     /// # Errors
     /// As for [`Run::go`].

@@ -180,7 +180,7 @@ fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
         (true, true) => Some(Kind::StillFailing),
         (_, false) if now.standing() == Standing::Skipped && ran(was) => Some(Kind::NoLongerRuns),
         // Checked first: for a cell that passes, a different attach type is more important than flakiness. Cells that failed before
-        //     // are excluded, since the attach type may have been the reason.
+        // are excluded, since the attach type may have been the reason.
         (false, false) if now.outcome == Outcome::Passed && !old.is_empty() && !new.is_empty() && old != new => {
             Some(Kind::AttachChanged)
         }

@@ -68,7 +68,7 @@ type Found = BTreeMap<(String, String), Vec<(usize, Point)>>;
 
 impl History {
     /// Reads runs in turn, and keeps the selected cells. A run that can't be read, for example one of an older version of `lab`,
-    ///     /// is reported to `say` and skipped.
+    /// is reported to `say` and skipped.
     ///
     /// None of the runs can be read.
     /// Not one of the runs can be read.

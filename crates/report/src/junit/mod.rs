@@ -32,7 +32,7 @@ pub enum Dialect {
     /// As most tools read it, with properties of cases and numbers of assertions.
     Common,
     /// Only what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses other files. Properties are lines of a
-    ///     /// case's output of the form `[[PROPERTY|name=value]]`.
+    /// case's output of the form `[[PROPERTY|name=value]]`.
     Jenkins,
 }
 
@@ -62,7 +62,7 @@ impl JunitReporter {
     pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
         // A kernel's file is its part of the run's file with its own root element, so that cells are formatted once. Files are
-        //         // written while the next kernel is formatted.
+        // written while the next kernel is formatted.
         thread::scope(|scope| {
             let (send, suites) = sync_channel::<(String, Counts, String)>(1);
             let kernels = scope.spawn(move || {

@@ -74,7 +74,7 @@ fn the_json_names_the_culprit() {
 }
 
 #[test]
-fn doubt_is_told_in_the_last_lines() {
+fn an_uncertain_result_is_marked_in_the_last_lines() {
     let mut report = report();
     report.finding = Finding { suspects: vec![2, 3], sure: false, ..report.finding };
     assert_eq!(

@@ -42,7 +42,7 @@ use tester::{Source, Tester};
 pub(super) fn bisect(named: Option<PathBuf>, args: &BisectArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     if args.good == args.bad {
-        return Err(Error::Usage(format!("--good and --bad are both {}: nothing lies between them", args.good)));
+        return Err(Error::Usage(format!("--good and --bad are both {}", args.good)));
     }
     match &args.tree {
         None => in_packages(&project, args),

@@ -277,7 +277,7 @@ fn product(place: &Path) -> Result<Unpacked> {
         modules: place.join("modules"),
         config: Some(place.join("config")),
         vmlinuz,
-        departures: Vec::new(),
+        unsupported: Vec::new(),
         cmdline: Vec::new(),
         memory_mib: None,
         may_fail: false,

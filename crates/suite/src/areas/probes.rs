@@ -57,7 +57,7 @@ pub const CASES: &[Case] = &[
     ),
 ];
 
-/// Whether the probe and the release agree; departures of a kernel are the host's business.
+/// Whether the probe and the release agree; what kernels.toml lists as unsupported is the host's concern.
 pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
     let probed = ctx.capabilities.has(capability);
     let expected = capability.since().expected_on(ctx.capabilities.kernel());

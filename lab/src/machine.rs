@@ -7,7 +7,12 @@ use crate::{
     kernels::Unpacked,
     run::kernel::Prepared,
     setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
-    vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock},
+    vm::{
+        Accel, Acceleration, GuestSpec, Launcher,
+        accel::{self, Asking},
+        qemu_version,
+        stock::Stock,
+    },
 };
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
 use std::{
@@ -57,11 +62,18 @@ impl Machine {
     ///
     /// # Errors
     /// No guest can be launched at all.
-    pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
+    pub fn acceleration(
+        &self,
+        launcher: &dyn Launcher,
+        kernel: &Unpacked,
+        say: &dyn Fn(&str),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Acceleration, Error> {
         let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
-        Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
+        let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
+        Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
 
     /// The kernel as virtme-ng boots it by itself.

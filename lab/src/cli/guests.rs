@@ -22,7 +22,7 @@ use crate::{
     report::{
         Reporter, directory,
         progress::{Bars, Lines},
-        record::RunRecord,
+        record::{KernelRecord, RunRecord},
     },
     run::{
         deadline::{Chosen, Deadline},
@@ -33,7 +33,7 @@ use crate::{
         timing::Timing,
     },
     shard::Shard,
-    vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock},
+    vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock},
 };
 use lab_image::Profile;
 use lab_protocol::drawing::TopologyInfo;
@@ -93,7 +93,7 @@ impl Guests {
         Store::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-        let acceleration = machine.acceleration(&launcher, first)?;
+        let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
         // They only order what this machine starts: without them it runs the same cells.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent)?;
@@ -184,7 +184,11 @@ impl Guests {
             prepare: &prepare,
             interrupt: self.interrupt.clone(),
         };
-        run.go(reporters)
+        let record = run.go(reporters)?;
+        if self.acceleration.accel == Accel::Kvm && record.kernels.values().any(KernelRecord::never_booted) {
+            accel::distrust(self.machine.cache());
+        }
+        Ok(record)
     }
 }
 

@@ -107,6 +107,8 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         options.push(format!("-object memory-backend-file,id=ram,size={size}M,mem-path={file},share=on"));
         options.push("-machine memory-backend=ram".to_owned());
     }
+    // The same machine whatever executes it: vng says this under TCG only, and QEMU's default is an i440FX.
+    options.push("-machine q35".to_owned());
     match spec.accel {
         Accel::Tcg => {
             add(&["--disable-kvm"]);
@@ -116,10 +118,13 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
             // an interrupt there brings a trap flag or worse back with it, and the guest dies of no fault of its kernel.
             options.push("-cpu max,-erms,-cx16".to_owned());
         }
-        // vng asks for `kvm:tcg`, and that falls back without a word.
-        Accel::Kvm => options.push("-machine accel=kvm".to_owned()),
+        Accel::Kvm => {
+            // vng asks for `kvm:tcg`, and that falls back without a word.
+            options.push("-machine accel=kvm".to_owned());
+        }
     }
-    let cmdline = CMDLINE.iter().copied().chain(spec.cmdline.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    let own = spec.cmdline.iter().map(String::as_str);
+    let cmdline = CMDLINE.iter().copied().chain(own).collect::<Vec<_>>().join(" ");
     add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
     Ok(arguments)
 }
@@ -186,6 +191,18 @@ mod tests {
         let words = arguments(&usual, &Files::below(dir.path()), "x").unwrap();
         assert!(words.iter().any(|word| word == "--disable-kvm"));
         assert!(words.last().unwrap().contains("-no-reboot"));
+    }
+
+    #[test]
+    fn guests_are_the_same_machine_under_both_accelerators() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = |accel| {
+            let spec = GuestSpec { accel, ..spec(dir.path()) };
+            arguments(&spec, &Files::below(dir.path()), "x").unwrap().join(" ")
+        };
+        let (kvm, tcg) = (words(Accel::Kvm), words(Accel::Tcg));
+        assert!(kvm.contains("-machine q35") && kvm.contains("-machine accel=kvm") && !kvm.contains("--disable-kvm"));
+        assert!(tcg.contains("-machine q35") && !tcg.contains("accel="));
     }
 
     #[test]

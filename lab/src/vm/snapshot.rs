@@ -80,6 +80,11 @@ impl Snapshot {
 /// # Errors
 /// [`VmError::File`] where the kernel or the image can't be read.
 pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
+    fingerprint_on(Path::new("/"), spec, words)
+}
+
+/// The same for the host whose `/proc` and `/sys` are below `root`.
+fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -95,14 +100,26 @@ pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError
         add(&content.finalize());
     }
     if spec.accel == Accel::Kvm {
-        // The guest sees the host's processor.
-        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        cpu.lines()
-            .filter(|line| line.starts_with("model name") || line.starts_with("flags"))
-            .take(2)
-            .for_each(|line| add(line.as_bytes()));
+        processor(root).iter().for_each(|word| add(word.as_bytes()));
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What decides which processor a guest sees under KVM: the host's own, its microcode, the host's kernel, and how its KVM
+/// is set. A guest that was saved on another one would go on with a processor that has changed under it.
+fn processor(root: &Path) -> Vec<String> {
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read(root.join("proc/cpuinfo"));
+    let told = ["model name", "microcode", "flags"];
+    let cpu = told.into_iter().filter_map(|key| cpu.lines().find(|line| line.starts_with(key))).map(str::to_owned);
+    let mut set: Vec<String> = ["kvm", "kvm_amd", "kvm_intel"]
+        .into_iter()
+        .flat_map(|module| fs::read_dir(root.join(format!("sys/module/{module}/parameters"))).into_iter().flatten())
+        .flatten()
+        .map(|parameter| format!("{}={}", parameter.path().display(), read(parameter.path())))
+        .collect();
+    set.sort();
+    cpu.chain([read(root.join("proc/version"))]).chain(set).collect()
 }
 
 /// What the store has under a key.

@@ -185,10 +185,15 @@ impl Guests {
             interrupt: self.interrupt.clone(),
         };
         let record = run.go(reporters)?;
-        if self.acceleration.accel == Accel::Kvm && record.kernels.values().any(KernelRecord::never_booted) {
+        self.distrust_kvm_unless(!record.kernels.values().any(KernelRecord::never_booted));
+        Ok(record)
+    }
+
+    /// Where guests under KVM never booted, that may be KVM's doing: the next command asks again.
+    fn distrust_kvm_unless(&self, booted: bool) {
+        if self.acceleration.accel == Accel::Kvm && !booted {
             accel::distrust(self.machine.cache());
         }
-        Ok(record)
     }
 }
 

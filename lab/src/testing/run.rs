@@ -19,7 +19,7 @@ use crate::{
         snapshot::Store,
     },
 };
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 /// What to run, and on what.
 pub struct FakeRun<'a> {
@@ -29,6 +29,8 @@ pub struct FakeRun<'a> {
     pub plan: Plan,
     /// Deadlines.
     pub timing: Timing,
+    /// What the time to hello says about a guest's speed.
+    pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Plays the guests.
@@ -75,7 +77,7 @@ impl FakeRun<'_> {
             lists: self.lists,
             retries: self.retries,
             launcher: self.launcher,
-            rescale: &|_| 1.0,
+            rescale: self.rescale,
             topologies: Vec::new(),
             estimate: &|_, _| 1,
             prepare: &prepare,

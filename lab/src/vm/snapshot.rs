@@ -36,6 +36,8 @@ const CONSOLE: &str = "console.log";
 const KEPT: usize = 16;
 /// A younger one may be about to be used by another run.
 const YOUNG: Duration = Duration::from_secs(600);
+/// Guests in a row that may leave a snapshot unanswered before it is removed, although each was alive.
+const MOST_DOUBTS: u32 = 3;
 /// Space that is left to others when a snapshot is begun, bytes.
 const RESERVE: u64 = 256 << 20;
 
@@ -45,6 +47,12 @@ struct Meta {
     key: String,
     boot_id: String,
     recipe: Recipe,
+    /// What the boot took, milliseconds; older snapshots do not say.
+    #[serde(default)]
+    boot_ms: Option<u64>,
+    /// Guests in a row that were restored from it, did not answer, and were alive.
+    #[serde(default)]
+    doubts: u32,
     memory: Sealed,
     state: Sealed,
 }
@@ -55,6 +63,10 @@ pub struct Snapshot {
     dir: PathBuf,
     /// How to start it.
     pub recipe: Recipe,
+    /// What its guest took from launch to hello, where that is known: how slow this host is.
+    pub boot: Option<Duration>,
+    /// Guests in a row that were restored from it, did not answer, and were alive.
+    doubts: u32,
 }
 
 impl Snapshot {
@@ -180,6 +192,25 @@ impl Store {
         remove(&snapshot.dir);
     }
 
+    /// Keeps a snapshot whose guest was alive and did not answer in time: the host may be busy. Not for ever, though:
+    /// removes one that this has happened to too often in a row, and says whether it is still there.
+    pub fn doubt(&self, snapshot: &Snapshot) -> bool {
+        let doubts = snapshot.doubts + 1;
+        let kept = doubts < MOST_DOUBTS && note_doubts(&snapshot.dir, doubts).is_ok();
+        if !kept {
+            self.discard(snapshot);
+        }
+        kept
+    }
+
+    /// A guest from it has answered.
+    pub fn trust(&self, snapshot: &Snapshot) {
+        if snapshot.doubts > 0 {
+            // Best effort: at worst it is made anew too early.
+            let _ = note_doubts(&snapshot.dir, 0);
+        }
+    }
+
     /// The right to make the snapshot of this key; `None` while another run makes it.
     ///
     /// # Errors
@@ -272,11 +303,11 @@ impl Draft {
         self.stage.path().join(STATE)
     }
 
-    /// Makes it a snapshot: `console` is the one of the boot.
+    /// Makes it a snapshot: `console` is the one of the boot, which took so long.
     ///
     /// # Errors
     /// The cache can't be written.
-    pub fn publish(self, recipe: Recipe, console: &Path) -> Result<Snapshot, VmError> {
+    pub fn publish(self, recipe: Recipe, console: &Path, boot: Option<Duration>) -> Result<Snapshot, VmError> {
         let (store, key) = (&self.claim.store, &self.claim.key);
         let dir = store.dir.join(key);
         let publish = || -> io::Result<()> {
@@ -290,6 +321,8 @@ impl Draft {
                 key: key.clone(),
                 boot_id: boot_id()?,
                 recipe: recipe.clone(),
+                boot_ms: boot.and_then(|boot| boot.as_millis().try_into().ok()),
+                doubts: 0,
                 memory: seal(&self.memory())?,
                 state: seal(&self.state())?,
             };
@@ -298,7 +331,7 @@ impl Draft {
         };
         publish().map_err(|error| problem(&dir, &error))?;
         store.prune();
-        Ok(Snapshot { dir, recipe })
+        Ok(Snapshot { dir, recipe, boot, doubts: 0 })
     }
 }
 
@@ -329,7 +362,13 @@ fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
         // Best effort: what can't be noted is verified again.
         let _ = rewrite(dir, &meta);
     }
-    Ok(Snapshot { dir: dir.to_owned(), recipe: meta.recipe })
+    let boot = meta.boot_ms.map(Duration::from_millis);
+    Ok(Snapshot { dir: dir.to_owned(), recipe: meta.recipe, boot, doubts: meta.doubts })
+}
+
+fn note_doubts(dir: &Path, doubts: u32) -> io::Result<()> {
+    let meta: Meta = serde_json::from_slice(&fs::read(dir.join(META))?)?;
+    rewrite(dir, &Meta { doubts, ..meta })
 }
 
 fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {

@@ -134,6 +134,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
         id: directory::fresh_id(),
         plan: Plan::new(vec![facts("6.12", "6.12.43")], cells, true),
         timing: scenario.timing,
+        rescale: &|_| 1.0,
         interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
         launcher: &scenario.launcher,
         snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),

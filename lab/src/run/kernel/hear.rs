@@ -17,7 +17,7 @@ impl KernelRun<'_> {
         let (kernel, guest) = (self.id(), launch.number);
         match word {
             Word::Hello { release, version, kernel: kernel_version, after } => {
-                launch.said_hello.set(true);
+                launch.hello.set(Some(after));
                 (self.emit)(Event::Booted {
                     kernel,
                     guest,

@@ -95,6 +95,7 @@ fn told(name: &str, verdict: &Verdict) -> String {
 /// What a test may choose beside the guests' behaviour.
 struct Choice {
     timing: Timing,
+    rescale: &'static (dyn Fn(Duration) -> f32 + Sync),
     interrupt: Interrupt,
     snapshots: Option<Store>,
     room: Room,
@@ -108,6 +109,7 @@ impl Default for Choice {
     fn default() -> Self {
         Self {
             timing: timing(),
+            rescale: &|_| 1.0,
             interrupt: Interrupt::default(),
             snapshots: None,
             room: Room::unlimited(),
@@ -121,10 +123,10 @@ impl Default for Choice {
 
 /// The run of these kernels with these guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
-    let Choice { timing, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
+    let Choice { timing, rescale, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = ("test".to_owned(), None);
-    FakeRun { id, plan, timing, interrupt, launcher, snapshots, room, isolate, lists, retries, imageless }
+    FakeRun { id, plan, timing, rescale, interrupt, launcher, snapshots, room, isolate, lists, retries, imageless }
 }
 
 fn run_on(

@@ -15,6 +15,7 @@ use crate::{
         timing::Timing,
     },
     vm::{
+        Accel,
         fake::{FakeLauncher, specification},
         snapshot::Store,
     },
@@ -31,6 +32,8 @@ pub struct FakeRun<'a> {
     pub timing: Timing,
     /// What the time to hello says about a guest's speed.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
+    /// What executes the guests, as far as the run believes.
+    pub accel: Accel,
     /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Plays the guests.
@@ -59,6 +62,7 @@ impl FakeRun<'_> {
             Some(why) => Err(why.to_owned()),
             None => {
                 let mut spec = specification(directory.to_owned());
+                spec.accel = self.accel;
                 spec.name.clone_from(&kernel.facts.id);
                 spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
                 Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })

@@ -16,7 +16,7 @@ use lab::{
         cell, facts,
         run::FakeRun,
     },
-    vm::{fake::FakeLauncher, snapshot::Store},
+    vm::{Accel, fake::FakeLauncher, snapshot::Store},
 };
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
@@ -135,6 +135,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
         plan: Plan::new(vec![facts("6.12", "6.12.43")], cells, true),
         timing: scenario.timing,
         rescale: &|_| 1.0,
+        accel: Accel::Tcg,
         interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
         launcher: &scenario.launcher,
         snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),

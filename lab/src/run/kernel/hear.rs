@@ -4,11 +4,13 @@ use super::{KernelRun, Launch};
 use crate::{
     event::{Event, Moment},
     judge::{self, Verdict},
+    lists::Excuse,
     run::{
         evidence,
         session::{Farewell, Word},
         splat::{Splat, scan_kernel_log},
     },
+    vm::Accel,
 };
 use lab_protocol::{CellReport, ErrorKind, Outcome};
 
@@ -88,6 +90,12 @@ impl KernelRun<'_> {
                 continue;
             }
             self.lists.allow(&self.kernel.facts, &mut splat);
+            // A guest under KVM has the host's processor, or what an outer hypervisor makes of it.
+            let found = moment == Moment::Boot && launch.spec.accel == Accel::Kvm && splat.is_about_processor();
+            if found && splat.allowed.is_none() {
+                let reason = "about this host's processor, which guests under KVM have: no fault of the kernel's";
+                splat.allowed = Some(Excuse { reason: reason.to_owned(), link: None, expires: None });
+            }
             splat.suspects = launch.suspects();
             (self.emit)(Event::Splat { kernel: self.id(), guest: launch.number, moment, splat: Box::new(splat) });
         }

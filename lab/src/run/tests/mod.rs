@@ -19,7 +19,7 @@ use crate::{
         run::FakeRun,
     },
     verdict::Verdict,
-    vm::{fake::FakeLauncher, snapshot::Store},
+    vm::{Accel, fake::FakeLauncher, snapshot::Store},
 };
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
@@ -96,6 +96,7 @@ fn told(name: &str, verdict: &Verdict) -> String {
 struct Choice {
     timing: Timing,
     rescale: &'static (dyn Fn(Duration) -> f32 + Sync),
+    accel: Accel,
     interrupt: Interrupt,
     snapshots: Option<Store>,
     room: Room,
@@ -110,6 +111,7 @@ impl Default for Choice {
         Self {
             timing: timing(),
             rescale: &|_| 1.0,
+            accel: Accel::Tcg,
             interrupt: Interrupt::default(),
             snapshots: None,
             room: Room::unlimited(),
@@ -123,10 +125,24 @@ impl Default for Choice {
 
 /// The run of these kernels with these guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
-    let Choice { timing, rescale, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
+    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = ("test".to_owned(), None);
-    FakeRun { id, plan, timing, rescale, interrupt, launcher, snapshots, room, isolate, lists, retries, imageless }
+    FakeRun {
+        id,
+        plan,
+        timing,
+        rescale,
+        accel,
+        interrupt,
+        launcher,
+        snapshots,
+        room,
+        isolate,
+        lists,
+        retries,
+        imageless,
+    }
 }
 
 fn run_on(

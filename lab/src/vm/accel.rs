@@ -227,7 +227,7 @@ mod tests {
 
     fn dying() -> FakeLauncher {
         FakeLauncher::new(|agent| {
-            agent.set_exit(GuestExit { code: Some(1), signal: None, stderr: "abort".to_owned() });
+            agent.set_exit(GuestExit { code: Some(1), signal: None, stderr: "kvm: abort".to_owned() });
         })
     }
 
@@ -257,7 +257,7 @@ mod tests {
     fn deaths_and_successes_are_remembered() {
         for (launcher, accel, reason, lines) in [
             (speaking(), Accel::Kvm, "a guest spoke under KVM after 0.", 0),
-            (dying(), Accel::Tcg, "/dev/kvm opens, but the guest died under it (exit code 1: abort)", 1),
+            (dying(), Accel::Tcg, "/dev/kvm opens, but the guest died under it (exit code 1: kvm: abort)", 1),
         ] {
             let cache = tempfile::tempdir().unwrap();
             let (first, said) = chosen(cache.path(), &launcher, Ok(()), false);

@@ -12,6 +12,9 @@ use std::{
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often the console is looked at.
 const SLICE: Duration = Duration::from_millis(100);
+/// What the last words of a virtual machine speak of that died of KVM: its functions and messages, or the processor's
+/// registers that it refuses. Others died of something that may be mended in a minute, a missing file of QEMU's say.
+const OF_KVM: [&str; 2] = ["kvm", "msr"];
 /// Last words of a virtual machine that was short of something (`strerror(3)`): that is about the moment, not about KVM.
 const PASSING: [&str; 4] = [
     "Cannot allocate memory",
@@ -41,9 +44,9 @@ pub const PATIENCE: Patience =
 pub enum Answer {
     /// Its agent spoke, so long after the launch.
     Spoke(Duration),
-    /// It died.
+    /// It died, of KVM.
     Died(String),
-    /// It was too slow, or something else was in the way: this says nothing about the next one.
+    /// It was too slow, or died of something else: this says nothing about the next one.
     Unclear(String),
 }
 
@@ -134,9 +137,11 @@ fn last_words(guest: &mut dyn Guest) -> Option<GuestExit> {
 
 fn died(exit: Option<GuestExit>) -> Answer {
     let how = exit.as_ref().map_or_else(String::new, |exit| format!(" ({exit})"));
-    let passing = exit.is_some_and(|exit| PASSING.iter().any(|words| exit.stderr.contains(words)));
+    let words = exit.map(|exit| exit.stderr).unwrap_or_default();
+    let of_kvm = OF_KVM.iter().any(|word| words.to_ascii_lowercase().contains(word));
+    let passing = PASSING.iter().any(|reason| words.contains(reason));
     let told = format!("the guest died under it{how}");
-    if passing { Answer::Unclear(told) } else { Answer::Died(told) }
+    if of_kvm && !passing { Answer::Died(told) } else { Answer::Unclear(told) }
 }
 
 #[cfg(test)]
@@ -175,8 +180,17 @@ mod tests {
         let abort = "kvm_buf_set_msrs: Assertion failed";
         let told = format!("the guest died under it (exit code 1: {abort})");
         assert_eq!(asked(&dying(abort), PATIENCE), Answer::Died(told));
-        let short = asked(&dying("cannot set up guest memory 'ram': Cannot allocate memory"), PATIENCE);
-        assert!(matches!(short, Answer::Unclear(_)), "a host that is short of memory now: {short:?}");
+        let msr = "qemu-system-x86_64: error: failed to set MSR 0x10a to 0x69";
+        assert!(matches!(asked(&dying(msr), PATIENCE), Answer::Died(_)));
+        for passing in [
+            "cannot set up guest memory 'ram': Cannot allocate memory",
+            "failed to initialize kvm: Device or resource busy",
+            "qemu: could not load PC BIOS 'bios-256k.bin'",
+            "",
+        ] {
+            let answer = asked(&dying(passing), PATIENCE);
+            assert!(matches!(answer, Answer::Unclear(_)), "{passing:?} is about this moment: {answer:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::show;
 use crate::{
     error::{Error, Exit},
-    setup::{self, Purpose},
+    interrupt::Interrupt,
+    setup::{self, Place, Purpose},
 };
 
 /// What the flag `--tests` asks for.
@@ -22,8 +23,11 @@ pub(super) fn doctor(json: bool, tests: bool) -> Result<Exit, Error> {
     Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
 }
 
-pub(super) fn setup(tests: bool, builds: bool) -> Result<Exit, Error> {
+pub(super) fn setup(tests: bool, builds: bool, system: bool) -> Result<Exit, Error> {
     let purpose = if builds { Purpose::Builds } else { purpose(tests) };
-    setup::setup(purpose, &mut std::io::stderr())?;
+    // Whatever is under way ends with a signal, and leaves no half of anything.
+    Interrupt::install().map_err(Error::file("watch", "signals"))?;
+    let place = if system { Place::System } else { Place::Cache };
+    setup::setup(purpose, place, &mut std::io::stderr())?;
     Ok(Exit::Passed)
 }

@@ -30,7 +30,9 @@ pub(crate) mod strict;
 mod untar;
 mod update;
 
+pub use apt::AptState;
 pub use cache::Cache;
+pub(crate) use cache::sha256_of;
 pub use changelog::news;
 pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// How often the person is asked whether a program shall end.
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 /// What a program that shall end may take to clear up: git takes its locks away, apt its own.
 const LEAVING: Duration = Duration::from_secs(2);
 
@@ -98,6 +98,14 @@ pub(crate) fn capture(what: &str, package: &'static str, expression: duct::Expre
     let output = to_end(&expression, |_| Interrupt::raised().is_some());
     let output = output.map_err(|error| start_error(what, package, &error))?;
     let Some(output) = output else { return Err(KernelsError::Interrupted { what: what.to_owned() }) };
+    success(what, &output)
+}
+
+/// What a program wrote to stdout.
+///
+/// # Errors
+/// It exited with anything but 0.
+pub(crate) fn success(what: &str, output: &Output) -> Result<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));
@@ -107,7 +115,7 @@ pub(crate) fn capture(what: &str, package: &'static str, expression: duct::Expre
 }
 
 /// Why a program could not be started.
-pub(super) fn start_error(what: &str, package: &'static str, error: &io::Error) -> KernelsError {
+pub(crate) fn start_error(what: &str, package: &'static str, error: &io::Error) -> KernelsError {
     let program = what.split_whitespace().next().unwrap_or(what).to_owned();
     match error.kind() {
         io::ErrorKind::NotFound => KernelsError::MissingProgram { program, package },

@@ -9,8 +9,10 @@ use duct::cmd;
 
 use super::apt;
 use super::catalogue;
+use super::private;
 use super::test_tools::TestTools;
 use super::tools::Tools;
+use crate::vm::qemu_version;
 
 /// Names the QEMU binary to use in place of the first `qemu-system-x86_64` in `PATH`.
 pub const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
@@ -30,9 +32,15 @@ pub struct Program {
 }
 
 impl Program {
-    fn ask(path: PathBuf) -> Self {
+    pub(super) fn ask(path: PathBuf) -> Self {
         let output = cmd(&path, ["--version"]).stdin_null().stderr_to_stdout().unchecked().read();
         Self { version: output.ok().and_then(|text| first_version(&text)), path }
+    }
+
+    /// As [`Self::ask`], of what is to be QEMU: another program's version is none.
+    pub(super) fn ask_qemu(path: PathBuf) -> Self {
+        let version = qemu_version(Some(&path)).ok().and_then(|text| first_version(&text));
+        Self { version, path }
     }
 
     /// The version as `1.2.3`, or a remark that there is none.
@@ -46,6 +54,8 @@ impl Program {
 pub enum BpfRust {
     /// Debian's rustc-web, which has a prebuilt libcore for bpfel-unknown-none.
     Debian,
+    /// The same, unpacked into the cache.
+    Private,
     /// A rustup nightly with the rust-src component, and bpf-linker in `PATH`.
     Nightly,
 }
@@ -63,6 +73,8 @@ pub struct Host {
     pub rustc: Option<Program>,
     /// The QEMU that will run guests.
     pub qemu: Option<Program>,
+    /// The sets of packages in the cache, by name: the versions of their packages.
+    pub private: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// Whether [`QEMU_VARIABLE`] chose it.
     pub qemu_chosen: bool,
     /// The pinned virtme-ng, if whole.
@@ -80,17 +92,17 @@ pub struct Host {
 impl Host {
     /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
     pub fn look(tools: &Tools) -> Self {
-        let chosen_qemu = chosen_qemu();
-        let qemu_chosen = chosen_qemu.is_some();
+        let qemu_chosen = chosen_qemu().is_some();
         let debian = debian_name();
         thread::scope(|scope| {
             let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
             let rustc = scope.spawn(|| in_path("rustc").map(Program::ask));
-            let qemu = scope.spawn(|| chosen_qemu.or_else(|| in_path("qemu-system-x86_64")).map(Program::ask));
+            let qemu = scope.spawn(|| tools.qemu());
             let linker = scope.spawn(|| tools.pinned_bpf_linker().or_else(|| in_path("bpf-linker")).map(Program::ask));
             Self {
                 commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
                 qemu_chosen,
+                private: tools.private(),
                 virtme_ng: tools.virtme_ng(),
                 test_tools: tools.test_tools(),
                 nightly_rust_src: nightly_rust_src(),
@@ -110,6 +122,9 @@ impl Host {
     pub fn bpf_rust(&self) -> Option<BpfRust> {
         if catalogue::BPF_RUST.iter().all(|name| self.packages.contains_key(*name)) {
             return Some(BpfRust::Debian);
+        }
+        if self.private.contains_key(private::BPF.name) {
+            return Some(BpfRust::Private);
         }
         let linker = self.bpf_linker.as_ref().and_then(|program| program.version);
         (self.nightly_rust_src && linker >= Some(catalogue::BPF_LINKER)).then_some(BpfRust::Nightly)

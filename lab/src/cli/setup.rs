@@ -1,11 +1,11 @@
 //! `lab doctor` and `lab setup`.
 
-use super::show;
 use crate::{
-    error::{Error, Exit},
-    interrupt::Interrupt,
+    error::Error,
     setup::{self, Place, Purpose},
 };
+use lab_base::{interrupt::Interrupt, say::show};
+use lab_record::exit::Exit;
 
 /// What the flag `--tests` asks for.
 fn purpose(tests: bool) -> Purpose {

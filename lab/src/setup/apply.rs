@@ -4,15 +4,17 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use super::apt::{self, Privilege};
-use super::catalogue::checks;
-use super::check::{Check, Fix, Purpose, State};
-use super::error::SetupError;
-use super::host::Host;
-use super::private::Set;
-use super::progress::Progress;
-use super::report::{Finding, Report};
-use super::tools::Tools;
+use super::{
+    apt::{self, Privilege},
+    catalogue::checks,
+    check::{Check, Fix, Purpose, State},
+    error::SetupError,
+    host::Host,
+    private::Set,
+    progress::Progress,
+    report::{Finding, Report},
+    tools::Tools,
+};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +133,7 @@ impl Plan {
 /// # Errors
 /// The first step's failure; later steps are not tried.
 pub fn setup(purpose: Purpose, place: Place, out: &mut dyn Write) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     let host = Host::look(&tools);
     if Plan::of(&host, purpose, place)?.steps.is_empty() {
         return Ok(Report::of(&host, purpose));

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum SetupError {
     /// No cache directory is known.
     #[error(transparent)]
-    Cache(#[from] crate::paths::NoCacheDir),
+    Cache(#[from] lab_base::paths::NoCacheDir),
 
     /// Something that only a person can change.
     #[error("{name}: {found}; {advice}")]
@@ -82,7 +82,11 @@ pub enum SetupError {
 
     /// The archive could not be read, or a program of its tools failed.
     #[error(transparent)]
-    Archive(#[from] crate::kernels::KernelsError),
+    Archive(#[from] lab_kernel_store::KernelsError),
+
+    /// A program that reads or unpacks packages failed.
+    #[error(transparent)]
+    Program(#[from] lab_base::process::ProcessError),
 
     /// No release of the distribution serves.
     #[error("no release of the distribution offers what is missing; `lab setup --system` installs it with apt-get")]

@@ -10,6 +10,8 @@ mod catalogue;
 mod check;
 mod error;
 mod host;
+mod look;
+mod path;
 mod private;
 mod progress;
 mod report;
@@ -30,7 +32,7 @@ use host::Host;
 
 /// `PATH` with the cache's programs behind the host's, for everything that the lab starts; `None` where there are none.
 pub fn search_path() -> Option<std::ffi::OsString> {
-    let shell = Tools::in_cache(&crate::paths::cache_dir().ok()?).shell()?;
+    let shell = Tools::in_cache(&lab_base::paths::cache_dir().ok()?).shell()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::join_paths(std::env::split_paths(&path).chain([shell.bin()])).ok()
 }
@@ -40,6 +42,6 @@ pub fn search_path() -> Option<std::ffi::OsString> {
 /// # Errors
 /// [`SetupError::Cache`] where no cache directory is known.
 pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     Ok(Report::of(&Host::look(&tools), purpose))
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::apply::{Place, Plan, Step};
-use super::catalogue;
-use super::host::{Host, Program};
-use super::private;
-use super::{Purpose, Report};
+use super::{
+    Purpose, Report,
+    apply::{Place, Plan, Step},
+    catalogue,
+    host::{Host, Program},
+    private,
+};
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
     Some(Program { path: PathBuf::from(path), version: Some(version) })
@@ -129,7 +131,7 @@ fn what_is_in_the_cache_is_not_missing() {
 #[test]
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
-    host.packages.retain(|name, _| !catalogue::BPF_RUST.contains(&name.as_str()));
+    host.packages.retain(|name, _| !crate::setup::host::BPF_RUST.contains(&name.as_str()));
     assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::Unpack(&private::BPF)]);
     host.nightly_rust_src = true;
     assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 use duct::{Expression, cmd};
 
-use super::catalogue::QEMU_SERVES;
 use super::error::SetupError;
-use super::host::{Program, chosen_qemu, in_path};
-use super::private::{self, Set, Unpacked};
-use super::progress::Progress;
+use super::{
+    host::{Program, QEMU_SERVES, chosen_qemu},
+    path::in_path,
+    private::{self, Set, Unpacked},
+    progress::Progress,
+};
 
 /// virtme-ng's version.
 pub const VIRTME_NG_VERSION: &str = "1.42";

@@ -1,18 +1,19 @@
 //! What a guest says becomes events; what its kernel complains of goes to the cell that it fell into, or to none.
 
 use super::{KernelRun, Launch};
-use crate::{
-    event::{Event, Moment},
-    judge::{self, Verdict},
-    lists::Excuse,
-    run::{
-        evidence,
-        session::{Farewell, Word},
-        splat::{Splat, scan_kernel_log},
-    },
-    vm::Accel,
+use crate::run::{
+    evidence, judge,
+    session::{Farewell, Word},
+    splat::scan_kernel_log,
 };
 use lab_protocol::{CellReport, ErrorKind, Outcome};
+use lab_record::{
+    event::{Event, Moment},
+    excuse::Excuse,
+    splat::Splat,
+    verdict::Verdict,
+};
+use lab_vm::Accel;
 
 impl KernelRun<'_> {
     pub(super) fn hear(&self, launch: &Launch, word: Word) {

@@ -1,15 +1,13 @@
 //! One guest of a kernel, from the host's side.
 
-use crate::{
-    judge::Verdict,
-    run::{
-        autopsy::Autopsy,
-        splat::{MOST_SUSPECTS, Splat, Watch, merge},
-        timing::Timing,
-    },
-    vm::GuestSpec,
+use crate::run::{
+    autopsy::Autopsy,
+    splat::{MOST_SUSPECTS, Watch, merge},
+    timing::Timing,
 };
 use lab_protocol::CellId;
+use lab_record::{splat::Splat, verdict::Verdict};
+use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
     path::Path,

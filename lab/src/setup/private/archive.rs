@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::super::error::SetupError;
 use super::super::progress::Progress;
 use super::sets::{Release, Set};
-use crate::interrupt::Interrupt;
-use crate::kernels::{AptState, Debian, KernelsError, run, sha256_of};
+use lab_base::interrupt::Interrupt;
+use lab_base::process;
+use lab_kernel_store::{AptState, Debian, KernelsError, sha256_of};
 
 /// Releases that the lab knows, the newest first.
 const RELEASES: [&str; 2] = ["trixie", "bookworm"];
@@ -112,7 +113,7 @@ impl Archive {
         let empty = format!("Dir::Cache::archives={}/", none.display());
         // Its custom is to print MD5 sums, whichever the index has beside.
         let options = ["--print-uris", "-o", &empty, "-o", "Acquire::ForceHash=SHA256"];
-        let output = run::capture("apt-get --print-uris", "apt", self.install(set, &options))?;
+        let output = process::capture("apt-get --print-uris", "apt", self.install(set, &options))?;
         let files: Vec<File> = output.lines().filter_map(file).collect();
         if files.is_empty() {
             return Err(SetupError::NoCandidate { packages: set.roots.join(", ") });
@@ -130,15 +131,15 @@ impl Archive {
         let command = self.install(set, &["--download-only"]).stdout_capture().stderr_capture();
         progress.bytes("downloading", 0, total);
         let step = format!("apt-get --download-only of {}", set.label);
-        let output = run::to_end(&command, |elapsed| {
+        let output = process::to_end(&command, |elapsed| {
             if elapsed > Duration::ZERO {
                 progress.bytes("downloading", there(&dir, files), total);
             }
             Interrupt::raised().is_some()
         });
-        let output = output.map_err(|error| run::start_error(&step, "apt", &error))?;
+        let output = output.map_err(|error| process::start_error(&step, "apt", &error))?;
         let output = output.ok_or_else(|| KernelsError::Interrupted { what: step.clone() })?;
-        run::success(&step, &output)?;
+        process::success(&step, &output)?;
         files.iter().map(|file| checked(&dir, file)).collect()
     }
 }

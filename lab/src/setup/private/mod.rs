@@ -23,8 +23,9 @@ pub use sets::{BPF, QEMU, SHELL, Set};
 
 use super::error::SetupError;
 use super::progress::Progress;
-use crate::interrupt::Interrupt;
-use crate::kernels::{KernelsError, run};
+use lab_base::interrupt::Interrupt;
+use lab_base::process;
+use lab_kernel_store::KernelsError;
 use sets::{Program, hex};
 
 /// What a directory consists of; written last.
@@ -218,7 +219,7 @@ fn unpack(debs: &[PathBuf], root: &Path, progress: &mut Progress<'_>) -> Result<
     let worker = || -> Result<(), SetupError> {
         while let Some(deb) = debs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let args = ["-x".as_ref(), deb.as_os_str(), root.as_os_str()];
-            run::capture("dpkg-deb -x", "dpkg", run::command("dpkg-deb", args))?;
+            process::capture("dpkg-deb -x", "dpkg", process::command("dpkg-deb", args))?;
         }
         Ok(())
     };
@@ -226,7 +227,7 @@ fn unpack(debs: &[PathBuf], root: &Path, progress: &mut Progress<'_>) -> Result<
         let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
         while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
             progress.count("unpacking package", next.load(Ordering::Relaxed).min(debs.len()), debs.len());
-            thread::sleep(run::POLL);
+            thread::sleep(process::POLL);
         }
         for worker in workers {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::super::catalogue::BPF_RUST;
+use super::super::host::BPF_RUST;
 
 /// Packages that are resolved, downloaded and unpacked as one.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,16 +1,15 @@
 //! Starts other programs from argument vectors, never from a shell string.
 
-use crate::interrupt::Interrupt;
+use crate::{interrupt::Interrupt, programs};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use std::{
-    env,
     ffi::OsStr,
     io,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Output,
     time::{Duration, Instant},
 };
@@ -50,15 +49,16 @@ pub enum ProcessError {
 
 /// A command with English messages (`LC_ALL=C`), so that quoted errors can be searched for, and without standard input.
 ///
-/// A program name without a slash is looked up on `PATH`; given a `Path` of one component, duct would use a file of the
-/// working directory.
+/// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program; given a
+/// `Path` of one component, duct would use a file of the working directory.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect::<Vec<_>>();
-    duct::cmd(program.as_ref().to_owned(), args).env("LC_ALL", "C").stdin_null()
+    let command = duct::cmd(program.as_ref().to_owned(), args);
+    command.env("PATH", programs::search_path()).env("LC_ALL", "C").stdin_null()
 }
 
 /// A virtme-ng command. Its directory is added to `PATH`, where virtme-ng looks for its helpers (`virtme-configkernel`).
@@ -67,11 +67,7 @@ where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
-    let own = vng.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned);
-    let path = env::var_os("PATH").unwrap_or_default();
-    // A directory whose name contains a colon can't be on PATH; PATH is used unchanged then.
-    let path = env::join_paths(own.into_iter().chain(env::split_paths(&path))).unwrap_or(path);
-    command(vng, args).env("PATH", path)
+    command(vng, args).env("PATH", programs::search_path_behind(vng.parent()))
 }
 
 /// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the latter case.
@@ -163,16 +159,6 @@ fn tail(text: &str) -> String {
         kept = next;
     }
     kept
-}
-
-/// Finds a program on `PATH`, `/usr/sbin` or `/sbin`: the latter are not on every user's `PATH`.
-pub fn administrative(program: &str) -> PathBuf {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| program.into())
 }
 
 #[cfg(test)]

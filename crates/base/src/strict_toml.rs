@@ -57,9 +57,21 @@ impl<'a> Section<'a> {
         name: String,
         allowed: &[&str],
     ) -> Result<Self, ConfigError> {
+        Self::open_with(origin, table, span, name, allowed, &[])
+    }
+
+    /// `former` are names of keys that still work, and that no message suggests.
+    fn open_with(
+        origin: Origin<'a>,
+        table: &'a dyn TableLike,
+        span: Option<Range<usize>>,
+        name: String,
+        allowed: &[&str],
+        former: &[&str],
+    ) -> Result<Self, ConfigError> {
         let section = Self { origin, table, span, name };
         if !allowed.is_empty()
-            && let Some((key, _)) = table.iter().find(|(key, _)| !allowed.contains(key))
+            && let Some((key, _)) = table.iter().find(|(key, _)| !allowed.contains(key) && !former.contains(key))
         {
             let hint = suggest(key, allowed);
             return Err(section.error_at(key, format!("unknown key `{key}` in {}{hint}", section.name)));
@@ -151,13 +163,37 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The key that is there of one that was renamed; a file has one of them.
+    pub fn renamed<'k>(&self, now: &'k str, formerly: &'k str) -> Result<&'k str, ConfigError> {
+        match (self.table.contains_key(now), self.table.contains_key(formerly)) {
+            (true, true) => {
+                let message =
+                    format!("`{formerly}` is the former name of `{now}`: {} has both, keep `{now}`", self.name);
+                Err(self.error_at(formerly, message))
+            }
+            (false, true) => Ok(formerly),
+            _ => Ok(now),
+        }
+    }
+
     /// A subtable.
     pub fn section(&self, key: &str, name: String, allowed: &[&str]) -> Result<Option<Section<'a>>, ConfigError> {
+        self.section_with(key, name, allowed, &[])
+    }
+
+    /// The same, for a table with renamed keys: `former` still work, and no message suggests them.
+    pub fn section_with(
+        &self,
+        key: &str,
+        name: String,
+        allowed: &[&str],
+        former: &[&str],
+    ) -> Result<Option<Section<'a>>, ConfigError> {
         match self.typed(key, "a table", Item::as_table_like)? {
             None => Ok(None),
             Some(table) => {
                 let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
-                Section::open(self.origin, table, span, name, allowed).map(Some)
+                Section::open_with(self.origin, table, span, name, allowed, former).map(Some)
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{
     cache::{Cache, Errand, Finished, Writing},
     class::Class,
-    config::{Config, Departure, Kernel, Source},
+    config::{Config, Kernel, Source, UnsupportedEntry},
     deb::{self, Indexes},
     error::{KernelsError, Result},
     git,
@@ -33,7 +33,7 @@ pub struct Unpacked {
     /// The kernel's `.config`, if the source has one.
     pub config: Option<PathBuf>,
     /// Capabilities that it lacks although its version has them.
-    pub departures: Vec<Departure>,
+    pub unsupported: Vec<UnsupportedEntry>,
     /// Whether its failures are reported but do not count.
     pub may_fail: bool,
     /// Additional kernel parameters.
@@ -335,7 +335,7 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         vmlinuz: dir.join("vmlinuz"),
         modules: dir.join("modules"),
         config: config.is_file().then_some(config),
-        departures: kernel.departures.clone(),
+        unsupported: kernel.unsupported.clone(),
         may_fail: kernel.may_fail,
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,

@@ -10,15 +10,17 @@ pub struct Excuse {
     /// Link to the report of the problem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// The last day on which the entry is valid, `2027-01-31`.
-    pub expires: String,
+    /// The last day on which the entry is valid, `2027-01-31`; `None` if the excuse is not an entry of a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 impl Excuse {
     /// The excuse in one line.
     pub fn line(&self) -> String {
         let link = self.link.as_ref().map_or_else(String::new, |link| format!(" ({link})"));
-        format!("until {}: {}{link}", self.expires, self.reason)
+        let until = self.expires.as_ref().map_or_else(String::new, |day| format!("until {day}: "));
+        format!("{until}{}{link}", self.reason)
     }
 }
 
@@ -40,7 +42,9 @@ impl Expired {
     pub fn message(&self) -> String {
         format!(
             "the entry for `{}` ended on {} ({}): remove it, or check it and set a later `expires`",
-            self.about, self.excuse.expires, self.excuse.reason
+            self.about,
+            self.excuse.expires.as_deref().unwrap_or_default(),
+            self.excuse.reason
         )
     }
 }

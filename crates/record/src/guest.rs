@@ -40,6 +40,13 @@ pub struct KernelRecord {
     pub started_ms: u64,
 }
 
+impl KernelRecord {
+    /// Whether guests were lost and none of them has ever said hello.
+    pub fn never_booted(&self) -> bool {
+        self.boot.is_none() && self.guests.values().any(|guest| matches!(guest.end, Some(GuestEnd::Lost { .. })))
+    }
+}
+
 /// One guest from its start to its end.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GuestRecord {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// A capability that a kernel lacks although its version has it, as stated in `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
+pub struct Unsupported {
     /// The missing capability.
     pub capability: Capability,
     /// Why it is missing, as text.
@@ -22,8 +22,10 @@ pub struct KernelFacts {
     pub class: String,
     /// The kernel's version, from the lock file or the image.
     pub version: KernelVersion,
-    /// Capabilities that it lacks although its version has them.
-    pub departures: Vec<Departure>,
+    /// Capabilities that it lacks although its version has them. The key keeps its former name in this format of
+    /// events.jsonl.
+    #[serde(rename = "departures", alias = "unsupported")]
+    pub unsupported: Vec<Unsupported>,
     /// Whether its failures are reported but do not count.
     #[serde(default)]
     pub may_fail: bool,
@@ -32,12 +34,12 @@ pub struct KernelFacts {
 impl KernelFacts {
     /// Whether the kernel must have a capability.
     pub fn must_have(&self, capability: Capability) -> bool {
-        capability.since().expected_on(self.version) && self.departure(capability).is_none()
+        capability.since().expected_on(self.version) && self.unsupported(capability).is_none()
     }
 
     /// The entry of `kernels.toml` that explains why a capability is missing.
-    pub fn departure(&self, capability: Capability) -> Option<&Departure> {
-        self.departures.iter().find(|departure| departure.capability == capability)
+    pub fn unsupported(&self, capability: Capability) -> Option<&Unsupported> {
+        self.unsupported.iter().find(|it| it.capability == capability)
     }
 }
 
@@ -142,8 +144,8 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
     let missing = info.requires.iter().find(|&&capability| !facts.must_have(capability));
     let expectation = missing.map_or(Expectation::Run, |&capability| Expectation::Skip {
         capability,
-        why: match facts.departure(capability) {
-            Some(departure) => departure.reason.clone(),
+        why: match facts.unsupported(capability) {
+            Some(it) => it.reason.clone(),
             None => format!("needs kernel {}", capability.since().lifted_by(facts.version)),
         },
     });
@@ -153,7 +155,7 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 /// The attach type that an attachment must use.
 ///
 /// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// The versions are those of the capabilities, so that an unsupported capability (`CONFIG_NETKIT` off, for example) counts.
+/// The versions are those of the capabilities, so that an entry under `unsupported` (`CONFIG_NETKIT` off, for example) counts.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {
@@ -200,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_capability_changes_the_expected_auto_type_and_allows_a_skip() {
+    fn an_unsupported_entry_changes_the_expected_auto_type_and_allows_a_skip() {
         let mut facts = facts("k", "6.18");
-        facts.departures =
-            vec![Departure { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
+        facts.unsupported =
+            vec![Unsupported { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
         assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::NetkitL3), Tcx);
         let mut info = cell("N01-pair[netkit,nk-l3]");
         info.requires = vec![Capability::Netkit];

@@ -49,12 +49,21 @@ pub struct Splat {
     /// Cells that may have caused it, latest first; only for splats that occur long after their cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<CellId>,
-    /// The entry of `splats.toml` that allows it.
+    /// Why it fails nothing: an entry of `splats.toml`, or its subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Excuse>,
 }
 
 impl Splat {
+    /// Whether it is about the processor that the kernel found: a warning of the code that sets one up
+    /// (`arch/x86/kernel/cpu`, `fpu`, `tsc*.c`, `arch/x86/events`).
+    pub fn is_about_processor(&self) -> bool {
+        const SOURCES: [&str; 4] =
+            ["arch/x86/kernel/cpu/", "arch/x86/kernel/fpu/", "arch/x86/kernel/tsc", "arch/x86/events/"];
+        self.class == Class::Warn
+            && SOURCES.iter().any(|source| self.subject.starts_with(&format!("WARNING at {source}")))
+    }
+
     /// Title, number of occurrences and suspects in one line.
     pub fn line(&self) -> String {
         let times = if self.times > 1 { format!(" ({} times)", self.times) } else { String::new() };

@@ -15,7 +15,7 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
         id: id.to_owned(),
         class: "6.7+".to_owned(),
         version: version.parse().expect("test version"),
-        departures: Vec::new(),
+        unsupported: Vec::new(),
         may_fail: false,
     }
 }

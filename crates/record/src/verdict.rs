@@ -144,7 +144,7 @@ impl Verdict {
 
     /// Adds splats that the kernel printed while the cell ran. A cell that passed fails; the first splat that is not allowed
     /// becomes its evidence.
-    pub fn complain(&mut self, splats: Vec<Splat>) {
+    pub fn add_splats(&mut self, splats: Vec<Splat>) {
         let Some(first) = splats.first() else { return };
         let culprit = splats.iter().find(|splat| splat.allowed.is_none());
         if let Some(culprit) = culprit

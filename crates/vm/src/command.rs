@@ -44,6 +44,13 @@ const CMDLINE: &[&str] = &[
     "log_buf_len=1M",
 ];
 
+/// Kernel parameters of guests under KVM.
+const KVM_CMDLINE: &[&str] = &[
+    // A restored guest's TSC and its clock were saved some milliseconds apart, which the kernel's watchdog of clock sources
+    // takes for skew ("Marking clocksource 'tsc' as unstable"). The guest's clock is kvm-clock, whatever the TSC does.
+    "tsc=nowatchdog",
+];
+
 /// Files of one launch, in a directory of its own.
 #[derive(Debug)]
 pub struct Files {
@@ -103,7 +110,9 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         options.push(format!("-object memory-backend-file,id=ram,size={size}M,mem-path={file},share=on"));
         options.push("-machine memory-backend=ram".to_owned());
     }
-    match spec.accel {
+    // The same machine whatever executes it: vng says this under TCG only, and QEMU's default is an i440FX.
+    options.push("-machine q35".to_owned());
+    let more = match spec.accel {
         Accel::Tcg => {
             add(&["--disable-kvm"]);
             // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages by `rep stosb`
@@ -111,11 +120,16 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
             // flags until the next instruction that sets them: an interrupt in between restores a wrong trap flag, for example, and
             // the guest crashes without a kernel bug.
             options.push("-cpu max,-erms,-cx16".to_owned());
+            &[]
         }
-        // vng's default is `kvm:tcg`, which falls back silently.
-        Accel::Kvm => options.push("-machine accel=kvm".to_owned()),
-    }
-    let cmdline = CMDLINE.iter().copied().chain(spec.cmdline.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+        Accel::Kvm => {
+            // vng's default is `kvm:tcg`, which falls back silently.
+            options.push("-machine accel=kvm".to_owned());
+            KVM_CMDLINE
+        }
+    };
+    let own = spec.cmdline.iter().map(String::as_str);
+    let cmdline = CMDLINE.iter().chain(more).copied().chain(own).collect::<Vec<_>>().join(" ");
     add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
     Ok(arguments)
 }
@@ -182,6 +196,19 @@ mod tests {
         let words = arguments(&usual, &Files::below(dir.path()), "x").unwrap();
         assert!(words.iter().any(|word| word == "--disable-kvm"));
         assert!(words.last().unwrap().contains("-no-reboot"));
+    }
+
+    #[test]
+    fn guests_are_the_same_machine_under_both_accelerators() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = |accel| {
+            let spec = GuestSpec { accel, ..spec(dir.path()) };
+            arguments(&spec, &Files::below(dir.path()), "x").unwrap().join(" ")
+        };
+        let (kvm, tcg) = (words(Accel::Kvm), words(Accel::Tcg));
+        assert!(kvm.contains("-machine q35") && kvm.contains("-machine accel=kvm") && !kvm.contains("--disable-kvm"));
+        assert!(tcg.contains("-machine q35") && !tcg.contains("accel="));
+        assert!(kvm.contains(" tsc=nowatchdog") && !tcg.contains("tsc="), "where the clock is not the TSC");
     }
 
     #[test]

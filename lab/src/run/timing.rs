@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Timing {
     /// From launch to the agent's Hello.
     pub boot: Duration,
-    /// From the start of a restored guest to its agent's Hello.
+    /// From the start of a restored guest to its agent's Hello, see [`Self::restore()`].
     pub restore: Duration,
     /// Between two messages of a guest after Hello. The agent sends a heartbeat every second of guest time from a separate
     /// thread.
@@ -19,12 +19,15 @@ pub struct Timing {
     pub idle: Duration,
     /// In addition to a cell's own deadline, which the agent enforces: the host acts only if the agent can't.
     pub cell_grace: Duration,
-    /// From the host's `Shutdown` to the end of the machine.
+    /// From the host's `Shutdown` to the end of the machine, see [`Self::shutdown()`].
     pub shutdown: Duration,
-    /// Time in which a hanging guest must answer queries.
+    /// Time in which a hanging guest must answer queries, see [`Self::evidence()`].
     pub evidence: Duration,
     /// Interval at which the loop checks everything but the port.
     pub poll: Duration,
+    /// What a restore, a shutdown and evidence get at least, however fast the guest is: where all is well nobody waits for
+    /// it, and a host that was idle at the boot may be busy now.
+    pub floor: Duration,
     /// Factor on a cell's own deadline; also sent to the guest.
     pub scale: f32,
     /// Deadlines from the command line, which are not scaled.
@@ -42,6 +45,7 @@ impl Default for Timing {
             shutdown: Duration::from_secs(2),
             evidence: Duration::from_secs(3),
             poll: Duration::from_millis(50),
+            floor: Duration::from_secs(10),
             scale: 1.0,
             chosen: Chosen::default(),
         }
@@ -62,6 +66,7 @@ impl Timing {
             shutdown: self.shutdown.mul_f32(scale),
             evidence: self.evidence.mul_f32(scale),
             poll: self.poll,
+            floor: self.floor,
             scale,
             chosen: self.chosen,
         }
@@ -75,10 +80,8 @@ impl Timing {
     }
 
     fn held(self) -> Self {
-        let restore = self.chosen.boot.map_or(self.restore, |boot| boot.min(self.restore));
         Self {
             boot: self.chosen.boot.unwrap_or(self.boot),
-            restore,
             silence: self.chosen.silence.unwrap_or(self.silence),
             ..self
         }
@@ -92,6 +95,22 @@ impl Timing {
             return self;
         }
         Self { scale, ..self.scaled(scale / self.scale) }
+    }
+
+    /// Start of a restored guest to its agent's hello; never more than somebody chose for a boot.
+    pub fn restore(&self) -> Duration {
+        let restore = self.restore.max(self.floor);
+        self.chosen.boot.map_or(restore, |boot| boot.min(restore))
+    }
+
+    /// From the host's `Shutdown` to the end of the machine.
+    pub fn shutdown(&self) -> Duration {
+        self.shutdown.max(self.floor)
+    }
+
+    /// What a guest that hangs may take to say what it is doing.
+    pub fn evidence(&self) -> Duration {
+        self.evidence.max(self.floor)
     }
 
     /// Maximum time of a cell before the host gives the guest up.
@@ -129,5 +148,16 @@ mod tests {
         let slow = usual.at_least(20.0);
         assert_eq!((slow.silence, slow.scale), (Duration::from_secs(200), 20.0));
         assert_eq!(slow.poll, usual.poll);
+    }
+
+    #[test]
+    fn a_fast_guest_gets_time_enough_on_a_host_that_became_busy() {
+        let waits = |scale| {
+            let timing = Timing::default().scaled(scale);
+            [timing.restore(), timing.shutdown(), timing.evidence()].map(|wait| wait.as_secs())
+        };
+        assert_eq!(waits(2.0), [10, 10, 10]);
+        assert_eq!(waits(10.0), [30, 20, 30]);
+        assert_eq!(Timing::default().scaled(2.0).at_least(8.0).shutdown(), Duration::from_secs(16));
     }
 }

@@ -1,7 +1,7 @@
 //! Results of the same cells in many runs: outcome, attach type and time.
 
-pub mod complaints;
 mod page;
+pub mod splats;
 mod text;
 
 pub use page::{FILE, render as page};

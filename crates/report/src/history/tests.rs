@@ -125,13 +125,13 @@ fn a_splat_of_several_runs_is_listed_once() {
     night(dir.path(), "20261118T020000Z-bbbbbb", &[TC], vec![good(TC, AttachType::Tc, 1)]);
     night(dir.path(), "20261119T020000Z-cccccc", &[TC, AUTO], vec![with(AUTO, again)]);
     let runs = crate::results::stored(dir.path()).unwrap();
-    let found = complaints::recurring(&runs, &|line| panic!("{line}")).unwrap();
+    let found = splats::recurring(&runs, &|line| panic!("{line}")).unwrap();
 
-    let told: Vec<_> = found.iter().map(|it| (it.complaint.times, it.complaint.cells.len(), it.runs.len())).collect();
+    let told: Vec<_> = found.iter().map(|it| (it.splat.times, it.splat.cells.len(), it.runs.len())).collect();
     assert_eq!(told, [(2, 2, 2), (1, 1, 1)], "the newest first: {found:?}");
-    assert_eq!(found[0].complaint.cells[0].1, TC, "the first occurrence stays first");
-    let text = complaints::render(&found);
+    assert_eq!(found[0].splat.cells[0].1, TC, "the first occurrence stays first");
+    let text = splats::render(&found);
     assert!(text.contains("seen 2 times on 6.12, first in 6.12 A01-clsact[tc,veth]"), "{text}");
     assert!(text.contains("in 2 runs, 20261117T020000Z-aaaaaa to 20261119T020000Z-cccccc"), "{text}");
-    assert_eq!(complaints::render(&[]), "no splat in these runs\n");
+    assert_eq!(splats::render(&[]), "no splats in these runs\n");
 }

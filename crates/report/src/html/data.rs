@@ -2,8 +2,8 @@
 //! of cells.
 
 use crate::{
-    complaints::{self, Complaint as Seen},
     results::directory::console,
+    splats::{self, SplatSummary},
 };
 use lab_base::text;
 use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, LinkKind, Outcome};
@@ -310,7 +310,7 @@ fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evi
 
 /// A splat with all kernels and cells in which it occurred.
 #[derive(Serialize)]
-pub(super) struct Complaint {
+pub(super) struct SplatLine {
     class: &'static str,
     fingerprint: String,
     title: String,
@@ -322,8 +322,8 @@ pub(super) struct Complaint {
     allowed: Option<String>,
 }
 
-impl From<Seen> for Complaint {
-    fn from(seen: Seen) -> Self {
+impl From<SplatSummary> for SplatLine {
+    fn from(seen: SplatSummary) -> Self {
         Self {
             class: seen.class.name(),
             title: text::line(&seen.title, MAX_LINE),
@@ -338,8 +338,8 @@ impl From<Seen> for Complaint {
 }
 
 /// The splats of a run, the most frequent first.
-pub(super) fn complaints(record: &RunRecord) -> Vec<Complaint> {
-    let mut all: Vec<Complaint> = complaints::complaints(record).into_iter().map(Complaint::from).collect();
+pub(super) fn splats(record: &RunRecord) -> Vec<SplatLine> {
+    let mut all: Vec<SplatLine> = splats::splats(record).into_iter().map(SplatLine::from).collect();
     all.sort_by_key(|it| std::cmp::Reverse(it.times));
     all
 }

@@ -3,6 +3,7 @@
 use crate::run::{
     autopsy::Autopsy,
     splat::{MOST_SUSPECTS, Watch, merge},
+    timing::Timing,
 };
 use lab_protocol::CellId;
 use lab_record::{splat::Splat, verdict::Verdict};
@@ -10,14 +11,17 @@ use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
     path::Path,
+    time::Duration,
 };
 
 /// A guest that is about to start.
 pub(in crate::run) struct Launch {
     pub number: u32,
     pub spec: GuestSpec,
-    /// Whether its agent has sent Hello.
-    pub said_hello: Cell<bool>,
+    /// Its deadlines.
+    pub timing: Timing,
+    /// Time from its launch to its agent's Hello, once that was received.
+    pub hello: Cell<Option<Duration>>,
     /// Cells that it took and has not reported.
     pub taken: RefCell<Vec<CellId>>,
     pub pieces: Cell<usize>,
@@ -38,12 +42,13 @@ pub(in crate::run) struct Launch {
 }
 
 impl Launch {
-    pub fn new(number: u32, spec: GuestSpec) -> Self {
+    pub fn new(number: u32, spec: GuestSpec, timing: Timing) -> Self {
         Self {
             number,
             console: RefCell::new(Watch::new(&spec.console)),
             spec,
-            said_hello: Cell::new(false),
+            timing,
+            hello: Cell::new(None),
             taken: RefCell::default(),
             pieces: Cell::new(0),
             verdicts: Cell::new(0),
@@ -62,8 +67,8 @@ impl Launch {
     }
 
     /// Whether the guest's agent has sent Hello.
-    pub const fn greeted(&self) -> bool {
-        self.said_hello.get()
+    pub fn greeted(&self) -> bool {
+        self.hello.get().is_some()
     }
 
     /// Stores splats that the agent read from the kernel log.
@@ -72,12 +77,12 @@ impl Launch {
     }
 
     /// Splats before the console line with `mark`, see [`Watch::look_before`], and splats of the kernel log.
-    pub fn complaints_before(&self, mark: &str) -> Vec<Splat> {
+    pub fn splats_before(&self, mark: &str) -> Vec<Splat> {
         merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
 
     /// All splats so far.
-    pub fn complaints(&self) -> Vec<Splat> {
+    pub fn splats(&self) -> Vec<Splat> {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
     }
 

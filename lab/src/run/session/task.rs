@@ -49,8 +49,8 @@ impl Task<'_> {
     }
 
     /// Maximum time from launch to Hello.
-    pub(super) const fn boot_limit(&self) -> Duration {
-        if self.restored() { self.timing.restore } else { self.timing.boot }
+    pub(super) fn boot_limit(&self) -> Duration {
+        if self.restored() { self.timing.restore() } else { self.timing.boot }
     }
 }
 

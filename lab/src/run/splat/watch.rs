@@ -87,7 +87,7 @@ mod tests {
 ";
 
     #[test]
-    fn a_late_look_does_not_take_a_complaint_away_from_its_cell() {
+    fn a_late_look_does_not_take_a_splat_away_from_its_cell() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let early = "[    9.0] BUG: \u{fffd} early\n";

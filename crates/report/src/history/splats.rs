@@ -1,9 +1,9 @@
 //! Splats of many runs, merged by fingerprint.
 
 use crate::{
-    complaints::{Complaint, complaints},
     error::ReportError,
     results::Stored,
+    splats::{SplatSummary, splats},
 };
 use lab_base::text;
 use lab_record::log;
@@ -18,7 +18,7 @@ const WIDTH: usize = 120;
 pub struct Recurring {
     /// The splat as in the newest run; `times`, `kernels` and `cells` cover all runs.
     #[serde(flatten)]
-    pub complaint: Complaint,
+    pub splat: SplatSummary,
     /// Runs in which it occurred, oldest first.
     pub runs: Vec<String>,
 }
@@ -36,11 +36,11 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
             Ok(record) => {
                 read += 1;
                 let id = record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
-                for complaint in complaints(&record) {
-                    let known = found.iter().position(|it| it.complaint.fingerprint == complaint.fingerprint);
+                for splat in splats(&record) {
+                    let known = found.iter().position(|it| it.splat.fingerprint == splat.fingerprint);
                     // Removed and appended, so that the newest occurrence determines the order.
                     let earlier = known.map(|at| found.remove(at));
-                    found.push(joined(earlier, complaint, &id));
+                    found.push(joined(earlier, splat, &id));
                 }
             }
             Err(error) => {
@@ -56,15 +56,15 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
     Ok(found)
 }
 
-fn joined(earlier: Option<Recurring>, mut newest: Complaint, run: &str) -> Recurring {
-    let (before, mut runs) = earlier.map_or_else(Default::default, |it| (Some(it.complaint), it.runs));
+fn joined(earlier: Option<Recurring>, mut newest: SplatSummary, run: &str) -> Recurring {
+    let (before, mut runs) = earlier.map_or_else(Default::default, |it| (Some(it.splat), it.runs));
     if let Some(before) = before {
         newest.times += before.times;
         newest.kernels = union(before.kernels, newest.kernels);
         newest.cells = union(before.cells, newest.cells);
     }
     runs.push(run.to_owned());
-    Recurring { complaint: newest, runs }
+    Recurring { splat: newest, runs }
 }
 
 /// Appends new items; the first occurrence stays first.
@@ -80,10 +80,10 @@ fn union<T: PartialEq>(mut known: Vec<T>, new: Vec<T>) -> Vec<T> {
 /// Formats the splats for a terminal.
 pub fn render(found: &[Recurring]) -> String {
     let mut out = String::new();
-    for Recurring { complaint, runs } in found {
-        let excused = if complaint.allowed.is_some() { ", allowed" } else { "" };
-        let _ = writeln!(out, "{}  {}", complaint.fingerprint, text::line(&complaint.title, WIDTH));
-        let _ = writeln!(out, "  {}{excused}", text::line(&complaint.sightings(), WIDTH));
+    for Recurring { splat, runs } in found {
+        let excused = if splat.allowed.is_some() { ", allowed" } else { "" };
+        let _ = writeln!(out, "{}  {}", splat.fingerprint, text::line(&splat.title, WIDTH));
+        let _ = writeln!(out, "  {}{excused}", text::line(&splat.sightings(), WIDTH));
         let (first, last) = (runs.first().map_or("", |it| it), runs.last().map_or("", |it| it));
         let _ = match runs.len() {
             1 => writeln!(out, "  in one run: {first}"),
@@ -91,7 +91,7 @@ pub fn render(found: &[Recurring]) -> String {
         };
     }
     if found.is_empty() {
-        out.push_str("no splat in these runs\n");
+        out.push_str("no splats in these runs\n");
     }
     out
 }

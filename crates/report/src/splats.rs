@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 /// A splat with all its occurrences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Complaint {
+pub struct SplatSummary {
+    /// What it is known by.
     pub fingerprint: String,
     /// Kind of the splat.
     pub class: Class,
@@ -37,7 +38,7 @@ pub struct Complaint {
     pub evidence: String,
 }
 
-impl Complaint {
+impl SplatSummary {
     /// `seen 3 times on 6.12, 6.17, first in 6.12 A02-x[tcx,veth]`.
     pub fn sightings(&self) -> String {
         let times = if self.times == 1 { "once".to_owned() } else { format!("{} times", self.times) };
@@ -47,13 +48,13 @@ impl Complaint {
 }
 
 /// All splats of a run in the order of its kernels and cells, earlier attempts included.
-pub fn complaints(record: &RunRecord) -> Vec<Complaint> {
-    let mut found: Vec<Complaint> = Vec::new();
+pub fn splats(record: &RunRecord) -> Vec<SplatSummary> {
+    let mut found: Vec<SplatSummary> = Vec::new();
     let mut by_fingerprint: BTreeMap<String, usize> = BTreeMap::new();
     let mut take = |kernel: &str, cell: &str, splat: &Splat| {
         let place = (kernel.to_owned(), cell.to_owned());
         let at = *by_fingerprint.entry(splat.fingerprint.clone()).or_insert_with(|| {
-            found.push(Complaint {
+            found.push(SplatSummary {
                 fingerprint: splat.fingerprint.clone(),
                 class: splat.class,
                 title: splat.title.clone(),

@@ -40,21 +40,21 @@ pub struct Toolbox {
     files: BTreeMap<String, Vec<u8>>,
     /// Names of busybox's applets.
     applets: Vec<String>,
-    /// Programs of [`PROGRAMS`] that are not there.
+    /// Programs of [`PROGRAMS`] that were not found.
     pub absent: Vec<&'static str>,
 }
 
-/// Where all tools are taken from.
+/// Source of the tools.
 #[derive(Debug)]
 enum Source {
-    /// What this machine has installed.
+    /// Installed on this host.
     Host,
-    /// Packages unpacked below a root.
+    /// Packages unpacked below a root directory.
     Unpacked(PathBuf),
 }
 
 impl Source {
-    /// The host's tools if it has all of them, the unpacked ones otherwise.
+    /// The host's tools if the host has all of them, otherwise the unpacked ones.
     fn choose() -> Self {
         let complete =
             PROGRAMS.iter().map(|(name, _)| *name).chain([BUSYBOX]).all(|name| Self::Host.find(name).is_some());
@@ -81,12 +81,12 @@ impl Source {
         }
     }
 
-    /// Where a file of the root is in the image.
+    /// Path in the image of a file below the root.
     fn place(&self, path: &Path) -> String {
         path.strip_prefix(self.root()).unwrap_or(path).to_string_lossy().trim_start_matches('/').to_owned()
     }
 
-    /// The libraries and the loader of a program: where programs look for them, and where they are.
+    /// The libraries and the loader of a program: their paths in the image, and on the host.
     fn libraries(&self, program: &Path) -> Result<Vec<(String, PathBuf)>, ImageError> {
         let broken = |problem: &dyn std::fmt::Display| ImageError::Tool {
             path: program.to_owned(),
@@ -111,7 +111,7 @@ impl Source {
         Ok(found)
     }
 
-    /// The loader that programs name: in unpacked packages `/lib64` may be `/usr/lib64`.
+    /// The loader named in programs: in unpacked packages `/lib64` may be `/usr/lib64`.
     fn loader(&self, named: &str) -> Option<PathBuf> {
         let named = named.trim_start_matches('/');
         let places = ["", "usr"].map(|dir| self.root().join(dir).join(named));
@@ -232,7 +232,7 @@ mod tests {
         fs::copy(&this, root.path().join("usr/bin/ip")).unwrap();
         let source = Source::Unpacked(root.path().to_owned());
         let program = source.find("ip").unwrap();
-        assert!(source.libraries(&program).is_err(), "the host's libraries are not taken for missing ones");
+        assert!(source.libraries(&program).is_err(), "missing libraries are not replaced by the host's");
         for (place, path) in Source::Host.libraries(&this).unwrap() {
             let dir = if place.starts_with("lib64/") { "usr/lib64" } else { LIBRARY_DIRECTORIES[0] };
             fs::copy(&path, root.path().join(dir).join(path.file_name().unwrap())).unwrap();

@@ -60,7 +60,7 @@ impl<'a> Section<'a> {
         Self::open_with(origin, table, span, name, allowed, &[])
     }
 
-    /// `former` are names of keys that still work, and that no message suggests.
+    /// `former` are old names of renamed keys: they are accepted, but not suggested in errors.
     fn open_with(
         origin: Origin<'a>,
         table: &'a dyn TableLike,
@@ -163,7 +163,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The key that is there of one that was renamed; a file has one of them.
+    /// Returns which name of a renamed key is used; a table must not have both.
     pub fn renamed<'k>(&self, now: &'k str, formerly: &'k str) -> Result<&'k str, ConfigError> {
         match (self.table.contains_key(now), self.table.contains_key(formerly)) {
             (true, true) => {
@@ -181,7 +181,7 @@ impl<'a> Section<'a> {
         self.section_with(key, name, allowed, &[])
     }
 
-    /// The same, for a table with renamed keys: `former` still work, and no message suggests them.
+    /// As [`Self::section`], for a table with renamed keys: the names in `former` are accepted, but not suggested in errors.
     pub fn section_with(
         &self,
         key: &str,

@@ -1,8 +1,8 @@
 //! Chooses the accelerator of guests.
 //!
-//! A `/dev/kvm` that opens proves nothing: under some hypervisors QEMU aborts, or the guest stands still, as soon as
-//! it runs. So KVM is believed when a guest has spoken under it, and not before. That one spoke, or died, is remembered
-//! per boot of the host and version of QEMU. That one was too slow is not: the host may have been busy.
+//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is used
+//! only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each boot of the host and
+//! each version of QEMU. A timeout is not cached: the host may have been busy.
 
 use super::{
     Accel, GuestSpec, Launcher, VmError,
@@ -52,21 +52,21 @@ impl Acceleration {
     }
 }
 
-/// Where a choice is remembered, and how the caller takes part in it.
+/// Parameters of the choice: its cache, and callbacks.
 pub struct Asking<'a> {
     /// The lab's cache directory.
     pub cache: &'a Path,
-    /// QEMU's version: another one is asked anew.
+    /// QEMU's version: a cached result of another version is not used.
     pub qemu_version: &'a str,
-    /// Takes one line where KVM is there and is not used.
+    /// Receives a line if KVM exists but is not used.
     pub say: &'a dyn Fn(&str),
-    /// Whether the user can't wait.
+    /// Returns true if the user has interrupted the choice.
     pub stop: &'a dyn Fn() -> bool,
 }
 
 /// Chooses the accelerator for guests like `spec`, ignoring the accelerator in `spec`.
 ///
-/// Boots one such guest where nothing is remembered; that takes about a second where KVM works or fails at once.
+/// Boots such a guest if there is no cached result; this takes about a second if KVM works or fails at once.
 ///
 /// # Errors
 /// [`VmError::AccelOverride`] if [`ACCEL_VARIABLE`] has another value, and errors that prevent any launch.
@@ -91,7 +91,7 @@ fn unforced(
             return Ok(Acceleration { accel: Accel::Tcg, reason: absent.to_string() });
         }
         Err(unusable) => {
-            // It worked once, and does not any more.
+            // A cached result says that KVM works, but it no longer does.
             memory.forget();
             Acceleration { accel: Accel::Tcg, reason: unusable.to_string() }
         }
@@ -101,26 +101,29 @@ fn unforced(
         },
     };
     if verdict.accel == Accel::Tcg && !(asking.stop)() {
-        (asking.say)(&format!("KVM is not used, guests are emulated and several times slower: {}", verdict.reason));
+        (asking.say)(&format!(
+            "KVM is not used; guests are emulated, which is several times slower: {}",
+            verdict.reason
+        ));
     }
     Ok(verdict)
 }
 
-/// What an earlier choice on this boot of the host has found, for who only wants to show it.
+/// The cached result for this boot of the host, without probing.
 pub fn remembered(cache: &Path, qemu_version: &str, qemu: Option<&Path>) -> Option<Acceleration> {
     Memory::of(cache, qemu_version, qemu).verdict()
 }
 
-/// Where a choice is remembered.
+/// Path of the cached result.
 pub fn kept_in(cache: &Path) -> PathBuf {
     Memory::path(cache)
 }
 
-/// Takes a remembered "kvm" back, after guests under it did not get anywhere. The next choice asks again.
+/// Removes a cached "kvm", after guests under KVM did not boot. The next choice probes again.
 pub fn distrust(cache: &Path) {
     let path = Memory::path(cache);
     if Memory::read(&path).is_some_and(|kept| kept.verdict.accel == Accel::Kvm) {
-        // What can't be removed is looked at once more by whoever reads the failed run.
+        // Errors are ignored: the failed run is reported anyway.
         let _ = fs::remove_file(path);
     }
 }
@@ -174,22 +177,22 @@ impl Memory {
 
     fn recall(&self) -> Option<Acceleration> {
         let Acceleration { accel, reason } = self.verdict()?;
-        let reason = format!("{reason}; found earlier, remove {} to try again", self.path.display());
+        let reason = format!("{reason}; cached result; remove {} to probe again", self.path.display());
         Some(Acceleration { accel, reason })
     }
 
     fn forget(&self) {
         if self.verdict().is_some_and(|verdict| verdict.accel == Accel::Kvm) {
-            // Where it stays, the device is looked at before it is believed.
+            // If the file can't be removed, the device is still checked before KVM is used.
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// The verdict that follows from an answer, which is kept where it will be the same the next time.
+    /// The choice that follows from an answer. It is cached if the same answer is expected next time.
     fn learn(&self, answer: Answer) -> Acceleration {
         let (accel, reason, lasting) = match answer {
             Answer::Spoke(after) => {
-                (Accel::Kvm, format!("a guest spoke under KVM after {:.1} s", after.as_secs_f32()), true)
+                (Accel::Kvm, format!("a guest under KVM answered after {:.1} s", after.as_secs_f32()), true)
             }
             Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), true),
             Answer::Unclear(why) => {
@@ -250,7 +253,7 @@ mod tests {
         Err(Unusable::Refusing { device: "/dev/kvm".into(), source: io::Error::from_raw_os_error(16) })
     }
 
-    /// The choice, and what was said.
+    /// The choice, and the lines that were reported.
     fn chosen(
         cache: &Path,
         launcher: &FakeLauncher,
@@ -267,8 +270,8 @@ mod tests {
     #[test]
     fn deaths_and_successes_are_remembered() {
         for (launcher, accel, reason, lines) in [
-            (speaking(), Accel::Kvm, "a guest spoke under KVM after 0.", 0),
-            (dying(), Accel::Tcg, "/dev/kvm opens, but the guest died under it (exit code 1: kvm: abort)", 1),
+            (speaking(), Accel::Kvm, "a guest under KVM answered after 0.", 0),
+            (dying(), Accel::Tcg, "/dev/kvm opens, but QEMU ended under KVM (exit code 1: kvm: abort)", 1),
         ] {
             let cache = tempfile::tempdir().unwrap();
             let (first, said) = chosen(cache.path(), &launcher, Ok(()), false);
@@ -276,7 +279,7 @@ mod tests {
             assert!(first.reason.starts_with(reason), "{}", first.reason);
             let (second, said) = chosen(cache.path(), &launcher, Ok(()), false);
             assert_eq!((second.accel, launcher.boots(), said.len()), (accel, 1, lines));
-            assert!(second.reason.contains("; found earlier, remove "), "{}", second.reason);
+            assert!(second.reason.contains("; cached result; remove "), "{}", second.reason);
             assert_eq!(remembered(cache.path(), "10.0", None), Some(first));
         }
     }
@@ -287,8 +290,8 @@ mod tests {
         let (first, said) = chosen(cache.path(), &slow, Ok(()), false);
         assert_eq!(first.accel, Accel::Tcg);
         assert_eq!(said.len(), 1);
-        assert!(said[0].starts_with("KVM is not used, guests are emulated"), "{said:?}");
-        assert!(said[0].contains("said nothing for 200ms; the next run tries again"), "{said:?}");
+        assert!(said[0].starts_with("KVM is not used; guests are emulated"), "{said:?}");
+        assert!(said[0].contains("sent nothing for 200ms; the next run tries again"), "{said:?}");
         assert_eq!(remembered(cache.path(), "10.0", None), None);
         assert_eq!(chosen(cache.path(), &speaking(), Ok(()), false).0.accel, Accel::Kvm, "asked again");
     }

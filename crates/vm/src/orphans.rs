@@ -21,18 +21,17 @@ use std::{
 };
 
 const PREFIX: &str = "nkl.";
-/// Digits of a boot's id that a name has: enough to tell hosts apart that share a directory, and few enough for a socket's
-/// path.
+/// Digits of the boot id in a name: enough to distinguish hosts that share a directory, and short enough for a socket's path.
 const BOOT_DIGITS: usize = 12;
-/// Nobody on another host still uses what is older: directories are made for one snapshot or one guest.
+/// Age at which a directory of another host is removed: directories are used for one snapshot or one guest only.
 const ABANDONED: Duration = Duration::from_secs(7 * 86_400);
 
-/// Where a process's number means something.
+/// The scope in which a pid is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
-    /// The host's boot.
+    /// Boot id of the host.
     boot: String,
-    /// The pid namespace: a container's guests are not ours to judge.
+    /// The pid namespace: guests of containers are skipped.
     namespace: u64,
 }
 
@@ -45,7 +44,7 @@ impl Place {
     }
 }
 
-/// Prefix of names of this process: `nkl.<pid namespace>.<pid>.<start>.`
+/// Prefix of names of this process: `nkl.<boot>.<pid namespace>.<pid>.<start>.`
 ///
 /// # Errors
 /// `/proc` can't be read.
@@ -131,7 +130,7 @@ fn is_abandoned(modified: SystemTime) -> bool {
 mod tests {
     use super::*;
 
-    /// A name whose owner ended here.
+    /// A name whose owner has ended on this host.
     fn dead(here: &Place) -> String {
         let me = Process::myself().unwrap();
         format!("{PREFIX}{}.{}.{}.{}.6.12", here.boot, here.namespace, me.pid(), me.stat().unwrap().starttime + 1)

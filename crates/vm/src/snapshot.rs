@@ -37,7 +37,7 @@ const CONSOLE: &str = "console.log";
 const KEPT: usize = 16;
 /// Younger snapshots are never removed: another run may be about to use them.
 const YOUNG: Duration = Duration::from_secs(600);
-/// Guests in a row that may leave a snapshot unanswered before it is removed, although each was alive.
+/// Maximum number of consecutive restored guests that do not answer although their kernels are alive.
 const MOST_DOUBTS: u32 = 3;
 /// Disk space that must remain free when a snapshot is started, bytes.
 const RESERVE: u64 = 256 << 20;
@@ -48,10 +48,10 @@ struct Meta {
     key: String,
     boot_id: String,
     recipe: Recipe,
-    /// What the boot took, milliseconds; older snapshots do not say.
+    /// Duration of the boot, milliseconds; missing in older snapshots.
     #[serde(default)]
     boot_ms: Option<u64>,
-    /// Guests in a row that were restored from it, did not answer, and were alive.
+    /// Number of consecutive restored guests that did not answer although their kernels were alive.
     #[serde(default)]
     doubts: u32,
     memory: Sealed,
@@ -64,9 +64,9 @@ pub struct Snapshot {
     dir: PathBuf,
     /// How to start it.
     pub recipe: Recipe,
-    /// What its guest took from launch to hello, where that is known: how slow this host is.
+    /// Time from launch to Hello of the guest, if known: a measure of the host's speed.
     pub boot: Option<Duration>,
-    /// Guests in a row that were restored from it, did not answer, and were alive.
+    /// Number of consecutive restored guests that did not answer although their kernels were alive.
     doubts: u32,
 }
 
@@ -96,7 +96,7 @@ pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError
     fingerprint_on(Path::new("/"), spec, words)
 }
 
-/// The same for the host whose `/proc` and `/sys` are below `root`.
+/// As [`fingerprint`], for a host whose `/proc` and `/sys` are below `root`.
 fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
@@ -118,8 +118,8 @@ fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<Str
     Ok(hex(&hash.finalize()))
 }
 
-/// What decides which processor a guest sees under KVM: the host's own, its microcode, the host's kernel, and how its KVM
-/// is set. A guest that was saved on another one would go on with a processor that has changed under it.
+/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the host's kernel, and
+/// KVM's parameters. A guest must not be restored on a host where they differ.
 fn processor(root: &Path) -> Vec<String> {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let cpu = read(root.join("proc/cpuinfo"));
@@ -193,8 +193,8 @@ impl Store {
         remove(&snapshot.dir);
     }
 
-    /// Keeps a snapshot whose guest was alive and did not answer in time: the host may be busy. Not for ever, though:
-    /// removes one that this has happened to too often in a row, and says whether it is still there.
+    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot after too many
+    /// consecutive cases; returns whether the snapshot still exists.
     pub fn doubt(&self, snapshot: &Snapshot) -> bool {
         let doubts = snapshot.doubts + 1;
         let kept = doubts < MOST_DOUBTS && note_doubts(&snapshot.dir, doubts).is_ok();
@@ -204,10 +204,10 @@ impl Store {
         kept
     }
 
-    /// A guest from it has answered.
+    /// Records that a restored guest has answered.
     pub fn trust(&self, snapshot: &Snapshot) {
         if snapshot.doubts > 0 {
-            // Best effort: at worst it is made anew too early.
+            // Errors are ignored: at worst the snapshot is created again too early.
             let _ = note_doubts(&snapshot.dir, 0);
         }
     }

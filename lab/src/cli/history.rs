@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct TrendArgs {
     #[command(flatten)]
     runs: RunsArgs,
-    /// The page. Default: trend.html beside the runs.
+    /// Output file. Default: trend.html in the directory of the runs.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -26,7 +26,7 @@ pub(super) struct TrendArgs {
 pub(super) struct SplatsArgs {
     #[command(flatten)]
     runs: RunsArgs,
-    /// As JSON, with what the kernel wrote.
+    /// Print JSON, including the kernel's text.
     #[arg(long)]
     json: bool,
 }
@@ -41,7 +41,7 @@ pub(super) struct HistoryArgs {
     kernel: Vec<String>,
     #[command(flatten)]
     runs: RunsArgs,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -51,12 +51,12 @@ pub(super) struct RunsArgs {
     /// Directory of the runs. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
-    /// The newest runs only.
+    /// Use only the newest runs.
     #[arg(long, value_name = "N", default_value = "60")]
     last: std::num::NonZeroUsize,
 }
 
-/// The runs that are asked for, and the directory that they are in.
+/// The selected runs, and their directory.
 fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>), Error> {
     let results = match &args.results {
         Some(results) => results.clone(),

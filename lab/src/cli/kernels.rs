@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KernelsCommand {
-    /// Show the matrix, what it is locked to and what is cached.
+    /// Show the matrix with locked versions and cached kernels.
     List,
-    /// Download and unpack kernels exactly as they are locked.
+    /// Download and unpack kernels as they are locked.
     Fetch(KernelArgs),
     /// Compile the kernels that come as sources; a kernel that is built already is not built again.
     Build {
@@ -20,7 +20,7 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "ID")]
         kernel: Vec<String>,
     },
-    /// Unpack Debian's packaged sources of a kernel that is compiled here, as they are locked.
+    /// Unpack the locked Debian source package of a kernel that is compiled here.
     Source {
         /// The kernel's id.
         #[arg(value_name = "ID")]
@@ -29,7 +29,7 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
-    /// Resolve kernels anew and rewrite kernels.lock.
+    /// Resolve kernels again and rewrite kernels.lock.
     Update(KernelArgs),
 }
 
@@ -91,7 +91,7 @@ fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
 
 fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    // Without a filter the whole lock is renewed, not only the default matrix: an entry nobody renews rots.
+    // Without a filter the whole lock is updated, not only the default matrix, so that no entry becomes outdated.
     let everything = args.kernel.is_empty() && args.class.is_empty();
     let kernels = if everything { project.config.kernels.iter().collect() } else { project.kernels(&args.filter())? };
     let mut lock = project.lock.clone();
@@ -100,7 +100,7 @@ fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
         lock.save(&project.lock_path())?;
     }
     show(&update)?;
-    // Who asked for one kernel wants to know; a ladder loses its oldest steps all the time.
+    // A missing kernel is an error only if it was selected: the archive regularly removes old kernels of the ladder.
     let lost = !everything && !update.gone.is_empty();
     Ok(if lost { Exit::Infra } else { Exit::Passed })
 }

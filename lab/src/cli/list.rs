@@ -22,7 +22,7 @@ pub(super) struct ListArgs {
     /// Show which numbers of the catalogue are covered, and why the others are not.
     #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
     coverage: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn coverage_names_what_is_missing_and_why() {
+    fn coverage_lists_missing_numbers_with_the_reason() {
         let row = |id: &str, cells, missing: Option<&str>| CatalogueRow {
             id: id.into(),
             title: format!("title of {id}"),

@@ -14,7 +14,7 @@ use std::{
 
 #[derive(Debug, Args)]
 pub(super) struct MergeArgs {
-    /// Results of shards: a run's directory each, or one with runs directly below it.
+    /// Results of shards: directories of runs, or directories that contain runs.
     #[arg(value_name = "DIR", required = true)]
     shards: Vec<PathBuf>,
     /// Directory for results. Default: results/ in the project.
@@ -30,7 +30,7 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     };
     let id = directory::fresh_id();
     fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
-    // A shard may turn out to be damaged in the middle: nothing is left behind that looks like a run.
+    // Merged in a temporary directory: if a shard is damaged, no partial run remains.
     let aside = tempfile::Builder::new().prefix(".merge-").tempdir_in(&results);
     let aside = aside.map_err(Error::file("create", &results))?;
     let record = replay(shards, &id, aside.path())?;

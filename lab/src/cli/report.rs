@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A run's directory: as given, or its name below the project's results.
+/// A run's directory: the given path, or its name in the project's results.
 pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, Error> {
     Ok(if run.join(log::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
 }

@@ -17,23 +17,23 @@ use std::{
 
 #[derive(Debug, Args)]
 pub(super) struct PruneArgs {
-    /// Runs to keep, the newest ones, in place of what lab.toml says.
+    /// Number of runs to keep, instead of the value in lab.toml.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
-    /// Days to keep a run, in place of what lab.toml says.
+    /// Days to keep a run, instead of the value in lab.toml.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     days: Option<u32>,
-    /// Only tell what would go.
+    /// Only show which runs would be removed.
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ResultsCommand {
-    /// Name the runs, with how they ended and their size.
+    /// List the runs with their result and size.
     List,
-    /// Remove runs beyond the bounds of lab.toml. The newest stays, the one that `latest` points to, and the newest that
-    /// did not pass.
+    /// Remove runs beyond the limits of lab.toml. Never removed are the newest run, the run that `latest` points to, and the newest
+    /// run that did not pass.
     Prune(PruneArgs),
 }
 
@@ -57,7 +57,7 @@ fn list(results: &Path) -> Result<Exit, Error> {
     Ok(Exit::Passed)
 }
 
-/// From `run.json`, which is small, and which a run that did not end lacks.
+/// Read from `run.json`, which is small; a run that did not end has none.
 fn row(run: &Stored) -> Vec<String> {
     let text = fs::read(run.directory.join(run_json::FILE)).unwrap_or_default();
     let summary: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -79,6 +79,6 @@ fn pruned(project: &Path, results: &Path, args: &PruneArgs) -> Result<Exit, Erro
     }
     let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
     let stay = verdicts.len() - gone;
-    show(format_args!("{stay} runs stay, {gone} {word} (keep {}, {} days)\n", rule.keep, rule.days))?;
+    show(format_args!("{stay} runs kept, {gone} {word} (keep {}, {} days)\n", rule.keep, rule.days))?;
     Ok(Exit::Passed)
 }

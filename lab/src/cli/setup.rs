@@ -7,7 +7,7 @@ use crate::{
 use lab_base::{interrupt::Interrupt, say::show};
 use lab_record::exit::Exit;
 
-/// What the flag `--tests` asks for.
+/// The purpose that `--tests` selects.
 fn purpose(tests: bool) -> Purpose {
     if tests { Purpose::Tests } else { Purpose::Runs }
 }
@@ -25,7 +25,7 @@ pub(super) fn doctor(json: bool, tests: bool) -> Result<Exit, Error> {
 
 pub(super) fn setup(tests: bool, builds: bool, system: bool) -> Result<Exit, Error> {
     let purpose = if builds { Purpose::Builds } else { purpose(tests) };
-    // Whatever is under way ends with a signal, and leaves no half of anything.
+    // A signal ends running steps without leaving partial files.
     Interrupt::install().map_err(Error::file("watch", "signals"))?;
     let place = if system { Place::System } else { Place::Cache };
     setup::setup(purpose, place, &mut std::io::stderr())?;

@@ -25,8 +25,8 @@ pub struct Timing {
     pub evidence: Duration,
     /// Interval at which the loop checks everything but the port.
     pub poll: Duration,
-    /// What a restore, a shutdown and evidence get at least, however fast the guest is: where all is well nobody waits for
-    /// it, and a host that was idle at the boot may be busy now.
+    /// Minimum of the deadlines for restore, shutdown and evidence, even for a fast guest: successful operations never wait for it, and
+    /// a host that was idle during the boot may be busy now.
     pub floor: Duration,
     /// Factor on a cell's own deadline; also sent to the guest.
     pub scale: f32,
@@ -97,7 +97,7 @@ impl Timing {
         Self { scale, ..self.scaled(scale / self.scale) }
     }
 
-    /// Start of a restored guest to its agent's hello; never more than somebody chose for a boot.
+    /// From the start of a restored guest to its agent's Hello; never more than a boot deadline from the command line.
     pub fn restore(&self) -> Duration {
         let restore = self.restore.max(self.floor);
         self.chosen.boot.map_or(restore, |boot| boot.min(restore))
@@ -108,7 +108,7 @@ impl Timing {
         self.shutdown.max(self.floor)
     }
 
-    /// What a guest that hangs may take to say what it is doing.
+    /// Time in which a hanging guest must answer queries.
     pub fn evidence(&self) -> Duration {
         self.evidence.max(self.floor)
     }

@@ -49,8 +49,8 @@ impl KernelRun<'_> {
         }
     }
 
-    /// A restored guest never answered. Where its kernel was alive it was too slow, and so may the host have been. Else the
-    /// snapshot is of no use, whatever its checksums say.
+    /// Handles a restored guest that never answered. If its kernel was alive, the host may only be slow. Otherwise the snapshot is
+    /// useless, even if its checksums are right.
     pub(super) fn unanswered(&self, launch: &Launch, lost: &Lost, snapshot: &Snapshot) {
         let why = &lost.message;
         let alive = launch.autopsy.borrow().as_ref().is_some_and(|autopsy| autopsy.alive);

@@ -215,9 +215,9 @@ fn the_doctor_tells_what_became_of_the_guest_that_tried_kvm() {
         let found = report.findings.into_iter().find(|finding| finding.name == "KVM").unwrap();
         (found.state, found.found, found.fix.unwrap_or_default())
     };
-    let spoke = "a guest spoke under KVM after 1.2 s";
+    let spoke = "a guest under KVM answered after 1.2 s";
     assert_eq!(told(Accel::Kvm, spoke), ("ok", spoke.to_owned(), String::new()));
-    let died = "/dev/kvm opens, but the guest died under it (exit code 1: failed to set MSR 0x10a)";
+    let died = "/dev/kvm opens, but QEMU ended under KVM (exit code 1: failed to set MSR 0x10a)";
     let (state, found, advice) = told(Accel::Tcg, died);
     assert_eq!((state, &*found), ("warn", died));
     assert!(advice.ends_with("remove /cache/accelerator.json to have it tried again"), "{advice}");

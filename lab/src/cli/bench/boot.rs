@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The kernels that a stock vng can boot.
+/// Kernels that stock vng can boot.
 const KERNELS: &str = "*-generic";
 
 pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
@@ -58,7 +58,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             let id = facts.id.clone();
             let plan = || Plan::new(vec![facts.clone()], vec![first.clone()], false);
             if number == 1 {
-                // The snapshot itself is no part of a restore.
+                // Creating the snapshot is not part of a restore.
                 measure(plan(), false)?;
                 guests.stock(&id)?.prove()?;
             }
@@ -101,7 +101,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     Ok(Exit::Passed)
 }
 
-/// Runs one cell on one kernel again and again, as a person would: a process each time, with all that it looks at first.
+/// Runs one cell on one kernel repeatedly, each time as a new process with all its checks.
 fn again(
     project: &Project,
     kernel: &str,
@@ -136,7 +136,7 @@ fn again(
     }))
 }
 
-/// The time from a kernel's turn, its image being ready, to its first case.
+/// Measures the time from the start of a kernel's part of the run, with its image built, to its first case.
 #[derive(Debug, Default)]
 struct FirstCase {
     begin: Option<Instant>,

@@ -1,4 +1,4 @@
-//! Kernels in guests, as a search wants them.
+//! Tests kernels in guests for a search.
 
 use crate::{
     bisect::{
@@ -30,15 +30,15 @@ use std::{
     path::PathBuf,
 };
 
-/// Attempts at a run that the host spoils.
+/// Maximum number of attempts at a run if the host fails.
 const ATTEMPTS: usize = 3;
 
-/// Brings kernels about: fetches or builds them.
+/// Fetches or builds kernels.
 pub(super) trait Source {
-    /// The kernel, or why there is none.
+    /// The kernel, or the reason why there is none.
     fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop>;
 
-    /// What people call it, safe as a file name.
+    /// Name of the kernel; safe as a file name.
     fn name(&self, subject: Subject) -> String;
 }
 
@@ -50,19 +50,19 @@ pub(super) struct Tester<'a, S> {
     pub predicate: &'a Predicate,
     pub how: How,
     pub interrupt: Interrupt,
-    /// Every run's events and consoles go here.
+    /// Directory for the runs' events and consoles.
     pub directory: PathBuf,
-    /// Where the failure is known to be: its signature is learned there.
+    /// The subject that is known to fail: the signature of the failure is learned there.
     pub failing: Subject,
     pub guests: Option<Guests>,
     pub ready: BTreeMap<Subject, Unpacked>,
     pub lesson: Lesson,
-    /// Kernels that ran already: the first run of each boots, and is worth a line.
+    /// Kernels that have already run: the first run of each boots, and is reported.
     pub begun: BTreeSet<Subject>,
 }
 
 impl<S: Source> Tester<'_, S> {
-    /// The guests' machine; it is decided with the first kernel at hand.
+    /// Opens the guests' machine with the first kernel.
     fn guests(&mut self, kernel: &Unpacked) -> Result<&mut Guests, Error> {
         let guests = match self.guests.take() {
             Some(guests) => guests,
@@ -82,7 +82,7 @@ impl<S: Source> Tester<'_, S> {
         Ok(guests)
     }
 
-    /// Once known, only the cells that fail are of interest.
+    /// Once the signature is known, only the failing cells are run.
     fn cells(&self) -> Vec<CellInfo> {
         let Predicate::Cells { cells, .. } = self.predicate else { return Vec::new() };
         let known = &self.lesson.signatures;
@@ -138,7 +138,7 @@ impl<S: Source> Bench for Tester<'_, S> {
         for _ in 0..ATTEMPTS {
             let (record, losses) = self.once(subject, &kernel).map_err(|error| Stop::Trouble(error.to_string()))?;
             self.interrupted()?;
-            // At the failing end every failure counts, and is learned: the first one seen need not be the common one.
+            // At the failing end every failure counts and is learned: the first failure need not be the most frequent one.
             let known = if subject == self.failing { &[][..] } else { &self.lesson.signatures };
             match self.predicate.read(&record, &losses, known)? {
                 Reading::Trouble(why) => trouble = why,

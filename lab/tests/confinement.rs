@@ -1,4 +1,4 @@
-//! What a guest could reach its host by, looked at from both sides while one runs.
+//! Checks, on both sides of a running guest, that it can't reach the host.
 
 use std::{
     env, fs,
@@ -12,7 +12,7 @@ use std::{
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const SECRET: &str = "a-secret-of-the-host-5f1c";
 
-/// QEMU's words, once the process that carries the mark has become it.
+/// QEMU's command line, once the marked process executes QEMU.
 fn machine(mark: &str) -> Option<Vec<String>> {
     let words = |path: String| {
         let bytes = fs::read(path).unwrap_or_default();
@@ -21,7 +21,7 @@ fn machine(mark: &str) -> Option<Vec<String>> {
     procfs::process::all_processes().ok()?.flatten().find_map(|process| {
         let command = words(format!("/proc/{}/cmdline", process.pid));
         let ours = command.first().is_some_and(|program| program.contains("qemu-system"))
-            // Before, it is asked for its version and its machines.
+            // Earlier QEMU processes only print the version and the list of machines.
             && command.contains(&"-append".to_owned())
             && words(format!("/proc/{}/environ", process.pid)).contains(&format!("LAB_CONFINED={mark}"));
         ours.then_some(command)
@@ -29,9 +29,9 @@ fn machine(mark: &str) -> Option<Vec<String>> {
 }
 
 #[test]
-fn a_guest_sees_no_secret_and_no_network_of_its_host() {
+fn a_guest_can_access_no_secret_and_no_network_of_its_host() {
     let results = tempfile::tempdir().unwrap();
-    // What takes long is building, and that is not what is watched.
+    // The build takes long and is not observed.
     let built = Command::new(env!("CARGO_BIN_EXE_lab")).args(["--project", ROOT, "list", "--canary"]).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let mark = std::process::id().to_string();
@@ -66,11 +66,11 @@ fn a_guest_sees_no_secret_and_no_network_of_its_host() {
         assert!(Instant::now() < limit, "the run takes too long");
         thread::sleep(Duration::from_millis(5));
     };
-    // Inside: file systems, network devices, disks, the export.
+    // In the guest: file systems, network devices, disks, the export.
     let junit = fs::read_to_string(results.path().join("latest/junit.xml")).unwrap_or_default();
     assert_eq!(status.code(), Some(0), "{junit}");
 
-    // Outside: what the machine was given.
+    // On the host: QEMU's command line.
     let words = told.expect("a guest ran");
     assert!(!words.iter().any(|word| word.contains(SECRET)), "{words:?}");
     let follows = |option: &str| {
@@ -84,13 +84,13 @@ fn a_guest_sees_no_secret_and_no_network_of_its_host() {
     for export in exports {
         assert!(export.split(',').any(|word| word == "readonly" || word == "readonly=on"), "{export}");
         let path = export.split(',').find_map(|word| word.strip_prefix("path=")).unwrap_or_default().to_owned();
-        // The guest's root is gone with the guest; virtme-ng's own tools are all that is left to look at.
+        // The guest's directory is removed with the guest; only virtme-ng's tools can still be checked.
         let tools = Path::new(&path).is_dir();
         assert!(!tools || path.contains("virtme") && harmless(Path::new(&path)), "{export}");
     }
 }
 
-/// Readable by everyone, and a directory of programs only.
+/// World-readable, and a directory that contains only programs.
 fn harmless(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| {
         entries

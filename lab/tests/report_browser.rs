@@ -1,4 +1,4 @@
-//! The HTML report in a real browser: clicked, filtered, driven by keys, and looked at in three widths.
+//! Tests the HTML report in a real browser: clicks, filters, keyboard, and three widths.
 
 mod support;
 
@@ -16,15 +16,15 @@ use std::{
 };
 use support::{agrees, hostile_run, report, tools, write};
 
-/// Where pictures of the pages go; by default none are taken.
+/// Directory for screenshots; by default none are taken.
 const PICTURES: &str = "NETKIT_LAB_PICTURES";
 
-/// Debian's Chromium, which `make setup-tests` installs.
+/// Chromium of the distribution, which `make setup-tests` installs.
 fn chromium() -> PathBuf {
     lab_base::programs::find("chromium").expect("no chromium in PATH: run `make setup-tests`")
 }
 
-/// What the page must show of a run.
+/// The expected content of the page for a run.
 fn expectation(record: &RunRecord) -> Value {
     let plan = &record.info.as_ref().unwrap().plan;
     let row = |id: &lab_protocol::CellId| record.listing().position(|cell| cell.id == *id).unwrap();
@@ -64,14 +64,14 @@ fn expectation(record: &RunRecord) -> Value {
 }
 
 #[test]
-fn the_report_is_clicked_filtered_and_looked_at() {
+fn the_report_works_in_a_browser() {
     let (tools, chromium) = (tools(), chromium());
     let home = tempfile::tempdir().unwrap();
     let [small, large] = ["small", "large"].map(|name| home.path().join(name));
     let events = hostile_run();
     let mut record = RunRecord::default();
     events.iter().for_each(|stamped| record.apply(stamped));
-    // 28 kernels by 720 cells, as many as a nightly of the whole ladder has.
+    // 28 kernels and 720 cells, as in a nightly run of the whole ladder.
     let plan = synthetic::plan(28, 720);
     let many: Vec<_> = synthetic::events(synthetic::run_info("20261120T120000Z-000001", plan)).collect();
     for (directory, events) in [(&small, &events), (&large, &many)] {
@@ -87,8 +87,7 @@ fn the_report_is_clicked_filtered_and_looked_at() {
     agrees(&tools.node(), "browser/report.mjs", &arguments);
 }
 
-/// Twelve nights on two kernels. From the eighth on a cell is attached by tcx where it was netkit, and in the fourth one
-/// failed.
+/// Twelve runs on two kernels. From the eighth on a cell uses tcx instead of netkit, and in the fourth a cell failed.
 fn nights(results: &Path) -> Value {
     let plan = synthetic::plan(4, 90);
     let (kernel, cell) = ("6.12", &plan.cells[2].id);
@@ -114,7 +113,7 @@ fn nights(results: &Path) -> Value {
         }
         write(&directory, &events);
     }
-    // Cells that fail alike every night are listed too.
+    // Cells that fail in every run are listed too.
     let mut record = RunRecord::default();
     synthetic::events(synthetic::run_info("x", plan.clone())).for_each(|stamped| record.apply(&stamped));
     let bad = record.verdicts().filter(|(_, _, verdict)| verdict.standing().is_bad()).count();
@@ -124,7 +123,7 @@ fn nights(results: &Path) -> Value {
 }
 
 #[test]
-fn the_trend_page_is_clicked_filtered_and_looked_at() {
+fn the_trend_page_works_in_a_browser() {
     let (tools, chromium) = (tools(), chromium());
     let home = tempfile::tempdir().unwrap();
     let expect = home.path().join("expect.json");

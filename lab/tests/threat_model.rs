@@ -1,4 +1,4 @@
-//! `docs/threat-model.md` promises nothing that no test shows, and some promises are about the sources themselves.
+//! Checks that tests exist for all promises of `docs/threat-model.md`; some promises about the sources are tested here.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

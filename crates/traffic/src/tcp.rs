@@ -26,7 +26,7 @@ pub struct TcpReport {
     pub content_ok: bool,
     /// The client's address as the server saw it.
     pub source_seen: Option<IpAddr>,
-    /// The first error, in words, with the side that had it.
+    /// The first error as text, with the side that had it.
     pub error: Option<String>,
     /// Errno of that error, where it has one.
     pub errno: Option<i32>,
@@ -68,7 +68,7 @@ pub fn tcp_exchange(path: Path<'_>, bytes: u64, timeout: Duration) -> TcpReport 
             report.fail("client", error);
         }
         if !report.connected {
-            // Wakes the server: nobody will come.
+            // Wakes the server, since no client will connect.
             _ = socket2::SockRef::from(&listener).shutdown(Shutdown::Both);
         }
         let (seen, result) = server.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));

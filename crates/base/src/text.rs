@@ -60,6 +60,11 @@ pub fn cap(text: &mut String, max: usize) {
     }
 }
 
+/// A number of things: `1 cell`, `2 cells`. The word must take a plain `s`.
+pub fn count(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Quotes a word for a POSIX shell.
 pub fn shell_quote(word: &str) -> String {
     // The quoter refuses only NUL, which no argument can contain; with NUL allowed it never fails.

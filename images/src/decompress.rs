@@ -1,5 +1,5 @@
-//! Decompresses module files (xz, zstd, gzip or none). The guest gets them uncompressed: kernels load compressed modules only
-//! with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
+//! Decompresses module files (xz, zstd, gzip or none). The guest gets them uncompressed: kernels load compressed modules
+//! only with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
 
 use crate::error::ImageError;
 use std::{fs::File, io::Read, path::Path};

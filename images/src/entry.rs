@@ -22,8 +22,8 @@ const PHYS32_ENTRY: u32 = 18;
 /// Maximum size of a kernel, bytes; an image that unpacks to more is broken.
 const LIMIT: u64 = 512 << 20;
 
-/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the kernel
-/// must decompress itself then. This result is cached as an empty file.
+/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the
+/// kernel must decompress itself then. This result is cached as an empty file.
 ///
 /// The image can't be read, or the cache can't be written.
 /// The image can't be read, or the cache not be written.

@@ -1,5 +1,5 @@
-//! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks one of
-//! them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C library.
+//! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks one
+//! of them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C library.
 
 use crate::{archive::Archive, error::ImageError};
 use lab_base::programs;
@@ -123,8 +123,8 @@ impl Toolbox {
     /// Collects the tools.
     ///
     /// # Errors
-    /// [`ImageError::NoShell`] without a static busybox; [`ImageError::Io`] and [`ImageError::Tool`] for a program that can't
-    /// be read.
+    /// [`ImageError::NoShell`] without a static busybox; [`ImageError::Io`] and [`ImageError::Tool`] for a program that
+    /// can't be read.
     pub fn collect() -> Result<Self, ImageError> {
         Self::collect_from(&Source::choose())
     }

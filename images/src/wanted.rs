@@ -34,7 +34,8 @@ impl Wanted {
         Self::parse(include_str!("../modules.toml"), profile).expect("a test parses the committed file")
     }
 
-    /// Parses a list of `[[module]]` tables with `name`, `reason` and optionally `profile`, if only one profile needs the module.
+    /// Parses a list of `[[module]]` tables with `name`, `reason` and optionally `profile`, if only one profile needs the
+    /// module.
     ///
     /// # Errors
     /// [`ImageError::Wanted`] for other keys, a module without a reason, a module that is listed twice, or an invalid name.

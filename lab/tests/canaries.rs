@@ -33,14 +33,15 @@ const WANTED: [(&str, &str, &str); 25] = [
     ("Z23-must-hang-the-agent", "errored", "hang: no heartbeat for 15.0s"),
     ("Z24-must-come-last", "passed", ""),
 ];
-/// A task that spins in the kernel. Before lazy preemption (6.13) no other task runs, and the kernel's watchdog panics; since then
-/// the agent still runs and gives the case up.
+/// A task that spins in the kernel. Before lazy preemption (6.13) no other task runs, and the kernel's watchdog panics;
+/// since then the agent still runs and gives the case up.
 const LOCKED_UP: [(&str, &str); 3] = [
     ("6.1", "panic: Kernel panic - not syncing: softlockup: hung tasks"),
     ("6.12", "panic: Kernel panic - not syncing: softlockup: hung tasks"),
     ("6.17", "hang: still running after"),
 ];
-/// Cells of hung guests, and the evidence that is collected before the guest is killed: an NMI if the kernel does not answer.
+/// Cells of hung guests, and the evidence that is collected before the guest is killed: an NMI if the kernel does not
+/// answer.
 const QUESTIONED: [(&str, &str); 3] = [
     ("Z16-must-hang", "sysrq: Show State"),
     ("Z22-must-spin-in-the-kernel", "RIP: 0010:dummy_init_module+0x"),

@@ -1,5 +1,5 @@
-//! Ctrl-C, or a signal for `lab` only, before a run exists: during builds, downloads, unpacking and waiting. No partial file may stay in
-//! the cache, all programs must end, and the exit code must be that of the signal.
+//! Ctrl-C, or a signal for `lab` only, before a run exists: during builds, downloads, unpacking and waiting. No partial
+//! file may stay in the cache, all programs must end, and the exit code must be that of the signal.
 
 #[path = "support/seat.rs"]
 mod seat;

@@ -39,8 +39,8 @@ struct TestCase {
     result: Option<(String, String, String)>,
 }
 
-/// Reads a JUnit file, and checks the schema that most tools share: properties before results before output, required attributes,
-/// and correct counters.
+/// Reads a JUnit file, and checks the schema that most tools share: properties before results before output, required
+/// attributes, and correct counters.
 fn junit(path: &Path) -> Vec<TestCase> {
     use quick_xml::{
         Reader,

@@ -45,8 +45,8 @@ fn every_test_that_the_threat_model_names_exists() {
 }
 
 /// The places that name a shell, and why that starts none with a text of the lab's making: the build command that a person
-/// gave on the command line, as they gave it; the pod of a plan, which the lab writes and never runs; the tools of the image
-/// for `lab shell`, and the package that they come from.
+/// gave on the command line, as they gave it; the pod of a plan, which the lab writes and never runs; the tools of the
+/// image for `lab shell`, and the package that they come from.
 const NAMED: [(&str, &str); 5] = [
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),

@@ -72,7 +72,8 @@ fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Asserts that a linter accepts the files, and refuses the first one after this change for a reason that contains this text.
+/// Asserts that a linter accepts the files, and refuses the first one after this change for a reason that contains this
+/// text.
 #[track_caller]
 fn lint(
     what: &str,

@@ -5,7 +5,8 @@
 //! errors name file and line). [`interrupt`] is the flag that signals set, [`selection`] matches the glob patterns of the
 //! command line, and [`nearest`] suggests similar names in errors.
 //!
-//! *Architecture invariant:* this crate contains nothing about kernels, guests or runs, and uses no other crate of the workspace.
+//! *Architecture invariant:* this crate contains nothing about kernels, guests or runs, and uses no other crate of the
+//! workspace.
 
 pub mod file;
 pub mod hex;

@@ -49,8 +49,8 @@ pub enum ProcessError {
 
 /// A command with English messages (`LC_ALL=C`), so that quoted errors can be searched for, and without standard input.
 ///
-/// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program; given a
-/// `Path` of one component, duct would use a file of the working directory.
+/// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program; given
+/// a `Path` of one component, duct would use a file of the working directory.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
@@ -70,7 +70,8 @@ where
     command(vng, args).env("PATH", programs::search_path_behind(vng.parent()))
 }
 
-/// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the latter case.
+/// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the latter
+/// case.
 ///
 /// A program that fails returns an output too. The program runs in its own process group, and the whole group is killed:
 /// otherwise a compiler could outlive its cargo and continue to write.

@@ -1,5 +1,5 @@
-//! Locates the programs that the lab starts: installed on the host, or unpacked into the cache by `lab setup`. All processes that use
-//! this library find the same programs, tests included.
+//! Locates the programs that the lab starts: installed on the host, or unpacked into the cache by `lab setup`. All
+//! processes that use this library find the same programs, tests included.
 
 use crate::paths::cache_dir;
 use std::{

@@ -181,7 +181,8 @@ impl<'a> Section<'a> {
         self.section_with(key, name, allowed, &[])
     }
 
-    /// As [`Self::section`], for a table with renamed keys: the names in `former` are accepted, but not suggested in errors.
+    /// As [`Self::section`], for a table with renamed keys: the names in `former` are accepted, but not suggested in
+    /// errors.
     pub fn section_with(
         &self,
         key: &str,

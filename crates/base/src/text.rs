@@ -1,4 +1,5 @@
-//! Escapes text from guests. Their kernels may be broken or hostile, so no guest text reaches a terminal or a file unescaped.
+//! Escapes text from guests. Their kernels may be broken or hostile, so no guest text reaches a terminal or a file
+//! unescaped.
 
 use std::borrow::Cow;
 

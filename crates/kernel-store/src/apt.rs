@@ -1,5 +1,5 @@
-//! apt with its own state directory per suite: it uses the host's keyring, mirror and proxy, no other configuration of the host,
-//! and installs nothing.
+//! apt with its own state directory per suite: it uses the host's keyring, mirror and proxy, no other configuration of the
+//! host, and installs nothing.
 
 use super::{
     config::Debian,
@@ -25,8 +25,8 @@ pub struct AptState {
 }
 
 impl AptState {
-    /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas of packages
-    /// that count as installed.
+    /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas of
+    /// packages that count as installed.
     ///
     /// No mirror is known, the keyring is missing, or the directory can't be written.
     /// No mirror is known, the keyring is absent, or the directory cannot be written.

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 /// Interval at which a lock of another run is tried again.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits for a
-/// compiler.
+/// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits for
+/// a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Errand {
     /// Downloading or copying.
@@ -69,7 +69,8 @@ impl Cache {
     /// Opens a cache at the given path.
     ///
     /// # Errors
-    /// The path is relative, contains characters that are not allowed in apt's and vng's configuration, or can't be created.
+    /// The path is relative, contains characters that are not allowed in apt's and vng's configuration, or can't be
+    /// created.
     pub fn at(root: PathBuf) -> Result<Self> {
         let plain = |c: char| !c.is_control() && !matches!(c, '"' | ';' | ' ');
         if !root.is_absolute() || !root.to_str().is_some_and(|text| text.chars().all(plain)) {

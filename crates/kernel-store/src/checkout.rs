@@ -1,7 +1,7 @@
 //! Builds many commits of a checkout with the same configuration, as needed for bisecting.
 //!
-//! Build results are cached by the tree hash of the sources, the configuration, the compiler and the command, so that no commit is
-//! built twice. Builds are reproducible: time, user, host and build number are fixed.
+//! Build results are cached by the tree hash of the sources, the configuration, the compiler and the command, so that no
+//! commit is built twice. Builds are reproducible: time, user, host and build number are fixed.
 
 use super::{
     cache::{hex, sha256_of},

@@ -57,8 +57,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Whether a kernel of this version may have this entry's class. The class depends on the capabilities: a kernel that was built
-    /// without netkit belongs to the class of kernels before 6.7.
+    /// Whether a kernel of this version may have this entry's class. The class depends on the capabilities: a kernel that
+    /// was built without netkit belongs to the class of kernels before 6.7.
     pub fn fits(&self, version: KernelVersion) -> bool {
         let without_netkit = || self.unsupported.iter().any(|it| it.capability == Capability::Netkit);
         self.class.holds(version) || self.class == Class::Below67 && without_netkit()

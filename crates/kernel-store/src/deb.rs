@@ -18,8 +18,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Factor from a package's size to the disk space that it needs: unpacked it has about four times its size (6.1 has uncompressed
-/// modules), and the `.deb` is kept beside it.
+/// Factor from a package's size to the disk space that it needs: unpacked it has about four times its size (6.1 has
+/// uncompressed modules), and the `.deb` is kept beside it.
 const SPACE_PER_BYTE: u64 = 6;
 
 /// The current packages of suites; each suite is read once.
@@ -102,8 +102,8 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name files that the
-    /// mirror has removed, so after a failure the index is fetched again once.
+    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name files
+    /// that the mirror has removed, so after a failure the index is fetched again once.
     ///
     /// # Errors
     /// The package no longer exists, its hash differs, the disk is too small, or the network fails.

@@ -80,7 +80,8 @@ pub enum KernelsError {
         /// Similar package names.
         nearest: String,
     },
-    /// A suite's index is older than its `Valid-Until`: the mirror is no longer updated, or an attacker replays an old index.
+    /// A suite's index is older than its `Valid-Until`: the mirror is no longer updated, or an attacker replays an old
+    /// index.
     #[error(
         "the index of {suite} is too old ({detail}): use another mirror, or allow it by `stale.{suite} = \"reason\"` under [debian] in kernels.toml"
     )]
@@ -225,8 +226,8 @@ impl KernelsError {
         }
     }
 
-    /// Whether the command line or the configuration is wrong (exit code 2), and not the host, the network or the archive (exit
-    /// code 3).
+    /// Whether the command line or the configuration is wrong (exit code 2), and not the host, the network or the archive
+    /// (exit code 3).
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Kernel { error, .. } => error.is_usage(),

@@ -13,8 +13,8 @@ pub(super) struct Banner {
     pub version: KernelVersion,
 }
 
-/// Reads the banner of a bzImage (Documentation/arch/x86/boot.rst): `HdrS` at 0x202, and `kernel_version` at 0x20E, an offset
-/// (minus 0x200) to a NUL-terminated text with `uname -r`, builder and `uname -v`.
+/// Reads the banner of a bzImage (Documentation/arch/x86/boot.rst): `HdrS` at 0x202, and `kernel_version` at 0x20E, an
+/// offset (minus 0x200) to a NUL-terminated text with `uname -r`, builder and `uname -v`.
 ///
 /// # Errors
 /// The file can't be read or is not a bzImage.

@@ -67,8 +67,8 @@ impl Build<'_> {
     /// Downloads, checks, configures and compiles the sources.
     ///
     /// # Errors
-    /// A tool is missing, the package no longer exists or its hash differs, the disk is too small, an option of the configuration
-    /// has no effect, or the compiler fails.
+    /// A tool is missing, the package no longer exists or its hash differs, the disk is too small, an option of the
+    /// configuration has no effect, or the compiler fails.
     pub fn fetch(
         &self,
         writing: &Writing<'_>,

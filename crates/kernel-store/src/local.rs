@@ -64,7 +64,8 @@ impl Local {
         sha256_of(&self.image)
     }
 
-    /// Hash of the image and the modules. Modules are hashed by name, size and time, since a tree may have gigabytes of them.
+    /// Hash of the image and the modules. Modules are hashed by name, size and time, since a tree may have gigabytes of
+    /// them.
     ///
     /// # Errors
     /// A file can't be read.

@@ -6,8 +6,8 @@ use std::{fs, path::Path};
 
 /// Indexes `<stage>/root/lib/modules/<release>` and moves it to `<stage>/modules`.
 ///
-/// Debian's packages contain no `modules.dep`: their maintainer script creates it on the host. The directory must not be named
-/// `lib/modules/<release>` beside the image, since vng would then try to build an initramfs of the host.
+/// Debian's packages contain no `modules.dep`: their maintainer script creates it on the host. The directory must not be
+/// named `lib/modules/<release>` beside the image, since vng would then try to build an initramfs of the host.
 ///
 /// # Errors
 /// depmod is missing or fails, or a file operation fails.

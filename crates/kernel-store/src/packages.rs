@@ -16,8 +16,8 @@ pub(super) struct Package {
     pub sha256: String,
     /// Size of the `.deb`, bytes.
     pub size: u64,
-    /// The packages with the kernel's files, if this package only depends on them: from 6.19 on, Debian has separate packages for
-    /// image, modules and configuration (`linux-binary-*`, `linux-modules-*`, `linux-base-*`).
+    /// The packages with the kernel's files, if this package only depends on them: from 6.19 on, Debian has separate
+    /// packages for image, modules and configuration (`linux-binary-*`, `linux-modules-*`, `linux-base-*`).
     pub parts: Vec<String>,
 }
 

@@ -109,8 +109,8 @@ impl Store<'_> {
         }
     }
 
-    /// Resolves `kernels` again into `lock`, and removes entries of kernels that `kernels.toml` no longer has. If the archive no longer
-    /// has a kernel, its entry stays unchanged and the others are updated.
+    /// Resolves `kernels` again into `lock`, and removes entries of kernels that `kernels.toml` no longer has. If the
+    /// archive no longer has a kernel, its entry stays unchanged and the others are updated.
     ///
     /// The lock is changed only as a whole: after an error it is unchanged.
     ///

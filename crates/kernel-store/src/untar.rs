@@ -33,8 +33,8 @@ pub(super) enum Refusal {
 impl Unpacked {
     /// Extracts `vmlinuz`, `config` and `root/lib/modules/<release>/…` from a tar stream into `stage`.
     ///
-    /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created, so that nothing
-    /// can be written elsewhere. Modes and owners in the archive are ignored.
+    /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created, so
+    /// that nothing can be written elsewhere. Modes and owners in the archive are ignored.
     ///
     /// # Errors
     /// An entry has a path outside of the directory, is a link, or occurs twice, or the stream is damaged.

@@ -51,7 +51,8 @@ fn begins_with(line: &[u8], name: &[u8]) -> bool {
     line.windows(name.len()).take(LOOK_AT).any(|window| window == name)
 }
 
-/// Prefixes of lines with a verdict or a plan as this program writes them, and the number of bytes in which to look for them.
+/// Prefixes of lines with a verdict or a plan as this program writes them, and the number of bytes in which to look for
+/// them.
 const VERDICT: &[u8] = br#""event":"cell-finished""#;
 const BEGIN: &[u8] = br#""event":"run-started""#;
 const LOOK_AT: usize = 40;

@@ -1,4 +1,5 @@
-//! Compact storage of verdicts. The texts of checks repeat over hundreds of thousands of cells, so each text is stored once.
+//! Compact storage of verdicts. The texts of checks repeat over hundreds of thousands of cells, so each text is stored
+//! once.
 
 use crate::verdict::{Standing, Verdict};
 use lab_protocol::{CellId, CellInfo, Check};

@@ -1,4 +1,5 @@
-//! `events.jsonl`: one event per line. Each line is written before the next event happens, so that a killed runner loses no event.
+//! `events.jsonl`: one event per line. Each line is written before the next event happens, so that a killed runner loses no
+//! event.
 
 use crate::{
     event::{Event, FORMAT, Stamped},

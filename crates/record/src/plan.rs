@@ -63,8 +63,8 @@ pub enum Expectation {
 pub struct PlannedCell {
     /// The cell.
     pub id: CellId,
-    /// The attach type that the cell must use. `None` if the case does not test an attach type, or if its topology has several
-    /// kinds of devices: then each attachment is checked by its own device.
+    /// The attach type that the cell must use. `None` if the case does not test an attach type, or if its topology has
+    /// several kinds of devices: then each attachment is checked by its own device.
     pub required: Option<AttachType>,
     /// Whether it runs.
     pub expectation: Expectation,
@@ -91,7 +91,7 @@ pub struct Plan {
     /// Kernels of `kernels.toml` that this run leaves out.
     #[serde(default)]
     pub others: Vec<KernelFacts>,
-    /// Whether no filter narrowed the cells: a cell that is absent then is not part of the suite any more.
+    /// Whether the plan includes all cells of the suite: a missing cell is then no longer part of the suite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub every_cell: bool,
 }
@@ -112,8 +112,8 @@ impl Plan {
         self.cells.iter().find(|info| info.id == *id)
     }
 
-    /// Why a plan has no such cell on a kernel: true where neither a filter nor a shard left it out, so that the suite has
-    /// no such cell any more or `kernels.toml` no such kernel. `cell` is none for a row that every kernel has.
+    /// Whether a missing cell of a kernel was removed from the suite, or its kernel from `kernels.toml`, and was not just
+    /// left out by a filter or a shard. `cell` is `None` for a row that every kernel has.
     pub fn has_lost(&self, kernel: &str, cell: Option<&str>) -> bool {
         let left_out = self.others.iter().any(|facts| facts.id == kernel);
         let planned = self.kernels.iter().any(|it| it.facts.id == kernel);
@@ -122,8 +122,8 @@ impl Plan {
         self.every_cell && (lost_kernel || lost_cell)
     }
 
-    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that never runs
-    /// tests nothing and would otherwise go unnoticed.
+    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that never
+    /// runs tests nothing and would otherwise go unnoticed.
     pub fn unrunnable_cases(&self) -> Vec<String> {
         let planned = self.kernels.iter().flat_map(|kernel| &kernel.cells);
         let runs: BTreeSet<&CellId> =
@@ -167,8 +167,9 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 
 /// The attach type that an attachment must use.
 ///
-/// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// The versions are those of the capabilities, so that an entry under `unsupported` (`CONFIG_NETKIT` off, for example) counts.
+/// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6, else
+/// tc. The versions are those of the capabilities, so that an entry under `unsupported` (`CONFIG_NETKIT` off, for example)
+/// counts.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {

@@ -69,7 +69,7 @@ impl Counts {
         } += 1;
     }
 
-    /// All counts in words; what is rare only where there is some.
+    /// All counts as text; rare standings only if they occur.
     pub fn line(&self) -> String {
         let some = |count: usize, word: &str| if count > 0 { format!(", {count} {word}") } else { String::new() };
         format!(
@@ -249,9 +249,9 @@ impl RunRecord {
         self.info.iter().flat_map(|info| &info.merged).filter_map(MergedShard::problem).collect()
     }
 
-    /// The exit status that follows from the verdicts. A panic or hang in a cell is a failure of the kernel; every other missing
-    /// verdict is an infrastructure failure. If the run gave up on a kernel because too many guests crashed, these crashes are no
-    /// verdicts. Kernels marked `may_fail` are reported but don't count.
+    /// The exit status that follows from the verdicts. A panic or hang in a cell is a failure of the kernel; every other
+    /// missing verdict is an infrastructure failure. If the run gave up on a kernel because too many guests crashed, these
+    /// crashes are no verdicts. Kernels marked `may_fail` are reported but don't count.
     pub fn exit(&self) -> Exit {
         let expired = self.info.as_ref().is_some_and(|info| !info.expired.is_empty());
         let mut exit = if self.dead_cases().is_empty() && !expired { Exit::Passed } else { Exit::Failed };
@@ -272,8 +272,8 @@ impl RunRecord {
         exit
     }
 
-    /// The run's exit status. A killed run has none of its own, and a recorded pass is ignored if the verdicts contradict it:
-    /// a line of its events may be missing.
+    /// The run's exit status. A killed run has none of its own, and a recorded pass is ignored if the verdicts contradict
+    /// it: a line of its events may be missing.
     pub fn outcome(&self) -> Exit {
         match self.finished {
             Some((exit, _)) if exit != Exit::Passed => exit,
@@ -298,8 +298,8 @@ impl RunRecord {
         command
     }
 
-    /// How to look at one cell by hand: a shell in a guest where the case stands before its first packet. `None` for a row,
-    /// and for a canary or a mutant, which the shell does not build.
+    /// The command for a shell in a guest in which the cell is stopped before its first packet. `None` for a row, a canary
+    /// or a mutant, which `lab shell` does not support.
     pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
         let spoiled = self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some());
         let quote = text::shell_quote;

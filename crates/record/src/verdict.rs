@@ -142,8 +142,8 @@ impl Verdict {
         self.known.is_some() && self.outcome == Outcome::Passed
     }
 
-    /// Adds splats that the kernel printed while the cell ran. A cell that passed fails; the first splat that is not allowed
-    /// becomes its evidence.
+    /// Adds splats that the kernel printed while the cell ran. A cell that passed fails; the first splat that is not
+    /// allowed becomes its evidence.
     pub fn add_splats(&mut self, splats: Vec<Splat>) {
         let Some(first) = splats.first() else { return };
         let culprit = splats.iter().find(|splat| splat.allowed.is_none());

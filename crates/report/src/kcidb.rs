@@ -1,7 +1,7 @@
 //! KernelCI's common report format, KCIDB 5.3: a checkout and a build per kernel, a test per cell.
 //!
-//! The schema is that of `kcidb-io`. Ids begin with the origin, the database's name for a CI system. Ids of checkouts and builds
-//! depend on the kernel alone, so that all runs of a kernel share them.
+//! The schema is that of `kcidb-io`. Ids begin with the origin, the database's name for a CI system. Ids of checkouts and
+//! builds depend on the kernel alone, so that all runs of a kernel share them.
 
 use chrono::DateTime;
 use lab_base::text;

@@ -1,5 +1,5 @@
-//! KTAP version 1 (Documentation/dev-tools/ktap.rst): a test per kernel and a subtest per cell, for tools that read the output of
-//! kselftest and KUnit.
+//! KTAP version 1 (Documentation/dev-tools/ktap.rst): a test per kernel and a subtest per cell, for tools that read the
+//! output of kselftest and KUnit.
 
 use lab_base::text;
 use lab_protocol::{ErrorKind, Outcome};

@@ -1,11 +1,11 @@
 //! Reporters: they consume the events of a run.
 //!
-//! Start with [`write_all`], which writes all reports of a run from its [`RunRecord`], or with one format: [`junit`], [`html`],
-//! [`run_json`], [`ktap`], [`kcidb`], [`terminal`]; [`progress`] shows a run in progress. [`compare`] and [`history`] read
-//! several runs, and [`results`] manages the directory of runs.
+//! Start with [`write_all`], which writes all reports of a run from its [`RunRecord`], or with one format: [`junit`],
+//! [`html`], [`run_json`], [`ktap`], [`kcidb`], [`terminal`]; [`progress`] shows a run in progress. [`compare`] and
+//! [`history`] read several runs, and [`results`] manages the directory of runs.
 //!
-//! *Architecture invariant:* a report is a function of a run's record: this crate accesses no kernel and no guest, and decides no
-//! verdict.
+//! *Architecture invariant:* a report is a function of a run's record: this crate accesses no kernel and no guest, and
+//! decides no verdict.
 
 pub mod capabilities;
 pub mod compare;

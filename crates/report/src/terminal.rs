@@ -69,7 +69,7 @@ impl Palette {
     }
 }
 
-/// Kernel by attach type. The table is as wide as a terminal: counts that need more room have several lines.
+/// A table of kernels and attach types, no wider than a terminal: longer counts have several lines.
 fn table(record: &RunRecord) -> Table {
     let mut table = Table::new();
     table
@@ -85,7 +85,7 @@ fn table(record: &RunRecord) -> Table {
     table
 }
 
-/// Text in lines no wider than the table.
+/// Wraps text to the width of the table.
 fn fold(words: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in words.split(' ') {
@@ -160,8 +160,8 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
     not_run(record, style, out);
 }
 
-/// Results that fail nothing but need attention (flaky cells, known failures, unexpected passes), and expired entries of the lists,
-/// which fail the run.
+/// Results that fail nothing but need attention (flaky cells, known failures, unexpected passes), and expired entries of
+/// the lists, which fail the run.
 fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
     for entry in record.info.iter().flat_map(|info| &info.expired) {
         let place = format!("{}:{}", entry.file, entry.line);

@@ -1,8 +1,8 @@
 //! Chooses the accelerator of guests.
 //!
-//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is used
-//! only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each boot of the host and
-//! each version of QEMU. A timeout is not cached: the host may have been busy.
+//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is
+//! used only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each boot of
+//! the host and each version of QEMU. A timeout is not cached: the host may have been busy.
 
 use super::{
     Accel, GuestSpec, Launcher, VmError,

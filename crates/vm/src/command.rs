@@ -12,14 +12,14 @@ const CMDLINE: &[&str] = &[
     // The last console becomes /dev/console; vng's own console comes earlier and does not exist in early boot.
     "console=ttyS0",
     "rdinit=/init",
-    // vng sets a quiet console. The whole boot log costs 1/30 of the boot's processor time under TCG, and is the only evidence
-    // of a kernel that hangs early.
+    // vng sets a quiet console. The whole boot log costs 1/30 of the boot's processor time under TCG, and is the only
+    // evidence of a kernel that hangs early.
     "loglevel=7",
     // Disables pressure stall accounting, which takes 1/40 of the suite's time and is used by no case.
     "psi=0",
     // Disables boot work that no case needs (docs/speed.md has the shares of processor time under TCG): self-tests of the
-    // crypto library and of the CPU jitter RNG (virtio-rng provides entropy), five-level page tables, and KASLR, which would
-    // also make addresses of different boots incomparable.
+    // crypto library and of the CPU jitter RNG (virtio-rng provides entropy), five-level page tables, and KASLR, which
+    // would also make addresses of different boots incomparable.
     "cryptomgr.notests=1",
     "initcall_blacklist=jent_mod_init",
     "no5lvl",
@@ -28,15 +28,15 @@ const CMDLINE: &[&str] = &[
     "panic=-1",
     "oops=panic",
     "softlockup_panic=1",
-    // Soft lockups are reported after twice this time, seconds. On a busy host a virtual processor may not run for longer than
-    // the kernel's default of 20 s, and hanging cases are detected by their deadlines.
+    // Soft lockups are reported after twice this time, seconds. On a busy host a virtual processor may not run for longer
+    // than the kernel's default of 20 s, and hanging cases are detected by their deadlines.
     "watchdog_thresh=30",
     "hung_task_panic=1",
-    // On a busy host an emulated timer may be too late for the kernel's check, which panics: "IO-APIC + timer doesn't work!"
-    // (7.2.13 under TCG). KVM guests skip this check themselves.
+    // On a busy host an emulated timer may be too late for the kernel's check, which panics: "IO-APIC + timer doesn't
+    // work!" (7.2.13 under TCG). KVM guests skip this check themselves.
     "no_timer_check",
-    // Allows sysrq, by which a hanging guest is queried for its tasks; Debian restricts it. With interrupts disabled only an
-    // NMI works, and its panic prints the place.
+    // Allows sysrq, by which a hanging guest is queried for its tasks; Debian restricts it. With interrupts disabled only
+    // an NMI works, and its panic prints the place.
     "sysrq_always_enabled",
     "unknown_nmi_panic",
     // The agent writes marks to the kernel log; rate limiting could drop them.
@@ -115,10 +115,10 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     let more = match spec.accel {
         Accel::Tcg => {
             add(&["--disable-kvm"]);
-            // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages by `rep stosb`
-            // (clear_page_erms), which is slow when emulated. With `cx16` allocators use cmpxchg16b, after which QEMU 7.2 has wrong
-            // flags until the next instruction that sets them: an interrupt in between restores a wrong trap flag, for example, and
-            // the guest crashes without a kernel bug.
+            // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages by
+            // `rep stosb` (clear_page_erms), which is slow when emulated. With `cx16` allocators use cmpxchg16b, after
+            // which QEMU 7.2 has wrong flags until the next instruction that sets them: an interrupt in between restores a
+            // wrong trap flag, for example, and the guest crashes without a kernel bug.
             options.push("-cpu max,-erms,-cx16".to_owned());
             &[]
         }

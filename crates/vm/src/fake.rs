@@ -42,8 +42,8 @@ pub struct FakeLauncher {
 impl FakeLauncher {
     /// Every guest runs `script`; the guest ends when it returns or panics.
     ///
-    /// After the host kills the guest, the script's channel returns [`super::Recv::Closed`]: a script that simulates a hang waits
-    /// for this.
+    /// After the host kills the guest, the script's channel returns [`super::Recv::Closed`]: a script that simulates a hang
+    /// waits for this.
     pub fn new(script: impl Fn(&mut FakeAgent) + Send + Sync + 'static) -> Self {
         Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true, freezing: true, survivors: 0 }
     }

@@ -112,8 +112,8 @@ impl Stage {
 }
 
 impl MachineGuest {
-    /// The last error output of vng or QEMU, error lines first: after a hang under KVM, QEMU ends with a register dump. Kernel
-    /// messages are excluded; vng copies those to standard error too.
+    /// The last error output of vng or QEMU, error lines first: after a hang under KVM, QEMU ends with a register dump.
+    /// Kernel messages are excluded; vng copies those to standard error too.
     fn last_words(&self) -> String {
         let text = fs::read(&self.files.stderr).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);

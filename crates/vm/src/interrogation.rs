@@ -1,9 +1,9 @@
 //! Queries a hanging guest for its state.
 //!
-//! QEMU reports the registers in any state of the kernel. The kernel reports more, with symbols: its keyboard handler answers
-//! Alt-SysRq in interrupt context, even if every task is blocked or a processor spins in the kernel. With interrupts disabled,
-//! the last resort is an NMI: the guest treats it as unknown and panics (`unknown_nmi_panic`) with a backtrace of the
-//! interrupted code.
+//! QEMU reports the registers in any state of the kernel. The kernel reports more, with symbols: its keyboard handler
+//! answers Alt-SysRq in interrupt context, even if every task is blocked or a processor spins in the kernel. With
+//! interrupts disabled, the last resort is an NMI: the guest treats it as unknown and panics (`unknown_nmi_panic`) with a
+//! backtrace of the interrupted code.
 
 use super::{VmError, process::POLL, qmp::Monitor};
 use std::{
@@ -107,8 +107,8 @@ fn length(console: &Path) -> u64 {
     fs::metadata(console).map_or(0, |metadata| metadata.len())
 }
 
-/// The first `RIP: 0010:symbol+offset/size` of a kernel backtrace (`show_ip`, `arch/x86/kernel/dumpstack.c`). User space has
-/// another segment selector.
+/// The first `RIP: 0010:symbol+offset/size` of a kernel backtrace (`show_ip`, `arch/x86/kernel/dumpstack.c`). User space
+/// has another segment selector.
 fn place(tasks: &str) -> Option<String> {
     let (_, rest) = tasks.split_once("RIP: 0010:")?;
     let line = rest.lines().next()?.trim();

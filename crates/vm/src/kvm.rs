@@ -41,8 +41,8 @@ pub enum Unusable {
     },
 }
 
-/// Checks that the device can create a virtual machine. This takes a millisecond, but does not show that a guest runs in it.
-/// runs in one.
+/// Checks that the device can create a virtual machine. This takes a millisecond, but does not show that a guest runs in
+/// it. runs in one.
 ///
 /// # Errors
 /// [`Unusable`].

@@ -1,11 +1,11 @@
 //! Virtual machines: the interface that the run loop uses, and its implementations.
 //!
-//! The interface consists of three traits. [`VngLauncher`] implements them with virtme-ng and QEMU; `fake` implements them with
-//! threads, so that tests of the run loop take milliseconds and need no kernel. This crate does not know the protocol: a
-//! [`Channel`] transfers bytes.
+//! The interface consists of three traits. [`VngLauncher`] implements them with virtme-ng and QEMU; `fake` implements them
+//! with threads, so that tests of the run loop take milliseconds and need no kernel. This crate does not know the protocol:
+//! a [`Channel`] transfers bytes.
 //!
-//! Start with [`Launcher`], which boots a [`GuestSpec`]; [`snapshot`] stores booted guests to be restored, [`accel`] chooses
-//! between KVM and TCG.
+//! Start with [`Launcher`], which boots a [`GuestSpec`]; [`snapshot`] stores booted guests to be restored, [`accel`]
+//! chooses between KVM and TCG.
 //!
 //! *Architecture invariant:* this crate knows no plan and no cell, and neither parses nor writes messages of the agent.
 
@@ -113,8 +113,8 @@ pub trait Launcher: Send + Sync {
     /// Starts a guest and returns without waiting for its kernel.
     ///
     /// # Errors
-    /// [`VmError`] if the specification is invalid or the program does not start. A kernel that does not boot is not an error
-    /// here: see [`Guest::connect`] and [`Guest::exited`].
+    /// [`VmError`] if the specification is invalid or the program does not start. A kernel that does not boot is not an
+    /// error here: see [`Guest::connect`] and [`Guest::exited`].
     fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError>;
 
     /// Restores a guest from a snapshot. The snapshot's memory file is not modified.
@@ -133,8 +133,8 @@ pub trait Launcher: Send + Sync {
 
 /// A running or ended guest. Dropping it kills it.
 pub trait Guest: Send {
-    /// Connects to the agent's port, waiting until the virtual machine offers it. The port exists before the agent runs, so a
-    /// connection says nothing about the guest.
+    /// Connects to the agent's port, waiting until the virtual machine offers it. The port exists before the agent runs, so
+    /// a connection says nothing about the guest.
     ///
     /// # Errors
     /// [`VmError::Exited`] if the guest has ended, [`VmError::ConnectTimeout`] after the deadline.
@@ -143,8 +143,8 @@ pub trait Guest: Send {
     /// How the guest ended; `None` while it runs. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;
 
-    /// Queries a hanging guest for its registers, its tasks and the places of its processors. Takes at most `patience`, and ends
-    /// early if `stop` returns true. The guest may be unusable afterwards.
+    /// Queries a hanging guest for its registers, its tasks and the places of its processors. Takes at most `patience`, and
+    /// ends early if `stop` returns true. The guest may be unusable afterwards.
     fn interrogate(&mut self, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation;
 
     /// Ends every process of the guest and waits for them. Further calls do nothing.

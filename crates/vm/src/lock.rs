@@ -23,7 +23,8 @@ impl Lock {
         loop {
             let file = File::options().create(true).append(true).open(path)?;
             match file.try_lock() {
-                // The previous holder may have removed the file after it was opened: a lock on a removed file excludes nobody.
+                // The previous holder may have removed the file after it was opened: a lock on a removed file excludes
+                // nobody.
                 Ok(()) if is_at(&file, path)? => return Ok(Some(Self { path: path.to_owned(), _file: file })),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),

@@ -1,11 +1,11 @@
 //! Cleans up after a killed `lab` process: orphaned guests and their directories.
 //!
-//! A process that is killed by SIGKILL can't end its guests, and `PR_SET_PDEATHSIG` would reach only vng, not QEMU below it.
-//! Therefore every guest's name (`-name` on QEMU's command line) and every temporary directory's name contains its owner's
-//! identity. The next `lab` process ends and removes those whose owner no longer exists.
+//! A process that is killed by SIGKILL can't end its guests, and `PR_SET_PDEATHSIG` would reach only vng, not QEMU below
+//! it. Therefore every guest's name (`-name` on QEMU's command line) and every temporary directory's name contains its
+//! owner's identity. The next `lab` process ends and removes those whose owner no longer exists.
 //!
-//! The identity includes the boot id of the host, because a pid is only valid on one host and hosts may share a cache. Directories
-//! of another host, or of this host before a reboot, are kept until they are old.
+//! The identity includes the boot id of the host, because a pid is only valid on one host and hosts may share a cache.
+//! Directories of another host, or of this host before a reboot, are kept until they are old.
 
 use super::{VmError, seal::boot_id};
 use nix::{
@@ -21,7 +21,8 @@ use std::{
 };
 
 const PREFIX: &str = "nkl.";
-/// Digits of the boot id in a name: enough to distinguish hosts that share a directory, and short enough for a socket's path.
+/// Digits of the boot id in a name: enough to distinguish hosts that share a directory, and short enough for a socket's
+/// path.
 const BOOT_DIGITS: usize = 12;
 /// Age at which a directory of another host is removed: directories are used for one snapshot or one guest only.
 const ABANDONED: Duration = Duration::from_secs(7 * 86_400);
@@ -74,7 +75,8 @@ pub fn sweep(dir: &Path) {
             Owner::Elsewhere => entry.metadata().and_then(|it| it.modified()).is_ok_and(is_abandoned),
             Owner::Alive | Owner::Nobody => false,
         };
-        // Symbolic links and other users' directories are skipped: in a world-writable directory anyone can create such names.
+        // Symbolic links and other users' directories are skipped: in a world-writable directory anyone can create such
+        // names.
         if gone && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -13,8 +13,8 @@ use std::{
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Interval at which the console is checked.
 const SLICE: Duration = Duration::from_millis(100);
-/// Words in QEMU's error output that show that KVM is the cause: KVM's functions and messages, or a refused processor register. Other
-/// errors may be temporary, for example a missing file of QEMU.
+/// Words in QEMU's error output that show that KVM is the cause: KVM's functions and messages, or a refused processor
+/// register. Other errors may be temporary, for example a missing file of QEMU.
 const OF_KVM: [&str; 2] = ["kvm", "msr"];
 /// Errors of `strerror(3)` that show a temporary shortage, not a failure of KVM.
 const PASSING: [&str; 4] = [
@@ -35,8 +35,8 @@ pub struct Patience {
     pub most: Duration,
 }
 
-/// A guest under a working KVM sends its first message after about a second. If KVM does not work, QEMU ends at once, or the console
-/// stays empty. On a busy or virtual host the boot is slow, but the console grows.
+/// A guest under a working KVM sends its first message after about a second. If KVM does not work, QEMU ends at once, or
+/// the console stays empty. On a busy or virtual host the boot is slow, but the console grows.
 pub const PATIENCE: Patience =
     Patience { silent: Duration::from_secs(15), quiet: Duration::from_secs(30), most: Duration::from_secs(120) };
 

@@ -39,8 +39,8 @@ impl Group {
         self.members().find(|(_, name)| name.starts_with("qemu")).map(|(process, _)| process)
     }
 
-    /// Sends SIGTERM to QEMU. Its ancestors only wait for it, so they end afterwards and reap their children. Returns false if
-    /// there is no QEMU process yet.
+    /// Sends SIGTERM to QEMU. Its ancestors only wait for it, so they end afterwards and reap their children. Returns false
+    /// if there is no QEMU process yet.
     pub fn terminate_qemu(self) -> bool {
         self.qemu().is_some_and(|qemu| kill(Pid::from_raw(qemu.pid()), Signal::SIGTERM).is_ok())
     }

@@ -27,8 +27,8 @@ pub struct Monitor {
     files: bool,
 }
 
-/// The first major version of QEMU in which all releases support the migration scheme `file:` (added in 8.2). The scheme `fd:` is
-/// deprecated for files since 9.1.
+/// The first major version of QEMU in which all releases support the migration scheme `file:` (added in 8.2). The scheme
+/// `fd:` is deprecated for files since 9.1.
 const FILES: u64 = 9;
 
 impl Monitor {

@@ -1,7 +1,7 @@
 //! Restores guests from snapshots: starts QEMU with the recorded command line, and loads the saved state.
 //!
-//! virtme-ng is not used: its start takes longer than the whole restore, and it would only produce the command line, which was
-//! recorded.
+//! virtme-ng is not used: its start takes longer than the whole restore, and it would only produce the command line, which
+//! was recorded.
 
 use super::{
     Guest, GuestSpec, Places, Snapshot, VmError,

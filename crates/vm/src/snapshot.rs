@@ -1,13 +1,13 @@
 //! Snapshots of guests: their content, their storage, and their validation.
 //!
-//! A snapshot is a directory: the guest's memory as a file, the devices' state, the console of the boot, and `snapshot.json`
-//! with the command line and the checksums. The memory is never copied: the guest that becomes the snapshot runs on a shared
-//! mapping of the file, and every restored guest on a private mapping.
+//! A snapshot is a directory: the guest's memory as a file, the devices' state, the console of the boot, and
+//! `snapshot.json` with the command line and the checksums. The memory is never copied: the guest that becomes the snapshot
+//! runs on a shared mapping of the file, and every restored guest on a private mapping.
 //!
-//! A snapshot is created in a temporary directory and renamed when it is complete, and renamed before it is deleted, so that no
-//! process sees a partial one. Its key covers everything that it depends on. Verifying the checksum of half a gigabyte would
-//! take longer than the restore. Therefore it is skipped as long as the host has not been rebooted and the files' metadata is
-//! unchanged; otherwise the checksums decide.
+//! A snapshot is created in a temporary directory and renamed when it is complete, and renamed before it is deleted, so
+//! that no process sees a partial one. Its key covers everything that it depends on. Verifying the checksum of half a
+//! gigabyte would take longer than the restore. Therefore it is skipped as long as the host has not been rebooted and the
+//! files' metadata is unchanged; otherwise the checksums decide.
 
 use super::{
     Accel, GuestSpec, Recipe, VmError,
@@ -87,8 +87,8 @@ impl Snapshot {
     }
 }
 
-/// SHA-256 over everything that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command line without
-/// values that differ between launches.
+/// SHA-256 over everything that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command line
+/// without values that differ between launches.
 ///
 /// # Errors
 /// [`VmError::File`] if the kernel or the image can't be read.
@@ -118,8 +118,8 @@ fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<Str
     Ok(hex(&hash.finalize()))
 }
 
-/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the host's kernel, and
-/// KVM's parameters. A guest must not be restored on a host where they differ.
+/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the host's
+/// kernel, and KVM's parameters. A guest must not be restored on a host where they differ.
 fn processor(root: &Path) -> Vec<String> {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let cpu = read(root.join("proc/cpuinfo"));
@@ -193,8 +193,8 @@ impl Store {
         remove(&snapshot.dir);
     }
 
-    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot after too many
-    /// consecutive cases; returns whether the snapshot still exists.
+    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot after
+    /// too many consecutive cases; returns whether the snapshot still exists.
     pub fn doubt(&self, snapshot: &Snapshot) -> bool {
         let doubts = snapshot.doubts + 1;
         let kept = doubts < MOST_DOUBTS && note_doubts(&snapshot.dir, doubts).is_ok();
@@ -303,7 +303,8 @@ impl Draft {
         self.stage.path().join(STATE)
     }
 
-    /// Completes the snapshot; `console` is the file with the boot's console, and the last argument the time that the boot took.
+    /// Completes the snapshot; `console` is the file with the boot's console, and the last argument the time that the boot
+    /// took.
     ///
     /// # Errors
     /// The cache can't be written.

@@ -46,8 +46,8 @@ pub struct StockBoot {
 }
 
 impl Stock<'_> {
-    /// Boots once with the guest's whole output, and checks that `true` was run. Without udev in the guest, vng loses the exit code
-    /// and returns 255, as after a panic, so that [`Self::boot`] could not detect a failure.
+    /// Boots once with the guest's whole output, and checks that `true` was run. Without udev in the guest, vng loses the
+    /// exit code and returns 255, as after a panic, so that [`Self::boot`] could not detect a failure.
     ///
     /// # Errors
     /// As [`Self::boot`], and if the guest never ran the command.

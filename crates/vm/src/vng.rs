@@ -1,8 +1,8 @@
 //! Starts guests with virtme-ng.
 //!
-//! Processes are started by `std::process`, not by duct: a guest is a tree of four processes (vng, a shell, virtme-run, QEMU) that
-//! needs a process group of its own, to be killed as a whole and to be unaffected by the terminal's Ctrl-C, which the run loop
-//! handles.
+//! Processes are started by `std::process`, not by duct: a guest is a tree of four processes (vng, a shell, virtme-run,
+//! QEMU) that needs a process group of its own, to be killed as a whole and to be unaffected by the terminal's Ctrl-C,
+//! which the run loop handles.
 //!
 //! vng's exit code is never used as a verdict: 255 can be a panic, a signal, an abort of QEMU, or an exit code.
 

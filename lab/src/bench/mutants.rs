@@ -43,7 +43,8 @@ enum End {
 }
 
 impl Round {
-    /// The control round: the cells of all these mutants without a fault. A cell that fails without a fault detects nothing.
+    /// The control round: the cells of all these mutants without a fault. A cell that fails without a fault detects
+    /// nothing.
     pub fn control(mutants: &[&MutantInfo]) -> Self {
         let cells = mutants.iter().flat_map(|mutant| mutant.noticed_by.clone()).collect();
         Self { name: NO_MUTANT.to_owned(), cells, needs: Vec::new(), breaks: "nothing".to_owned() }

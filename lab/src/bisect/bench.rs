@@ -57,8 +57,8 @@ pub enum Stop {
 
 /// Tests kernels.
 pub trait Bench {
-    /// Prepares a kernel. The inner value is the name of its image, which is the same for the same content, or the reason why there is
-    /// none: it does not compile, or the change can't be reverted.
+    /// Prepares a kernel. The inner value is the name of its image, which is the same for the same content, or the reason
+    /// why there is none: it does not compile, or the change can't be reverted.
     ///
     /// # Errors
     /// [`Stop`].
@@ -85,8 +85,8 @@ pub trait Walk {
     /// [`Stop`].
     fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop>;
 
-    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that were set
-    /// during the search.
+    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that were
+    /// set during the search.
     ///
     /// # Errors
     /// [`Stop`].

@@ -1,7 +1,7 @@
 //! Bisects the commits of a git tree, with git's own commands.
 //!
-//! All work is done in a worktree of the lab's own. `git bisect` keeps its marks per worktree (`refs/bisect`, gitglossary(7)), so
-//! that the user's tree, its HEAD and a bisection in it are not affected.
+//! All work is done in a worktree of the lab's own. `git bisect` keeps its marks per worktree (`refs/bisect`,
+//! gitglossary(7)), so that the user's tree, its HEAD and a bisection in it are not affected.
 
 use super::{
     bench::{Mark, Stop, Walk},

@@ -5,8 +5,8 @@ use std::cell::OnceCell;
 /// The old end, which is never the culprit.
 pub const OLD_END: usize = 0;
 
-/// A history between two ends. Point 0 is the old end and the last point the new end; every point except the old end adds one
-/// change.
+/// A history between two ends. Point 0 is the old end and the last point the new end; every point except the old end adds
+/// one change.
 #[derive(Debug, Clone)]
 pub struct Graph {
     /// The parents of each point; parents have lower numbers.
@@ -21,8 +21,8 @@ impl Graph {
         Self::new((0..rungs).map(|below| vec![below]).collect())
     }
 
-    /// A history with branches. `parents[i]` are the parents of point `i + 1`; parents outside of the history are older than the old
-    /// end and left out.
+    /// A history with branches. `parents[i]` are the parents of point `i + 1`; parents outside of the history are older
+    /// than the old end and left out.
     ///
     /// # Panics
     /// A parent does not come before its child.

@@ -1,7 +1,8 @@
 //! `lab bisect`: finds the kernel or the commit that introduced or fixed a failure, and the probability of the result.
 //!
-//! [`search`] selects tests and draws conclusions; it knows neither git nor guests. [`packages`] and [`commits`] are the two kinds
-//! of history, [`predicate`] defines what counts as the failure, [`state`] stores results, and [`report`] formats the finding.
+//! [`search`] selects tests and draws conclusions; it knows neither git nor guests. [`packages`] and [`commits`] are the
+//! two kinds of history, [`predicate`] defines what counts as the failure, [`state`] stores results, and [`report`] formats
+//! the finding.
 
 pub mod bench;
 pub mod commits;

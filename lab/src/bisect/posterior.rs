@@ -1,9 +1,9 @@
 //! Computes the probability of each point to be the culprit, given all runs.
 //!
-//! The model has two unknown rates: how often kernels on each side of the culprit fail. They are not estimated and then treated as
-//! known. Instead both are integrated out under Beta distributions, which gives Beta functions of the counts (the Beta-binomial
-//! model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points are used together, so that a reliable
-//! failure needs few runs per step, and a rare failure many.
+//! The model has two unknown rates: how often kernels on each side of the culprit fail. They are not estimated and then
+//! treated as known. Instead both are integrated out under Beta distributions, which gives Beta functions of the counts
+//! (the Beta-binomial model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points are used together,
+//! so that a reliable failure needs few runs per step, and a rare failure many.
 
 use super::graph::{Graph, Set};
 
@@ -16,7 +16,8 @@ struct Prior {
 
 /// Kernels with the failure: they fail nearly always or nearly never (Jeffreys' prior).
 const FAILING: Prior = Prior { fails: 0.5, passes: 0.5 };
-/// Kernels without the failure: they rarely fail, since the suite passes on released kernels. The weight is that of five runs.
+/// Kernels without the failure: they rarely fail, since the suite passes on released kernels. The weight is that of five
+/// runs.
 const SOUND: Prior = Prior { fails: 0.5, passes: 4.5 };
 
 /// Numbers of runs and failures.

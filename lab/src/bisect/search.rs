@@ -1,7 +1,8 @@
 //! The search: tests the ends, then bisects (or tests the points with most information), then verifies the result.
 //!
-//! Marks during the search only select the next point. The final claim is computed by [`Posterior`] from all runs, so a wrong mark
-//! costs runs but does not change the result: the point that could refute the claim is tested until it no longer can.
+//! Marks during the search only select the next point. The final claim is computed by [`Posterior`] from all runs, so a
+//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no longer
+//! can.
 
 use super::{
     bench::{Answer, Bench, Mark, Stop, Subject, Walk},

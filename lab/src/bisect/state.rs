@@ -1,5 +1,5 @@
-//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither tests nor builds
-//! anything again.
+//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither tests
+//! nor builds anything again.
 
 use super::{
     bench::{Answer, Bench, Stop, Subject},

@@ -32,8 +32,8 @@ pub(super) struct PruneArgs {
 pub(super) enum ResultsCommand {
     /// List the runs with their result and size.
     List,
-    /// Remove runs beyond the limits of lab.toml. Never removed are the newest run, the run that `latest` points to, and the newest
-    /// run that did not pass.
+    /// Remove runs beyond the limits of lab.toml. Never removed are the newest run, the run that `latest` points to, and
+    /// the newest run that did not pass.
     Prune(PruneArgs),
 }
 

@@ -24,8 +24,8 @@ use std::{
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: SelectArgs,
-    /// Run one shard of the plan: 2/4, or auto or auto/4 to use the variables of the CI system. Without this option the variables
-    /// are used if they name one of several shards.
+    /// Run one shard of the plan: 2/4, or auto or auto/4 to use the variables of the CI system. Without this option the
+    /// variables are used if they name one of several shards.
     #[arg(long, value_name = "M/N")]
     partition: Option<crate::shard::Request>,
     /// File with recorded durations by which shards are split. Default: ci/durations.json of the project.

@@ -138,8 +138,8 @@ impl Machine {
     }
 }
 
-/// Whether a guest of this kernel may refuse unsigned modules. Otherwise signatures are removed: verifying them in every boot is
-/// not needed, since the host has verified the package.
+/// Whether a guest of this kernel may refuse unsigned modules. Otherwise signatures are removed: verifying them in every
+/// boot is not needed, since the host has verified the package.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",

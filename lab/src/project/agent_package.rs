@@ -1,4 +1,5 @@
-//! Selects the cargo package from which the agent is built: this project's `guest-agent`, or the package named in `lab.toml`.
+//! Selects the cargo package from which the agent is built: this project's `guest-agent`, or the package named in
+//! `lab.toml`.
 
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_report::results::{LAB_TOML, SECTIONS};

@@ -158,8 +158,8 @@ impl Builder<'_> {
     fn bpf(&self) -> Result<(), ArtifactError> {
         let linker = self.bpf_linker()?;
         let toolchain = BpfToolchain::detect(&Tools::in_cache(self.cache));
-        // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function is verified,
-        // compiled and freed separately.
+        // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function is
+        // verified, compiled and freed separately.
         let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
         // The encoded form, whose separator can't occur in paths.
         let mut flags = OsString::from("-Clinker=");

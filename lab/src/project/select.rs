@@ -27,7 +27,7 @@ pub struct Selected {
     pub mutants: Vec<MutantInfo>,
     /// Whether the cells are canaries.
     pub canary: bool,
-    /// Whether no filter narrowed the cells of the suite.
+    /// Whether the plan includes all cells of the suite.
     pub every_cell: bool,
 }
 

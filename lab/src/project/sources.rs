@@ -1,7 +1,7 @@
 //! The sources of the programs in guests.
 
-/// Directories of the agent and of the workspace crates that it uses, relative to the project. `lab/tests/architecture.rs` compares
-/// this list with cargo's metadata.
+/// Directories of the agent and of the workspace crates that it uses, relative to the project. `lab/tests/architecture.rs`
+/// compares this list with cargo's metadata.
 pub const AGENT: [&str; 9] = [
     "crates/bpf",
     "crates/ebpf-abi",

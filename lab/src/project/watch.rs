@@ -51,7 +51,8 @@ impl Sources {
         Ok(Self { root: root.to_owned(), events, _watcher: watcher })
     }
 
-    /// Waits for a change and for the end of further events; returns the files, relative to the project. `None` on a signal.
+    /// Waits for a change and for the end of further events; returns the files, relative to the project. `None` on a
+    /// signal.
     pub fn changed(&self, interrupt: &Interrupt) -> Option<BTreeSet<PathBuf>> {
         let mut files = BTreeSet::new();
         while interrupt.signal().is_none() {

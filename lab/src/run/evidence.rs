@@ -17,8 +17,8 @@ pub(super) fn keep(directory: &Path, kernel: &str, owner: &str, report: &mut Cel
     write(directory, kernel, owner, &std::mem::take(&mut report.attachments))
 }
 
-/// Writes files to a directory named after their owner below a kernel's directory. Returns their paths relative to the run's
-/// directory.
+/// Writes files to a directory named after their owner below a kernel's directory. Returns their paths relative to the
+/// run's directory.
 ///
 /// # Errors
 /// A file can't be written.

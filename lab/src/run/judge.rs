@@ -1,5 +1,5 @@
-//! The host's verdict on a guest's report: a guest can report that a cell passed, but only the plan knows the attach type that
-//! it had to use.
+//! The host's verdict on a guest's report: a guest can report that a cell passed, but only the plan knows the attach type
+//! that it had to use.
 
 use lab_protocol::{
     AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,

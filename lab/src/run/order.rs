@@ -17,9 +17,9 @@ pub fn kernels<'a>(plan: &'a Plan, estimate: &Estimate<'_>) -> Vec<&'a PlannedKe
 
 /// A kernel's cells in the order in which several guests take them.
 ///
-/// With a guest per cell: the longest cell first. With a guest per area: areas stay together, the longest first. In pieces: only
-/// cells that take longer than a usual piece come first. The other cells finish at about the same time in any order, and
-/// adjacent cells in the plan share set-up.
+/// With a guest per cell: the longest cell first. With a guest per area: areas stay together, the longest first. In pieces:
+/// only cells that take longer than a usual piece come first. The other cells finish at about the same time in any order,
+/// and adjacent cells in the plan share set-up.
 pub fn cells<'a>(
     plan: &Plan,
     kernel: &'a PlannedKernel,

@@ -18,8 +18,8 @@ pub enum Isolate {
     Both,
 }
 
-/// Number of cells in a piece if several guests of a kernel share the work: small enough that no guest is busy long after the
-/// others have finished.
+/// Number of cells in a piece if several guests of a kernel share the work: small enough that no guest is busy long after
+/// the others have finished.
 pub const PIECE: usize = 8;
 
 /// Cells that no guest has taken.

@@ -1,7 +1,7 @@
 //! Memory budget of parallel guests.
 //!
-//! On a host without free memory the kernel kills a process, and a killed guest gives no verdict on its own kernel. Therefore
-//! a guest waits for others to end if there is a free processor but not enough memory.
+//! On a host without free memory the kernel kills a process, and a killed guest gives no verdict on its own kernel.
+//! Therefore a guest waits for others to end if there is a free processor but not enough memory.
 
 use lab_base::{interrupt::Interrupt, lock::lock};
 use procfs::{Current, Meminfo};
@@ -37,8 +37,8 @@ impl Room {
         Self::of(u64::MAX)
     }
 
-    /// The memory that the host has now: `MemAvailable`, or what remains of the control group's limit if that is less. Unlimited if
-    /// neither can be read.
+    /// The memory that the host has now: `MemAvailable`, or what remains of the control group's limit if that is less.
+    /// Unlimited if neither can be read.
     pub fn of_host() -> Self {
         let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).map(|bytes| bytes >> 20);
         let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
@@ -47,8 +47,8 @@ impl Room {
         least.map_or_else(Self::unlimited, |mib| Self::of(mib.saturating_sub(RESERVE_MIB)))
     }
 
-    /// Waits until a guest of this size fits beside the running ones; a single guest always fits. Calls `waits` once if it has to
-    /// wait. Returns `None` if the run is interrupted.
+    /// Waits until a guest of this size fits beside the running ones; a single guest always fits. Calls `waits` once if it
+    /// has to wait. Returns `None` if the run is interrupted.
     pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<Place<'_>> {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
         let mut waits = Some(waits);

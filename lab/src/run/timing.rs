@@ -25,8 +25,8 @@ pub struct Timing {
     pub evidence: Duration,
     /// Interval at which the loop checks everything but the port.
     pub poll: Duration,
-    /// Minimum of the deadlines for restore, shutdown and evidence, even for a fast guest: successful operations never wait for it, and
-    /// a host that was idle during the boot may be busy now.
+    /// Minimum of the deadlines for restore, shutdown and evidence, even for a fast guest: successful operations never wait
+    /// for it, and a host that was idle during the boot may be busy now.
     pub floor: Duration,
     /// Factor on a cell's own deadline; also sent to the guest.
     pub scale: f32,
@@ -87,8 +87,8 @@ impl Timing {
         }
     }
 
-    /// Extends the deadlines for a guest that is slower than assumed. A fast boot does not shorten them: the host may be busier
-    /// later.
+    /// Extends the deadlines for a guest that is slower than assumed. A fast boot does not shorten them: the host may be
+    /// busier later.
     #[must_use]
     pub fn at_least(self, scale: f32) -> Self {
         if scale <= self.scale {
@@ -119,15 +119,15 @@ impl Timing {
         self.chosen.cell.unwrap_or_else(planned)
     }
 
-    /// Maximum time from a guest's launch to the last report of these cells, which it received `after` its launch. It applies
-    /// even if the guest sends messages.
+    /// Maximum time from a guest's launch to the last report of these cells, which it received `after` its launch. It
+    /// applies even if the guest sends messages.
     pub fn guest<'a>(&self, after: Duration, cells: impl Iterator<Item = &'a CellInfo>) -> Duration {
         let sum = || cells.map(|info| self.cell(info)).sum::<Duration>() + after + self.boot + self.idle;
         self.chosen.guest.unwrap_or_else(sum)
     }
 
-    /// Maximum time of a run: twice the time of each cell of each kernel in a guest of its own. A run that makes progress never
-    /// reaches it; it ends runs whose guests are all merely slow.
+    /// Maximum time of a run: twice the time of each cell of each kernel in a guest of its own. A run that makes progress
+    /// never reaches it; it ends runs whose guests are all merely slow.
     pub fn run(&self, plan: &Plan) -> Duration {
         let cells = plan.kernels.iter().flat_map(|kernel| &kernel.cells);
         let one =

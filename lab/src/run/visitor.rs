@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 /// Talks to a guest that is up and probed. Used by one thread.
 pub trait Visitor {
-    /// The first message. `time_scale` is the factor for all deadlines in the guest, `now_unix_ns` the time to set its clock to.
+    /// The first message. `time_scale` is the factor for all deadlines in the guest, `now_unix_ns` the time to set its
+    /// clock to.
     fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage;
 
     /// Messages to send now, or `Break` if the visit has ended. Called every few milliseconds.

@@ -29,7 +29,8 @@ struct State {
 }
 
 impl KernelRun<'_> {
-    /// The snapshot to restore the next guest from; `None` if guests must boot. Blocks while another guest creates the snapshot.
+    /// The snapshot to restore the next guest from; `None` if guests must boot. Blocks while another guest creates the
+    /// snapshot.
     pub(super) fn snapshot(&self, prepared: &Prepared) -> Option<Snapshot> {
         let store = self.snapshots?;
         let mut state = lock(&self.warmth.0);
@@ -49,8 +50,8 @@ impl KernelRun<'_> {
         }
     }
 
-    /// Handles a restored guest that never answered. If its kernel was alive, the host may only be slow. Otherwise the snapshot is
-    /// useless, even if its checksums are right.
+    /// Handles a restored guest that never answered. If its kernel was alive, the host may only be slow. Otherwise the
+    /// snapshot is useless, even if its checksums are right.
     pub(super) fn unanswered(&self, launch: &Launch, lost: &Lost, snapshot: &Snapshot) {
         let why = &lost.message;
         let alive = launch.autopsy.borrow().as_ref().is_some_and(|autopsy| autopsy.alive);

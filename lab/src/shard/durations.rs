@@ -1,7 +1,7 @@
 //! Durations of cells in past runs, by kernel class and cell.
 //!
-//! Each machine records durations in its cache and uses them to order its work. Shards, on which several machines must agree,
-//! are computed from a file that all of these machines have.
+//! Each machine records durations in its cache and uses them to order its work. Shards, on which several machines must
+//! agree, are computed from a file that all of these machines have.
 
 use crate::error::Error;
 use lab_protocol::Outcome;
@@ -86,8 +86,8 @@ impl Durations {
         self.cells.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()
     }
 
-    /// Estimates a cell's time on a kernel, milliseconds: the time on its kernel class, else the longest time on another class,
-    /// else a constant. The result does not depend on this machine's accelerator.
+    /// Estimates a cell's time on a kernel, milliseconds: the time on its kernel class, else the longest time on another
+    /// class, else a constant. The result does not depend on this machine's accelerator.
     pub fn estimate(&self, kernel: &KernelFacts, cell: &PlannedCell) -> u64 {
         if matches!(cell.expectation, Expectation::Skip { .. }) {
             return SKIPPED_MS;

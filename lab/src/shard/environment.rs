@@ -38,8 +38,9 @@ struct System {
     first: u32,
 }
 
-/// As documented by each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite `parallelism`, CircleCI `parallelism`,
-/// Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and Kubernetes Indexed Jobs, which set no count.
+/// As documented by each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite `parallelism`, CircleCI
+/// `parallelism`, Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and Kubernetes Indexed Jobs, which set no
+/// count.
 const SYSTEMS: [System; 7] = [
     System { index: "CI_NODE_INDEX", count: Some("CI_NODE_TOTAL"), first: 1 },
     System { index: "SEMAPHORE_JOB_INDEX", count: Some("SEMAPHORE_JOB_COUNT"), first: 1 },
@@ -50,8 +51,8 @@ const SYSTEMS: [System; 7] = [
     System { index: "JOB_COMPLETION_INDEX", count: None, first: 0 },
 ];
 
-/// Determines the shard, and the variable that named it. `--partition` takes precedence; without it, variables count if they
-/// name more than one job; otherwise the whole plan runs.
+/// Determines the shard, and the variable that named it. `--partition` takes precedence; without it, variables count if
+/// they name more than one job; otherwise the whole plan runs.
 ///
 /// # Errors
 /// The option or a variable is invalid, or `auto` finds no variable.

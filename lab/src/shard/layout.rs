@@ -139,8 +139,8 @@ impl Layout {
         format!("{table}\n{} cells in {} shards\n", self.cells, self.count)
     }
 
-    /// A job with `parallel:matrix`, and a second job for shards whose failures do not count. Both extend the job in the included
-    /// file. GitLab does not allow different timeouts within a matrix.
+    /// A job with `parallel:matrix`, and a second job for shards whose failures do not count. Both extend the job in the
+    /// included file. GitLab does not allow different timeouts within a matrix.
     fn gitlab(&self) -> serde_json::Value {
         let mut pipeline = json!({ "include": [{ "local": "ci/gitlab/shard.yml" }] });
         for (name, may_fail) in [("lab", false), ("lab-newest", true)] {

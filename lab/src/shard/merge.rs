@@ -69,7 +69,8 @@ fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
 }
 
 impl Shards {
-    /// Reads the first event of every shard in or directly below the directories, and checks that the shards belong together.
+    /// Reads the first event of every shard in or directly below the directories, and checks that the shards belong
+    /// together.
     ///
     /// # Errors
     /// A directory contains no run; an events file is invalid or of another version; a run is not a shard; shards belong to
@@ -128,8 +129,8 @@ impl Shards {
         (1..=count).map(state).collect()
     }
 
-    /// Replays all events as a run with the given id. Copies consoles and evidence to `into` if set, and writes the events to
-    /// `log`.
+    /// Replays all events as a run with the given id. Copies consoles and evidence to `into` if set, and writes the events
+    /// to `log`.
     ///
     /// A file of a shard is damaged or can't be read, a shard contains cells that are not in its plan, or the log can't be
     /// written.

@@ -36,8 +36,8 @@ impl Load {
     }
 }
 
-/// Splits a plan into `count` shards of about equal duration. `estimate` returns a cell's time in milliseconds; the same plan
-/// and the same estimates give the same shards on every machine.
+/// Splits a plan into `count` shards of about equal duration. `estimate` returns a cell's time in milliseconds; the same
+/// plan and the same estimates give the same shards on every machine.
 ///
 /// # Errors
 /// [`ShardError::TooMany`] if a shard would be empty.
@@ -106,8 +106,8 @@ fn longest_first(items: &[usize], bins: usize, weight: impl Fn(&usize) -> u64) -
 }
 
 impl Split {
-    /// The plan of a shard. It is never marked as the full matrix: whether every case runs somewhere is checked on the whole
-    /// plan.
+    /// The plan of a shard. It is never marked as the full matrix: whether every case runs somewhere is checked on the
+    /// whole plan.
     pub fn narrow(&self, plan: &Plan, part: Part) -> Plan {
         let Some(load) = self.loads.get(part.number as usize - 1) else { return plan.clone() };
         let kernels = load.cells.iter().map(|(kernel, cells)| {

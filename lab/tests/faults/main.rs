@@ -1,7 +1,7 @@
 //! Fault injection, with the expected result of each fault: `make faults`.
 //!
-//! Every fault runs in separate, marked processes with a temporary directory of its own. Afterwards the reports are compared with
-//! the plan, and remaining processes, mounts and files are counted.
+//! Every fault runs in separate, marked processes with a temporary directory of its own. Afterwards the reports are
+//! compared with the plan, and remaining processes, mounts and files are counted.
 
 mod fake;
 mod fakes;

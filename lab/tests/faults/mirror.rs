@@ -1,5 +1,5 @@
-//! Corrupt mirrors. They are directories (`file:`) with the index that this machine fetched for its kernels, including Debian's
-//! signature, so that only the injected fault can be detected.
+//! Corrupt mirrors. They are directories (`file:`) with the index that this machine fetched for its kernels, including
+//! Debian's signature, so that only the injected fault can be detected.
 
 use crate::{ROOT, fault::Seen, real::Stage, reals::project};
 use std::{

@@ -85,8 +85,8 @@ fn absolute(path: &[String], module: &Module, known: &BTreeMap<Module, String>) 
     Some(base.into_iter().chain(rest.iter().cloned()).collect())
 }
 
-/// The visibility of the `use` declaration that a line starts; `None` if it starts none. A sentence with the word `use` is not
-/// followed by a path.
+/// The visibility of the `use` declaration that a line starts; `None` if it starts none. A sentence with the word `use` is
+/// not followed by a path.
 fn declaration(line: &str) -> Option<&str> {
     let (visibility, tree) = line.trim().split_once("use ")?;
     let path = tree.split_whitespace().next().is_some_and(|word| word.contains("::"));

@@ -91,8 +91,8 @@ impl Seat {
         }
         let seat = || Stdio::from(pty.slave.try_clone().unwrap());
         let found = tcgetattr(&pty.slave).unwrap();
-        // setsid of util-linux, since std can't set a controlling terminal without unsafe code after fork. It executes the command, which
-        // keeps its pid.
+        // setsid of util-linux, since std can't set a controlling terminal without unsafe code after fork. It executes the
+        // command, which keeps its pid.
         let mut start = Command::new("setsid");
         start.arg("--ctty").arg(command.get_program()).args(command.get_args()).env("TERM", "xterm");
         start.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));

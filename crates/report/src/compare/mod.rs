@@ -111,7 +111,7 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// Number of unchanged cells.
     pub unchanged: usize,
-    /// Cells of the earlier run that the later one was not asked to run, by kernel.
+    /// Cells of the earlier run that the later run's selection does not include, by kernel.
     pub not_selected: BTreeMap<String, usize>,
 }
 
@@ -188,8 +188,8 @@ fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
         (false, true) => Some(Kind::NewlyFailing),
         (true, true) => Some(Kind::StillFailing),
         (_, false) if now.standing() == Standing::Skipped && ran(was) => Some(Kind::NoLongerRuns),
-        // Checked first: for a cell that passes, a different attach type is more important than flakiness. Cells that failed before
-        // are excluded, since the attach type may have been the reason.
+        // Checked first: for a cell that passes, a different attach type is more important than flakiness. Cells that
+        // failed before are excluded, since the attach type may have been the reason.
         (false, false) if now.outcome == Outcome::Passed && !old.is_empty() && !new.is_empty() && old != new => {
             Some(Kind::AttachChanged)
         }

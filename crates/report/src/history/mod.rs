@@ -67,8 +67,8 @@ pub struct History {
 type Found = BTreeMap<(String, String), Vec<(usize, Point)>>;
 
 impl History {
-    /// Reads runs in turn, and keeps the selected cells. A run that can't be read, for example one of an older version of `lab`,
-    /// is reported to `say` and skipped.
+    /// Reads runs in turn, and keeps the selected cells. A run that can't be read, for example one of an older version of
+    /// `lab`, is reported to `say` and skipped.
     ///
     /// None of the runs can be read.
     /// Not one of the runs can be read.

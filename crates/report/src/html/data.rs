@@ -1,5 +1,5 @@
-//! Data for the page's script: small numbers, and indexes into one list of texts, because texts repeat over hundreds of thousands
-//! of cells.
+//! Data for the page's script: small numbers, and indexes into one list of texts, because texts repeat over hundreds of
+//! thousands of cells.
 
 use crate::{
     results::directory::console,
@@ -157,8 +157,8 @@ pub(super) struct Kernel<'a> {
     results: Results<'a>,
 }
 
-/// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are created while
-/// they are written, because all of them together would need as much memory as the run.
+/// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are created
+/// while they are written, because all of them together would need as much memory as the run.
 struct Results<'a> {
     record: &'a RunRecord,
     kernel: &'a PlannedKernel,

@@ -173,8 +173,8 @@ fn property(xml: &mut Xml, name: &str, value: &str) {
     xml.element("property").with("name", name).with("value", value).empty();
 }
 
-/// Status of a case that did not pass: the message as an attribute, and everything in the text, since many tools show only the
-/// element's text.
+/// Status of a case that did not pass: the message as an attribute, and everything in the text, since many tools show only
+/// the element's text.
 fn status(xml: &mut Xml, verdict: &Told<'_>) {
     let message = || text::line(&verdict.outcome.message(), MAX_ATTRIBUTE);
     let (element, sort) = match &verdict.outcome {

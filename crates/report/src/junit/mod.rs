@@ -31,8 +31,8 @@ const MAX_ATTRIBUTE: usize = 1000;
 pub enum Dialect {
     /// As most tools read it, with properties of cases and numbers of assertions.
     Common,
-    /// Only what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses other files. Properties are lines of a
-    /// case's output of the form `[[PROPERTY|name=value]]`.
+    /// Only what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses other files. Properties are lines
+    /// of a case's output of the form `[[PROPERTY|name=value]]`.
     Jenkins,
 }
 
@@ -61,8 +61,8 @@ impl JunitReporter {
     /// A file can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
-        // A kernel's file is its part of the run's file with its own root element, so that cells are formatted once. Files are
-        // written while the next kernel is formatted.
+        // A kernel's file is its part of the run's file with its own root element, so that cells are formatted once. Files
+        // are written while the next kernel is formatted.
         thread::scope(|scope| {
             let (send, suites) = sync_channel::<(String, Counts, String)>(1);
             let kernels = scope.spawn(move || {

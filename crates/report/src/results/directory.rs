@@ -47,7 +47,8 @@ pub fn kernel(run: &Path, id: &str) -> Result<PathBuf, FileError> {
     Ok(directory)
 }
 
-/// Name of a guest's console file in its kernel's directory: `console.log` for the first guest, with a number for later guests.
+/// Name of a guest's console file in its kernel's directory: `console.log` for the first guest, with a number for later
+/// guests.
 pub fn console(guest: u32) -> String {
     if guest == 1 { "console.log".to_owned() } else { format!("console-{guest}.log") }
 }

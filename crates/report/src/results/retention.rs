@@ -73,8 +73,8 @@ pub struct Verdict {
     pub why: &'static str,
 }
 
-/// Decides about every run of a directory, oldest first. Never removed are the newest run, the run that `latest` points to, the
-/// newest run that did not pass, and runs that are being written.
+/// Decides about every run of a directory, oldest first. Never removed are the newest run, the run that `latest` points to,
+/// the newest run that did not pass, and runs that are being written.
 fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec<Verdict>, ReportError> {
     let runs = stored(results)?;
     let latest = fs::read_link(results.join(LATEST)).ok();
@@ -131,8 +131,8 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Verd
     Ok(verdicts)
 }
 
-/// Removes old runs after a run into the project's results directory. Errors don't affect the run. Returns a line to print, if
-/// any.
+/// Removes old runs after a run into the project's results directory. Errors don't affect the run. Returns a line to print,
+/// if any.
 pub fn sweep(project: &Path, results: &Path) -> Option<String> {
     // Two processes that finish at the same time must not remove the same run.
     let lock = File::open(results).ok()?;

@@ -92,7 +92,7 @@ fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     // Modules make devices of their own, tunl0 for one; behind a card there is a device on a bus.
     let real = |name: &String| Path::new("/sys/class/net").join(name).join("device").exists();
     let networks: Vec<String> = names("/sys/class/net")?.into_iter().filter(real).collect();
-    ctx.equal("network devices with hardware behind them", networks, Vec::<String>::new());
+    ctx.equal("network devices with hardware", networks, Vec::<String>::new());
     // A card for which the image has no driver has no device, and is a card all the same.
     let devices = names("/sys/bus/pci/devices")?;
     let class =
@@ -214,7 +214,7 @@ const MUST_PANIC_THE_KERNEL: Case =
     Case::new("Z14", "must-panic-the-kernel", "A kernel panic fails its cell only.", panics_the_kernel);
 fn panics_the_kernel(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::write("/proc/sysrq-trigger", "c")?;
-    ctx.check("the kernel is gone", false, "sysrq-c returned");
+    ctx.check("the kernel has crashed", false, "sysrq-c returned");
     Ok(())
 }
 
@@ -234,7 +234,7 @@ fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 
 fn dies_of(ctx: &mut Ctx, instructions: &[u8]) -> CaseResult {
     spoiled::run(instructions)?;
-    ctx.check("the kernel is in trouble", false, "the module was loaded, and nothing happened");
+    ctx.check("the kernel has crashed or hangs", false, "the module was loaded, and nothing happened");
     Ok(())
 }
 
@@ -281,6 +281,6 @@ fn freezes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::create_dir(group)?;
     fs::write(group.join("cgroup.procs"), "0")?;
     fs::write(group.join("cgroup.freeze"), "1")?;
-    ctx.check("the agent is frozen", false, "it goes on");
+    ctx.check("the agent is frozen", false, "the agent still runs");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The finding of a search, formatted for a mailing list, for a web page, or for a program. All three are functions of [`Report`].
+//! The finding of a search, formatted for a mailing list, for a web page, or for a program. All three are functions of
+//! [`Report`].
 
 mod mail;
 mod markdown;

@@ -34,7 +34,8 @@ pub(crate) struct BuildArgs {
     /// Additional options; a commit on which one of them has no effect is skipped. Repeatable.
     #[arg(long, value_name = "FILE")]
     pub fragment: Vec<PathBuf>,
-    /// Shell command that builds arch/x86/boot/bzImage in the checkout, instead of `vng --build`. Exit code 125: can't be built.
+    /// Shell command that builds arch/x86/boot/bzImage in the checkout, instead of `vng --build`. Exit code 125: can't be
+    /// built.
     #[arg(long, value_name = "COMMAND")]
     pub build_command: Option<String>,
     /// Number of parallel compilers. Default: one per processor.
@@ -97,8 +98,8 @@ pub(crate) struct StepArgs {
     /// The kernel git tree whose HEAD is tested. It is built in another directory.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub tree: PathBuf,
-    /// File with the signature of the failure, for --match exact. If it does not exist, it is written at the first failure: run the
-    /// command on the bad commit before `git bisect run`.
+    /// File with the signature of the failure, for --match exact. If it does not exist, it is written at the first failure:
+    /// run the command on the bad commit before `git bisect run`.
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
     /// Failure rate of a bad kernel; determines how many passes make a kernel good.

@@ -20,8 +20,8 @@ pub(super) struct Published<'a> {
     kernels: Vec<&'a Kernel>,
 }
 
-/// Creates the ladder: every kernel of kernels.toml that is not built by the lab, or those that match the patterns, and both
-/// ends.
+/// Creates the ladder: every kernel of kernels.toml that is not built by the lab, or those that match the patterns, and
+/// both ends.
 pub(super) fn open<'a>(
     project: &'a Project,
     patterns: &[String],

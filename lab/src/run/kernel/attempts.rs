@@ -1,5 +1,5 @@
-//! Combines the attempts at a cell to its verdict. A cell that did not pass may be repeated in a fresh guest; crashes, hangs and
-//! splats of earlier attempts still count.
+//! Combines the attempts at a cell to its verdict. A cell that did not pass may be repeated in a fresh guest; crashes,
+//! hangs and splats of earlier attempts still count.
 
 use super::{KernelRun, Launch};
 use crate::run::common::{OnFlaky, Retries};

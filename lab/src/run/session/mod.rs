@@ -117,7 +117,8 @@ impl Session<'_> {
                         return Ok(());
                     }
                 }
-                // The last bytes of an exited machine may still be in the socket: its end counts only when nothing more arrives.
+                // The last bytes of an exited machine may still be in the socket: its end counts only when nothing more
+                // arrives.
                 Ok(Recv::Timeout) => {
                     if let Some(exit) = self.guest.exited() {
                         return Err(self.gone(Some(exit)));

@@ -66,8 +66,8 @@ pub fn subject(class: Class, title: &str, lines: &[&str]) -> String {
     }
 }
 
-/// `WARNING at net/core/dev.c f`, with the message. Since 6.19 the place comes before processor and task, and the message after
-/// the header instead of before it.
+/// `WARNING at net/core/dev.c f`, with the message. Since 6.19 the place comes before processor and task, and the message
+/// after the header instead of before it.
 fn warn(title: &str, lines: &[&str]) -> String {
     let function =
         title.split([' ', ',']).filter_map(|word| word.split_once("+0x")).map(|(name, _)| plain(name)).next();

@@ -1,5 +1,5 @@
-//! Kernel splats: found on the console and in the kernel log, classified, and given a fingerprint by which the same splat is
-//! recognised on another kernel and in another run.
+//! Kernel splats: found on the console and in the kernel log, classified, and given a fingerprint by which the same splat
+//! is recognised on another kernel and in another run.
 
 mod fingerprint;
 mod trace;

@@ -111,8 +111,8 @@ pub fn frames(class: Class, lines: &[&str]) -> Vec<String> {
     frames
 }
 
-/// The function of a frame `f+0x1/0x2 [module]` or of a `RIP: 0010:f+0x1/0x2`, without suffixes added by the compiler. A frame
-/// with a question mark was found on the stack and need not be a caller.
+/// The function of a frame `f+0x1/0x2 [module]` or of a `RIP: 0010:f+0x1/0x2`, without suffixes added by the compiler. A
+/// frame with a question mark was found on the stack and need not be a caller.
 fn function(line: &str) -> Option<&str> {
     let line = line.strip_prefix("RIP: ").map_or(line, |rip| rip.split_once(':').map_or(rip, |(_, place)| place));
     let (name, rest) = line.split_once("+0x")?;

@@ -33,8 +33,8 @@ impl Watch {
 
     /// Splats since the last call and before the line with `mark`. Text after the mark is left for the next call.
     ///
-    /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before it, unless
-    /// the console was flooded: then all text is examined.
+    /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before it,
+    /// unless the console was flooded: then all text is examined.
     pub fn look_before(&mut self, mark: &str) -> Vec<Splat> {
         let (text, fresh) = self.fresh();
         let (before, passed) = match text.find(mark) {
@@ -54,8 +54,8 @@ impl Watch {
         self.read = std::fs::metadata(&self.path).map_or(self.read, |file| file.len());
     }
 
-    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are offsets in the
-    /// file.
+    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are offsets
+    /// in the file.
     fn fresh(&self) -> (String, u64) {
         let mut bytes = Vec::new();
         let mut read = || -> std::io::Result<u64> {

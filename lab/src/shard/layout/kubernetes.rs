@@ -8,9 +8,9 @@ const NO_VERDICT: u8 = 3;
 /// Repetitions of a shard.
 const RETRIES: u8 = 1;
 
-/// Creates the job. Shards write to the claim `netkit-lab-results`, each to a directory of its own. A repeated attempt empties
-/// this directory first, because results with the same shard twice can't be merged. ci/kubernetes/Containerfile builds the
-/// image.
+/// Creates the job. Shards write to the claim `netkit-lab-results`, each to a directory of its own. A repeated attempt
+/// empties this directory first, because results with the same shard twice can't be merged. ci/kubernetes/Containerfile
+/// builds the image.
 pub(super) fn job(layout: &Layout, image: &str) -> Value {
     let timeout = layout.shards.iter().map(|shard| shard.timeout_minutes).max().unwrap_or_default();
     let script = format!(

@@ -91,13 +91,13 @@ fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     let program = Arc::new(ctx.programs.load(ProgramKind::Count, &config, &options)?);
     let attachment = testbed.attach_as(ctx, P0, variant.attach(), variant.direction(), &program, how)?;
     let seen = testbed.find(P0, &program)?;
-    ctx.equal("listed on the asked hook", seen.map(|seen| seen.hook), Some(attachment.hook));
+    ctx.equal("listed on the requested hook", seen.map(|seen| seen.hook), Some(attachment.hook));
     let wants_link = how == How::Link && attachment.hook.attach_type() != AttachType::Tc;
     ctx.equal("listed with a link", seen.is_some_and(|seen| seen.link_id.is_some()), wants_link);
     if let (How::Link, Ok(link)) = (how, attachment.link()) {
         let info = link.info()?;
-        ctx.equal("the link names its kind", info.kind(), Some(attachment.hook.attach_type()));
-        ctx.equal("the link names its program", info.prog_id, program.id());
+        ctx.equal("attach type in the link's info", info.kind(), Some(attachment.hook.attach_type()));
+        ctx.equal("program id in the link's info", info.prog_id, program.id());
     }
 
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)?;
@@ -188,7 +188,7 @@ fn tcx_inside_the_pod(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let attach = testbed.run(ETH0, || lab_bpf::attach_link(hook, ifindex, &*program, &Mprog::default()));
         ctx.refused(format!("{hook} refuses the peer"), attach, Errno::EACCES);
         let query = testbed.run(ETH0, || lab_bpf::query(hook, ifindex));
-        ctx.refused(format!("{hook} does not answer the peer"), query, Errno::EACCES);
+        ctx.refused(format!("{hook} refuses a query by the peer"), query, Errno::EACCES);
     }
     let link = testbed.run(ETH0, || lab_bpf::attach_link(Hook::TcxEgress, ifindex, &*program, &Mprog::default()))?;
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)?;
@@ -230,7 +230,7 @@ fn no_qdisc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     .into_iter()
     .map(|qdisc| qdisc.kind)
     .collect();
-    ctx.check("a clsact would show", kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
+    ctx.check("a clsact is listed after it was added", kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
     Ok(())
 }
 
@@ -326,6 +326,6 @@ fn aya_never_chooses_netkit(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     })?;
     let tcx = ctx.capabilities.has(Capability::Tcx) && lab_bpf::aya_reads_version();
     let wanted = if tcx { Hook::TcxIngress } else { Hook::ClsactIngress };
-    ctx.equal("where the kernel lists it", hook, Some(wanted));
+    ctx.equal("hook in the kernel's list", hook, Some(wanted));
     Ok(())
 }

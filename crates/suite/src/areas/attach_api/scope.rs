@@ -51,7 +51,11 @@ fn peer_as_target(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.refused(format!("a link to {hook} by the peer's index"), link, Errno::EACCES);
         let prog = ns.run(|| lab_bpf::attach_prog(hook, peer, &program, &Mprog::default()));
         ctx.refused(format!("a program to {hook} by the peer's index"), prog, Errno::EACCES);
-        ctx.refused(format!("a query of {hook} by it"), ns.run(|| lab_bpf::query(hook, peer)), Errno::EACCES);
+        ctx.refused(
+            format!("a query of {hook} by the peer's index"),
+            ns.run(|| lab_bpf::query(hook, peer)),
+            Errno::EACCES,
+        );
         let link = ns.run(|| lab_bpf::attach_link(hook, primary, &program, &Mprog::default()))?;
         let listed = ns.run(|| lab_bpf::query(hook, primary))?.prog_ids();
         ctx.equal(format!("{hook} by the primary's index"), listed, vec![program.id()]);

@@ -50,7 +50,7 @@ fn explained(ctx: &mut Ctx, name: &str, result: Result<(), NetlinkError>, errno:
     let extack = result.as_ref().err().and_then(NetlinkError::extack).unwrap_or_default().to_owned();
     if ctx.refused(name, result, errno) {
         ctx.check(
-            format!("{name}: the kernel says why"),
+            format!("{name}: the kernel's error message"),
             extack.contains(words),
             format!("`{extack}`, wanted `{words}`"),
         );
@@ -98,7 +98,7 @@ fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
     }
     let made = link::create_pair(&ns, &PairRequest::new(kind, &LONG[..15], "nk1"));
-    ctx.check("a pair without fault is made", made.is_ok(), format!("{made:?}"));
+    ctx.check("a valid pair is created", made.is_ok(), format!("{made:?}"));
     Ok(())
 }
 
@@ -161,7 +161,7 @@ fn change_through_peer(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let words = "netkit link settings can be changed only through the primary device";
         explained(ctx, name, link::change(testbed.net.ns("pod"), "eth0", &options), Errno::EACCES, words);
     }
-    ctx.check("the settings stay", settings()? == before, format!("{:?}", settings()?));
+    ctx.check("the settings are unchanged", settings()? == before, format!("{:?}", settings()?));
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     Ok(())
 }
@@ -204,8 +204,8 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let errno = refused.as_ref().and_then(AsErrno::errno);
     ctx.check("peer info is refused", errno.is_some_and(|errno| wanted.contains(&errno)), format!("{errno:?}"));
     let extack = refused.as_ref().and_then(NetlinkError::extack).unwrap_or_default();
-    ctx.check("peer info: the kernel says why", extack.contains("peer info cannot be changed"), extack);
-    ctx.check("the settings stay", settings()? == before, format!("{:?}", settings()?));
+    ctx.check("peer info: the kernel's error message", extack.contains("peer info cannot be changed"), extack);
+    ctx.check("the settings are unchanged", settings()? == before, format!("{:?}", settings()?));
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     Ok(())
 }
@@ -244,9 +244,9 @@ fn bridge_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     link::create_pair(&ns, &PairRequest::new(variant.device(), "nk0", "nk1"))?;
     let port = link::set_controller(&ns, "nk0", Some("br0"));
     if variant.device() == LinkKind::NetkitL2 {
-        ctx.check("the bridge takes it", port.is_ok(), format!("{port:?}"));
+        ctx.check("the bridge accepts it", port.is_ok(), format!("{port:?}"));
         let freed = link::set_controller(&ns, "nk0", None);
-        ctx.check("and frees it", freed.is_ok(), format!("{freed:?}"));
+        ctx.check("the bridge releases it", freed.is_ok(), format!("{freed:?}"));
     } else {
         ctx.refused("the bridge refuses it", port, Errno::EINVAL);
     }
@@ -279,6 +279,6 @@ fn broken_peer_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.refused("one name for both ends", same, Errno::EEXIST);
     ctx.equal("one name for both ends: devices left", devices(&ns)?, before.clone());
     let made = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1"));
-    ctx.check("a pair without fault is made", made.is_ok(), format!("{made:?}"));
+    ctx.check("a valid pair is created", made.is_ok(), format!("{made:?}"));
     Ok(())
 }

@@ -61,11 +61,11 @@ fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     filter()?;
     counted(ctx, "both share", [(1, 1), (0, 1)])?;
     off(P0)?;
-    ctx.equal("what the first device has left", testbed.observe(P0)?, before);
-    counted(ctx, "the second alone", [(1, 0), (0, 1)])?;
+    ctx.equal("attached to the first device", testbed.observe(P0)?, before);
+    counted(ctx, "second device only", [(1, 0), (0, 1)])?;
     on(P0)?;
     attached.detach()?;
-    counted(ctx, "shared again, tcx gone", [(0, 1), (0, 1)])?;
+    counted(ctx, "shared again, tcx detached", [(0, 1), (0, 1)])?;
     for round in 0..ROUNDS {
         // The entry's last user is tcx in one round and the block in the next.
         let attached = tcx(ctx)?;
@@ -82,7 +82,7 @@ fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     counted(ctx, "after the rounds", [(1, 1), (0, 1)])?;
     off(P1)?;
     off(P0)?;
-    ctx.refused("a filter for the block that nobody has", filter().map(drop), Errno::EINVAL);
+    ctx.refused("a filter for a block without devices", filter().map(drop), Errno::EINVAL);
     counted(ctx, "without the block", [(1, 0), (0, 0)])
 }
 
@@ -95,9 +95,9 @@ const REFUSED_BLOCK_UNDER_TCX: Case = Case::new(
 .on(library::PAIR)
 .over(variants::devices)
 .needs(&[Capability::Tcx, Capability::Clsact]);
-/// No memory has to run out for clsact's init to fail: a block takes a device once ("block dev insert failed"). What "clsact:
-/// Fix use-after-free in init/destroy rollback asymmetry" (CVE-2026-23413) mends on this path is a count that only memory
-/// would tell of: as long as tcx programs are there, one entry is never freed.
+/// No memory has to run out for clsact's init to fail: a block takes a device once ("block dev insert failed"). What
+/// "clsact: Fix use-after-free in init/destroy rollback asymmetry" (CVE-2026-23413) mends on this path is a count that only
+/// memory would tell of: as long as tcx programs are there, one entry is never freed.
 fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let ifindex = testbed.ifindex(P0);
@@ -139,13 +139,13 @@ fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     block(0, 2)?;
     counted(ctx, "before", [1, 1, 1, 0])?;
     ctx.refused("a clsact in its place, with the same block", clsact(Sharing::Replacing), Errno::EBUSY);
-    // Its own part in the device's entry is what the refused one takes back, and the old one's with it: the filter is listed
-    // and does not run (`tcf_chain0_head_change_cb_del()`), until another one comes.
+    // Its own part in the device's entry is what the refused one takes back, and the old one's with it: the filter is
+    // listed and does not run (`tcf_chain0_head_change_cb_del()`), until another one comes.
     counted(ctx, "refused", [1, 1, 0, 0])?;
-    ctx.equal("qdiscs as they were", kinds()?, vec!["ingress".to_owned()]);
+    ctx.equal("qdiscs are unchanged", kinds()?, vec!["ingress".to_owned()]);
     block(1, 1)?;
     counted(ctx, "with another filter in front", [1, 1, 1, 1])?;
     testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
-    ctx.equal("what is attached in the end", testbed.observe(P0)?, attached);
+    ctx.equal("attached in the end", testbed.observe(P0)?, attached);
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &from)
 }

@@ -20,7 +20,7 @@ pub const CASES: &[Case] =
 pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
     let probed = ctx.capabilities.has(capability);
     let expected = capability.since().expected_on(ctx.capabilities.kernel());
-    ctx.equal(format!("{capability} as this release is known for"), probed, expected);
+    ctx.equal(format!("{capability} as documented for this release"), probed, expected);
     probed
 }
 

@@ -21,7 +21,7 @@ fn seen_by(ctx: &mut Ctx, testbed: &Testbed, at: Spot, variant: &Variant, from: 
     let _attachment = testbed.attach(ctx, at, variant.attach(), variant.direction(), &program)?;
     testbed.flow_passes(ctx, from, to, Proto::Udp, Family::V4);
     let stats = program.stats()?;
-    ctx.require("the program saw the flow", stats.marked > 0, stats.marked)?;
+    ctx.require("the program ran on the flow", stats.marked > 0, stats.marked)?;
     Ok(stats.last)
 }
 
@@ -51,8 +51,8 @@ fn index_collision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("the number of an unrelated node device", testbed.ifindex(P1), SHARED_IFINDEX);
     let to_workload = Variant { direction: Some(Direction::ToWorkload), ..*variant };
     let seen = seen_by(ctx, &testbed, P0, &to_workload, "host", "w0")?;
-    ctx.equal("skb->ifindex names the unrelated device", seen.ifindex, SHARED_IFINDEX);
-    ctx.equal("host_ifindex names the workload's", seen.host_ifindex, testbed.ifindex(P0));
+    ctx.equal("skb->ifindex is that of the unrelated device", seen.ifindex, SHARED_IFINDEX);
+    ctx.equal("host_ifindex is that of the workload", seen.host_ifindex, testbed.ifindex(P0));
     Ok(())
 }
 
@@ -120,6 +120,6 @@ fn ethernet_header(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("destination", seen.eth_dst, destination);
     ctx.equal("EtherType", seen.protocol, ETH_P_IP);
     let zeros = seen.eth_src == [0; 6] && seen.eth_dst == [0; 6];
-    ctx.equal("header of zeros", zeros, variant.device() == LinkKind::NetkitL3);
+    ctx.equal("Ethernet header is zero", zeros, variant.device() == LinkKind::NetkitL3);
     Ok(())
 }

@@ -55,7 +55,7 @@ fn datagram(
 /// Waits until the program has seen one more marked packet than before.
 fn met(ctx: &mut Ctx, what: &str, program: &Program, before: u64) -> Result<(), Stop> {
     let seen = ctx.wait_until(2_000, || Ok(program.stats()?.marked > before))?;
-    ctx.require(&format!("the program met the packet {what}"), seen, program.stats()?.marked)
+    ctx.require(&format!("the program ran on the packet {what}"), seen, program.stats()?.marked)
 }
 
 fn scrubbed_pair(kind: LinkKind, scrub: Scrub) -> Topology {
@@ -137,8 +137,8 @@ fn packet_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// From here on the kernel knows the time in a datagram for one of departure, whatever its clock ("net: Add additional bit to
-/// support clockid_t timestamp type"); before, TCP's only.
+/// From here on the kernel knows the time in a datagram for one of departure, whatever its clock ("net: Add additional bit
+/// to support clockid_t timestamp type"); before, TCP's only.
 const DATAGRAMS_DEPART: KernelVersion = KernelVersion::new(6, 11, 0);
 
 const DEPARTURE_TIME: Case = Case::new(
@@ -169,23 +169,23 @@ fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         Ok::<_, io::Error>(())
     })?;
     met(ctx, "at the node", &arriving, 0)?;
-    ctx.equal("departure time where it leaves the pod", leaving.stats()?.last.tstamp_ns, due_ns);
+    ctx.equal("departure time in the pod", leaving.stats()?.last.tstamp_ns, due_ns);
     // skb_clear_tstamp() spares departure times; bpf_convert_tstamp_read() hides them at ingress, and netkit is not.
     let seen = arriving.stats()?.last.tstamp_ns;
     if variant.attach() == AttachRequest::Netkit {
-        ctx.equal("departure time where the node meets it", seen, due_ns);
+        ctx.equal("departure time at the node", seen, due_ns);
         return Ok(());
     }
     if ctx.capabilities.kernel() >= DATAGRAMS_DEPART {
-        ctx.equal("departure time where the node meets it", seen, 0);
+        ctx.equal("departure time at the node", seen, 0);
         return Ok(());
     }
-    // A departure time that is taken for none is cleared, and a packet then bears the time of its arrival: the agent has the
-    // kernel stamp packets.
+    // A departure time that is taken for none is cleared, and a packet then bears the time of its arrival: the agent has
+    // the kernel stamp packets.
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME)?;
     let since = Duration::from(now).checked_sub(Duration::from_nanos(seen));
     let arrived = since.is_some_and(|since| since < ctx.patience(10_000));
-    ctx.check("the time of arrival where the node meets it", arrived, seen);
+    ctx.check("arrival time at the node", arrived, seen);
     Ok(())
 }
 

@@ -67,7 +67,7 @@ fn last_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     fs::remove_file(&first)?;
     runs(ctx, &testbed, "with one pin left", &program)?;
     fs::remove_file(&second)?;
-    goes(ctx, &testbed, "the last pin takes the link along", &program)
+    goes(ctx, &testbed, "removing the last pin detaches the link", &program)
 }
 
 const DESCRIPTOR_IN_FLIGHT: Case = Case::new(
@@ -93,7 +93,7 @@ fn descriptor_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let holder = Holder::of(receiver)?;
     runs(ctx, &testbed, "in flight to another process", &program)?;
     holder.kill()?;
-    goes(ctx, &testbed, "the socket takes the link along", &program)
+    goes(ctx, &testbed, "closing the socket detaches the link", &program)
 }
 
 const OWNER_KILLED: Case = Case::new(
@@ -113,7 +113,7 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let owner = Holder::of(kept.as_fd().try_clone_to_owned()?)?;
         owner.kill()?;
         attachment.abandon();
-        return runs(ctx, &testbed, "the filter, its owner gone", &kept);
+        return runs(ctx, &testbed, "the filter after its owner's end", &kept);
     }
     let path = pin_path(ctx, "kept");
     let pinned = attachment.into_link()?;
@@ -121,15 +121,15 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (unpinned, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
     let link = testbed.run(P0, || lab_bpf::attach_link(hook, ifindex, &*unpinned, &Mprog::default()))?;
     let owners = [Holder::of(pinned)?, Holder::of(link)?];
-    runs(ctx, &testbed, "the pinned link, its owner alive", &kept)?;
-    runs(ctx, &testbed, "the unpinned link, its owner alive", &unpinned)?;
+    runs(ctx, &testbed, "the pinned link before its owner's end", &kept)?;
+    runs(ctx, &testbed, "the unpinned link before its owner's end", &unpinned)?;
     for owner in owners {
         owner.kill()?;
     }
-    goes(ctx, &testbed, "the unpinned link goes with its owner", &unpinned)?;
-    runs(ctx, &testbed, "the pinned link, its owner gone", &kept)?;
+    goes(ctx, &testbed, "the unpinned link is detached at its owner's end", &unpinned)?;
+    runs(ctx, &testbed, "the pinned link after its owner's end", &kept)?;
     let info = Link::open_pinned(&path)?.info()?;
-    ctx.equal("the pin opens on its program", info.prog_id, kept.id());
+    ctx.equal("program of the pinned link", info.prog_id, kept.id());
     Ok(())
 }
 
@@ -158,7 +158,7 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     link::move_to(testbed.net.ns("pod"), "uplink0", &elsewhere)?;
     let moved = link::info(&elsewhere, "uplink0")?.ifindex;
     let after = attachment.link()?.info()?;
-    ctx.equal("the link tells the peer's index in its new namespace", after.ifindex, moved);
+    ctx.equal("the link reports the peer's index in its new namespace", after.ifindex, moved);
     ctx.equal("listed on the primary", testbed.find(P0, &program)?.map(|seen| seen.hook), Some(attachment.hook));
     // Its addresses stayed behind. A datagram, or the question for its neighbour's address, is traffic enough; the first
     // ones are lost while the kernel deals with the carrier.
@@ -170,7 +170,7 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         sender.send_to(b"moved", "10.9.0.2:9")?;
         Ok(program.stats()?.packets > packets)
     })?;
-    ctx.check("what the moved peer sends meets the program", met, program.stats()?.packets - packets);
+    ctx.check("the program runs on packets of the moved peer", met, program.stats()?.packets - packets);
     Ok(())
 }
 
@@ -201,7 +201,7 @@ fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.refused("a dot in a pin's name", dotted, Errno::EPERM);
     let stripped = |name: &str| -> PathBuf { directory.join(name.replace('.', "")) };
     links[0].2.pin(&stripped(NAMES[0]))?;
-    ctx.refused("the dot left out: `ab` is taken", links[1].2.pin(&stripped(NAMES[1])), Errno::EEXIST);
+    ctx.refused("without the dot: `ab` exists already", links[1].2.pin(&stripped(NAMES[1])), Errno::EEXIST);
     for (name, ifindex, link) in &links {
         let path = directory.join(format!("tcx_ingress_{ifindex}"));
         let pinned = link.pin(&path);
@@ -213,7 +213,7 @@ fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     links[0].2.update(&program, None)?;
     let untouched = links[1..].iter().map(|(.., link)| link.info()).collect::<Result<Vec<_>, _>>()?;
     ctx.check(
-        "an update by one pin touches no other link",
+        "an update by one pin changes no other link",
         untouched.iter().all(|info| info.prog_id != program.id()),
         format!("{untouched:?}"),
     );

@@ -101,7 +101,7 @@ fn learns(ctx: &mut Ctx, testbed: &Testbed, (from, to): (&str, &str), at: Socket
     probe.set_oversized(Oversized::Refuse)?;
     probe.send(&payload)?;
     let learned = ctx.wait_until(2_000, || Ok(probe.path_mtu()? != device))?;
-    ctx.check(format!("{}: the kernel learns of it", at.ip()), learned, learned);
+    ctx.check(format!("{}: the kernel updates the path MTU", at.ip()), learned, learned);
     ctx.equal(format!("{}: path MTU after", at.ip()), probe.path_mtu()?, wanted);
     _ = probe.error(ctx.patience(100));
     probe.set_oversized(Oversized::Fragment)?;
@@ -128,10 +128,10 @@ fn path_mtu_per_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         learns(ctx, &testbed, ("w", "b"), SocketAddr::new(addr, ctx.marker), wanted)?;
         let path = Path::direct(testbed.net.ns("w"), testbed.net.ns("b"), addr, ctx.marker);
         let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(5_000));
-        ctx.check(format!("{addr}: a connection goes through"), bulk.content_ok, bulk.to_string());
+        ctx.check(format!("{addr}: a connection transfers the data"), bulk.content_ok, bulk.to_string());
     }
     let seen = watch.counted()?;
-    ctx.check("the programs saw it pass", seen.from > 8 && seen.to > 8, format!("{seen:?}"));
+    ctx.check("the programs ran on the packets", seen.from > 8 && seen.to > 8, format!("{seen:?}"));
     Ok(())
 }
 
@@ -283,6 +283,6 @@ fn same_link_local(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         headers.source.is_ipv6() && matches!(headers.transport, Transport::Icmp { kind: 135 | 136, .. })
     });
     ctx.equal("packets of neighbour discovery", asked.count(), 0);
-    ctx.check("packets that the capture saw at all", headers.len() > 10, headers.len());
+    ctx.check("packets in the capture", headers.len() > 10, headers.len());
     Ok(())
 }

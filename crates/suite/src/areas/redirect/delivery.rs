@@ -59,7 +59,7 @@ pub fn delivered(
         let before = (steering.stats()?.marked, own.stats()?.marked);
         testbed.flow_passes(ctx, "w0", "w1", proto, family);
         let (steered, met) = (steering.stats()?.marked - before.0, own.stats()?.marked - before.1);
-        let name = format!("packets that met the pod's own program ({proto}, {family})");
+        let name = format!("packets that ran the pod's own program ({proto}, {family})");
         ctx.check(format!("the helper steered the flow ({proto}, {family})"), steered > 0, steered);
         ctx.equal(name, met, if meets_own { steered } else { 0 });
     }
@@ -130,7 +130,7 @@ fn redirect_peer_from_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     testbed.blocked(ctx, "w0", "w1");
     ctx.check("the helper ran", steering.stats()?.marked > 0, steering.stats()?.marked);
-    ctx.equal("packets that met the pod's own program", own.stats()?.marked - met, 0);
+    ctx.equal("packets that ran the pod's own program", own.stats()?.marked - met, 0);
     attachment.detach()?;
     let plain = steer(ctx, &testbed, ProgramKind::Redirect, testbed.ifindex(P1))?;
     let _plain = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &plain)?;
@@ -163,14 +163,14 @@ fn primary_redirects_in_the_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult 
         let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &program)?;
         let before = (witness.stats()?.marked, link::stats(pod, "sink")?.tx_packets);
         let report = testbed.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
-        ctx.check(format!("{name}: the workload gets nothing"), report.tried() && report.silent(), &report);
+        ctx.check(format!("{name}: the workload receives nothing"), report.tried() && report.silent(), &report);
         ctx.equal(
             format!("{name}: packets that left by the dummy"),
             link::stats(pod, "sink")?.tx_packets - before.1,
             wanted,
         );
         let strayed = witness.stats()?.marked - before.0;
-        ctx.equal(format!("{name}: packets that strayed to the other pod"), strayed, 0);
+        ctx.equal(format!("{name}: packets at the other pod"), strayed, 0);
         attachment.detach()?;
     }
     testbed.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);

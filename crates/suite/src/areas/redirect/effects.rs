@@ -36,7 +36,7 @@ fn redirect_peer_egress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.check("dropped", report.tried() && report.silent(), &report);
     let stats = steering.stats()?;
     ctx.equal("packets that the program steered", stats.marked, u64::from(report.wanted));
-    ctx.equal("what the helper answered", stats.last.verdict, DROP);
+    ctx.equal("return value of the helper", stats.last.verdict, DROP);
     attachment.detach()?;
     testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
     Ok(())
@@ -57,8 +57,8 @@ fn sent_by_the_other_pod(ctx: &mut Ctx, testbed: &Testbed, [steering, from, to]:
             Proto::Tcp => ctx.check(format!("the helper steered the flow ({flow})"), steered >= 3, steered),
             _ => ctx.equal(format!("the helper steered the flow ({flow})"), steered, flows::EXCHANGES.into()),
         };
-        ctx.equal(format!("packets that met the other pod's program for what it sends ({flow})"), sent, steered);
-        ctx.equal(format!("packets that met the other pod's program for what it gets ({flow})"), received, 0);
+        ctx.equal(format!("packets of the other pod's program for sent packets ({flow})"), sent, steered);
+        ctx.equal(format!("packets of the other pod's program for received packets ({flow})"), received, 0);
     }
     Ok(())
 }
@@ -127,7 +127,7 @@ fn redirect_peer_counts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             format!("{counted}, steered {steered}"),
         );
     }
-    ctx.equal("packets that met the pod's own program", own.stats()?.marked, 0);
+    ctx.equal("packets that ran the pod's own program", own.stats()?.marked, 0);
     Ok(())
 }
 
@@ -158,10 +158,10 @@ fn redirect_loop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         testbed.attach(ctx, back_at, variant.attach(), direction, &second)?,
     ];
     let report = testbed.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
-    ctx.check("the packet is lost", report.tried() && report.silent(), &report);
+    ctx.check("the packet is dropped", report.tried() && report.silent(), &report);
     let turns = [first.stats()?.marked, second.stats()?.marked];
     let most = MOST * u64::from(report.wanted);
-    ctx.check("both programs turned it round", turns.iter().all(|turns| *turns > 0), format!("{turns:?}"));
+    ctx.check("both programs redirected it", turns.iter().all(|turns| *turns > 0), format!("{turns:?}"));
     ctx.check("a bounded number of times", turns.iter().all(|turns| *turns <= most), format!("{turns:?}"));
     for link in links {
         link.detach()?;

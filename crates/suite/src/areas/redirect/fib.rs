@@ -50,7 +50,7 @@ fn follow_the_fib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
     delivered(ctx, &testbed, &steering, &own, true)?;
-    ctx.equal("the device that the lookup named", steering.stats()?.last.fib_ifindex, testbed.ifindex(P1));
+    ctx.equal("device returned by the lookup", steering.stats()?.last.fib_ifindex, testbed.ifindex(P1));
     Ok(())
 }
 
@@ -74,11 +74,7 @@ fn whose_tables(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         if in_pod {
             // The pod does not forward, and the lookup starts from its device.
             ctx.equal(format!("code ({family})"), last.fib_code, code::FWD_DISABLED);
-            ctx.equal(
-                format!("the device that it started from ({family})"),
-                last.fib_ifindex,
-                testbed.net.ifindex("w0", "eth0"),
-            );
+            ctx.equal(format!("device in the lookup ({family})"), last.fib_ifindex, testbed.net.ifindex("w0", "eth0"));
         } else {
             let out = if variant.direction() == Direction::FromWorkload { P1 } else { P0 };
             ctx.equal(format!("the node's device ({family})"), last.fib_ifindex, testbed.ifindex(out));
@@ -165,7 +161,7 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     answers.push(("a pod, from a device that does not forward", ask(there, SHORT)?, code::FWD_DISABLED));
     let asked = looking.stats()?.marked;
     ctx.equal("lookups", asked, answers.len() as u64);
-    ctx.equal("the way to the pod", out, testbed.ifindex(P1));
+    ctx.equal("device towards the pod", out, testbed.ifindex(P1));
     for (name, (code, _), wanted) in answers {
         ctx.equal(format!("the code for {name}"), code, wanted);
     }

@@ -55,11 +55,11 @@ pub fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, want
         ctx.check(what, false, format!("no ICMP error {kind}/{code} about {} arrived", wanted.to));
         return Ok([0; 4]);
     };
-    ctx.equal(format!("{what}: to whom"), outer.destination, pod);
+    ctx.equal(format!("{what}: destination"), outer.destination, pod);
     if let Some(offender) = wanted.offender {
-        ctx.equal(format!("{what}: from whom"), outer.source, offender);
+        ctx.equal(format!("{what}: source"), outer.source, offender);
     }
-    ctx.equal(format!("{what}: whose packet is inside"), inner.source, pod);
+    ctx.equal(format!("{what}: source of the quoted packet"), inner.source, pod);
     Ok(rest)
 }
 
@@ -89,7 +89,7 @@ fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             let wanted = Wanted { to, kinds: TTL_EXCEEDED, offender: Some(router) };
             heard(ctx, &format!("{family}, {hops} hops"), &mut capture, pod, &wanted)?;
             let error = probe.error(ctx.patience(1_000));
-            ctx.equal(format!("{family}, {hops} hops: what the socket hears"), error, Some(Errno::EHOSTUNREACH));
+            ctx.equal(format!("{family}, {hops} hops: error of the socket"), error, Some(Errno::EHOSTUNREACH));
         }
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
@@ -116,7 +116,7 @@ fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
         heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
-        ctx.equal(format!("{family}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("{family}: error of the socket"), error, Some(Errno::ECONNREFUSED));
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
     Trip::control(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])
@@ -144,10 +144,10 @@ fn too_big(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let wanted = Wanted { to, kinds: TOO_BIG, offender: None };
         let rest = heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w", family), &wanted)?;
         // IPv4 has the MTU in the last two of the four bytes, IPv6 in all of them.
-        ctx.equal(format!("{family}: MTU that the error names"), u32::from_be_bytes(rest), NARROW);
+        ctx.equal(format!("{family}: MTU in the error"), u32::from_be_bytes(rest), NARROW);
         let error = probe.error(ctx.patience(1_000));
-        ctx.equal(format!("{family}: what the socket hears"), error, Some(Errno::EMSGSIZE));
-        ctx.equal(format!("{family}: what the kernel then knows of the path"), probe.path_mtu()?, NARROW);
+        ctx.equal(format!("{family}: error of the socket"), error, Some(Errno::EMSGSIZE));
+        ctx.equal(format!("{family}: path MTU afterwards"), probe.path_mtu()?, NARROW);
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
     Trip::control(ctx, "w", "b").passes(ctx, &testbed, &[&watch])

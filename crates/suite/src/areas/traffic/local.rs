@@ -76,13 +76,13 @@ fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             half.map_or_else(|error| error.to_string(), |bytes| format!("{bytes} of {LARGE} bytes came")),
         );
         let reset = lab_traffic::reset(path, ctx.patience(2_000))?;
-        ctx.equal(format!("what the server reads of a reset ({family})"), reset, Some(Errno::ECONNRESET));
+        ctx.equal(format!("error of the server after a reset ({family})"), reset, Some(Errno::ECONNRESET));
         let refused = lab_traffic::refused(path, ctx.patience(2_000));
-        ctx.equal(format!("connecting where nobody listens ({family})"), refused, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("connecting to a closed port ({family})"), refused, Some(Errno::ECONNREFUSED));
     }
     let seen = watch.counted()?;
     let enough = seen.from.min(seen.to) > 20;
-    ctx.check("the programs saw it all pass", enough, format!("{seen:?}"));
+    ctx.check("the programs ran on all packets", enough, format!("{seen:?}"));
     Ok(())
 }
 
@@ -132,9 +132,9 @@ fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             .collect();
         Ok(all.iter().all(|group| groups.contains(group)))
     })?;
-    ctx.check("the node hears the pod's multicast in both families", heard, heard);
+    ctx.check("the node receives the pod's multicast in both families", heard, heard);
     let passed = watch.outgoing.stats()?.packets - before;
-    ctx.check("the program saw both on their way", passed >= 2, passed);
+    ctx.check("the program ran on both packets", passed >= 2, passed);
     Ok(())
 }
 

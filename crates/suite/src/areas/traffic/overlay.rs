@@ -60,7 +60,7 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
     let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
     let mtu = testbed.net.readback("nodeA", overlay.dev())?.mtu;
-    ctx.equal("MTU of the way between the nodes", mtu, 1500 - overlay.overhead());
+    ctx.equal("path MTU between the nodes", mtu, 1500 - overlay.overhead());
     Trip::new(ctx, "w0", "w1").passes(ctx, &testbed, &[&here, &there])?;
     Trip::control(ctx, "w1", "w0").passes(ctx, &testbed, &[&here, &there])?;
     let pods: Vec<_> = Family::ALL.iter().flat_map(|f| ["w0", "w1"].map(|pod| testbed.net.addr(pod, *f))).collect();
@@ -73,7 +73,7 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
         Overlay::Ipip => wrapped > 0 && !bare.is_empty() && bare.iter().all(|headers| headers.source.is_ipv6()),
         Overlay::Vxlan4 | Overlay::Vxlan6 | Overlay::Ip6Tnl | Overlay::VxlanMetadata => wrapped > 0 && bare.is_empty(),
     };
-    ctx.check("what crosses the fabric", right, shown);
+    ctx.check("packets on the fabric are encapsulated", right, shown);
     Ok(())
 }
 
@@ -135,7 +135,7 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             attachment.detach()?;
         }
         let report = testbed.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);
-        ctx.check(format!("over {family}: without the programs there is no way"), report.silent(), &report);
+        ctx.check(format!("over {family}: without the programs nothing arrives"), report.silent(), &report);
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ fn pod_to_external(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         .map(|headers| headers.ttl)
         .collect();
     let right = !ttls.is_empty() && ttls.iter().all(|ttl| *ttl == DEFAULT_TTL - HOPS);
-    ctx.check("every packet arrives two hops older", right, format!("{ttls:?}"));
+    ctx.check("the TTL of every packet is two lower", right, format!("{ttls:?}"));
     Ok(())
 }
 
@@ -140,7 +140,7 @@ fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.check(format!("{far}: content"), payload == WORDS, format!("{} bytes", payload.len()));
         tap.send(&lab_traffic::udp_answer(&frame, far, pod, (ports.1, ports.0), b"answer"))?;
         let answer = probe.receive(ctx.patience(2_000));
-        ctx.equal(format!("{far}: what the pod hears"), answer.as_deref(), Some(&b"answer"[..]));
+        ctx.equal(format!("{far}: answer received by the pod"), answer.as_deref(), Some(&b"answer"[..]));
         let now = watch.counted()?;
         ctx.equal(
             format!("{far}: packets that the programs counted"),

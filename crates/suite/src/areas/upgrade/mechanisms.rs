@@ -61,7 +61,7 @@ fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: 
         }
     };
     let received = u64::from(report.received);
-    ctx.check("every datagram that arrived met a program", met >= received, format!("{met} of {received}"));
+    ctx.check("every datagram that arrived ran a program", met >= received, format!("{met} of {received}"));
     Ok(())
 }
 
@@ -140,8 +140,8 @@ fn update_under_load(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);
     let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
-    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
-    ctx.equal("the last update is in force", attachment.link()?.info()?.prog_id, programs[UPDATES % 2].id());
+    ctx.equal("every datagram ran exactly one program", met, u64::from(report.sent));
+    ctx.equal("the last update is active", attachment.link()?.info()?.prog_id, programs[UPDATES % 2].id());
     Ok(())
 }
 
@@ -166,12 +166,12 @@ fn replace_filter(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     some_traffic(ctx, &stream)?;
     let listed: Vec<u32> = testbed.observe(P0)?.iter().map(|seen| seen.prog_id).collect();
-    ctx.equal("the one program left", listed, vec![programs[REPLACEMENTS % 2].id()]);
+    ctx.equal("programs left", listed, vec![programs[REPLACEMENTS % 2].id()]);
     let report = stream.stop(ctx.patience(DRAIN_MS));
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);
     let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
-    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
+    ctx.equal("every datagram ran exactly one program", met, u64::from(report.sent));
     Ok(())
 }
 
@@ -234,7 +234,7 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let kinds: Vec<String> =
         testbed.run(P0, || lab_bpf::qdiscs(ifindex))?.into_iter().map(|qdisc| qdisc.kind).collect();
     ctx.check("no clsact left", !kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
-    ctx.check("tcx went on", new.stats()?.marked > unmet, new.stats()?.marked);
+    ctx.check("tcx program continued to run", new.stats()?.marked > unmet, new.stats()?.marked);
     let report = stream.stop(DRAIN_WINDOW);
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let flaps = 2 * ROUNDS - 1;
@@ -268,7 +268,7 @@ fn tcx_to_tc(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     link.detach()?;
     some_traffic(ctx, &stream)?;
     let hooks: Vec<Hook> = testbed.observe(P0)?.iter().map(|seen| seen.hook).collect();
-    ctx.equal("what is left", hooks, vec![Hook::ClsactIngress]);
+    ctx.equal("hooks left", hooks, vec![Hook::ClsactIngress]);
     changed_over(ctx, stream, &[&old, &new], 1)
 }
 
@@ -288,7 +288,7 @@ fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     tcx.detach()?;
     some_traffic(ctx, &stream)?;
     let hooks: Vec<Hook> = testbed.observe(P0)?.iter().map(|seen| seen.hook).collect();
-    ctx.equal("what is left", hooks, vec![Hook::ClsactIngress]);
+    ctx.equal("hooks left", hooks, vec![Hook::ClsactIngress]);
     ctx.equal("still the same kind of device", testbed.net.readback("host", "p0")?.kind, variant.device().into());
     changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 1)
 }
@@ -327,7 +327,7 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);
     let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
-    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
+    ctx.equal("every datagram ran exactly one program", met, u64::from(report.sent));
     Ok(())
 }
 
@@ -380,7 +380,7 @@ fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let before = unfiltered()?;
     link::delete(testbed.net.ns("host"), "p0")?;
     let gap = stream.wait_received(1, SILENCE_WINDOW);
-    ctx.check("nothing arrives between the devices", !gap, gap);
+    ctx.check("nothing arrives while there is no device", !gap, gap);
     ctx.equal("packets that the new device let through before attach", unfiltered()? - before, 0);
     let _new = testbed.attach(ctx, P1, variant.attach(), Direction::FromWorkload, &new)?;
     some_traffic(ctx, &stream)?;
@@ -390,11 +390,11 @@ fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.metric("udp.lost.device_change", f64::from(report.lost_count()));
     let gaps = if variant.device() == LinkKind::NetkitL3 { 1..=1 } else { 0..=1 };
     ctx.check(
-        "datagrams were lost in between, and only there",
+        "datagrams were lost only between the devices",
         gaps.contains(&report.lost.len()),
         format!("{:?}", report.lost),
     );
-    ctx.equal("every datagram that arrived met one program", met, u64::from(report.received));
+    ctx.equal("every datagram that arrived ran one program", met, u64::from(report.received));
     testbed.flow_passes(ctx, "pod", "host", Proto::Tcp, Family::V4);
     Ok(())
 }

@@ -72,6 +72,6 @@ fn upgrade(ctx: &mut Ctx, _variant: &Variant, steps: &[AttachRequest]) -> CaseRe
     }
     let counted = node.counters(W0, Direction::FromWorkload)?;
     ctx.equal("every datagram was translated exactly once", counted.translated - before, sent);
-    ctx.equal("packets that met an empty slot", counted.missed, 0);
+    ctx.equal("packets that found an empty slot", counted.missed, 0);
     node.service_passes(ctx, W0, "w1", client)
 }

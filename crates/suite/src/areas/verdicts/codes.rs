@@ -244,7 +244,7 @@ fn change_policy_live(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     link::change(testbed.net.ns("host"), "p0", &forward)?;
     testbed.passes(ctx, "pod", "host")?;
     let through_peer = link::change(testbed.net.ns("pod"), "eth0", &blackhole());
-    ctx.refused("the peer may not change it", through_peer, Errno::EACCES);
+    ctx.refused("changing the policy through the peer", through_peer, Errno::EACCES);
     testbed.passes(ctx, "pod", "host")
 }
 
@@ -309,7 +309,7 @@ fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (family, report) in Family::ALL.into_iter().zip(testbed.silences(ctx, flows)) {
         ctx.check(format!("dropped ({family})"), report.silent(), &report);
         let wanted = if native { vec![Errno::ENOBUFS as i32; report.wanted as usize] } else { Vec::new() };
-        ctx.equal(format!("what the sender hears ({family})"), report.errors, wanted);
+        ctx.equal(format!("error of the sender ({family})"), report.errors, wanted);
     }
     Ok(())
 }

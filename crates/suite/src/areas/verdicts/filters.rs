@@ -49,7 +49,7 @@ fn tcp_meets_a_drop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let handshakes = Family::ALL.len() as u64;
     ctx.wait_until(2_000, || Ok(program.stats()?.marked >= handshakes))?;
     let met = program.stats()?.marked;
-    ctx.equal("handshakes that the program dropped", met, handshakes);
+    ctx.equal("SYNs that the program dropped", met, handshakes);
     attachment.detach()?;
     // Nobody listens behind this port, and that is heard at once.
     let mut closed = path(Family::V4);

@@ -46,9 +46,9 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let what = format!("udp over {family}");
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
-        ctx.equal(format!("{what}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
-        ctx.equal(format!("{what}: what arrives"), sink.receive(SILENCE_WINDOW), None);
-        ctx.equal(format!("{what}: packets that the program took"), program.stats()?.marked - before, 1);
+        ctx.equal(format!("{what}: error of the socket"), error, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("{what}: datagram that arrives"), sink.receive(SILENCE_WINDOW), None);
+        ctx.equal(format!("{what}: packets that the program dropped"), program.stats()?.marked - before, 1);
 
         // Somebody listens there, so that only the program refuses.
         let _listener = server.run(|| std::net::TcpListener::bind(to))?;

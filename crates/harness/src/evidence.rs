@@ -1,4 +1,4 @@
-//! What a failed case leaves behind: packets of both ends, the drawing of the topology, its devices and programs.
+//! Evidence of a failed case: packets at both ends, the drawing of the topology, its devices and programs.
 //!
 //! Captures start with a case's first traffic and cost nothing until they are read. The dump is taken when the first
 //! check fails, while everything is still in place; a case that stops otherwise is dumped at its end.

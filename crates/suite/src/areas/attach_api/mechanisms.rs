@@ -84,7 +84,7 @@ fn by_prog(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
 fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     let testbed = ctx.testbed()?;
-    // Through aya's own loader one way; the other way, and all other cases, take the quicker one.
+    // The first direction uses aya's own loader; the second direction, and all other cases, use the faster one.
     let expected_attach_type = (variant.direction() == Direction::ToWorkload).then_some(0);
     let options = LoadOptions { expected_attach_type, ..LoadOptions::default() };
     let config = Config { host_ifindex: testbed.ifindex(P0), ..Config::new(ctx.marker) };
@@ -111,7 +111,7 @@ fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     silent(ctx, &testbed, &program)
 }
 
-/// Traffic passes, and the program sees none of it: the flows are the positive control.
+/// Traffic passes without running the program: the flows are the positive control.
 fn silent(ctx: &mut Ctx, testbed: &Testbed, program: &Arc<Program>) -> Result<(), Stop> {
     let before = program.stats()?.packets;
     testbed.passes(ctx, "pod", "host")?;
@@ -294,7 +294,7 @@ fn index_of_another_namespace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     testbed.passes(ctx, "pod", "host")?;
     let (ifindex, hook) = (testbed.ifindex(P0), attachment.hook);
     let stranger = testbed.counter(ctx, P0)?;
-    // In the pod the number is free, or it is the pod's own device; never the node's.
+    // In the pod the index is unused or belongs to the pod's own device, never to the node's.
     let result = testbed.run(ETH0, || lab_bpf::attach_link(hook, ifindex, &*stranger, &Mprog::default()));
     let on_primary = testbed.run(P0, || lab_bpf::query(hook, ifindex))?.prog_ids();
     ctx.equal("programs on the primary", on_primary, vec![program.id()]);

@@ -1,4 +1,4 @@
-//! bpf(2) calls that the kernel must refuse, and two that it lets through.
+//! bpf(2) calls that the kernel must refuse, and two that it must accept.
 
 use crate::areas::mprog::chain::{Chain, next};
 use lab_bpf::{BpfError, Mprog, XdpMode, raw, raw::Redirect};

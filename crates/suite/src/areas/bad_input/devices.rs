@@ -1,4 +1,4 @@
-//! Requests about netkit devices that the kernel must refuse, in its own words where it gives any.
+//! Requests about netkit devices that the kernel must refuse, with its error message if there is one.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -23,7 +23,7 @@ mod ifla_netkit {
     pub const SCRUB: u16 = 6;
 }
 
-/// Since when the mode is checked by the attribute's policy, which answers otherwise than the driver did.
+/// The version since which the attribute's policy checks the mode, with a different error than the driver's.
 const MODE_BY_POLICY: Since = Since {
     mainline: KernelVersion::new(6, 13, 0),
     backports: &[],
@@ -192,8 +192,8 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     for (name, options, words) in fixed {
         explained(ctx, name, link::change(testbed.net.ns("host"), P0.dev, &options), Errno::EACCES, words);
     }
-    // EINVAL at first, EACCES since the other settings' answer was made its own: measured on 6.12 and 6.16.3. Nothing in
-    // between was at hand, so only there both answers will do.
+    // EINVAL in old kernels, EACCES in newer ones: measured on 6.12 and 6.16.3. For versions between these, which were not
+    // measured, both are accepted.
     let wanted: &[Errno] = match (ctx.capabilities.kernel().major, ctx.capabilities.kernel().minor) {
         (6, ..=12) => &[Errno::EINVAL],
         (6, 13..=15) => &[Errno::EINVAL, Errno::EACCES],
@@ -220,7 +220,7 @@ const NEW_ADDRESS_WHILE_UP: Case = Case::new(
 .over(|| vec![Variant { device: Some(LinkKind::NetkitL2), ..Variant::default() }]);
 fn new_address_while_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
-    // Neighbours are learnt here: a permanent entry would not follow.
+    // Neighbours are resolved dynamically here: a permanent entry would keep the old address.
     let testbed = ctx.testbed()?;
     testbed.passes(ctx, "pod", "host")?;
     link::set_mac(testbed.net.ns("pod"), "eth0", MAC)?;

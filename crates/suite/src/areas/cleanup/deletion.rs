@@ -1,4 +1,4 @@
-//! Deletion: what goes with what, under traffic and from several sides at once, and that nothing is left.
+//! Deletion: which objects are deleted together, under traffic and from several sides at once, and that nothing is left.
 //!
 //! A splat meanwhile fails the cell: the host reads the console.
 
@@ -186,7 +186,7 @@ fn deleted_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         _ => link::delete(testbed.net.ns("host"), P0.dev)?,
     }
     let window = lab_traffic::SILENCE_WINDOW;
-    // What lay in the receivers' queues may still be read; after that there is no way.
+    // Datagrams in the receivers' queues may still be read; later ones can't arrive.
     out.wait_received(1, window);
     for (name, stream) in [("out of the pod", out), ("into the pod", into)] {
         let on = stream.wait_received(1, window);
@@ -254,7 +254,7 @@ fn clsact_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let filter = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1)?;
     testbed.run(P0, || {
         for round in 0..ROUNDS {
-            // Every second time with a filter on it, which goes along.
+            // In every second round with a filter, which is deleted with the qdisc.
             match round % 2 {
                 0 => lab_bpf::clsact_add(ifindex).map(drop)?,
                 _ => {

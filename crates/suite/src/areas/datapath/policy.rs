@@ -41,7 +41,7 @@ fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (proto, family) in flows::all() {
         node.passes_counted(ctx, W0, W1, proto, family)?;
     }
-    // What is for the node itself goes up its stack.
+    // Packets to the node itself are passed to its stack.
     let before = node.counters(W0, Direction::FromWorkload)?;
     for family in Family::ALL {
         node.passes(ctx, "w0", "host", Proto::Udp, family)?;
@@ -105,7 +105,7 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::ALL {
         node.passes_counted(ctx, W0, W1, Proto::Udp, family)?;
     }
-    // The same at the other one's egress, for one service only.
+    // The same at the other pod's egress, for one service only.
     let remote = node.testbed.net.addr("w0", Family::V4);
     let host_ifindex = node.testbed.ifindex(W1.at);
     let service = Some((17, ctx.marker));
@@ -132,7 +132,7 @@ fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     let ifindex = node.testbed.ifindex(W0.at);
     let own = Family::ALL.map(|family| node.testbed.net.addr("w0", family));
-    // Nothing tells a workload with a false address from one whose own address the node has otherwise on record.
+    // A workload that uses a false address looks the same as one for which the node's map has another address.
     let others = [IpAddr::from([10, 65, 0, 66]), IpAddr::from([0xfd65, 0, 0, 0, 0, 0, 0, 0x66])];
 
     node.all_pass(ctx, "w0", "w1")?;
@@ -163,7 +163,7 @@ const DATAPATH_BY_HOST_IFINDEX: Case = Case::new(
 )
 .on(PODS_SAME_IFINDEX)
 .over(variants::mechanisms);
-/// On the node the second pod's device has the number that the first pod's own end has in the pod.
+/// On the node, the second pod's device has the index that the first pod's own end has in the pod.
 fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::build(ctx, &[W0, W1])?;
     let collide = (node.testbed.net.ifindex("w0", "eth0"), node.testbed.ifindex(P1));
@@ -176,7 +176,7 @@ fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let spoofed =
         (node.counters(W0, Direction::FromWorkload)?.spoofed, node.counters(W1, Direction::FromWorkload)?.spoofed);
     ctx.equal("packets counted as spoofed", spoofed, (0, 0));
-    // From the node to one pod: nothing of it may count for the other.
+    // From the node to one pod: nothing may be counted for the other.
     let before = (node.counters(W0, Direction::ToWorkload)?, node.counters(W1, Direction::ToWorkload)?);
     node.passes(ctx, "host", "w0", Proto::Udp, Family::V4)?;
     let after = (node.counters(W0, Direction::ToWorkload)?, node.counters(W1, Direction::ToWorkload)?);
@@ -218,7 +218,7 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::ALL {
         node.passes_counted(ctx, W0, W1, Proto::Udp, family)?;
     }
-    // A pod that is deleted and created again gets its own slot back and no other.
+    // A pod that is deleted and created again must get its own slot back.
     mechanism.unplug(&attached[0].programs)?;
     let again = node.datapath.workload(&mechanism, node.testbed.ifindex(W0.at), attached[0].programs.slot())?;
     ctx.check("its slot differs from w1's", again.slot() != attached[1].programs.slot(), again.slot());

@@ -1,4 +1,4 @@
-//! Probes, auto mode, and what happens where a mechanism is missing.
+//! Probes, auto mode, and missing mechanisms.
 
 use lab_bpf::Mprog;
 use lab_harness::{
@@ -105,7 +105,7 @@ const UNKNOWN_ATTRIBUTES_ARE_ACCEPTED: Case = Case::new(
 )
 .needs(&[Capability::Netkit]);
 fn unknown_attributes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    /// Beyond every attribute that any kernel has assigned.
+    /// An attribute number that no kernel has assigned.
     const UNASSIGNED: u16 = 200;
     let ns = Netns::new("probe")?;
     let options = NetkitOptions {

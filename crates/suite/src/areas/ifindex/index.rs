@@ -15,7 +15,7 @@ use lab_traffic::Proto;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[SKB_IFINDEX, INDEX_COLLISION, INGRESS_IFINDEX, GLOBALS_PER_ATTACHMENT, ETHERNET_HEADER];
 
-/// Attaches a counter, sends one UDP flow over IPv4, and gives back what the program saw of it.
+/// Attaches a counter, sends one UDP flow over IPv4, and returns the metadata that the program recorded.
 fn seen_by(ctx: &mut Ctx, testbed: &Testbed, at: Spot, variant: &Variant, from: &str, to: &str) -> Result<Seen, Stop> {
     let program = testbed.counter(ctx, at)?;
     let _attachment = testbed.attach(ctx, at, variant.attach(), variant.direction(), &program)?;
@@ -66,7 +66,7 @@ const INGRESS_IFINDEX: Case = Case::new(
 .over(variants::mechanisms);
 fn ingress_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    // From w0 to w1, watched where the packet leaves the node towards w1.
+    // From w0 to w1, observed where the packet leaves the node towards w1.
     let to_workload = Variant { direction: Some(Direction::ToWorkload), ..*variant };
     let seen = seen_by(ctx, &testbed, P1, &to_workload, "w0", "w1")?;
     let wanted = if variant.attach() == AttachType::Netkit.into() { 0 } else { testbed.ifindex(P0) };

@@ -1,4 +1,4 @@
-//! Who keeps a link alive, and what becomes of it when devices move.
+//! What keeps a link attached, and the effect of moving its device.
 
 use super::pins::pin_path;
 use lab_bpf::{Config, Link, Mprog, Program, ProgramKind, raw};
@@ -31,7 +31,7 @@ use std::{
 /// In the order in which they run.
 pub const CASES: &[Case] = &[LAST_PIN, DESCRIPTOR_IN_FLIGHT, OWNER_KILLED, PEER_RENAMED_AND_MOVED, PIN_NAMES];
 
-/// Waits until the kernel lists the program no more: the last reference goes by work item.
+/// Waits until the kernel no longer lists the program: the last reference is dropped by a work item.
 fn goes(ctx: &mut Ctx, testbed: &Testbed, what: &str, program: &Program) -> Result<(), Stop> {
     let gone = ctx.wait_until(2_000, || Ok(testbed.find(P0, program)?.is_none()))?;
     ctx.check(what, gone, "BPF_PROG_QUERY");
@@ -89,7 +89,7 @@ fn descriptor_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     drop(link);
     drop(sender);
     runs(ctx, &testbed, "in flight", &program)?;
-    // Another process takes over the socket, and with it the link.
+    // Another process receives the socket, and with it the link.
     let holder = Holder::of(receiver)?;
     runs(ctx, &testbed, "in flight to another process", &program)?;
     holder.kill()?;
@@ -160,8 +160,8 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let after = attachment.link()?.info()?;
     ctx.equal("the link reports the peer's index in its new namespace", after.ifindex, moved);
     ctx.equal("listed on the primary", testbed.find(P0, &program)?.map(|seen| seen.hook), Some(attachment.hook));
-    // Its addresses stayed behind. A datagram, or the question for its neighbour's address, is traffic enough; the first
-    // ones are lost while the kernel deals with the carrier.
+    // The device lost its addresses. A datagram, or a neighbour solicitation for it, is enough traffic; the first ones are
+    // lost while the kernel handles the carrier change.
     link::set_up(&elsewhere, "uplink0")?;
     link::add_address(&elsewhere, "uplink0", "10.9.0.1/24")?;
     let packets = program.stats()?.packets;
@@ -182,7 +182,7 @@ const PIN_NAMES: Case = Case::new(
 )
 .needs(&[Capability::Tcx]);
 fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    // The second pair differs in the last of the fifteen characters that a name can have.
+    // The names of the second pair differ only in the last of the fifteen characters that a name can have.
     const NAMES: [&str; 4] = ["a.b", "ab", "workload0123456", "workload0123457"];
     let directory = Path::new(PINS).join(format!("case-{}", ctx.marker));
     fs::create_dir(&directory)?;

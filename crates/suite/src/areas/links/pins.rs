@@ -1,4 +1,4 @@
-//! Links and pins, and what updates and deletions do to them.
+//! Links and pins, and the effect of updates and deletion on them.
 
 use lab_bpf::{Link, Mprog};
 use lab_harness::{
@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     ONE_PROGRAM_TWO_DEVICES,
 ];
 
-/// A path of this case's own on the bpffs, removed at the end whatever happens.
+/// A path on the bpffs for this case only, which is removed at the end in any case.
 pub fn pin_path(ctx: &mut Ctx, name: &str) -> PathBuf {
     let path = Path::new(PINS).join(format!("case-{}-{name}", ctx.marker));
     let cleanup = path.clone();
@@ -143,7 +143,7 @@ fn link_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Asserts what is left of a link whose device has gone.
+/// Asserts the state of a link whose device was deleted.
 fn orphaned(ctx: &mut Ctx, testbed: &Testbed, link: &Link) -> Result<(), Stop> {
     let gone = ctx.wait_until(2_000, || Ok(link.info()?.ifindex == 0))?;
     ctx.check("the link has no device", gone, format!("{:?}", link.info()?));

@@ -1,4 +1,4 @@
-//! Order, anchors and revisions of multi-program hooks (kernel/bpf/mprog.c), equal for tcx and netkit unless said.
+//! Order, anchors and revisions of multi-program hooks (kernel/bpf/mprog.c), the same for tcx and netkit unless stated.
 
 use super::chain::{Chain, next};
 use lab_bpf::{Anchor, Link, Mprog, Place, raw, raw::RawProgram};
@@ -60,7 +60,7 @@ fn append_and_prepend(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// A hook with a link's program and, behind it, one that was attached without a link.
+/// A hook with a link's program, followed by one that was attached without a link.
 struct Anchored {
     chain: Chain,
     linked: RawProgram,
@@ -79,7 +79,7 @@ fn anchored(ctx: &mut Ctx, variant: &Variant) -> Result<Anchored, Stop> {
 }
 
 impl Anchored {
-    /// Puts one program before and one after the anchor, and asserts that they are its neighbours.
+    /// Inserts one program before and one after the anchor, and asserts that they are its neighbours.
     fn around(&self, ctx: &mut Ctx, name: &str, anchor: Anchor<'_>, anchored: u32) -> Result<(), Stop> {
         let (front, back) = (next()?, next()?);
         let _front = self.chain.link(&front, &Mprog::before(anchor))?;

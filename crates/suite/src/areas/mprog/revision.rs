@@ -1,4 +1,4 @@
-//! Revisions, mixed chains and detaching by place (kernel/bpf/mprog.c).
+//! Revisions, mixed chains and detaching by position (kernel/bpf/mprog.c).
 
 use super::chain::{Chain, next};
 use lab_bpf::{Anchor, Mprog};
@@ -141,8 +141,8 @@ fn revision_of_an_emptied_hook(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("revision and count of the emptied hook", (empty.revision, empty.entries.len()), (1, 0));
     let again = chain.attach(&second, &Mprog::default().at_revision(empty.revision));
     if chain.request == AttachRequest::Netkit {
-        // netkit_prog_query() asks no entry where the hook is empty, and so tells 1; netkit_entry_fetch() goes on with
-        // the bundle's own count. tcx frees its entry and starts anew.
+        // netkit_prog_query() reads no entry if the hook is empty, and reports 1; netkit_entry_fetch() continues with the
+        // bundle's own count. tcx frees its entry and starts again.
         let fixed = again.is_ok();
         ctx.refused(
             "netkit refuses the revision that it reported (fixed upstream if this fails?)",
@@ -159,7 +159,7 @@ fn revision_of_an_emptied_hook(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// What detaching from one side without naming a program takes away.
+/// The program that is detached from one end if no program is named.
 fn detached(chain: &Chain, options: &Mprog<'_>) -> Result<Option<u32>, Stop> {
     let before = chain.order()?;
     chain.detach(NOBODY, options)?;

@@ -1,4 +1,4 @@
-//! Packet sizes: what a link lets through, what a path turns out to be, and what crosses unsplit.
+//! Packet sizes: limits of links and paths, and packets that are not split.
 
 use crate::topologies::{JUMBO, UNEVEN_PAIR, USUAL};
 use lab_harness::{
@@ -16,7 +16,7 @@ use std::{fs, net::SocketAddr};
 
 /// Headers of IPv4 or IPv6 and UDP.
 const UDP_HEADERS: [u32; 2] = [28, 48];
-/// `ETH_HLEN`, which programs see before the packet.
+/// `ETH_HLEN`: part of the packet as programs see it.
 const ETHERNET: u32 = 14;
 
 /// In the order in which they run.
@@ -88,8 +88,8 @@ fn peer_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Sends one datagram that is too large for the path, waits until the kernel knows the path's MTU, and asserts that
-/// a fragmented datagram then arrives.
+/// Sends one datagram that is too large for the path, waits until the kernel knows the path's MTU, and asserts that a
+/// fragmented datagram then arrives.
 fn learns(ctx: &mut Ctx, testbed: &Testbed, (from, to): (&str, &str), at: SocketAddr, wanted: u32) -> Result<(), Stop> {
     ctx.watch(&testbed.net, [from, to]);
     let sink = UdpSink::bind(testbed.net.ns(to), at)?;
@@ -154,7 +154,7 @@ fn path_mtu_of_a_tunnel(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&watch])
 }
 
-/// Sum of everything that the namespace's stack counts as a wrong checksum.
+/// Number of all packets that the namespace's stack counted as having a wrong checksum.
 pub fn checksum_errors(ns: &Netns) -> std::io::Result<u64> {
     ns.run(|| {
         let v4 = fs::read_to_string("/proc/thread-self/net/snmp")?;

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use std::sync::Arc;
 
 const SLOTS: u32 = 16;
-/// Where Felix keeps its policy program: any slot but the first shows that the index is honoured.
+/// The slot in which Felix keeps its policy program: a slot other than 0 shows that the index is used.
 const SLOT: u32 = 5;
 const DROP: i32 = 2;
 const SCHED_CLS: u32 = raw::BPF_PROG_TYPE_SCHED_CLS;
@@ -34,7 +34,7 @@ const CASES: &[Case] = &[
     REPLACE_CALLEE_LIVE,
 ];
 
-/// Whether the kernel holds callers and callees to one type; a fact about releases that the probe confirms.
+/// Whether the kernel requires callers and callees to have the same type; the release is known, and the probe must agree.
 fn strict(ctx: &mut Ctx) -> bool {
     let probed = ctx.capabilities.has(Capability::ProgArrayStrict);
     let expected = Capability::ProgArrayStrict.since().expected_on(ctx.capabilities.kernel());
@@ -87,7 +87,7 @@ fn one_map_for_all(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Errno on enforcing kernels, consent on the others.
+/// An errno on enforcing kernels, success on the others.
 fn check_refusal<T>(ctx: &mut Ctx, name: &str, strict: bool, result: Result<T, lab_bpf::BpfError>) {
     if strict {
         ctx.refused(name.to_owned(), result, Errno::EINVAL);
@@ -180,7 +180,7 @@ fn owner_outlives(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     check_refusal(ctx, "the empty map refuses type 0", strict, reopened.insert(SLOT, &plain));
     let same = reopened.insert(SLOT, &raw::minimal(SCHED_CLS, tcx, 0)?);
     let seen = format!("{same:?}");
-    // Where nothing is enforced the map took type 0 above, and takes any other too.
+    // Without enforcement the map accepted type 0 above, and accepts any other type too.
     ctx.check("the empty map accepts its owner's type", same.is_ok(), seen);
     Ok(())
 }

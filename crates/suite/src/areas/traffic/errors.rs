@@ -1,4 +1,4 @@
-//! ICMP errors on their way back through the hooks, with the packet that caused them inside.
+//! ICMP errors that pass the hooks, with the packet that caused them inside.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -21,18 +21,18 @@ const TOO_BIG: Kinds = [(3, 4), (2, 0)];
 /// In the order in which they run.
 pub const CASES: &[Case] = &[TTL_EXCEEDED_CASE, PORT_UNREACHABLE_CASE, TOO_BIG_CASE];
 
-/// What a pod sent, and the errors that it must get.
+/// A packet of a pod, and the error that the pod must receive.
 pub struct Wanted {
-    /// Where the packet was to go.
+    /// Destination of the packet.
     pub to: SocketAddr,
     /// Type and code of the error.
     pub kinds: Kinds,
-    /// Whom the error comes from.
+    /// Sender of the error.
     pub offender: Option<IpAddr>,
 }
 
-/// Asserts that the pod got exactly such an error, with the pod's own packet inside; gives the four bytes that errors
-/// have for an MTU.
+/// Asserts that the pod received exactly this error, with the pod's own packet inside; returns the four bytes that hold an
+/// MTU.
 ///
 /// # Errors
 /// Where the capture can't be read.

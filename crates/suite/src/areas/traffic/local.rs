@@ -1,4 +1,4 @@
-//! Within one node.
+//! Traffic within one node.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -12,7 +12,7 @@ use lab_traffic::{Capture, Headers, Path, UdpProbe};
 use nix::errno::Errno;
 use std::net::{IpAddr, SocketAddr};
 
-/// Bytes of a large transfer: many windows, and bearable under emulation.
+/// Size of a large transfer, bytes: many windows, but fast enough under emulation.
 const LARGE: u64 = 256 << 10;
 
 /// In the order in which they run.
@@ -96,7 +96,7 @@ const NEIGHBOURS_RESOLVE: Case = Case::new(
 .over(variants::usual_mechanisms);
 fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let kind = variant.device();
-    // Unlike everywhere else the ends have to find each other.
+    // Unlike in other cases, the ends must resolve each other's addresses.
     let testbed = ctx.testbed()?;
     let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("host"))?;

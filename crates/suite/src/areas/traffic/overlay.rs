@@ -1,4 +1,4 @@
-//! Between two nodes, as packets are and inside tunnels.
+//! Traffic between two nodes, plain and in tunnels.
 
 use lab_bpf::{Config, ProgramKind};
 use lab_harness::{
@@ -77,7 +77,7 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     Ok(())
 }
 
-/// What went from node to node, as the second one saw it.
+/// Packets between the nodes, as captured at the second one.
 fn crossed(testbed: &Testbed, fabric: &mut Capture) -> Result<Vec<Headers>, Stop> {
     let uplink = testbed.net.ifindex("nodeB", "u");
     let packets = fabric.packets()?.iter().filter(|packet| packet.ifindex == uplink);
@@ -109,7 +109,7 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let info = testbed.net.readback(node, tunnel.dev())?;
         info.mac.ok_or_else(|| Stop::check(format!("{node}: {} has no address", tunnel.dev())))
     };
-    // Another network each time, and neither the one that the topologies have.
+    // Another network each time, and different from those of the topologies.
     for (family, overlay, network) in [(Family::V4, Overlay::Vxlan4, 4_242), (Family::V6, Overlay::Vxlan6, 6_262)] {
         let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
         let mut choosing = |here: Spot, far: &'static str| {
@@ -151,6 +151,6 @@ fn host_to_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let before = (here.counted()?, there.counted()?);
     Trip::new(ctx, "nodeA", "nodeB").passes(ctx, &testbed, &[])?;
     ctx.equal("packets that met a pod's program", (here.counted()?, there.counted()?), before);
-    // The programs are there and would have counted.
+    // The programs are attached and would have counted.
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&here, &there])
 }

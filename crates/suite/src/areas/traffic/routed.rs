@@ -1,4 +1,4 @@
-//! Beyond the node: through a router, with and without translation.
+//! Traffic through a router, with and without translation.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -11,7 +11,7 @@ use lab_topology::{Family, Tap, library};
 use lab_traffic::{Capture, Headers, Proto, Transport, UdpProbe};
 use std::net::{IpAddr, SocketAddr};
 
-/// What a sender starts with: `net.ipv4.ip_default_ttl` and `IPV6_DEFAULT_HOPLIMIT`.
+/// Initial TTL of a sender: `net.ipv4.ip_default_ttl` and `IPV6_DEFAULT_HOPLIMIT`.
 const DEFAULT_TTL: u8 = 64;
 
 /// In the order in which they run.
@@ -115,7 +115,7 @@ fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let probe = UdpProbe::connect(testbed.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
         let before = watch.counted()?;
         probe.send(WORDS)?;
-        // The node also says things of its own there: multicast listener reports, for one.
+        // The node also sends packets of its own there, for example multicast listener reports.
         let mut read = None;
         let marker = ctx.marker;
         ctx.wait_until(2_000, || {

@@ -1,4 +1,4 @@
-//! Changing programs, mechanisms and owners under traffic. The meter is a stream of numbered datagrams.
+//! Changing programs, mechanisms and owners under traffic. Losses are measured by a stream of numbered datagrams.
 
 use crate::areas::links::pins::pin_path;
 use lab_bpf::{Link, Program, TcOptions};
@@ -15,7 +15,7 @@ use lab_topology::{Family, Hop, LinkKind, NetkitOptions, Policy, Template, Topol
 use lab_traffic::{Proto, SILENCE_WINDOW, UdpStream};
 use std::{fs, os::fd::AsFd};
 
-/// How long a stopped stream is waited for after its last datagram, milliseconds on a fast guest.
+/// Maximum wait for a stopped stream after its last datagram, milliseconds on a fast guest.
 const DRAIN_MS: u64 = 500;
 
 /// In the order in which they run.
@@ -32,15 +32,15 @@ pub const CASES: &[Case] = &[
     VETH_TO_NETKIT,
 ];
 
-/// Packets of the stream that met one of the programs.
+/// Packets of the stream that ran one of the programs.
 fn met_by(programs: &[&Program]) -> Result<u64, Stop> {
     programs.iter().try_fold(0, |met, program| Ok(met + program.stats()?.marked))
 }
 
-/// Counts what passed while the mechanisms changed, and whether any packet met no program at all. `flaps` is how often
-/// a qdisc came or went: each time costs at most one packet.
+/// Counts lost datagrams during a change of mechanisms, and packets that ran no program. `flaps` is the number of added or
+/// removed qdiscs: each may cost one packet.
 fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
-    // Where a loss is allowed for, a lost datagram is not waited for.
+    // If a loss is allowed, lost datagrams are not waited for.
     let report = match flaps {
         0 => stream.stop(ctx.patience(DRAIN_MS)),
         _ => stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(programs))?,
@@ -82,7 +82,7 @@ fn tc_to_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     some_traffic(ctx, &stream)?;
     let _link = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?;
     some_traffic(ctx, &stream)?;
-    // The qdisc stays: taking it away flaps the device's queue and costs a packet now and then.
+    // The qdisc stays: removing it stops the device's queue and sometimes costs a packet.
     filter.detach()?;
     some_traffic(ctx, &stream)?;
     changed_over(ctx, stream, &[&old, &new], 0)
@@ -214,14 +214,14 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let (old, new) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
     let filter = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &old)?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
-    // Towards the pod: the node's end is the one whose queue stops.
+    // Towards the pod: the queue of the node's end is stopped.
     let stream = testbed.stream(ctx, "host", "pod", Family::V4)?;
     let _links = [
         testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?,
         testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::ToWorkload, &new)?,
     ];
     some_traffic(ctx, &stream)?;
-    // What arrived before the links were there is not held against them.
+    // Datagrams that arrived before the links were attached are not counted.
     let unmet = new.stats()?.marked;
     filter.detach()?;
     let ifindex = testbed.ifindex(P0);
@@ -314,7 +314,7 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for round in 1..=RESTARTS {
         some_traffic(ctx, &stream)?;
         let adopted = Link::open_pinned(&path)?;
-        // Killed between opening the pin and the update: the worst moment for an owner that is being replaced.
+        // Killed between opening the pin and the update: the worst moment for a replaced owner.
         owner.kill()?;
         adopted.update(&*programs[round % 2], Some(programs[(round + 1) % 2].as_fd()))?;
         owner = Holder::of(adopted)?;
@@ -331,7 +331,7 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// The pod's address is on a dummy device; while the veth is there its routes are the narrower ones.
+/// The pod's address is on a dummy device; while the veth exists, its routes are more specific.
 const PAIR_TWO_LINKS: Template = Template::new(
     "pair-two-links",
     "One workload on one host with a veth and, for when that is gone, a netkit link whose peer drops without a program.",
@@ -353,7 +353,7 @@ const PAIR_TWO_LINKS: Template = Template::new(
     },
 );
 
-/// The pod asks for its neighbour's address while the netkit is closed, and the kernel repeats that after a second only
+/// The pod solicits its neighbour's address while the netkit is closed, and the kernel repeats this only after a second
 /// (`neigh/*/retrans_time_ms`, Documentation/networking/ip-sysctl.rst).
 fn ask_again_soon(testbed: &Testbed) -> Result<(), Stop> {
     const MILLIS: &str = "200";
@@ -384,7 +384,7 @@ fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("packets that the new device let through before attach", unfiltered()? - before, 0);
     let _new = testbed.attach(ctx, P1, variant.attach(), Direction::FromWorkload, &new)?;
     some_traffic(ctx, &stream)?;
-    // What was sent in between is lost and not waited for, unless it waits itself for its neighbour's address (L2).
+    // Datagrams sent meanwhile are lost and not waited for, except those that are queued for neighbour resolution (L2).
     let report = stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(&[&old, &new]))?;
     let met = met_by(&[&old, &new])?;
     ctx.metric("udp.lost.device_change", f64::from(report.lost_count()));

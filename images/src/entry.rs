@@ -25,8 +25,8 @@ const LIMIT: u64 = 512 << 20;
 /// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the
 /// kernel must decompress itself then. This result is cached as an empty file.
 ///
+/// # Errors
 /// The image can't be read, or the cache can't be written.
-/// The image can't be read, or the cache not be written.
 pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
     let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
     let path = cache::path_of(cache, &lab_base::hex::hex(&Sha256::digest(&packed)), "elf");

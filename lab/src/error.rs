@@ -24,7 +24,7 @@ pub enum Error {
     #[error("no cell matches all filters; `lab list` without filters shows all cells")]
     NothingSelected,
     /// A directory of runs is empty.
-    #[error("{} holds no runs", path.display())]
+    #[error("{} contains no runs", path.display())]
     NoRuns { path: PathBuf },
     /// The events of a run can't be read.
     #[error(transparent)]

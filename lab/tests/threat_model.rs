@@ -44,9 +44,9 @@ fn every_test_that_the_threat_model_names_exists() {
     }
 }
 
-/// The places that name a shell, and why that starts none with a text of the lab's making: the build command that a person
-/// gave on the command line, as they gave it; the pod of a plan, which the lab writes and never runs; the tools of the
-/// image for `lab shell`, and the package that they come from.
+/// The allowed places that name a shell. None of them runs text that the lab composed: the build command from the command
+/// line, which is passed unchanged; the pod of a plan, which the lab writes but never runs; the tools of the image for `lab
+/// shell`, and their package.
 const NAMED: [(&str, &str); 5] = [
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),
@@ -55,13 +55,13 @@ const NAMED: [(&str, &str); 5] = [
     ("/setup/private/sets.rs", r#"        "bash","#),
 ];
 
-/// Programs get arguments, never a command line: no shell is started by the lab itself.
+/// Programs are started with an argument vector; the lab starts no shell.
 #[test]
 fn no_shell_is_ever_started() {
     let mut looked = 0;
     for (path, text) in sources() {
         let tests = path.contains("/tests/") || path.contains("_tests.rs") || path.ends_with("tests.rs");
-        // In a guest that a person enters a shell is what was asked for.
+        // `lab shell` starts a shell in a guest on request.
         let entered = path.contains("/guest-agent/src/shell/");
         if tests || entered || path.contains("/build.rs") {
             continue;

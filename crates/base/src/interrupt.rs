@@ -41,6 +41,9 @@ impl Interrupt {
     }
 
     /// Also handles SIGHUP, for interactive commands. Runs do not call this, so that they survive under `nohup`.
+    ///
+    /// # Errors
+    /// `sigaction` failed.
     pub fn also_on_hangup(&self) -> std::io::Result<()> {
         let signal = signal_hook::consts::SIGHUP;
         signal_hook::flag::register_usize(signal, Arc::clone(&self.0), signal as usize).map(drop)

@@ -28,8 +28,8 @@ impl AptState {
     /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas of
     /// packages that count as installed.
     ///
+    /// # Errors
     /// No mirror is known, the keyring is missing, or the directory can't be written.
-    /// No mirror is known, the keyring is absent, or the directory cannot be written.
     pub fn create(root: &Path, debian: &Debian, suites: &[&str], status: &str) -> Result<Self> {
         if !Path::new(KEYRING).is_file() {
             return Err(KernelsError::MissingProgram { program: KEYRING.into(), package: "debian-archive-keyring" });

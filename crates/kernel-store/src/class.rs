@@ -27,7 +27,7 @@ impl Class {
         }
     }
 
-    /// Whether a kernel of this version belongs to the class, as far as the version tells.
+    /// Whether a kernel of this version belongs to the class, judged by the version alone.
     pub fn holds(self, version: KernelVersion) -> bool {
         let netkit = KernelVersion::new(6, 7, 0);
         match self {
@@ -37,7 +37,7 @@ impl Class {
         }
     }
 
-    /// The rule of [`holds`](Self::holds) in words.
+    /// Describes the rule of [`holds`](Self::holds).
     pub(super) const fn rule(self) -> &'static str {
         match self {
             Self::Below67 => "kernels before 6.7, and later ones with `netkit` listed as unsupported",
@@ -59,7 +59,7 @@ impl FromStr for Class {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|class| class.name() == text).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("`{text}` is not a kernel class (wanted: {names})")
+            format!("`{text}` is not a kernel class (expected: {names})")
         })
     }
 }

@@ -31,7 +31,7 @@ pub enum LogError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The directory does not contain a run.
-    #[error("{} is not a run: it holds no events.jsonl", path.display())]
+    #[error("{} is not a run: it has no events.jsonl", path.display())]
     NotARun {
         /// The directory.
         path: PathBuf,

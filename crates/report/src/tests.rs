@@ -323,7 +323,7 @@ fn reports_are_rebuilt_from_the_events_with_the_same_bytes() {
 #[test]
 fn a_killed_runner_leaves_events_from_which_reports_can_be_written() {
     let directory = tempfile::tempdir().unwrap();
-    assert!(log::read(directory.path()).unwrap_err().to_string().contains("it holds no events.jsonl"));
+    assert!(log::read(directory.path()).unwrap_err().to_string().contains("it has no events.jsonl"));
     let mut log = log::EventLog::create(directory.path()).unwrap();
     let mut record = RunRecord::default();
     let running = |stamped: &Stamped| matches!(stamped.event, Event::CellStarted { .. });

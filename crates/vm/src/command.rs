@@ -221,7 +221,7 @@ mod tests {
         let odd = dir.path().join("a b,c");
         std::fs::write(&odd, "").unwrap();
         let error = refused(GuestSpec { image: odd, ..good.clone() });
-        assert!(error.contains("holds ' '") && error.contains("(NETKIT_LAB_CACHE)"), "{error}");
+        assert!(error.contains("contains ' '") && error.contains("(NETKIT_LAB_CACHE)"), "{error}");
 
         for parameter in ["a b", "x;reboot", "$(x)", "`x`", "a'b", "a\"b", "a\\b", "a\nb"] {
             let error = refused(GuestSpec { cmdline: vec![parameter.to_owned()], ..good.clone() });

@@ -17,7 +17,7 @@ pub enum VmError {
     },
     /// vng passes its arguments through a shell and through QEMU's comma-separated options.
     #[error(
-        "{what} `{value}` holds {found:?}, which virtme-ng can't pass on; use letters, digits and `/._-+:=@%` only{mend}"
+        "{what} `{value}` contains {found:?}, which virtme-ng can't pass on; use letters, digits and `/._-+:=@%` only{mend}"
     )]
     Unquotable {
         /// Kind of the value.

@@ -174,6 +174,6 @@ mod tests {
     #[test]
     fn an_error_about_an_attach_type_names_the_valid_ones() {
         let error = Cli::try_parse_from(["lab", "run", "--attach", "xdp"]).unwrap_err().to_string();
-        assert!(error.contains("`xdp` is not an attach type (wanted: tc, tcx, netkit or auto)"), "{error}");
+        assert!(error.contains("`xdp` is not an attach type (expected: tc, tcx, netkit or auto)"), "{error}");
     }
 }

@@ -72,10 +72,10 @@ mod tests {
     #[test]
     fn an_invalid_range_is_refused_with_the_reason() {
         for (text, why) in [
-            ("", "`` is not a kernel version (wanted: major.minor[.patch])"),
-            (">=6.7,", "`` is not a kernel version (wanted: major.minor[.patch])"),
+            ("", "`` is not a kernel version (expected: major.minor[.patch])"),
+            (">=6.7,", "`` is not a kernel version (expected: major.minor[.patch])"),
             ("=>6.7", "`=>` is not one of >=, >, <=, <"),
-            ("six", "`six` is not a kernel version (wanted: major.minor[.patch])"),
+            ("six", "`six` is not a kernel version (expected: major.minor[.patch])"),
         ] {
             assert_eq!(text.parse::<KernelRange>().unwrap_err(), why);
         }

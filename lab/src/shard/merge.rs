@@ -132,8 +132,8 @@ impl Shards {
     /// Replays all events as a run with the given id. Copies consoles and evidence to `into` if set, and writes the events
     /// to `log`.
     ///
+    /// # Errors
     /// A file of a shard is damaged or can't be read, a shard contains cells that are not in its plan, or the log can't be
-    /// written.
     /// written.
     pub fn merge(self, id: String, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
         let mut merged = self.states();

@@ -70,8 +70,8 @@ impl History {
     /// Reads runs in turn, and keeps the selected cells. A run that can't be read, for example one of an older version of
     /// `lab`, is reported to `say` and skipped.
     ///
+    /// # Errors
     /// None of the runs can be read.
-    /// Not one of the runs can be read.
     pub fn read(
         runs: &[Stored],
         wanted: impl Fn(&str, &CellId) -> bool,

@@ -120,7 +120,7 @@ impl Report {
             (some, _) if *confidence >= self.wanted => format!("culprit: not sure, one of {}", names(some)),
             (some, _) => format!("culprit: not sure; the likeliest are {}", names(&some[..some.len().min(5)])),
         };
-        format!("{who}\nconfidence: {} (wanted: {})", percent(*confidence), percent(self.wanted))
+        format!("{who}\nconfidence: {} (required: {})", percent(*confidence), percent(self.wanted))
     }
 
     fn revert(&self) -> Option<String> {

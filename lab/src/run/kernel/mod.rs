@@ -221,7 +221,7 @@ impl<'a> KernelRun<'a> {
         spec.name = format!("{}-{number}", spec.name);
         spec.console = spec.console.join(directory::console(number));
         (self.emit)(Event::GuestStarted { kernel: self.id(), guest: number, start });
-        // A restored guest is quick to greet, however slow its host is: what its boot took tells.
+        // A restored guest sends Hello fast even on a slow host; the duration of its boot is the measure.
         let boot = snapshot.and_then(|snapshot| snapshot.boot);
         let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
         Launch::new(number, spec, timing)

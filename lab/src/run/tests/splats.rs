@@ -232,6 +232,6 @@ fn what_a_kernel_says_of_the_hosts_processor_fails_nothing_under_kvm() {
     let (row, exit) = splat_row(Accel::Tcg, XSAVE, true);
     assert!(row.starts_with("splat failed") && exit == 1, "an emulated processor is the same everywhere: {row}");
     const OTHER: &str = "[    0.1] WARNING: CPU: 0 PID: 1 at kernel/sched/core.c:1 f+0x1/0x2\n[    0.1] Call Trace:\n";
-    assert!(splat_row(Accel::Kvm, OTHER, true).0.starts_with("splat failed"), "every other complaint counts");
+    assert!(splat_row(Accel::Kvm, OTHER, true).0.starts_with("splat failed"), "every other splat counts");
     assert_eq!(splat_row(Accel::Kvm, XSAVE, false).1, 1, "a cell that meets it fails");
 }

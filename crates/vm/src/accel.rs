@@ -110,7 +110,12 @@ fn unforced(
 
 /// What an earlier choice on this boot of the host has found, for who only wants to show it.
 pub fn remembered(cache: &Path, qemu_version: &str, qemu: Option<&Path>) -> Option<Acceleration> {
-    Memory::of(cache, qemu_version, qemu).recall()
+    Memory::of(cache, qemu_version, qemu).verdict()
+}
+
+/// Where a choice is remembered.
+pub fn kept_in(cache: &Path) -> PathBuf {
+    Memory::path(cache)
 }
 
 /// Takes a remembered "kvm" back, after guests under it did not get anywhere. The next choice asks again.
@@ -163,18 +168,20 @@ impl Memory {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
-    fn recall(&self) -> Option<Acceleration> {
+    fn verdict(&self) -> Option<Acceleration> {
         let kept = Self::read(&self.path)?;
-        if self.boot_id.is_empty() || kept.boot_id != self.boot_id || kept.qemu != self.qemu {
-            return None;
-        }
-        let Acceleration { accel, reason } = kept.verdict;
+        let current = !self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu;
+        current.then_some(kept.verdict)
+    }
+
+    fn recall(&self) -> Option<Acceleration> {
+        let Acceleration { accel, reason } = self.verdict()?;
         let reason = format!("{reason}; found earlier, remove {} to try again", self.path.display());
         Some(Acceleration { accel, reason })
     }
 
     fn forget(&self) {
-        if self.recall().is_some_and(|verdict| verdict.accel == Accel::Kvm) {
+        if self.verdict().is_some_and(|verdict| verdict.accel == Accel::Kvm) {
             // Where it stays, the device is looked at before it is believed.
             let _ = fs::remove_file(&self.path);
         }
@@ -272,7 +279,7 @@ mod tests {
             let (second, said) = chosen(cache.path(), &launcher, Ok(()), false);
             assert_eq!((second.accel, launcher.boots(), said.len()), (accel, 1, lines));
             assert!(second.reason.contains("; found earlier, remove "), "{}", second.reason);
-            assert_eq!(remembered(cache.path(), "10.0", None), Some(second));
+            assert_eq!(remembered(cache.path(), "10.0", None), Some(first));
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use duct::cmd;
 
 use super::{private, test_tools::TestTools};
-use lab_vm::qemu_version;
+use lab_vm::{Acceleration, qemu_version};
 
 /// The oldest that serves where there is a newer one to be had: 7.2 leaves wrong flags behind cmpxchg16b.
 pub(super) const QEMU_SERVES: (u32, u32, u32) = (9, 0, 0);
@@ -89,8 +89,29 @@ pub struct Host {
     pub test_tools: Option<TestTools>,
     /// Whether a rustup nightly with rust-src is installed.
     pub nightly_rust_src: bool,
-    /// Whether this user may open /dev/kvm: `Err` says why not.
-    pub kvm: Option<Result<(), String>>,
+    /// What is known of KVM.
+    pub kvm: Kvm,
+}
+
+/// What is known of KVM on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Kvm {
+    /// Nobody looked.
+    #[default]
+    Unknown,
+    /// A variable decides: its name and value.
+    Forced(String),
+    /// The device is of no use, and why.
+    Unusable(String),
+    /// The device makes virtual machines, and no guest has run in one on this boot of the host and under this QEMU.
+    Untried,
+    /// A guest has been tried: what came of it, and the file that says so.
+    Tried {
+        /// The verdict.
+        verdict: Acceleration,
+        /// Where it is kept.
+        kept: PathBuf,
+    },
 }
 
 impl Host {

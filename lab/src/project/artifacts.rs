@@ -1,5 +1,6 @@
 //! What goes into a guest and is built here: the agent and the eBPF object.
 
+use super::agent_package::{AgentPackage, AgentPackageError};
 use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{interrupt::Interrupt, process::to_end};
@@ -69,6 +70,9 @@ pub enum ArtifactError {
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
+    /// The package of the agent can't be told.
+    #[error(transparent)]
+    Package(#[from] AgentPackageError),
     /// The agent's listing can't be used.
     #[error("{}: {problem}", agent.display())]
     Listing {
@@ -104,10 +108,11 @@ impl Builder<'_> {
     /// # Errors
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
+        let agent = self.agent_path(&AgentPackage::load(self.root)?);
         let directory = self.agent_target_dir().join("bpf");
         let built = BPF_OBJECTS.map(|(target, object)| (self.bpf_path(target), directory.join(object)));
         let objects = built.iter().map(|(path, _)| ("the eBPF object", path.clone()));
-        for (what, path) in [("the guest agent", self.agent_path())].into_iter().chain(objects) {
+        for (what, path) in [("the guest agent", agent.clone())].into_iter().chain(objects) {
             if !path.is_file() {
                 return Err(ArtifactError::Absent { what, path });
             }
@@ -116,7 +121,7 @@ impl Builder<'_> {
             let copy = std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(path, &object));
             copy.map_err(|source| ArtifactError::Copy { path: object, source })?;
         }
-        Ok(Artifacts { agent: self.agent_path(), bpf: directory })
+        Ok(Artifacts { agent, bpf: directory })
     }
 
     /// Builds both at once; cargo decides what is fresh, which is most of what a rerun at the desk would wait for.
@@ -139,24 +144,29 @@ impl Builder<'_> {
     /// cargo is missing or failed.
     pub fn agent(&self) -> Result<PathBuf, ArtifactError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let package = AgentPackage::load(self.root)?;
         let target_dir = self.agent_target_dir();
         // An own target directory: other flags in the shared one would rebuild the world at every turn.
-        let args: [OsString; 8] = [
+        let mut args: Vec<OsString> = vec![
             "build".into(),
             "--release".into(),
-            "--package=guest-agent".into(),
+            "--package".into(),
+            package.name.clone().into(),
             "--target".into(),
             AGENT_TARGET.into(),
             "--target-dir".into(),
             target_dir.into(),
             "--quiet".into(),
         ];
+        if let Some(directory) = &package.directory {
+            args.extend(["--manifest-path".into(), directory.join("Cargo.toml").into()]);
+        }
         let command = duct::cmd(&cargo, args)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
             .dir(self.root);
         self.run("the guest agent", &cargo.to_string_lossy(), command)?;
-        Ok(self.agent_path())
+        Ok(self.agent_path(&package))
     }
 
     fn bpf(&self) -> Result<(), ArtifactError> {
@@ -192,8 +202,8 @@ impl Builder<'_> {
         self.root.join("target/guest")
     }
 
-    fn agent_path(&self) -> PathBuf {
-        self.agent_target_dir().join(AGENT_TARGET).join("release/guest-agent")
+    fn agent_path(&self, package: &AgentPackage) -> PathBuf {
+        self.agent_target_dir().join(AGENT_TARGET).join("release").join(&package.name)
     }
 
     fn bpf_path(&self, target: &str) -> PathBuf {

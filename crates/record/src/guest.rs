@@ -24,7 +24,7 @@ pub struct KernelRecord {
     pub verdicts: Verdicts,
     /// The cell that is running now.
     pub running: Option<CellId>,
-    /// Complaints while no cell was running: number of the guest, when, and what.
+    /// Splats while no cell was running: number of the guest, when, and what.
     pub splats: Vec<(u32, Moment, Splat)>,
     /// Whether guests died until no further one was started.
     pub gave_up: bool,

@@ -81,6 +81,7 @@ impl Machine {
     pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
         Stock {
             vng: &self.vng,
+            qemu: self.qemu.as_deref(),
             kernel: &kernel.vmlinuz,
             modules: &kernel.modules,
             release: &kernel.release,

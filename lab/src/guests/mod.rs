@@ -145,7 +145,7 @@ impl Guests {
 
     /// What the plan must know of the kernels.
     pub fn facts(&self) -> Vec<KernelFacts> {
-        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail)).collect()
+        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail)).collect()
     }
 
     /// Runs a plan, possibly several at once; consoles go below `directory`.

@@ -2,8 +2,9 @@
 
 use super::{
     check::{Check, Fix, Purpose, State},
-    host::{BPF_LINKER, BPF_RUST, BpfRust, Host, Kvm, Program, QEMU_SERVES, QEMU_VARIABLE},
+    host::{BPF_LINKER, BpfRust, Host, Kvm},
     private::{self, Set},
+    program::{Program, QEMU_SERVES, QEMU_VARIABLE},
 };
 use lab_vm::Accel;
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ const NETWORK_TOOLS: Fix = Fix::Packages {
     commands: &["ip", "tc", "ss", "bpftool", "tcpdump"],
     set: Some(&private::SHELL),
 };
-const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[], set: Some(&private::BPF) };
+const BPF_COMPILER: Fix = Fix::Packages { packages: private::BPF.roots, commands: &[], set: Some(&private::BPF) };
 
 const KERNEL_BUILD: Fix = Fix::Packages {
     packages: &["make", "flex", "bison", "bc", "libelf-dev"],

@@ -2,10 +2,11 @@
 
 use super::{
     apt, catalogue,
-    host::{Host, Kvm, Program, chosen_qemu},
-    path::in_path,
+    host::{Host, Kvm},
+    program::{Program, chosen_qemu},
     tools::Tools,
 };
+use lab_base::programs;
 use lab_vm::{
     accel::{self, ACCEL_VARIABLE},
     kvm, qemu_version,
@@ -23,17 +24,18 @@ impl Host {
         let debian = debian_name();
         thread::scope(|scope| {
             let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
-            let rustc = scope.spawn(|| in_path("rustc").map(Program::ask));
+            let rustc = scope.spawn(|| programs::on_host("rustc").map(Program::ask));
             let cache = tools.dir().parent().unwrap_or(tools.dir());
             let qemu = scope.spawn(|| {
                 let qemu = tools.qemu();
                 let kvm = kvm(cache, qemu.as_ref().map(|qemu| &*qemu.path));
                 (qemu, kvm)
             });
-            let linker = scope.spawn(|| tools.pinned_bpf_linker().or_else(|| in_path("bpf-linker")).map(Program::ask));
+            let linker =
+                scope.spawn(|| tools.pinned_bpf_linker().or_else(|| programs::on_host("bpf-linker")).map(Program::ask));
             let (qemu, kvm) = joined(qemu);
             Self {
-                commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
+                commands: catalogue::commands().into_iter().filter(|name| programs::on_host(name).is_some()).collect(),
                 qemu_chosen,
                 private: tools.private(),
                 virtme_ng: tools.virtme_ng(),
@@ -56,7 +58,7 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 
 /// apt-get has to be there too: other distributions carry dpkg as a mere tool.
 fn debian_name() -> Option<String> {
-    in_path("dpkg-query").and(in_path("apt-get"))?;
+    programs::on_host("dpkg-query").and(programs::on_host("apt-get"))?;
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     Some(name.unwrap_or("Debian").trim_matches('"').to_owned())

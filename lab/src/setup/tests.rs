@@ -7,8 +7,9 @@ use super::{
     Purpose, Report,
     apply::{Place, Plan, Step},
     catalogue,
-    host::{Host, Kvm, Program},
+    host::{Host, Kvm},
     private,
+    program::Program,
 };
 use lab_vm::{Accel, Acceleration};
 
@@ -132,7 +133,7 @@ fn what_is_in_the_cache_is_not_missing() {
 #[test]
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
-    host.packages.retain(|name, _| !crate::setup::host::BPF_RUST.contains(&name.as_str()));
+    host.packages.retain(|name, _| !private::BPF.roots.contains(&name.as_str()));
     assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::Unpack(&private::BPF)]);
     host.nightly_rust_src = true;
     assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);

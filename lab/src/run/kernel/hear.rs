@@ -40,7 +40,7 @@ impl KernelRun<'_> {
             }
             Word::Started(cell) => {
                 let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
-                self.outside(launch, moment, launch.complaints_before(&format!("begin {cell}")));
+                self.outside(launch, moment, launch.splats_before(&format!("begin {cell}")));
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
@@ -62,8 +62,8 @@ impl KernelRun<'_> {
             Vec::new()
         });
         let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, report) };
-        let splats = launch.complaints_before(&format!("end {}", verdict.report.cell));
-        verdict.complain(self.inside(launch, splats));
+        let splats = launch.splats_before(&format!("end {}", verdict.report.cell));
+        verdict.add_splats(self.inside(launch, splats));
         if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
             launch.cost.replace(Some(verdict.report.cell.clone()));
             launch.hung.replace(Some(verdict));
@@ -72,7 +72,7 @@ impl KernelRun<'_> {
         }
     }
 
-    /// Complaints that fell into a cell. The cause of a late one may lie in a cell before.
+    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
     pub(super) fn inside(&self, launch: &Launch, mut splats: Vec<Splat>) -> Vec<Splat> {
         for splat in &mut splats {
             self.lists.allow(&self.kernel.facts, splat);
@@ -83,7 +83,7 @@ impl KernelRun<'_> {
         splats
     }
 
-    /// Complaints that fell into no cell.
+    /// Splats that fell into no cell.
     pub(super) fn outside(&self, launch: &Launch, moment: Moment, splats: Vec<Splat>) {
         for mut splat in splats {
             // A restored guest's console tells of the boot once more, and every boot of a kernel is the same boot.
@@ -105,7 +105,7 @@ impl KernelRun<'_> {
     /// A guest that had nothing left to do is gone; `survivors` of its processes are not.
     pub(super) fn ended(&self, launch: &Launch, farewell: Farewell, survivors: usize) {
         let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Teardown };
-        self.outside(launch, moment, launch.complaints());
+        self.outside(launch, moment, launch.splats());
         let mut problems = farewell.problems();
         if survivors > 0 {
             problems.push(format!("{survivors} of its processes outlived it"));

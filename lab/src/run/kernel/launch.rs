@@ -27,9 +27,9 @@ pub(in crate::run) struct Launch {
     pub pieces: Cell<usize>,
     pub verdicts: Cell<usize>,
     console: RefCell<Watch>,
-    /// Complaints that the agent read from the kernel log, since the last look.
+    /// Splats that the agent read from the kernel log, since the last look.
     kernel_log: RefCell<Vec<Splat>>,
-    /// Complaints of a guest that died, until they are told.
+    /// Splats of a guest that died, until they are told.
     pub last_words: RefCell<Vec<Splat>>,
     /// Cells that began, latest first.
     recent: RefCell<Vec<CellId>>,
@@ -76,13 +76,13 @@ impl Launch {
         self.kernel_log.borrow_mut().extend(splats);
     }
 
-    /// Complaints before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
-    pub fn complaints_before(&self, mark: &str) -> Vec<Splat> {
+    /// Splats before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
+    pub fn splats_before(&self, mark: &str) -> Vec<Splat> {
         merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
 
-    /// Complaints up to now.
-    pub fn complaints(&self) -> Vec<Splat> {
+    /// Splats up to now.
+    pub fn splats(&self) -> Vec<Splat> {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
     }
 

@@ -59,7 +59,7 @@ struct Progress<'a> {
     losses: u32,
     stalled: u32,
     peak_memory_kib: Option<u64>,
-    /// Fingerprints of complaints that the boot has brought.
+    /// Fingerprints of splats that the boot has brought.
     boot_splats: BTreeSet<String>,
     /// Of cells that are to run again.
     attempts: Attempts,
@@ -240,8 +240,8 @@ impl<'a> KernelRun<'a> {
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
         if matches!(end, End::Lost(_)) {
-            // Before it is questioned: the answers are no complaints.
-            launch.last_words.replace(launch.complaints());
+            // Before it is questioned: the answers are no splats.
+            launch.last_words.replace(launch.splats());
         }
         self.examine(guest, launch, &mut end);
         let peak = guest.peak_memory_kib();

@@ -82,7 +82,7 @@ pub enum Word {
     Started(CellId),
     /// The running cell ended.
     Finished(Box<CellReport>),
-    /// Complaints of the kernel log since the last ones.
+    /// Splats of the kernel log since the last ones.
     KernelLog(String),
     /// A line for the log.
     Note(String),

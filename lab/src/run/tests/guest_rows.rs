@@ -130,7 +130,7 @@ fn a_guest_lost_between_cells_fails_the_teardown() {
 }
 
 #[test]
-fn a_complaint_at_the_very_end_is_seen() {
+fn a_splat_at_the_very_end_is_seen() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));

@@ -111,6 +111,9 @@ pub enum Error {
     /// Virtual machines and their tools.
     #[error(transparent)]
     Vm(#[from] crate::vm::VmError),
+    /// Others could change what the lab trusts.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// No place for the cache.
     #[error(transparent)]
     Cache(#[from] crate::paths::NoCacheDir),
@@ -158,6 +161,7 @@ impl Error {
             | Self::Kernels(_)
             | Self::Vm(_)
             | Self::Setup(_)
+            | Self::Untrusted(_)
             | Self::Cache(_)
             | Self::Host(_) => Exit::Infra,
         }

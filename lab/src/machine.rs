@@ -58,7 +58,7 @@ impl Machine {
     /// # Errors
     /// No guest can be launched at all.
     pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
-        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
         Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)

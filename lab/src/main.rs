@@ -5,6 +5,7 @@ use lab::{cli::Cli, error::Exit};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    lab_guard::private::restrict_umask();
     let exit = match Cli::try_parse() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             if let Some((exit, line)) = error.interruption() {

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 10] = [
-    ("lab", &["lab-protocol", "lab-image"]),
+const ARROWS: [(&str, &[&str]); 11] = [
+    ("lab", &["lab-protocol", "lab-guard", "lab-image"]),
+    ("lab-guard", &[]),
     ("lab-image", &[]),
     ("lab-protocol", &[]),
     ("guest-agent", &["lab-protocol", "lab-suite"]),

@@ -32,7 +32,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     let kernels = project.kernels(&KernelArgs { kernel: patterns, ..KernelArgs::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
-    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
 
     let all = Plan::new(guests.facts(), selected.cells, false);
     let runs =

@@ -50,7 +50,7 @@ const TARGET_MIB: f64 = 476.8;
 
 pub(super) fn report(named: Option<PathBuf>, args: &ReportBenchArgs) -> Result<Exit, Error> {
     let results = project::root(named)?.join("results");
-    let scratch = tempfile::tempdir().map_err(Error::file("create", env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let shards = args.shards.get();
     let events = write(scratch.path(), shards, args.cells.get())?;
     say(&format!("{shards} shards of {} cells: {events:.0} MiB of events", args.cells));

@@ -207,6 +207,9 @@ pub enum KernelsError {
         /// The path.
         path: PathBuf,
     },
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// vng keeps its downloads below the home directory, and there is none.
     #[error("HOME is not set, and vng keeps its mainline kernels below it: set HOME")]
     NoHome,
@@ -270,6 +273,7 @@ impl KernelsError {
             | Self::Checksum { .. }
             | Self::Archive { .. }
             | Self::NoSpace { .. }
+            | Self::Untrusted(_)
             | Self::Io { .. } => false,
         }
     }

@@ -80,6 +80,10 @@ pub enum SetupError {
         source: io::Error,
     },
 
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+
     /// Every step succeeded and yet a check fails.
     #[error("{name} is still missing after setup: {found}; `lab doctor` shows the whole picture")]
     StillMissing {

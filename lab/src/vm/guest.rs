@@ -7,16 +7,13 @@ use super::{
     process::{Group, POLL},
     qmp::Monitor,
 };
+use lab_guard::private;
 use procfs::process::Process;
 use std::{
     cell::Cell,
     fs,
     fs::{File, OpenOptions},
-    io,
-    os::unix::{
-        net::UnixStream,
-        process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -68,10 +65,7 @@ impl Stage {
             move |source| VmError::File { what, path, source }
         };
         // A directory per launch: a guest never meets the sockets of the one before it.
-        let dir = tempfile::Builder::new()
-            .prefix(&orphans::mark()?)
-            .tempdir_in(&spec.run_dir)
-            .map_err(file("run directory", &spec.run_dir))?;
+        let dir = private::temporary(&orphans::mark()?, &spec.run_dir)?;
         let files = Files::below(dir.path());
         fs::create_dir(&files.root).map_err(file("guest root", &files.root))?;
         // What a restored guest has said before is in the file already.
@@ -135,15 +129,15 @@ impl Guest for MachineGuest {
     fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
         let start = Instant::now();
         loop {
-            let port = |source| VmError::Port { guest: self.name.clone(), source };
-            match UnixStream::connect(&self.files.port) {
+            match private::connect(&self.files.port) {
                 Ok(stream) => {
                     self.qemu = self.group.qemu();
+                    let port = |source| VmError::Port { guest: self.name.clone(), source };
                     return Ok(Box::new(SocketChannel::new(stream).map_err(port)?));
                 }
                 // Not there yet, or there and not listening yet.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-                Err(error) => return Err(port(error)),
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
             }
             if let Some(exit) = self.exited() {
                 return Err(VmError::Exited { guest: self.name.clone(), exit });

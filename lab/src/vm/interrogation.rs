@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn asked(answers: &'static [(&'static str, &'static str)]) -> (Interrogation, Vec<String>) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let (socket, peer) = guest(dir.path(), answers);
         let found = question(&socket, &dir.path().join("console.log"), Duration::from_secs(20), &|| false);
         (found, peer.join().unwrap())
@@ -177,10 +177,10 @@ mod tests {
 
     #[test]
     fn no_monitor_is_a_finding_too_and_nothing_waits_past_its_time() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let found = question(&dir.path().join("none"), &dir.path().join("none"), Duration::from_secs(60), &|| false);
         assert_eq!(found.findings.len(), 1);
-        assert!(found.findings[0].1.contains("QEMU's monitor: No such file"), "{found:?}");
+        assert!(found.findings[0].1.contains("No such file"), "{found:?}");
         let (socket, peer) = guest(dir.path(), &[]);
         let begin = Instant::now();
         question(&socket, &dir.path().join("console.log"), Duration::from_millis(200), &|| false);

@@ -15,6 +15,7 @@ use super::{
     orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
+use lab_guard::private;
 use nix::fcntl::posix_fallocate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -323,8 +324,7 @@ fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {
 }
 
 fn stage(parent: &Path) -> Result<TempDir, VmError> {
-    let stage = tempfile::Builder::new().prefix(&format!(".{}", orphans::mark()?)).tempdir_in(parent);
-    stage.map_err(|error| problem(parent, &error))
+    Ok(private::temporary(&format!(".{}", orphans::mark()?), parent)?)
 }
 
 /// Unless another run may be about to use it.

@@ -4,6 +4,7 @@ use super::{
     Accel, VmError,
     process::{Group, POLL},
 };
+use lab_guard::private;
 use std::{
     fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
@@ -76,7 +77,7 @@ impl Stock<'_> {
         let failed = |problem: String| VmError::Tool { program: "vng --exec true".to_owned(), problem };
         let file = |error: std::io::Error| failed(error.to_string());
         // vng looks for modules in lib/modules/<release> above the kernel.
-        let dir = tempfile::tempdir().map_err(file)?;
+        let dir = private::scratch("netkit-lab-")?;
         let boot = dir.path().join("boot");
         let modules = dir.path().join("lib/modules");
         fs::create_dir_all(&boot).and_then(|()| fs::create_dir_all(&modules)).map_err(file)?;

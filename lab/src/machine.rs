@@ -7,7 +7,7 @@ use crate::{
     kernels::Unpacked,
     run::kernel::Prepared,
     setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
-    vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock},
+    vm::{Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher, accel, has_sandbox, qemu_version, stock::Stock},
 };
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
 use std::{
@@ -23,6 +23,7 @@ const MEMORY_MIB: u32 = 512;
 pub struct Machine {
     vng: PathBuf,
     qemu: Option<PathBuf>,
+    sandbox: bool,
     cache: PathBuf,
     artifacts: Artifacts,
     /// Versions for reports.
@@ -45,7 +46,8 @@ impl Machine {
             virtme_ng: VIRTME_NG_VERSION.to_owned(),
             qemu: qemu_version(qemu.as_deref())?,
         };
-        Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
+        let sandbox = has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)));
+        Ok(Self { vng, qemu, sandbox, cache: cache.to_owned(), artifacts, versions })
     }
 
     /// The lab's cache directory.
@@ -116,7 +118,13 @@ impl Machine {
             run_dir: std::env::temp_dir(),
             vng: self.vng.clone(),
             qemu: self.qemu.clone(),
-            tools: format!("virtme-ng {}, QEMU {}", self.versions.virtme_ng, self.versions.qemu),
+            sandbox: self.sandbox,
+            tools: format!(
+                "virtme-ng {}, QEMU {}{}",
+                self.versions.virtme_ng,
+                self.versions.qemu,
+                if self.sandbox { ", sandbox" } else { "" }
+            ),
             memory_file: None,
             exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };

@@ -3,6 +3,7 @@
 use super::{
     Channel, Guest, GuestExit, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
+    confine::{Reach, confine},
     interrogation, orphans,
     process::{Group, POLL},
     qmp::Monitor,
@@ -25,6 +26,9 @@ use tempfile::TempDir;
 const GRACE: Duration = Duration::from_secs(1);
 /// How long saving may take: the devices' state is half a megabyte.
 const SAVING: Duration = Duration::from_secs(20);
+
+/// Bytes of standard error that are read for its last words.
+const LAST_WORDS: u64 = 64 << 10;
 
 /// A guest's processes and its files.
 #[derive(Debug)]
@@ -84,10 +88,11 @@ impl Stage {
     ///
     /// # Errors
     /// [`VmError::Spawn`].
-    pub fn start(self, mut command: Command, spec: &GuestSpec) -> Result<MachineGuest, VmError> {
+    pub fn start(self, mut command: Command, spec: &GuestSpec, reach: &Reach) -> Result<MachineGuest, VmError> {
         // The serial line is connected to standard output.
         command.stdin(Stdio::null()).stdout(self.console).stderr(self.stderr).process_group(0);
         let program = PathBuf::from(command.get_program());
+        confine(&mut command, reach).map_err(|source| VmError::Spawn { program: program.clone(), source })?;
         let child = command.spawn().map_err(|source| VmError::Spawn { program, source })?;
         Ok(MachineGuest {
             name: spec.name.clone(),
@@ -105,24 +110,24 @@ impl Stage {
 }
 
 impl MachineGuest {
-    /// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of
-    /// its registers. Kernel messages are none of it: vng copies those to standard error too.
-    fn last_words(&self) -> String {
-        let text = fs::read(&self.files.stderr).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
-        let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
-        let line = error.or(lines.last()).copied().unwrap_or_default();
-        line.chars().filter(|c| !c.is_control()).take(400).collect()
-    }
-
     fn gone(&mut self, status: ExitStatus) -> GuestExit {
-        // vng may have died alone.
+        // A program that stood in for QEMU may have left some behind.
         self.group.kill_all();
-        let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: self.last_words() };
+        let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: telling_line(&self.files.stderr) };
         self.exit = Some(exit.clone());
         exit
     }
+}
+
+/// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of its
+/// registers.
+pub(super) fn telling_line(stderr: &Path) -> String {
+    let text = lab_guard::bounded::tail(stderr, LAST_WORDS).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
+    let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
+    let line = error.or(lines.last()).copied().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
 impl Guest for MachineGuest {
@@ -185,6 +190,10 @@ impl Guest for MachineGuest {
 
     fn survivors(&self) -> usize {
         self.group.survivors()
+    }
+
+    fn overgrown(&self) -> Option<String> {
+        super::overgrown(&self.console)
     }
 
     fn peak_memory_kib(&self) -> Option<u64> {

@@ -28,7 +28,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Changes whenever an older lab's snapshots must not be used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const META: &str = "snapshot.json";

@@ -53,7 +53,8 @@ impl Stock<'_> {
         let failed = |problem: String| VmError::Tool { program: "vng --exec true".to_owned(), problem };
         let log = tempfile::NamedTempFile::new().map_err(|error| failed(error.to_string()))?;
         self.run(Some(log.path()))?;
-        let said = String::from_utf8_lossy(&fs::read(log.path()).unwrap_or_default()).into_owned();
+        let said = lab_guard::bounded::tail(log.path(), 1 << 20).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
         if said.contains("script exited with code 0") {
             return Ok(());
         }
@@ -95,10 +96,11 @@ impl Stock<'_> {
             let log = File::create(log).map_err(file)?;
             command.arg("--verbose").stdout(log.try_clone().map_err(file)?).stderr(log);
         }
-        if let Some(path) = super::vng::search_path(self.vng) {
+        if let Some(path) = super::compose::search_path(self.vng) {
             command.env("PATH", path);
         }
         let begin = Instant::now();
+        super::confine::bound(&mut command);
         let spawned = command.process_group(0).spawn();
         let mut child = spawned.map_err(|source| VmError::Spawn { program: self.vng.to_owned(), source })?;
         let group = Group::led_by(child.id());

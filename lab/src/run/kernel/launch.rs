@@ -4,7 +4,7 @@ use crate::{
     judge::Verdict,
     run::{
         autopsy::Autopsy,
-        splat::{MOST_SUSPECTS, Splat, Watch, merge},
+        splat::{MOST_SUSPECTS, Splat, Watch, gather, merge},
     },
     vm::GuestSpec,
 };
@@ -70,7 +70,8 @@ impl Launch {
 
     /// Takes what the agent read from the kernel log.
     pub fn log(&self, splats: Vec<Splat>) {
-        self.kernel_log.borrow_mut().extend(splats);
+        let mut all = self.kernel_log.borrow_mut();
+        splats.into_iter().for_each(|splat| gather(&mut all, splat));
     }
 
     /// Complaints before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.

@@ -27,6 +27,7 @@ use lab_protocol::{
 };
 use std::{fs, path::Path, time::Duration};
 
+mod budget;
 mod deaths;
 mod guest_rows;
 mod host;

@@ -143,7 +143,12 @@ mod tests {
         let write = || {
             // Read, beside the sources, an editor's own, and built.
             fs::read(at("crates/bpf/src/lib.rs")).unwrap();
-            for noise in ["crates/bpf/src/.lib.rs.swp", "crates/bpf/src/lib.rs~", "ebpf/target/debug/x.rs", "crates/suite/notes.txt"] {
+            for noise in [
+                "crates/bpf/src/.lib.rs.swp",
+                "crates/bpf/src/lib.rs~",
+                "ebpf/target/debug/x.rs",
+                "crates/suite/notes.txt",
+            ] {
                 fs::write(at(noise), "noise").unwrap();
             }
             fs::write(at("crates/bpf/src/lib.rs"), "new").unwrap();

@@ -69,7 +69,10 @@ fn a_cache_that_others_could_fill_is_not_trusted() {
         let refused = open_to_all(cache, &["kernels", "list"]);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(3), "{said}");
-        assert!(said.contains(&format!("error: {} can be written by other users (mode 0777)", named.display())), "{said}");
+        assert!(
+            said.contains(&format!("error: {} can be written by other users (mode 0777)", named.display())),
+            "{said}"
+        );
         assert!(said.contains("chmod go-w"), "{said}");
     }
 }

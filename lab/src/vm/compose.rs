@@ -118,7 +118,9 @@ fn strip(words: Vec<String>, exported: Option<&Path>) -> Result<Vec<String>, Str
         };
         let stays = match &*word {
             "-fsdev" if is_root(&value) => {
-                exports.extend(value.split(',').find_map(|part| part.strip_prefix("id=")).map(|id| format!("fsdev={id},")));
+                exports.extend(
+                    value.split(',').find_map(|part| part.strip_prefix("id=")).map(|id| format!("fsdev={id},")),
+                );
                 true
             }
             "-fsdev" => false,

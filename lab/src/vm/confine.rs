@@ -26,7 +26,16 @@ const CAPABILITIES: i32 = 63;
 const RIGHTS: ABI = ABI::V6;
 /// Programs, libraries, firmware, and what the C library looks at.
 const SYSTEM: [&str; 10] = [
-    "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/qemu", "/etc/gcrypt", "/proc", "/sys",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/bin",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/qemu",
+    "/etc/gcrypt",
+    "/proc",
+    "/sys",
 ];
 /// Devices of the host that a machine is made with.
 const DEVICES: [&str; 6] = ["/dev/kvm", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
@@ -65,7 +74,8 @@ impl Reach {
             .handle_access(AccessNet::from_all(RIGHTS))?
             .scope(Scope::from_all(RIGHTS))?
             .create()?;
-        let rights = |path: &Path, rights| Some(Ok::<_, RulesetError>(PathBeneath::new(PathFd::new(path).ok()?, rights)));
+        let rights =
+            |path: &Path, rights| Some(Ok::<_, RulesetError>(PathBeneath::new(PathFd::new(path).ok()?, rights)));
         let system = SYSTEM.iter().map(Path::new).filter_map(|path| rights(path, read));
         let devices = DEVICES.iter().map(Path::new).filter_map(|path| rights(path, every));
         let own = self.read.iter().filter_map(|path| rights(path, read));
@@ -91,7 +101,10 @@ pub fn confine(command: &mut Command, reach: &Reach) -> io::Result<()> {
             libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         }
         // Also says that nothing that is executed may gain rights.
-        rules.take().map_or(Ok(()), |rules| rules.restrict_self().map(drop)).map_err(|_| io::ErrorKind::PermissionDenied.into())
+        rules
+            .take()
+            .map_or(Ok(()), |rules| rules.restrict_self().map(drop))
+            .map_err(|_| io::ErrorKind::PermissionDenied.into())
     };
     // SAFETY: between fork and exec the closure makes system calls only; the rules' descriptor was made before.
     unsafe { command.pre_exec(inside) };

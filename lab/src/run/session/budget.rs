@@ -45,7 +45,9 @@ impl Kind {
         match message {
             AgentMessage::Hello { .. } | AgentMessage::Settled => Self::Greetings,
             AgentMessage::Probed { .. } => Self::Probes,
-            AgentMessage::CellStarted { .. } | AgentMessage::CellFinished { .. } | AgentMessage::Done { .. } => Self::Cells,
+            AgentMessage::CellStarted { .. } | AgentMessage::CellFinished { .. } | AgentMessage::Done { .. } => {
+                Self::Cells
+            }
             AgentMessage::Heartbeat { .. } => Self::Heartbeats,
             AgentMessage::KernelLog { .. } => Self::KernelLog,
             AgentMessage::Log { .. } => Self::Notes,
@@ -131,8 +133,7 @@ impl Budget {
         let allowed = |base: u64, cell: u64, second: u64| {
             base.saturating_add(cell.saturating_mul(self.cells)).saturating_add(second.saturating_mul(age.as_secs()))
         };
-        let (messages, bytes) =
-            (allowed(messages, per_cell.0, per_second.0), allowed(bytes, per_cell.1, per_second.1));
+        let (messages, bytes) = (allowed(messages, per_cell.0, per_second.0), allowed(bytes, per_cell.1, per_second.1));
         let words = kind.words();
         match *spent {
             (count, _) if count > messages => {

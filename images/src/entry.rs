@@ -29,7 +29,7 @@ const LIMIT: u64 = 512 << 20;
 /// The image can't be read, or the cache not be written.
 pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
     let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
-    let path = cache::path_of(cache, &cache::hex(&Sha256::digest(&packed)), "elf");
+    let path = cache::path_of(cache, &lab_base::hex::hex(&Sha256::digest(&packed)), "elf");
     if !cache::touch(&path) {
         let kernel = unpack(&packed).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
         cache::store(&path, &kernel)?;

@@ -180,7 +180,7 @@ fn key(
     if let Some(toolbox) = spec.toolbox {
         toolbox.digest(&mut add);
     }
-    Ok(cache::hex(&hash.finalize()))
+    Ok(lab_base::hex::hex(&hash.finalize()))
 }
 
 fn assemble(

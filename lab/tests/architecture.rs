@@ -3,10 +3,15 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 11] = [
-    ("lab", &["lab-protocol", "lab-guard", "lab-image"]),
+const ARROWS: [(&str, &[&str]); 16] = [
+    ("lab", &["lab-base", "lab-guard", "lab-image", "lab-kernel-store", "lab-protocol", "lab-record", "lab-report", "lab-vm"]),
+    ("lab-report", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
+    ("lab-vm", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
+    ("lab-kernel-store", &["lab-base", "lab-guard", "lab-protocol"]),
+    ("lab-record", &["lab-base", "lab-guard", "lab-protocol"]),
+    ("lab-base", &[]),
+    ("lab-image", &["lab-base"]),
     ("lab-guard", &[]),
-    ("lab-image", &[]),
     ("lab-protocol", &[]),
     ("guest-agent", &["lab-protocol", "lab-suite"]),
     ("lab-suite", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
@@ -75,7 +80,7 @@ fn whatever_the_agent_is_built_from_is_watched() {
             None => name.clone(),
         };
         assert!(
-            lab::watch::SOURCES.contains(&&*directory),
+            lab::project::watch::SOURCES.contains(&&*directory),
             "{name} is part of the agent, and {directory}/ is not watched"
         );
     }

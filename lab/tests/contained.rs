@@ -1,6 +1,6 @@
 //! What other users of the machine could reach, and what could keep the program from ending: through the binary.
 
-use lab::testing::cell;
+use lab_record::testing::cell;
 use lab_protocol::{Listing, PROTOCOL_VERSION};
 use nix::{
     sys::signal::{Signal, kill},

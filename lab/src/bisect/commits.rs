@@ -8,7 +8,8 @@ use super::{
     graph::{Graph, OLD_END},
     posterior::Direction,
 };
-use crate::kernels::{KernelsError, run};
+use lab_base::process;
+use lab_kernel_store::KernelsError;
 use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},
@@ -34,8 +35,8 @@ where
 {
     let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
     let what = format!("git {}", args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default());
-    let command = FOREIGN.iter().fold(run::command("git", args).dir(dir), |command, name| command.env_remove(name));
-    run::capture(&what, "git", command)
+    let command = FOREIGN.iter().fold(process::command("git", args).dir(dir), |command, name| command.env_remove(name));
+    Ok(process::capture(&what, "git", command)?)
 }
 
 fn trouble(error: KernelsError) -> Stop {

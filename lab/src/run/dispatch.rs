@@ -7,19 +7,23 @@ use super::{
     room::Room,
     timing::Timing,
 };
-use crate::{
-    error::{Error, Exit},
-    event::{Event, RunInfo, Stamped},
+use crate::{error::Error, lists::Lists};
+use lab_base::{
     interrupt::{self, Interrupt},
-    lists::Lists,
-    plan::PlannedKernel,
-    report::{Reporter, record::RunRecord},
-    vm::{Launcher, snapshot::Store},
+    lock::lock,
 };
 use lab_protocol::drawing::TopologyInfo;
+use lab_record::{
+    event::{Event, RunInfo, Stamped},
+    exit::Exit,
+    plan::PlannedKernel,
+    reporter::Reporter,
+    run::RunRecord,
+};
+use lab_vm::{Launcher, snapshot::Store};
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -199,7 +203,7 @@ impl<'a> Entry<'a> {
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stage)
     }
 
     /// Whether there is, or may come to be, work for another guest.
@@ -256,7 +260,7 @@ impl Desk<'_, '_> {
             if let Err(error) = reporter.event(&stamped, &self.record)
                 && self.failed.is_none()
             {
-                self.failed = Some(error);
+                self.failed = Some(error.into());
                 self.interrupt.raise(REPORTER_FAILED);
             }
         }

@@ -8,6 +8,7 @@ mod evidence;
 #[cfg(test)]
 mod fuzz;
 mod isolation;
+pub mod judge;
 pub mod kernel;
 pub mod order;
 pub mod queue;

@@ -4,8 +4,8 @@ use super::{
     kernel::{Common, KernelRun, Prepared},
     session::{End, Errand, Lost},
 };
-use crate::{event::Start, plan::PlannedKernel};
 use lab_protocol::{AgentMessage, ErrorKind, HostMessage};
+use lab_record::{event::Start, plan::PlannedKernel};
 use std::ops::ControlFlow;
 
 /// Who talks to a guest once it is up and probed. One thread does.

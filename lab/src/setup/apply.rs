@@ -102,7 +102,7 @@ impl Plan {
 /// # Errors
 /// The first step's failure; later steps are not tried.
 pub fn setup(purpose: Purpose, out: &mut dyn Write) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     let host = Host::look(&tools);
     if Plan::of(&host, purpose)?.steps.is_empty() {
         return Ok(Report::of(&host, purpose));

@@ -30,6 +30,6 @@ use host::Host;
 /// # Errors
 /// [`SetupError::Cache`] where no cache directory is known.
 pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     Ok(Report::of(&Host::look(&tools), purpose))
 }

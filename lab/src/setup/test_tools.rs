@@ -2,6 +2,7 @@
 //! Node.js that runs some of them. One directory in the cache, named after a hash of everything that is pinned, so that
 //! another version is another directory and a half-made one is never found.
 
+use lab_base::hex::hex;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ impl TestTools {
 fn name() -> String {
     let mut hash = Sha256::new();
     [REQUIREMENTS, PACKAGE, PACKAGE_LOCK].iter().for_each(|text| hash.update(text));
-    let digits: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex(&hash.finalize()[..6]);
     format!("{PREFIX}{digits}")
 }
 

@@ -1,6 +1,8 @@
 //! What machines that run parts of one plan must agree on.
 
-use crate::{error::Error, plan::Plan};
+use crate::error::Error;
+use lab_base::hex::hex;
+use lab_record::plan::Plan;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -62,13 +64,13 @@ fn sources(root: &Path) -> Result<String, Error> {
 }
 
 fn short(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..8])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cell, facts};
+    use lab_record::testing::{cell, facts};
 
     #[test]
     fn whatever_shards_must_agree_on_changes_its_own_hash() {

@@ -2,11 +2,7 @@
 
 use crate::{
     error::Error,
-    event::{Accelerator, ImageInfo, RunInfo, Versions},
-    interrupt::Interrupt,
     lists::Lists,
-    plan::{Plan, PlannedKernel},
-    report::{Reporter, directory, record::RunRecord},
     run::{
         dispatch::Run,
         kernel::{Prepared, Retries},
@@ -14,10 +10,18 @@ use crate::{
         room::Room,
         timing::Timing,
     },
-    vm::{
-        fake::{FakeLauncher, specification},
-        snapshot::Store,
-    },
+};
+use lab_base::interrupt::Interrupt;
+use lab_record::{
+    event::{Accelerator, ImageInfo, RunInfo, Versions},
+    plan::{Plan, PlannedKernel},
+    reporter::Reporter,
+    run::RunRecord,
+};
+use lab_report::results::directory;
+use lab_vm::{
+    fake::{FakeLauncher, specification},
+    snapshot::Store,
 };
 use std::path::Path;
 

@@ -6,15 +6,11 @@ use crate::{
         Stop, Subject,
         commits::{Commit, Commits, Worktree, git},
     },
-    cli::{
-        project::{Project, absolute},
-        say,
-    },
     error::Error,
-    interrupt::Interrupt,
-    kernels::{Built, Checkout, KernelsError, Settings, Unpacked},
-    text,
+    project::{Project, absolute},
 };
+use lab_base::{hex::hex, interrupt::Interrupt, say::say, text};
+use lab_kernel_store::{Built, Checkout, KernelsError, Settings, Unpacked};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -35,7 +31,7 @@ impl Workshop {
     /// Opens the place that belongs to a repository; one lab at a time works there.
     pub fn open(project: &Project, tree: &Path, commit: &str, args: &BuildArgs) -> Result<Self, Error> {
         let common = git(tree, ["rev-parse", "--path-format=absolute", "--git-common-dir"])?;
-        let key: String = Sha256::digest(common.trim()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&Sha256::digest(common.trim())[..6]);
         let place = project.cache.root().join("bisect").join(key);
         fs::create_dir_all(&place).map_err(Error::file("create", &place))?;
         let lock = exclusive(&place, "builds commits of the same repository")?;

@@ -2,13 +2,12 @@
 //! happened is forgotten over it.
 
 use super::{KernelRun, Launch};
-use crate::{
-    event::Event,
-    judge::Verdict,
-    run::{isolation, queue::Isolate},
-    verdict::Attempt,
-};
+use crate::run::{isolation, queue::Isolate};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
+use lab_record::{
+    event::Event,
+    verdict::{Attempt, Verdict},
+};
 use std::collections::BTreeMap;
 
 /// Whether a cell that passes only when it is run again counts as passed.

@@ -19,20 +19,20 @@ use super::{
     timing::Timing,
     warm::Warmth,
 };
-use crate::{
-    event::{Event, ImageInfo, Start},
-    interrupt::Interrupt,
-    judge::Verdict,
-    lists::Lists,
-    plan::{Plan, PlannedKernel},
-    report::directory,
-    vm::{Guest, GuestSpec, Launcher, snapshot::Store},
-};
+use crate::lists::Lists;
 use attempts::Attempts;
+use lab_base::{interrupt::Interrupt, lock::lock};
 use lab_protocol::{CellId, ErrorKind, Outcome};
+use lab_record::{
+    event::{Event, ImageInfo, Start},
+    plan::{Plan, PlannedKernel},
+    verdict::Verdict,
+};
+use lab_report::results::directory;
+use lab_vm::{Guest, GuestSpec, Launcher, snapshot::Store};
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -317,7 +317,7 @@ impl<'a> KernelRun<'a> {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress<'a>> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.progress)
     }
 }
 

@@ -12,16 +12,14 @@ mod visit;
 
 pub use task::{End, Errand, Farewell, Lost, Task, Word};
 
-use crate::{
-    text,
-    vm::{Channel, Guest, Recv, VmError},
-};
 use budget::{Budget, Kind};
 use deadlines::State;
+use lab_base::text;
 use lab_protocol::{
     AgentMessage, CapabilityReport, CellId, CellReport, ErrorKind, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder, FrameError},
 };
+use lab_vm::{Channel, Guest, Recv, VmError};
 use std::{
     collections::BTreeSet,
     fs::File,

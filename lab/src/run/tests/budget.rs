@@ -1,8 +1,9 @@
 //! Guests that say or write without end.
 
 use super::*;
-use crate::{run::splat::MOST_KINDS, vm::CONSOLE_LIMIT};
+use crate::run::splat::MOST_KINDS;
 use lab_protocol::{ErrorKind, frame};
+use lab_vm::CONSOLE_LIMIT;
 
 /// A run whose first guest says this until the host gives it up, and whose later ones behave.
 fn endless(say: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> Outcomes {

@@ -7,24 +7,28 @@ use super::{
     timing::Timing,
 };
 use crate::{
-    error::{Error, Exit},
-    event::{Event, Stamped},
-    interrupt::Interrupt,
     lists::Lists,
-    plan::Plan,
-    report::{Reporter, record::RunRecord, rows},
     testing::{
         agent::{A, B, C, Script, good, timing},
-        attached, cell, facts,
         run::FakeRun,
     },
-    verdict::Verdict,
-    vm::{fake::FakeLauncher, snapshot::Store},
 };
+use lab_base::{file::FileError, interrupt::Interrupt};
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
     Outcome, PROTOCOL_VERSION, SkipReason,
 };
+use lab_record::{
+    event::{Event, Stamped},
+    exit::Exit,
+    plan::Plan,
+    reporter::Reporter,
+    rows,
+    run::RunRecord,
+    testing::{attached, cell, facts},
+    verdict::Verdict,
+};
+use lab_vm::{fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, time::Duration};
 
 mod budget;
@@ -43,7 +47,7 @@ mod warm;
 struct Heard(Vec<Event>);
 
 impl Reporter for Heard {
-    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
         self.0.push(stamped.event.clone());
         Ok(())
     }

@@ -50,6 +50,9 @@ pub enum Error {
     /// Others could change what the lab trusts.
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
+    /// A name that can't be a file's.
+    #[error(transparent)]
+    Name(#[from] lab_guard::NotAnId),
     /// No place for the cache.
     #[error(transparent)]
     Cache(#[from] lab_base::paths::NoCacheDir),
@@ -96,6 +99,7 @@ impl Error {
             | Self::Log(LogError::NotARun { .. } | LogError::Events { .. } | LogError::Format { .. })
             | Self::Shard(_)
             | Self::Part(_)
+            | Self::Name(_)
             | Self::Usage(_) => Exit::Usage,
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,

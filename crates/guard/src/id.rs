@@ -159,6 +159,12 @@ impl Deref for Inside {
     }
 }
 
+impl Borrow<str> for Inside {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl AsRef<Path> for Inside {
     fn as_ref(&self) -> &Path {
         Path::new(&*self.0)

@@ -180,7 +180,7 @@ impl Writing<'_> {
             return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
         }
         let meta = Meta {
-            id: kernel.id.clone(),
+            id: kernel.id.to_string(),
             release: banner.release,
             version: banner.version,
             origin: kernel.source.to_string(),

@@ -161,7 +161,7 @@ impl Lock {
     /// # Errors
     /// There is none, or it answers an older `kernels.toml`.
     pub fn entry(&self, kernel: &Kernel) -> Result<&Locked> {
-        let locked = self.kernels.get(&kernel.id).ok_or(KernelsError::Unlocked)?;
+        let locked = self.kernels.get(&*kernel.id).ok_or(KernelsError::Unlocked)?;
         if !locked.answers(&kernel.source) {
             return Err(KernelsError::StaleLock { locked: locked.to_string(), wanted: kernel.source.to_string() });
         }

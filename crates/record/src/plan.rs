@@ -1,5 +1,6 @@
 //! The plan: which cell runs on which kernel and which attach type it must use, known before any guest boots.
 
+use lab_guard::Id;
 use lab_protocol::{AttachRequest, AttachType, Capability, CellId, CellInfo, DeviceKind, KernelVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -16,8 +17,8 @@ pub struct Departure {
 /// A kernel that takes part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {
-    /// Its name in `kernels.toml`, safe as a file name.
-    pub id: String,
+    /// Its name in `kernels.toml`.
+    pub id: Id,
     /// `below-6.7`, `6.7+` or `25.10`.
     pub class: String,
     /// The version that the lock or the image names.

@@ -1,6 +1,7 @@
 //! Shards as a run records them: which part of a plan it ran, and what a merged run was made from.
 
 use crate::plan::KernelFacts;
+use lab_guard::Id;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -89,7 +90,7 @@ pub struct MergedShard {
     /// How much of it there was.
     pub state: ShardState,
     /// Its run's id, where there is one.
-    pub run: Option<String>,
+    pub run: Option<Id>,
     /// Whether it has only kernels whose failures do not count.
     #[serde(default)]
     pub may_fail: bool,

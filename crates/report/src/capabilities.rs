@@ -76,7 +76,7 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
             departure: facts.departure(report.capability).map(|departure| departure.reason.clone()),
         };
         Row {
-            kernel: facts.id.clone(),
+            kernel: facts.id.to_string(),
             class: facts.class.clone(),
             version: facts.version,
             release: seen.and_then(|seen| seen.boot.as_ref()).map(|boot| boot.release.clone()),

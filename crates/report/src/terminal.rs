@@ -132,7 +132,7 @@ fn table(record: &RunRecord) -> Table {
         for (cell, verdict) in record.verdicts_on(kernel, happened) {
             counts.entry(Column::of(cell, &verdict)).or_default().add(verdict.standing());
         }
-        let mut row = vec![kernel.facts.id.clone(), text::line(release, 60)];
+        let mut row = vec![kernel.facts.id.to_string(), text::line(release, 60)];
         row.extend(columns.map(|column| {
             counts.get(&column).map_or_else(String::new, |counts| {
                 let (passed, skipped) = (counts.passed + counts.flaky, counts.skipped + counts.known);
@@ -191,7 +191,7 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
         for remark in verdict.remarks().iter().take(3) {
             let _ = writeln!(out, "  {}", text::line(remark, MAX_REASON));
         }
-        if let Some(home) = verdict.files.first().and_then(|file| Path::new(file).parent()) {
+        if let Some(home) = verdict.files.first().and_then(|file| Path::new(&**file).parent()) {
             let _ = writeln!(out, "  evidence: {}", directory.join(home).display());
         }
         let _ = writeln!(out, "  {}\n", style.dim.apply_to(record.repro(id, &cell.id)));

@@ -2,6 +2,7 @@
 
 use crate::{error::Error, guests::in_ci, project, shard::merge::Shards};
 use clap::Args;
+use lab_guard::Id;
 use lab_base::say::show;
 use lab_record::{exit::Exit, log::EventLog};
 use lab_report::{results::directory, terminal, write_all};
@@ -43,9 +44,9 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     Ok(record.exit())
 }
 
-fn replay(shards: Shards, id: &str, directory: &Path) -> Result<lab_record::run::RunRecord, Error> {
+fn replay(shards: Shards, id: &Id, directory: &Path) -> Result<lab_record::run::RunRecord, Error> {
     let mut events = EventLog::create(directory)?;
-    let record = shards.merge(id.to_owned(), Some(directory), Some(&mut events))?;
+    let record = shards.merge(id.clone(), Some(directory), Some(&mut events))?;
     write_all(directory, &record)?;
     Ok(record)
 }

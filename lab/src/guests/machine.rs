@@ -108,7 +108,7 @@ impl Machine {
         // Without signatures to verify there is no use in the keys, which the kernel verifies in turn.
         let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
-            name: kernel.id.clone(),
+            name: kernel.id.to_string(),
             kernel: kernel.vmlinuz.clone(),
             direct,
             image: image.path,

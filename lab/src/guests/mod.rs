@@ -26,6 +26,7 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
+use lab_guard::Id;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
@@ -123,7 +124,7 @@ impl Guests {
 
     /// One of the kernels as virtme-ng boots it by itself.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
-        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id).ok_or(Error::NothingSelected)?;
         Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
@@ -150,7 +151,7 @@ impl Guests {
     /// Runs a plan, possibly several at once; consoles go below `directory`.
     pub fn run(
         &self,
-        id: String,
+        id: Id,
         plan: Plan,
         directory: &Path,
         how: &How,
@@ -160,8 +161,8 @@ impl Guests {
         let directory = absolute(directory)?;
         let accelerator = Accelerator::from(&self.acceleration);
         let prepare = |kernel: &PlannedKernel| {
-            let id = &*kernel.facts.id;
-            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let id = &kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)

@@ -8,6 +8,7 @@ use crate::{
         artifacts::{self, Artifacts, Builder},
     },
 };
+use lab_guard::Id;
 use lab_base::{
     nearest::nearest,
     say::say,
@@ -94,9 +95,9 @@ pub fn names(info: &CellInfo) -> Vec<&str> {
 }
 
 /// What the plan must know of a kernel.
-pub fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Departure], may_fail: bool) -> KernelFacts {
+pub fn facts(id: &Id, class: &str, version: KernelVersion, departures: &[Departure], may_fail: bool) -> KernelFacts {
     KernelFacts {
-        id: id.to_owned(),
+        id: id.clone(),
         class: class.to_owned(),
         version,
         may_fail,

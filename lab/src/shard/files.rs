@@ -1,6 +1,7 @@
 //! What shards leave beside their events: consoles and evidence, gathered into one run's directory.
 
 use crate::error::Error;
+use lab_guard::Id;
 use lab_record::{plan::PlannedKernel, shard::Part};
 use lab_report::{junit, results::directory};
 use std::{
@@ -20,7 +21,7 @@ pub(super) fn copy(
     into: &Path,
     part: &Part,
     kernels: &[PlannedKernel],
-    shift: &BTreeMap<String, u32>,
+    shift: &BTreeMap<Id, u32>,
 ) -> Result<(), Error> {
     for kernel in kernels {
         let id = &kernel.facts.id;

@@ -11,6 +11,7 @@ use crate::{
         timing::Timing,
     },
 };
+use lab_guard::Id;
 use lab_base::interrupt::Interrupt;
 use lab_record::{
     event::{Accelerator, ImageInfo, RunInfo, Versions},
@@ -28,7 +29,7 @@ use std::path::Path;
 /// What to run, and on what.
 pub struct FakeRun<'a> {
     /// The run's id.
-    pub id: String,
+    pub id: Id,
     /// The plan.
     pub plan: Plan,
     /// Deadlines.
@@ -61,7 +62,7 @@ impl FakeRun<'_> {
             Some(why) => Err(why.to_owned()),
             None => {
                 let mut spec = specification(directory.to_owned());
-                spec.name.clone_from(&kernel.facts.id);
+                spec.name = kernel.facts.id.to_string();
                 spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
                 Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
             }

@@ -69,7 +69,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             let (warm, restored) = measure(plan(), false)?;
             let (cold_kib, warm_kib) = (peak(&booted), peak(&restored));
             let round = Round {
-                kernel: id.clone(),
+                kernel: id.to_string(),
                 stock_s: seconds(stock.took),
                 cold_s: cold.seconds()?,
                 warm_s: warm.seconds()?,

@@ -2,6 +2,7 @@
 
 use crate::{error::Error, project, shard::split};
 use clap::Args;
+use lab_guard::Id;
 use lab_base::say::{say, show};
 use lab_record::{
     event::RunInfo,
@@ -121,7 +122,7 @@ fn write(scratch: &Path, shards: u32, cells: u32) -> Result<f64, Error> {
         let shard =
             Shard { part, identity: identity.clone(), kernels: parts.kernels(&plan), full_matrix: plan.full_matrix };
         let info = RunInfo { shard: Some(shard), ..synthetic::run_info(&id, parts.narrow(&plan, part)) };
-        let directory = directory::create(&scratch.join("shards"), &id)?;
+        let directory = directory::create(&scratch.join("shards"), &Id::new(&id)?)?;
         let mut log = EventLog::create(&directory)?;
         for stamped in synthetic::events(info) {
             log.event(&stamped, &RunRecord::default())?;

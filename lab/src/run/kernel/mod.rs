@@ -22,6 +22,7 @@ use super::{
 use crate::lists::Lists;
 use attempts::Attempts;
 use lab_base::{interrupt::Interrupt, lock::lock};
+use lab_guard::Id;
 use lab_protocol::{CellId, ErrorKind, Outcome};
 use lab_record::{
     event::{Event, ImageInfo, Start},
@@ -312,7 +313,7 @@ impl<'a> KernelRun<'a> {
         self.progress().stopped.get_or_insert_with(|| why.to_owned());
     }
 
-    pub(super) fn id(&self) -> String {
+    pub(super) fn id(&self) -> Id {
         self.kernel.facts.id.clone()
     }
 

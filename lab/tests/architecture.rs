@@ -4,7 +4,19 @@ use std::{collections::BTreeMap, process::Command};
 
 /// What each crate may use of the others.
 const ARROWS: [(&str, &[&str]); 16] = [
-    ("lab", &["lab-base", "lab-guard", "lab-image", "lab-kernel-store", "lab-protocol", "lab-record", "lab-report", "lab-vm"]),
+    (
+        "lab",
+        &[
+            "lab-base",
+            "lab-guard",
+            "lab-image",
+            "lab-kernel-store",
+            "lab-protocol",
+            "lab-record",
+            "lab-report",
+            "lab-vm",
+        ],
+    ),
     ("lab-report", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
     ("lab-vm", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
     ("lab-kernel-store", &["lab-base", "lab-guard", "lab-protocol"]),

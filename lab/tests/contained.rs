@@ -1,7 +1,7 @@
 //! What other users of the machine could reach, and what could keep the program from ending: through the binary.
 
-use lab_record::testing::cell;
 use lab_protocol::{Listing, PROTOCOL_VERSION};
+use lab_record::testing::cell;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,

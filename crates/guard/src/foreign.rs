@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Opens a plain file, without waiting for anybody.
@@ -36,6 +36,8 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// There is something else.
 pub fn is_directory(path: &Path) -> io::Result<bool> {
+    // With a slash at its end the name of a link means what it leads to.
+    let path: PathBuf = path.components().collect();
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => Ok(true),
         Ok(found) => Err(refused(&found, "a directory")),
@@ -103,6 +105,7 @@ mod tests {
         assert!(open(Path::new("/dev/zero")).unwrap_err().to_string().contains("a device"));
         assert!(is_directory(dir.path()).unwrap() && !is_directory(&at("none")).unwrap());
         assert!(is_directory(&at("way")).unwrap_err().to_string().contains("a symbolic link instead of a directory"));
+        assert!(is_directory(&at("way/")).is_err());
         assert_eq!(open(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 

@@ -11,8 +11,8 @@ use super::{
     recipe::{self, BARE, BASE},
     store::Unpacked,
 };
-use lab_guard::Id;
 use lab_base::process;
+use lab_guard::Id;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},

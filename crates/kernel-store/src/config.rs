@@ -4,8 +4,8 @@ use super::{
     class::Class,
     error::{KernelsError, Result},
 };
-use lab_guard::Id;
 use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_guard::Id;
 use lab_protocol::{Capability, KernelVersion};
 use std::{
     collections::BTreeMap,

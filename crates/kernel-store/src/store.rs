@@ -237,7 +237,15 @@ impl Store<'_> {
                 Err(error) => (error.to_string(), None, false),
             };
             let source = kernel.source.to_string();
-            Row { id: kernel.id.to_string(), class: kernel.class, default: kernel.default, source, locked, version, cached }
+            Row {
+                id: kernel.id.to_string(),
+                class: kernel.class,
+                default: kernel.default,
+                source,
+                locked,
+                version,
+                cached,
+            }
         };
         self.config.kernels.iter().map(row).collect()
     }

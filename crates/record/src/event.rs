@@ -207,6 +207,29 @@ impl Moment {
     }
 }
 
+impl Event {
+    /// The number of the guest that it is about.
+    pub const fn guest(&self) -> Option<u32> {
+        match self {
+            Self::GuestStarted { guest, .. }
+            | Self::Booted { guest, .. }
+            | Self::Probed { guest, .. }
+            | Self::CellStarted { guest, .. }
+            | Self::CellRetried { guest, .. }
+            | Self::CellFinished { guest, .. }
+            | Self::Splat { guest, .. }
+            | Self::GuestEnded { guest, .. }
+            | Self::GuestLost { guest, .. } => Some(*guest),
+            Self::RunStarted { .. }
+            | Self::Topologies { .. }
+            | Self::KernelStarted { .. }
+            | Self::Note { .. }
+            | Self::KernelFinished { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]

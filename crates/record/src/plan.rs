@@ -103,6 +103,19 @@ impl Plan {
         Self { cells, kernels, full_matrix, others: Vec::new() }
     }
 
+    /// A kernel, or a cell of a kernel, that is in the plan more than once, in words.
+    pub fn repeated(&self) -> Option<String> {
+        let mut kernels = BTreeSet::new();
+        self.kernels.iter().find_map(|kernel| {
+            if !kernels.insert(&kernel.facts.id) {
+                return Some(format!("kernel {}", kernel.facts.id));
+            }
+            let mut cells = BTreeSet::new();
+            let twice = kernel.cells.iter().find(|cell| !cells.insert(&cell.id));
+            twice.map(|cell| format!("{:?} on kernel {}", cell.id.as_str(), kernel.facts.id))
+        })
+    }
+
     /// What the agent's listing says of a cell.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.iter().find(|info| info.id == *id)

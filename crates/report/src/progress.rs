@@ -220,7 +220,10 @@ impl Reporter for Bars {
 mod tests {
     use super::*;
     use lab_protocol::{Capability, CellId, SkipReason};
-    use lab_record::{testing::{id, passed}, verdict::Verdict};
+    use lab_record::{
+        testing::{id, passed},
+        verdict::Verdict,
+    };
 
     #[test]
     fn skips_are_told_once_per_reason() {

@@ -2,8 +2,8 @@
 
 use crate::{error::Error, guests::in_ci, project, shard::merge::Shards};
 use clap::Args;
-use lab_guard::Id;
 use lab_base::say::show;
+use lab_guard::Id;
 use lab_record::{exit::Exit, log::EventLog};
 use lab_report::{results::directory, terminal, write_all};
 use std::{

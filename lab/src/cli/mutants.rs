@@ -11,11 +11,11 @@ use crate::{
     },
 };
 use clap::Args;
-use lab_guard::Id;
 use lab_base::{
     lock::lock,
     say::{say, show},
 };
+use lab_guard::Id;
 use lab_record::{
     exit::Exit,
     log::EventLog,

@@ -9,9 +9,7 @@ use crate::{
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
 use lab_record::event::{ImageInfo, Versions};
-use lab_vm::{
-    Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher, accel, has_sandbox, qemu_version, stock::Stock,
-};
+use lab_vm::{Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher, accel, has_sandbox, qemu_version, stock::Stock};
 use std::{
     fs,
     path::{Path, PathBuf},

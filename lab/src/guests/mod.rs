@@ -26,8 +26,8 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
-use lab_guard::Id;
 use lab_base::{interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;

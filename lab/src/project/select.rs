@@ -8,12 +8,12 @@ use crate::{
         artifacts::{self, Artifacts, Builder},
     },
 };
-use lab_guard::Id;
 use lab_base::{
     nearest::nearest,
     say::say,
     selection::{self, NoMatch},
 };
+use lab_guard::Id;
 use lab_kernel_store::Departure;
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};

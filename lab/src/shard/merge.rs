@@ -9,7 +9,7 @@ use super::{
     replay::{self, Brought, Replay},
 };
 use crate::error::Error;
-use lab_guard::Id;
+use lab_guard::{Id, foreign};
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
@@ -51,6 +51,8 @@ impl Found {
 
 /// The runs that a directory means: itself, or those directly below it.
 fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
+    // Shards come from other machines: a link among them names something of this one.
+    foreign::is_directory(directory).map_err(Error::file("read", directory))?;
     if directory.join(FILE).exists() {
         return Ok(vec![directory.clone()]);
     }

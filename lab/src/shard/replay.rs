@@ -217,7 +217,9 @@ impl<'a> Replay<'a> {
             let shift = telling.shift.get(kernel).copied().unwrap_or_default();
             // 0 is no guest.
             changed = *guest > 0 && shift > 0;
-            *guest += if changed { shift } else { 0 };
+            let number = guest.checked_add(if changed { shift } else { 0 });
+            let many = || ShardError::TooManyGuests { path: telling.shard.path.clone(), kernel: kernel.to_string() };
+            *guest = number.ok_or_else(many)?;
             let through = through(&mut self.kernels, kernel);
             through.guests = through.guests.max(*guest);
         }

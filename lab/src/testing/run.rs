@@ -11,8 +11,8 @@ use crate::{
         timing::Timing,
     },
 };
-use lab_guard::Id;
 use lab_base::interrupt::Interrupt;
+use lab_guard::Id;
 use lab_record::{
     event::{Accelerator, ImageInfo, RunInfo, Versions},
     plan::{Plan, PlannedKernel},

@@ -10,8 +10,8 @@ use super::complaints::complaints;
 use crate::results::directory;
 use case::Desk;
 use chrono::DateTime;
-use lab_guard::Id;
 use lab_base::{file::FileError, text};
+use lab_guard::Id;
 use lab_record::{
     event::{Event, RunInfo, Stamped},
     guest::KernelRecord,

@@ -7,10 +7,11 @@ pub use retention::{LAB_TOML, Retention, Verdict, prune, sweep};
 
 use crate::error::ReportError;
 use lab_base::file::FileError;
+use lab_guard::foreign;
 use lab_record::log;
 use serde_json::Value;
 use std::{
-    fs::{self, File},
+    fs,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -80,7 +81,7 @@ impl Stored {
     }
 
     fn last_event(&self) -> Option<Value> {
-        let mut file = File::open(self.directory.join(log::FILE)).ok()?;
+        let mut file = foreign::open(&self.directory.join(log::FILE)).ok()?;
         let size = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE))).ok()?;
         let mut bytes = Vec::new();
@@ -91,7 +92,7 @@ impl Stored {
 
     /// Whether a lab is writing it right now.
     fn is_running(&self) -> bool {
-        File::open(self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
+        foreign::open(&self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
     }
 
     /// Bytes on disk.

@@ -2,8 +2,8 @@
 
 use crate::{error::Error, project, shard::split};
 use clap::Args;
-use lab_guard::Id;
 use lab_base::say::{say, show};
+use lab_guard::Id;
 use lab_record::{
     event::RunInfo,
     exit::Exit,

@@ -13,8 +13,8 @@ use crate::{
         select::{Selected, facts},
     },
 };
-use lab_guard::Id;
 use lab_base::{file::FileError, interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_kernel_store::Unpacked;
 use lab_protocol::CellInfo;
 use lab_record::{

@@ -13,7 +13,7 @@ pub fn line(text: &str, max: usize) -> String {
     cut_line(text, max).into_owned()
 }
 
-/// As [`line`], without a copy where the text can stand as it is.
+/// As [`line()`], without a copy where the text can stand as it is.
 pub fn cut_line(text: &str, max: usize) -> Cow<'_, str> {
     escape(text, max, |_| false)
 }

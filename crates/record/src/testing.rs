@@ -60,15 +60,16 @@ pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
     CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.to_owned()), Outcome::Passed) }
 }
 
-/// A complaint with this fingerprint, whose text is `title`.
-pub fn splat(fingerprint: &str, title: &str) -> Splat {
+/// A complaint with this fingerprint and what the kernel wrote, whose first line is its title.
+pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
+    let title = evidence.lines().next().unwrap_or_default();
     Splat {
         class: Class::of(title).expect("the title of a complaint"),
         fingerprint: fingerprint.to_owned(),
         title: title.to_owned(),
         subject: title.to_owned(),
         frames: vec!["f".to_owned()],
-        evidence: title.to_owned(),
+        evidence: evidence.to_owned(),
         seen: Seen::Console,
         times: 1,
         suspects: Vec::new(),

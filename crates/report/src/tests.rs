@@ -121,7 +121,7 @@ fn stream() -> Vec<Stamped> {
         shutdown_ms: 150,
         problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
     };
-    let warn = || splat("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
+    let warn = || splat("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n g+0x1/0x2");
     let finished = |kernel: &str| Event::KernelFinished {
         kernel: id(kernel),
         guests: 1,
@@ -143,7 +143,7 @@ fn stream() -> Vec<Stamped> {
         Outcome::Errored { kind: ErrorKind::Panic, message: "BUG: kernel NULL pointer dereference".to_owned() },
         Vec::new(),
     );
-    panicked.splats = vec![splat("oops-231927afab", "BUG: kernel NULL pointer dereference, address: 0")];
+    panicked.splats = vec![splat("oops-231927afab", "BUG: kernel NULL pointer dereference, address: 0\n f+0x1/0x2")];
     panicked.evidence = Some(format!("BUG: kernel NULL pointer dereference\n{HOSTILE}"));
     let mut both = with(BOTH, Outcome::Passed, vec![netkit, tcx]);
     both.outcome = Outcome::Failed { kind: FailureKind::Check, message: "the order is another one".to_owned() };

@@ -1,7 +1,7 @@
 //! `lab bench datapath`: what was measured, as ratios to programs on a veth pair that are attached by tc. Times of one
 //! guest say nothing about another, under emulation least of all; ratios within a round do.
 
-use crate::{bench::boot::Spread, run::visit::Visitor};
+use crate::{bench::boot::Spread, run::visitor::Visitor};
 use lab_protocol::{
     AgentMessage, AttachType, Capability, DeviceKind, HostMessage,
     measure::{DATAGRAM, MeasureRequest, Sample, Setup, Way},

@@ -3,7 +3,7 @@
 use crate::{
     guests::{How, Order},
     project::filter::{Filter, KernelFilter},
-    run::kernel::Retries,
+    run::common::Retries,
 };
 use clap::Args;
 use lab_protocol::AttachRequest;
@@ -71,7 +71,7 @@ pub(super) struct HowArgs {
     /// Whether a cell that passes only when it is run again fails the run. A panic, a hang or a complaint of the kernel
     /// stays a failure either way.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-    pub(super) flaky: crate::run::kernel::OnFlaky,
+    pub(super) flaky: crate::run::common::OnFlaky,
     /// A deadline other than the one that fits the accelerator, for example silence=30s or run=2h. Layers: boot, silence
     /// (no heartbeat), cell, guest, run; repeatable.
     #[arg(long, value_name = "LAYER=TIME")]

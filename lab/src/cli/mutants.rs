@@ -1,12 +1,12 @@
 //! `lab mutants`.
 
-use crate::project::filter::KernelFilter;
 use crate::{
     bench::mutants::{Round, Verdict, exit, summary},
     error::Error,
     guests::{Guests, How},
     project::{
         Project,
+        filter::KernelFilter,
         select::{Selected, build},
     },
 };
@@ -66,7 +66,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
         for _ in 0..jobs {
             let (sender, queue, guests, selected, directory) = (sender.clone(), &queue, &guests, &selected, &directory);
             scope.spawn(move || {
-                let next = || lock(&queue).pop_front();
+                let next = || lock(queue).pop_front();
                 while let Some(round) = next() {
                     // The receiver lives until every sender is gone, so sending can't fail.
                     drop(sender.send(one(guests, selected, round, directory)));

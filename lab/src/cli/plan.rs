@@ -1,7 +1,6 @@
 //! `lab plan` and `lab durations`.
 
-use super::args::SelectArgs;
-use super::report;
+use super::{args::SelectArgs, report};
 use crate::{
     error::Error,
     project::{Project, select::select},

@@ -1,12 +1,10 @@
 //! `lab rerun`.
 
-use super::args::HowArgs;
-use super::{report, run, watch};
-use crate::project::filter::KernelFilter;
+use super::{args::HowArgs, report, run, watch};
 use crate::{
     error::Error,
     guests::Guests,
-    project::{Project, select::build},
+    project::{Project, filter::KernelFilter, select::build},
 };
 use clap::Args;
 use lab_protocol::CellId;

@@ -1,7 +1,9 @@
 //! `lab run`.
 
-use super::args::{FormatArgs, HowArgs, SelectArgs};
-use super::watch;
+use super::{
+    args::{FormatArgs, HowArgs, SelectArgs},
+    watch,
+};
 use crate::{
     error::Error,
     guests::{Conducted, Guests, in_ci},

@@ -1,12 +1,12 @@
 //! `lab shell`.
 
 use super::topology;
-use crate::project::filter::KernelFilter;
 use crate::{
     error::Error,
     guests::{Guests, Told},
     project::{
         Project, artifacts,
+        filter::KernelFilter,
         select::{Selected, build, names},
     },
     run::visit::Visited,

@@ -3,7 +3,7 @@
 use crate::{
     error::Error,
     project::artifacts::Artifacts,
-    run::kernel::Prepared,
+    run::common::Prepared,
     setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
 };
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};

@@ -17,9 +17,9 @@ use crate::{
         select::{Selected, facts},
     },
     run::{
+        common::Retries,
         deadline::{Chosen, Deadline},
         dispatch::Run,
-        kernel::Retries,
         queue::Isolate,
         room::Room,
         timing::Timing,

@@ -5,11 +5,12 @@ use crate::{
     error::Error,
     lists::Lists,
     run::{
-        kernel::{Common, Retries},
+        common::{Common, Retries},
         queue::Isolate,
         room::Room,
         timing::Timing,
-        visit::{self, Visited, Visitor},
+        visit::{self, Visited},
+        visitor::Visitor,
     },
 };
 use lab_base::{lock::lock, say::say, text};

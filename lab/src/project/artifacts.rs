@@ -1,6 +1,6 @@
 //! What goes into a guest and is built here: the agent and the eBPF object.
 
-use crate::{error::Error, setup::Tools};
+use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{interrupt::Interrupt, process::to_end};
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
@@ -14,8 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The file whose directory is the project.
-pub const KERNELS_TOML: &str = "kernels.toml";
 const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
 /// The eBPF objects: as the crate's targets are named, and as a guest has them.
@@ -79,15 +77,6 @@ pub enum ArtifactError {
         /// What is wrong.
         problem: String,
     },
-}
-
-/// The directory that holds `kernels.toml`: the nearest one at or above `from`.
-///
-/// # Errors
-/// [`Error::NoProject`] where there is none.
-pub fn project_root(from: &Path) -> Result<PathBuf, Error> {
-    let found = from.ancestors().find(|directory| directory.join(KERNELS_TOML).is_file());
-    found.map(Path::to_owned).ok_or_else(|| Error::NoProject { from: from.to_owned() })
 }
 
 /// The files that a guest image is made of.
@@ -305,19 +294,6 @@ pub fn topologies(agent: &Path) -> Result<Vec<TopologyInfo>, ArtifactError> {
 mod tests {
     use super::*;
     use std::{fs, os::unix::fs::PermissionsExt, sync::Mutex};
-
-    #[test]
-    fn the_project_is_the_nearest_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let inner = dir.path().join("a/b");
-        fs::create_dir_all(&inner).unwrap();
-        for directory in [dir.path(), &dir.path().join("a")] {
-            fs::write(directory.join(KERNELS_TOML), "").unwrap();
-            assert_eq!(project_root(&inner).unwrap(), directory);
-        }
-        let error = project_root(Path::new("/nonexistent")).unwrap_err().to_string();
-        assert!(error.starts_with("no kernels.toml in /nonexistent or above it"), "{error}");
-    }
 
     #[test]
     fn a_failed_build_repeats_the_end_of_what_the_compiler_said() {

@@ -3,16 +3,13 @@
 pub mod artifacts;
 pub mod filter;
 pub mod select;
+pub mod sources;
 pub mod watch;
 
 use crate::{
     error::Error,
     lists::Lists,
-    project::{
-        artifacts::{KERNELS_TOML, project_root},
-        filter::KernelFilter,
-        select::facts,
-    },
+    project::{filter::KernelFilter, select::facts},
     setup::Tools,
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, selection};
@@ -20,6 +17,8 @@ use lab_kernel_store::{Cache, Class, Config, Kernel, KernelsError, Lock, Store};
 use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
 
+/// The file whose directory is the project.
+pub const KERNELS_TOML: &str = "kernels.toml";
 const KERNELS_LOCK: &str = "kernels.lock";
 
 /// An open project: a directory with `kernels.toml`, and what its files say.
@@ -112,4 +111,32 @@ fn class(name: &str) -> Result<Class, Error> {
         let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
         selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into()
     })
+}
+
+/// The directory that holds `kernels.toml`: the nearest one at or above `from`.
+///
+/// # Errors
+/// [`Error::NoProject`] where there is none.
+pub fn project_root(from: &Path) -> Result<PathBuf, Error> {
+    let found = from.ancestors().find(|directory| directory.join(KERNELS_TOML).is_file());
+    found.map(Path::to_owned).ok_or_else(|| Error::NoProject { from: from.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_project_is_the_nearest_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        for directory in [dir.path(), &dir.path().join("a")] {
+            fs::write(directory.join(KERNELS_TOML), "").unwrap();
+            assert_eq!(project_root(&inner).unwrap(), directory);
+        }
+        let error = project_root(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(error.starts_with("no kernels.toml in /nonexistent or above it"), "{error}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Sources that change while somebody works on them, and what that did to the cells.
 
+use super::sources;
 use crate::error::Error;
 use lab_base::interrupt::Interrupt;
 use lab_record::run::RunRecord;
@@ -16,20 +17,6 @@ use std::{
     time::Duration,
 };
 
-/// What a guest is made of, as directories of the project: the agent with all that it is built from, the eBPF programs,
-/// and the list of modules.
-pub const SOURCES: [&str; 10] = [
-    "crates/protocol",
-    "crates/ebpf-abi",
-    "crates/netlink",
-    "crates/topology",
-    "crates/traffic",
-    "crates/bpf",
-    "crates/suite",
-    "guest-agent",
-    "ebpf",
-    "images",
-];
 /// Ends of files that are built in.
 const KINDS: [&str; 3] = ["rs", "toml", "md"];
 /// Saving a file is several events, and an editor saves several files.
@@ -55,7 +42,7 @@ impl Sources {
         let (sender, events) = mpsc::channel();
         let failed = |error: notify::Error| Error::Host(format!("can't watch {}: {error}", root.display()));
         let mut watcher = notify::recommended_watcher(sender).map_err(failed)?;
-        for source in SOURCES {
+        for source in sources::all() {
             // Not the whole directory: what is built lies beside.
             watcher.watch(&root.join(source), RecursiveMode::NonRecursive).map_err(failed)?;
             watcher.watch(&root.join(source).join("src"), RecursiveMode::Recursive).map_err(failed)?;
@@ -125,7 +112,7 @@ mod tests {
 
     fn project() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        for source in SOURCES {
+        for source in sources::all() {
             fs::create_dir_all(dir.path().join(source).join("src")).unwrap();
         }
         dir

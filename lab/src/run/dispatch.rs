@@ -1,13 +1,17 @@
 //! All kernels, several at a time; one thread owns the reporters.
 
 use super::{
-    kernel::{Common, KernelRun, Prepared, Retries, millis},
+    kernel::{KernelRun, millis},
     order::{self, Estimate},
     queue::Isolate,
     room::Room,
     timing::Timing,
 };
-use crate::{error::Error, lists::Lists};
+use crate::{
+    error::Error,
+    lists::Lists,
+    run::common::{Common, Prepared, Retries},
+};
 use lab_base::{
     interrupt::{self, Interrupt},
     lock::lock,

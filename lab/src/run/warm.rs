@@ -1,9 +1,10 @@
 //! A kernel's snapshot: found, made, or done without.
 
 use super::{
-    kernel::{KernelRun, Prepared},
+    kernel::KernelRun,
     session::{End, Errand, Lost},
 };
+use crate::run::common::Prepared;
 use lab_base::lock::lock;
 use lab_record::event::Start;
 use lab_vm::{

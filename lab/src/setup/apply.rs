@@ -4,13 +4,15 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use super::apt::{self, Privilege};
-use super::catalogue::checks;
-use super::check::{Check, Fix, Purpose, State};
-use super::error::SetupError;
-use super::host::Host;
-use super::report::{Finding, Report};
-use super::tools::Tools;
+use super::{
+    apt::{self, Privilege},
+    catalogue::checks,
+    check::{Check, Fix, Purpose, State},
+    error::SetupError,
+    host::Host,
+    report::{Finding, Report},
+    tools::Tools,
+};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,6 +9,8 @@ mod catalogue;
 mod check;
 mod error;
 mod host;
+mod look;
+mod path;
 mod report;
 mod test_tools;
 #[cfg(test)]

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use duct::cmd;
 use sha2::{Digest, Sha256};
 
-use super::error::SetupError;
-use super::tools::{Tools, python, run_logged};
+use super::{
+    error::SetupError,
+    tools::{Tools, python, run_logged},
+};
 
 /// What pip installs.
 const REQUIREMENTS: &str = include_str!("../../tests/consumers/requirements.txt");

@@ -12,7 +12,7 @@ use duct::{Expression, cmd};
 use lab_guard::private;
 
 use super::error::SetupError;
-use super::host::in_path;
+use crate::setup::path::in_path;
 
 /// virtme-ng's version.
 pub const VIRTME_NG_VERSION: &str = "1.42";

@@ -1,6 +1,7 @@
 //! What machines that run parts of one plan must agree on.
 
 use crate::error::Error;
+use crate::project::sources;
 use lab_base::hex::hex;
 use lab_record::plan::Plan;
 use serde::Serialize;
@@ -8,8 +9,8 @@ use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
 use walkdir::WalkDir;
 
-/// What a guest's programs are built from, below the project's directory.
-const SOURCES: [&str; 6] = ["Cargo.lock", "crates", "ebpf", "guest-agent", "images", "kernels"];
+/// What decides beside the sources of a guest's programs: versions of their dependencies, and configuration of kernels.
+const BESIDE: [&str; 2] = ["Cargo.lock", "kernels"];
 
 /// Hashes of the plan's cells, its kernels, the durations that split it, and the sources that its guests run. Each has
 /// a name of its own, so that two shards that do not belong together can be told why.
@@ -48,7 +49,7 @@ fn hash(what: &impl Serialize) -> String {
 
 fn sources(root: &Path) -> Result<String, Error> {
     let mut hasher = Sha256::new();
-    for name in SOURCES.iter().map(|name| root.join(name)).filter(|path| path.exists()) {
+    for name in sources::all().chain(BESIDE).map(|name| root.join(name)).filter(|path| path.exists()) {
         let files = WalkDir::new(name).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
             let entry = entry.map_err(|error| Error::file("read", root)(error.into()))?;
@@ -75,8 +76,8 @@ mod tests {
     #[test]
     fn whatever_shards_must_agree_on_changes_its_own_hash() {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("suite/target")).unwrap();
-        fs::write(root.path().join("suite/lib.rs"), "one").unwrap();
+        fs::create_dir_all(root.path().join("crates/suite/target")).unwrap();
+        fs::write(root.path().join("crates/suite/lib.rs"), "one").unwrap();
         let plan = |cells: &[&str], version| {
             Plan::new(vec![facts("6.12", version)], cells.iter().map(|id| cell(id)).collect(), true)
         };
@@ -86,9 +87,9 @@ mod tests {
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "");
         assert_eq!(differs(&of(&plan(&["A01-x[tcx,veth]"], "6.12.43"), 1)), "the cells");
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.44"), 2)), "the kernels and the recorded durations");
-        fs::write(root.path().join("suite/target/built"), "x").unwrap();
+        fs::write(root.path().join("crates/suite/target/built"), "x").unwrap();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "", "what was built is no source");
-        fs::write(root.path().join("suite/lib.rs"), "two").unwrap();
+        fs::write(root.path().join("crates/suite/lib.rs"), "two").unwrap();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "the sources");
     }
 }

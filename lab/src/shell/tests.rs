@@ -4,7 +4,7 @@ use super::{terminal::Keyboard, *};
 use crate::{
     lists::Lists,
     run::{
-        kernel::{Common, Prepared, Retries},
+        common::{Common, Prepared, Retries},
         queue::Isolate,
         room::Room,
         visit::{Visited, visit},

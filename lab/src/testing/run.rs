@@ -4,8 +4,8 @@ use crate::{
     error::Error,
     lists::Lists,
     run::{
+        common::{Prepared, Retries},
         dispatch::Run,
-        kernel::{Prepared, Retries},
         queue::Isolate,
         room::Room,
         timing::Timing,

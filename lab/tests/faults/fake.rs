@@ -4,7 +4,7 @@ use crate::fault::{Fault, How};
 use lab::{
     error::Error,
     lists::Lists,
-    run::{kernel::Retries, queue::Isolate, room::Room, timing::Timing},
+    run::{common::Retries, queue::Isolate, room::Room, timing::Timing},
     testing::{
         agent::{A, B, C, Script, timing},
         run::FakeRun,

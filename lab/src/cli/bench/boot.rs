@@ -1,12 +1,11 @@
 //! `lab bench`.
 
-use crate::project::filter::KernelFilter;
 use crate::{
     bench::boot::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
     cli::bench::BenchArgs,
     error::Error,
     guests::{Guests, How, progress},
-    project::{Project, select::build},
+    project::{Project, filter::KernelFilter, select::build},
 };
 use lab_base::{
     file::FileError,

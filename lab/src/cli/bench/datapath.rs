@@ -1,11 +1,10 @@
 //! `lab bench datapath`.
 
-use crate::project::filter::KernelFilter;
 use crate::{
     bench::datapath::{KernelTable, Measurement, Report, setups},
     error::Error,
     guests::{Guests, Told},
-    project::{Project, select::build},
+    project::{Project, filter::KernelFilter, select::build},
     run::visit::Visited,
 };
 use clap::Args;

@@ -1,12 +1,12 @@
 //! `lab bench suite`.
 
-use crate::project::filter::KernelFilter;
 use crate::{
     bench::suite::Rounds,
     error::Error,
     guests::{Guests, How, progress},
     project::{
         Project,
+        filter::KernelFilter,
         select::{build, names},
     },
 };

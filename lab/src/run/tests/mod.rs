@@ -1,13 +1,9 @@
 //! The real loop against guests without a machine: what a kernel or an agent can do wrong, in milliseconds.
 
-use super::{
-    kernel::{MAX_LOSSES, Retries},
-    queue::Isolate,
-    room::Room,
-    timing::Timing,
-};
+use super::{kernel::MAX_LOSSES, queue::Isolate, room::Room, timing::Timing};
 use crate::{
     lists::Lists,
+    run::common::Retries,
     testing::{
         agent::{A, B, C, Script, good, timing},
         run::FakeRun,

@@ -1,7 +1,7 @@
 //! Cells that run again, and failures that are known.
 
 use super::*;
-use crate::run::kernel::OnFlaky;
+use crate::run::common::OnFlaky;
 
 fn failing(cell: &CellId) -> CellReport {
     let outcome = Outcome::Failed { kind: FailureKind::Check, message: "lost".to_owned() };

@@ -61,6 +61,8 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
         .arg("--dry-run")
         // vng reads default options from the user's home, and any of them would change what is tested.
         .env("HOME", files.words.parent().unwrap_or(Path::new("/")))
+        // It becomes a word of the kernel's command line.
+        .env_remove("TERM")
         .stdin(Stdio::null())
         .stdout(File::create(&files.words).map_err(file)?)
         .stderr(File::options().append(true).create(true).open(&files.stderr).map_err(stderr)?)

@@ -51,17 +51,21 @@ impl Reach {
     /// Those of a guest whose own directory is `dir`.
     pub fn of(spec: &GuestSpec, dir: &Path, program: &Path) -> Self {
         let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
-        // A QEMU that is not the system's has its libraries and its firmware beside it: <prefix>/bin/qemu.
-        let beside = program.parent().filter(|parent| parent.ends_with("bin")).and_then(Path::parent);
-        let beside = beside.filter(|prefix| prefix.parent().is_some()).map(Path::to_owned);
+        // A QEMU that is not the system's has its libraries and its firmware beside it: <root>/bin/qemu, <root>/usr/bin/qemu.
+        let prefix = program.parent().filter(|parent| parent.ends_with("bin")).and_then(Path::parent);
+        let root = prefix.and_then(|prefix| if prefix.ends_with("usr") { prefix.parent() } else { Some(prefix) });
+        let beside = root.filter(|root| root.parent().is_some()).map(Path::to_owned);
         let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).chain(&spec.exported).cloned();
         let read = read.chain(beside).chain([program]).collect();
-        Self { read, write: std::iter::once(dir.to_owned()).chain(spec.memory_file.clone()).collect() }
+        // A guest that becomes a snapshot leaves it in one directory.
+        let draft = spec.memory_file.as_deref().and_then(Path::parent).map(Path::to_owned);
+        Self { read, write: std::iter::once(dir.to_owned()).chain(draft).collect() }
     }
 
-    /// Also a snapshot's memory. It is mapped privately, and yet opened for writing: QEMU 7.2 knows no other way.
-    pub fn and_memory(mut self, memory: &Path) -> Self {
+    /// Also a snapshot: its memory is mapped privately, and yet opened for writing: QEMU 7.2 knows no other way.
+    pub fn and_snapshot(mut self, memory: &Path, state: &Path) -> Self {
         self.write.push(memory.to_owned());
+        self.read.push(state.to_owned());
         self
     }
 

@@ -25,6 +25,6 @@ pub(super) fn doctor(json: bool, tests: bool) -> Result<Exit, Error> {
 
 pub(super) fn setup(tests: bool, builds: bool) -> Result<Exit, Error> {
     let purpose = if builds { Purpose::Builds } else { purpose(tests) };
-    setup::setup(purpose, &mut std::io::stderr())?;
+    setup::setup(purpose, &mut lab_base::say::stderr())?;
     Ok(Exit::Passed)
 }

@@ -26,6 +26,7 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
+use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_guard::Id;
 use lab_image::Profile;
@@ -44,8 +45,6 @@ use lab_report::{
 };
 use lab_vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock};
 use std::{
-    env,
-    io::IsTerminal,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread::available_parallelism,
@@ -201,14 +200,9 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if std::io::stderr().is_terminal() && !in_ci() {
+    if say::is_said_to_people() && !say::in_ci() {
         Box::new(Bars::new())
     } else {
-        Box::new(Lines::new(std::io::stderr()))
+        Box::new(Lines::new(say::stderr()))
     }
-}
-
-/// The variable that the common CI systems set.
-pub fn in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::{borrow::Borrow, fmt, ops::Deref, path::Path, str::FromStr, sync::Arc};
 
 /// Longest name, bytes: with a suffix it still fits into a file's name (`NAME_MAX` is 255).
-const LONGEST: usize = 120;
+const LONGEST: usize = 200;
 
 /// The name of a kernel or of a run: letters, digits, `.`, `_`, `+` and `-`, and neither `.` nor `-` first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -35,7 +35,8 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
     let mut command = Command::new(&snapshot.recipe.program);
     command.args(snapshot.recipe.replay(&places)).args(["-incoming", "defer"]);
     let socket = stage.files.qmp.clone();
-    let reach = Reach::of(spec, stage.dir.path(), &snapshot.recipe.program).and_snapshot(&snapshot.memory(), &snapshot.state());
+    let reach =
+        Reach::of(spec, stage.dir.path(), &snapshot.recipe.program).and_snapshot(&snapshot.memory(), &snapshot.state());
     let mut guest = stage.start(command, spec, &reach)?;
     let deadline = Instant::now() + START;
     let mut monitor = loop {

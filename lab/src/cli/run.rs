@@ -15,10 +15,7 @@ use lab_base::say;
 use lab_kernel_store::Kernel;
 use lab_record::{exit::Exit, run::RunRecord};
 use lab_report::{results::directory, terminal};
-use std::{
-    env,
-    path::PathBuf,
-};
+use std::{env, path::PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {

@@ -200,9 +200,5 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if say::is_said_to_people() && !say::in_ci() {
-        Box::new(Bars::new())
-    } else {
-        Box::new(Lines::new(say::stderr()))
-    }
+    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
 }

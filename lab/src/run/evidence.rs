@@ -1,8 +1,12 @@
 //! Files that a failed cell leaves, on disk under names of the host's own making.
 
+use super::drawing::only_draws;
 use crate::error::Error;
 use lab_guard::{Id, Inside};
-use lab_protocol::{CellReport, attachment::Attachment};
+use lab_protocol::{
+    CellReport,
+    attachment::{Attachment, AttachmentKind},
+};
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Directory of the cells' files in a kernel's directory.
@@ -49,7 +53,12 @@ pub(super) fn write(
 }
 
 fn file_name(attachment: &Attachment, taken: &mut BTreeSet<String>) -> String {
-    let (name, extension) = (safe(&attachment.name), attachment.kind.extension());
+    let kind = match attachment.kind {
+        // Nobody shall open it as what it claims to be.
+        AttachmentKind::Svg if !only_draws(&attachment.bytes) => AttachmentKind::Text,
+        kind => kind,
+    };
+    let (name, extension) = (safe(&attachment.name), kind.extension());
     let names = (1..).map(|number| match number {
         1 => format!("{name}.{extension}"),
         _ => format!("{name}-{number}.{extension}"),
@@ -69,8 +78,18 @@ fn safe(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_protocol::attachment::AttachmentKind;
     use lab_record::testing::passed;
+
+    #[test]
+    fn a_drawing_that_does_more_than_draw_is_text() {
+        let mut taken = BTreeSet::new();
+        let mut named = |bytes: &[u8]| {
+            let attachment = Attachment { name: "t".into(), kind: AttachmentKind::Svg, bytes: bytes.to_vec() };
+            file_name(&attachment, &mut taken)
+        };
+        assert_eq!(named(b"<svg><rect x='1'/></svg>"), "t.svg");
+        assert_eq!(named(b"<svg onload='x()'/>"), "t.txt");
+    }
 
     #[test]
     fn names_from_a_guest_stay_inside_the_cells_directory() {

@@ -5,6 +5,7 @@ pub mod common;
 pub mod console;
 pub mod deadline;
 pub mod dispatch;
+mod drawing;
 mod evidence;
 #[cfg(test)]
 mod fuzz;

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     (
         "lab",
         &[
@@ -31,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("lab-base", &[]),
     ("lab-image", &["lab-base"]),
     ("lab-guard", &[]),
+    ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
     ("guest-agent", &["lab-protocol", "lab-suite"]),
     ("lab-suite", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     (
         "lab",
         &[
@@ -33,8 +33,9 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("lab-guard", &[]),
     ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
-    ("guest-agent", &["lab-protocol", "lab-suite"]),
-    ("lab-suite", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
+    ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
+    ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
+    ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-topology", &["lab-protocol", "lab-netlink"]),
     ("lab-traffic", &["lab-topology"]),
     ("lab-bpf", &["lab-protocol", "lab-abi", "lab-netlink"]),

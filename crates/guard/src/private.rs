@@ -99,18 +99,30 @@ pub fn restrict_umask() {
 /// It belongs to somebody else, others could write to it when it was filled, or to a directory above it.
 pub fn keep(dir: &Path) -> Result<(), Untrusted> {
     DirBuilder::new().recursive(true).mode(PRIVATE).create(dir).map_err(Untrusted::io(dir))?;
+    check(dir)?;
     let found = fs::metadata(dir).map_err(Untrusted::io(dir))?;
-    owned(dir, &found)?;
-    if is_mine(&found) {
-        let empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-        if open_to_others(&found) && is_reachable(dir)? && !empty() {
-            return Err(Untrusted::Writable { path: dir.to_owned(), mode: found.mode() & 0o7777 });
-        }
-        if found.mode() & 0o7777 != PRIVATE {
-            fs::set_permissions(dir, Permissions::from_mode(PRIVATE)).map_err(Untrusted::io(dir))?;
-        }
+    if is_mine(&found) && found.mode() & 0o7777 != PRIVATE {
+        fs::set_permissions(dir, Permissions::from_mode(PRIVATE)).map_err(Untrusted::io(dir))?;
     }
-    is_reachable(dir).map(drop)
+    Ok(())
+}
+
+/// Whether what lies in a directory may be trusted: for who looks at it and makes nothing. One that is not there may.
+///
+/// # Errors
+/// As [`keep`].
+pub fn check(dir: &Path) -> Result<(), Untrusted> {
+    let found = match fs::metadata(dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Untrusted::io(dir)(error)),
+    };
+    owned(dir, &found)?;
+    let empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    if is_reachable(dir)? && open_to_others(&found) && !empty() {
+        return Err(Untrusted::Writable { path: dir.to_owned(), mode: found.mode() & 0o7777 });
+    }
+    Ok(())
 }
 
 /// A new directory for a while, of mode 0700, in one that others can't take it away from.

@@ -149,7 +149,7 @@ impl PlannedKernel {
 
 fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
     let required = match (info.attach, info.device) {
-        (Some(request), Some(device)) => Some(required_attach(facts, request, device)),
+        (Some(request), Some(device)) => Some(required_attach(facts, request, device.into())),
         (Some(request), None) => exact(request),
         (None, _) => None,
     };

@@ -1,5 +1,6 @@
 //! What goes into a guest and is built here: the agent and the eBPF object.
 
+use super::agent_package::{AgentPackage, AgentPackageError};
 use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{interrupt::Interrupt, process::to_end};
@@ -69,6 +70,9 @@ pub enum ArtifactError {
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
+    /// The package of the agent can't be told.
+    #[error(transparent)]
+    Package(#[from] AgentPackageError),
     /// The agent's listing can't be used.
     #[error("{}: {problem}", agent.display())]
     Listing {
@@ -104,10 +108,11 @@ impl Builder<'_> {
     /// # Errors
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
+        let agent = self.agent_path(&AgentPackage::load(self.root)?);
         let directory = self.agent_target_dir().join("bpf");
         let built = BPF_OBJECTS.map(|(target, object)| (self.bpf_path(target), directory.join(object)));
         let objects = built.iter().map(|(path, _)| ("the eBPF object", path.clone()));
-        for (what, path) in [("the guest agent", self.agent_path())].into_iter().chain(objects) {
+        for (what, path) in [("the guest agent", agent.clone())].into_iter().chain(objects) {
             if !path.is_file() {
                 return Err(ArtifactError::Absent { what, path });
             }
@@ -116,7 +121,7 @@ impl Builder<'_> {
             let copy = std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(path, &object));
             copy.map_err(|source| ArtifactError::Copy { path: object, source })?;
         }
-        Ok(Artifacts { agent: self.agent_path(), bpf: directory })
+        Ok(Artifacts { agent, bpf: directory })
     }
 
     /// Builds both at once; cargo decides what is fresh, which is most of what a rerun at the desk would wait for.
@@ -139,29 +144,34 @@ impl Builder<'_> {
     /// cargo is missing or failed.
     pub fn agent(&self) -> Result<PathBuf, ArtifactError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let package = AgentPackage::load(self.root)?;
         let target_dir = self.agent_target_dir();
         // An own target directory: other flags in the shared one would rebuild the world at every turn.
-        let args: [OsString; 8] = [
+        let mut args: Vec<OsString> = vec![
             "build".into(),
             "--release".into(),
-            "--package=guest-agent".into(),
+            "--package".into(),
+            package.name.clone().into(),
             "--target".into(),
             AGENT_TARGET.into(),
             "--target-dir".into(),
             target_dir.into(),
             "--quiet".into(),
         ];
+        if let Some(directory) = &package.directory {
+            args.extend(["--manifest-path".into(), directory.join("Cargo.toml").into()]);
+        }
         let command = duct::cmd(&cargo, args)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
             .dir(self.root);
         self.run("the guest agent", &cargo.to_string_lossy(), command)?;
-        Ok(self.agent_path())
+        Ok(self.agent_path(&package))
     }
 
     fn bpf(&self) -> Result<(), ArtifactError> {
         let linker = self.bpf_linker()?;
-        let toolchain = BpfToolchain::detect();
+        let toolchain = BpfToolchain::detect(&Tools::in_cache(self.cache));
         // The linker would otherwise tell LLVM to call memset and memcpy for short ones too, and each function that a program
         // calls is verified, compiled and freed on its own.
         let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
@@ -170,17 +180,17 @@ impl Builder<'_> {
         flags.push(&linker);
         flags.push("\u{1f}-Clink-arg=--btf");
         flags.push(inline);
-        let mut command = duct::cmd(toolchain.cargo(), toolchain.arguments()).dir(self.root.join("ebpf"));
+        let mut command = duct::cmd(toolchain.cargo().as_os_str(), toolchain.arguments()).dir(self.root.join("ebpf"));
         // What a surrounding cargo or rustup sets is meant for another compiler.
         for name in ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
             command = command.env_remove(name);
         }
         command = command.env("CARGO_ENCODED_RUSTFLAGS", flags);
-        if toolchain == BpfToolchain::Packaged {
+        if let BpfToolchain::Packaged { rustc, .. } = &toolchain {
             // The packaged compiler is a release: bootstrap mode admits the unstable features that eBPF needs.
-            command = command.env("RUSTC", PACKAGED_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+            command = command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
         }
-        self.run("the eBPF objects", toolchain.cargo(), command)
+        self.run("the eBPF objects", &toolchain.cargo().to_string_lossy(), command)
     }
 
     fn bpf_linker(&self) -> Result<PathBuf, ArtifactError> {
@@ -192,8 +202,8 @@ impl Builder<'_> {
         self.root.join("target/guest")
     }
 
-    fn agent_path(&self) -> PathBuf {
-        self.agent_target_dir().join(AGENT_TARGET).join("release/guest-agent")
+    fn agent_path(&self, package: &AgentPackage) -> PathBuf {
+        self.agent_target_dir().join(AGENT_TARGET).join("release").join(&package.name)
     }
 
     fn bpf_path(&self, target: &str) -> PathBuf {
@@ -230,32 +240,36 @@ const PACKAGED_RUSTC: &str = "/usr/bin/rustc";
 const PACKAGED_CARGO: &str = "/usr/bin/cargo";
 
 /// Who compiles for the kernel's virtual machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum BpfToolchain {
-    /// The distribution's compiler with a prebuilt core library.
-    Packaged,
+    /// The distribution's compiler with a prebuilt core library, installed or in the cache.
+    Packaged { rustc: PathBuf, cargo: PathBuf },
     /// A nightly with the library's sources.
     Nightly,
 }
 
 impl BpfToolchain {
     /// A nightly that is not there is cargo's to complain about: asking rustup for it might install it.
-    fn detect() -> Self {
+    fn detect(tools: &Tools) -> Self {
         let libraries = duct::cmd!(PACKAGED_RUSTC, "--print", "target-libdir", "--target", BPF_TARGET);
         let prebuilt = libraries.stdin_null().stderr_null().read().is_ok_and(|path| Path::new(path.trim()).is_dir());
-        if prebuilt && Path::new(PACKAGED_CARGO).is_file() { Self::Packaged } else { Self::Nightly }
+        if prebuilt && Path::new(PACKAGED_CARGO).is_file() {
+            return Self::Packaged { rustc: PACKAGED_RUSTC.into(), cargo: PACKAGED_CARGO.into() };
+        }
+        let private = tools.bpf();
+        private.map_or(Self::Nightly, |set| Self::Packaged { rustc: set.program("rustc"), cargo: set.program("cargo") })
     }
 
-    const fn cargo(self) -> &'static str {
+    fn cargo(&self) -> &Path {
         match self {
-            Self::Packaged => PACKAGED_CARGO,
-            Self::Nightly => "cargo",
+            Self::Packaged { cargo, .. } => cargo,
+            Self::Nightly => Path::new("cargo"),
         }
     }
 
-    const fn arguments(self) -> &'static [&'static str] {
+    const fn arguments(&self) -> &'static [&'static str] {
         match self {
-            Self::Packaged => &["build", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
+            Self::Packaged { .. } => &["build", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
             Self::Nightly => {
                 &["+nightly", "build", "--release", "--locked", "--quiet", "--target", BPF_TARGET, "-Zbuild-std=core"]
             }

@@ -1,7 +1,8 @@
 //! What the lab needs on this machine: one list of checks, reported by `lab doctor` and mended by `lab setup`.
 //!
-//! Probes only look, and together cost a fraction of a second, so that every run can afford them. Packages come from
-//! the distribution; virtme-ng and bpf-linker are pinned and live in the cache, where they cannot disturb the host.
+//! Probes only look, and together cost a fraction of a second, so that every run can afford them. What the host has in a
+//! version that serves is used; everything else is unpacked from the distribution's packages into the cache, or built
+//! there, where it cannot disturb the host. Only the C compiler is installed, and what only the tests need.
 
 mod apply;
 mod apt;
@@ -11,27 +12,40 @@ mod error;
 mod host;
 mod look;
 mod path;
+mod private;
+mod progress;
 mod report;
 mod test_tools;
 #[cfg(test)]
 mod tests;
 mod tools;
 
-pub use apply::setup;
+pub use apply::{Place, setup};
 pub use check::Purpose;
 pub use error::SetupError;
-pub use host::{QEMU_VARIABLE, chosen_qemu};
+pub use host::QEMU_VARIABLE;
 pub use report::{Finding, Report};
 pub use test_tools::TestTools;
 pub use tools::{Tools, VIRTME_NG_VERSION};
 
 use host::Host;
 
+/// `PATH` with the cache's programs behind the host's, for everything that the lab starts; `None` where there are none.
+pub fn search_path() -> Option<std::ffi::OsString> {
+    // What others could have put there is started by nobody.
+    let cache = lab_base::paths::cache_dir().ok().filter(|dir| lab_guard::private::check(dir).is_ok())?;
+    let shell = Tools::in_cache(&cache).shell()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::env::split_paths(&path).chain([shell.bin()])).ok()
+}
+
 /// Looks at this machine and changes nothing.
 ///
 /// # Errors
-/// [`SetupError::Cache`] where no cache directory is known.
+/// [`SetupError::Cache`] where no cache directory is known, [`SetupError::Untrusted`] where others could change what is in it.
 pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
+    let cache = lab_base::paths::cache_dir()?;
+    lab_guard::private::check(&cache)?;
+    let tools = Tools::in_cache(&cache);
     Ok(Report::of(&Host::look(&tools), purpose))
 }

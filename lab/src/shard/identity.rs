@@ -1,7 +1,7 @@
 //! What machines that run parts of one plan must agree on.
 
 use crate::error::Error;
-use crate::project::sources;
+use crate::project::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
 use lab_base::hex::hex;
 use lab_record::plan::Plan;
 use serde::Serialize;
@@ -49,13 +49,17 @@ fn hash(what: &impl Serialize) -> String {
 
 fn sources(root: &Path) -> Result<String, Error> {
     let mut hasher = Sha256::new();
-    for name in sources::all().chain(BESIDE).map(|name| root.join(name)).filter(|path| path.exists()) {
-        let files = WalkDir::new(name).sort_by_file_name().into_iter();
+    let own =
+        sources::all().chain(BESIDE).map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
+    // Named by its own directory, which may be another one on each machine.
+    let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
+    for (base, directory) in own.chain(package.map(|directory| (directory.clone(), directory))) {
+        let files = WalkDir::new(directory).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
             let entry = entry.map_err(|error| Error::file("read", root)(error.into()))?;
             if entry.file_type().is_file() {
                 let bytes = fs::read(entry.path()).map_err(Error::file("read", entry.path()))?;
-                let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
+                let path = entry.path().strip_prefix(&base).unwrap_or(entry.path());
                 hasher.update(path.as_os_str().as_encoded_bytes());
                 hasher.update(Sha256::digest(bytes));
             }
@@ -91,5 +95,20 @@ mod tests {
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "", "what was built is no source");
         fs::write(root.path().join("crates/suite/lib.rs"), "two").unwrap();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "the sources");
+    }
+
+    #[test]
+    fn the_agents_own_package_is_a_source_wherever_it_lies() {
+        let agent = |place: &str, source: &str| {
+            let root = tempfile::tempdir().unwrap();
+            let package = root.path().join(place);
+            fs::create_dir_all(package.join("src")).unwrap();
+            fs::write(package.join("Cargo.toml"), "[package]\nname = \"mine\"\n").unwrap();
+            fs::write(package.join("src/main.rs"), source).unwrap();
+            fs::write(root.path().join("lab.toml"), format!("[agent]\npackage = \"{place}\"\n")).unwrap();
+            sources(root.path()).unwrap()
+        };
+        assert_eq!(agent("here", "fn main() {}"), agent("there", "fn main() {}"));
+        assert_ne!(agent("here", "fn main() {}"), agent("here", "fn main() { }"));
     }
 }

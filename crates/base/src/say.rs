@@ -37,6 +37,11 @@ pub fn stderr() -> Escaping<io::Stderr> {
     Escaping::new(stderr, terminal)
 }
 
+/// Standard error for a line that is drawn again and again, where it is a terminal: its words are the lab's own, and numbers.
+pub fn redrawn() -> Box<dyn Write> {
+    if is_said_to_people() { Box::new(io::stderr()) } else { Box::new(stderr()) }
+}
+
 /// Whether a CI system reads what is printed.
 pub fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     (
         "lab",
         &[
@@ -31,6 +31,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("lab-base", &[]),
     ("lab-image", &["lab-base"]),
     ("lab-guard", &[]),
+    ("lab-fuzz", &[]),
     ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
     ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),

@@ -91,7 +91,10 @@ fn a_guest_sees_no_secret_and_no_network_of_its_host() {
         line.unwrap_or_default().trim().to_owned()
     };
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert!(set == "CapBnd" && !nix::unistd::geteuid().is_root() || said(set).chars().all(|digit| digit == '0'), "{status}");
+        assert!(
+            set == "CapBnd" && !nix::unistd::geteuid().is_root() || said(set).chars().all(|digit| digit == '0'),
+            "{status}"
+        );
     }
     assert_eq!(said("NoNewPrivs"), "1", "{status}");
     // Debian's QEMU has its sandbox.

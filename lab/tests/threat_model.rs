@@ -58,18 +58,46 @@ const NAMED: [(&str, &str); 4] = [
 /// The places that name a stream of the program, and why that is no way around the one writer: the writer itself; a program's
 /// own bytes in `lab shell`, which a person started to see them; bars, whose words are escaped where they are put in; clap's
 /// answer to a wrong command line, which has the person's own words; an example in the documentation.
-const STREAMS: [&str; 6] =
-    ["/base/src/say.rs", "/cli/shell.rs", "/shell/terminal.rs", "/report/src/progress.rs", "/lab/src/main.rs", "/lab/src/lib.rs"];
+const STREAMS: [&str; 6] = [
+    "/base/src/say.rs",
+    "/cli/shell.rs",
+    "/shell/terminal.rs",
+    "/report/src/progress.rs",
+    "/lab/src/main.rs",
+    "/lab/src/lib.rs",
+];
 
 /// Whatever is printed passes the writer that makes visible what steers a terminal or commands a CI system.
 #[test]
 fn nothing_is_printed_past_the_one_writer() {
-    let ways = [" print!(", "println!(", "eprint!(", "eprintln!(", "io::stdout", "io::stderr", "stdout()", "stderr()", "dbg!("];
-    let host = ["/lab/src/", "/images/src/", "/base/src/", "/guard/src/", "/record/src/", "/report/src/", "/vm/src/", "/kernel-store/src/"];
+    let ways = [
+        " print!(",
+        "println!(",
+        "eprint!(",
+        "eprintln!(",
+        "io::stdout",
+        "io::stderr",
+        "stdout()",
+        "stderr()",
+        "dbg!(",
+    ];
+    let host = [
+        "/lab/src/",
+        "/images/src/",
+        "/base/src/",
+        "/guard/src/",
+        "/record/src/",
+        "/report/src/",
+        "/vm/src/",
+        "/kernel-store/src/",
+    ];
     let mut looked = 0;
     for (path, text) in sources() {
         let tests = path.contains("/tests/") || path.contains("_tests.rs") || path.ends_with("tests.rs");
-        if tests || !host.iter().any(|part| path.contains(part)) || STREAMS.iter().any(|allowed| path.ends_with(allowed)) {
+        if tests
+            || !host.iter().any(|part| path.contains(part))
+            || STREAMS.iter().any(|allowed| path.ends_with(allowed))
+        {
             continue;
         }
         looked += 1;
@@ -86,8 +114,19 @@ fn nothing_is_printed_past_the_one_writer() {
 fn nothing_is_made_or_connected_to_past_the_guard() {
     let mut looked = 0;
     for (path, text) in sources() {
-        let tests = path.contains("/tests/") || path.contains("_tests.rs") || path.ends_with("tests.rs") || path.ends_with("fuzz.rs");
-        let host = ["/lab/src/", "/images/src/", "/vm/src/", "/kernel-store/src/", "/report/src/", "/record/src/", "/base/src/"];
+        let tests = path.contains("/tests/")
+            || path.contains("_tests.rs")
+            || path.ends_with("tests.rs")
+            || path.ends_with("fuzz.rs");
+        let host = [
+            "/lab/src/",
+            "/images/src/",
+            "/vm/src/",
+            "/kernel-store/src/",
+            "/report/src/",
+            "/record/src/",
+            "/base/src/",
+        ];
         if tests || !host.iter().any(|part| path.contains(part)) {
             continue;
         }

@@ -27,7 +27,8 @@ impl Tail {
         bounded::tail(path, TAIL).map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
     }
 
-    pub(super) fn parse(text: &str) -> Self {
+    /// Reads a tail that is there already.
+    pub fn parse(text: &str) -> Self {
         let lines = text.lines().map(|line| text::line(line.trim_end(), WIDTH)).filter(|line| !line.is_empty());
         Self { lines: lines.collect() }
     }

@@ -59,7 +59,7 @@ const ATTRIBUTES: [&[u8]; 34] = [
 ];
 
 /// Whether these bytes are a drawing of shapes and words alone.
-pub(super) fn only_draws(bytes: &[u8]) -> bool {
+pub fn only_draws(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else { return false };
     let mut reader = Reader::from_str(text);
     let mut drawn = false;

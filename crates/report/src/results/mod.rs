@@ -74,6 +74,16 @@ fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
     Ok(found)
 }
 
+/// A `run.json` in figures: the exit code, and how many cells passed, failed, were skipped, errored and did not run. A dash
+/// where it does not say.
+pub fn figures(run_json: &[u8]) -> [String; 6] {
+    let summary: Value = serde_json::from_slice(run_json).unwrap_or_default();
+    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let count = |key: &str| number(&summary["counts"][key]);
+    let exit = number(&summary["exit_code"]);
+    [exit, count("passed"), count("failed"), count("skipped"), count("errored"), count("not-run")]
+}
+
 impl Stored {
     /// Whether the run ended, and everything in it passed; of any version of the lab.
     pub fn passed(&self) -> bool {

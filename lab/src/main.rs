@@ -8,10 +8,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     lab_guard::private::restrict_umask();
-    if let Some(path) = lab::setup::search_path() {
-        // SAFETY: this is at the process's begin, and no other thread is there to read the environment.
-        unsafe { std::env::set_var("PATH", path) };
-    }
     let exit = match Cli::try_parse() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             if let Some((exit, line)) = error.interruption() {

@@ -28,7 +28,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("lab-vm", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
     ("lab-kernel-store", &["lab-base", "lab-guard", "lab-protocol"]),
     ("lab-record", &["lab-base", "lab-guard", "lab-protocol"]),
-    ("lab-base", &[]),
+    ("lab-base", &["lab-guard"]),
     ("lab-image", &["lab-base"]),
     ("lab-guard", &[]),
     ("lab-fuzz", &[]),

@@ -9,11 +9,12 @@ use super::{
     command::{Files, arguments},
     process::{Group, POLL},
 };
+use lab_base::programs;
 use std::{
     env,
     fs::File,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -59,6 +60,8 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
     command
         .args(arguments(spec, files, name)?)
         .arg("--dry-run")
+        // vng calls `virtme-run` by name: in a virtual environment that is next to vng, and nowhere else.
+        .env("PATH", programs::search_path_behind(spec.vng.parent()))
         // vng reads default options from the user's home, and any of them would change what is tested.
         .env("HOME", files.words.parent().unwrap_or(Path::new("/")))
         // It becomes a word of the kernel's command line.
@@ -70,9 +73,6 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
     // Where vng itself came from `pip install --user`, Python still has to find it.
     if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {
         command.env("PYTHONUSERBASE", home.join(".local"));
-    }
-    if let Some(path) = search_path(&spec.vng) {
-        command.env("PATH", path);
     }
     let mut child = command.spawn().map_err(|source| VmError::Spawn { program: spec.vng.clone(), source })?;
     let deadline = Instant::now() + PATIENCE;
@@ -150,13 +150,6 @@ fn strip(words: Vec<String>, exported: Option<&Path>) -> Result<Vec<String>, Str
 /// What virtme-ng gives every guest and no guest of the lab uses: a watchdog, and the second console.
 fn is_needless(device: &str) -> bool {
     device.starts_with("i6300esb") || device == "virtio-serial-pci" || device.starts_with("virtconsole,chardev=dmesg")
-}
-
-/// vng calls `virtme-run` by name: in a virtual environment that is next to vng, and nowhere else.
-pub(super) fn search_path(vng: &Path) -> Option<std::ffi::OsString> {
-    let beside = vng.parent().filter(|dir| !dir.as_os_str().is_empty())?;
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::join_paths(std::iter::once(PathBuf::from(beside)).chain(env::split_paths(&path))).ok()
 }
 
 #[cfg(test)]

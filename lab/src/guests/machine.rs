@@ -9,7 +9,12 @@ use crate::{
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
 use lab_record::event::{ImageInfo, Versions};
-use lab_vm::{Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher, accel, has_sandbox, qemu_version, stock::Stock};
+use lab_vm::{
+    Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
+    accel::{self, Asking},
+    has_sandbox, qemu_version,
+    stock::Stock,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -60,17 +65,25 @@ impl Machine {
     ///
     /// # Errors
     /// No guest can be launched at all.
-    pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
+    pub fn acceleration(
+        &self,
+        launcher: &dyn Launcher,
+        kernel: &Unpacked,
+        say: &dyn Fn(&str),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Acceleration, Error> {
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
-        Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
+        let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
+        Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
 
     /// The kernel as virtme-ng boots it by itself.
     pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
         Stock {
             vng: &self.vng,
+            qemu: self.qemu.as_deref(),
             kernel: &kernel.vmlinuz,
             modules: &kernel.modules,
             release: &kernel.release,

@@ -99,7 +99,7 @@ impl<S: Source> Tester<'_, S> {
         }
         let name = Id::new(&format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
         let place = directory::create(&self.directory, &name)?;
-        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.departures, false);
+        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.unsupported, false);
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());
         let how = How { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };

@@ -184,8 +184,14 @@ pub enum KernelsError {
     NoCache(#[from] lab_base::paths::NoCacheDir),
     /// The cache's path has characters that are not allowed in apt's configuration or vng's command line.
     #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path without blanks, quotes or semicolons", .path.display())]
-    BadCache { path: PathBuf },
-    /// vng stores its downloads in the home directory, but there is none.
+    BadCache {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+    /// vng keeps its downloads below the home directory, and there is none.
     #[error("HOME is not set, and vng keeps its mainline kernels below it: set HOME")]
     NoHome,
     /// A file operation failed.
@@ -257,6 +263,7 @@ impl KernelsError {
             | Self::Checksum { .. }
             | Self::Archive { .. }
             | Self::NoSpace { .. }
+            | Self::Untrusted(_)
             | Self::Io { .. } => false,
         }
     }

@@ -35,6 +35,7 @@ pub enum Locked {
         package: String,
         version: String,
         /// SHA-256 of the `.deb`, hexadecimal.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version of the kernel in it.
         kernel: KernelVersion,
@@ -48,6 +49,7 @@ pub enum Locked {
         package: String,
         version: String,
         /// SHA-256 of the `.deb`, hexadecimal.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version of the kernel in it.
         kernel: KernelVersion,
@@ -67,6 +69,7 @@ pub enum Locked {
         /// Version in vng's format.
         version: String,
         /// SHA-256 of the image, hexadecimal.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version in the image.
         kernel: KernelVersion,
@@ -79,6 +82,7 @@ pub enum Locked {
 pub struct Part {
     pub package: String,
     /// SHA-256 of the `.deb`, hexadecimal.
+    #[serde(deserialize_with = "checksum")]
     pub sha256: String,
 }
 
@@ -119,6 +123,17 @@ impl fmt::Display for Locked {
     }
 }
 
+/// Hexadecimal digits: parts of a checksum become names of directories.
+fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(input)?;
+    let is_hex = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex {
+        Ok(text)
+    } else {
+        Err(serde::de::Error::custom(format!("{text:?} is no checksum in hexadecimal digits")))
+    }
+}
+
 impl Lock {
     /// Reads `kernels.lock`; a missing file is an empty lock.
     ///
@@ -153,7 +168,7 @@ impl Lock {
     /// # Errors
     /// There is no entry, or `kernels.toml` was changed since.
     pub fn entry(&self, kernel: &Kernel) -> Result<&Locked> {
-        let locked = self.kernels.get(&kernel.id).ok_or(KernelsError::Unlocked)?;
+        let locked = self.kernels.get(&*kernel.id).ok_or(KernelsError::Unlocked)?;
         if !locked.answers(&kernel.source) {
             return Err(KernelsError::StaleLock { locked: locked.to_string(), wanted: kernel.source.to_string() });
         }

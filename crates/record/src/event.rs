@@ -10,6 +10,7 @@ use crate::{
     splat::Splat,
     verdict::Verdict,
 };
+use lab_guard::{Id, Inside};
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +63,7 @@ const LOOK_AT: usize = 40;
 struct Finished {
     at_ms: u64,
     event: Tag,
-    kernel: String,
+    kernel: Id,
     guest: u32,
     verdict: Box<Verdict>,
 }
@@ -115,7 +116,7 @@ pub struct RunInfo {
     /// [`FORMAT`] of the lab that wrote the run.
     pub format: u32,
     /// `<timestamp>-<short id>`, also the name of the run's directory.
-    pub id: String,
+    pub id: Id,
     /// Versions of the programs.
     pub versions: Versions,
     /// The accelerator.
@@ -143,7 +144,7 @@ pub struct RunInfo {
 
 impl RunInfo {
     /// The information of a run of a whole plan without a deliberate fault.
-    pub fn new(id: String, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
+    pub fn new(id: Id, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
         Self {
             format: FORMAT,
             id,
@@ -207,6 +208,29 @@ impl Moment {
     }
 }
 
+impl Event {
+    /// The number of the guest that it is about.
+    pub const fn guest(&self) -> Option<u32> {
+        match self {
+            Self::GuestStarted { guest, .. }
+            | Self::Booted { guest, .. }
+            | Self::Probed { guest, .. }
+            | Self::CellStarted { guest, .. }
+            | Self::CellRetried { guest, .. }
+            | Self::CellFinished { guest, .. }
+            | Self::Splat { guest, .. }
+            | Self::GuestEnded { guest, .. }
+            | Self::GuestLost { guest, .. } => Some(*guest),
+            Self::RunStarted { .. }
+            | Self::Topologies { .. }
+            | Self::KernelStarted { .. }
+            | Self::Note { .. }
+            | Self::KernelFinished { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+}
+
 /// An event of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -224,14 +248,14 @@ pub enum Event {
     /// The run reached a kernel.
     KernelStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Its image.
         image: ImageInfo,
     },
     /// A guest is being started.
     GuestStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest, from 1.
         guest: u32,
         /// How the guest is started, and for which purpose.
@@ -241,7 +265,7 @@ pub enum Event {
     /// A guest's agent has sent its Hello.
     Booted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// `uname -r`.
@@ -256,7 +280,7 @@ pub enum Event {
     /// A guest has finished its probes.
     Probed {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// Capabilities of the kernel.
@@ -267,7 +291,7 @@ pub enum Event {
     /// A cell was started.
     CellStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// The cell.
@@ -276,7 +300,7 @@ pub enum Event {
     /// A cell has its final verdict: exactly one event per planned cell and kernel.
     CellFinished {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest; 0 if no guest ran the cell.
         guest: u32,
         /// The verdict.
@@ -285,7 +309,7 @@ pub enum Event {
     /// An attempt at a cell did not pass, and the cell will be repeated in a fresh guest.
     CellRetried {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// The attempt's verdict.
@@ -294,7 +318,7 @@ pub enum Event {
     /// The kernel printed a splat while no cell was running.
     Splat {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// When it was printed.
@@ -305,7 +329,7 @@ pub enum Event {
     /// A guest had no cells left and was told to power off.
     GuestEnded {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// Time from the request to the end of its machine, milliseconds.
@@ -316,7 +340,7 @@ pub enum Event {
     /// A guest crashed, stopped answering or broke the protocol.
     GuestLost {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// Kind of the loss.
@@ -332,19 +356,19 @@ pub enum Event {
         cell: Option<CellId>,
         /// Files with information about a hang, as paths relative to the run's directory.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        files: Vec<String>,
+        files: Vec<Inside>,
     },
     /// A line for the log: from the agent, or about ignored input.
     Note {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// One line.
         text: String,
     },
     /// A kernel is finished.
     KernelFinished {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of guests that were booted.
         guests: u32,
         /// Peak resident memory of the largest guest, KiB.

@@ -1,6 +1,7 @@
 //! The host's verdict on a cell, with everything that decides whether it counts.
 
 use crate::{excuse::Excuse, splat::Splat};
+use lab_guard::Inside;
 use lab_protocol::{CellId, CellReport, FailureKind, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ pub struct Verdict {
     pub evidence: Option<String>,
     /// Files of the cell, as paths relative to the run's directory.
     #[serde(default)]
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
     /// Splats that the kernel printed while the cell ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
@@ -45,7 +46,7 @@ pub struct Attempt {
     pub splats: Vec<Splat>,
     /// Files of the attempt, as paths relative to the run's directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
 }
 
 impl Attempt {

@@ -75,7 +75,7 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
             unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
         };
         Row {
-            kernel: facts.id.clone(),
+            kernel: facts.id.to_string(),
             class: facts.class.clone(),
             version: facts.version,
             release: seen.and_then(|seen| seen.boot.as_ref()).map(|boot| boot.release.clone()),
@@ -153,8 +153,10 @@ impl Format {
             text = format!("{text}\n\n{}", legend.join(gap).replace("\\*", star));
         }
         for row in rows.iter().filter(|row| row.capabilities.is_empty()) {
-            let why = row.losses.last().map_or("its guest did not answer", |why| why);
-            text = format!("{text}\n{}: no answer: {}", row.kernel, text::line(why, 200));
+            let why = row.losses.last().map_or("its guest said nothing", |why| why);
+            let why = text::line(why, 200);
+            let why = if self == Self::Markdown { text::markdown(&why) } else { why };
+            text = format!("{text}\n{}: no answer: {why}", row.kernel);
         }
         text
     }

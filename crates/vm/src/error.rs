@@ -28,9 +28,17 @@ pub enum VmError {
         /// How to fix it, with a leading separator; empty if this is obvious.
         mend: &'static str,
     },
-    /// `sun_path` of `struct sockaddr_un` has 108 bytes.
-    #[error("socket path {} has {length} bytes, at most 107 are allowed; choose a shorter run directory (TMPDIR)", path.display())]
-    SocketPath { path: PathBuf, length: usize },
+    /// `sun_path` is 108 bytes.
+    #[error("socket path {} has {length} bytes, the kernel takes 107; choose a shorter run directory (TMPDIR)", path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+    },
+    /// Others could get at the guest.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// A program did not start.
     #[error("can't start {}: {source}; `lab doctor` says what is missing", program.display())]
     Spawn { program: PathBuf, source: io::Error },

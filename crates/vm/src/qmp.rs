@@ -5,6 +5,7 @@
 //! Files are passed as descriptors: QEMU then notices a full disk itself, which would be lost with a `cat` in between.
 
 use super::VmError;
+use lab_guard::private;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use std::{
@@ -37,7 +38,7 @@ impl Monitor {
     /// # Errors
     /// The socket can't be used, or the answer is not QEMU's.
     pub fn connect(socket: &Path) -> Result<Self, VmError> {
-        let stream = UnixStream::connect(socket).map_err(|error| problem(&error))?;
+        let stream = private::connect(socket).map_err(|error| problem(&error))?;
         stream.set_read_timeout(Some(ANSWER)).map_err(|error| problem(&error))?;
         let mut monitor = Self { reader: BufReader::new(stream), files: false };
         let greeting = monitor.line()?;
@@ -182,7 +183,7 @@ mod tests {
 
     /// Answers each command with the next line, which may contain events before the answer.
     fn qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, Result<(), VmError>) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let socket = dir.path().join("qmp");
         let listener = UnixListener::bind(&socket).unwrap();
         let peer = thread::spawn(move || {

@@ -28,6 +28,6 @@ pub(super) fn setup(tests: bool, builds: bool, system: bool) -> Result<Exit, Err
     // A signal ends running steps without leaving partial files.
     Interrupt::install().map_err(Error::file("watch", "signals"))?;
     let place = if system { Place::System } else { Place::Cache };
-    setup::setup(purpose, place, &mut std::io::stderr())?;
+    setup::setup(purpose, place, &mut *lab_base::say::redrawn())?;
     Ok(Exit::Passed)
 }

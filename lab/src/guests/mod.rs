@@ -26,7 +26,9 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
+use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
@@ -44,8 +46,6 @@ use lab_report::{
 };
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
 use std::{
-    env,
-    io::IsTerminal,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread::available_parallelism,
@@ -124,7 +124,7 @@ impl Guests {
 
     /// A stock virtme-ng guest with one of the kernels.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
-        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id).ok_or(Error::NothingSelected)?;
         Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
@@ -151,7 +151,7 @@ impl Guests {
     /// Runs a plan; may be called several times in parallel. Consoles are written below `directory`.
     pub fn run(
         &self,
-        id: String,
+        id: Id,
         plan: Plan,
         directory: &Path,
         how: &How,
@@ -161,8 +161,8 @@ impl Guests {
         let directory = absolute(directory)?;
         let accelerator = Accelerator::from(&self.acceleration);
         let prepare = |kernel: &PlannedKernel| {
-            let id = &*kernel.facts.id;
-            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let id = &kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
@@ -210,14 +210,5 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if std::io::stderr().is_terminal() && !in_ci() {
-        Box::new(Bars::new())
-    } else {
-        Box::new(Lines::new(std::io::stderr()))
-    }
-}
-
-/// Whether `CI` is set, as common CI systems do.
-pub fn in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
 }

@@ -54,7 +54,22 @@ pub enum ShardError {
     },
     /// The events contain a cell that is not in the shard's plan.
     #[error("{} contains {cell} on kernel {kernel}, which is not in its plan", path.display())]
-    ForeignCell { path: PathBuf, kernel: String, cell: String },
+    ForeignCell {
+        /// The events.
+        path: PathBuf,
+        /// The kernel.
+        kernel: String,
+        /// The cell.
+        cell: String,
+    },
+    /// The guests' numbers are too large.
+    #[error("{} has guest numbers of kernel {kernel} that are too large to be renumbered", path.display())]
+    TooManyGuests {
+        /// The events.
+        path: PathBuf,
+        /// The kernel.
+        kernel: String,
+    },
     /// Two shards have the same cell in their plans, or a shard has one that it should not have.
     #[error("{} has {cell} on kernel {kernel} in its plan, but this cell belongs to another shard or to none", path.display())]
     Overlap {

@@ -2,7 +2,7 @@
 
 use crate::run::{
     autopsy::Autopsy,
-    splat::{MOST_SUSPECTS, Watch, merge},
+    splat::{MOST_SUSPECTS, Watch, gather, merge},
     timing::Timing,
 };
 use lab_protocol::CellId;
@@ -73,7 +73,8 @@ impl Launch {
 
     /// Stores splats that the agent read from the kernel log.
     pub fn log(&self, splats: Vec<Splat>) {
-        self.kernel_log.borrow_mut().extend(splats);
+        let mut all = self.kernel_log.borrow_mut();
+        splats.into_iter().for_each(|splat| gather(&mut all, splat));
     }
 
     /// Splats before the console line with `mark`, see [`Watch::look_before`], and splats of the kernel log.

@@ -19,6 +19,7 @@ use super::{
 };
 use attempts::Attempts;
 use lab_base::lock::lock;
+use lab_guard::Id;
 use lab_protocol::{CellId, ErrorKind, Outcome};
 use lab_record::{
     event::{Event, Start},
@@ -272,7 +273,7 @@ impl<'a> KernelRun<'a> {
         self.progress().stopped.get_or_insert_with(|| why.to_owned());
     }
 
-    pub(super) fn id(&self) -> String {
+    pub(super) fn id(&self) -> Id {
         self.kernel.facts.id.clone()
     }
 

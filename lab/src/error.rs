@@ -44,10 +44,10 @@ pub enum Error {
     /// A virtual machine or its tools failed.
     #[error(transparent)]
     Vm(#[from] lab_vm::VmError),
-    /// Others could change what the lab trusts.
+    /// Other users could change files that the lab trusts.
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
-    /// A name that can't be a file's.
+    /// An invalid name of a kernel or run.
     #[error(transparent)]
     Name(#[from] lab_guard::NotAnId),
     /// There is no cache directory.

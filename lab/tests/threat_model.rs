@@ -56,9 +56,9 @@ const NAMED: [(&str, &str); 5] = [
     ("/setup/private/sets.rs", r#"        "bash","#),
 ];
 
-/// The places that name a stream of the program, and why that is no way around the one writer: the writer itself; a program's
-/// own bytes in `lab shell`, which a person started to see them; bars, whose words are escaped where they are put in; clap's
-/// answer to a wrong command line, which has the person's own words; an example in the documentation.
+/// The places that name a stream of the program, and why that is no way around the one writer: the writer itself; a
+/// program's own bytes in `lab shell`, which a person started to see them; bars, whose words are escaped where they are put
+/// in; clap's answer to a wrong command line, which has the person's own words; an example in the documentation.
 const STREAMS: [&str; 6] = [
     "/base/src/say.rs",
     "/cli/shell.rs",

@@ -1,6 +1,6 @@
-//! Ctrl-C, SIGTERM and the run's own deadline as a flag that every loop looks at.
+//! SIGINT, SIGTERM and the run's own deadline as one flag that every loop polls.
 //!
-//! A second signal ends the program at once, whatever it is doing. Its guests end with it.
+//! A second signal ends the program and its guests at once.
 
 use crate::lock::lock;
 use std::{
@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Signals that ask for the end.
+/// Signals that interrupt the program.
 const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
-/// A signal that comes sooner after the first is the same wish: `timeout` sends its signal to the program and to its group.
+/// A second signal within this time is ignored: `timeout` sends its signal to the program and to its process group.
 const SAME_WISH: Duration = Duration::from_millis(300);
 
-/// Watches for a second signal, on a thread that nothing else can hold up.
+/// Waits for a second signal on a thread of its own, which nothing else can block.
 fn end_at_the_second() -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {

@@ -24,7 +24,7 @@ pub fn tools(cache: &Path) -> PathBuf {
 
 /// The root of the unpacked packages of small programs, if it exists.
 pub fn unpacked() -> Option<PathBuf> {
-    // What others could have put there is started by nobody.
+    // Programs in directories that other users can write to are never started.
     let cache = cache_dir().ok().filter(|cache| lab_guard::private::check(cache).is_ok())?;
     Some(tools(&cache).join(UNPACKED)).filter(|root| root.join(BIN).is_dir())
 }

@@ -1,8 +1,8 @@
-//! The two streams of a command, and what may pass to them.
+//! Writes to stdout and stderr, and escapes what must not reach them.
 //!
-//! Nearly all that the lab prints is made of words that a guest, a mirror or a file of results chose. So every word goes
-//! through one writer: what could steer a terminal, or make a line read as another one, becomes visible, and where a CI
-//! system reads along, what it would take for a command does, too. Names of files and errors are no exception.
+//! Nearly all printed text comes from guests, mirrors or result files. Therefore all output passes one writer. It escapes
+//! characters that control a terminal or make a line look like a different one and, in CI systems, text that they would
+//! execute as a command. This includes file names and errors.
 
 use crate::{file::FileError, text};
 use std::{
@@ -13,7 +13,7 @@ use std::{
 /// Prints progress to standard error; standard output holds only the requested output.
 pub fn say(line: &str) {
     let mut out = stderr();
-    // Nobody can be told that nobody can be told anything.
+    // If stderr can't be written to, this can't be reported either.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
@@ -30,14 +30,14 @@ pub fn show(text: impl std::fmt::Display) -> Result<(), FileError> {
     }
 }
 
-/// Standard error for whoever writes more than a line.
+/// Standard error, for output of several lines.
 pub fn stderr() -> Escaping<io::Stderr> {
     let stderr = io::stderr();
     let terminal = stderr.is_terminal();
     Escaping::new(stderr, terminal)
 }
 
-/// Standard error for a line that is drawn again and again, where it is a terminal: its words are the lab's own, and numbers.
+/// Standard error for a line that is redrawn on a terminal: it contains only the lab's own text and numbers.
 pub fn redrawn() -> Box<dyn Write> {
     if is_said_to_people() { Box::new(io::stderr()) } else { Box::new(stderr()) }
 }
@@ -47,17 +47,17 @@ pub fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
-/// Whether people look at what a command is for, and not another program.
+/// Whether stdout is read by people, and not by another program.
 pub fn is_shown_to_people() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Whether people look at a command's progress.
+/// Whether stderr is read by people.
 pub fn is_said_to_people() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Passes on whole lines, as [`text::printable`] leaves them.
+/// Writes whole lines, escaped by [`text::printable`].
 #[derive(Debug)]
 pub struct Escaping<W: Write> {
     out: W,
@@ -67,7 +67,7 @@ pub struct Escaping<W: Write> {
 }
 
 impl<W: Write> Escaping<W> {
-    /// In front of a stream; `colours` where it is a terminal, which shows the lab's own.
+    /// Creates a writer for a stream; `colours` keeps the lab's own colours, for terminals.
     pub fn new(out: W, colours: bool) -> Self {
         Self { out, colours, ci: in_ci(), line: Vec::new() }
     }

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 
 /// Whether a character is allowed in XML 1.0 and harmless on a terminal. The caller decides about tab and newline.
 fn plain(c: char) -> bool {
-    // U+FFFE and U+FFFF are no XML characters.
+    // U+FFFE and U+FFFF are not allowed in XML.
     !c.is_control() && !misleads(c) && !matches!(c, '\u{FFFE}' | '\u{FFFF}')
 }
 
-/// Characters that make a line read as another one: they change its direction, or are there and can't be seen (Unicode's
-/// `Default_Ignorable_Code_Point` without what emoji are joined with, line and paragraph separators, annotations).
+/// Characters that make a line look like a different one: bidirectional controls and invisible characters (Unicode's
+/// `Default_Ignorable_Code_Point` except for those that join emoji, line and paragraph separators, annotations).
 const fn misleads(c: char) -> bool {
     matches!(
         c,
@@ -21,9 +21,9 @@ const fn misleads(c: char) -> bool {
     )
 }
 
-/// What a stream of the program may carry: newlines and tabs stay, every other character that steers or misleads becomes
-/// `\u` and four digits, which JSON, YAML and people read alike. With `colours` the lab's own stay; with `ci` no line is a
-/// command to a CI system.
+/// Escapes text for the program's output: newlines and tabs stay, other control and misleading characters become `\u` and
+/// four digits, which is valid in JSON and YAML. With `colours` the lab's own colours stay; with `ci` commands of CI
+/// systems are escaped.
 pub fn printable(text: &str, colours: bool, ci: bool) -> Cow<'_, str> {
     let ascii = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
     let safe = text.bytes().all(ascii) || text.chars().all(|c| plain(c) || c == '\n' || c == '\t');
@@ -52,11 +52,11 @@ pub fn printable(text: &str, colours: bool, ci: bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// What the lab itself colours with.
+/// The escape sequences of the lab's own colours.
 const COLOURS: [&str; 6] = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m"];
 
-/// A line that no CI system takes for a command: GitHub reads `::name::` where a line begins, and GitHub, Azure and TeamCity
-/// read `##[`, `##vso[` and `##teamcity[` anywhere.
+/// Escapes commands of CI systems in a line: GitHub executes `::name::` at the start of a line, and GitHub, Azure and
+/// TeamCity execute `##[`, `##vso[` and `##teamcity[` anywhere.
 fn uncommanded(line: &str) -> Cow<'_, str> {
     let blank = line.len() - line.trim_start_matches(|c: char| !plain(c) || c.is_whitespace()).len();
     let (begin, words) = line.split_at(blank);
@@ -75,7 +75,7 @@ fn uncommanded(line: &str) -> Cow<'_, str> {
     })
 }
 
-/// Text in Markdown: nothing in it is a link, a picture, HTML, a table's cell or a heading. One line.
+/// Escapes text for Markdown, as one line: it contains no link, image, HTML, table cell or heading.
 pub fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in line(text, usize::MAX).chars() {

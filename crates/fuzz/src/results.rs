@@ -1,4 +1,4 @@
-//! Results that come back from elsewhere, damaged in any way.
+//! Fuzz targets for results from other machines.
 
 use lab::shard::{durations::Durations, merge::Shards};
 use lab_guard::Id;
@@ -7,7 +7,7 @@ use lab_report::results::figures;
 use std::fs;
 use tempfile::TempDir;
 
-/// A directory in memory, where there is one.
+/// A directory in memory, if available.
 fn scratch() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

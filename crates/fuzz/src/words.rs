@@ -1,4 +1,4 @@
-//! Words of others: names, drawings, and what is printed of them.
+//! Fuzz targets for foreign text: names, drawings, and their output.
 
 use lab::run::only_draws;
 use lab_base::text;

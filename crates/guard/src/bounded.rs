@@ -1,4 +1,4 @@
-//! Files that somebody else makes grow are read in pieces of a size that is known before.
+//! Reads files that other programs extend, in pieces of limited size.
 
 use std::{
     fs::File,
@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-/// A file's first bytes.
+/// Reads the first bytes of a file.
 ///
 /// # Errors
 /// It can't be read.
@@ -16,7 +16,7 @@ pub fn head(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A file's last bytes.
+/// Reads the last bytes of a file.
 ///
 /// # Errors
 /// It can't be read.
@@ -25,7 +25,7 @@ pub fn tail(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     from(path, length.saturating_sub(most), most)
 }
 
-/// A file's bytes from a place on.
+/// Reads a file's bytes from an offset.
 ///
 /// # Errors
 /// It can't be read.

@@ -1,7 +1,7 @@
-//! Files that came from elsewhere: results of other machines, downloads.
+//! Reads files from other machines: results and downloads.
 //!
-//! They are taken as plain files or not at all. A link may name a file of this machine, a FIFO never ends, a device does what
-//! devices do.
+//! Only regular files are accepted: a symbolic link could point to a file of this machine, a FIFO never ends, and opening a
+//! device may have effects.
 
 use crate::private::kind;
 use std::{
@@ -11,15 +11,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Opens a plain file, without waiting for anybody.
+/// Opens a regular file without blocking.
 ///
 /// # Errors
-/// It is something else, a link to a file included, or can't be opened.
+/// It is not a regular file (a symbolic link is refused too), or can't be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
-        // What can't be opened that way is told as what it is.
+        // The error names the kind of the file.
         Err(error) => {
             return Err(fs::symlink_metadata(path).map_or(error, |found| match found.is_file() {
                 true => io::Error::from(io::ErrorKind::PermissionDenied),
@@ -31,12 +31,12 @@ pub fn open(path: &Path) -> io::Result<File> {
     if found.is_file() { Ok(file) } else { Err(refused(&found, "a file")) }
 }
 
-/// Whether there is a directory, and no link to one.
+/// Whether the path is a directory, not a symbolic link.
 ///
 /// # Errors
-/// There is something else.
+/// The path exists but is not a directory.
 pub fn is_directory(path: &Path) -> io::Result<bool> {
-    // With a slash at its end the name of a link means what it leads to.
+    // A path with a trailing slash would follow a symbolic link.
     let path: PathBuf = path.components().collect();
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => Ok(true),
@@ -46,20 +46,20 @@ pub fn is_directory(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// A plain file's bytes.
+/// Reads a regular file.
 ///
 /// # Errors
-/// It has more than `most`, or is not a plain file.
+/// It has more than `most` bytes, or is not a regular file.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(bytes) }
 }
 
-/// Copies a plain file to a new one.
+/// Copies a regular file to a new file.
 ///
 /// # Errors
-/// It has more than `most` bytes or is not a plain file, or there is one already.
+/// It has more than `most` bytes or is not a regular file, or the target exists.
 pub fn copy(from: &Path, to: &Path, most: u64) -> io::Result<u64> {
     let from = open(from)?;
     if from.metadata()?.len() > most {

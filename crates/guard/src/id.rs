@@ -1,7 +1,7 @@
-//! Names that become names of files: of kernels, of runs.
+//! Ids of kernels and runs, which become file names.
 //!
-//! They are read back from results and configuration that somebody else may have written, so there is one type for them and
-//! one way to make it. What it holds is one harmless component of a path, and reads on a terminal as what it is.
+//! Ids are read from results and configuration that may come from other people, so a type checks them when it is created. A
+//! valid id is one harmless path component and can be printed unchanged.
 
 use serde::{Deserialize, Serialize};
 use std::{borrow::Borrow, fmt, ops::Deref, path::Path, str::FromStr, sync::Arc};
@@ -14,7 +14,7 @@ const LONGEST: usize = 200;
 #[serde(try_from = "String", into = "String")]
 pub struct Id(Arc<str>);
 
-/// What is no name.
+/// The text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no name of a kernel or a run: 1 to {LONGEST} letters, digits, `.`, `_`, `+` and `-`, beginning with a letter, \
@@ -23,7 +23,7 @@ pub struct Id(Arc<str>);
 pub struct NotAnId(String);
 
 impl Id {
-    /// A name, where it is one.
+    /// Checks a name.
     ///
     /// # Errors
     /// [`NotAnId`].
@@ -114,18 +114,18 @@ impl PartialEq<String> for Id {
     }
 }
 
-/// A file of a run, as its path from the run's directory on: plain components, and nowhere else.
+/// A file of a run, as a path relative to the run's directory that can't leave it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Inside(Arc<str>);
 
-/// What is no path inside a run.
+/// The text is not a path inside a run's directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no path of a file inside a run: components of letters, digits, `.`, `_`, `+` and `-`, joined by `/`")]
 pub struct NotInside(String);
 
 impl Inside {
-    /// A path, where it is one.
+    /// Checks a path.
     ///
     /// # Errors
     /// [`NotInside`].

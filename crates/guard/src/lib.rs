@@ -1,5 +1,5 @@
-//! What the host trusts, decided in one place: directories that nobody else can write, names that are read back, files from
-//! elsewhere, and how much is read of what somebody else writes.
+//! Checks what the host may trust: directories that only the user can write to, ids that are read back, files from other
+//! machines, and limits for reading files that other programs write.
 
 pub mod bounded;
 pub mod foreign;

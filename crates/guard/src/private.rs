@@ -1,7 +1,7 @@
-//! Directories that other users of the machine can neither enter nor replace, whatever the process's umask is.
+//! Creates and checks directories that other users can neither enter nor replace, independent of the umask.
 //!
-//! Whoever can write to a directory decides what its files are, and whoever can write to a directory above it can put
-//! another one in its place. So both are looked at: modes with a umask of 0 are as open as they can be.
+//! A user who can write to a directory can change its files, and a user who can write to a parent directory can replace it.
+//! Therefore both are checked.
 
 use nix::{
     sys::{
@@ -25,10 +25,10 @@ use tempfile::TempDir;
 const PRIVATE: u32 = 0o700;
 /// Write permission for the group and for everybody.
 const FOREIGN_WRITE: u32 = 0o022;
-/// Only owners remove and rename what is in the directory (`S_ISVTX`).
+/// Only owners can remove and rename files in the directory (`S_ISVTX`).
 const STICKY: u32 = 0o1000;
 
-/// A place that somebody else may have changed, or may change while it is used.
+/// A path that another user may have changed, or may change while it is used.
 #[derive(Debug, thiserror::Error)]
 pub enum Untrusted {
     /// Mode bits let others write.
@@ -51,7 +51,7 @@ pub enum Untrusted {
         /// Who owns it.
         owner: u32,
     },
-    /// Something else stands where it should be.
+    /// The path is of another kind.
     #[error("{} is {found} instead of {wanted}", path.display())]
     Kind {
         /// The path.
@@ -61,7 +61,7 @@ pub enum Untrusted {
         /// What it is.
         found: &'static str,
     },
-    /// It can't be looked at, made or changed.
+    /// It can't be inspected, created or changed.
     #[error("{}: {source}", path.display())]
     Io {
         /// The path.
@@ -72,7 +72,7 @@ pub enum Untrusted {
 }
 
 impl Untrusted {
-    /// Whether there is nothing yet, where something may still come.
+    /// Whether the path does not exist yet.
     pub fn is_absent(&self) -> bool {
         let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
         matches!(self, Self::Io { source, .. } if absent.contains(&source.kind()))
@@ -84,19 +84,18 @@ impl Untrusted {
     }
 }
 
-/// Takes the write permission of group and others from everything that this process and its children will create.
-/// Called first of all, while there is one thread.
+/// Sets the umask so that this process and its children create nothing that group or others can write to. Must be called
+/// first, while there is a single thread.
 pub fn restrict_umask() {
     let others = Mode::from_bits_truncate(FOREIGN_WRITE);
     let before = umask(others);
     umask(before | others);
 }
 
-/// Makes a directory the user's own, where it is not there yet: mode 0700, with nothing above it that others could put
-/// another one in place of.
+/// Creates a private directory if it does not exist: mode 0700, and with parent directories that others can't replace.
 ///
 /// # Errors
-/// It belongs to somebody else, others could write to it when it was filled, or to a directory above it.
+/// It belongs to another user, or others can write to it or to a parent directory.
 pub fn keep(dir: &Path) -> Result<(), Untrusted> {
     DirBuilder::new().recursive(true).mode(PRIVATE).create(dir).map_err(Untrusted::io(dir))?;
     check(dir)?;
@@ -107,7 +106,7 @@ pub fn keep(dir: &Path) -> Result<(), Untrusted> {
     Ok(())
 }
 
-/// Whether what lies in a directory may be trusted: for who looks at it and makes nothing. One that is not there may.
+/// Checks that the content of a directory can be trusted, without creating it. A missing directory is accepted.
 ///
 /// # Errors
 /// As [`keep`].
@@ -125,10 +124,10 @@ pub fn check(dir: &Path) -> Result<(), Untrusted> {
     Ok(())
 }
 
-/// A new directory for a while, of mode 0700, in one that others can't take it away from.
+/// Creates a temporary directory with mode 0700, in a directory from which others can't remove it.
 ///
 /// # Errors
-/// It can't be made, or others can write to its parent and rename what is in it.
+/// It can't be created, or others can rename it in its parent directory.
 pub fn temporary(prefix: &str, parent: &Path) -> Result<TempDir, Untrusted> {
     let above = fs::canonicalize(parent).map_err(Untrusted::io(parent))?;
     let reached = is_reachable(&above)?;
@@ -139,7 +138,7 @@ pub fn temporary(prefix: &str, parent: &Path) -> Result<TempDir, Untrusted> {
     let private = || Permissions::from_mode(PRIVATE);
     let dir = tempfile::Builder::new().prefix(prefix).permissions(private()).tempdir_in(parent);
     let dir = dir.map_err(Untrusted::io(parent))?;
-    // A umask may have taken bits of the owner's own.
+    // The umask may have removed permissions of the owner.
     fs::set_permissions(dir.path(), private()).map_err(Untrusted::io(dir.path()))?;
     Ok(dir)
 }
@@ -152,11 +151,11 @@ pub fn scratch(prefix: &str) -> Result<TempDir, Untrusted> {
     temporary(prefix, &std::env::temp_dir())
 }
 
-/// Connects to a socket that this user made in a directory of the user's own, and that this user answers at: what answers is
-/// given files and commands.
+/// Connects to a socket in a private directory, and checks that the peer runs as this user, because the peer receives files
+/// and commands.
 ///
 /// # Errors
-/// It is another one; [`Untrusted::is_absent`] where it is not there yet, or nobody listens yet.
+/// The socket or its peer belongs to another user; [`Untrusted::is_absent`] if it does not exist or does not listen yet.
 pub fn connect(socket: &Path) -> Result<UnixStream, Untrusted> {
     own_socket(socket)?;
     let stream = UnixStream::connect(socket).map_err(Untrusted::io(socket))?;
@@ -186,7 +185,7 @@ fn own_socket(socket: &Path) -> Result<(), Untrusted> {
     owned(socket, &found)
 }
 
-/// What a file is, for messages.
+/// Kind of a file, for messages.
 pub fn kind(found: &Metadata) -> &'static str {
     let kind = found.file_type();
     match () {
@@ -203,7 +202,7 @@ fn is_mine(found: &Metadata) -> bool {
     Uid::from_raw(found.uid()) == geteuid()
 }
 
-/// The user's own, or the administrator's.
+/// Whether the owner is this user or root.
 fn owned(path: &Path, found: &Metadata) -> Result<(), Untrusted> {
     if is_mine(found) || found.uid() == 0 {
         return Ok(());
@@ -216,7 +215,8 @@ fn open_to_others(found: &Metadata) -> bool {
     others || (found.mode() & 0o020 != 0 && !is_own_group(Gid::from_raw(found.gid())))
 }
 
-/// A user's private group, which nobody else is in, as `pam_umask` knows it: where users have one, the usual umask is 002.
+/// Whether a group is the user's private group without other members, as in `pam_umask`: with such groups the usual umask
+/// is 002.
 fn is_own_group(gid: Gid) -> bool {
     let user = User::from_uid(geteuid()).ok().flatten();
     let group = Group::from_gid(gid).ok().flatten();
@@ -225,9 +225,9 @@ fn is_own_group(gid: Gid) -> bool {
     })
 }
 
-/// Whether others can get to a directory at all. An error where one of them could put another directory in its place.
+/// Whether others can reach a directory. An error if they could replace it.
 ///
-/// Who owns a directory further up is not asked: in a container it may be a user whom the container does not know.
+/// The owner of parent directories is not checked: in a container it may be a user outside of the container.
 fn is_reachable(dir: &Path) -> Result<bool, Untrusted> {
     let whole = fs::canonicalize(dir).map_err(Untrusted::io(dir))?;
     let mut above: Vec<&Path> = whole.ancestors().skip(1).collect();
@@ -263,7 +263,7 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// A place that others can get to, as the directory for temporary files is.
+    /// A directory that others can reach, like the directory for temporary files.
     fn public() -> TempDir {
         let dir = tempfile::tempdir().unwrap();
         with_mode(dir.path(), 0o755);
@@ -304,7 +304,7 @@ mod tests {
         keep(&place.path().join("sticky/cache")).unwrap();
         let made = temporary("x", &place.path().join("sticky")).unwrap();
         assert_eq!(mode(made.path()), 0o700);
-        // Nobody else gets to what lies below a private directory.
+        // Others can't reach anything below a private directory.
         with_mode(&place.path().join("mine"), 0o700);
         with_mode(&place.path().join("mine/open"), 0o777);
         fs::write(place.path().join("mine/open/file"), "x").unwrap();

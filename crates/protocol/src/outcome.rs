@@ -126,7 +126,7 @@ pub enum ErrorKind {
     Host,
     /// The run was interrupted.
     Interrupted,
-    /// The guest said or wrote more than a guest may.
+    /// The guest exceeded a limit for messages or files.
     OverBudget,
 }
 

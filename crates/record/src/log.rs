@@ -25,7 +25,7 @@ const READ_SIZE: usize = 256 << 10;
 /// which glibc's `free` consolidates memory (64 KiB).
 const LINES_SIZE: usize = 32 << 10;
 
-/// Bytes of a line: that of the largest plan has some tens of megabytes.
+/// Maximum bytes of a line: the largest plan has some tens of megabytes.
 const LINE_LIMIT: u64 = 256 << 20;
 /// The year 2200, milliseconds since the epoch.
 const LATEST_MS: u64 = 7_258_118_400_000;
@@ -201,8 +201,8 @@ impl EventReader {
         }
     }
 
-    /// Refuses what no lab writes and what its readers would stumble over: a time or a number that nobody can add to, a plan
-    /// that names something twice.
+    /// Refuses values that `lab` never writes and readers can't handle: times and numbers that would overflow, and
+    /// duplicates in a plan.
     fn sane(&self, stamped: Stamped) -> Result<Stamped, LogError> {
         if stamped.at_ms > LATEST_MS {
             return Err(self.bad(format!("at_ms is {}, which is no time of a run", stamped.at_ms)));

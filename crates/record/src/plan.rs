@@ -108,7 +108,7 @@ impl Plan {
         Self { cells, kernels, full_matrix, others: Vec::new(), every_cell: false }
     }
 
-    /// A kernel, or a cell of a kernel, that is in the plan more than once, in words.
+    /// Describes a kernel, or a cell of a kernel, that is in the plan more than once.
     pub fn repeated(&self) -> Option<String> {
         let mut kernels = BTreeSet::new();
         self.kernels.iter().find_map(|kernel| {

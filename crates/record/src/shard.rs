@@ -28,7 +28,7 @@ pub enum PartError {
     },
 }
 
-/// Shards of a plan: machines that there could be.
+/// Maximum number of shards.
 pub const MOST_SHARDS: u32 = 10_000;
 
 /// Shard `number` of `count`, as `2/4`.

@@ -1,9 +1,9 @@
 //! Chooses the accelerator of guests.
 //!
-//! A `/dev/kvm` that opens proves nothing: under some hypervisors QEMU aborts, or the guest stands still, as soon as
-//! it runs. So KVM is believed when a guest has spoken under it, and not before. That one spoke, or died, is remembered
-//! per boot of the host and version of QEMU. That one was too slow may be the host's being busy: it is tried again by the
-//! next run, and only where one guest after the other is too slow, each try costing its time, for a while not.
+//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is
+//! used only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each boot of
+//! the host and each version of QEMU. After a timeout the next run probes again, since the host may have been busy; after
+//! several timeouts in a row, probing pauses for some time.
 
 use super::{
     Accel, GuestSpec, Launcher, VmError,
@@ -25,7 +25,7 @@ pub const ACCEL_VARIABLE: &str = "NETKIT_LAB_ACCEL";
 /// Time from launch to first message for which the deadlines are written.
 const REFERENCE_BOOT: Duration = Duration::from_millis(600);
 
-/// For how long a second guest in a row that was too slow is remembered; a third one for twice as long, and so on.
+/// Pause after the second consecutive timeout; each further one doubles it.
 const PAUSE: Duration = Duration::from_secs(300);
 /// Never for longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
@@ -156,7 +156,7 @@ struct Remembered {
     slow: Option<Slow>,
 }
 
-/// That guests were too slow proves nothing for long.
+/// Consecutive timeouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Slow {
     /// How many in a row.
@@ -166,7 +166,7 @@ struct Slow {
 }
 
 impl Slow {
-    /// For how long no other guest is tried.
+    /// Time until the next probe.
     fn pause(self) -> Duration {
         match self.times {
             0 | 1 => Duration::ZERO,
@@ -174,7 +174,7 @@ impl Slow {
         }
     }
 
-    /// Whether it is too early for another try. A clock that was set back ends that too.
+    /// Whether it is too early for another probe. If the clock was set back, it is not.
     fn holds(self) -> bool {
         self.since.elapsed().is_ok_and(|age| age < self.pause())
     }
@@ -205,7 +205,7 @@ impl Memory {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
-    /// What is kept of this boot and this QEMU.
+    /// The cached result for this boot and this QEMU.
     fn current(&self) -> Option<Remembered> {
         let kept = Self::read(&self.path)?;
         (!self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu).then_some(kept)

@@ -1,8 +1,8 @@
-//! The machine as virtme-ng puts it together, less what no guest of the lab has a use for.
+//! Composes a guest's QEMU command line from virtme-ng's, without parts that the lab's guests don't need.
 //!
-//! virtme-ng only says how it would start QEMU (`vng --dry-run`); the lab starts it. In between goes what a guest could
-//! reach its host by: exports of directories over 9p, a second console without an end, a watchdog. A device that is not
-//! known here is refused: another virtme-ng must not bring a new one in unseen.
+//! virtme-ng prints how it would start QEMU (`vng --dry-run`), and the lab starts it. Before that, everything by which a
+//! guest could reach its host is removed: exports of directories over 9p, a second console of unlimited size, a watchdog.
+//! Unknown devices are refused, so that another version of virtme-ng can't add one unnoticed.
 
 use super::{
     GuestSpec, VmError,
@@ -20,13 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long virtme-ng may take to put a command line together: Python's start on a busy host.
+/// Maximum time for virtme-ng to compose a command line: Python starts slowly on a busy host.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Bytes of that command line that are read.
+/// Maximum bytes of that command line.
 const MOST: u64 = 1 << 20;
-/// What QEMU may not do once it runs: start programs, gain rights, take another priority.
+/// QEMU's sandbox: it can't start programs, gain privileges or change its priority.
 const SANDBOX: [&str; 2] = ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
-/// Devices that a guest has, beside those of the board: the agent's port and a source of random numbers.
+/// Devices of a guest in addition to the board's: the agent's port and a random number generator.
 const DEVICES: [&str; 3] = ["virtio-serial-pci,id=lab", "virtserialport,bus=lab.0,chardev=agent,", "virtio-rng-pci"];
 
 /// Whether this QEMU was built with its sandbox.
@@ -36,7 +36,7 @@ pub fn has_sandbox(qemu: &Path) -> bool {
     asked.is_ok_and(|output| output.status.success())
 }
 
-/// QEMU and its words for this guest.
+/// QEMU and its arguments for this guest.
 pub fn machine(spec: &GuestSpec, files: &Files, name: &str) -> Result<Command, VmError> {
     let said = ask(spec, files, name)?;
     let failed = |problem: String| VmError::Tool { program: "vng --dry-run".to_owned(), problem };
@@ -52,7 +52,7 @@ pub fn machine(spec: &GuestSpec, files: &Files, name: &str) -> Result<Command, V
     Ok(command)
 }
 
-/// What virtme-ng would start.
+/// The command that virtme-ng would start.
 fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
     let file = |source| VmError::File { what: "command line", path: files.words.clone(), source };
     let stderr = |source| VmError::File { what: "standard error", path: files.stderr.clone(), source };
@@ -98,7 +98,7 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
     }
 }
 
-/// Takes out what a guest could reach its host by. `exported` is the one directory that a guest was asked to see.
+/// Removes everything by which a guest could reach its host. `exported` is the only directory that the guest may see.
 fn strip(words: Vec<String>, exported: Option<&Path>) -> Result<Vec<String>, String> {
     let root = exported.map(|path| format!(",path={},", path.display()));
     let is_root = |value: &str| root.as_ref().is_some_and(|root| value.contains(&**root));
@@ -126,7 +126,7 @@ fn strip(words: Vec<String>, exported: Option<&Path>) -> Result<Vec<String>, Str
                 true
             }
             "-fsdev" => false,
-            // The console of the kernel's log on standard error: the serial line has it too.
+            // The kernel log on standard error: it is on the serial line too.
             "-chardev" => !value.contains("path=/proc/self/fd/"),
             "-device" if value.starts_with("virtio-9p-") => exports.iter().any(|id| value.contains(&**id)),
             "-device" if is_needless(&value) => false,
@@ -142,12 +142,12 @@ fn strip(words: Vec<String>, exported: Option<&Path>) -> Result<Vec<String>, Str
             kept.extend([word, value]);
         }
     }
-    // Nor the drives, cards and ports that QEMU adds by itself.
+    // Also without the drives, cards and ports that QEMU adds by default.
     kept.push("-nodefaults".to_owned());
     Ok(kept)
 }
 
-/// What virtme-ng gives every guest and no guest of the lab uses: a watchdog, and the second console.
+/// Devices of virtme-ng that the lab's guests don't use: a watchdog, and the second console.
 fn is_needless(device: &str) -> bool {
     device.starts_with("i6300esb") || device == "virtio-serial-pci" || device.starts_with("virtconsole,chardev=dmesg")
 }

@@ -1,8 +1,8 @@
-//! What a virtual machine's process may do, set between fork and exec.
+//! Restricts the privileges of a virtual machine's process, between fork and exec.
 //!
-//! A guest that takes QEMU over has QEMU's rights, so QEMU gets few: it opens no file but the guest's own and those of
-//! programs and libraries (Landlock, where the host's kernel has it), it has no capability even where the administrator
-//! runs the lab, it can't fill the disk, and it does not outlive the lab.
+//! A guest that exploits QEMU gains QEMU's privileges, so they are restricted: QEMU can open only the guest's own files and
+//! those of programs and libraries (by Landlock, if the host's kernel supports it), it has no capabilities even if root
+//! runs the lab, it can't fill the disk, and it ends with the lab.
 
 use super::{CONSOLE_LIMIT, GuestSpec};
 use landlock::{
@@ -17,14 +17,14 @@ use std::{
     process::Command,
 };
 
-/// Bytes of any file that a virtual machine writes: its console, its standard error, its devices' saved state. The lab gives
-/// a guest up that comes near with its console; this is for a lab that stands still.
+/// Bytes of any file that a virtual machine writes: its console, its standard error, its devices' saved state. The lab
+/// gives a guest up that comes near with its console; this is for a lab that stands still.
 const FILE_LIMIT: u64 = 2 * CONSOLE_LIMIT;
-/// The highest capability there may be; the kernel says where it has fewer.
+/// The highest possible capability; the kernel returns an error above its own.
 const CAPABILITIES: i32 = 63;
-/// Rights that exist since Linux 6.12; on an older kernel as many of them as it knows.
+/// Landlock rights of Linux 6.12; older kernels apply those that they support.
 const RIGHTS: ABI = ABI::V6;
-/// Programs, libraries, firmware, and what the C library looks at.
+/// Programs, libraries, firmware, and files that the C library reads.
 const SYSTEM: [&str; 10] = [
     "/usr",
     "/lib",
@@ -37,7 +37,7 @@ const SYSTEM: [&str; 10] = [
     "/proc",
     "/sys",
 ];
-/// Devices of the host that a machine is made with.
+/// Devices of the host that QEMU needs.
 const DEVICES: [&str; 6] = ["/dev/kvm", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
 /// The files of one machine.
@@ -48,21 +48,21 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Those of a guest whose own directory is `dir`.
+    /// The files of a guest with the directory `dir`.
     pub fn of(spec: &GuestSpec, dir: &Path, program: &Path) -> Self {
         let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
-        // A QEMU that is not the system's has its libraries and its firmware beside it: <root>/bin/qemu, <root>/usr/bin/qemu.
+        // A QEMU outside of the system has its libraries and firmware beside it: <root>/bin/qemu, <root>/usr/bin/qemu.
         let prefix = program.parent().filter(|parent| parent.ends_with("bin")).and_then(Path::parent);
         let root = prefix.and_then(|prefix| if prefix.ends_with("usr") { prefix.parent() } else { Some(prefix) });
         let beside = root.filter(|root| root.parent().is_some()).map(Path::to_owned);
         let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).chain(&spec.exported).cloned();
         let read = read.chain(beside).chain([program]).collect();
-        // A guest that becomes a snapshot leaves it in one directory.
+        // The files of a snapshot are in one directory.
         let draft = spec.memory_file.as_deref().and_then(Path::parent).map(Path::to_owned);
         Self { read, write: std::iter::once(dir.to_owned()).chain(draft).collect() }
     }
 
-    /// Also a snapshot: its memory is mapped privately, and yet opened for writing: QEMU 7.2 knows no other way.
+    /// Adds a snapshot: its memory is mapped privately, but QEMU 7.2 opens it for writing.
     pub fn and_snapshot(mut self, memory: &Path, state: &Path) -> Self {
         self.write.push(memory.to_owned());
         self.read.push(state.to_owned());
@@ -84,15 +84,15 @@ impl Reach {
         let devices = DEVICES.iter().map(Path::new).filter_map(|path| rights(path, every));
         let own = self.read.iter().filter_map(|path| rights(path, read));
         let written = self.write.iter().filter_map(|path| rights(path, every));
-        // A path that is not there is no path that is opened.
+        // Missing paths are skipped: they can't be opened anyway.
         rules.add_rules(system.chain(devices).chain(own).chain(written))
     }
 }
 
-/// Confines what the command will start.
+/// Restricts the process that the command will start.
 ///
 /// # Errors
-/// The kernel has Landlock and does not take the rules.
+/// The kernel supports Landlock but refuses the rules.
 pub fn confine(command: &mut Command, reach: &Reach) -> io::Result<()> {
     let mut rules = Some(reach.rules().map_err(io::Error::other)?);
     bound(command);
@@ -104,7 +104,7 @@ pub fn confine(command: &mut Command, reach: &Reach) -> io::Result<()> {
             });
             libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         }
-        // Also says that nothing that is executed may gain rights.
+        // This also sets no_new_privs.
         rules
             .take()
             .map_or(Ok(()), |rules| rules.restrict_self().map(drop))
@@ -115,20 +115,20 @@ pub fn confine(command: &mut Command, reach: &Reach) -> io::Result<()> {
     Ok(())
 }
 
-/// Bounds the files that the command's processes write, and has them end with the thread that started them: it holds the
-/// guest as long as there is one.
+/// Limits the size of files that the command's processes write, and ends them with the thread that started them, which
+/// lives as long as the guest.
 pub fn bound(command: &mut Command) {
     let lab = std::process::id();
     let inside = move || {
         setrlimit(Resource::RLIMIT_FSIZE, FILE_LIMIT, FILE_LIMIT)?;
-        // A dump of the guest's memory would be larger than all of its reports.
+        // A core dump with the guest's memory would be larger than all reports.
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         // SAFETY: system calls with plain numbers; a signal that is ignored has no handler.
         unsafe {
-            // What does not fit is an error of the write, and not the end of the process.
+            // Exceeding the limit is then a write error and does not end the process.
             libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0);
-            // It may have died before the wish was there.
+            // The parent may have ended before the signal was requested.
             if libc::getppid().unsigned_abs() != lab {
                 return Err(io::ErrorKind::Interrupted.into());
             }

@@ -36,7 +36,7 @@ pub enum VmError {
         /// Its length.
         length: usize,
     },
-    /// Others could get at the guest.
+    /// Other users could access the guest.
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
     /// A program did not start.

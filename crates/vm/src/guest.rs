@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Maximum time for saving: the devices' state is half a megabyte.
 const SAVING: Duration = Duration::from_secs(20);
 
-/// Bytes of standard error that are read for its last words.
+/// Maximum bytes of standard error that are read for an error.
 const LAST_WORDS: u64 = 64 << 10;
 
 /// A guest's processes and files.
@@ -112,7 +112,7 @@ impl Stage {
 
 impl MachineGuest {
     fn gone(&mut self, status: ExitStatus) -> GuestExit {
-        // A program that stood in for QEMU may have left some behind.
+        // A wrapper around QEMU may have left processes.
         self.group.kill_all();
         let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: telling_line(&self.files.stderr) };
         self.exit = Some(exit.clone());

@@ -53,7 +53,7 @@ use std::{
 /// Bytes of a guest's console. A run of the whole suite with every message of the kernel takes a hundredth of it.
 pub const CONSOLE_LIMIT: u64 = 32 << 20;
 
-/// Whether a console has grown beyond its limit, in words.
+/// Describes a console that has exceeded its size limit.
 fn overgrown(console: &Path) -> Option<String> {
     let length = std::fs::metadata(console).map_or(0, |found| found.len());
     (length > CONSOLE_LIMIT).then(|| format!("its console grew beyond {} MiB", CONSOLE_LIMIT >> 20))
@@ -112,7 +112,7 @@ pub struct GuestSpec {
     pub vng: PathBuf,
     /// The QEMU program; `None` leaves the choice to vng.
     pub qemu: Option<PathBuf>,
-    /// Whether QEMU has its sandbox, and is to use it.
+    /// Whether QEMU supports its sandbox, and is to use it.
     pub sandbox: bool,
     /// Versions of both programs: a snapshot belongs to the pair that made it.
     pub tools: String,
@@ -164,7 +164,7 @@ pub trait Guest: Send {
     /// Ends every process of the guest and waits for them. Further calls do nothing.
     fn kill(&mut self);
 
-    /// What the guest made grow beyond its limit, one line; nothing where all is well. Does not block.
+    /// The file of the guest that has exceeded its size limit, one line; `None` if there is none. Does not block.
     fn overgrown(&self) -> Option<String>;
 
     /// Number of processes of the guest that survived [`Guest::kill`].

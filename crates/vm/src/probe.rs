@@ -51,7 +51,7 @@ pub enum Answer {
     Unclear(String),
 }
 
-/// Boots a guest like `spec` under KVM and waits for its agent's first word; no answer where `stop` ended that.
+/// Boots a guest like `spec` under KVM and waits for its agent's first message; `None` if `stop` returned true.
 ///
 /// # Errors
 /// Errors that prevent any launch.

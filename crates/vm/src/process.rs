@@ -1,7 +1,7 @@
 //! The processes of one guest, all in one process group of ours.
 //!
-//! They are found through their group: a program that stands in for QEMU starts it as it likes, and a stock virtme-ng is the
-//! ancestor of the QEMU that it starts.
+//! They are found through their group: a wrapper may start QEMU as a child, and a stock virtme-ng is an ancestor of the
+//! QEMU that it starts.
 
 use nix::{
     sys::signal::{Signal, kill, killpg},

@@ -1,7 +1,7 @@
-//! Guests by virtme-ng: it puts the machine together, and the lab starts it.
+//! Starts guests: virtme-ng composes QEMU's command line, and the lab starts QEMU.
 //!
-//! The process is a `std::process` one and not duct's: it has to be its own process group, to be out of reach of the
-//! terminal's Ctrl-C, which the run loop answers in its own order.
+//! Processes are started by `std::process`, not by duct: a guest needs a process group of its own, so that the terminal's
+//! Ctrl-C does not reach it; the run loop handles Ctrl-C.
 
 use super::{
     Guest, GuestSpec, Launcher, Snapshot, VmError,

@@ -1,11 +1,11 @@
-//! Drawings of a guest: pictures that only draw.
+//! Checks drawings (SVG) from a guest.
 //!
-//! A browser runs what an SVG file carries when it is opened by itself, as whoever serves it. So one that has more than shapes
-//! and words is kept as text.
+//! A browser executes scripts in an SVG file that is opened directly, with the rights of the site. Therefore a file with
+//! anything but shapes and text is stored as text.
 
 use quick_xml::{Reader, events::Event};
 
-/// What the topologies are drawn with.
+/// Elements of the topologies' drawings.
 const ELEMENTS: [&[u8]; 12] = [
     b"svg",
     b"g",
@@ -20,7 +20,7 @@ const ELEMENTS: [&[u8]; 12] = [
     b"tspan",
     b"title",
 ];
-/// Attributes that place, paint and set words.
+/// Attributes for position, colour and text.
 const ATTRIBUTES: [&[u8]; 34] = [
     b"xmlns",
     b"version",
@@ -58,7 +58,7 @@ const ATTRIBUTES: [&[u8]; 34] = [
     b"stroke-linejoin",
 ];
 
-/// Whether these bytes are a drawing of shapes and words alone.
+/// Whether these bytes are an SVG drawing with shapes and text only.
 pub fn only_draws(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else { return false };
     let mut reader = Reader::from_str(text);

@@ -45,7 +45,7 @@ pub(super) fn write(
         let file = file_name(attachment, &mut taken);
         let path = home.join(&file);
         fs::write(&path, &attachment.bytes).map_err(Error::file("write", &path))?;
-        // Only a name that [`safe`] has not made could be no path.
+        // Names made by [`safe`] are always valid paths.
         let inside = Inside::new(&format!("{kernel}/{CELLS}/{name}/{file}"));
         paths.push(inside.map_err(|error| Error::Host(error.to_string()))?);
     }
@@ -54,7 +54,7 @@ pub(super) fn write(
 
 fn file_name(attachment: &Attachment, taken: &mut BTreeSet<String>) -> String {
     let kind = match attachment.kind {
-        // Nobody shall open it as what it claims to be.
+        // The file must not be opened as the type that it claims to be.
         AttachmentKind::Svg if !only_draws(&attachment.bytes) => AttachmentKind::Text,
         kind => kind,
     };

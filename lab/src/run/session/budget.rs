@@ -1,7 +1,7 @@
-//! What a guest may say: messages and bytes of each kind, counted where frames are read.
+//! Limits for a guest's messages: number and bytes of each kind, counted when frames are read.
 //!
-//! Each message is bounded by itself, and a guest that sends them without end would still fill the host's memory and disk.
-//! What a guest may say grows with what it was asked for, and with time where it speaks by the clock.
+//! Each message is limited in size, but endless messages could still fill the host's memory and disk. The limits grow with
+//! the number of requested cells and, for periodic messages, with time.
 
 use lab_protocol::AgentMessage;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// Kinds that are counted apart.
+/// Kinds of messages that are counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Greetings,
@@ -19,11 +19,11 @@ pub(super) enum Kind {
     KernelLog,
     Notes,
     LastWords,
-    /// What a visitor asked for and bounds itself.
+    /// Messages to a visitor, which limits them itself.
     Visit,
-    /// What a program writes while somebody looks: it is passed on and not kept.
+    /// Output of a program in a shell session: it is passed on and not stored.
     Stream,
-    /// What is no message.
+    /// Bytes that are not a message.
     Garbage,
 }
 
@@ -103,7 +103,7 @@ struct Limit {
     per_second: (u64, u64),
 }
 
-/// What a guest has said so far.
+/// Number of messages and bytes so far.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     spent: [(u64, u64); Kind::ALL.len()],
@@ -113,7 +113,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// A fresh guest's; `visited` where somebody takes what a program writes.
+    /// The budget of a new guest; `visited` if a visitor receives a program's output.
     pub fn of(visited: bool) -> Self {
         Self { visited, ..Self::default() }
     }
@@ -121,7 +121,7 @@ impl Budget {
     /// Counts a message.
     ///
     /// # Errors
-    /// One line: the guest has said more than it may.
+    /// One line: the guest has exceeded a limit.
     pub fn spend(&mut self, kind: Kind, bytes: usize, age: Duration) -> Result<(), String> {
         let spent = &mut self.spent[kind as usize];
         spent.0 = spent.0.saturating_add(1);

@@ -33,7 +33,7 @@ impl Session<'_> {
             if farewell.over.is_none() {
                 farewell.over = self.guest.overgrown();
             }
-            // Who says too much is not listened to any longer.
+            // A guest that has exceeded a limit is no longer read.
             if Instant::now() >= limit || farewell.cut_short || farewell.over.is_some() {
                 farewell.off = exit.is_some();
                 return farewell;

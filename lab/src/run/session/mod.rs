@@ -155,7 +155,7 @@ impl Session<'_> {
         Ok(false)
     }
 
-    /// The next message, once it is counted; an error inside where the guest says more than it may.
+    /// The next message, after counting it; the inner error means that the guest has exceeded a limit.
     fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, String>> {
         let before = self.decoder.pending();
         let message = self.decoder.next_message::<AgentMessage>()?;

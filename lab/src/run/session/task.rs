@@ -106,7 +106,7 @@ pub struct Farewell {
     pub left: Option<Vec<String>>,
     /// Whether an interrupt ended the wait.
     pub cut_short: bool,
-    /// What it said or wrote more than it may.
+    /// The limit that it exceeded.
     pub over: Option<String>,
 }
 

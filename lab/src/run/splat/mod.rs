@@ -18,9 +18,9 @@ const WIDTH: usize = 300;
 /// Maximum number of suspects of a delayed splat, whose cause may be in an earlier cell.
 pub const MOST_SUSPECTS: usize = 3;
 
-/// Kinds of splats that are told apart in one place. No kernel has so many, and a guest could invent them without end.
+/// Maximum number of different splats in one place. A real kernel has fewer, but a hostile guest could invent more.
 pub const MOST_KINDS: usize = 64;
-/// Fingerprint of what stands for the rest.
+/// Fingerprint of the splat that stands for all further ones.
 const FURTHER: &str = "further";
 
 /// Parses the lines of a splat.
@@ -65,8 +65,8 @@ fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
     found
 }
 
-/// Adds a complaint: one that is there already counts once more, and of more kinds than [`MOST_KINDS`] one stands for the
-/// rest, which no list allows.
+/// Adds a splat: a repeated one increases its counter. After [`MOST_KINDS`] different ones, a single splat, which no list
+/// can allow, stands for all further ones.
 pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
     let full = found.len() >= MOST_KINDS;
     let same = found.iter().position(|known| known.fingerprint == splat.fingerprint);

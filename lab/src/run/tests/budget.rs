@@ -1,4 +1,4 @@
-//! Guests that say or write without end.
+//! Guests that send or write without end.
 
 use super::*;
 use crate::run::splat::MOST_KINDS;

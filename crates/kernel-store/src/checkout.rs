@@ -197,7 +197,7 @@ impl Checkout<'_> {
                 if !config.contains("\nCONFIG_MODULES=y\n") {
                     args.push("--skip-modules");
                 }
-                if which::which("ccache").is_ok() {
+                if lab_base::programs::find("ccache").is_some() {
                     args.push("CC=ccache gcc");
                 }
                 args.extend(recipe::REPRODUCIBLE);

@@ -40,6 +40,13 @@ pub struct KernelRecord {
     pub started_ms: u64,
 }
 
+impl KernelRecord {
+    /// Whether guests were lost and none of them has ever said hello.
+    pub fn never_booted(&self) -> bool {
+        self.boot.is_none() && self.guests.values().any(|guest| matches!(guest.end, Some(GuestEnd::Lost { .. })))
+    }
+}
+
 /// A guest's life.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GuestRecord {

@@ -49,12 +49,21 @@ pub struct Splat {
     /// Cells that may have caused it, latest first; only where the splat comes long after its cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<CellId>,
-    /// Why it fails nothing: an entry of `splats.toml`.
+    /// Why it fails nothing: an entry of `splats.toml`, or what it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Excuse>,
 }
 
 impl Splat {
+    /// Whether it is about the processor that the kernel found: a warning of the code that sets one up
+    /// (`arch/x86/kernel/cpu`, `fpu`, `tsc*.c`, `arch/x86/events`).
+    pub fn is_about_processor(&self) -> bool {
+        const SOURCES: [&str; 4] =
+            ["arch/x86/kernel/cpu/", "arch/x86/kernel/fpu/", "arch/x86/kernel/tsc", "arch/x86/events/"];
+        self.class == Class::Warn
+            && SOURCES.iter().any(|source| self.subject.starts_with(&format!("WARNING at {source}")))
+    }
+
     /// One line for people: what, how often, and whom it may be about.
     pub fn line(&self) -> String {
         let times = if self.times > 1 { format!(" ({} times)", self.times) } else { String::new() };

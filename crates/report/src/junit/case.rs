@@ -146,7 +146,7 @@ impl Desk<'_> {
             ("splat.class", &classes.join("+")),
             ("known.reason", &known(|it| &it.reason)),
             ("known.link", &known(|it| it.link.as_deref().unwrap_or_default())),
-            ("known.expires", &known(|it| &it.expires)),
+            ("known.expires", &known(|it| it.expires.as_deref().unwrap_or_default())),
             ("attach.requested", listed.attach.map_or("", |request| request.name())),
             ("attach.required", cell.required.map_or("", |required| required.name())),
             ("attach.used", &used.join("+")),

@@ -3,6 +3,7 @@
 use crate::run::{
     autopsy::Autopsy,
     splat::{MOST_SUSPECTS, Watch, merge},
+    timing::Timing,
 };
 use lab_protocol::CellId;
 use lab_record::{splat::Splat, verdict::Verdict};
@@ -10,14 +11,17 @@ use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
     path::Path,
+    time::Duration,
 };
 
 /// A guest that is about to start.
 pub(in crate::run) struct Launch {
     pub number: u32,
     pub spec: GuestSpec,
-    /// Whether its agent said hello.
-    pub said_hello: Cell<bool>,
+    /// Deadlines for it.
+    pub timing: Timing,
+    /// From its launch to its agent's hello, once there was one.
+    pub hello: Cell<Option<Duration>>,
     /// Cells that it took and has not brought a verdict for.
     pub taken: RefCell<Vec<CellId>>,
     pub pieces: Cell<usize>,
@@ -38,12 +42,13 @@ pub(in crate::run) struct Launch {
 }
 
 impl Launch {
-    pub fn new(number: u32, spec: GuestSpec) -> Self {
+    pub fn new(number: u32, spec: GuestSpec, timing: Timing) -> Self {
         Self {
             number,
             console: RefCell::new(Watch::new(&spec.console)),
             spec,
-            said_hello: Cell::new(false),
+            timing,
+            hello: Cell::new(None),
             taken: RefCell::default(),
             pieces: Cell::new(0),
             verdicts: Cell::new(0),
@@ -62,8 +67,8 @@ impl Launch {
     }
 
     /// Whether the guest's agent said hello.
-    pub const fn greeted(&self) -> bool {
-        self.said_hello.get()
+    pub fn greeted(&self) -> bool {
+        self.hello.get().is_some()
     }
 
     /// Takes what the agent read from the kernel log.

@@ -16,10 +16,11 @@ pub(in crate::run) const MAX_LOSSES: u32 = 12;
 impl KernelRun<'_> {
     /// Tells of a loss; the cell that was running, if any, gets it as its verdict.
     pub(in crate::run) fn bury(&self, launch: &Launch, mut lost: Lost) {
-        let Autopsy { tail, files } = launch
-            .autopsy
-            .take()
-            .unwrap_or_else(|| Autopsy { tail: Tail::read(&launch.spec.console), files: Vec::new() });
+        let Autopsy { tail, files, .. } = launch.autopsy.take().unwrap_or_else(|| Autopsy {
+            tail: Tail::read(&launch.spec.console),
+            files: Vec::new(),
+            alive: false,
+        });
         lost.kind = tail.classify(lost.kind);
         if let Some(words) = tail.last_words() {
             lost.message = format!("{words} ({})", lost.message);

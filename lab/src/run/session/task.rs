@@ -52,8 +52,8 @@ impl Task<'_> {
     }
 
     /// Launch to hello.
-    pub(super) const fn boot_limit(&self) -> Duration {
-        if self.restored() { self.timing.restore } else { self.timing.boot }
+    pub(super) fn boot_limit(&self) -> Duration {
+        if self.restored() { self.timing.restore() } else { self.timing.boot }
     }
 }
 

@@ -195,3 +195,42 @@ fn a_panic_brings_its_splat_to_the_cell_that_it_fell_into() {
     assert_eq!((splats.len(), splats[0].class.name()), (1, "panic"));
     assert_eq!(outcomes.rows(), ["boot passed", "splat passed", "teardown passed"], "it is the cell's");
 }
+
+/// As 6.12 says it where the processor's XSAVE area has another size than its features add up to.
+const XSAVE: &str = "[    0.1] XSAVE consistency problem: size 832 != kernel_size 576\n\
+    [    0.1] ------------[ cut here ]------------\n\
+    [    0.1] WARNING: CPU: 0 PID: 0 at arch/x86/kernel/fpu/xstate.c:620 paranoid_xstate_size_valid+0x1b0/0x1c0\n\
+    [    0.1] Call Trace:\n\
+    [    0.1]  fpu__init_system_xstate+0x3f1/0x9a0\n\
+    [    0.1] ---[ end trace 0000000000000000 ]---\n";
+
+/// The `splat` row of a run whose guests say this, at boot or while their second cell runs.
+fn splat_row(accel: Accel, text: &'static str, at_boot: bool) -> (String, u8) {
+    let launcher = FakeLauncher::new(move |agent| {
+        let mut script = Script { agent };
+        if at_boot {
+            script.agent.console(text);
+        }
+        let cells = script.boot();
+        for cell in &cells {
+            script.start(cell);
+            if !at_boot && cell.as_str() == B {
+                script.agent.console(text);
+            }
+            script.finish(good(cell));
+        }
+        script.end(cells.len());
+    });
+    let outcomes = run_with(&[("6.12", "6.12.43")], &launcher, Choice { accel, ..Choice::default() });
+    (outcomes.rows()[1].clone(), outcomes.exit())
+}
+
+#[test]
+fn what_a_kernel_says_of_the_hosts_processor_fails_nothing_under_kvm() {
+    assert_eq!(splat_row(Accel::Kvm, XSAVE, true), ("splat passed".to_owned(), 0));
+    let (row, exit) = splat_row(Accel::Tcg, XSAVE, true);
+    assert!(row.starts_with("splat failed") && exit == 1, "an emulated processor is the same everywhere: {row}");
+    const OTHER: &str = "[    0.1] WARNING: CPU: 0 PID: 1 at kernel/sched/core.c:1 f+0x1/0x2\n[    0.1] Call Trace:\n";
+    assert!(splat_row(Accel::Kvm, OTHER, true).0.starts_with("splat failed"), "every other complaint counts");
+    assert_eq!(splat_row(Accel::Kvm, XSAVE, false).1, 1, "a cell that meets it fails");
+}

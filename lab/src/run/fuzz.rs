@@ -2,7 +2,8 @@
 
 use super::{console::Tail, session::caps, splat};
 use crate::{
-    run::judge,
+    lists::Lists,
+    run::judge::{self, Seen},
     testing::agent::{A, B, C},
 };
 use lab_protocol::AgentMessage;
@@ -46,7 +47,8 @@ fn guest_messages() {
         let largest = report.log.iter().map(String::len).max().unwrap_or_default();
         assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
         for info in &plan.cells {
-            let verdict = judge::judge(&plan.kernels[0], info, (*report).clone());
+            let verdict =
+                judge::attempt(&plan.kernels[0], info, Seen::reported((*report).clone()), &Lists::default(), None);
             let message = verdict.outcome.message();
             assert!(message.len() < 16 << 10, "{}", message.len());
         }

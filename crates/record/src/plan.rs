@@ -90,6 +90,9 @@ pub struct Plan {
     /// Kernels of `kernels.toml` that this run leaves out.
     #[serde(default)]
     pub others: Vec<KernelFacts>,
+    /// Whether no filter narrowed the cells: a cell that is absent then is not part of the suite any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub every_cell: bool,
 }
 
 impl Plan {
@@ -100,12 +103,22 @@ impl Plan {
             PlannedKernel { facts, cells }
         };
         let kernels = kernels.into_iter().map(planned).collect();
-        Self { cells, kernels, full_matrix, others: Vec::new() }
+        Self { cells, kernels, full_matrix, others: Vec::new(), every_cell: false }
     }
 
     /// What the agent's listing says of a cell.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.iter().find(|info| info.id == *id)
+    }
+
+    /// Why a plan has no such cell on a kernel: true where neither a filter nor a shard left it out, so that the suite has
+    /// no such cell any more or `kernels.toml` no such kernel. `cell` is none for a row that every kernel has.
+    pub fn has_lost(&self, kernel: &str, cell: Option<&str>) -> bool {
+        let left_out = self.others.iter().any(|facts| facts.id == kernel);
+        let planned = self.kernels.iter().any(|it| it.facts.id == kernel);
+        let lost_kernel = self.full_matrix && !planned && !left_out;
+        let lost_cell = planned && cell.is_some_and(|cell| !self.cells.iter().any(|info| info.id.as_str() == cell));
+        self.every_cell && (lost_kernel || lost_cell)
     }
 
     /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run: a case that never runs

@@ -20,7 +20,10 @@ pub mod progress;
 pub mod results;
 pub mod run_json;
 pub mod splats;
+pub mod stories;
+pub mod summary;
 pub mod terminal;
+pub mod totals;
 
 pub use error::ReportError;
 

@@ -29,6 +29,8 @@ pub struct Selected {
     pub mutants: Vec<MutantInfo>,
     /// Whether the cells are canaries.
     pub canary: bool,
+    /// Whether no filter narrowed the cells of the suite.
+    pub every_cell: bool,
 }
 
 impl Selected {
@@ -44,7 +46,8 @@ impl Selected {
 /// Builds what is to be built, and selects.
 pub fn select(project: &Project, filter: &Filter) -> Result<Selected, Error> {
     let all = build(project, filter.no_build, filter.canary)?;
-    Ok(Selected { cells: select_cells(&all.cells, filter)?, ..all })
+    let every_cell = all.every_cell && filter.case.is_empty() && filter.attach.is_empty();
+    Ok(Selected { cells: select_cells(&all.cells, filter)?, every_cell, ..all })
 }
 
 /// Builds what is to be built, and selects cases by name alone; without a name none of them.
@@ -55,7 +58,7 @@ pub fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Sele
     } else {
         selection::select("case", &all.cells, cases, names)?.into_iter().cloned().collect()
     };
-    Ok(Selected { cells, ..all })
+    Ok(Selected { cells, every_cell: false, ..all })
 }
 
 /// Builds what is to be built; every cell of the suite, or every canary, is selected.
@@ -67,6 +70,7 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
         cells: if canary { listing.canaries } else { listing.cells },
         mutants: listing.mutants,
         canary,
+        every_cell: !canary,
     })
 }
 

@@ -118,7 +118,6 @@ fn built_from(name: &str) -> BTreeSet<String> {
 const CIRCLES: [&[&str]; 1] = [&[
     "run::autopsy",
     "run::kernel",
-    "run::kernel::attempts",
     "run::kernel::launch",
     "run::kernel::losses",
     "run::warm",

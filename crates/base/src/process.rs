@@ -1,16 +1,15 @@
 //! Starts other programs: argument vectors only, never a shell string.
 
-use crate::interrupt::Interrupt;
+use crate::{interrupt::Interrupt, programs};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use std::{
-    env,
     ffi::OsStr,
     io,
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Output,
     time::{Duration, Instant},
 };
@@ -52,15 +51,16 @@ pub enum ProcessError {
 
 /// A command whose messages are in English, so that what is quoted in errors is what can be searched for.
 ///
-/// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
-/// directory.
+/// A program without a slash is looked up on [`programs::search_path`], which is the program's own `PATH` too; duct would
+/// take a `Path` of one component for a file in this directory.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect::<Vec<_>>();
-    duct::cmd(program.as_ref().to_owned(), args).env("LC_ALL", "C").stdin_null()
+    let command = duct::cmd(program.as_ref().to_owned(), args);
+    command.env("PATH", programs::search_path()).env("LC_ALL", "C").stdin_null()
 }
 
 /// virtme-ng, which finds its own helpers (`virtme-configkernel`) on `PATH` only.
@@ -69,11 +69,7 @@ where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
-    let own = vng.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned);
-    let path = env::var_os("PATH").unwrap_or_default();
-    // A directory with a colon in its name can't be on PATH at all.
-    let path = env::join_paths(own.into_iter().chain(env::split_paths(&path))).unwrap_or(path);
-    command(vng, args).env("PATH", path)
+    command(vng, args).env("PATH", programs::search_path_behind(vng.parent()))
 }
 
 /// Runs to the end, or until `stop`, asked with the time so far, says that it shall end: then there is no output.
@@ -163,16 +159,6 @@ fn tail(text: &str) -> String {
         kept = next;
     }
     kept
-}
-
-/// Finds a program on `PATH` or in the directories of the administrator, which are not on every user's `PATH`.
-pub fn administrative(program: &str) -> PathBuf {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| program.into())
 }
 
 #[cfg(test)]

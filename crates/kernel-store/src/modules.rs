@@ -18,8 +18,8 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     // An image on its own comes without any list; the probes in the guest say what is built in then.
     let builtin = installed.join("modules.builtin");
     fs::File::options().create(true).append(true).open(&builtin).map_err(KernelsError::io(&builtin))?;
-    let depmod = process::administrative("depmod");
-    process::capture("depmod", "kmod", process::command(&depmod, ["-b".as_ref(), root.as_os_str(), release.as_ref()]))?;
+    let arguments = ["-b".as_ref(), root.as_os_str(), release.as_ref()];
+    process::capture("depmod", "kmod", process::command("depmod", arguments))?;
     fs::rename(&installed, stage.join("modules")).map_err(KernelsError::io(&installed))?;
     fs::remove_dir_all(&root).map_err(KernelsError::io(&root))
 }

@@ -3,7 +3,7 @@
 use super::{
     cache::{Cache, Errand, Finished, Writing},
     class::Class,
-    config::{Config, Departure, Kernel, Source},
+    config::{Config, Kernel, Source, UnsupportedEntry},
     deb::{self, Indexes},
     error::{KernelsError, Result},
     git,
@@ -35,7 +35,7 @@ pub struct Unpacked {
     /// The kernel's `.config`, where the source has one.
     pub config: Option<PathBuf>,
     /// What it lacks though its version says otherwise.
-    pub departures: Vec<Departure>,
+    pub unsupported: Vec<UnsupportedEntry>,
     /// Whether its failures are told and do not count.
     pub may_fail: bool,
     /// Extra words for the command line.
@@ -341,7 +341,7 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         vmlinuz: dir.join("vmlinuz"),
         modules: dir.join("modules"),
         config: config.is_file().then_some(config),
-        departures: kernel.departures.clone(),
+        unsupported: kernel.unsupported.clone(),
         may_fail: kernel.may_fail,
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// A capability that a kernel lacks although its version says otherwise, stated in `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
+pub struct Unsupported {
     /// What is missing.
     pub capability: Capability,
     /// Why, for people.
@@ -22,8 +22,9 @@ pub struct KernelFacts {
     pub class: String,
     /// The version that the lock or the image names.
     pub version: KernelVersion,
-    /// What it lacks against its version.
-    pub departures: Vec<Departure>,
+    /// What it lacks although its version has it. Within one format of events.jsonl the key keeps its former name.
+    #[serde(rename = "departures", alias = "unsupported")]
+    pub unsupported: Vec<Unsupported>,
     /// Whether its failures are told and do not count.
     #[serde(default)]
     pub may_fail: bool,
@@ -32,12 +33,12 @@ pub struct KernelFacts {
 impl KernelFacts {
     /// Whether the kernel must have a capability.
     pub fn must_have(&self, capability: Capability) -> bool {
-        capability.since().expected_on(self.version) && self.departure(capability).is_none()
+        capability.since().expected_on(self.version) && self.unsupported(capability).is_none()
     }
 
-    /// The departure that excuses a capability's absence.
-    pub fn departure(&self, capability: Capability) -> Option<&Departure> {
-        self.departures.iter().find(|departure| departure.capability == capability)
+    /// The entry that excuses a capability's absence.
+    pub fn unsupported(&self, capability: Capability) -> Option<&Unsupported> {
+        self.unsupported.iter().find(|it| it.capability == capability)
     }
 }
 
@@ -155,8 +156,8 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
     let missing = info.requires.iter().find(|&&capability| !facts.must_have(capability));
     let expectation = missing.map_or(Expectation::Run, |&capability| Expectation::Skip {
         capability,
-        why: match facts.departure(capability) {
-            Some(departure) => departure.reason.clone(),
+        why: match facts.unsupported(capability) {
+            Some(it) => it.reason.clone(),
             None => format!("needs kernel {}", capability.since().lifted_by(facts.version)),
         },
     });
@@ -166,7 +167,7 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 /// The attach type that an attachment must use.
 ///
 /// `auto` means the best that kernel and device offer: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// The versions are the capabilities' own, so that a departure (`CONFIG_NETKIT` off, say) counts too.
+/// The versions are the capabilities' own, so that an entry under `unsupported` (`CONFIG_NETKIT` off, say) counts too.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {
@@ -213,10 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_lowers_what_auto_must_use_and_excuses_a_skip() {
+    fn an_unsupported_entry_lowers_what_auto_must_use_and_excuses_a_skip() {
         let mut facts = facts("k", "6.18");
-        facts.departures =
-            vec![Departure { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
+        facts.unsupported =
+            vec![Unsupported { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
         assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::NetkitL3), Tcx);
         let mut info = cell("N01-pair[netkit,nk-l3]");
         info.requires = vec![Capability::Netkit];

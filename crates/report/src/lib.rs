@@ -9,7 +9,6 @@
 
 pub mod capabilities;
 pub mod compare;
-pub mod complaints;
 mod error;
 pub mod format;
 pub mod history;
@@ -20,6 +19,7 @@ pub mod ktap;
 pub mod progress;
 pub mod results;
 pub mod run_json;
+pub mod splats;
 pub mod stories;
 pub mod summary;
 pub mod terminal;

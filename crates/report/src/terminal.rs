@@ -1,8 +1,7 @@
 //! The end of a run on the terminal: which attach type was used on which kernel, what failed and how to run it again.
 
 use super::{
-    complaints::complaints,
-    html, junit,
+    html, junit, splats,
     stories::stories,
     totals::{self, Column},
 };
@@ -196,16 +195,16 @@ fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
 
 /// What the kernels complained of, each once.
 fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
-    let all = complaints(record);
-    for complaint in all.iter().take(MAX_TOLD) {
-        let paint = if complaint.allowed.is_some() { &style.dim } else { &style.bad };
-        let title = text::line(&complaint.title, MAX_REASON);
-        let _ = writeln!(out, "{} {} {title}", paint.apply_to("SPLAT"), complaint.fingerprint);
-        let _ = writeln!(out, "  {}", text::line(&complaint.sightings(), MAX_REASON));
-        if !complaint.suspects.is_empty() {
-            let _ = writeln!(out, "  suspects: {}", text::line(&complaint.suspects.join(", "), MAX_REASON));
+    let all = splats::splats(record);
+    for splat in all.iter().take(MAX_TOLD) {
+        let paint = if splat.allowed.is_some() { &style.dim } else { &style.bad };
+        let title = text::line(&splat.title, MAX_REASON);
+        let _ = writeln!(out, "{} {} {title}", paint.apply_to("SPLAT"), splat.fingerprint);
+        let _ = writeln!(out, "  {}", text::line(&splat.sightings(), MAX_REASON));
+        if !splat.suspects.is_empty() {
+            let _ = writeln!(out, "  suspects: {}", text::line(&splat.suspects.join(", "), MAX_REASON));
         }
-        if let Some(allowed) = &complaint.allowed {
+        if let Some(allowed) = &splat.allowed {
             let _ = writeln!(out, "  allowed {}", text::line(&allowed.line(), MAX_REASON));
         }
         out.push('\n');

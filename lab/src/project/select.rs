@@ -13,7 +13,7 @@ use lab_base::{
     say::say,
     selection::{self, NoMatch},
 };
-use lab_kernel_store::Departure;
+use lab_kernel_store::UnsupportedEntry;
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 
@@ -98,15 +98,21 @@ pub fn names(info: &CellInfo) -> Vec<&str> {
 }
 
 /// What the plan must know of a kernel.
-pub fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Departure], may_fail: bool) -> KernelFacts {
+pub fn facts(
+    id: &str,
+    class: &str,
+    version: KernelVersion,
+    unsupported: &[UnsupportedEntry],
+    may_fail: bool,
+) -> KernelFacts {
     KernelFacts {
         id: id.to_owned(),
         class: class.to_owned(),
         version,
         may_fail,
-        departures: departures
+        unsupported: unsupported
             .iter()
-            .map(|departure| plan::Departure { capability: departure.capability, reason: departure.reason.clone() })
+            .map(|it| plan::Unsupported { capability: it.capability, reason: it.reason.clone() })
             .collect(),
     }
 }

@@ -218,7 +218,8 @@ fn kernels_that_were_fetched_need_no_network() {
 fn a_failure_names_the_address_that_answered_and_the_one_that_should_have() {
     let _machine = machine();
     let results = tempfile::tempdir().unwrap();
-    let arguments = ["run", "--kernel", "6.12", "--case", "T08-service[tc,veth]", "--mutant", "no-reverse-nat", "--out"];
+    let arguments =
+        ["run", "--kernel", "6.12", "--case", "T08-service[tc,veth]", "--mutant", "no-reverse-nat", "--out"];
     let output = lab(&arguments).arg(results.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     let told = words(&output);

@@ -72,7 +72,7 @@ fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>
 
 pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit, Error> {
     let (_, runs) = runs(named, &args.runs)?;
-    let kernels: Vec<Pattern> = args.kernel.iter().map(|text| Pattern::new(text)).collect();
+    let kernels: Vec<Pattern> = args.kernel.iter().map(|text| Pattern::of_names(text)).collect();
     let wanted = |kernel: &str| kernels.is_empty() || kernels.iter().any(|pattern| pattern.matches(kernel));
     let history = History::read(&runs, |kernel, _| wanted(kernel), &say)?.narrow(&args.case)?;
     match args.json {

@@ -115,9 +115,9 @@ impl MachineGuest {
     /// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of
     /// its registers. Kernel messages are none of it: vng copies those to standard error too.
     fn last_words(&self) -> String {
-        let text = fs::read(&self.files.stderr).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
+        let said = fs::read(&self.files.stderr).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
+        let lines: Vec<_> = lab_base::text::told_lines(&said).into_iter().filter(|l| !l.starts_with('[')).collect();
         let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
         let line = error.or(lines.last()).copied().unwrap_or_default();
         line.chars().filter(|c| !c.is_control()).take(400).collect()

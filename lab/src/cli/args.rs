@@ -10,6 +10,25 @@ use lab_protocol::AttachRequest;
 use lab_report::kcidb;
 use std::path::PathBuf;
 
+/// A number that is not zero, as clap's own parser of these types does not say in words.
+pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
+    let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", u32::MAX))
+}
+
+/// A number between two others, both included.
+pub(super) fn within(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("a whole number from {least} to {most} is wanted"))
+    }
+}
+
+/// As [`count`], of processors and other things of this machine.
+pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
+    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too much for this machine"))
+}
+
 #[derive(Debug, Args)]
 pub(super) struct FormatArgs {
     /// Write the run to standard output in this format, in place of what is meant for people.
@@ -63,10 +82,10 @@ pub(super) struct HowArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) isolate: crate::run::queue::Isolate,
     /// Guests at the same time. Default: one per processor, as far as there is memory.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = size)]
     pub(super) jobs: Option<std::num::NonZeroUsize>,
     /// Run a cell that does not pass again, so often, each time in a fresh guest.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=20))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, 20))]
     pub(super) retries: u32,
     /// Whether a cell that passes only when it is run again fails the run. A panic, a hang or a splat of the kernel
     /// stays a failure either way.

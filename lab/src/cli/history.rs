@@ -52,7 +52,7 @@ pub(super) struct RunsArgs {
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// The newest runs only.
-    #[arg(long, value_name = "N", default_value = "60")]
+    #[arg(long, value_name = "N", default_value = "60", value_parser = crate::cli::args::size)]
     last: std::num::NonZeroUsize,
 }
 

@@ -1,7 +1,11 @@
 //! `lab kernels list|fetch|build|source|update`.
 
-use crate::{cli::args::KernelArgs, error::Error, project::Project};
-use clap::Subcommand;
+use crate::{
+    cli::args::KernelArgs,
+    error::Error,
+    project::{Project, filter::KernelFilter},
+};
+use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
 use lab_kernel_store::{Kernel, KernelsError};
@@ -29,8 +33,25 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
-    /// Resolve kernels anew and rewrite kernels.lock.
-    Update(KernelArgs),
+    /// Resolve kernels anew and rewrite kernels.lock. Without --kernel and --class that is every kernel of kernels.toml.
+    /// Entries of kernels that are no longer in kernels.toml are dropped in either case.
+    Update(UpdateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    /// Only these kernels, by id, `*` and `?` allowed; repeatable. All other entries stay as they are.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Only the default kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
+    #[arg(long, value_name = "CLASS")]
+    class: Vec<String>,
+    /// With --class, every kernel of it and not only the default ones.
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
+    /// With --class, also the kernels with `may-fail = true`.
+    #[arg(long)]
+    newest: bool,
 }
 
 pub(super) fn kernels(named: Option<PathBuf>, command: &KernelsCommand) -> Result<Exit, Error> {
@@ -89,11 +110,13 @@ fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
     if kernels.is_empty() { Err(Error::NothingSelected) } else { Ok(Exit::Passed) }
 }
 
-fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
+fn update(named: Option<PathBuf>, args: &UpdateArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     // Without a filter the whole lock is renewed, not only the default matrix: an entry nobody renews rots.
+    let UpdateArgs { kernel, class, all, newest } = args;
+    let filter = KernelFilter { kernel: kernel.clone(), all: *all, newest: *newest, class: class.clone() };
     let everything = args.kernel.is_empty() && args.class.is_empty();
-    let kernels = if everything { project.config.kernels.iter().collect() } else { project.kernels(&args.filter())? };
+    let kernels = if everything { project.config.kernels.iter().collect() } else { project.kernels(&filter)? };
     let mut lock = project.lock.clone();
     let update = project.store().update(&kernels, &mut lock, &say)?;
     if !update.changes.is_empty() {

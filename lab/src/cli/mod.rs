@@ -93,7 +93,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Keep how long cells took in a file that splits plans the same way everywhere.
     Durations(plan::DurationsArgs),
-    /// Rebuild every report of a run from its events.jsonl, or write it in another format.
+    /// Rebuild every report of a run from its events.jsonl, or write it in another format. The exit code is that of the run:
+    /// 1 for a run that failed, although its reports were written.
     Report {
         /// A run's directory, or its name below results/.
         #[arg(value_name = "RUN", default_value = "latest")]

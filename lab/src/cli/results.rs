@@ -18,10 +18,10 @@ use std::{
 #[derive(Debug, Args)]
 pub(super) struct PruneArgs {
     /// Runs to keep, the newest ones, in place of what lab.toml says.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = super::args::within(1, u32::MAX))]
     keep: Option<u32>,
     /// Days to keep a run, in place of what lab.toml says.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = super::args::within(1, u32::MAX))]
     days: Option<u32>,
     /// Only tell what would go.
     #[arg(long)]

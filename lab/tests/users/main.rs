@@ -2,3 +2,4 @@
 
 mod ci;
 mod support;
+mod words;

@@ -1,6 +1,6 @@
 //! `lab merge`.
 
-use crate::{error::Error, guests::in_ci, project, shard::merge::Shards};
+use crate::{error::Error, guests::in_ci, project, provenance, shard::merge::Shards};
 use clap::Args;
 use lab_base::say::show;
 use lab_record::{exit::Exit, log::EventLog};
@@ -23,7 +23,9 @@ pub(super) struct MergeArgs {
 }
 
 pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Error> {
-    let shards = Shards::open(&args.shards)?;
+    let mut shards = Shards::open(&args.shards)?;
+    let root = project::root(named.clone());
+    shards.started_by(provenance::of(root.as_deref().unwrap_or(Path::new("."))));
     let results = match &args.out {
         Some(out) => out.clone(),
         None => project::root(named)?.join("results"),

@@ -51,6 +51,9 @@ impl Desk<'_> {
         ] {
             property(&mut xml, name, value);
         }
+        for (name, value) in info.provenance.facts() {
+            property(&mut xml, name, &text::line(&value, MAX_ATTRIBUTE));
+        }
         if let Some(mutant) = &info.mutant {
             property(&mut xml, "mutant", mutant);
         }

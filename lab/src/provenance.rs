@@ -18,6 +18,13 @@ const COMMITS: [&str; 8] = [
 /// Variables in which CI systems name the page of the job: GitLab, Buildkite, CircleCI, Jenkins.
 const PAGES: [&str; 4] = ["CI_JOB_URL", "BUILDKITE_BUILD_URL", "CIRCLE_BUILD_URL", "BUILD_URL"];
 
+/// A directory of results as CI systems look for it: from the project's root, or absolute where it is elsewhere.
+pub fn place(root: &Path, results: &Path) -> Option<String> {
+    let absolute = std::path::absolute(results).ok()?;
+    let root = std::path::absolute(root).ok()?;
+    Some(absolute.strip_prefix(&root).unwrap_or(&absolute).display().to_string())
+}
+
 /// Of this process, in the project's directory. Without git or a repository the CI system's word counts.
 pub fn of(root: &Path) -> Provenance {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
@@ -26,7 +33,7 @@ pub fn of(root: &Path) -> Provenance {
     let changed = own.is_some()
         && asked(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
     let commit = own.or_else(|| COMMITS.iter().find_map(|name| variable(name)));
-    Provenance { commit, changed, ci_url: page(&variable), command: env::args().collect() }
+    Provenance { commit, changed, ci_url: page(&variable), results: None, command: env::args().collect() }
 }
 
 /// The page of the CI job.

@@ -47,7 +47,7 @@ pub struct Unpacked {
 }
 
 /// One line of `lab kernels list`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Row {
     /// Kernel id.
     pub id: String,

@@ -158,6 +158,14 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
+    /// A file of the run as a CI system finds it: its path from the project's root, where that is known.
+    pub fn attachment(&self, file: &str) -> String {
+        match &self.provenance.results {
+            Some(results) => format!("{results}/{}/{file}", self.id),
+            None => file.to_owned(),
+        }
+    }
+
     /// A run of a whole plan, without a deliberate fault.
     pub fn new(id: String, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
         Self {

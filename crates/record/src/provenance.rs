@@ -14,6 +14,9 @@ pub struct Provenance {
     /// The page of the CI job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ci_url: Option<String>,
+    /// The directory of results that the run's own directory is in, from the project's root where it is below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<String>,
     /// The command line, word by word.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,

@@ -3,7 +3,7 @@
 use crate::{error::Error, guests::in_ci, project, provenance, shard::merge::Shards};
 use clap::Args;
 use lab_base::say::show;
-use lab_record::{exit::Exit, log::EventLog};
+use lab_record::{exit::Exit, log::EventLog, provenance::Provenance};
 use lab_report::{results::directory, terminal, write_all};
 use std::{
     env, fs,
@@ -24,12 +24,12 @@ pub(super) struct MergeArgs {
 
 pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Error> {
     let mut shards = Shards::open(&args.shards)?;
-    let root = project::root(named.clone());
-    shards.started_by(provenance::of(root.as_deref().unwrap_or(Path::new("."))));
     let results = match &args.out {
         Some(out) => out.clone(),
-        None => project::root(named)?.join("results"),
+        None => project::root(named.clone())?.join("results"),
     };
+    let root = project::root(named).unwrap_or_else(|_| PathBuf::from("."));
+    shards.started_by(Provenance { results: provenance::place(&root, &results), ..provenance::of(&root) });
     let id = directory::fresh_id();
     fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
     // A shard may turn out to be damaged in the middle: nothing is left behind that looks like a run.

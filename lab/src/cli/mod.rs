@@ -68,9 +68,8 @@ enum Command {
     Kernels(kernels::KernelsCommand),
     /// Show what this machine has and lacks.
     Doctor {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: args::OutputArgs,
         /// Also what the project's own tests need.
         #[arg(long)]
         tests: bool,
@@ -143,7 +142,7 @@ impl Cli {
             Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),
-            Command::Doctor { json, tests } => setup::doctor(json, tests),
+            Command::Doctor { output, tests } => setup::doctor(&output, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),

@@ -86,6 +86,8 @@ pub struct Guests {
     durations: Durations,
     topologies: Vec<TopologyInfo>,
     provenance: Provenance,
+    /// The project's.
+    root: PathBuf,
 }
 
 impl Guests {
@@ -107,7 +109,17 @@ impl Guests {
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent)?;
         let provenance = provenance::of(&project.root);
-        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies, provenance })
+        Ok(Self {
+            machine,
+            kernels,
+            launcher,
+            interrupt,
+            acceleration,
+            durations,
+            topologies,
+            provenance,
+            root: project.root.clone(),
+        })
     }
 
     /// Learns from a run how long cells take on this machine.
@@ -178,7 +190,10 @@ impl Guests {
                 canary: how.canary,
                 retries: how.retries.count,
                 expired: how.lists.expired(&plan),
-                provenance: self.provenance.clone(),
+                provenance: Provenance {
+                    results: directory.parent().and_then(|it| provenance::place(&self.root, it)),
+                    ..self.provenance.clone()
+                },
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),

@@ -28,6 +28,9 @@
 //! *Architecture invariant:* only [`cli`] handles arguments of the command line, and no two files import each other, except
 //! for the methods of [`run::kernel::KernelRun`] (`tests/architecture.rs`).
 
+/// Version and commit of this build, as `lab --version` and reports name it.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("NETKIT_LAB_COMMIT"), ")");
+
 pub mod bench;
 pub mod bisect;
 pub mod cli;
@@ -35,6 +38,7 @@ pub mod error;
 pub mod guests;
 pub mod lists;
 pub mod project;
+pub mod provenance;
 pub mod run;
 pub mod setup;
 pub mod shard;

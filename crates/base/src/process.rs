@@ -145,9 +145,9 @@ pub fn start_error(what: &str, package: &'static str, error: &io::Error) -> Proc
 
 /// The last lines of a program's output, joined to one line of at most 400 characters.
 ///
-/// Only whole lines are included, so that the text does not begin inside a traceback; the last line is always included.
+/// Only whole lines are included; the last line is always included.
 fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines = crate::text::told_lines(text);
     // apt prints long explanations; its `E:` lines state the error.
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("E: ")).collect();
     let lines = if errors.is_empty() { lines } else { errors };

@@ -2,7 +2,7 @@
 
 use crate::{excuse::Excuse, splat::Splat};
 use lab_guard::Inside;
-use lab_protocol::{CellId, CellReport, FailureKind, Outcome};
+use lab_protocol::{CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// The host's verdict on a cell.
@@ -19,7 +19,7 @@ pub struct Verdict {
     /// Files of the cell, as paths relative to the run's directory.
     #[serde(default)]
     pub files: Vec<Inside>,
-    /// Splats that the kernel printed while the cell ran.
+    /// Splats while the cell ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
     /// The matching entry of `known.toml`: why a failure does not count, or why a cell that passed was expected to fail.
@@ -41,7 +41,7 @@ pub struct Attempt {
     pub duration_us: u64,
     /// Failed checks, and the console around a crash.
     pub evidence: Option<String>,
-    /// Splats that the kernel printed.
+    /// Splats while it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
     /// Files of the attempt, as paths relative to the run's directory.
@@ -141,20 +141,6 @@ impl Verdict {
     /// Whether the cell passed although `known.toml` expects it to fail.
     pub fn is_unexpected_pass(&self) -> bool {
         self.known.is_some() && self.outcome == Outcome::Passed
-    }
-
-    /// Adds splats that the kernel printed while the cell ran. A cell that passed fails; the first splat that is not
-    /// allowed becomes its evidence.
-    pub fn add_splats(&mut self, splats: Vec<Splat>) {
-        let Some(first) = splats.first() else { return };
-        let culprit = splats.iter().find(|splat| splat.allowed.is_none());
-        if let Some(culprit) = culprit
-            && matches!(self.outcome, Outcome::Passed | Outcome::Skipped { .. })
-        {
-            self.outcome = Outcome::Failed { kind: FailureKind::Splat, message: culprit.title.clone() };
-        }
-        self.evidence.get_or_insert_with(|| culprit.unwrap_or(first).evidence.clone());
-        self.splats = splats;
     }
 
     /// Whether outcome and splats are those of an earlier attempt, which no later attempt can revoke.

@@ -33,7 +33,7 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// Number of shards. Default: one per kernel.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     shards: Option<std::num::NonZeroU32>,
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]

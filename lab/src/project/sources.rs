@@ -1,7 +1,6 @@
-//! The sources of the programs in guests.
+//! The sources of the lab and of the programs in guests. `lab/tests/architecture.rs` compares the lists with cargo's metadata.
 
-/// Directories of the agent and of the workspace crates that it uses, relative to the project. `lab/tests/architecture.rs`
-/// compares this list with cargo's metadata.
+/// Directories of the agent and of the workspace crates that it uses, relative to the project.
 pub const AGENT: [&str; 9] = [
     "crates/bpf",
     "crates/ebpf-abi",
@@ -12,6 +11,18 @@ pub const AGENT: [&str; 9] = [
     "crates/topology",
     "crates/traffic",
     "guest-agent",
+];
+
+/// Directories of the crates that `lab` is built from.
+pub const LAB: [&str; 8] = [
+    "crates/base",
+    "crates/kernel-store",
+    "crates/protocol",
+    "crates/record",
+    "crates/report",
+    "crates/vm",
+    "images",
+    "lab",
 ];
 
 /// Further sources of a guest's image: the eBPF programs, and the crate that builds images with its list of modules.

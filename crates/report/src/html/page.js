@@ -50,9 +50,14 @@ function head() {
   }
   const time = data.wall_ms === null ? "unfinished" : seconds(data.wall_ms);
   $("summary").append(make("span", `exit code ${data.exit} after ${time}`));
-  const told = [new Date(data.started_ms).toISOString(), `${run.accelerator} (${run.reason})`, `virtme-ng ${run.virtme_ng}`, `QEMU ${run.qemu}`, `lab ${run.lab}`];
-  if (run.mutant) told.push(`deliberate fault: ${run.mutant}`);
+  const told = [new Date(data.started_ms).toISOString(), run.accelerated, `virtme-ng ${run.virtme_ng}`, `QEMU ${run.qemu}`, `lab ${run.lab}`];
+  for (const [name, value] of run.provenance ?? []) told.push(`${name} ${value}`);
+  // A run that is meant to fail must not be taken for a bad night.
+  if (run.mutant) $("meant").textContent = `Deliberate fault “${run.mutant}”: this run is meant to fail.`;
+  if (run.canary) $("meant").textContent = "Canaries: every cell of this run is meant to fail, hang, leak or panic.";
+  $("meant").hidden = !run.mutant && !run.canary;
   $("machine").textContent = told.join(" · ");
+  $("machine").title = run.reason ?? "";
 }
 
 function openButton(kernel, row, content) {

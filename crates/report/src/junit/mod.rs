@@ -2,6 +2,7 @@
 //!
 //! The text is a function of the record alone, so that `lab report` writes the same bytes from `events.jsonl`.
 
+pub mod ant;
 mod case;
 mod xml;
 

@@ -20,13 +20,13 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "GLOB")]
     pub(super) kernel: Vec<String>,
     /// Number of rounds of stock boot, cold boot and restore per kernel.
-    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     pub(super) repeat: std::num::NonZeroU32,
     /// Number of rounds of the whole suite on all kernels, cold and warm; each takes minutes.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::cli::args::within(0, u32::MAX))]
     pub(super) matrix: u32,
     /// Number of runs of one case on one kernel, each in a new process.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = crate::cli::args::within(0, u32::MAX))]
     pub(super) reruns: u32,
     /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 fn kernel() -> Kernel {
     Kernel {
-        id: "k".into(),
+        id: lab_guard::Id::new("k").unwrap(),
         class: Class::From67,
         may_fail: false,
         default: true,

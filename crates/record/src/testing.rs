@@ -4,6 +4,7 @@ use crate::{
     plan::KernelFacts,
     splat::{Seen, Splat},
 };
+use lab_guard::Id;
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome,
     complaint::Class,
@@ -12,7 +13,7 @@ use lab_protocol::{
 /// A kernel without unsupported.
 pub fn facts(id: &str, version: &str) -> KernelFacts {
     KernelFacts {
-        id: id.to_owned(),
+        id: Id::new(id).expect("a name"),
         class: "6.7+".to_owned(),
         version: version.parse().expect("test version"),
         unsupported: Vec::new(),
@@ -77,4 +78,9 @@ pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
         suspects: Vec::new(),
         allowed: None,
     }
+}
+
+/// A name.
+pub fn id(text: &str) -> Id {
+    Id::new(text).expect("a name")
 }

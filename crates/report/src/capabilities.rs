@@ -76,7 +76,7 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
             unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
         };
         Row {
-            kernel: facts.id.clone(),
+            kernel: facts.id.to_string(),
             class: facts.class.clone(),
             version: facts.version,
             release: seen.and_then(|seen| seen.boot.as_ref()).map(|boot| boot.release.clone()),
@@ -158,7 +158,9 @@ impl Format {
         }
         for row in rows.iter().filter(|row| row.capabilities.is_empty()) {
             let why = row.losses.last().map_or("its guest said nothing", |why| why);
-            text = format!("{text}\n{}: no answer: {}", row.kernel, text::line(why, 200));
+            let why = text::line(why, 200);
+            let why = if self == Self::Markdown { text::markdown(&why) } else { why };
+            text = format!("{text}\n{}: no answer: {why}", row.kernel);
         }
         text
     }

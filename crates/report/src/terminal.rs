@@ -148,7 +148,7 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
                 text::line(&also, MAX_REASON)
             );
         }
-        if let Some(home) = verdict.files.first().and_then(|file| Path::new(file).parent()) {
+        if let Some(home) = verdict.files.first().and_then(|file| Path::new(&**file).parent()) {
             let _ = writeln!(out, "  evidence: {}", directory.join(home).display());
         }
         for command in std::iter::once(record.repro(id, &cell.id)).chain(record.enter(id, &cell.id)) {

@@ -65,11 +65,20 @@ pub struct Files {
     pub qmp: PathBuf,
     /// What vng and QEMU complain about.
     pub stderr: PathBuf,
+    /// The command line that vng puts together.
+    pub words: PathBuf,
 }
 
 impl Files {
     pub fn below(dir: &Path) -> Self {
-        Self { root: dir.join("root"), port: dir.join("port"), qmp: dir.join("qmp"), stderr: dir.join("stderr") }
+        let below = |name| dir.join(name);
+        Self {
+            root: below("root"),
+            port: below("port"),
+            qmp: below("qmp"),
+            stderr: below("stderr"),
+            words: below("words"),
+        }
     }
 }
 

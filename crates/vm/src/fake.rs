@@ -225,6 +225,10 @@ impl Guest for FakeGuest {
         self.survivors
     }
 
+    fn overgrown(&self) -> Option<String> {
+        super::overgrown(&self.console)
+    }
+
     fn peak_memory_kib(&self) -> Option<u64> {
         None
     }
@@ -259,6 +263,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         run_dir: dir,
         vng: "/nonexistent/vng".into(),
         qemu: None,
+        sandbox: false,
         tools: "fake".to_owned(),
         memory_file: None,
         exported: None,

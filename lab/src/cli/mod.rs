@@ -31,7 +31,7 @@ use std::path::PathBuf;
 /// Exit codes: 0 all passed, 1 a test or kernel failed, 2 usage or configuration, 3 infrastructure (no verdict),
 /// 4 nothing selected, 130/143 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "lab", version)]
+#[command(name = "lab", version = crate::VERSION)]
 pub struct Cli {
     /// Directory with kernels.toml; by default the nearest one at or above the working directory.
     #[arg(long, global = true, value_name = "DIR")]

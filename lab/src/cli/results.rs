@@ -5,18 +5,20 @@ use crate::{error::Error, project};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use lab_base::{say::show, text};
+use lab_guard::foreign;
 use lab_record::exit::Exit;
 use lab_report::{
-    results::{Retention, Stored, prune, stored},
+    results::{COUNTS, Retention, Stored, figures, prune, stored},
     run_json,
 };
 use serde::Serialize;
-use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
+
+/// Bytes of a `run.json` that are read for a line of a table.
+const SUMMARY_LIMIT: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct PruneArgs {
@@ -58,9 +60,6 @@ struct Listed {
     bytes: u64,
 }
 
-/// The counts that are listed, in their order.
-const COUNTS: [&str; 5] = ["passed", "failed", "skipped", "errored", "not-run"];
-
 fn list(results: &Path, output: &OutputArgs) -> Result<Exit, Error> {
     let runs: Vec<Listed> = stored(results)?.iter().map(listed).collect();
     output.show("runs", &runs, || format!("{}\n", table(&runs)))?;
@@ -68,10 +67,9 @@ fn list(results: &Path, output: &OutputArgs) -> Result<Exit, Error> {
 }
 
 fn listed(run: &Stored) -> Listed {
-    let text = fs::read(run.directory.join(run_json::FILE)).unwrap_or_default();
-    let summary: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let counts = COUNTS.map(|key| (key, summary["counts"][key].as_u64()));
-    Listed { id: run.id.clone(), exit_code: summary["exit_code"].as_u64(), counts: counts.into(), bytes: run.size() }
+    let text = foreign::read(&run.directory.join(run_json::FILE), SUMMARY_LIMIT).unwrap_or_default();
+    let (exit_code, counts) = figures(&text);
+    Listed { id: run.id.clone(), exit_code, counts: COUNTS.into_iter().zip(counts).collect(), bytes: run.size() }
 }
 
 fn table(runs: &[Listed]) -> String {

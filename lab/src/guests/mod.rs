@@ -27,7 +27,9 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
+use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
@@ -46,8 +48,6 @@ use lab_report::{
 };
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
 use std::{
-    env,
-    io::IsTerminal,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread::available_parallelism,
@@ -140,7 +140,7 @@ impl Guests {
 
     /// One of the kernels as virtme-ng boots it by itself.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
-        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id).ok_or(Error::NothingSelected)?;
         Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
@@ -167,7 +167,7 @@ impl Guests {
     /// Runs a plan, possibly several at once; consoles go below `directory`.
     pub fn run(
         &self,
-        id: String,
+        id: Id,
         plan: Plan,
         directory: &Path,
         how: &How,
@@ -177,8 +177,8 @@ impl Guests {
         let directory = absolute(directory)?;
         let accelerator = Accelerator::from(&self.acceleration);
         let prepare = |kernel: &PlannedKernel| {
-            let id = &*kernel.facts.id;
-            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let id = &kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
@@ -230,14 +230,5 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if std::io::stderr().is_terminal() && !in_ci() {
-        Box::new(Bars::new())
-    } else {
-        Box::new(Lines::new(std::io::stderr()))
-    }
-}
-
-/// The variable that the common CI systems set.
-pub fn in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
 }

@@ -9,6 +9,7 @@ use super::{
     replay::{self, Brought, Replay},
 };
 use crate::error::Error;
+use lab_guard::{Id, foreign};
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
@@ -38,7 +39,7 @@ pub struct Shards {
 #[derive(Debug)]
 struct Found {
     events: EventReader,
-    run: String,
+    run: Id,
     accelerator: Accelerator,
     brought: Brought,
 }
@@ -51,6 +52,8 @@ impl Found {
 
 /// The runs that a directory means: itself, or those directly below it.
 fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
+    // Shards come from other machines: a link among them names something of this one.
+    foreign::is_directory(directory).map_err(Error::file("read", directory))?;
     if directory.join(FILE).exists() {
         return Ok(vec![directory.clone()]);
     }
@@ -144,7 +147,7 @@ impl Shards {
     /// # Errors
     /// A file of a shard is damaged or can't be read, a shard tells of cells that are not its own, or the log can't be
     /// written.
-    pub fn merge(self, id: String, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
+    pub fn merge(self, id: Id, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
         let mut merged = self.states();
         let Self { found, whole, info } = self;
         // A run's first event says how complete its shards are, so their ends are looked at before anything is told.

@@ -26,7 +26,7 @@ fn failing(below: &Path) -> PathBuf {
     for stamped in &mut events {
         match &mut stamped.event {
             Event::CellFinished { kernel, verdict, .. } if verdict.standing().is_bad() => {
-                verdict.files = vec![format!("{kernel}/cells/x/w0.pcap")];
+                verdict.files = vec![lab_guard::Inside::new(&format!("{kernel}/cells/x/w0.pcap")).unwrap()];
             }
             Event::RunStarted { run } => {
                 let reason = "/dev/kvm opens, but the guest died under it (exit code 1: ioctl(KVM_CREATE_VM) failed: 16 \

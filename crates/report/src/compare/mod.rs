@@ -133,11 +133,11 @@ impl Comparison {
 
 /// Compares two runs, cell by cell.
 pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
-    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.to_string());
     let (old, new) = (by_cell(before), by_cell(after));
     let kernels = before.planned().chain(after.planned());
     let may_fail: BTreeSet<String> =
-        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.clone()).collect();
+        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.to_string()).collect();
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {
@@ -229,21 +229,21 @@ mod tests {
         event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
         excuse::Excuse,
         plan::Plan,
-        testing::{attached, cell, facts, passed},
+        testing::{attached, cell, facts, id, passed},
         verdict::Attempt,
     };
 
     pub const A: &str = "A01-x[auto,veth]";
     pub const B: &str = "B02-y[auto,nk-l3]";
 
-    pub fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
+    pub fn run(name: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), true);
         let plan = Plan { every_cell: true, ..plan };
         let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
-        let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
+        let info = RunInfo::new(id(name), Versions::default(), accelerator, plan);
         let mut record = RunRecord::default();
         record.apply(&Stamped { at_ms: 0, event: Event::RunStarted { run: Box::new(info) } });
-        let kernel = || "6.12".to_owned();
+        let kernel = || id("6.12");
         let begin = [
             Event::GuestStarted { kernel: kernel(), guest: 1, start: Start::Boot },
             Event::Probed { kernel: kernel(), guest: 1, capabilities: Vec::new(), modules: Vec::new() },

@@ -48,6 +48,7 @@ impl Desk<'_> {
             ("virtme-ng.version", &*info.versions.virtme_ng),
             ("qemu.version", &*info.versions.qemu),
             ("lab.version", &*info.versions.lab),
+            ("agent.version", &*info.versions.agent),
         ] {
             property(&mut xml, name, value);
         }

@@ -60,15 +60,18 @@ const COLOURS: [&str; 6] = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m",
 fn uncommanded(line: &str) -> Cow<'_, str> {
     let blank = line.len() - line.trim_start_matches(|c: char| !plain(c) || c.is_whitespace()).len();
     let (begin, words) = line.split_at(blank);
-    let begins = |(at, _): &(usize, &str)| {
-        words[at + 2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('[')
+    let begins = |at: &usize| {
+        let rest = words[*at..].strip_prefix('#');
+        rest.is_some_and(|it| it.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('['))
     };
-    let commands: Vec<usize> = words.match_indices("##").filter(begins).map(|(at, _)| at).collect();
+    // The second of the two that a command begins with.
+    let seconds = words.match_indices('#').map(|(at, _)| at).filter(|at| words[..*at].ends_with('#'));
+    let commands: Vec<usize> = seconds.filter(begins).collect();
     if !words.starts_with("::") && commands.is_empty() {
         return Cow::Borrowed(line);
     }
     let mut words = words.to_owned();
-    commands.iter().rev().for_each(|&at| words.replace_range(at + 1..at + 2, "\\u0023"));
+    commands.iter().rev().for_each(|&at| words.replace_range(at..at + 1, "\\u0023"));
     Cow::Owned(match words.strip_prefix(':') {
         Some(rest) if rest.starts_with(':') => format!("{begin}\\u003a{rest}"),
         _ => format!("{begin}{words}"),

@@ -4,6 +4,7 @@ use super::{
     junit::{self, Dialect},
     kcidb, ktap, summary, tap,
 };
+use lab_base::{file::FileError, say};
 use lab_record::run::RunRecord;
 
 /// Output format.
@@ -28,6 +29,15 @@ pub enum Format {
 }
 
 impl Format {
+    /// Writes the run in this format to standard output.
+    ///
+    /// # Errors
+    /// As for [`say::show`].
+    pub fn show(self, record: &RunRecord, origin: &str) -> Result<(), FileError> {
+        let text = self.render(record, origin);
+        if self == Self::Github { say::annotate(&text) } else { say::show(text) }
+    }
+
     /// Formats a run; `origin` is the CI system's name in KCIDB.
     pub fn render(self, record: &RunRecord, origin: &str) -> String {
         match self {

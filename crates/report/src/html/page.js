@@ -60,6 +60,15 @@ function head() {
   $("machine").title = run.reason ?? "";
 }
 
+// What scrolls must be reached by the keyboard too.
+function reachable() {
+  for (const it of document.querySelectorAll("pre, .scroll, .reel, #d-evidence")) {
+    if (it.id === "map" || it.closest("[hidden]")) continue;
+    const scrolls = it.scrollHeight > it.clientHeight + 1 || it.scrollWidth > it.clientWidth + 1;
+    if (scrolls) it.tabIndex = 0;
+  }
+}
+
 function openButton(kernel, row, content) {
   const button = make("button", undefined, { type: "button" });
   button.append(...content);

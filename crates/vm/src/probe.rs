@@ -124,10 +124,10 @@ impl Waiting<'_> {
         if length == 0
             && let Some(started) = self.started
         {
-            return (started.elapsed() >= silent).then(|| format!("a guest under it said nothing for {silent:?}"));
+            return (started.elapsed() >= silent).then(|| format!("a guest under KVM sent nothing for {silent:?}"));
         }
         (waited >= most || (length > 0 && self.grown.elapsed() >= quiet))
-            .then(|| format!("a guest under it had not booted after {:.0} s", waited.as_secs_f32()))
+            .then(|| format!("a guest under KVM had not booted after {:.0} s", waited.as_secs_f32()))
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_probe_that_is_broken_off() {
+    fn an_interrupted_probe_ends_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let mute = FakeLauncher::new(hang);
         let begin = Instant::now();

@@ -232,7 +232,7 @@ impl Memory {
     fn learn(&self, answer: Answer) -> Acceleration {
         let (accel, reason, slow) = match answer {
             Answer::Spoke(after) => {
-                (Accel::Kvm, format!("a guest spoke under KVM after {:.1} s", after.as_secs_f32()), None)
+                (Accel::Kvm, format!("a guest under KVM answered after {:.1} s", after.as_secs_f32()), None)
             }
             Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
             Answer::Unclear(why) => {

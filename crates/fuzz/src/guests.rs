@@ -1,7 +1,13 @@
 //! What a guest says, on its console and on its port, against bytes of its choice: `docs/fuzzing.md`.
 
 use lab::{
-    run::{console::Tail, cut_report, judge, splat},
+    lists::Lists,
+    run::{
+        console::Tail,
+        cut_report,
+        judge::{self, Seen},
+        splat,
+    },
     testing::agent::{A, B, C},
 };
 use lab_protocol::AgentMessage;
@@ -45,7 +51,8 @@ fn guest_messages() {
         let largest = report.log.iter().map(String::len).max().unwrap_or_default();
         assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
         for info in &plan.cells {
-            let verdict = judge::judge(&plan.kernels[0], info, (*report).clone());
+            let verdict =
+                judge::attempt(&plan.kernels[0], info, Seen::reported((*report).clone()), &Lists::default(), None);
             let message = verdict.outcome.message();
             assert!(message.len() < 16 << 10, "{}", message.len());
         }

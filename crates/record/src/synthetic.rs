@@ -71,6 +71,8 @@ fn info(number: usize) -> CellInfo {
     let case = number / 9;
     let area = AREAS[case % AREAS.len()];
     CellInfo {
+        file: format!("crates/suite/src/areas/{area}.rs"),
+        line: 7,
         id: CellId(format!("S{case:04}-{area}-holds[{},{},v{}]", request.name(), device.name(), number % 9)),
         catalogue: format!("S{:02}", case % 100),
         area: area.to_owned(),
@@ -123,7 +125,12 @@ fn library() -> Vec<TopologyInfo> {
 /// What is known of such a run.
 pub fn run_info(id: &str, plan: Plan) -> RunInfo {
     let text = |text: &str| text.to_owned();
-    let versions = Versions { lab: text("0.1.0"), agent: text("0.1.0"), virtme_ng: text("1.42"), qemu: text("10.0.2") };
+    let versions = Versions {
+        lab: text("0.2.0 (0123456789ab)"),
+        agent: text("0.2.0 (0123456789ab)"),
+        virtme_ng: text("1.42"),
+        qemu: text("10.0.2"),
+    };
     let accelerator = Accelerator { name: text("tcg"), reason: text("this run never happened"), time_scale: 10.0 };
     RunInfo::new(Id::new(id).expect("a name"), versions, accelerator, plan)
 }

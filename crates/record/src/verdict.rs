@@ -2,7 +2,7 @@
 
 use crate::{excuse::Excuse, splat::Splat};
 use lab_guard::Inside;
-use lab_protocol::{CellId, CellReport, FailureKind, Outcome};
+use lab_protocol::{CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// A cell's end.
@@ -19,7 +19,7 @@ pub struct Verdict {
     /// Files that the cell left, as paths from the run's directory on.
     #[serde(default)]
     pub files: Vec<Inside>,
-    /// What the kernel complained of while the cell ran.
+    /// Splats while the cell ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
     /// Why a failure does not count; where the cell passed, why it was expected to fail. An entry of `known.toml`.
@@ -41,7 +41,7 @@ pub struct Attempt {
     pub duration_us: u64,
     /// Checks that did not hold, the console around a death.
     pub evidence: Option<String>,
-    /// What the kernel complained of.
+    /// Splats while it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
     /// Files that it left, as paths from the run's directory on.
@@ -141,20 +141,6 @@ impl Verdict {
     /// Whether it passed although `known.toml` says that it fails.
     pub fn is_unexpected_pass(&self) -> bool {
         self.known.is_some() && self.outcome == Outcome::Passed
-    }
-
-    /// Takes what the kernel complained of while the cell ran: a cell that passed fails, and the first splat that is
-    /// not allowed is its evidence either way.
-    pub fn add_splats(&mut self, splats: Vec<Splat>) {
-        let Some(first) = splats.first() else { return };
-        let culprit = splats.iter().find(|splat| splat.allowed.is_none());
-        if let Some(culprit) = culprit
-            && matches!(self.outcome, Outcome::Passed | Outcome::Skipped { .. })
-        {
-            self.outcome = Outcome::Failed { kind: FailureKind::Splat, message: culprit.title.clone() };
-        }
-        self.evidence.get_or_insert_with(|| culprit.unwrap_or(first).evidence.clone());
-        self.splats = splats;
     }
 
     /// Whether outcome and splats are an earlier attempt's, which no later one takes back.

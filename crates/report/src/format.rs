@@ -2,7 +2,7 @@
 
 use super::{
     junit::{self, Dialect},
-    kcidb, ktap, summary,
+    kcidb, ktap, summary, tap,
 };
 use lab_base::{file::FileError, say};
 use lab_record::run::RunRecord;
@@ -18,6 +18,10 @@ pub enum Format {
     Junit,
     /// JUnit XML that holds to the schema of Jenkins' xUnit plugin to the letter.
     Jenkins,
+    /// JUnit XML that holds to the schema of Apache Ant's tasks (`JUnit.xsd` of windyroad) to the letter.
+    Ant,
+    /// TAP version 13 without subtests: a line per cell, for prove and other harnesses.
+    Tap,
     /// Markdown for a job summary: totals per kernel and attach type, and every failure.
     Markdown,
     /// Annotations for GitHub's log: an `::error` line per failure.
@@ -41,6 +45,8 @@ impl Format {
             Self::Kcidb => kcidb::render(record, origin),
             Self::Junit => junit::render(record, None, Dialect::Common),
             Self::Jenkins => junit::render(record, None, Dialect::Jenkins),
+            Self::Ant => junit::ant::render(record),
+            Self::Tap => tap::render(record),
             Self::Markdown => summary::markdown(record),
             Self::Github => summary::annotations(record),
         }

@@ -69,8 +69,8 @@ fn stream() -> Vec<Stamped> {
     let kernels = vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117"), facts("6.17", "6.17.13")];
     let plan = Plan::new(kernels, vec![cell(TC), cell(TCX), cell(AUTO), cell(BOTH), single], true);
     let versions = Versions {
-        lab: "0.1.0".to_owned(),
-        agent: "0.1.0".to_owned(),
+        lab: "0.2.0 (0123456789ab)".to_owned(),
+        agent: "0.2.0 (0123456789ab)".to_owned(),
         virtme_ng: "1.42".to_owned(),
         qemu: "7.2.22".to_owned(),
     };

@@ -47,7 +47,7 @@ impl Machine {
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
         let qemu = tools.qemu().map(|qemu| qemu.path);
         let versions = Versions {
-            lab: env!("CARGO_PKG_VERSION").to_owned(),
+            lab: crate::VERSION.to_owned(),
             agent: agent_version,
             virtme_ng: VIRTME_NG_VERSION.to_owned(),
             qemu: qemu_version(qemu.as_deref())?,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::run::splat::scan;
+use crate::run::{judge::with_splats, splat::scan};
 use lab_protocol::{ErrorKind, FailureKind, Outcome};
 use lab_record::testing::{cell, facts, passed};
 
@@ -69,7 +69,7 @@ fn a_crash_is_known_only_where_the_entry_says_so() {
     assert!(known(&entry("[[known]]", "case = \"D10-*\"\nmessage = \"hang: *\""), "6.12.43", hang(ErrorKind::Hang)));
     assert!(!known(&entry("[[known]]", "case = \"D10-*\"\nmessage = \"*\""), "6.12.43", hang(ErrorKind::Host)));
     let mut both = failed(FailureKind::Check, "lost");
-    both.add_splats(scan(WARN));
+    with_splats(&mut both, scan(WARN));
     assert!(!known(&plain, "6.12.43", both), "an old failure hides no new splat");
 }
 

@@ -2,6 +2,7 @@
 
 pub mod agent_package;
 pub mod artifacts;
+pub mod commit;
 pub mod filter;
 pub mod select;
 pub mod sources;

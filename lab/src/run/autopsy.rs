@@ -4,16 +4,16 @@
 use super::{
     console::Tail,
     evidence,
+    judge::Seen,
     kernel::{KernelRun, Launch},
     session::{End, Lost},
 };
 use lab_base::text;
 use lab_guard::Inside;
 use lab_protocol::{
-    CellId, ErrorKind, Outcome,
+    CellId, ErrorKind,
     attachment::{Attachment, AttachmentKind},
 };
-use lab_record::verdict::Verdict;
 use lab_vm::Guest;
 
 /// What was seen of a lost guest before it was questioned: the answers drown its own last words.
@@ -35,22 +35,20 @@ impl KernelRun<'_> {
             && lost.exit.is_none()
         {
             match hung {
-                Some(verdict) => self.examine_cell(guest, launch, verdict),
+                Some(seen) => self.examine_cell(guest, launch, seen),
                 None => self.examine_guest(guest, launch, lost),
             }
-        } else if let Some(verdict) = hung {
-            self.verdict(launch, verdict);
+        } else if let Some(seen) = hung {
+            self.verdict(launch, seen);
         }
     }
 
     /// The agent gave its cell up, and can still say so.
-    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut verdict: Verdict) {
-        let (place, files, _) = self.question(guest, launch, Some(&verdict.report.cell));
-        if let Outcome::Errored { message, .. } = &mut verdict.outcome {
-            message.push_str(&place);
-        }
-        verdict.files.extend(files);
-        self.verdict(launch, verdict);
+    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut seen: Seen) {
+        let (place, files, _) = self.question(guest, launch, Some(&seen.report.cell));
+        seen.place = place;
+        seen.files.extend(files);
+        self.verdict(launch, seen);
     }
 
     /// A guest that panicked has said all that it can.

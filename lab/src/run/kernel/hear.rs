@@ -1,8 +1,9 @@
-//! What a guest says becomes events; what its kernel complains of goes to the cell that it fell into, or to none.
+//! What a guest says becomes events; what its kernel prints goes to the cell that it fell into, or to none.
 
 use super::{KernelRun, Launch};
 use crate::run::{
-    evidence, judge,
+    evidence,
+    judge::{self, Seen},
     session::{Farewell, Word},
     splat::scan_kernel_log,
 };
@@ -11,7 +12,6 @@ use lab_record::{
     event::{Event, Moment},
     excuse::Excuse,
     splat::Splat,
-    verdict::Verdict,
 };
 use lab_vm::Accel;
 
@@ -51,7 +51,6 @@ impl KernelRun<'_> {
     }
 
     fn finished(&self, launch: &Launch, mut report: CellReport) {
-        let Some(info) = self.plan.info(&report.cell) else { return };
         let owner = match self.attempts(&report.cell) {
             0 => report.cell.to_string(),
             // The files of the attempt before stay.
@@ -61,26 +60,14 @@ impl KernelRun<'_> {
             self.note(format!("evidence of {}: {error}", report.cell));
             Vec::new()
         });
-        let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, report) };
-        let splats = launch.splats_before(&format!("end {}", verdict.report.cell));
-        verdict.add_splats(self.inside(launch, splats));
-        if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
-            launch.cost.replace(Some(verdict.report.cell.clone()));
-            launch.hung.replace(Some(verdict));
+        let splats = launch.inside(launch.splats_before(&format!("end {}", report.cell)));
+        let seen = Seen { splats, files, ..Seen::reported(report) };
+        if matches!(seen.report.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
+            launch.cost.replace(Some(seen.report.cell.clone()));
+            launch.hung.replace(Some(seen));
         } else {
-            self.verdict(launch, verdict);
+            self.verdict(launch, seen);
         }
-    }
-
-    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
-    pub(super) fn inside(&self, launch: &Launch, mut splats: Vec<Splat>) -> Vec<Splat> {
-        for splat in &mut splats {
-            self.lists.allow(&self.kernel.facts, splat);
-            if splat.class.is_late() {
-                splat.suspects = launch.suspects();
-            }
-        }
-        splats
     }
 
     /// Splats that fell into no cell.

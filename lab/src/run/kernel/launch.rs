@@ -2,11 +2,12 @@
 
 use crate::run::{
     autopsy::Autopsy,
+    judge::Seen,
     splat::{MOST_SUSPECTS, Watch, gather, merge},
     timing::Timing,
 };
 use lab_protocol::CellId;
-use lab_record::{splat::Splat, verdict::Verdict};
+use lab_record::splat::Splat;
 use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
@@ -33,8 +34,8 @@ pub(in crate::run) struct Launch {
     pub last_words: RefCell<Vec<Splat>>,
     /// Cells that began, latest first.
     recent: RefCell<Vec<CellId>>,
-    /// The verdict on a cell that its agent gave up, until the guest was questioned.
-    pub hung: RefCell<Option<Verdict>>,
+    /// A cell that its agent gave up, until the guest was questioned.
+    pub hung: RefCell<Option<Seen>>,
     /// The cell that its agent gave up, and with it the guest.
     pub cost: RefCell<Option<CellId>>,
     /// Where it was questioned before it was killed.
@@ -85,6 +86,14 @@ impl Launch {
     /// Splats up to now.
     pub fn splats(&self) -> Vec<Splat> {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
+    }
+
+    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
+    pub fn inside(&self, mut splats: Vec<Splat>) -> Vec<Splat> {
+        for splat in splats.iter_mut().filter(|splat| splat.class.is_late()) {
+            splat.suspects = self.suspects();
+        }
+        splats
     }
 
     /// A cell began.

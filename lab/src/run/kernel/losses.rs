@@ -1,12 +1,8 @@
 //! Guests that die, and how many of them are enough.
 
 use super::{KernelRun, Launch};
-use crate::run::{autopsy::Autopsy, console::Tail, session::Lost};
-use lab_protocol::Outcome;
-use lab_record::{
-    event::{Event, Moment},
-    verdict::Verdict,
-};
+use crate::run::{autopsy::Autopsy, console::Tail, judge::Seen, session::Lost};
+use lab_record::event::{Event, Moment};
 
 /// Guests in a row that may die without bringing a verdict.
 const MAX_STALLED: u32 = 3;
@@ -39,10 +35,9 @@ impl KernelRun<'_> {
         });
         let splats = launch.last_words.take();
         if let Some(cell) = lost.cell.take() {
-            let outcome = Outcome::Errored { kind: lost.kind, message: lost.message.clone() };
-            let mut verdict = Verdict { evidence: Some(tail.evidence()), files, ..Verdict::bare(cell, outcome) };
-            verdict.add_splats(self.inside(launch, splats));
-            self.verdict(launch, verdict);
+            let seen = Seen::errored(cell, lost.kind, lost.message.clone());
+            let splats = launch.inside(splats);
+            self.verdict(launch, Seen { splats, evidence: Some(tail.evidence()), files, ..seen });
         } else {
             let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
             self.outside(launch, moment, splats);

@@ -12,15 +12,15 @@ pub(super) use losses::MAX_LOSSES;
 use super::{
     common::{Common, Prepared},
     isolation::Shared,
+    judge::{Attempts, Seen},
     order,
     queue::{Isolate, Queue},
     session::{self, End, Errand, Lost, Task},
     warm::Warmth,
 };
-use attempts::Attempts;
 use lab_base::lock::lock;
 use lab_guard::Id;
-use lab_protocol::{CellId, ErrorKind, Outcome};
+use lab_protocol::{CellId, ErrorKind};
 use lab_record::{
     event::{Event, Start},
     plan::PlannedKernel,
@@ -29,7 +29,7 @@ use lab_record::{
 use lab_report::results::directory;
 use lab_vm::{Guest, Snapshot};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
     time::Instant,
 };
@@ -63,7 +63,7 @@ struct Progress<'a> {
     /// Fingerprints of splats that the boot has brought.
     boot_splats: BTreeSet<String>,
     /// Of cells that are to run again.
-    attempts: Attempts,
+    attempts: BTreeMap<CellId, Attempts>,
     /// Whether guests died until no further one was started.
     gave_up: bool,
     /// Why the cells that are left don't run.
@@ -87,7 +87,7 @@ impl<'a> KernelRun<'a> {
             stalled: 0,
             peak_memory_kib: None,
             boot_splats: BTreeSet::new(),
-            attempts: Attempts::new(),
+            attempts: BTreeMap::new(),
             gave_up: false,
             stopped: None,
         };
@@ -150,8 +150,7 @@ impl<'a> KernelRun<'a> {
                 (End::Interrupted(running), _) => {
                     if let Some(cell) = running {
                         let message = self.interrupt.why().to_owned();
-                        let outcome = Outcome::Errored { kind: ErrorKind::Interrupted, message };
-                        self.verdict(&launch, Verdict::bare(cell, outcome));
+                        self.verdict(&launch, Seen::errored(cell, ErrorKind::Interrupted, message));
                     }
                     self.stop(self.interrupt.why());
                 }

@@ -1,13 +1,15 @@
-//! The host's own verdict over what a guest reports: a guest can say that a cell passed, only the plan can say on what.
+//! A guest's report against the plan: a guest can say that a cell passed, only the plan can say on what.
 
 use lab_protocol::{
     AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
 };
-use lab_record::plan::{KernelFacts, PlannedKernel, required_attach};
-pub use lab_record::verdict::Verdict;
+use lab_record::{
+    plan::{KernelFacts, PlannedKernel, required_attach},
+    verdict::Verdict,
+};
 
 /// Judges one report.
-pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
+pub(super) fn against_plan(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
     let mut warnings = Vec::new();
     let outcome = match &report.outcome {
         Outcome::Passed => passed(&kernel.facts, info, &report),
@@ -135,7 +137,7 @@ mod tests {
         let mut facts = facts("k", version);
         facts.unsupported = unsupported;
         let plan = Plan::new(vec![facts], vec![cell(ID)], true);
-        judge(&plan.kernels[0], &plan.cells[0], report)
+        against_plan(&plan.kernels[0], &plan.cells[0], report)
     }
 
     fn message(version: &str, report: CellReport) -> String {

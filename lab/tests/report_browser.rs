@@ -56,7 +56,8 @@ fn expectation(record: &RunRecord) -> Value {
             "kernel": kernel(&bad_kernel.facts.id),
             "row": row(&bad.id),
             "id": bad.id,
-            "repro": record.repro(&bad_kernel.facts.id, &bad.id),
+            // The page quotes in its own way; the shell reads the same word.
+            "repro": format!("lab run --kernel {} --case '{}'", bad_kernel.facts.id, bad.id.as_str().replace('\'', "'\\''")),
             "words": ["]]> <a & \"b\"> --> {{x}}", "failed", "Checks", "Noticed"],
             "links": ["./6.12/cells/x/w0.pcap", format!("./{}/console.log", bad_kernel.facts.id)],
         },

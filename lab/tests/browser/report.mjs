@@ -11,12 +11,16 @@ const run = JSON.parse(fs.readFileSync(expectation, "utf8"));
 const MOST_LOAD = 8000, MOST_FILTER = 2000;
 
 const shown = (page) => page.evaluate(() => [...document.querySelectorAll("#map .rows > .row")].filter((it) => it.offsetParent !== null).length);
+// Areas without anything wrong are folded in the beginning.
+const unfold = (page) => page.evaluate(() => document.querySelectorAll("#map .area button[aria-expanded=false]").forEach((it) => it.click()))
+  .then(() => page.locator("#filters").dispatchEvent("input"));
 const fields = (page, more = "") => page.evaluate((more) => [...document.querySelectorAll(`#map .field${more}`)].filter((it) => it.offsetParent !== null && it.dataset.at).length, more);
 const open = (page) => page.locator("#detail").evaluate((it) => it.open);
 const title = (page) => page.locator("#d-title").textContent();
 
 async function attachTypes(browser) {
   const { page, done } = await openPage(browser, file);
+  await unfold(page);
   const drawn = await page.evaluate(() => [...document.querySelectorAll("#map .field")].filter((it) => it.dataset.at)
     .map((it) => [it.dataset.at, it.textContent, it.className.split(" ").find((word) => !/^(field|k\d+|off|empty)$/.test(word))]));
   assert.equal(drawn.length, run.cells.length, "a field for every cell of every kernel");
@@ -32,6 +36,7 @@ async function attachTypes(browser) {
 
 async function filters(browser) {
   const { page, done } = await openPage(browser, file);
+  await unfold(page);
   const rows = (keep) => new Set(run.cells.filter(keep).map((cell) => cell.row)).size;
   assert.equal(await shown(page), run.rows);
   await page.selectOption("#f-outcome", "failed");
@@ -123,6 +128,7 @@ async function address(browser) {
 
 async function keyboard(browser) {
   const { page, done } = await openPage(browser, file);
+  await unfold(page);
   const at = () => page.evaluate(() => document.activeElement?.dataset?.at);
   await page.keyboard.press("/");
   assert.equal(await page.evaluate(() => document.activeElement.id), "f-text");
@@ -153,6 +159,7 @@ async function keyboard(browser) {
 
 async function phone(browser) {
   const { page, done } = await openPage(browser, file, { viewport: SIZES.phone, hasTouch: true, isMobile: true });
+  await unfold(page);
   const target = page.locator(`#map .field[data-at="0 ${run.first}"]`);
   await target.tap();
   assert.ok(await open(page));

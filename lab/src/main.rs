@@ -2,21 +2,23 @@
 
 use clap::Parser;
 use lab::cli::Cli;
+use lab_base::say::say;
 use lab_record::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    lab_guard::private::restrict_umask();
     let exit = match Cli::try_parse() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             if let Some((exit, line)) = error.interruption() {
-                eprintln!("{line}");
+                say(&line);
                 return exit;
             }
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             error.exit()
         }),
         Err(error) => {
-            // --help and --version are no errors, and clap knows where each belongs.
+            // --help and --version are not errors; clap chooses the stream.
             let _ = error.print();
             if error.use_stderr() { Cli::misused(std::env::args_os()) } else { Exit::Passed }
         }

@@ -1,27 +1,54 @@
-//! Ctrl-C, SIGTERM and the run's own deadline as a flag that every loop looks at.
+//! SIGINT, SIGTERM and the run's own deadline as one flag that every loop polls.
+//!
+//! A second signal ends the program and its guests at once.
 
 use crate::lock::lock;
-use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-/// The flag of this process, once there is one.
+/// Signals that interrupt the program.
+const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+/// A second signal within this time is ignored: `timeout` sends its signal to the program and to its process group.
+const SAME_WISH: Duration = Duration::from_millis(300);
+
+/// Waits for a second signal on a thread of its own, which nothing else can block.
+fn end_at_the_second() -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever() {
+            match first {
+                Some(begin) if begin.elapsed() >= SAME_WISH => signal_hook::low_level::exit(128 + signal),
+                Some(_) => {}
+                None => first = Some(Instant::now()),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The flag of this process, once [`Interrupt::install`] has run.
 static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 
-/// What is raised where the run's own deadline passes: no signal that the program could get from outside, since it does
-/// not watch for it.
+/// Value of the flag when the run's own deadline has passed. No signal handler for SIGALRM is installed, so that a signal
+/// from outside can't set this value.
 pub const DEADLINE: i32 = signal_hook::consts::SIGALRM;
 
-/// Shared by all threads of a run.
+/// The flag, shared by all threads of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// Sets the flag on SIGINT and SIGTERM from now on: the process's one flag, whoever asks for it.
+    /// Installs handlers for SIGINT and SIGTERM that set the flag. There is one flag per process; further calls return it.
     ///
     /// # Errors
-    /// The system's answer to `sigaction`.
+    /// `sigaction` failed.
     pub fn install() -> std::io::Result<Self> {
         static INSTALLING: Mutex<()> = Mutex::new(());
         let _installing = lock(&INSTALLING);
@@ -29,27 +56,28 @@ impl Interrupt {
             return Ok(installed.clone());
         }
         let interrupt = Self::default();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for signal in ENDING {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.0), signal as usize)?;
         }
+        end_at_the_second()?;
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
     }
 
-    /// The signal that came, where this process watches for any: for what is done before there is a run.
+    /// The signal that was received, if handlers are installed: for code that runs before a run exists.
     pub fn raised() -> Option<i32> {
         INSTALLED.get().and_then(Self::signal)
     }
 
-    /// Also on the terminal's end (SIGHUP): for who sits at it. A run goes on, as `nohup` wants it to.
+    /// Also handles SIGHUP, for interactive commands. Runs do not call this, so that they survive under `nohup`.
     ///
     /// # Errors
-    /// As [`Self::install`].
+    /// `sigaction` failed.
     pub fn also_on_hangup(&self) -> std::io::Result<()> {
         let signal = signal_hook::consts::SIGHUP;
         signal_hook::flag::register_usize(signal, Arc::clone(&self.0), signal as usize).map(drop)
     }
 
-    /// The signal that came, if one did.
+    /// The signal that was received, if any.
     pub fn signal(&self) -> Option<i32> {
         match self.0.load(Ordering::SeqCst) {
             0 => None,
@@ -57,7 +85,7 @@ impl Interrupt {
         }
     }
 
-    /// Why the run ends early, for the cells that it costs.
+    /// Why the run ends early; goes into the verdicts of cells that did not run.
     pub fn why(&self) -> &'static str {
         if self.signal() == Some(DEADLINE) {
             "the run took longer than its deadline"
@@ -66,7 +94,7 @@ impl Interrupt {
         }
     }
 
-    /// Interrupts the run as a signal would: for a reporter that can't go on, and for tests.
+    /// Sets the flag as a signal would: for reporters that can't continue, and for tests.
     pub fn raise(&self, signal: i32) {
         self.0.store(signal as usize, Ordering::SeqCst);
     }

@@ -1,21 +1,21 @@
-//! The `modules/` directory of an unpacked kernel: what `lib/modules/<release>` is, with a fresh `modules.dep`.
+//! The `modules/` directory of an unpacked kernel: a `lib/modules/<release>` with a new `modules.dep`.
 
 use super::error::{KernelsError, Result};
 use lab_base::process;
 use std::{fs, path::Path};
 
-/// Indexes `<stage>/root/lib/modules/<release>` and makes it `<stage>/modules`.
+/// Indexes `<stage>/root/lib/modules/<release>` and moves it to `<stage>/modules`.
 ///
-/// Debian's packages carry no `modules.dep`: their maintainer script makes it on the host. The directory must not end as
-/// `lib/modules/<release>` beside the image, since vng takes that for a host whose initramfs it has to build.
+/// Debian's packages contain no `modules.dep`: their maintainer script creates it on the host. The directory must not be
+/// named `lib/modules/<release>` beside the image, since vng would then try to build an initramfs of the host.
 ///
 /// # Errors
-/// depmod is absent or fails, or the disk does.
+/// depmod is missing or fails, or a file operation fails.
 pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     let root = stage.join("root");
     let installed = root.join("lib/modules").join(release);
     fs::create_dir_all(&installed).map_err(KernelsError::io(&installed))?;
-    // An image on its own comes without any list; the probes in the guest say what is built in then.
+    // A single image has no such list; the probes in the guest find out what is built in.
     let builtin = installed.join("modules.builtin");
     fs::File::options().create(true).append(true).open(&builtin).map_err(KernelsError::io(&builtin))?;
     let arguments = ["-b".as_ref(), root.as_os_str(), release.as_ref()];
@@ -24,12 +24,12 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     fs::remove_dir_all(&root).map_err(KernelsError::io(&root))
 }
 
-/// Copies a modules directory of this host to where [`index`] looks for it.
+/// Copies a modules directory of this host to the path that [`index`] expects.
 ///
-/// Links are not followed: `build` and `source` lead to whole kernel trees.
+/// Symbolic links are not followed: `build` and `source` point to whole kernel trees.
 ///
 /// # Errors
-/// The directory cannot be read or the copy not written.
+/// The directory can't be read, or the copy can't be written.
 pub(super) fn copy(from: &Path, stage: &Path, release: &str) -> Result<()> {
     let to = stage.join("root/lib/modules").join(release);
     for entry in walkdir::WalkDir::new(from) {
@@ -47,10 +47,10 @@ pub(super) fn copy(from: &Path, stage: &Path, release: &str) -> Result<()> {
     Ok(())
 }
 
-/// Copies one file. Which of the two a failure belongs to is told apart, for the person has to mend that one.
+/// Copies one file. The error names the file at fault, source or copy.
 ///
 /// # Errors
-/// The source cannot be read, or the disk of the copy is full.
+/// The source can't be read, or the copy can't be written.
 pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(drop).map_err(|error| match KernelsError::io(to)(error) {
         KernelsError::Io { error, .. } => KernelsError::io(from)(error),

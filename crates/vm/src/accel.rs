@@ -1,9 +1,9 @@
-//! Which accelerator guests can have.
+//! Chooses the accelerator of guests.
 //!
-//! A `/dev/kvm` that opens proves nothing: under some hypervisors QEMU aborts, or the guest stands still, as soon as
-//! it runs. So KVM is believed when a guest has spoken under it, and not before. That one spoke, or died, is remembered
-//! per boot of the host and version of QEMU. That one was too slow may be the host's being busy: it is tried again by the
-//! next run, and only where one guest after the other is too slow, each try costing its time, for a while not.
+//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is
+//! used only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each boot of
+//! the host and each version of QEMU. After a timeout the next run probes again, since the host may have been busy; after
+//! several timeouts in a row, probing pauses for some time.
 
 use super::{
     Accel, GuestSpec, Launcher, VmError,
@@ -19,23 +19,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Forces an accelerator: `kvm` or `tcg`.
+/// Environment variable that forces an accelerator: `kvm` or `tcg`.
 pub const ACCEL_VARIABLE: &str = "NETKIT_LAB_ACCEL";
 
-/// The launch-to-first-word time for which deadlines are written.
+/// Time from launch to first message for which the deadlines are written.
 const REFERENCE_BOOT: Duration = Duration::from_millis(600);
 
-/// For how long a second guest in a row that was too slow is remembered; a third one for twice as long, and so on.
+/// Pause after the second consecutive timeout; each further one doubles it.
 const PAUSE: Duration = Duration::from_secs(300);
 /// Never for longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 
-/// The accelerator, and why.
+/// The accelerator, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceleration {
-    /// The accelerator.
     pub accel: Accel,
-    /// For people: one line.
+    /// The reason, one line.
     pub reason: String,
 }
 
@@ -47,7 +46,7 @@ impl From<&Acceleration> for Accelerator {
 }
 
 impl Acceleration {
-    /// Factor on every deadline, before a guest has booted or after one took `boot` from launch to its first word.
+    /// Factor for all deadlines, before a guest has booted or after one took `boot` from launch to its first message.
     ///
     /// An unloaded 2-core host under TCG boots in 2.2 to 2.7 s, and in 8 to 12 s with three guests at once.
     pub fn time_scale(&self, boot: Option<Duration>) -> f32 {
@@ -59,25 +58,24 @@ impl Acceleration {
     }
 }
 
-/// Where a choice is remembered, and how the caller takes part in it.
+/// Parameters of the choice: its cache, and callbacks.
 pub struct Asking<'a> {
     /// The lab's cache directory.
     pub cache: &'a Path,
-    /// QEMU's version: another one is asked anew.
+    /// QEMU's version: a cached result of another version is not used.
     pub qemu_version: &'a str,
-    /// Takes one line where KVM is there and is not used.
+    /// Receives a line if KVM exists but is not used.
     pub say: &'a dyn Fn(&str),
-    /// Whether the user can't wait.
+    /// Returns true if the user has interrupted the choice.
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// Chooses the accelerator for guests like `spec` (whose own accelerator does not count).
+/// Chooses the accelerator for guests like `spec`, ignoring the accelerator in `spec`.
 ///
-/// Boots one such guest where nothing is remembered; that takes about a second where KVM works or fails at once.
+/// Boots such a guest if there is no cached result; this takes about a second if KVM works or fails at once.
 ///
 /// # Errors
-/// [`VmError::AccelOverride`] for a value of [`ACCEL_VARIABLE`] that names no accelerator, and what prevents any
-/// launch.
+/// [`VmError::AccelOverride`] if [`ACCEL_VARIABLE`] has another value, and errors that prevent any launch.
 pub fn choose(launcher: &dyn Launcher, spec: &GuestSpec, asking: &Asking<'_>) -> Result<Acceleration, VmError> {
     let forced = env::var(ACCEL_VARIABLE).ok().filter(|value| !value.is_empty());
     match forced {
@@ -99,7 +97,7 @@ fn unforced(
             return Ok(Acceleration { accel: Accel::Tcg, reason: absent.to_string() });
         }
         Err(unusable) => {
-            // It worked once, and does not any more.
+            // A cached result says that KVM works, but it no longer does.
             memory.forget();
             Acceleration { accel: Accel::Tcg, reason: unusable.to_string() }
         }
@@ -112,26 +110,29 @@ fn unforced(
         },
     };
     if verdict.accel == Accel::Tcg && !(asking.stop)() {
-        (asking.say)(&format!("KVM is not used, guests are emulated and several times slower: {}", verdict.reason));
+        (asking.say)(&format!(
+            "KVM is not used; guests are emulated, which is several times slower: {}",
+            verdict.reason
+        ));
     }
     Ok(verdict)
 }
 
-/// What an earlier choice on this boot of the host has found, for who only wants to show it.
+/// The cached result for this boot of the host, without probing.
 pub fn remembered(cache: &Path, qemu_version: &str, qemu: Option<&Path>) -> Option<Acceleration> {
     Memory::of(cache, qemu_version, qemu).verdict()
 }
 
-/// Where a choice is remembered.
+/// Path of the cached result.
 pub fn kept_in(cache: &Path) -> PathBuf {
     Memory::path(cache)
 }
 
-/// Takes a remembered "kvm" back, after guests under it did not get anywhere. The next choice asks again.
+/// Removes a cached "kvm", after guests under KVM did not boot. The next choice probes again.
 pub fn distrust(cache: &Path) {
     let path = Memory::path(cache);
     if Memory::read(&path).is_some_and(|kept| kept.verdict.accel == Accel::Kvm) {
-        // What can't be removed is looked at once more by whoever reads the failed run.
+        // Errors are ignored: the failed run is reported anyway.
         let _ = fs::remove_file(path);
     }
 }
@@ -144,7 +145,7 @@ fn forced_to(value: &str) -> Result<Acceleration, VmError> {
     Ok(Acceleration { accel, reason: format!("{ACCEL_VARIABLE}={value}") })
 }
 
-/// A verdict holds for one boot of the host and one QEMU; a reboot or an upgrade may mend KVM.
+/// A result is valid for one boot of the host and one version of QEMU: a reboot or an upgrade may fix KVM.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
     boot_id: String,
@@ -155,7 +156,7 @@ struct Remembered {
     slow: Option<Slow>,
 }
 
-/// That guests were too slow proves nothing for long.
+/// Consecutive timeouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Slow {
     /// How many in a row.
@@ -165,7 +166,7 @@ struct Slow {
 }
 
 impl Slow {
-    /// For how long no other guest is tried.
+    /// Time until the next probe.
     fn pause(self) -> Duration {
         match self.times {
             0 | 1 => Duration::ZERO,
@@ -173,7 +174,7 @@ impl Slow {
         }
     }
 
-    /// Whether it is too early for another try. A clock that was set back ends that too.
+    /// Whether it is too early for another probe. If the clock was set back, it is not.
     fn holds(self) -> bool {
         self.since.elapsed().is_ok_and(|age| age < self.pause())
     }
@@ -199,12 +200,12 @@ impl Memory {
         cache.join("accelerator.json")
     }
 
-    /// Whatever is unreadable counts as forgotten.
+    /// An unreadable cache file counts as no result.
     fn read(path: &Path) -> Option<Remembered> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
-    /// What is kept of this boot and this QEMU.
+    /// The cached result for this boot and this QEMU.
     fn current(&self) -> Option<Remembered> {
         let kept = Self::read(&self.path)?;
         (!self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu).then_some(kept)
@@ -216,13 +217,13 @@ impl Memory {
 
     fn recall(&self) -> Option<Acceleration> {
         let Acceleration { accel, reason } = self.verdict()?;
-        let reason = format!("{reason}; found earlier, remove {} to try again", self.path.display());
+        let reason = format!("{reason}; cached result; remove {} to probe again", self.path.display());
         Some(Acceleration { accel, reason })
     }
 
     fn forget(&self) {
         if self.verdict().is_some_and(|verdict| verdict.accel == Accel::Kvm) {
-            // Where it stays, the device is looked at before it is believed.
+            // If the file can't be removed, the device is still checked before KVM is used.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -231,7 +232,7 @@ impl Memory {
     fn learn(&self, answer: Answer) -> Acceleration {
         let (accel, reason, slow) = match answer {
             Answer::Spoke(after) => {
-                (Accel::Kvm, format!("a guest spoke under KVM after {:.1} s", after.as_secs_f32()), None)
+                (Accel::Kvm, format!("a guest under KVM answered after {:.1} s", after.as_secs_f32()), None)
             }
             Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
             Answer::Unclear(why) => {
@@ -249,7 +250,7 @@ impl Memory {
         verdict
     }
 
-    /// Best effort: what can't be kept is probed again.
+    /// Errors are ignored: a result that can't be written is probed again.
     fn keep(&self, verdict: &Acceleration, slow: Option<Slow>) {
         let kept =
             Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), verdict: verdict.clone(), slow };
@@ -296,7 +297,7 @@ mod tests {
         Err(Unusable::Refusing { device: "/dev/kvm".into(), source: io::Error::from_raw_os_error(16) })
     }
 
-    /// The choice, and what was said.
+    /// The choice, and the lines that were reported.
     fn chosen(
         cache: &Path,
         launcher: &FakeLauncher,
@@ -313,8 +314,8 @@ mod tests {
     #[test]
     fn deaths_and_successes_are_remembered() {
         for (launcher, accel, reason, lines) in [
-            (speaking(), Accel::Kvm, "a guest spoke under KVM after 0.", 0),
-            (dying(), Accel::Tcg, "/dev/kvm opens, but the guest died under it (exit code 1: kvm: abort)", 1),
+            (speaking(), Accel::Kvm, "a guest under KVM answered after 0.", 0),
+            (dying(), Accel::Tcg, "/dev/kvm opens, but QEMU ended under KVM (exit code 1: kvm: abort)", 1),
         ] {
             let cache = tempfile::tempdir().unwrap();
             let (first, said) = chosen(cache.path(), &launcher, Ok(()), false);
@@ -322,7 +323,7 @@ mod tests {
             assert!(first.reason.starts_with(reason), "{}", first.reason);
             let (second, said) = chosen(cache.path(), &launcher, Ok(()), false);
             assert_eq!((second.accel, launcher.boots(), said.len()), (accel, 1, lines));
-            assert!(second.reason.contains("; found earlier, remove "), "{}", second.reason);
+            assert!(second.reason.contains("; cached result; remove "), "{}", second.reason);
             assert_eq!(remembered(cache.path(), "10.0", None), Some(first));
         }
     }
@@ -333,8 +334,8 @@ mod tests {
         let (first, said) = chosen(cache.path(), &slow, Ok(()), false);
         assert_eq!(first.accel, Accel::Tcg);
         assert_eq!(said.len(), 1);
-        assert!(said[0].starts_with("KVM is not used, guests are emulated"), "{said:?}");
-        assert!(said[0].contains("said nothing for 200ms; the next run tries again"), "{said:?}");
+        assert!(said[0].starts_with("KVM is not used; guests are emulated"), "{said:?}");
+        assert!(said[0].contains("sent nothing for 200ms; the next run tries again"), "{said:?}");
         assert_eq!(remembered(cache.path(), "10.0", None), None);
         assert_eq!(chosen(cache.path(), &speaking(), Ok(()), false).0.accel, Accel::Kvm, "asked again");
     }
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_forgotten_after_a_reboot_or_an_upgrade() {
+    fn a_cached_result_is_invalid_after_a_reboot_or_an_upgrade() {
         let cache = tempfile::tempdir().unwrap();
         let memory = |boot_id: &str, qemu: &str| Memory {
             path: Memory::path(cache.path()),
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_follow_the_measured_boot_within_reason() {
+    fn deadlines_are_scaled_by_the_measured_boot_within_limits() {
         let scale = |accel, ms| {
             let acceleration = Acceleration { accel, reason: String::new() };
             acceleration.time_scale(Some(Duration::from_millis(ms)))

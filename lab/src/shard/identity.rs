@@ -1,4 +1,4 @@
-//! What machines that run parts of one plan must agree on.
+//! Hashes of everything on which machines that run shards of one plan must agree.
 
 use crate::error::Error;
 use crate::project::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
 use walkdir::WalkDir;
 
-/// What decides beside the sources of a guest's programs: versions of their dependencies, and configuration of kernels.
+/// Files beside the sources that affect guests: versions of dependencies, and kernel configurations.
 const BESIDE: [&str; 2] = ["Cargo.lock", "kernels"];
 
-/// Hashes of the plan's cells, its kernels, the durations that split it, and the sources that its guests run. Each has
-/// a name of its own, so that two shards that do not belong together can be told why.
+/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in guests.
+/// Each hash has a readable name, for the error about shards that do not belong together.
 ///
 /// # Errors
 /// A source can't be read.
@@ -34,7 +34,7 @@ pub fn identity(
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
 }
 
-/// What two shards disagree on; `None` where they belong together.
+/// The names of hashes that differ; `None` if both are equal.
 pub(super) fn difference(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> Option<String> {
     let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     let differ: Vec<&str> =
@@ -51,7 +51,7 @@ fn sources(root: &Path) -> Result<String, Error> {
     let mut hasher = Sha256::new();
     let own =
         sources::all().chain(BESIDE).map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
-    // Named by its own directory, which may be another one on each machine.
+    // Paths are relative to the package, whose own path may differ between machines.
     let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
     for (base, directory) in own.chain(package.map(|directory| (directory.clone(), directory))) {
         let files = WalkDir::new(directory).sort_by_file_name().into_iter();
@@ -78,7 +78,7 @@ mod tests {
     use lab_record::testing::{cell, facts};
 
     #[test]
-    fn whatever_shards_must_agree_on_changes_its_own_hash() {
+    fn each_input_changes_its_own_hash() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("crates/suite/target")).unwrap();
         fs::write(root.path().join("crates/suite/lib.rs"), "one").unwrap();
@@ -92,13 +92,13 @@ mod tests {
         assert_eq!(differs(&of(&plan(&["A01-x[tcx,veth]"], "6.12.43"), 1)), "the cells");
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.44"), 2)), "the kernels and the recorded durations");
         fs::write(root.path().join("crates/suite/target/built"), "x").unwrap();
-        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "", "what was built is no source");
+        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "", "build output is not a source");
         fs::write(root.path().join("crates/suite/lib.rs"), "two").unwrap();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "the sources");
     }
 
     #[test]
-    fn the_agents_own_package_is_a_source_wherever_it_lies() {
+    fn the_agents_package_is_a_source_at_any_path() {
         let agent = |place: &str, source: &str| {
             let root = tempfile::tempdir().unwrap();
             let package = root.path().join(place);

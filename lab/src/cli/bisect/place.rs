@@ -1,4 +1,4 @@
-//! Where a search keeps what it saw and found.
+//! The directory of a search.
 
 use super::{
     Question,
@@ -20,27 +20,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Keeps every other lab out of a directory, as long as the value lives.
+/// Locks a directory against other `lab` processes until the value is dropped.
 pub(super) fn exclusive(directory: &Path, at_what: &str) -> Result<File, Error> {
     let path = directory.join("lock");
     let lock = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::Host(format!("another lab {at_what} in {}: wait until it is through", directory.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::Host(format!(
+            "another lab process {at_what} in {}: wait until it has finished",
+            directory.display()
+        ))),
         Err(TryLockError::Error(error)) => Err(Error::file("lock", path)(error)),
     }
 }
 
-/// A search's directory: the same for the same question.
+/// A search's directory, which is the same for the same question.
 pub(super) struct Place {
     pub directory: PathBuf,
     _lock: File,
 }
 
 impl Place {
-    /// The question, its ends and all between them, and the programs that ask decide the directory.
+    /// The directory depends on the question, on both ends and everything between them, and on the programs in guests.
     pub fn open(project: &Project, args: &BisectArgs, question: &Question, names: &[Name]) -> Result<Self, Error> {
         let mut hasher = Sha256::new();
         hasher.update(question.predicate.to_string());
@@ -66,7 +67,7 @@ impl Place {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// Writes the report in every format, with the kernels' configuration beside it, and shows one of them.
+    /// Writes the report in every format together with the kernels' configuration, and prints one of them.
     pub fn keep(&self, report: &Report, config: Option<&Path>, format: Format) -> Result<(), Error> {
         let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
         let texts = [
@@ -93,7 +94,7 @@ impl Place {
     }
 }
 
-/// The files that decide what a guest answers, beside its kernel.
+/// Files beside the kernel that affect the result.
 fn programs(artifacts: &Artifacts) -> Result<Vec<PathBuf>, Error> {
     let mut files = vec![artifacts.agent.clone()];
     let entries = fs::read_dir(&artifacts.bpf).map_err(Error::file("read", &artifacts.bpf))?;

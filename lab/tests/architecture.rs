@@ -115,13 +115,8 @@ fn built_from(name: &str) -> BTreeSet<String> {
 }
 
 /// Circles that are known: a kernel's run is one type, whose methods lie with what they are about.
-const CIRCLES: [&[&str]; 1] = [&[
-    "run::autopsy",
-    "run::kernel",
-    "run::kernel::launch",
-    "run::kernel::losses",
-    "run::warm",
-]];
+const CIRCLES: [&[&str]; 1] =
+    [&["run::autopsy", "run::kernel", "run::kernel::launch", "run::kernel::losses", "run::warm"]];
 
 #[test]
 fn no_two_files_use_each_other_in_a_circle() {

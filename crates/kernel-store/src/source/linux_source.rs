@@ -1,18 +1,64 @@
 //! Kernels compiled from Debian's packaged sources: for what no suite carries as a binary.
 
 use super::{
+    Bound, Job, KernelSource, Site,
+    deb::{self, Indexes, Wanted},
+    path::Local,
+};
+use crate::{
     apt::Apt,
-    cache::{Finished, Writing},
+    cache::{Errand, Finished, Writing},
     config::{Debian, Kernel},
-    deb::{self, Wanted},
     error::{KernelsError, Result},
-    local::Local,
     lockfile::Locked,
     packages::Package,
     recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
 };
 use lab_base::process;
 use std::{ffi::OsStr, fs, path::Path, thread::available_parallelism};
+
+/// The newest package with sources of a suite whose name matches, and what is built of it.
+pub(super) struct LinuxSource<'a> {
+    pub suite: &'a str,
+    pub package: &'a str,
+    pub fragment: Option<&'a Path>,
+}
+
+impl LinuxSource<'_> {
+    fn build<'b>(&'b self, locked: Option<&'b Locked>) -> Result<Build<'b>> {
+        let Some(Locked::LinuxSource { suite, package, version, sha256, kernel }) = locked else {
+            return Err(KernelsError::Unlocked);
+        };
+        let wanted = Wanted { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts: &[] };
+        Ok(Build { wanted, fragment: self.fragment })
+    }
+}
+
+impl KernelSource for LinuxSource<'_> {
+    fn errand(&self) -> Errand {
+        Errand::Build
+    }
+
+    fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        let writing = site.cache.write(Errand::Fetch, progress)?;
+        let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
+        resolve(packages, self.suite, self.package).map(Some)
+    }
+
+    fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
+        let build = self.build(locked)?;
+        Ok(Bound { version: build.wanted.kernel, sha256: build.identity()? })
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+        self.build(job.locked)?.fetch(job.writing, job.site.debian, job.kernel, &job.bound.sha256, job.progress)
+    }
+
+    fn unpack(&self, site: &Site<'_>, locked: Option<&Locked>, to: &Path, progress: &dyn Fn(&str)) -> Result<bool> {
+        let writing = site.cache.write(Errand::Fetch, progress)?;
+        self.build(locked)?.unpack(&writing, site.debian, to, progress).map(|()| true)
+    }
+}
 
 /// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
 const WANTED: &str = "lab.config";
@@ -34,7 +80,7 @@ const TOOLS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// No package matches, or the one that does has no kernel's version.
-pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = deb::choose(packages, suite, pattern)?;
     Ok(Locked::LinuxSource {
         suite: suite.to_owned(),
@@ -46,7 +92,7 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 }
 
 /// A build: one source package with one configuration.
-pub(super) struct Build<'a> {
+pub(crate) struct Build<'a> {
     pub wanted: deb::Wanted<'a>,
     pub fragment: Option<&'a Path>,
 }
@@ -144,7 +190,7 @@ fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) ->
 ///
 /// # Errors
 /// What is missing, with the command that brings it.
-pub(super) fn need_tools() -> Result<()> {
+pub(crate) fn need_tools() -> Result<()> {
     tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some())
 }
 

@@ -1,12 +1,11 @@
 //! The `lab` command.
 
-use clap::Parser;
 use lab::cli::Cli;
 use lab_record::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let exit = match Cli::try_parse() {
+    let exit = match Cli::read() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             if let Some((exit, line)) = error.interruption() {
                 eprintln!("{line}");

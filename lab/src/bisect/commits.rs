@@ -4,9 +4,9 @@
 //! (`refs/bisect`, gitglossary(7)), so that the person's tree, its HEAD and a bisection of theirs stay as they are.
 
 use super::{
-    bench::{Mark, Stop, Walk},
     graph::{Graph, OLD_END},
     posterior::Direction,
+    trial::{Mark, Stop, Walk},
 };
 use lab_base::process;
 use lab_kernel_store::KernelsError;

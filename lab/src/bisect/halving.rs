@@ -1,8 +1,8 @@
 //! Halving without git: for a ladder of kernels, which is in no repository.
 
 use super::{
-    bench::{Mark, Stop, Walk},
     graph::{Graph, OLD_END},
+    trial::{Mark, Stop, Walk},
 };
 
 /// Chooses the point that splits what is left most evenly, as `git bisect` does.

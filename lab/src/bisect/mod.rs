@@ -1,9 +1,8 @@
 //! `lab bisect`: which kernel, and which commit, a failure came with, and how sure that is.
 //!
-//! [`search`] asks and concludes; it knows neither git nor guests. [`packages`] and [`commits`] are the two histories it
+//! [`search`] asks and concludes; it knows neither git nor guests. [`tester`] runs the kernels of a history in guests. [`packages`] and [`commits`] are the two histories it
 //! works on, [`predicate`] says what counts as the failure, [`state`] remembers what was seen, [`report`] tells it.
 
-pub mod bench;
 pub mod commits;
 pub mod graph;
 pub mod halving;
@@ -13,5 +12,7 @@ pub mod predicate;
 pub mod report;
 pub mod search;
 pub mod state;
+pub mod tester;
+pub mod trial;
 
-pub use bench::{Answer, Bench, Mark, Stop, Subject, Walk};
+pub use trial::{Answer, Mark, Stop, Subject, Trial, Walk};

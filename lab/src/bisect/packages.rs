@@ -1,6 +1,6 @@
 //! Stage one: a ladder of kernels that somebody has published, so that nothing is compiled.
 
-use super::{bench::Stop, posterior::Direction};
+use super::{posterior::Direction, trial::Stop};
 use lab_protocol::KernelVersion;
 
 /// A kernel of the ladder.

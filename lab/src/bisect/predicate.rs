@@ -1,6 +1,6 @@
 //! The right question: what counts as the failure, and what says nothing about it.
 
-use super::bench::{Answer, Stop};
+use super::trial::{Answer, Stop};
 use lab_base::text;
 use lab_protocol::{Capability, CapabilityState, CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::run::RunRecord;

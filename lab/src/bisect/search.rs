@@ -4,9 +4,9 @@
 //! turn costs runs and no truth: the point that could overturn the claim is tested until it can't.
 
 use super::{
-    bench::{Answer, Bench, Mark, Stop, Subject, Walk},
     graph::{Graph, OLD_END},
     posterior::{Direction, Posterior, Seen, Tally, told_apart},
+    trial::{Answer, Mark, Stop, Subject, Trial, Walk},
 };
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +102,7 @@ pub fn repeats(rate: f64, risk: f64) -> u32 {
 pub fn search(
     graph: &Graph,
     walk: &mut dyn Walk,
-    bench: &mut dyn Bench,
+    bench: &mut dyn Trial,
     wish: Wish,
     tell: &mut dyn FnMut(&Step),
 ) -> Result<Finding, Stop> {
@@ -143,7 +143,7 @@ struct Image {
 
 struct Search<'a> {
     graph: &'a Graph,
-    bench: &'a mut dyn Bench,
+    bench: &'a mut dyn Trial,
     wish: Wish,
     images: Vec<Image>,
     /// Points in the order in which they were first looked at, each with its image, or why it has none.

@@ -4,9 +4,9 @@ mod mail;
 mod markdown;
 
 use super::{
-    bench::Mark,
     posterior::{Direction, Tally},
     search::{Finding, Revert, Step},
+    trial::Mark,
 };
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 
 use crate::{
     bisect::{
-        Answer, Bench, Stop, Subject,
+        Answer, Stop, Subject, Trial,
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
@@ -34,7 +34,7 @@ use std::{
 const ATTEMPTS: usize = 3;
 
 /// Brings kernels about: fetches or builds them.
-pub(super) trait Source {
+pub trait Supply {
     /// The kernel, or why there is none.
     fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop>;
 
@@ -43,25 +43,34 @@ pub(super) trait Source {
 }
 
 /// Tests the kernels of a source.
-pub(super) struct Tester<'a, S> {
+pub struct Tester<'a, S> {
+    /// The project.
     pub project: &'a Project,
+    /// The cases that are tested.
     pub selected: &'a Selected,
+    /// Where the kernels come from.
     pub source: S,
+    /// What counts as the failure.
     pub predicate: &'a Predicate,
+    /// How guests run.
     pub how: How,
+    /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Every run's events and consoles go here.
     pub directory: PathBuf,
     /// Where the failure is known to be: its signature is learned there.
     pub failing: Subject,
+    /// The guests' machine, once the first kernel is at hand.
     pub guests: Option<Guests>,
+    /// Kernels that are ready to boot.
     pub ready: BTreeMap<Subject, Unpacked>,
+    /// What the failure looks like.
     pub lesson: Lesson,
     /// Kernels that ran already: the first run of each boots, and is worth a line.
     pub begun: BTreeSet<Subject>,
 }
 
-impl<S: Source> Tester<'_, S> {
+impl<S: Supply> Tester<'_, S> {
     /// The guests' machine; it is decided with the first kernel at hand.
     fn guests(&mut self, kernel: &Unpacked) -> Result<&mut Guests, Error> {
         let guests = match self.guests.take() {
@@ -112,13 +121,13 @@ impl<S: Source> Tester<'_, S> {
     }
 }
 
-impl<S: Source> Learning for Tester<'_, S> {
+impl<S: Supply> Learning for Tester<'_, S> {
     fn lesson(&mut self) -> &mut Lesson {
         &mut self.lesson
     }
 }
 
-impl<S: Source> Bench for Tester<'_, S> {
+impl<S: Supply> Trial for Tester<'_, S> {
     fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
         self.interrupted()?;
         let kernel = self.source.bring(subject);

@@ -56,7 +56,7 @@ pub enum Stop {
 }
 
 /// Tests kernels.
-pub trait Bench {
+pub trait Trial {
     /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none:
     /// it does not compile, the change can't be taken back.
     ///

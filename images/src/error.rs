@@ -7,14 +7,14 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file or directory could not be read or written.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}: {cause}", path.display())]
     Io {
         /// What it is.
         what: &'static str,
         /// Where it is.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The guest has no dynamic loader, and no kernel says more than "error -2" about it.
     #[error("agent {}: {problem}; build it with `-C target-feature=+crt-static`", path.display())]
@@ -68,6 +68,6 @@ pub enum ImageError {
 impl ImageError {
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { what, path, source }
+        move |cause| Self::Io { what, path, cause }
     }
 }

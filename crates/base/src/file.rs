@@ -12,21 +12,21 @@ const WRITE_SIZE: usize = 256 << 10;
 
 /// A file that can't be read or written.
 #[derive(Debug, thiserror::Error)]
-#[error("can't {action} {}: {source}", path.display())]
+#[error("can't {action} {}: {cause}", path.display())]
 pub struct FileError {
     /// `read`, `write`, `create`, …
     pub action: &'static str,
     /// The file.
     pub path: PathBuf,
     /// The system's answer.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl FileError {
     /// For `map_err` on file operations.
     pub fn of(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self { action, path, source }
+        move |cause| Self { action, path, cause }
     }
 }
 

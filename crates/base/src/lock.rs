@@ -1,11 +1,19 @@
 //! Locks whose data stays usable after a panic of another thread.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 /// Locks, whether or not a thread has panicked with the lock held: for data that is whole between any two of its changes,
 /// where the panic itself is reported by whoever joins the thread.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until somebody notifies, at most for so long; the lock is held again afterwards.
+pub fn wait<'a, T>(condition: &Condvar, held: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
+    condition.wait_timeout(held, limit).unwrap_or_else(PoisonError::into_inner).0
 }
 
 #[cfg(test)]

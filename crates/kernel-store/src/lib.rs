@@ -39,5 +39,5 @@ pub use config::{Config, Debian, Kernel, Source, UnsupportedEntry};
 pub use error::{KernelsError, Result};
 pub use lockfile::{Lock, Locked};
 pub use select::select;
-pub use store::{Row, Store, Unpacked};
+pub use store::{KernelRow, Store, Unpacked};
 pub use update::{Change, Update};

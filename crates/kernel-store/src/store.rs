@@ -43,7 +43,7 @@ pub struct Unpacked {
 
 /// One line of `lab kernels list`.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct KernelRow {
     /// Kernel id.
     pub id: String,
     /// Class.
@@ -198,7 +198,7 @@ impl Store<'_> {
     }
 
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
-    pub fn rows(&self, lock: &Lock) -> Vec<Row> {
+    pub fn rows(&self, lock: &Lock) -> Vec<KernelRow> {
         let row = |kernel: &Kernel| {
             let plan = Plan::of(self, kernel, lock);
             let (locked, version, cached) = match &plan {
@@ -210,7 +210,7 @@ impl Store<'_> {
                 Err(error) => (error.to_string(), None, false),
             };
             let source = kernel.source.to_string();
-            Row {
+            KernelRow {
                 id: kernel.id.clone(),
                 class: kernel.class.clone(),
                 default: kernel.default,

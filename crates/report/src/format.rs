@@ -8,7 +8,7 @@ use lab_record::run::RunRecord;
 
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum ReportFormat {
     /// KTAP version 1, as kselftest and `KUnit` write it.
     Ktap,
     /// KernelCI's KCIDB JSON, version 5.3.
@@ -23,7 +23,7 @@ pub enum Format {
     Github,
 }
 
-impl Format {
+impl ReportFormat {
     /// The run in this format; `origin` is what KCIDB calls the CI system.
     pub fn render(self, record: &RunRecord, origin: &str) -> String {
         match self {

@@ -7,14 +7,14 @@ use std::{io, path::PathBuf, time::Duration};
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// A file that the guest needs.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}: {cause}", path.display())]
     File {
         /// What the file is.
         what: &'static str,
         /// Where it should be.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// vng passes its arguments through a shell and through QEMU's comma-separated options.
     #[error(
@@ -39,12 +39,12 @@ pub enum VmError {
         length: usize,
     },
     /// A program did not start.
-    #[error("can't start {}: {source}; `lab doctor` says what is missing", program.display())]
+    #[error("can't start {}: {cause}; `lab doctor` says what is missing", program.display())]
     Spawn {
         /// The program.
         program: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A helper program ran and did not do its work.
     #[error("{program}: {problem}")]
@@ -71,12 +71,12 @@ pub enum VmError {
         waited: Duration,
     },
     /// The port is there and can't be used.
-    #[error("guest {guest}: agent's port: {source}")]
+    #[error("guest {guest}: agent's port: {cause}")]
     Port {
         /// Name of the guest.
         guest: String,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The guest can't be saved, or its snapshot not be kept.
     #[error("snapshot: {0}")]

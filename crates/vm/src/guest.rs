@@ -66,7 +66,7 @@ impl Stage {
     pub fn set(spec: &GuestSpec) -> Result<Self, VmError> {
         let file = |what, path: &Path| {
             let path = path.to_owned();
-            move |source| VmError::File { what, path, source }
+            move |cause| VmError::File { what, path, cause }
         };
         // A directory per launch: a guest never meets the sockets of the one before it.
         let dir = tempfile::Builder::new()
@@ -95,7 +95,7 @@ impl Stage {
         // The serial line is connected to standard output.
         command.stdin(Stdio::null()).stdout(self.console).stderr(self.stderr).process_group(0);
         let program = PathBuf::from(command.get_program());
-        let child = command.spawn().map_err(|source| VmError::Spawn { program, source })?;
+        let child = command.spawn().map_err(|cause| VmError::Spawn { program, cause })?;
         Ok(MachineGuest {
             name: spec.name.clone(),
             group: Group::led_by(child.id()),
@@ -136,7 +136,7 @@ impl Guest for MachineGuest {
     fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
         let start = Instant::now();
         loop {
-            let port = |source| VmError::Port { guest: self.name.clone(), source };
+            let port = |cause| VmError::Port { guest: self.name.clone(), cause };
             match UnixStream::connect(&self.files.port) {
                 Ok(stream) => {
                     self.qemu = self.group.qemu();

@@ -25,7 +25,7 @@ pub struct Round {
 
 /// How a round ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct MutantVerdict {
     /// The round's name.
     pub name: String,
     breaks: String,
@@ -58,18 +58,18 @@ impl Round {
     }
 
     /// The kernel can run none of the cells, or has nothing that the fault could break. Such a round is not counted.
-    pub fn not_applicable(&self, why: String) -> Verdict {
+    pub fn not_applicable(&self, why: String) -> MutantVerdict {
         self.verdict(End::NotApplicable(why))
     }
 
     /// A failed cell notices; an error is no verdict, whatever caused it.
-    pub fn judge(&self, record: &RunRecord) -> Verdict {
+    pub fn judge(&self, record: &RunRecord) -> MutantVerdict {
         let outcomes: Vec<(CellId, Outcome)> =
             record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
         self.weigh(&outcomes)
     }
 
-    fn weigh(&self, outcomes: &[(CellId, Outcome)]) -> Verdict {
+    fn weigh(&self, outcomes: &[(CellId, Outcome)]) -> MutantVerdict {
         let failed = outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
         let other = outcomes.iter().find(|(_, outcome)| !matches!(outcome, Outcome::Passed));
         let told = |(cell, outcome): &(CellId, Outcome)| {
@@ -85,12 +85,12 @@ impl Round {
         })
     }
 
-    fn verdict(&self, end: End) -> Verdict {
-        Verdict { name: self.name.clone(), breaks: self.breaks.clone(), end }
+    fn verdict(&self, end: End) -> MutantVerdict {
+        MutantVerdict { name: self.name.clone(), breaks: self.breaks.clone(), end }
     }
 }
 
-impl Verdict {
+impl MutantVerdict {
     /// One line for a round that is through.
     pub fn line(&self) -> String {
         match &self.end {
@@ -107,7 +107,7 @@ impl Verdict {
 }
 
 /// The table and, as its last line, how many were made and caught. The table is Markdown.
-pub fn summary(verdicts: &[Verdict]) -> String {
+pub fn summary(verdicts: &[MutantVerdict]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["mutant", "what it breaks", "caught by", "because"]);
     for verdict in verdicts {
@@ -129,8 +129,8 @@ pub fn summary(verdicts: &[Verdict]) -> String {
 }
 
 /// Passed only if every mutant was caught and the same cells pass without one.
-pub fn exit(verdicts: &[Verdict]) -> Exit {
-    let any = verdicts.iter().any(Verdict::is_mutant);
+pub fn exit(verdicts: &[MutantVerdict]) -> Exit {
+    let any = verdicts.iter().any(MutantVerdict::is_mutant);
     match verdicts.iter().any(|verdict| matches!(verdict.end, End::Wrong(_))) {
         true => Exit::Failed,
         false if any => Exit::Passed,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 pub(super) struct FormatArgs {
     /// Write the run to standard output in this format, in place of what is meant for people.
     #[arg(long, value_enum)]
-    pub(super) format: Option<lab_report::format::Format>,
+    pub(super) format: Option<lab_report::format::ReportFormat>,
     /// What KernelCI's database calls this CI system.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     pub(super) origin: String,

@@ -18,7 +18,7 @@ pub(super) struct CapabilitiesArgs {
     kernels: KernelArgs,
     /// How the table is written.
     #[arg(long, value_enum, default_value = "text")]
-    format: capabilities::Format,
+    format: capabilities::CapabilityFormat,
     /// Guests at the same time. Default: one per processor, no more than kernels.
     #[arg(long, value_name = "N")]
     jobs: Option<std::num::NonZeroUsize>,

@@ -18,7 +18,7 @@ pub(super) struct CompareArgs {
     after: PathBuf,
     /// How the comparison is written.
     #[arg(long, value_enum, default_value = "text")]
-    format: lab_report::compare::Format,
+    format: lab_report::compare::CompareFormat,
     /// Exit 1 only for what is new: failures that were there before do not count.
     #[arg(long)]
     new_only: bool,

@@ -31,14 +31,14 @@ const TAIL_LINES: usize = 25;
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// A program that builds is missing.
-    #[error("can't start {program} to build {what}: {source}; `lab setup` installs what is missing")]
+    #[error("can't start {program} to build {what}: {cause}; `lab setup` installs what is missing")]
     Start {
         /// What was to be built.
         what: &'static str,
         /// The program.
         program: String,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The compiler failed.
     #[error("building {what} failed:\n{tail}")]
@@ -63,12 +63,12 @@ pub enum ArtifactError {
         path: PathBuf,
     },
     /// The object can't be put where images take it from.
-    #[error("can't write {}: {source}", path.display())]
+    #[error("can't write {}: {cause}", path.display())]
     Copy {
         /// The copy.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
@@ -122,7 +122,7 @@ impl Builder<'_> {
         }
         for (path, object) in built {
             let copy = std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(path, &object));
-            copy.map_err(|source| ArtifactError::Copy { path: object, source })?;
+            copy.map_err(|cause| ArtifactError::Copy { path: object, cause })?;
         }
         Ok(Artifacts { agent, bpf: directory })
     }
@@ -223,7 +223,7 @@ impl Builder<'_> {
     }
 
     fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<(), ArtifactError> {
-        let start = |source| ArtifactError::Start { what, program: program.to_owned(), source };
+        let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
         let begin = Instant::now();
         let command = command.stdin_null().stderr_to_stdout().stdout_capture();
         let mut fresh = true;

@@ -63,7 +63,7 @@ struct Page<'a> {
     expired: Vec<String>,
     kernels: Vec<data::Kernel<'a>>,
     /// Every cell once, in the plan's order; a kernel's results go by the same order.
-    cells: Vec<data::Row<'a>>,
+    cells: Vec<data::CellRow<'a>>,
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
     /// What the other numbers point into.

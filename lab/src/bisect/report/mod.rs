@@ -60,7 +60,7 @@ pub struct Report {
 
 /// One line of the table of steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct StepRow {
     /// From 1, in the order of testing.
     pub step: usize,
     /// The point.
@@ -84,11 +84,11 @@ impl Report {
     }
 
     /// One line for a step.
-    pub fn row(&self, step: usize, it: &Step) -> Row {
+    pub fn row(&self, step: usize, it: &Step) -> StepRow {
         let name = &self.names[it.point];
         let same = it.same_as.map(|point| format!("same image as {}", self.names[point].short));
         let skipped = (it.mark == Mark::Skip).then(|| it.note.clone()).flatten();
-        Row {
+        StepRow {
             step,
             name: name.short.clone(),
             fails: if it.tally == Tally::default() { String::new() } else { it.tally.to_string() },
@@ -97,7 +97,7 @@ impl Report {
         }
     }
 
-    fn rows(&self) -> Vec<Row> {
+    fn rows(&self) -> Vec<StepRow> {
         self.finding.steps.iter().enumerate().map(|(at, step)| self.row(at + 1, step)).collect()
     }
 
@@ -165,7 +165,7 @@ impl Report {
         struct Whole<'a> {
             version: u32,
             culprit_name: Option<&'a Name>,
-            table: Vec<Row>,
+            table: Vec<StepRow>,
             #[serde(flatten)]
             report: &'a Report,
         }

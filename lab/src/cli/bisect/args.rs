@@ -84,7 +84,7 @@ pub(crate) struct BisectArgs {
     pub out: Option<PathBuf>,
     /// What is printed in the end; all three are written.
     #[arg(long, value_enum, default_value = "text")]
-    pub format: Format,
+    pub format: BisectFormat,
 }
 
 /// `lab bisect-step`.
@@ -117,7 +117,7 @@ pub(crate) struct StepArgs {
 
 /// How the report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum BisectFormat {
     /// For a mailing list.
     Text,
     /// Markdown.

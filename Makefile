@@ -60,10 +60,11 @@ setup-builds: lab ## The same, and what building kernels needs: flex, bison and 
 doctor: lab ## Show what is there, what is missing, and the command that fixes it
 	@$(LAB) doctor $(ARGS)
 
-check: ## Formatting and lints
+check: setup-tests ## Formatting, lints, and the dependencies' licences, sources and known weaknesses
 	@cargo fmt --all --check
 	@cargo fmt --manifest-path ebpf/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@scripts/deny
 
 clean: ## Remove what was built here; keep the cache of kernels and tools
 	@cargo clean

@@ -1,6 +1,7 @@
 //! Errors of the whole program, and the exit code that each belongs to.
 
-use lab_base::file::FileError;
+use crate::setup::SetupError;
+use lab_base::{file::FileError, paths::NoCacheDir};
 use lab_record::{exit::Exit, log::LogError, shard::PartError};
 use lab_report::ReportError;
 use std::{io, path::PathBuf};
@@ -47,6 +48,12 @@ pub enum Error {
     /// Virtual machines and their tools.
     #[error(transparent)]
     Vm(#[from] lab_vm::VmError),
+    /// Others could change what the lab trusts.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+    /// A name that can't be a file's.
+    #[error(transparent)]
+    Name(#[from] lab_guard::NotAnId),
     /// No place for the cache.
     #[error(transparent)]
     Cache(#[from] lab_base::paths::NoCacheDir),
@@ -93,6 +100,9 @@ impl Error {
             | Self::Log(LogError::NotARun { .. } | LogError::Events { .. } | LogError::Format { .. })
             | Self::Shard(_)
             | Self::Part(_)
+            | Self::Name(_)
+            | Self::Cache(NoCacheDir::Unusable { .. })
+            | Self::Setup(SetupError::Cache(NoCacheDir::Unusable { .. }))
             | Self::Usage(_) => Exit::Usage,
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
@@ -104,6 +114,7 @@ impl Error {
             | Self::Kernels(_)
             | Self::Vm(_)
             | Self::Setup(_)
+            | Self::Untrusted(_)
             | Self::Cache(_)
             | Self::Host(_) => Exit::Infra,
         }

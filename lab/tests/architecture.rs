@@ -10,14 +10,29 @@ use std::{
 };
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 16] = [
-    ("lab", &["lab-base", "lab-image", "lab-kernel-store", "lab-protocol", "lab-record", "lab-report", "lab-vm"]),
-    ("lab-report", &["lab-base", "lab-protocol", "lab-record"]),
-    ("lab-vm", &["lab-base", "lab-protocol", "lab-record"]),
-    ("lab-kernel-store", &["lab-base", "lab-protocol"]),
-    ("lab-record", &["lab-base", "lab-protocol"]),
-    ("lab-base", &[]),
+const ARROWS: [(&str, &[&str]); 19] = [
+    (
+        "lab",
+        &[
+            "lab-base",
+            "lab-guard",
+            "lab-image",
+            "lab-kernel-store",
+            "lab-protocol",
+            "lab-record",
+            "lab-report",
+            "lab-vm",
+        ],
+    ),
+    ("lab-report", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
+    ("lab-vm", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
+    ("lab-kernel-store", &["lab-base", "lab-guard", "lab-protocol"]),
+    ("lab-record", &["lab-base", "lab-guard", "lab-protocol"]),
+    ("lab-base", &["lab-guard"]),
     ("lab-image", &["lab-base"]),
+    ("lab-guard", &[]),
+    ("lab-fuzz", &[]),
+    ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
     ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
     ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),

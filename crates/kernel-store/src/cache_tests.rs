@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 fn kernel() -> Kernel {
     Kernel {
-        id: "k".into(),
+        id: lab_guard::Id::new("k").unwrap(),
         class: Class::From67,
         may_fail: false,
         default: true,
@@ -101,8 +101,9 @@ fn a_full_disk_is_one_clear_error() {
 
 #[test]
 fn paths_that_apt_cannot_hold_are_refused() {
-    for path in ["relative", "/tmp/with blank", "/tmp/quo\"te"] {
-        assert!(matches!(Cache::at(path.into()), Err(KernelsError::BadCache { .. })), "{path}");
+    assert!(matches!(Cache::at("relative".into()), Err(KernelsError::BadCache { .. })));
+    for path in ["/tmp/with blank", "/tmp/quo\"te", "/tmp/käse", "/tmp/a,b"] {
+        assert!(matches!(Cache::at(path.into()), Err(KernelsError::NoCache(_))), "{path}");
     }
 }
 

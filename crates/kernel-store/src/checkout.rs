@@ -13,6 +13,7 @@ use super::{
     store::Unpacked,
 };
 use lab_base::process;
+use lab_guard::Id;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -271,7 +272,7 @@ fn product(place: &Path) -> Result<Unpacked> {
     }
     let sha256 = hex(hasher);
     Ok(Unpacked {
-        id: format!("commit-{}", &sha256[..12]),
+        id: Id::new(&format!("commit-{}", &sha256[..12])).expect("letters, a dash and digits"),
         class,
         version: banner.version,
         release: banner.release,

@@ -20,6 +20,12 @@ pub enum Class {
     Own(String),
 }
 
+impl serde::Serialize for Class {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 impl Class {
     /// The predefined classes, oldest kernels first.
     pub const PREDEFINED: [Self; 3] = [Self::Below67, Self::From67, Self::Ubuntu2510];

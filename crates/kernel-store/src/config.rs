@@ -5,6 +5,7 @@ use super::{
     error::{KernelsError, Result},
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_guard::Id;
 use lab_protocol::{Capability, KernelVersion};
 use std::{
     collections::BTreeMap,
@@ -40,8 +41,8 @@ pub struct Debian {
 /// One `[kernels."…"]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// Name of the kernel in the matrix; safe as a file name.
-    pub id: String,
+    /// Name of the kernel in the matrix.
+    pub id: Id,
     /// Class that it stands for.
     pub class: Class,
     /// Part of the matrix that runs when nothing is selected.
@@ -215,12 +216,10 @@ fn kernel(
     dir: &Path,
     hints: &mut Vec<String>,
 ) -> std::result::Result<Kernel, ConfigError> {
-    if !is_file_name(id) {
-        return Err(table.error_at(
-            id,
-            format!("kernel id {id:?} must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit"),
-        ));
-    }
+    let wrong = "must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit";
+    let Some(checked) = Id::new(id).ok().filter(|_| is_file_name(id)) else {
+        return Err(table.error_at(id, format!("kernel id {id:?} {wrong}")));
+    };
     let name = format!("[kernels.\"{id}\"]");
     let section = table.section_with(id, name.clone(), KERNEL_KEYS, FORMER_KEYS)?.ok_or_else(|| table.missing(id))?;
     let class = class(&section, &name)?;
@@ -232,7 +231,7 @@ fn kernel(
         return Err(section.error_at("cmdline", message));
     }
     let kernel = Kernel {
-        id: id.to_owned(),
+        id: checked,
         class,
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,

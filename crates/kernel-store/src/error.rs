@@ -202,12 +202,15 @@ pub enum KernelsError {
     /// No place for the cache.
     #[error(transparent)]
     NoCache(#[from] lab_base::paths::NoCacheDir),
-    /// The cache's path has characters that apt's configuration or vng's command line cannot hold.
-    #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path without blanks, quotes or semicolons", .path.display())]
+    /// The cache's path depends on the working directory.
+    #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path", .path.display())]
     BadCache {
         /// The path.
         path: PathBuf,
     },
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// vng keeps its downloads below the home directory, and there is none.
     #[error("HOME is not set, and vng keeps its mainline kernels below it: set HOME")]
     NoHome,
@@ -281,6 +284,7 @@ impl KernelsError {
             | Self::Checksum { .. }
             | Self::Archive { .. }
             | Self::NoSpace { .. }
+            | Self::Untrusted(_)
             | Self::Io { .. } => false,
         }
     }

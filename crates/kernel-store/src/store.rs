@@ -9,6 +9,7 @@ use super::{
     source::{self, Bound, Indexes, Job, KernelSource, Site},
     update::{Change, Update},
 };
+use lab_guard::Id;
 use lab_protocol::KernelVersion;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct Unpacked {
     /// Id in `kernels.toml`.
-    pub id: String,
+    pub id: Id,
     /// Class.
     pub class: Class,
     /// The true version.
@@ -42,7 +43,7 @@ pub struct Unpacked {
 }
 
 /// One line of `lab kernels list`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct KernelRow {
     /// Kernel id.
     pub id: String,
@@ -105,7 +106,7 @@ impl Store<'_> {
         let mut indexes = Indexes::default();
         for kernel in kernels {
             match self.resolve(kernel, &mut indexes, progress) {
-                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.clone(), locked)),
+                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.to_string(), locked)),
                 Ok(None) => {}
                 Err(error) if error.is_gone() => gone.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -159,7 +160,7 @@ impl Store<'_> {
             }
             let stage = tempfile::tempdir_in(beside).map_err(KernelsError::io(beside))?;
             if !plan.source.unpack(&self.site(), plan.locked, stage.path(), &progress)? {
-                return Err(KernelsError::NotSources { id: kernel.id.clone() });
+                return Err(KernelsError::NotSources { id: kernel.id.to_string() });
             }
             std::fs::rename(stage.keep(), to).map_err(KernelsError::io(to))
         };
@@ -211,7 +212,7 @@ impl Store<'_> {
             };
             let source = kernel.source.to_string();
             KernelRow {
-                id: kernel.id.clone(),
+                id: kernel.id.to_string(),
                 class: kernel.class.clone(),
                 default: kernel.default,
                 source,

@@ -1,5 +1,6 @@
 //! The plan: which cell runs on which kernel and which attach type it must use, known before any guest boots.
 
+use lab_guard::Id;
 use lab_protocol::{AttachRequest, AttachType, Capability, CellId, CellInfo, DeviceKind, KernelVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -16,8 +17,8 @@ pub struct Unsupported {
 /// A kernel that takes part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {
-    /// Its name in `kernels.toml`, safe as a file name.
-    pub id: String,
+    /// Its name in `kernels.toml`.
+    pub id: Id,
     /// `below-6.7`, `6.7+` or `25.10`.
     pub class: String,
     /// The version that the lock or the image names.
@@ -104,6 +105,19 @@ impl Plan {
         };
         let kernels = kernels.into_iter().map(planned).collect();
         Self { cells, kernels, full_matrix, others: Vec::new(), every_cell: false }
+    }
+
+    /// A kernel, or a cell of a kernel, that is in the plan more than once, in words.
+    pub fn repeated(&self) -> Option<String> {
+        let mut kernels = BTreeSet::new();
+        self.kernels.iter().find_map(|kernel| {
+            if !kernels.insert(&kernel.facts.id) {
+                return Some(format!("kernel {}", kernel.facts.id));
+            }
+            let mut cells = BTreeSet::new();
+            let twice = kernel.cells.iter().find(|cell| !cells.insert(&cell.id));
+            twice.map(|cell| format!("{:?} on kernel {}", cell.id.as_str(), kernel.facts.id))
+        })
     }
 
     /// What the agent's listing says of a cell.

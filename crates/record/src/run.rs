@@ -13,6 +13,7 @@ use crate::{
     verdict::{Attempt, Standing, Verdict},
 };
 use lab_base::text;
+use lab_guard::Id;
 use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -26,7 +27,7 @@ pub struct RunRecord {
     /// What the topologies look like.
     pub topologies: Vec<TopologyInfo>,
     /// Kernels by id.
-    pub kernels: BTreeMap<String, KernelRecord>,
+    pub kernels: BTreeMap<Id, KernelRecord>,
     /// Exit and wall time, once the run has finished.
     pub finished: Option<(Exit, u64)>,
     /// The texts of all checks.
@@ -160,7 +161,7 @@ impl RunRecord {
         }
     }
 
-    fn judged(&mut self, kernel: &str, verdict: Box<Verdict>) {
+    fn judged(&mut self, kernel: &Id, verdict: Box<Verdict>) {
         let kept = Kept::new(verdict, &mut self.texts);
         let record = self.kernel(kernel);
         record.running = None;
@@ -168,9 +169,9 @@ impl RunRecord {
         record.verdicts.insert(&cell, kept);
     }
 
-    fn kernel(&mut self, id: &str) -> &mut KernelRecord {
+    fn kernel(&mut self, id: &Id) -> &mut KernelRecord {
         let fresh = || KernelRecord { verdicts: Verdicts::of(Arc::clone(&self.places)), ..KernelRecord::default() };
-        self.kernels.entry(id.to_owned()).or_insert_with(fresh)
+        self.kernels.entry(id.clone()).or_insert_with(fresh)
     }
 
     /// The plan's kernels, each with what happened on it.

@@ -7,6 +7,7 @@ use crate::{
     plan::{Expectation, KernelFacts, Plan, PlannedCell, PlannedKernel},
     verdict::Verdict,
 };
+use lab_guard::{Id, Inside};
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
     CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, LinkKind, Outcome, SkipReason,
@@ -49,6 +50,7 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
         let id = if round == 0 { format!("{major}.{minor}") } else { format!("{major}.{minor}-{round}") };
         let class = if (major, minor) < (6, 7) { "below-6.7" } else { "6.7+" };
         let version = KernelVersion::new(major, minor, patch);
+        let id = Id::new(&id).expect("a name");
         KernelFacts { id, class: class.to_owned(), version, unsupported: Vec::new(), may_fail: false }
     };
     let mut infos: Vec<CellInfo> = (0..cells).map(info).collect();
@@ -69,6 +71,8 @@ fn info(number: usize) -> CellInfo {
     let case = number / 9;
     let area = AREAS[case % AREAS.len()];
     CellInfo {
+        file: format!("crates/suite/src/areas/{area}.rs"),
+        line: 7,
         id: CellId(format!("S{case:04}-{area}-holds[{},{},v{}]", request.name(), device.name(), number % 9)),
         catalogue: format!("S{:02}", case % 100),
         area: area.to_owned(),
@@ -128,7 +132,7 @@ pub fn run_info(id: &str, plan: Plan) -> RunInfo {
         qemu: text("10.0.2"),
     };
     let accelerator = Accelerator { name: text("tcg"), reason: text("this run never happened"), time_scale: 10.0 };
-    RunInfo::new(id.to_owned(), versions, accelerator, plan)
+    RunInfo::new(Id::new(id).expect("a name"), versions, accelerator, plan)
 }
 
 fn begin(kernel: &PlannedKernel) -> [Event; 4] {
@@ -206,7 +210,8 @@ fn verdict(kernel: &PlannedKernel, number: usize, cell: &PlannedCell, info: &Cel
         ),
     };
     let home = format!("{}/cells/{}", kernel.facts.id, number);
-    let files = ["topology.svg", "w0.pcap", "w1.pcap"].map(|file| format!("{home}/{file}")).to_vec();
+    let files = ["topology.svg", "w0.pcap", "w1.pcap"];
+    let files = files.map(|file| Inside::new(&format!("{home}/{file}")).expect("a path")).to_vec();
     let report = CellReport {
         attach: attachments(cell, info, number),
         checks: (0..CHECKS).map(check).collect(),

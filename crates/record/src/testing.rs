@@ -4,6 +4,7 @@ use crate::{
     plan::KernelFacts,
     splat::{Seen, Splat},
 };
+use lab_guard::Id;
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome,
     complaint::Class,
@@ -12,7 +13,7 @@ use lab_protocol::{
 /// A kernel without unsupported.
 pub fn facts(id: &str, version: &str) -> KernelFacts {
     KernelFacts {
-        id: id.to_owned(),
+        id: Id::new(id).expect("a name"),
         class: "6.7+".to_owned(),
         version: version.parse().expect("test version"),
         unsupported: Vec::new(),
@@ -24,6 +25,8 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
 pub fn cell(id: &str) -> CellInfo {
     let words: Vec<&str> = id.split(['[', ',', ']']).collect();
     CellInfo {
+        file: String::new(),
+        line: 0,
         id: CellId(id.to_owned()),
         catalogue: id[..3].to_owned(),
         area: "attach-api".to_owned(),
@@ -75,4 +78,9 @@ pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
         suspects: Vec::new(),
         allowed: None,
     }
+}
+
+/// A name.
+pub fn id(text: &str) -> Id {
+    Id::new(text).expect("a name")
 }

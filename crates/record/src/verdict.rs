@@ -1,6 +1,7 @@
 //! A cell's end as the host sees it, with everything that bears on whether it counts.
 
 use crate::{excuse::Excuse, splat::Splat};
+use lab_guard::Inside;
 use lab_protocol::{CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ pub struct Verdict {
     pub evidence: Option<String>,
     /// Files that the cell left, as paths from the run's directory on.
     #[serde(default)]
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
     /// Splats while the cell ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
@@ -45,7 +46,7 @@ pub struct Attempt {
     pub splats: Vec<Splat>,
     /// Files that it left, as paths from the run's directory on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
 }
 
 impl Attempt {

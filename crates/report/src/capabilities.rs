@@ -76,7 +76,7 @@ pub fn rows(record: &RunRecord) -> Vec<CapabilityRow> {
             unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
         };
         CapabilityRow {
-            kernel: facts.id.clone(),
+            kernel: facts.id.to_string(),
             class: facts.class.clone(),
             version: facts.version,
             release: seen.and_then(|seen| seen.boot.as_ref()).map(|boot| boot.release.clone()),
@@ -128,7 +128,10 @@ impl CapabilityFormat {
     /// The table, without a line break at its end.
     pub fn render(self, rows: &[CapabilityRow]) -> String {
         let preset = match self {
-            Self::Json => return serde_json::to_string_pretty(rows).unwrap_or_default(),
+            Self::Json => {
+                let told = serde_json::json!({ "version": 1, "kernels": rows });
+                return serde_json::to_string_pretty(&told).unwrap_or_default();
+            }
             Self::Text => presets::NOTHING,
             Self::Markdown => presets::ASCII_MARKDOWN,
         };
@@ -155,7 +158,9 @@ impl CapabilityFormat {
         }
         for row in rows.iter().filter(|row| row.capabilities.is_empty()) {
             let why = row.losses.last().map_or("its guest said nothing", |why| why);
-            text = format!("{text}\n{}: no answer: {}", row.kernel, text::line(why, 200));
+            let why = text::line(why, 200);
+            let why = if self == Self::Markdown { text::markdown(&why) } else { why };
+            text = format!("{text}\n{}: no answer: {why}", row.kernel);
         }
         text
     }
@@ -216,6 +221,6 @@ mod tests {
         assert!(markdown.lines().nth(1).unwrap().starts_with("|--"), "{markdown}");
         assert!(markdown.contains("\n\\*: listed as unsupported"), "{markdown}");
         let json: serde_json::Value = serde_json::from_str(&CapabilityFormat::Json.render(&rows)).unwrap();
-        assert_eq!(json[0]["capabilities"][0]["state"], "module-missing");
+        assert_eq!(json["kernels"][0]["capabilities"][0]["state"], "module-missing");
     }
 }

@@ -26,7 +26,9 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
     Some(match event {
         Event::RunStarted { run } => {
             let cells: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
-            format!("run {}: {cells} cells on {} kernels, {}", run.id, run.plan.kernels.len(), run.accelerator.name)
+            let [cells, kernels] =
+                [(cells, "cell"), (run.plan.kernels.len(), "kernel")].map(|(count, what)| text::count(count, what));
+            format!("run {}: {cells} on {kernels}, {}", run.id, run.accelerator.name)
         }
         Event::GuestStarted { kernel, guest, start } => match start {
             Start::Boot => format!("{kernel}: booting guest {guest}"),
@@ -73,7 +75,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             let happened = record.kernels.get(kernel);
             let cells = happened.map_or(0, |happened| happened.verdicts.len());
             let skips = happened.map_or_else(String::new, skips);
-            format!("{kernel}: {cells} cells done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
+            format!("{kernel}: {} done in {:.1} s{skips}", text::count(cells, "cell"), *wall_ms as f64 / 1e3)
         }
         Event::Topologies { .. }
         | Event::KernelStarted { .. }
@@ -160,10 +162,10 @@ impl Bars {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         for (kernel, _) in record.planned() {
             let bar = self.screen.add(ProgressBar::new(kernel.cells.len() as u64).with_style(style.clone()));
-            bar.set_prefix(kernel.facts.id.clone());
+            bar.set_prefix(kernel.facts.id.to_string());
             bar.set_message("waiting");
             bar.enable_steady_tick(Duration::from_millis(250));
-            self.bars.insert(kernel.facts.id.clone(), bar);
+            self.bars.insert(kernel.facts.id.to_string(), bar);
         }
     }
 }
@@ -220,7 +222,10 @@ impl Reporter for Bars {
 mod tests {
     use super::*;
     use lab_protocol::{Capability, CellId, SkipReason};
-    use lab_record::{testing::passed, verdict::Verdict};
+    use lab_record::{
+        testing::{id, passed},
+        verdict::Verdict,
+    };
 
     #[test]
     fn skips_are_told_once_per_reason() {
@@ -244,8 +249,8 @@ mod tests {
             ..Verdict::bare(passed("A01-x", Vec::new()).cell, Outcome::Passed)
         });
         let events = [
-            Event::Note { kernel: "6.12".to_owned(), text: "agent: \x1b[2J\nforged: passed".to_owned() },
-            Event::CellFinished { kernel: "6.12".to_owned(), guest: 0, verdict },
+            Event::Note { kernel: id("6.12"), text: "agent: \x1b[2J\nforged: passed".to_owned() },
+            Event::CellFinished { kernel: id("6.12"), guest: 0, verdict },
         ];
         let mut out = Vec::new();
         let mut lines = Lines::new(&mut out);

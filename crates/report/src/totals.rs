@@ -89,7 +89,7 @@ pub fn table(record: &RunRecord) -> Vec<(String, String, [String; 5])> {
         let release = happened.and_then(|it| it.boot.as_ref()).map_or("did not boot", |boot| &*boot.release);
         let counts = of_kernel(record, kernel, happened);
         let columns = Column::ALL.map(|column| counts.get(&column).map_or_else(String::new, marks));
-        (kernel.facts.id.clone(), lab_base::text::line(release, 60), columns)
+        (kernel.facts.id.to_string(), lab_base::text::line(release, 60), columns)
     };
     record.planned().map(row).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! A `/dev/kvm` that opens proves nothing: under some hypervisors QEMU aborts, or the guest stands still, as soon as
 //! it runs. So KVM is believed when a guest has spoken under it, and not before. That one spoke, or died, is remembered
-//! per boot of the host and version of QEMU. That one was too slow is not: the host may have been busy.
+//! per boot of the host and version of QEMU. That one was too slow may be the host's being busy: it is tried again by the
+//! next run, and only where one guest after the other is too slow, each try costing its time, for a while not.
 
 use super::{
     Accel, GuestSpec, Launcher, VmError,
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// Forces an accelerator: `kvm` or `tcg`.
@@ -23,6 +24,11 @@ pub const ACCEL_VARIABLE: &str = "NETKIT_LAB_ACCEL";
 
 /// The launch-to-first-word time for which deadlines are written.
 const REFERENCE_BOOT: Duration = Duration::from_millis(600);
+
+/// For how long a second guest in a row that was too slow is remembered; a third one for twice as long, and so on.
+const PAUSE: Duration = Duration::from_secs(300);
+/// Never for longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 
 /// The accelerator, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +105,10 @@ fn unforced(
         }
         Ok(()) => match memory.recall() {
             Some(verdict) => verdict,
-            None => memory.learn(probe::ask(launcher, spec, patience, asking.stop)?),
+            None => match probe::ask(launcher, spec, patience, asking.stop)? {
+                Some(answer) => memory.learn(answer),
+                None => Acceleration { accel: Accel::Tcg, reason: "nobody waited for a guest under KVM".to_owned() },
+            },
         },
     };
     if verdict.accel == Accel::Tcg && !(asking.stop)() {
@@ -141,6 +150,33 @@ struct Remembered {
     boot_id: String,
     qemu: String,
     verdict: Acceleration,
+    /// Of a guest that was too slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slow: Option<Slow>,
+}
+
+/// That guests were too slow proves nothing for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Slow {
+    /// How many in a row.
+    times: u32,
+    /// When the last one was.
+    since: SystemTime,
+}
+
+impl Slow {
+    /// For how long no other guest is tried.
+    fn pause(self) -> Duration {
+        match self.times {
+            0 | 1 => Duration::ZERO,
+            times => PAUSE.saturating_mul(1 << (times - 2).min(16)).min(LONGEST_PAUSE),
+        }
+    }
+
+    /// Whether it is too early for another try. A clock that was set back ends that too.
+    fn holds(self) -> bool {
+        self.since.elapsed().is_ok_and(|age| age < self.pause())
+    }
 }
 
 struct Memory {
@@ -168,10 +204,14 @@ impl Memory {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
-    fn verdict(&self) -> Option<Acceleration> {
+    /// What is kept of this boot and this QEMU.
+    fn current(&self) -> Option<Remembered> {
         let kept = Self::read(&self.path)?;
-        let current = !self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu;
-        current.then_some(kept.verdict)
+        (!self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu).then_some(kept)
+    }
+
+    fn verdict(&self) -> Option<Acceleration> {
+        self.current().filter(|kept| kept.slow.is_none_or(Slow::holds)).map(|kept| kept.verdict)
     }
 
     fn recall(&self) -> Option<Acceleration> {
@@ -187,28 +227,32 @@ impl Memory {
         }
     }
 
-    /// The verdict that follows from an answer, which is kept where it will be the same the next time.
+    /// The verdict that follows from an answer.
     fn learn(&self, answer: Answer) -> Acceleration {
-        let (accel, reason, lasting) = match answer {
+        let (accel, reason, slow) = match answer {
             Answer::Spoke(after) => {
-                (Accel::Kvm, format!("a guest spoke under KVM after {:.1} s", after.as_secs_f32()), true)
+                (Accel::Kvm, format!("a guest spoke under KVM after {:.1} s", after.as_secs_f32()), None)
             }
-            Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), true),
+            Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
             Answer::Unclear(why) => {
-                let again = format!("the next run tries again, unless {ACCEL_VARIABLE} is set");
-                (Accel::Tcg, format!("/dev/kvm opens, but {why}; {again}"), false)
+                let before = self.current().and_then(|kept| kept.slow).map_or(0, |slow| slow.times);
+                let slow = Slow { times: before.saturating_add(1), since: SystemTime::now() };
+                let again = match slow.pause() {
+                    Duration::ZERO => "the next run tries again".to_owned(),
+                    pause => format!("{} guests in a row; tried again in {} min", slow.times, pause.as_secs() / 60),
+                };
+                (Accel::Tcg, format!("/dev/kvm opens, but {why}; {again}"), Some(slow))
             }
         };
         let verdict = Acceleration { accel, reason };
-        if lasting {
-            self.keep(&verdict);
-        }
+        self.keep(&verdict, slow);
         verdict
     }
 
     /// Best effort: what can't be kept is probed again.
-    fn keep(&self, verdict: &Acceleration) {
-        let kept = Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), verdict: verdict.clone() };
+    fn keep(&self, verdict: &Acceleration, slow: Option<Slow>) {
+        let kept =
+            Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), verdict: verdict.clone(), slow };
         let write = || -> std::io::Result<()> {
             let dir = self.path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(dir)?;
@@ -296,6 +340,34 @@ mod tests {
     }
 
     #[test]
+    fn only_one_slow_guest_after_the_other_is_remembered_and_for_a_while() {
+        let cache = tempfile::tempdir().unwrap();
+        let slow = mute();
+        let boots = |launcher: &FakeLauncher| {
+            let before = launcher.boots();
+            let (choice, said) = chosen(cache.path(), launcher, Ok(()), false);
+            assert_eq!((choice.accel, said.len()), (Accel::Tcg, 1));
+            (launcher.boots() - before, choice.reason)
+        };
+        assert_eq!(boots(&slow).0, 1);
+        let (tried, reason) = boots(&slow);
+        assert!(tried == 1 && reason.ends_with("; 2 guests in a row; tried again in 5 min"), "{reason}");
+        let (tried, reason) = boots(&slow);
+        assert!(tried == 0 && reason.contains("tried again in 5 min; found earlier, remove "), "{reason}");
+
+        let path = Memory::path(cache.path());
+        let mut kept = Memory::read(&path).unwrap();
+        kept.slow = kept.slow.map(|slow| Slow { since: SystemTime::now() - PAUSE, ..slow });
+        fs::write(&path, serde_json::to_vec(&kept).unwrap()).unwrap();
+        let (tried, reason) = boots(&slow);
+        assert!(tried == 1 && reason.ends_with("; 3 guests in a row; tried again in 10 min"), "{reason}");
+        let pause = |times| Slow { times, since: SystemTime::now() }.pause();
+        assert_eq!((pause(1), pause(99)), (Duration::ZERO, LONGEST_PAUSE));
+        let ahead = Slow { times: 2, since: SystemTime::now() + PAUSE };
+        assert!(!ahead.holds(), "a clock that was set back");
+    }
+
+    #[test]
     fn a_remembered_kvm_is_taken_back_when_it_stops_working() {
         let cache = tempfile::tempdir().unwrap();
         chosen(cache.path(), &speaking(), Ok(()), false);
@@ -318,6 +390,7 @@ mod tests {
         let (choice, said) = chosen(cache.path(), &speaking(), absent, false);
         assert_eq!((choice.accel, said.len()), (Accel::Tcg, 0));
         assert_eq!(chosen(cache.path(), &mute(), Ok(()), true).1.len(), 0);
+        assert!(!Memory::path(cache.path()).exists());
     }
 
     #[test]
@@ -329,7 +402,7 @@ mod tests {
             qemu: qemu.to_owned(),
         };
         assert_eq!(memory("a", "7.2").recall(), None);
-        memory("a", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() });
+        memory("a", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() }, None);
         assert!(memory("a", "7.2").recall().unwrap().reason.starts_with("dead; found earlier, remove "));
         assert_eq!(memory("b", "7.2").recall(), None);
         assert_eq!(memory("a", "10.0").recall(), None);

@@ -5,6 +5,7 @@
 //! fit is an error with the reason, not a guest with half a command line.
 
 use super::{Accel, GuestSpec, VmError};
+use lab_base::paths::is_plain;
 use lab_protocol::message::PORT_NAME;
 use std::path::{Path, PathBuf};
 
@@ -64,11 +65,20 @@ pub struct Files {
     pub qmp: PathBuf,
     /// What vng and QEMU complain about.
     pub stderr: PathBuf,
+    /// The command line that vng puts together.
+    pub words: PathBuf,
 }
 
 impl Files {
     pub fn below(dir: &Path) -> Self {
-        Self { root: dir.join("root"), port: dir.join("port"), qmp: dir.join("qmp"), stderr: dir.join("stderr") }
+        let below = |name| dir.join(name);
+        Self {
+            root: below("root"),
+            port: below("port"),
+            qmp: below("qmp"),
+            stderr: below("stderr"),
+            words: below("words"),
+        }
     }
 }
 
@@ -136,10 +146,6 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     let cmdline = CMDLINE.iter().chain(more).copied().chain(own).collect::<Vec<_>>().join(" ");
     add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
     Ok(arguments)
-}
-
-fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "/._-+:=@%".contains(c)
 }
 
 fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(char) -> bool) -> Result<(), VmError> {

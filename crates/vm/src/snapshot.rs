@@ -16,6 +16,7 @@ use super::{
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
 use lab_base::{file, hex::hex};
+use lab_guard::private;
 use nix::fcntl::posix_fallocate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,7 +29,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Changes whenever an older lab's snapshots must not be used.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const META: &str = "snapshot.json";
@@ -377,8 +378,7 @@ fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {
 }
 
 fn stage(parent: &Path) -> Result<TempDir, VmError> {
-    let stage = tempfile::Builder::new().prefix(&format!(".{}", orphans::mark()?)).tempdir_in(parent);
-    stage.map_err(|error| problem(parent, &error))
+    Ok(private::temporary(&format!(".{}", orphans::mark()?), parent)?)
 }
 
 /// Unless another run may be about to use it.

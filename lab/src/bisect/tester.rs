@@ -13,7 +13,8 @@ use crate::{
         select::{Selected, facts},
     },
 };
-use lab_base::{file::FileError, interrupt::Interrupt, say::say};
+use lab_base::{file::FileError, interrupt::Interrupt, say::say, text};
+use lab_guard::Id;
 use lab_kernel_store::Unpacked;
 use lab_protocol::CellInfo;
 use lab_record::{
@@ -28,6 +29,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 /// Attempts at a run that the host spoils.
@@ -68,6 +70,35 @@ pub struct Tester<'a, S> {
     pub lesson: Lesson,
     /// Kernels that ran already: the first run of each boots, and is worth a line.
     pub begun: BTreeSet<Subject>,
+    /// When something was said last, and how many runs there were since the beginning.
+    pub spoken: Spoken,
+}
+
+/// A search is quiet for no longer than this.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Keeps a search from being silent for minutes.
+#[derive(Debug, Default)]
+pub struct Spoken {
+    last: Option<Instant>,
+    runs: u32,
+}
+
+impl Spoken {
+    /// Counts a run, and says how far the search is where nothing was said for a while.
+    fn ran(&mut self, name: &str, answer: &Answer) {
+        self.runs += 1;
+        if self.last.get_or_insert_with(Instant::now).elapsed() < QUIET {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let word = match answer {
+            Answer::Fails { .. } => "it fails as asked for",
+            Answer::Passes => "it passes",
+            Answer::Untestable { .. } => "no answer",
+        };
+        say(&format!("{name}: {word}; {} so far", text::count(self.runs as usize, "run")));
+    }
 }
 
 impl<S: Supply> Tester<'_, S> {
@@ -105,8 +136,8 @@ impl<S: Supply> Tester<'_, S> {
         if self.begun.insert(subject) {
             say(&format!("{}: booting {}", self.source.name(subject), kernel.release));
         }
-        let place =
-            directory::create(&self.directory, &format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
+        let name = Id::new(&format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
+        let place = directory::create(&self.directory, &name)?;
         let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.unsupported, false);
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());
@@ -160,6 +191,7 @@ impl<S: Supply> Trial for Tester<'_, S> {
                         }
                         self.lesson.evidence = self.lesson.evidence.take().or(evidence);
                     }
+                    self.spoken.ran(&self.source.name(subject), &answer);
                     return Ok(answer);
                 }
             }

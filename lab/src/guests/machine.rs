@@ -10,9 +10,9 @@ use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
-    Accel, Acceleration, GuestSpec, Launcher,
+    Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
     accel::{self, Asking},
-    qemu_version,
+    has_sandbox, qemu_version,
     stock::Stock,
 };
 use std::{
@@ -28,6 +28,7 @@ const MEMORY_MIB: u32 = 512;
 pub struct Machine {
     vng: PathBuf,
     qemu: Option<PathBuf>,
+    sandbox: bool,
     cache: PathBuf,
     artifacts: Artifacts,
     /// Versions for reports.
@@ -51,7 +52,8 @@ impl Machine {
             virtme_ng: VIRTME_NG_VERSION.to_owned(),
             qemu: qemu_version(qemu.as_deref())?,
         };
-        Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
+        let sandbox = has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)));
+        Ok(Self { vng, qemu, sandbox, cache: cache.to_owned(), artifacts, versions })
     }
 
     /// The lab's cache directory.
@@ -70,7 +72,7 @@ impl Machine {
         say: &dyn Fn(&str),
         stop: &dyn Fn() -> bool,
     ) -> Result<Acceleration, Error> {
-        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
         let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
@@ -118,7 +120,7 @@ impl Machine {
         // Without signatures to verify there is no use in the keys, which the kernel verifies in turn.
         let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
-            name: kernel.id.clone(),
+            name: kernel.id.to_string(),
             kernel: kernel.vmlinuz.clone(),
             direct,
             image: image.path,
@@ -130,7 +132,13 @@ impl Machine {
             run_dir: std::env::temp_dir(),
             vng: self.vng.clone(),
             qemu: self.qemu.clone(),
-            tools: format!("virtme-ng {}, QEMU {}", self.versions.virtme_ng, self.versions.qemu),
+            sandbox: self.sandbox,
+            tools: format!(
+                "virtme-ng {}, QEMU {}{}",
+                self.versions.virtme_ng,
+                self.versions.qemu,
+                if self.sandbox { ", sandbox" } else { "" }
+            ),
             memory_file: None,
             exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };

@@ -17,6 +17,7 @@ use crate::{
         artifacts,
         select::{Selected, facts},
     },
+    provenance,
     run::{
         common::Retries,
         deadline::{Chosen, Deadline},
@@ -27,7 +28,9 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
+use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
@@ -35,6 +38,7 @@ use lab_record::{
     event::{Accelerator, RunInfo, Versions},
     guest::KernelRecord,
     plan::{KernelFacts, Plan, PlannedKernel},
+    provenance::Provenance,
     reporter::Reporter,
     run::RunRecord,
     shard::Shard,
@@ -45,8 +49,6 @@ use lab_report::{
 };
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
 use std::{
-    env,
-    io::IsTerminal,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread::available_parallelism,
@@ -84,6 +86,9 @@ pub struct Guests {
     acceleration: Acceleration,
     durations: Durations,
     topologies: Vec<TopologyInfo>,
+    provenance: Provenance,
+    /// The project's.
+    root: PathBuf,
 }
 
 impl Guests {
@@ -104,7 +109,18 @@ impl Guests {
         // They only order what this machine starts: without them it runs the same cells.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent)?;
-        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies })
+        let provenance = provenance::of(&project.root);
+        Ok(Self {
+            machine,
+            kernels,
+            launcher,
+            interrupt,
+            acceleration,
+            durations,
+            topologies,
+            provenance,
+            root: project.root.clone(),
+        })
     }
 
     /// Learns from a run how long cells take on this machine.
@@ -125,7 +141,7 @@ impl Guests {
 
     /// One of the kernels as virtme-ng boots it by itself.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
-        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id).ok_or(Error::NothingSelected)?;
         Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
@@ -152,7 +168,7 @@ impl Guests {
     /// Runs a plan, possibly several at once; consoles go below `directory`.
     pub fn run(
         &self,
-        id: String,
+        id: Id,
         plan: Plan,
         directory: &Path,
         how: &How,
@@ -162,8 +178,8 @@ impl Guests {
         let directory = absolute(directory)?;
         let accelerator = Accelerator::from(&self.acceleration);
         let prepare = |kernel: &PlannedKernel| {
-            let id = &*kernel.facts.id;
-            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let id = &kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
@@ -175,6 +191,10 @@ impl Guests {
                 canary: how.canary,
                 retries: how.retries.count,
                 expired: how.lists.expired(&plan),
+                provenance: Provenance {
+                    results: directory.parent().and_then(|it| provenance::place(&self.root, it)),
+                    ..self.provenance.clone()
+                },
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
@@ -211,14 +231,5 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if std::io::stderr().is_terminal() && !in_ci() {
-        Box::new(Bars::new())
-    } else {
-        Box::new(Lines::new(std::io::stderr()))
-    }
-}
-
-/// The variable that the common CI systems set.
-pub fn in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
 }

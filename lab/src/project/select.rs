@@ -13,6 +13,7 @@ use lab_base::{
     say::say,
     selection::{self, NoMatch},
 };
+use lab_guard::Id;
 use lab_kernel_store::UnsupportedEntry;
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
@@ -99,14 +100,14 @@ pub fn names(info: &CellInfo) -> Vec<&str> {
 
 /// What the plan must know of a kernel.
 pub fn facts(
-    id: &str,
+    id: &Id,
     class: &str,
     version: KernelVersion,
     unsupported: &[UnsupportedEntry],
     may_fail: bool,
 ) -> KernelFacts {
     KernelFacts {
-        id: id.to_owned(),
+        id: id.clone(),
         class: class.to_owned(),
         version,
         may_fail,

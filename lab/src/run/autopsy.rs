@@ -9,6 +9,7 @@ use super::{
     session::{End, Lost},
 };
 use lab_base::text;
+use lab_guard::Inside;
 use lab_protocol::{
     CellId, ErrorKind,
     attachment::{Attachment, AttachmentKind},
@@ -21,7 +22,7 @@ pub(super) struct Autopsy {
     /// The console's end.
     pub tail: Tail,
     /// Files of the answers, from the run's directory on.
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
     /// Whether its kernel was alive.
     pub alive: bool,
 }
@@ -62,7 +63,7 @@ impl KernelRun<'_> {
     }
 
     /// What the guest answers: words for a message, files, and whether its kernel is alive.
-    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<String>, bool) {
+    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<Inside>, bool) {
         let answer = guest.interrogate(launch.timing.evidence(), &|| self.interrupt.signal().is_some());
         let place = answer.place.map(|place| format!("; its processor is in {}", text::line(&place, 200)));
         let attachments: Vec<Attachment> = answer.findings.into_iter().map(attachment(launch.number)).collect();

@@ -61,6 +61,8 @@ pub struct Entry {
 /// Every shard of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Layout {
+    /// Version of this structure as JSON.
+    version: u32,
     /// How many shards.
     pub count: u32,
     /// How many cells, over all kernels.
@@ -96,6 +98,7 @@ impl Layout {
             }
         };
         Self {
+            version: 1,
             count,
             cells: split.loads.iter().map(super::Load::count).sum(),
             identity,

@@ -9,10 +9,12 @@ use super::{
     replay::{self, Brought, Replay},
 };
 use crate::error::Error;
+use lab_guard::{Id, foreign};
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
     plan::Plan,
+    provenance::Provenance,
     run::RunRecord,
     shard::{MergedShard, Part, Shard, ShardState},
 };
@@ -37,7 +39,7 @@ pub struct Shards {
 #[derive(Debug)]
 struct Found {
     events: EventReader,
-    run: String,
+    run: Id,
     accelerator: Accelerator,
     brought: Brought,
 }
@@ -50,6 +52,8 @@ impl Found {
 
 /// The runs that a directory means: itself, or those directly below it.
 fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
+    // Shards come from other machines: a link among them names something of this one.
+    foreign::is_directory(directory).map_err(Error::file("read", directory))?;
     if directory.join(FILE).exists() {
         return Ok(vec![directory.clone()]);
     }
@@ -112,6 +116,15 @@ impl Shards {
         Ok(Self { found, whole, info })
     }
 
+    /// Says who merges. The commit stays that of the shards.
+    pub fn started_by(&mut self, merging: Provenance) {
+        let Provenance { commit, changed, .. } = std::mem::take(&mut self.info.provenance);
+        self.info.provenance = match commit {
+            Some(commit) => Provenance { commit: Some(commit), changed, ..merging },
+            None => merging,
+        };
+    }
+
     /// The shards of the plan, those that are missing included; what is there counts as complete until it is read.
     fn states(&self) -> Vec<MergedShard> {
         let count = self.whole.part.count;
@@ -134,7 +147,7 @@ impl Shards {
     /// # Errors
     /// A file of a shard is damaged or can't be read, a shard tells of cells that are not its own, or the log can't be
     /// written.
-    pub fn merge(self, id: String, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
+    pub fn merge(self, id: Id, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
         let mut merged = self.states();
         let Self { found, whole, info } = self;
         // A run's first event says how complete its shards are, so their ends are looked at before anything is told.

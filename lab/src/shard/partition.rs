@@ -149,7 +149,8 @@ mod tests {
 
     fn kernels_of(plan: &Plan, count: u32) -> Vec<Vec<String>> {
         let split = split(plan, count, &time).unwrap();
-        let ids = |load: &Load| load.cells.iter().map(|(kernel, _)| plan.kernels[*kernel].facts.id.clone()).collect();
+        let ids =
+            |load: &Load| load.cells.iter().map(|(kernel, _)| plan.kernels[*kernel].facts.id.to_string()).collect();
         split.loads.iter().map(ids).collect()
     }
 

@@ -12,6 +12,7 @@ use crate::{
     },
 };
 use lab_base::interrupt::Interrupt;
+use lab_guard::Id;
 use lab_record::{
     event::{Accelerator, ImageInfo, RunInfo, Versions},
     plan::{Plan, PlannedKernel},
@@ -29,7 +30,7 @@ use std::{path::Path, time::Duration};
 /// What to run, and on what.
 pub struct FakeRun<'a> {
     /// The run's id.
-    pub id: String,
+    pub id: Id,
     /// The plan.
     pub plan: Plan,
     /// Deadlines.
@@ -67,7 +68,7 @@ impl FakeRun<'_> {
             None => {
                 let mut spec = specification(directory.to_owned());
                 spec.accel = self.accel;
-                spec.name.clone_from(&kernel.facts.id);
+                spec.name = kernel.facts.id.to_string();
                 spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
                 Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
             }

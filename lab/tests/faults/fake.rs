@@ -130,7 +130,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
     let mut junit = JunitReporter { directory: run.to_owned() };
     let mut json = RunJson { directory: run.to_owned() };
     let mut html = HtmlReporter { directory: run.to_owned() };
-    let mut lines = Lines::new(std::io::stderr());
+    let mut lines = Lines::new(lab_base::say::stderr());
     let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut json, &mut html, &mut lines];
     let fake = FakeRun {
         id: directory::fresh_id(),

@@ -105,7 +105,7 @@ fn the_job_summary_has_totals_and_each_failure_with_and_without_an_earlier_run()
         let line = format!(
             "- failed 7.1 `{id}`: `check: udp arrives: 0 of 3 '¦' <b>`; also `7.2 {id}`; `lab run --kernel 7.1"
         );
-        let versions: Vec<String> = plan(2, 9).kernels.iter().map(|kernel| kernel.facts.id.clone()).collect();
+        let versions: Vec<String> = plan(2, 9).kernels.iter().map(|kernel| kernel.facts.id.to_string()).collect();
         let line = line.replace("7.1", &versions[0]).replace("7.2", &versions[1]);
         assert!(summary.contains(&line), "{line}\n{summary}");
         assert_eq!(outputs, if earlier == Some(&[3]) { "new=false\n" } else { "new=true\n" });

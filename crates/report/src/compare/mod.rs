@@ -107,6 +107,8 @@ pub struct Change {
 /// All changes, the loudest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Comparison {
+    /// Version of this structure as JSON.
+    pub version: u32,
     /// Id of the earlier run.
     pub before: String,
     /// Id of the later run.
@@ -131,11 +133,11 @@ impl Comparison {
 
 /// Compares two runs, cell by cell.
 pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
-    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.to_string());
     let (old, new) = (by_cell(before), by_cell(after));
     let kernels = before.planned().chain(after.planned());
     let may_fail: BTreeSet<String> =
-        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.clone()).collect();
+        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.to_string()).collect();
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {
@@ -173,7 +175,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
         });
     }
     changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));
-    Comparison { before: id(before), after: id(after), changes, unchanged, not_selected }
+    Comparison { version: 1, before: id(before), after: id(after), changes, unchanged, not_selected }
 }
 
 fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Told<'_>> {
@@ -227,21 +229,21 @@ mod tests {
         event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
         excuse::Excuse,
         plan::Plan,
-        testing::{attached, cell, facts, passed},
+        testing::{attached, cell, facts, id, passed},
         verdict::Attempt,
     };
 
     pub const A: &str = "A01-x[auto,veth]";
     pub const B: &str = "B02-y[auto,nk-l3]";
 
-    pub fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
+    pub fn run(name: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), true);
         let plan = Plan { every_cell: true, ..plan };
         let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
-        let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
+        let info = RunInfo::new(id(name), Versions::default(), accelerator, plan);
         let mut record = RunRecord::default();
         record.apply(&Stamped { at_ms: 0, event: Event::RunStarted { run: Box::new(info) } });
-        let kernel = || "6.12".to_owned();
+        let kernel = || id("6.12");
         let begin = [
             Event::GuestStarted { kernel: kernel(), guest: 1, start: Start::Boot },
             Event::Probed { kernel: kernel(), guest: 1, capabilities: Vec::new(), modules: Vec::new() },

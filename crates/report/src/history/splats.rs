@@ -35,7 +35,7 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
         match log::read(&run.directory) {
             Ok(record) => {
                 read += 1;
-                let id = record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+                let id = record.info.as_ref().map_or_else(String::new, |info| info.id.to_string());
                 for splat in splats(&record) {
                     let known = found.iter().position(|it| it.splat.fingerprint == splat.fingerprint);
                     // Taken out and put last, so that the newest sighting decides the order.

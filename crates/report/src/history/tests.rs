@@ -7,7 +7,7 @@ use lab_record::{
     event::{Event, Stamped},
     plan::Plan,
     synthetic,
-    testing::{attached, cell, facts, passed, splat},
+    testing::{attached, cell, facts, id, passed, splat},
     verdict::Verdict,
 };
 use std::{fs, path::Path};
@@ -27,11 +27,11 @@ fn bad(id: &str) -> Verdict {
     Verdict { outcome, ..good(id, AttachType::Netkit, 80) }
 }
 
-fn night(results: &Path, id: &str, cells: &[&str], verdicts: Vec<Verdict>) {
-    let directory = directory::create(results, id).unwrap();
+fn night(results: &Path, name: &str, cells: &[&str], verdicts: Vec<Verdict>) {
+    let directory = directory::create(results, &id(name)).unwrap();
     let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), false);
-    let started = Event::RunStarted { run: Box::new(synthetic::run_info(id, plan)) };
-    let finished = |verdict| Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
+    let started = Event::RunStarted { run: Box::new(synthetic::run_info(name, plan)) };
+    let finished = |verdict| Event::CellFinished { kernel: id("6.12"), guest: 1, verdict: Box::new(verdict) };
     let events = std::iter::once(started).chain(verdicts.into_iter().map(finished));
     let line = |event| serde_json::to_string(&Stamped { at_ms: 1, event }).unwrap() + "\n";
     fs::write(directory.join(log::FILE), events.map(line).collect::<String>()).unwrap();

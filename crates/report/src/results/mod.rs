@@ -7,10 +7,11 @@ pub use retention::{Decision, LAB_TOML, Retention, SECTIONS, prune, sweep};
 
 use crate::error::ReportError;
 use lab_base::file::FileError;
+use lab_guard::foreign;
 use lab_record::log;
 use serde_json::Value;
 use std::{
-    fs::{self, File},
+    fs,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -73,6 +74,15 @@ fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
     Ok(found)
 }
 
+/// The counts of a `run.json`, in the order in which they are listed.
+pub const COUNTS: [&str; 5] = ["passed", "failed", "skipped", "errored", "not-run"];
+
+/// The exit code of a `run.json` and its [`COUNTS`]; `None` where it does not say.
+pub fn figures(run_json: &[u8]) -> (Option<u64>, [Option<u64>; 5]) {
+    let summary: Value = serde_json::from_slice(run_json).unwrap_or_default();
+    (summary["exit_code"].as_u64(), COUNTS.map(|key| summary["counts"][key].as_u64()))
+}
+
 impl Stored {
     /// Whether the run ended, and everything in it passed; of any version of the lab.
     pub fn passed(&self) -> bool {
@@ -80,7 +90,7 @@ impl Stored {
     }
 
     fn last_event(&self) -> Option<Value> {
-        let mut file = File::open(self.directory.join(log::FILE)).ok()?;
+        let mut file = foreign::open(&self.directory.join(log::FILE)).ok()?;
         let size = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE))).ok()?;
         let mut bytes = Vec::new();
@@ -91,7 +101,7 @@ impl Stored {
 
     /// Whether a lab is writing it right now.
     fn is_running(&self) -> bool {
-        File::open(self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
+        foreign::open(&self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
     }
 
     /// Bytes on disk.

@@ -23,10 +23,10 @@ pub(in crate::cli) struct DatapathArgs {
     #[arg(long, value_name = "GLOB")]
     kernel: Vec<String>,
     /// Rounds of all setups; a ratio's spread is over them.
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     repeat: std::num::NonZeroU32,
     /// How long each figure of a setup is measured in each round, milliseconds.
-    #[arg(long, value_name = "MS", default_value = "150")]
+    #[arg(long, value_name = "MS", default_value = "150", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     window: std::num::NonZeroU32,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]
@@ -56,7 +56,7 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
         let rows = measurement
             .rows()
             .map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem.to_string(), 1000))))?;
-        tables.push(KernelTable { kernel: id.clone(), release: told.release(), rows });
+        tables.push(KernelTable { kernel: id.to_string(), release: told.release(), rows });
     }
     let report = Report::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);
     let results = project.root.join("results");

@@ -26,6 +26,7 @@ pub(crate) use splats::with_splats;
 
 use super::common::OnFlaky;
 use crate::lists::Lists;
+use lab_guard::Inside;
 use lab_protocol::{CellId, CellInfo, CellReport, ErrorKind, Outcome};
 use lab_record::{
     plan::{KernelFacts, PlannedKernel},
@@ -46,7 +47,7 @@ pub struct Seen {
     /// Console lines around a death.
     pub evidence: Option<String>,
     /// Files that the cell left, as paths from the run's directory on.
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
     /// Where the guest's processor was when the cell hung, as the end of a message.
     pub place: String,
 }

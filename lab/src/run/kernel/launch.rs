@@ -3,7 +3,7 @@
 use crate::run::{
     autopsy::Autopsy,
     judge::Seen,
-    splat::{MOST_SUSPECTS, Watch, merge},
+    splat::{MOST_SUSPECTS, Watch, gather, merge},
     timing::Timing,
 };
 use lab_protocol::CellId;
@@ -74,7 +74,8 @@ impl Launch {
 
     /// Takes what the agent read from the kernel log.
     pub fn log(&self, splats: Vec<Splat>) {
-        self.kernel_log.borrow_mut().extend(splats);
+        let mut all = self.kernel_log.borrow_mut();
+        splats.into_iter().for_each(|splat| gather(&mut all, splat));
     }
 
     /// Splats before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.

@@ -19,6 +19,7 @@ use super::{
     warm::Warmth,
 };
 use lab_base::lock::lock;
+use lab_guard::Id;
 use lab_protocol::{CellId, ErrorKind};
 use lab_record::{
     event::{Event, Start},
@@ -271,7 +272,7 @@ impl<'a> KernelRun<'a> {
         self.progress().stopped.get_or_insert_with(|| why.to_owned());
     }
 
-    pub(super) fn id(&self) -> String {
+    pub(super) fn id(&self) -> Id {
         self.kernel.facts.id.clone()
     }
 

@@ -110,11 +110,16 @@ pub struct Farewell {
     pub left: Option<Vec<String>>,
     /// Whether the user could not wait for it.
     pub cut_short: bool,
+    /// What it said or wrote more than it may.
+    pub over: Option<String>,
 }
 
 impl Farewell {
     /// What went wrong, one line each.
     pub fn problems(&self) -> Vec<String> {
+        if let Some(over) = &self.over {
+            return vec![format!("{over}, and it was killed")];
+        }
         let mut problems = Vec::new();
         match &self.left {
             Some(left) if left.is_empty() => {}

@@ -27,6 +27,7 @@ use lab_record::{
 use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, time::Duration};
 
+mod budget;
 mod deaths;
 mod guest_rows;
 mod host;
@@ -127,7 +128,7 @@ impl Default for Choice {
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
     let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
-    let (id, imageless) = ("test".to_owned(), None);
+    let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
         id,
         plan,

@@ -1,9 +1,13 @@
 //! What a guest says, on its console and on its port, against bytes of its choice: `docs/fuzzing.md`.
 
-use super::{console::Tail, session::caps, splat};
-use crate::{
+use lab::{
     lists::Lists,
-    run::judge::{self, Seen},
+    run::{
+        console::Tail,
+        cut_report,
+        judge::{self, Seen},
+        splat,
+    },
     testing::agent::{A, B, C},
 };
 use lab_protocol::AgentMessage;
@@ -43,7 +47,7 @@ fn guest_messages() {
     let plan = Plan::new(kernels, [A, B, C].map(cell).to_vec(), true);
     bolero::check!().for_each(|bytes: &[u8]| {
         let Ok(AgentMessage::CellFinished { mut report }) = serde_json::from_slice(bytes) else { return };
-        caps::report(&mut report);
+        cut_report(&mut report);
         let largest = report.log.iter().map(String::len).max().unwrap_or_default();
         assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
         for info in &plan.cells {

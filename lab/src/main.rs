@@ -1,6 +1,5 @@
 //! The `lab` command.
 
-use clap::Parser;
 use lab::cli::Cli;
 use lab_base::say::say;
 use lab_record::exit::Exit;
@@ -8,7 +7,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     lab_guard::private::restrict_umask();
-    let exit = match Cli::try_parse() {
+    let exit = match Cli::read() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             if let Some((exit, line)) = error.interruption() {
                 say(&line);

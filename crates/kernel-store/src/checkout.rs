@@ -7,8 +7,9 @@ use super::{
     cache::{hex, sha256_of},
     class::Class,
     error::{KernelsError, Result},
-    header, linux_source, local, modules,
+    header, modules,
     recipe::{self, BARE, BASE},
+    source,
     store::Unpacked,
 };
 use lab_base::process;
@@ -73,7 +74,7 @@ impl Checkout<'_> {
     /// # Errors
     /// One line with the command that installs it.
     pub fn ready(&self) -> Result<()> {
-        linux_source::need_tools()
+        source::need_tools()
     }
 
     /// The key by which a build result is cached.
@@ -136,7 +137,7 @@ impl Checkout<'_> {
                 let banner = header::banner(&image)?;
                 modules::copy_file(&image, &stage.path().join("vmlinuz"))?;
                 modules::copy_file(&self.tree.join(".config"), &stage.path().join("config"))?;
-                local::install(&self.tree, stage.path(), &banner.release)?;
+                source::install(&self.tree, stage.path(), &banner.release)?;
                 modules::index(stage.path(), &banner.release)?;
             }
         }
@@ -261,7 +262,7 @@ fn cause(said: &str) -> String {
 fn product(place: &Path) -> Result<Unpacked> {
     let vmlinuz = place.join("vmlinuz");
     let banner = header::banner(&vmlinuz)?;
-    let class = Class::ALL.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
+    let class = Class::PREDEFINED.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
     let mut hasher = Sha256::new();
     hasher.update(sha256_of(&vmlinuz)?);
     let files = walkdir::WalkDir::new(place.join("modules")).sort_by_file_name().into_iter().flatten();

@@ -30,9 +30,16 @@ const TAIL_LINES: usize = 25;
 /// Errors of building the agent or the eBPF objects.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    /// A program that is needed for building can't be started.
-    #[error("can't start {program} to build {what}: {source}; `lab setup` installs what is missing")]
-    Start { what: &'static str, program: String, source: io::Error },
+    /// A program that builds is missing.
+    #[error("can't start {program} to build {what}: {cause}; `lab setup` installs what is missing")]
+    Start {
+        /// What was to be built.
+        what: &'static str,
+        /// The program.
+        program: String,
+        /// The system's answer.
+        cause: io::Error,
+    },
     /// The compiler failed.
     #[error("building {what} failed:\n{tail}")]
     Build {
@@ -50,12 +57,13 @@ pub enum ArtifactError {
         /// The expected path.
         path: PathBuf,
     },
-    /// The object can't be copied to the directory for images.
-    #[error("can't write {}: {source}", path.display())]
+    /// The object can't be put where images take it from.
+    #[error("can't write {}: {cause}", path.display())]
     Copy {
         /// Path of the copy.
         path: PathBuf,
-        source: io::Error,
+        /// The system's answer.
+        cause: io::Error,
     },
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
@@ -108,7 +116,7 @@ impl Builder<'_> {
         }
         for (path, object) in built {
             let copy = std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(path, &object));
-            copy.map_err(|source| ArtifactError::Copy { path: object, source })?;
+            copy.map_err(|cause| ArtifactError::Copy { path: object, cause })?;
         }
         Ok(Artifacts { agent, bpf: directory })
     }
@@ -209,7 +217,7 @@ impl Builder<'_> {
     }
 
     fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<(), ArtifactError> {
-        let start = |source| ArtifactError::Start { what, program: program.to_owned(), source };
+        let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
         let begin = Instant::now();
         let command = command.stdin_null().stderr_to_stdout().stdout_capture();
         let mut fresh = true;

@@ -1,10 +1,12 @@
 //! Kernels on this host: an image with its modules, or a built tree.
 
-use super::{
+use super::{Bound, Job, KernelSource, Site, deb::Indexes};
+use crate::{
     cache::{Finished, Writing, hex, sha256_of},
     config::Kernel,
     error::{KernelsError, Result},
     header::{self, Banner},
+    lockfile::Locked,
     modules,
 };
 use lab_base::process;
@@ -16,8 +18,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
+impl KernelSource for Local {
+    fn is_locked(&self) -> bool {
+        false
+    }
+
+    fn resolve(&self, _: &Site<'_>, _: &mut Indexes, _: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        Ok(None)
+    }
+
+    fn identity(&self, _: &Site<'_>, _: Option<&Locked>) -> Result<Bound> {
+        Ok(Bound { version: self.banner()?.version, sha256: Self::identity(self)? })
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+        (job.progress)("copying into the cache");
+        self.take(job.writing, job.kernel, &self.banner()?, &job.bound.sha256)
+    }
+}
+
 /// The files of a kernel on this host.
-pub(super) struct Local {
+pub(crate) struct Local {
     image: PathBuf,
     config: Option<PathBuf>,
     modules: Modules,
@@ -137,8 +158,8 @@ fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
 /// Installs a tree's modules, or at least the list of built-in ones, where [`modules::index`] expects them.
 ///
 /// # Errors
-/// A file can't be copied or `make modules_install` fails.
-pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
+/// A file cannot be copied or `make modules_install` fails.
+pub(crate) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     if modules_of(tree)?.is_empty() {
         // Without modules there is nothing to install, but the list of built-in ones is still useful.
         let to = stage.join("root/lib/modules").join(release);

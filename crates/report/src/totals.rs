@@ -83,8 +83,11 @@ pub fn of_kernel(
     counts
 }
 
+/// A kernel's row.
+pub type Row = (String, String, [String; 5]);
+
 /// A row per kernel: its id, its release or `did not boot`, and the marks of every column.
-pub fn table(record: &RunRecord) -> Vec<(String, String, [String; 5])> {
+pub fn table(record: &RunRecord) -> Vec<Row> {
     let row = |(kernel, happened): (&PlannedKernel, Option<&KernelRecord>)| {
         let release = happened.and_then(|it| it.boot.as_ref()).map_or("did not boot", |boot| &*boot.release);
         let counts = of_kernel(record, kernel, happened);

@@ -64,7 +64,7 @@ struct Page<'a> {
     expired: Vec<String>,
     kernels: Vec<data::Kernel<'a>>,
     /// Titles of the table of totals, its rows, and what its marks mean.
-    totals: ([&'static str; 5], Vec<(String, String, [String; 5])>, &'static str),
+    totals: ([&'static str; 5], Vec<totals::Row>, &'static str),
     /// Every cell once, in the plan's order; a kernel's results go by the same order.
     cells: Vec<data::CellRow<'a>>,
     splats: Vec<data::SplatLine>,

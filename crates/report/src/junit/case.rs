@@ -108,10 +108,10 @@ impl Desk<'_> {
         for file in &verdict.files {
             let _ = writeln!(told, "[[ATTACHMENT|{}]]", text::line(&self.info.attachment(file), MAX_ATTRIBUTE));
         }
-        if verdict.standing().is_bad() {
-            if let Some(enter) = self.record.enter(&kernel.facts.id, &cell.id) {
-                let _ = writeln!(told, "by hand: {enter}");
-            }
+        if verdict.standing().is_bad()
+            && let Some(enter) = self.record.enter(&kernel.facts.id, &cell.id)
+        {
+            let _ = writeln!(told, "by hand: {enter}");
         }
         for splat in &verdict.splats {
             let splat = self.splats.iter().find(|it| it.fingerprint == splat.fingerprint);

@@ -47,6 +47,12 @@ pub enum Error {
     /// Virtual machines and their tools.
     #[error(transparent)]
     Vm(#[from] lab_vm::VmError),
+    /// Others could change what the lab trusts.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+    /// A name that can't be a file's.
+    #[error(transparent)]
+    Name(#[from] lab_guard::NotAnId),
     /// No place for the cache.
     #[error(transparent)]
     Cache(#[from] lab_base::paths::NoCacheDir),
@@ -93,6 +99,7 @@ impl Error {
             | Self::Log(LogError::NotARun { .. } | LogError::Events { .. } | LogError::Format { .. })
             | Self::Shard(_)
             | Self::Part(_)
+            | Self::Name(_)
             | Self::Usage(_) => Exit::Usage,
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
@@ -104,6 +111,7 @@ impl Error {
             | Self::Kernels(_)
             | Self::Vm(_)
             | Self::Setup(_)
+            | Self::Untrusted(_)
             | Self::Cache(_)
             | Self::Host(_) => Exit::Infra,
         }

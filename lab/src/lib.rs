@@ -28,6 +28,9 @@
 //! *Architecture invariant:* nothing outside of [`cli`] takes an argument of the command line, and no two files use each other
 //! in a circle, but for the methods of one kernel's run (`tests/architecture.rs`).
 
+/// Version and commit of this build, as `lab --version` and reports name it.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("NETKIT_LAB_COMMIT"), ")");
+
 pub mod bench;
 pub mod bisect;
 pub mod cli;

@@ -2,17 +2,19 @@
 
 use clap::Parser;
 use lab::cli::Cli;
+use lab_base::say::say;
 use lab_record::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    lab_guard::private::restrict_umask();
     let exit = match Cli::try_parse() {
         Ok(cli) => cli.execute().unwrap_or_else(|error| {
             if let Some((exit, line)) = error.interruption() {
-                eprintln!("{line}");
+                say(&line);
                 return exit;
             }
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             error.exit()
         }),
         Err(error) => {

@@ -87,6 +87,51 @@ fn the_report_is_clicked_filtered_and_looked_at() {
     agrees(&tools.node(), "browser/report.mjs", &arguments);
 }
 
+/// A cell whose guest left a file of every kind, each with a script in it.
+#[test]
+fn what_a_guest_left_runs_nothing_in_a_browser() {
+    const SCRIPT: &str = "<script>globalThis.ran = true; parent.ran = true</script>";
+    let (tools, chromium) = (tools(), chromium());
+    let home = tempfile::tempdir().unwrap();
+    let cells = home.path().join("6.12/cells/x");
+    fs::create_dir_all(&cells).unwrap();
+    let files = [("drawing.svg", "image"), ("notes.txt", "text"), ("packets.pcap", "saved"), ("page.html", "saved")];
+    for (name, _) in files {
+        let text = format!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" onload="parent.ran = true">{SCRIPT}</svg>"#
+        );
+        fs::write(cells.join(name), text).unwrap();
+    }
+    let mut events = hostile_run();
+    let mut at = None;
+    for stamped in &mut events {
+        if let Event::CellFinished { kernel, verdict, .. } = &mut stamped.event
+            && kernel == "6.12"
+            && verdict.standing().is_bad()
+        {
+            let inside = |(name, _): (&str, &str)| lab_guard::Inside::new(&format!("6.12/cells/x/{name}")).unwrap();
+            verdict.files = files.map(inside).to_vec();
+            at = Some(verdict.report.cell.clone());
+            break;
+        }
+    }
+    let mut record = RunRecord::default();
+    events.iter().for_each(|stamped| record.apply(stamped));
+    write(home.path(), &events);
+    report(home.path(), &[]);
+    let plan = &record.info.as_ref().unwrap().plan;
+    let expect = home.path().join("expect.json");
+    let listed = files.map(|(name, kind)| json!({ "path": format!("6.12/cells/x/{name}"), "kind": kind }));
+    let expectation = json!({
+        "kernel": plan.kernels.iter().position(|kernel| kernel.facts.id == "6.12").unwrap(),
+        "row": record.listing().position(|cell| Some(&cell.id) == at.as_ref()).unwrap(),
+        "files": listed,
+    });
+    fs::write(&expect, expectation.to_string()).unwrap();
+    let arguments = [tools.node_modules(), chromium, expect, home.path().join("report.html")];
+    agrees(&tools.node(), "browser/attachments.mjs", &arguments);
+}
+
 /// Twelve nights on two kernels. From the eighth on a cell is attached by tcx where it was netkit, and in the fourth one
 /// failed.
 fn nights(results: &Path) -> Value {

@@ -14,7 +14,8 @@ fn sources() -> Vec<(String, String)> {
 #[test]
 fn every_test_that_the_threat_model_names_exists() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/threat-model.md")).unwrap();
-    let rows: Vec<Vec<&str>> = page
+    let (promises, attacks) = page.split_once("\n## Attacks\n").expect("the attacks come after the promises");
+    let rows: Vec<Vec<&str>> = promises
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
         .map(|line| line.trim_matches('|').split(" | ").collect())
@@ -26,8 +27,8 @@ fn every_test_that_the_threat_model_names_exists() {
         let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn "));
         known.extend(lines.filter_map(|line| line.split(['(', '<']).next()).map(str::to_owned));
     }
-    // Faults and canaries are tests by the names of their rows.
-    let tables = fs::read_to_string(Path::new(ROOT).join("docs/faults.md")).unwrap();
+    // Faults, attacks and canaries are tests by the names of their rows.
+    let tables = fs::read_to_string(Path::new(ROOT).join("docs/faults.md")).unwrap() + attacks;
     known.extend(tables.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).map(str::to_owned));
     let canaries = sources.iter().filter(|(path, _)| path.contains("crates/suite/src/canary"));
     known.extend(
@@ -54,6 +55,90 @@ const NAMED: [(&str, &str); 5] = [
     ("/images/src/toolbox.rs", r#"(BASH, "bash")"#),
     ("/setup/private/sets.rs", r#"        "bash","#),
 ];
+
+/// The places that name a stream of the program, and why that is no way around the one writer: the writer itself; a program's
+/// own bytes in `lab shell`, which a person started to see them; bars, whose words are escaped where they are put in; clap's
+/// answer to a wrong command line, which has the person's own words; an example in the documentation.
+const STREAMS: [&str; 6] = [
+    "/base/src/say.rs",
+    "/cli/shell.rs",
+    "/shell/terminal.rs",
+    "/report/src/progress.rs",
+    "/lab/src/main.rs",
+    "/lab/src/lib.rs",
+];
+
+/// Whatever is printed passes the writer that makes visible what steers a terminal or commands a CI system.
+#[test]
+fn nothing_is_printed_past_the_one_writer() {
+    let ways = [
+        " print!(",
+        "println!(",
+        "eprint!(",
+        "eprintln!(",
+        "io::stdout",
+        "io::stderr",
+        "stdout()",
+        "stderr()",
+        "dbg!(",
+    ];
+    let host = [
+        "/lab/src/",
+        "/images/src/",
+        "/base/src/",
+        "/guard/src/",
+        "/record/src/",
+        "/report/src/",
+        "/vm/src/",
+        "/kernel-store/src/",
+    ];
+    let mut looked = 0;
+    for (path, text) in sources() {
+        let tests = path.contains("/tests/") || path.contains("_tests.rs") || path.ends_with("tests.rs");
+        if tests
+            || !host.iter().any(|part| path.contains(part))
+            || STREAMS.iter().any(|allowed| path.ends_with(allowed))
+        {
+            continue;
+        }
+        looked += 1;
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default().replace("say::stderr()", "");
+        for way in ways {
+            assert!(!code.contains(way), "{path} has {way}: lab_base::say has `say` and `show`");
+        }
+    }
+    assert!(looked > 100, "{looked} files only");
+}
+
+/// Directories for a while are made where others can't enter them, and sockets are connected to where they are one's own.
+#[test]
+fn nothing_is_made_or_connected_to_past_the_guard() {
+    let mut looked = 0;
+    for (path, text) in sources() {
+        let tests = path.contains("/tests/")
+            || path.contains("_tests.rs")
+            || path.ends_with("tests.rs")
+            || path.ends_with("fuzz.rs");
+        let host = [
+            "/lab/src/",
+            "/images/src/",
+            "/vm/src/",
+            "/kernel-store/src/",
+            "/report/src/",
+            "/record/src/",
+            "/base/src/",
+        ];
+        if tests || !host.iter().any(|part| path.contains(part)) {
+            continue;
+        }
+        looked += 1;
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for way in ["tempfile::tempdir()", "TempDir::new", "UnixStream::connect("] {
+            assert!(!code.contains(way), "{path} has {way}: lab_guard::private has a way of its own");
+        }
+    }
+    assert!(looked > 100, "{looked} files only");
+}
 
 /// Programs get arguments, never a command line: no shell is started by the lab itself.
 #[test]

@@ -1,10 +1,37 @@
 //! Ctrl-C, SIGTERM and the run's own deadline as a flag that every loop looks at.
+//!
+//! A second signal ends the program at once, whatever it is doing. Its guests end with it.
 
 use crate::lock::lock;
-use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
+
+/// Signals that ask for the end.
+const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+/// A signal that comes sooner after the first is the same wish: `timeout` sends its signal to the program and to its group.
+const SAME_WISH: Duration = Duration::from_millis(300);
+
+/// Watches for a second signal, on a thread that nothing else can hold up.
+fn end_at_the_second() -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever() {
+            match first {
+                Some(begin) if begin.elapsed() >= SAME_WISH => signal_hook::low_level::exit(128 + signal),
+                Some(_) => {}
+                None => first = Some(Instant::now()),
+            }
+        }
+    })?;
+    Ok(())
+}
 
 /// The flag of this process, once there is one.
 static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
@@ -29,9 +56,10 @@ impl Interrupt {
             return Ok(installed.clone());
         }
         let interrupt = Self::default();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        for signal in ENDING {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.0), signal as usize)?;
         }
+        end_at_the_second()?;
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
     }
 

@@ -24,7 +24,9 @@ pub fn tools(cache: &Path) -> PathBuf {
 
 /// The root of the unpacked packages of small programs, if they are there.
 pub fn unpacked() -> Option<PathBuf> {
-    Some(tools(&cache_dir().ok()?).join(UNPACKED)).filter(|root| root.join(BIN).is_dir())
+    // What others could have put there is started by nobody.
+    let cache = cache_dir().ok().filter(|cache| lab_guard::private::check(cache).is_ok())?;
+    Some(tools(&cache).join(UNPACKED)).filter(|root| root.join(BIN).is_dir())
 }
 
 /// `PATH` for whatever the lab starts: the user's, the administrator's directories, and the cache's.

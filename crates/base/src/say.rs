@@ -1,10 +1,20 @@
-//! The two streams of a command.
+//! The two streams of a command, and what may pass to them.
+//!
+//! Nearly all that the lab prints is made of words that a guest, a mirror or a file of results chose. So every word goes
+//! through one writer: what could steer a terminal, or make a line read as another one, becomes visible, and where a CI
+//! system reads along, what it would take for a command does, too. Names of files and errors are no exception.
 
-use crate::file::FileError;
+use crate::{file::FileError, text};
+use std::{
+    env,
+    io::{self, ErrorKind, IsTerminal, Write},
+};
 
 /// Progress, on standard error so that standard output stays what was asked for.
 pub fn say(line: &str) {
-    eprintln!("{line}");
+    let mut out = stderr();
+    // Nobody can be told that nobody can be told anything.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// Writes what a command is for. A reader that has left (`lab list | head`) ends the output, not the command.
@@ -12,9 +22,98 @@ pub fn say(line: &str) {
 /// # Errors
 /// Standard output can't be written to.
 pub fn show(text: impl std::fmt::Display) -> Result<(), FileError> {
-    use std::io::Write;
-    match write!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(FileError::of("write", "stdout")(error)),
+    let stdout = io::stdout();
+    let mut out = Escaping::new(stdout.lock(), stdout.is_terminal());
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(FileError::of("write", "stdout")(error)),
         _ => Ok(()),
+    }
+}
+
+/// Standard error for whoever writes more than a line.
+pub fn stderr() -> Escaping<io::Stderr> {
+    let stderr = io::stderr();
+    let terminal = stderr.is_terminal();
+    Escaping::new(stderr, terminal)
+}
+
+/// Standard error for a line that is drawn again and again, where it is a terminal: its words are the lab's own, and numbers.
+pub fn redrawn() -> Box<dyn Write> {
+    if is_said_to_people() { Box::new(io::stderr()) } else { Box::new(stderr()) }
+}
+
+/// Whether a CI system reads what is printed.
+pub fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+/// Whether people look at what a command is for, and not another program.
+pub fn is_shown_to_people() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether people look at a command's progress.
+pub fn is_said_to_people() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Passes on whole lines, as [`text::printable`] leaves them.
+#[derive(Debug)]
+pub struct Escaping<W: Write> {
+    out: W,
+    colours: bool,
+    ci: bool,
+    line: Vec<u8>,
+}
+
+impl<W: Write> Escaping<W> {
+    /// In front of a stream; `colours` where it is a terminal, which shows the lab's own.
+    pub fn new(out: W, colours: bool) -> Self {
+        Self { out, colours, ci: in_ci(), line: Vec::new() }
+    }
+
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let line = String::from_utf8_lossy(bytes);
+        self.out.write_all(text::printable(&line, self.colours, self.ci).as_bytes())
+    }
+}
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if let Some(end) = self.line.iter().rposition(|byte| *byte == b'\n') {
+            let rest = self.line.split_off(end + 1);
+            let whole = std::mem::replace(&mut self.line, rest);
+            self.pass(&whole)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.line);
+        self.pass(&rest)?;
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Drop for Escaping<W> {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_however_many_pieces_it_comes_in() {
+        let mut kept = Vec::new();
+        let mut out = Escaping { out: &mut kept, colours: false, ci: true, line: Vec::new() };
+        for piece in ["a\n:", ":error::", "x\n\x1b", "[2J rest"] {
+            out.write_all(piece.as_bytes()).unwrap();
+        }
+        drop(out);
+        assert_eq!(String::from_utf8(kept).unwrap(), "a\n\\u003a:error::x\n\\u001b[2J rest");
     }
 }

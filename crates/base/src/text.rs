@@ -4,8 +4,92 @@ use std::borrow::Cow;
 
 /// Whether a character may stand in XML 1.0 and on a terminal as it is. Tab and newline are the caller's choice.
 fn plain(c: char) -> bool {
-    // U+FFFE and U+FFFF are no XML characters; the bidirectional controls can make a line read as another one.
-    !c.is_control() && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    // U+FFFE and U+FFFF are no XML characters.
+    !c.is_control() && !misleads(c) && !matches!(c, '\u{FFFE}' | '\u{FFFF}')
+}
+
+/// Characters that make a line read as another one: they change its direction, or are there and can't be seen (Unicode's
+/// `Default_Ignorable_Code_Point` without what emoji are joined with, line and paragraph separators, annotations).
+const fn misleads(c: char) -> bool {
+    matches!(
+        c,
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}'
+            | '\u{200B}' | '\u{200C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}'
+            | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}' | '\u{1BCA0}'..='\u{1BCA3}'
+            | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}'
+    )
+}
+
+/// What a stream of the program may carry: newlines and tabs stay, every other character that steers or misleads becomes
+/// `\u` and four digits, which JSON, YAML and people read alike. With `colours` the lab's own stay; with `ci` no line is a
+/// command to a CI system.
+pub fn printable(text: &str, colours: bool, ci: bool) -> Cow<'_, str> {
+    let ascii = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
+    let safe = text.bytes().all(ascii) || text.chars().all(|c| plain(c) || c == '\n' || c == '\t');
+    if safe && !(ci && (text.contains("##") || text.contains("::"))) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for line in text.split_inclusive('\n') {
+        let words = if ci { uncommanded(line) } else { Cow::Borrowed(line) };
+        let mut rest = &*words;
+        while let Some(c) = rest.chars().next() {
+            if let Some(colour) = COLOURS.iter().find(|it| colours && rest.starts_with(**it)) {
+                out.push_str(colour);
+                rest = &rest[colour.len()..];
+                continue;
+            }
+            rest = &rest[c.len_utf8()..];
+            if plain(c) || c == '\n' || c == '\t' {
+                out.push(c);
+            } else {
+                let mut units = [0; 2];
+                c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// What the lab itself colours with.
+const COLOURS: [&str; 6] = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m"];
+
+/// A line that no CI system takes for a command: GitHub reads `::name::` where a line begins, and GitHub, Azure and TeamCity
+/// read `##[`, `##vso[` and `##teamcity[` anywhere.
+fn uncommanded(line: &str) -> Cow<'_, str> {
+    let blank = line.len() - line.trim_start_matches(|c: char| !plain(c) || c.is_whitespace()).len();
+    let (begin, words) = line.split_at(blank);
+    let begins = |(at, _): &(usize, &str)| {
+        words[at + 2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('[')
+    };
+    let commands: Vec<usize> = words.match_indices("##").filter(begins).map(|(at, _)| at).collect();
+    if !words.starts_with("::") && commands.is_empty() {
+        return Cow::Borrowed(line);
+    }
+    let mut words = words.to_owned();
+    commands.iter().rev().for_each(|&at| words.replace_range(at + 1..at + 2, "\\u0023"));
+    Cow::Owned(match words.strip_prefix(':') {
+        Some(rest) if rest.starts_with(':') => format!("{begin}\\u003a{rest}"),
+        _ => format!("{begin}{words}"),
+    })
+}
+
+/// Text in Markdown: nothing in it is a link, a picture, HTML, a table's cell or a heading. One line.
+pub fn markdown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in line(text, usize::MAX).chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '@' => out.push_str("&#64;"),
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '#' | '+' | '-' | '!' | '|' | '~' | ':' => {
+                out.extend(['\\', c]);
+            }
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// One line: every control character, newlines included, becomes a visible escape; longer than `max` characters is cut.
@@ -59,6 +143,11 @@ pub fn cap(text: &mut String, max: usize) {
     }
 }
 
+/// A number of things: `1 cell`, `2 cells`. The word must take a plain `s`.
+pub fn count(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A word quoted for a POSIX shell.
 pub fn shell_quote(word: &str) -> String {
     // Only a NUL is refused, which no argument can hold, and which is allowed here.
@@ -79,6 +168,44 @@ mod tests {
         assert!(matches!(cut_line("plain", 5), Cow::Borrowed("plain")));
         assert!(matches!(cut_block("pläin\n\t", 99), Cow::Borrowed("pläin\n\t")));
         assert_eq!(cut_line("pläin\u{85}", 99), "pläin\\u{85}");
+    }
+
+    #[test]
+    fn what_is_printed_steers_nothing_and_stays_json() {
+        assert!(matches!(printable("plain\n\tpläin", false, true), Cow::Borrowed(_)));
+        assert_eq!(printable("\x1b[2J\u{202e}\u{e0041}\x7f", false, false), r"\u001b[2J\u202e\udb40\udc41\u007f");
+        assert_eq!(printable("\x1b[31mred\x1b[0m\x1b[8m", true, false), "\x1b[31mred\x1b[0m\\u001b[8m");
+        assert_eq!(printable("\x1b[31m", false, false), r"\u001b[31m");
+        for invisible in ['\u{200b}', '\u{200f}', '\u{2028}', '\u{2066}', '\u{ad}', '\u{feff}', '\u{e0001}'] {
+            assert!(!plain(invisible), "{invisible:?}");
+        }
+        let json = serde_json::to_string("\u{202e}##[x]\x7f").unwrap();
+        let read: String = serde_json::from_str(&printable(&json, false, true)).unwrap();
+        assert_eq!(read, "\u{202e}##[x]\x7f");
+    }
+
+    #[test]
+    fn no_line_is_a_command_to_a_ci_system() {
+        for (text, told) in [
+            ("::error::x\n", "\\u003a:error::x\n"),
+            (" \t ::set-output name=x::y", " \t \\u003a:set-output name=x::y"),
+            ("\u{feff}::add-mask::x", "\\ufeff\\u003a:add-mask::x"),
+            ("a\n::b\nc::d", "a\n\\u003a:b\nc::d"),
+            ("x ##[group]y", "x #\\u0023[group]y"),
+            ("##vso[task.x]", "#\\u0023vso[task.x]"),
+            ("###[x]", "##\\u0023[x]"),
+            ("## heading [x]", "## heading [x]"),
+        ] {
+            assert_eq!(printable(text, false, true), told);
+            assert_eq!(printable(text, false, false), text.replace('\u{feff}', "\\ufeff"));
+        }
+    }
+
+    #[test]
+    fn foreign_text_is_text_in_markdown() {
+        let text = markdown("[x](javascript:1) ![i](http://e/) <img> | `c` # @all\n- [ ] y");
+        assert!(!text.contains(['<', '>', '\n', '@']), "{text}");
+        assert!(text.starts_with(r"\[x\]\(javascript\:1\) \!\[i\]"), "{text}");
     }
 
     #[test]

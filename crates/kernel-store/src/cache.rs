@@ -6,6 +6,7 @@ use super::{
     header,
 };
 use lab_base::interrupt::Interrupt;
+use lab_guard::private;
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -71,12 +72,14 @@ impl Cache {
     /// Opens a cache at a place of the caller's choice.
     ///
     /// # Errors
-    /// The path is relative or holds characters that apt's and vng's configuration cannot, or cannot be made.
+    /// The path is relative or holds characters that apt's and vng's configuration cannot, cannot be made, or others can
+    /// write there.
     pub fn at(root: PathBuf) -> Result<Self> {
         let plain = |c: char| !c.is_control() && !matches!(c, '"' | ';' | ' ');
         if !root.is_absolute() || !root.to_str().is_some_and(|text| text.chars().all(plain)) {
             return Err(KernelsError::BadCache { path: root });
         }
+        private::keep(&root)?;
         fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
         Ok(Self { root })
     }
@@ -154,7 +157,7 @@ impl Writing<'_> {
     /// An empty directory on the cache's file system; goes away unless it is finished.
     pub fn stage(&self) -> Result<TempDir> {
         let dir = self.root().join("kernels");
-        tempfile::Builder::new().prefix(self.errand.stage()).tempdir_in(&dir).map_err(KernelsError::io(&dir))
+        Ok(private::temporary(self.errand.stage(), &dir)?)
     }
 
     /// Refuses to begin what the disk cannot hold. `need` in bytes.
@@ -177,7 +180,7 @@ impl Writing<'_> {
             return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
         }
         let meta = Meta {
-            id: kernel.id.clone(),
+            id: kernel.id.to_string(),
             release: banner.release,
             version: banner.version,
             origin: kernel.source.to_string(),
@@ -193,7 +196,6 @@ impl Writing<'_> {
             // It was looked at before this stage was made, and found damaged.
             fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
         }
-        open_to_readers(stage.path())?;
         fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
         Ok(Finished { dir: place, meta })
     }
@@ -211,12 +213,6 @@ pub(super) fn reserve(path: &Path, need: u64) -> Result<()> {
         return Err(KernelsError::NoSpace { path: path.to_owned(), need });
     }
     Ok(())
-}
-
-/// `tempdir` makes directories private to their owner; a shared cache is read by others.
-fn open_to_readers(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(KernelsError::io(dir))
 }
 
 /// `meta.toml` of an unpacked kernel.

@@ -12,6 +12,7 @@ use super::{
     store::Unpacked,
 };
 use lab_base::process;
+use lab_guard::Id;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -270,14 +271,14 @@ fn product(place: &Path) -> Result<Unpacked> {
     }
     let sha256 = hex(hasher);
     Ok(Unpacked {
-        id: format!("commit-{}", &sha256[..12]),
+        id: Id::new(&format!("commit-{}", &sha256[..12])).expect("letters, a dash and digits"),
         class,
         version: banner.version,
         release: banner.release,
         modules: place.join("modules"),
         config: Some(place.join("config")),
         vmlinuz,
-        departures: Vec::new(),
+        unsupported: Vec::new(),
         cmdline: Vec::new(),
         memory_mib: None,
         may_fail: false,

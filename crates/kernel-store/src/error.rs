@@ -208,6 +208,9 @@ pub enum KernelsError {
         /// The path.
         path: PathBuf,
     },
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// vng keeps its downloads below the home directory, and there is none.
     #[error("HOME is not set, and vng keeps its mainline kernels below it: set HOME")]
     NoHome,
@@ -281,6 +284,7 @@ impl KernelsError {
             | Self::Checksum { .. }
             | Self::Archive { .. }
             | Self::NoSpace { .. }
+            | Self::Untrusted(_)
             | Self::Io { .. } => false,
         }
     }

@@ -39,12 +39,12 @@ fn builds_the_locked_commit_in_a_worktree_of_its_own() {
     fs::write(at.join("my.config"), "CONFIG_EXTRA=y\n").unwrap();
     let (vng, fragment) = (vng(at), at.join("my.config"));
     let kernel = Kernel {
-        id: "tree".into(),
+        id: lab_guard::Id::new("tree").unwrap(),
         class: Class::From67,
         may_fail: false,
         default: false,
         source: Source::Git { tree: tree.clone(), reference: "HEAD".into(), fragment: None },
-        departures: vec![],
+        unsupported: vec![],
         cmdline: vec![],
         memory_mib: None,
     };

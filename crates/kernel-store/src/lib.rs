@@ -39,7 +39,7 @@ pub use cache::sha256_of;
 pub use changelog::news;
 pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;
-pub use config::{Config, Debian, Departure, Kernel, Source};
+pub use config::{Config, Debian, Kernel, Source, UnsupportedEntry};
 pub use error::{KernelsError, Result};
 pub use lockfile::{Lock, Locked};
 pub use select::select;

@@ -38,6 +38,7 @@ pub enum Locked {
         /// Version of the package.
         version: String,
         /// Of the `.deb`, in hex.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version of the kernel in it.
         kernel: KernelVersion,
@@ -54,6 +55,7 @@ pub enum Locked {
         /// Version of the package.
         version: String,
         /// Of the `.deb`, in hex.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version of the kernel in it.
         kernel: KernelVersion,
@@ -73,6 +75,7 @@ pub enum Locked {
         /// Version as vng takes it.
         version: String,
         /// Of the image, in hex.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version in the image.
         kernel: KernelVersion,
@@ -86,6 +89,7 @@ pub struct Part {
     /// Package.
     pub package: String,
     /// Of the `.deb`, in hex.
+    #[serde(deserialize_with = "checksum")]
     pub sha256: String,
 }
 
@@ -127,6 +131,17 @@ impl fmt::Display for Locked {
     }
 }
 
+/// Hexadecimal digits: parts of a checksum become names of directories.
+fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(input)?;
+    let is_hex = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex {
+        Ok(text)
+    } else {
+        Err(serde::de::Error::custom(format!("{text:?} is no checksum in hexadecimal digits")))
+    }
+}
+
 impl Lock {
     /// Reads `kernels.lock`; a file that is not there is an empty lock.
     ///
@@ -161,7 +176,7 @@ impl Lock {
     /// # Errors
     /// There is none, or it answers an older `kernels.toml`.
     pub fn entry(&self, kernel: &Kernel) -> Result<&Locked> {
-        let locked = self.kernels.get(&kernel.id).ok_or(KernelsError::Unlocked)?;
+        let locked = self.kernels.get(&*kernel.id).ok_or(KernelsError::Unlocked)?;
         if !locked.answers(&kernel.source) {
             return Err(KernelsError::StaleLock { locked: locked.to_string(), wanted: kernel.source.to_string() });
         }

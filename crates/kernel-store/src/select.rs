@@ -59,7 +59,7 @@ mod tests {
 
     fn ids(patterns: &[&str], classes: &[Class]) -> Result<Vec<String>> {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
-        Ok(select(&config(), &patterns, classes)?.into_iter().map(|kernel| kernel.id.clone()).collect())
+        Ok(select(&config(), &patterns, classes)?.into_iter().map(|kernel| kernel.id.to_string()).collect())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     cache::{Cache, Errand, Finished, Writing},
     class::Class,
-    config::{Config, Departure, Kernel, Source},
+    config::{Config, Kernel, Source, UnsupportedEntry},
     deb::{self, Indexes},
     error::{KernelsError, Result},
     git,
@@ -14,6 +14,7 @@ use super::{
     mainline::Mainline,
     update::{Change, Update},
 };
+use lab_guard::Id;
 use lab_protocol::KernelVersion;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct Unpacked {
     /// Id in `kernels.toml`.
-    pub id: String,
+    pub id: Id,
     /// Class.
     pub class: Class,
     /// The true version.
@@ -35,7 +36,7 @@ pub struct Unpacked {
     /// The kernel's `.config`, where the source has one.
     pub config: Option<PathBuf>,
     /// What it lacks though its version says otherwise.
-    pub departures: Vec<Departure>,
+    pub unsupported: Vec<UnsupportedEntry>,
     /// Whether its failures are told and do not count.
     pub may_fail: bool,
     /// Extra words for the command line.
@@ -133,7 +134,7 @@ impl Store<'_> {
         let mut indexes = Indexes::default();
         for kernel in kernels {
             match self.resolve(kernel, &mut indexes, progress) {
-                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.clone(), locked)),
+                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.to_string(), locked)),
                 Ok(None) => {}
                 Err(error) if error.is_gone() => gone.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -181,7 +182,7 @@ impl Store<'_> {
         let progress = named(kernel, progress);
         let unpack = || {
             let Way::Compile(build) = Plan::of(self, kernel, lock)?.way else {
-                return Err(KernelsError::NotSources { id: kernel.id.clone() });
+                return Err(KernelsError::NotSources { id: kernel.id.to_string() });
             };
             let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if to.exists() {
@@ -236,7 +237,15 @@ impl Store<'_> {
                 Err(error) => (error.to_string(), None, false),
             };
             let source = kernel.source.to_string();
-            Row { id: kernel.id.clone(), class: kernel.class, default: kernel.default, source, locked, version, cached }
+            Row {
+                id: kernel.id.to_string(),
+                class: kernel.class,
+                default: kernel.default,
+                source,
+                locked,
+                version,
+                cached,
+            }
         };
         self.config.kernels.iter().map(row).collect()
     }
@@ -341,7 +350,7 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         vmlinuz: dir.join("vmlinuz"),
         modules: dir.join("modules"),
         config: config.is_file().then_some(config),
-        departures: kernel.departures.clone(),
+        unsupported: kernel.unsupported.clone(),
         may_fail: kernel.may_fail,
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,

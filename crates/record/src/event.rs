@@ -10,6 +10,7 @@ use crate::{
     splat::Splat,
     verdict::Verdict,
 };
+use lab_guard::{Id, Inside};
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +62,7 @@ const LOOK_AT: usize = 40;
 struct Finished {
     at_ms: u64,
     event: Tag,
-    kernel: String,
+    kernel: Id,
     guest: u32,
     verdict: Box<Verdict>,
 }
@@ -114,7 +115,7 @@ pub struct RunInfo {
     /// [`FORMAT`] of the lab that wrote it.
     pub format: u32,
     /// `<timestamp>-<short id>`, also the directory's name.
-    pub id: String,
+    pub id: Id,
     /// Versions.
     pub versions: Versions,
     /// Accelerator.
@@ -142,7 +143,7 @@ pub struct RunInfo {
 
 impl RunInfo {
     /// A run of a whole plan, without a deliberate fault.
-    pub fn new(id: String, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
+    pub fn new(id: Id, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
         Self {
             format: FORMAT,
             id,
@@ -206,6 +207,29 @@ impl Moment {
     }
 }
 
+impl Event {
+    /// The number of the guest that it is about.
+    pub const fn guest(&self) -> Option<u32> {
+        match self {
+            Self::GuestStarted { guest, .. }
+            | Self::Booted { guest, .. }
+            | Self::Probed { guest, .. }
+            | Self::CellStarted { guest, .. }
+            | Self::CellRetried { guest, .. }
+            | Self::CellFinished { guest, .. }
+            | Self::Splat { guest, .. }
+            | Self::GuestEnded { guest, .. }
+            | Self::GuestLost { guest, .. } => Some(*guest),
+            Self::RunStarted { .. }
+            | Self::Topologies { .. }
+            | Self::KernelStarted { .. }
+            | Self::Note { .. }
+            | Self::KernelFinished { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -223,14 +247,14 @@ pub enum Event {
     /// A kernel's turn came.
     KernelStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Its image.
         image: ImageInfo,
     },
     /// A guest is being started.
     GuestStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest, from 1.
         guest: u32,
         /// How, and what for.
@@ -240,7 +264,7 @@ pub enum Event {
     /// A guest's agent said hello.
     Booted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// `uname -r`.
@@ -255,7 +279,7 @@ pub enum Event {
     /// A guest's probes are through.
     Probed {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// What the kernel can do.
@@ -266,7 +290,7 @@ pub enum Event {
     /// A cell began.
     CellStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// The cell.
@@ -275,7 +299,7 @@ pub enum Event {
     /// A cell has its verdict: exactly one per planned cell and kernel.
     CellFinished {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest; 0 where none got to it.
         guest: u32,
         /// The verdict.
@@ -284,7 +308,7 @@ pub enum Event {
     /// An attempt at a cell did not pass, and the cell will run again in a fresh guest.
     CellRetried {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// The attempt's verdict.
@@ -293,7 +317,7 @@ pub enum Event {
     /// The kernel complained while no cell was running.
     Splat {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// When.
@@ -304,7 +328,7 @@ pub enum Event {
     /// A guest had nothing left to do and was told to power off.
     GuestEnded {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// From being told to the end of its machine, milliseconds.
@@ -315,7 +339,7 @@ pub enum Event {
     /// A guest died, went silent or broke the protocol.
     GuestLost {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// What sort of loss.
@@ -331,19 +355,19 @@ pub enum Event {
         cell: Option<CellId>,
         /// What it told of a hang, as paths from the run's directory on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        files: Vec<String>,
+        files: Vec<Inside>,
     },
     /// A line for the log: from the agent, or about what was ignored.
     Note {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// One line.
         text: String,
     },
     /// A kernel is through.
     KernelFinished {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Guests that were booted.
         guests: u32,
         /// Peak resident memory of the largest guest, KiB.

@@ -6,6 +6,7 @@ use crate::{
     run::RunRecord,
 };
 use lab_base::file::FileError;
+use lab_guard::foreign;
 use serde::Deserialize;
 use std::{
     fs::File,
@@ -22,6 +23,13 @@ const READ_SIZE: usize = 256 << 10;
 /// Bytes of lines that are handed over together: they stay in a processor's cache, and below what makes the allocator
 /// tidy up when they are freed (64 KiB with glibc).
 const LINES_SIZE: usize = 32 << 10;
+
+/// Bytes of a line: that of the largest plan has some tens of megabytes.
+const LINE_LIMIT: u64 = 256 << 20;
+/// The year 2200, milliseconds since the epoch.
+const LATEST_MS: u64 = 7_258_118_400_000;
+/// Guests of a kernel.
+const MOST_GUESTS: u32 = 1_000_000;
 
 /// A run's events that can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +165,7 @@ impl EventReader {
     /// [`LogError::Format`] where another version of the lab wrote it.
     pub fn open(directory: &Path) -> Result<Self, LogError> {
         let path = directory.join(FILE);
-        let file = match File::open(&path) {
+        let file = match foreign::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(LogError::NotARun { path: directory.to_owned() });
@@ -172,7 +180,7 @@ impl EventReader {
         }
         match Stamped::parse(&line) {
             Ok(first) if matches!(&first.event, Event::RunStarted { run } if run.format == FORMAT) => {
-                reader.first = Some(first);
+                reader.first = Some(reader.sane(first)?);
                 Ok(reader)
             }
             other => Err(reader.no_run(&line, other.err())),
@@ -193,6 +201,23 @@ impl EventReader {
         }
     }
 
+    /// Refuses what no lab writes and what its readers would stumble over: a time or a number that nobody can add to, a plan
+    /// that names something twice.
+    fn sane(&self, stamped: Stamped) -> Result<Stamped, LogError> {
+        if stamped.at_ms > LATEST_MS {
+            return Err(self.bad(format!("at_ms is {}, which is no time of a run", stamped.at_ms)));
+        }
+        if stamped.event.guest().is_some_and(|guest| guest > MOST_GUESTS) {
+            return Err(self.bad(format!("it numbers a guest above {MOST_GUESTS}")));
+        }
+        if let Event::RunStarted { run } = &stamped.event
+            && let Some(twice) = run.plan.repeated()
+        {
+            return Err(self.bad(format!("the plan names {twice} twice")));
+        }
+        Ok(stamped)
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -204,7 +229,7 @@ impl EventReader {
     /// The file can't be read.
     pub fn is_finished(&self) -> Result<bool, LogError> {
         let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = File::open(&self.path)?;
+            let mut file = foreign::open(&self.path)?;
             let size = file.metadata()?.len();
             file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE)))?;
             let mut bytes = Vec::new();
@@ -219,8 +244,12 @@ impl EventReader {
 
     /// Adds the next line to `text`; whether there was a whole one.
     fn line(&mut self, text: &mut Vec<u8>) -> Result<bool, LogError> {
-        let read = self.lines.read_until(b'\n', text).map_err(FileError::of("read", &self.path))?;
+        let mut lines = (&mut self.lines).take(LINE_LIMIT + 1);
+        let read = lines.read_until(b'\n', text).map_err(FileError::of("read", &self.path))?;
         self.number += 1;
+        if read as u64 > LINE_LIMIT {
+            return Err(self.bad(format!("the line has more than {} MiB", LINE_LIMIT >> 20)));
+        }
         Ok(read > 0 && text.last() == Some(&b'\n'))
     }
 
@@ -237,7 +266,7 @@ impl EventReader {
         let stamped = Stamped::parse(&text[begin..]).map_err(|error| self.bad(error.to_string()))?;
         match stamped.event {
             Event::RunStarted { .. } => Err(self.bad("a second run begins".to_owned())),
-            _ => Ok(Some(stamped)),
+            _ => self.sane(stamped).map(Some),
         }
     }
 

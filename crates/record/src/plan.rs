@@ -1,12 +1,13 @@
 //! The plan: which cell runs on which kernel and which attach type it must use, known before any guest boots.
 
+use lab_guard::Id;
 use lab_protocol::{AttachRequest, AttachType, Capability, CellId, CellInfo, DeviceKind, KernelVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// A capability that a kernel lacks although its version says otherwise, stated in `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
+pub struct Unsupported {
     /// What is missing.
     pub capability: Capability,
     /// Why, for people.
@@ -16,14 +17,15 @@ pub struct Departure {
 /// A kernel that takes part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {
-    /// Its name in `kernels.toml`, safe as a file name.
-    pub id: String,
+    /// Its name in `kernels.toml`.
+    pub id: Id,
     /// `below-6.7`, `6.7+` or `25.10`.
     pub class: String,
     /// The version that the lock or the image names.
     pub version: KernelVersion,
-    /// What it lacks against its version.
-    pub departures: Vec<Departure>,
+    /// What it lacks although its version has it. Within one format of events.jsonl the key keeps its former name.
+    #[serde(rename = "departures", alias = "unsupported")]
+    pub unsupported: Vec<Unsupported>,
     /// Whether its failures are told and do not count.
     #[serde(default)]
     pub may_fail: bool,
@@ -32,12 +34,12 @@ pub struct KernelFacts {
 impl KernelFacts {
     /// Whether the kernel must have a capability.
     pub fn must_have(&self, capability: Capability) -> bool {
-        capability.since().expected_on(self.version) && self.departure(capability).is_none()
+        capability.since().expected_on(self.version) && self.unsupported(capability).is_none()
     }
 
-    /// The departure that excuses a capability's absence.
-    pub fn departure(&self, capability: Capability) -> Option<&Departure> {
-        self.departures.iter().find(|departure| departure.capability == capability)
+    /// The entry that excuses a capability's absence.
+    pub fn unsupported(&self, capability: Capability) -> Option<&Unsupported> {
+        self.unsupported.iter().find(|it| it.capability == capability)
     }
 }
 
@@ -89,6 +91,9 @@ pub struct Plan {
     /// Kernels of `kernels.toml` that this run leaves out.
     #[serde(default)]
     pub others: Vec<KernelFacts>,
+    /// Whether no filter narrowed the cells: a cell that is absent then is not part of the suite any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub every_cell: bool,
 }
 
 impl Plan {
@@ -99,12 +104,35 @@ impl Plan {
             PlannedKernel { facts, cells }
         };
         let kernels = kernels.into_iter().map(planned).collect();
-        Self { cells, kernels, full_matrix, others: Vec::new() }
+        Self { cells, kernels, full_matrix, others: Vec::new(), every_cell: false }
+    }
+
+    /// A kernel, or a cell of a kernel, that is in the plan more than once, in words.
+    pub fn repeated(&self) -> Option<String> {
+        let mut kernels = BTreeSet::new();
+        self.kernels.iter().find_map(|kernel| {
+            if !kernels.insert(&kernel.facts.id) {
+                return Some(format!("kernel {}", kernel.facts.id));
+            }
+            let mut cells = BTreeSet::new();
+            let twice = kernel.cells.iter().find(|cell| !cells.insert(&cell.id));
+            twice.map(|cell| format!("{:?} on kernel {}", cell.id.as_str(), kernel.facts.id))
+        })
     }
 
     /// What the agent's listing says of a cell.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.iter().find(|info| info.id == *id)
+    }
+
+    /// Why a plan has no such cell on a kernel: true where neither a filter nor a shard left it out, so that the suite has
+    /// no such cell any more or `kernels.toml` no such kernel. `cell` is none for a row that every kernel has.
+    pub fn has_lost(&self, kernel: &str, cell: Option<&str>) -> bool {
+        let left_out = self.others.iter().any(|facts| facts.id == kernel);
+        let planned = self.kernels.iter().any(|it| it.facts.id == kernel);
+        let lost_kernel = self.full_matrix && !planned && !left_out;
+        let lost_cell = planned && cell.is_some_and(|cell| !self.cells.iter().any(|info| info.id.as_str() == cell));
+        self.every_cell && (lost_kernel || lost_cell)
     }
 
     /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run: a case that never runs
@@ -142,8 +170,8 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
     let missing = info.requires.iter().find(|&&capability| !facts.must_have(capability));
     let expectation = missing.map_or(Expectation::Run, |&capability| Expectation::Skip {
         capability,
-        why: match facts.departure(capability) {
-            Some(departure) => departure.reason.clone(),
+        why: match facts.unsupported(capability) {
+            Some(it) => it.reason.clone(),
             None => format!("needs kernel {}", capability.since().lifted_by(facts.version)),
         },
     });
@@ -153,7 +181,7 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 /// The attach type that an attachment must use.
 ///
 /// `auto` means the best that kernel and device offer: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// The versions are the capabilities' own, so that a departure (`CONFIG_NETKIT` off, say) counts too.
+/// The versions are the capabilities' own, so that an entry under `unsupported` (`CONFIG_NETKIT` off, say) counts too.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {
@@ -200,10 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_lowers_what_auto_must_use_and_excuses_a_skip() {
+    fn an_unsupported_entry_lowers_what_auto_must_use_and_excuses_a_skip() {
         let mut facts = facts("k", "6.18");
-        facts.departures =
-            vec![Departure { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
+        facts.unsupported =
+            vec![Unsupported { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
         assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::NetkitL3), Tcx);
         let mut info = cell("N01-pair[netkit,nk-l3]");
         info.requires = vec![Capability::Netkit];

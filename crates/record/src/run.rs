@@ -13,6 +13,7 @@ use crate::{
     verdict::{Attempt, Standing, Verdict},
 };
 use lab_base::text;
+use lab_guard::Id;
 use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
@@ -26,7 +27,7 @@ pub struct RunRecord {
     /// What the topologies look like.
     pub topologies: Vec<TopologyInfo>,
     /// Kernels by id.
-    pub kernels: BTreeMap<String, KernelRecord>,
+    pub kernels: BTreeMap<Id, KernelRecord>,
     /// Exit and wall time, once the run has finished.
     pub finished: Option<(Exit, u64)>,
     /// The texts of all checks.
@@ -67,6 +68,21 @@ impl Counts {
             Standing::Errored => &mut self.errored,
             Standing::NotRun => &mut self.not_run,
         } += 1;
+    }
+
+    /// All counts in words; what is rare only where there is some.
+    pub fn line(&self) -> String {
+        let some = |count: usize, word: &str| if count > 0 { format!(", {count} {word}") } else { String::new() };
+        format!(
+            "{} passed{}{}, {} failed, {} skipped, {} errored, {} not run",
+            self.passed,
+            some(self.flaky, "flaky"),
+            some(self.known, "known"),
+            self.failed,
+            self.skipped,
+            self.errored,
+            self.not_run
+        )
     }
 
     /// All of them.
@@ -145,7 +161,7 @@ impl RunRecord {
         }
     }
 
-    fn judged(&mut self, kernel: &str, verdict: Box<Verdict>) {
+    fn judged(&mut self, kernel: &Id, verdict: Box<Verdict>) {
         let kept = Kept::new(verdict, &mut self.texts);
         let record = self.kernel(kernel);
         record.running = None;
@@ -153,9 +169,9 @@ impl RunRecord {
         record.verdicts.insert(&cell, kept);
     }
 
-    fn kernel(&mut self, id: &str) -> &mut KernelRecord {
+    fn kernel(&mut self, id: &Id) -> &mut KernelRecord {
         let fresh = || KernelRecord { verdicts: Verdicts::of(Arc::clone(&self.places)), ..KernelRecord::default() };
-        self.kernels.entry(id.to_owned()).or_insert_with(fresh)
+        self.kernels.entry(id.clone()).or_insert_with(fresh)
     }
 
     /// The plan's kernels, each with what happened on it.
@@ -281,6 +297,15 @@ impl RunRecord {
             }
         }
         command
+    }
+
+    /// How to look at one cell by hand: a shell in a guest where the case stands before its first packet. `None` for a row,
+    /// and for a canary or a mutant, which the shell does not build.
+    pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
+        let spoiled = self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some());
+        let quote = text::shell_quote;
+        (!spoiled && !rows::is_row(cell))
+            .then(|| format!("lab shell {} --case {}", quote(kernel), quote(cell.as_str())))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Shards as a run records them: which part of a plan it ran, and what a merged run was made from.
 
 use crate::plan::KernelFacts;
+use lab_guard::Id;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -13,6 +14,12 @@ pub enum PartError {
         /// As it was given.
         text: String,
     },
+    /// More than there are machines.
+    #[error("{count} shards are too many: at most {MOST_SHARDS}")]
+    TooMany {
+        /// As it was given.
+        count: u32,
+    },
     /// The number is outside of its range.
     #[error("there is no shard {part}: the first is 1/{0}, the last {0}/{0}", part.count)]
     NoSuchPart {
@@ -21,8 +28,12 @@ pub enum PartError {
     },
 }
 
+/// Shards of a plan: machines that there could be.
+pub const MOST_SHARDS: u32 = 10_000;
+
 /// Shard `number` of `count`, as `2/4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Numbers")]
 pub struct Part {
     /// From 1 to `count`.
     pub number: u32,
@@ -30,13 +41,31 @@ pub struct Part {
     pub count: u32,
 }
 
+/// A [`Part`] as it is read back, before it is one.
+#[derive(Deserialize)]
+struct Numbers {
+    number: u32,
+    count: u32,
+}
+
+impl TryFrom<Numbers> for Part {
+    type Error = PartError;
+
+    fn try_from(Numbers { number, count }: Numbers) -> Result<Self, PartError> {
+        Self::new(number, count)
+    }
+}
+
 impl Part {
     /// A part.
     ///
     /// # Errors
-    /// The number is not between 1 and the count.
+    /// The number is not between 1 and the count, or the count is beyond [`MOST_SHARDS`].
     pub fn new(number: u32, count: u32) -> Result<Self, PartError> {
         let part = Self { number, count };
+        if count > MOST_SHARDS {
+            return Err(PartError::TooMany { count });
+        }
         if number == 0 || number > count { Err(PartError::NoSuchPart { part }) } else { Ok(part) }
     }
 }
@@ -89,7 +118,7 @@ pub struct MergedShard {
     /// How much of it there was.
     pub state: ShardState,
     /// Its run's id, where there is one.
-    pub run: Option<String>,
+    pub run: Option<Id>,
     /// Whether it has only kernels whose failures do not count.
     #[serde(default)]
     pub may_fail: bool,

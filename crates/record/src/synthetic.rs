@@ -7,6 +7,7 @@ use crate::{
     plan::{Expectation, KernelFacts, Plan, PlannedCell, PlannedKernel},
     verdict::Verdict,
 };
+use lab_guard::{Id, Inside};
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
     CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, LinkKind, Outcome, SkipReason,
@@ -49,7 +50,8 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
         let id = if round == 0 { format!("{major}.{minor}") } else { format!("{major}.{minor}-{round}") };
         let class = if (major, minor) < (6, 7) { "below-6.7" } else { "6.7+" };
         let version = KernelVersion::new(major, minor, patch);
-        KernelFacts { id, class: class.to_owned(), version, departures: Vec::new(), may_fail: false }
+        let id = Id::new(&id).expect("a name");
+        KernelFacts { id, class: class.to_owned(), version, unsupported: Vec::new(), may_fail: false }
     };
     let mut infos: Vec<CellInfo> = (0..cells).map(info).collect();
     infos.sort_by(|a, b| a.area.cmp(&b.area));
@@ -121,9 +123,14 @@ fn library() -> Vec<TopologyInfo> {
 /// What is known of such a run.
 pub fn run_info(id: &str, plan: Plan) -> RunInfo {
     let text = |text: &str| text.to_owned();
-    let versions = Versions { lab: text("0.1.0"), agent: text("0.1.0"), virtme_ng: text("1.42"), qemu: text("10.0.2") };
+    let versions = Versions {
+        lab: text("0.2.0 (0123456789ab)"),
+        agent: text("0.2.0 (0123456789ab)"),
+        virtme_ng: text("1.42"),
+        qemu: text("10.0.2"),
+    };
     let accelerator = Accelerator { name: text("tcg"), reason: text("this run never happened"), time_scale: 10.0 };
-    RunInfo::new(id.to_owned(), versions, accelerator, plan)
+    RunInfo::new(Id::new(id).expect("a name"), versions, accelerator, plan)
 }
 
 fn begin(kernel: &PlannedKernel) -> [Event; 4] {
@@ -201,7 +208,8 @@ fn verdict(kernel: &PlannedKernel, number: usize, cell: &PlannedCell, info: &Cel
         ),
     };
     let home = format!("{}/cells/{}", kernel.facts.id, number);
-    let files = ["topology.svg", "w0.pcap", "w1.pcap"].map(|file| format!("{home}/{file}")).to_vec();
+    let files = ["topology.svg", "w0.pcap", "w1.pcap"];
+    let files = files.map(|file| Inside::new(&format!("{home}/{file}")).expect("a path")).to_vec();
     let report = CellReport {
         attach: attachments(cell, info, number),
         checks: (0..CHECKS).map(check).collect(),

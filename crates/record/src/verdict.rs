@@ -1,7 +1,8 @@
 //! A cell's end as the host sees it, with everything that bears on whether it counts.
 
 use crate::{excuse::Excuse, splat::Splat};
-use lab_protocol::{CellId, CellReport, FailureKind, Outcome};
+use lab_guard::Inside;
+use lab_protocol::{CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// A cell's end.
@@ -17,8 +18,8 @@ pub struct Verdict {
     pub evidence: Option<String>,
     /// Files that the cell left, as paths from the run's directory on.
     #[serde(default)]
-    pub files: Vec<String>,
-    /// What the kernel complained of while the cell ran.
+    pub files: Vec<Inside>,
+    /// Splats while the cell ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
     /// Why a failure does not count; where the cell passed, why it was expected to fail. An entry of `known.toml`.
@@ -40,12 +41,12 @@ pub struct Attempt {
     pub duration_us: u64,
     /// Checks that did not hold, the console around a death.
     pub evidence: Option<String>,
-    /// What the kernel complained of.
+    /// Splats while it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
     /// Files that it left, as paths from the run's directory on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
 }
 
 impl Attempt {
@@ -132,7 +133,7 @@ impl Verdict {
         }
     }
 
-    /// Whether nothing stands beside the outcome: no complaint, no excuse and no earlier attempt.
+    /// Whether nothing stands beside the outcome: no splat, no excuse and no earlier attempt.
     pub const fn is_plain(&self) -> bool {
         self.splats.is_empty() && self.known.is_none() && self.earlier.is_empty()
     }
@@ -142,26 +143,12 @@ impl Verdict {
         self.known.is_some() && self.outcome == Outcome::Passed
     }
 
-    /// Takes what the kernel complained of while the cell ran: a cell that passed fails, and the first complaint that is
-    /// not allowed is its evidence either way.
-    pub fn complain(&mut self, splats: Vec<Splat>) {
-        let Some(first) = splats.first() else { return };
-        let culprit = splats.iter().find(|splat| splat.allowed.is_none());
-        if let Some(culprit) = culprit
-            && matches!(self.outcome, Outcome::Passed | Outcome::Skipped { .. })
-        {
-            self.outcome = Outcome::Failed { kind: FailureKind::Splat, message: culprit.title.clone() };
-        }
-        self.evidence.get_or_insert_with(|| culprit.unwrap_or(first).evidence.clone());
-        self.splats = splats;
-    }
-
-    /// Whether outcome and complaints are an earlier attempt's, which no later one takes back.
+    /// Whether outcome and splats are an earlier attempt's, which no later one takes back.
     pub fn repeats_an_attempt(&self) -> bool {
         !self.splats.is_empty() && self.earlier.iter().any(|attempt| attempt.splats == self.splats)
     }
 
-    /// What beside the outcome a person wants to know: complaints, excuses and earlier attempts, one line each.
+    /// What beside the outcome a person wants to know: splats, excuses and earlier attempts, one line each.
     pub fn remarks(&self) -> Vec<String> {
         let splats = self.splats.iter().map(|splat| {
             let allowed = splat.allowed.as_ref().map_or_else(String::new, |it| format!("; allowed {}", it.line()));

@@ -160,10 +160,10 @@ impl Bars {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         for (kernel, _) in record.planned() {
             let bar = self.screen.add(ProgressBar::new(kernel.cells.len() as u64).with_style(style.clone()));
-            bar.set_prefix(kernel.facts.id.clone());
+            bar.set_prefix(kernel.facts.id.to_string());
             bar.set_message("waiting");
             bar.enable_steady_tick(Duration::from_millis(250));
-            self.bars.insert(kernel.facts.id.clone(), bar);
+            self.bars.insert(kernel.facts.id.to_string(), bar);
         }
     }
 }
@@ -220,7 +220,10 @@ impl Reporter for Bars {
 mod tests {
     use super::*;
     use lab_protocol::{Capability, CellId, SkipReason};
-    use lab_record::{testing::passed, verdict::Verdict};
+    use lab_record::{
+        testing::{id, passed},
+        verdict::Verdict,
+    };
 
     #[test]
     fn skips_are_told_once_per_reason() {
@@ -244,8 +247,8 @@ mod tests {
             ..Verdict::bare(passed("A01-x", Vec::new()).cell, Outcome::Passed)
         });
         let events = [
-            Event::Note { kernel: "6.12".to_owned(), text: "agent: \x1b[2J\nforged: passed".to_owned() },
-            Event::CellFinished { kernel: "6.12".to_owned(), guest: 0, verdict },
+            Event::Note { kernel: id("6.12"), text: "agent: \x1b[2J\nforged: passed".to_owned() },
+            Event::CellFinished { kernel: id("6.12"), guest: 0, verdict },
         ];
         let mut out = Vec::new();
         let mut lines = Lines::new(&mut out);

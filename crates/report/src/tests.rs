@@ -20,7 +20,7 @@ use lab_record::{
     reporter::Reporter,
     run::RunRecord,
     splat::Splat,
-    testing::{attached, cell, facts, passed, splat},
+    testing::{attached, cell, facts, id, passed, splat},
     verdict::{Attempt, Verdict},
 };
 use std::{collections::BTreeMap, fs, path::Path};
@@ -69,8 +69,8 @@ fn stream() -> Vec<Stamped> {
     let kernels = vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117"), facts("6.17", "6.17.13")];
     let plan = Plan::new(kernels, vec![cell(TC), cell(TCX), cell(AUTO), cell(BOTH), single], true);
     let versions = Versions {
-        lab: "0.1.0".to_owned(),
-        agent: "0.1.0".to_owned(),
+        lab: "0.2.0 (0123456789ab)".to_owned(),
+        agent: "0.2.0 (0123456789ab)".to_owned(),
         virtme_ng: "1.42".to_owned(),
         qemu: "7.2.22".to_owned(),
     };
@@ -79,21 +79,21 @@ fn stream() -> Vec<Stamped> {
         reason: "/dev/kvm opens, but the guest died under it".to_owned(),
         time_scale: 10.0,
     };
-    let mut run = RunInfo::new("20261120T120000Z-abcdef".to_owned(), versions, accelerator, plan);
+    let mut run = RunInfo::new(id("20261120T120000Z-abcdef"), versions, accelerator, plan);
     let excuse = |reason: &str| Excuse {
         reason: reason.to_owned(),
         link: Some("bugs.example/7".to_owned()),
-        expires: "2026-12-31".to_owned(),
+        expires: Some("2026-12-31".to_owned()),
     };
     run.retries = 1;
     run.expired = vec![Expired {
         file: "known.toml".to_owned(),
         line: 9,
         about: "A07-*".to_owned(),
-        excuse: Excuse { expires: "2026-11-01".to_owned(), ..excuse("forgotten") },
+        excuse: Excuse { expires: Some("2026-11-01".to_owned()), ..excuse("forgotten") },
     }];
     let booted = |kernel: &str, version: &str| Event::Booted {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guest: 1,
         release: format!("{version}-cloud-amd64"),
         version: "#1 SMP".to_owned(),
@@ -101,29 +101,29 @@ fn stream() -> Vec<Stamped> {
         boot_ms: 2300,
     };
     let started = |kernel: &str| Event::KernelStarted {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         image: ImageInfo { key: "0123abcd".to_owned(), cached: true, missing: Vec::new() },
     };
-    let guest = |kernel: &str| Event::GuestStarted { kernel: kernel.to_owned(), guest: 1, start: Start::Boot };
+    let guest = |kernel: &str| Event::GuestStarted { kernel: id(kernel), guest: 1, start: Start::Boot };
     let cell = |kernel: &str, verdict: Verdict| Event::CellFinished {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guest: 1,
         verdict: Box::new(verdict),
     };
     let probed = |kernel: &str| {
-        let (kernel, detail) = (kernel.to_owned(), String::new());
+        let (kernel, detail) = (id(kernel), String::new());
         let probe = CapabilityReport { capability: Capability::Tcx, state: CapabilityState::Supported, detail };
         Event::Probed { kernel, guest: 1, capabilities: vec![probe], modules: Vec::new() }
     };
     let ended = |kernel: &str, problems: &[&str]| Event::GuestEnded {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guest: 1,
         shutdown_ms: 150,
         problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
     };
     let warn = || splat("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n g+0x1/0x2");
     let finished = |kernel: &str| Event::KernelFinished {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guests: 1,
         peak_memory_kib: Some(260_000),
         gave_up: false,
@@ -159,7 +159,7 @@ fn stream() -> Vec<Stamped> {
         cell("6.1", Verdict { known: Some(excuse("broken since <6.1> \x1b[2J")), ..tc() }),
         cell("6.1", with(TCX, skip(Capability::Tcx), Vec::new())),
         Event::Splat {
-            kernel: "6.1".to_owned(),
+            kernel: id("6.1"),
             guest: 1,
             moment: Moment::Between,
             splat: Box::new(Splat { allowed: Some(excuse("harmless")), ..warn() }),
@@ -173,13 +173,13 @@ fn stream() -> Vec<Stamped> {
         guest("6.12"),
         booted("6.12", "6.12.117"),
         probed("6.12"),
-        Event::CellRetried { kernel: "6.12".to_owned(), guest: 1, verdict: Box::new(lost.clone()) },
+        Event::CellRetried { kernel: id("6.12"), guest: 1, verdict: Box::new(lost.clone()) },
         cell("6.12", Verdict { earlier: vec![Attempt::of(1, lost)], ..tc() }),
         cell("6.12", hostile()),
         cell("6.12", auto(AttachType::Netkit)),
         cell("6.12", Verdict { known: Some(excuse("nobody knows why")), ..both }),
         cell("6.12", with(DEAD, skip(Capability::NetkitSingle), Vec::new())),
-        Event::Splat { kernel: "6.12".to_owned(), guest: 1, moment: Moment::Teardown, splat: Box::new(warn()) },
+        Event::Splat { kernel: id("6.12"), guest: 1, moment: Moment::Teardown, splat: Box::new(warn()) },
         ended("6.12", &["left behind: map 7"]),
         finished("6.12"),
         started("6.17"),
@@ -187,16 +187,16 @@ fn stream() -> Vec<Stamped> {
         booted("6.17", "6.17.13"),
         probed("6.17"),
         cell("6.17", tc()),
-        Event::CellStarted { kernel: "6.17".to_owned(), guest: 1, cell: CellId(TCX.to_owned()) },
+        Event::CellStarted { kernel: id("6.17"), guest: 1, cell: CellId(TCX.to_owned()) },
         Event::GuestLost {
-            kernel: "6.17".to_owned(),
+            kernel: id("6.17"),
             guest: 1,
             kind: ErrorKind::Panic,
             message: "BUG: kernel NULL pointer dereference".to_owned(),
             evidence: HOSTILE.to_owned(),
             exit: None,
             cell: Some(CellId(TCX.to_owned())),
-            files: vec!["6.17/cells/guest-1/guest-1-tasks.txt".to_owned()],
+            files: vec![lab_guard::Inside::new("6.17/cells/guest-1/guest-1-tasks.txt").unwrap()],
         },
         cell("6.17", panicked),
         Event::RunFinished { exit: Exit::Failed, wall_ms: 12_345 },
@@ -295,7 +295,7 @@ fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
 #[test]
 fn reports_are_rebuilt_from_the_events_byte_by_byte() {
     let results = tempfile::tempdir().unwrap();
-    let directory = directory::create(results.path(), "run").unwrap();
+    let directory = directory::create(results.path(), &id("run")).unwrap();
     let mut log = log::EventLog::create(&directory).unwrap();
     let mut junit = junit::JunitReporter { directory: directory.clone() };
     let mut json = run_json::RunJson { directory: directory.clone() };
@@ -354,7 +354,7 @@ fn the_exit_code_is_the_worst_that_happened() {
         info.expired.clear();
         let mut record = RunRecord::default();
         record.info = Some(info);
-        let happened = record.kernels.entry("6.12".to_owned()).or_default();
+        let happened = record.kernels.entry(id("6.12")).or_default();
         let end = GuestEnd::Off { shutdown_ms: 1, problems: Vec::new() };
         happened.guests.insert(1, GuestRecord { start: Start::Boot, came_up: true, end: Some(end) });
         for (id, outcome) in ids.into_iter().zip(outcomes) {

@@ -38,6 +38,9 @@ pub enum VmError {
         /// Its length.
         length: usize,
     },
+    /// Others could get at the guest.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// A program did not start.
     #[error("can't start {}: {source}; `lab doctor` says what is missing", program.display())]
     Spawn {

@@ -209,6 +209,7 @@ impl Guest for FakeGuest {
         Interrogation {
             findings: vec![("registers", "RIP=ffffffff81000000".to_owned()), ("tasks", tasks)],
             place: Some("fake_spin+0x1/0x2".to_owned()),
+            alive: true,
         }
     }
 
@@ -222,6 +223,10 @@ impl Guest for FakeGuest {
 
     fn survivors(&self) -> usize {
         self.survivors
+    }
+
+    fn overgrown(&self) -> Option<String> {
+        super::overgrown(&self.console)
     }
 
     fn peak_memory_kib(&self) -> Option<u64> {
@@ -258,6 +263,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         run_dir: dir,
         vng: "/nonexistent/vng".into(),
         qemu: None,
+        sandbox: false,
         tools: "fake".to_owned(),
         memory_file: None,
         exported: None,

@@ -3,21 +3,19 @@
 use super::{
     Channel, Guest, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
+    confine::{Reach, confine},
     interrogation, orphans,
     process::{Group, POLL},
     qmp::Monitor,
 };
+use lab_guard::private;
 use lab_record::guest_exit::GuestExit;
 use procfs::process::Process;
 use std::{
     cell::Cell,
     fs,
     fs::{File, OpenOptions},
-    io,
-    os::unix::{
-        net::UnixStream,
-        process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -29,6 +27,9 @@ use tempfile::TempDir;
 const GRACE: Duration = Duration::from_secs(1);
 /// How long saving may take: the devices' state is half a megabyte.
 const SAVING: Duration = Duration::from_secs(20);
+
+/// Bytes of standard error that are read for its last words.
+const LAST_WORDS: u64 = 64 << 10;
 
 /// A guest's processes and its files.
 #[derive(Debug)]
@@ -69,10 +70,7 @@ impl Stage {
             move |source| VmError::File { what, path, source }
         };
         // A directory per launch: a guest never meets the sockets of the one before it.
-        let dir = tempfile::Builder::new()
-            .prefix(&orphans::mark()?)
-            .tempdir_in(&spec.run_dir)
-            .map_err(file("run directory", &spec.run_dir))?;
+        let dir = private::temporary(&orphans::mark()?, &spec.run_dir)?;
         let files = Files::below(dir.path());
         fs::create_dir(&files.root).map_err(file("guest root", &files.root))?;
         // What a restored guest has said before is in the file already.
@@ -91,10 +89,11 @@ impl Stage {
     ///
     /// # Errors
     /// [`VmError::Spawn`].
-    pub fn start(self, mut command: Command, spec: &GuestSpec) -> Result<MachineGuest, VmError> {
+    pub fn start(self, mut command: Command, spec: &GuestSpec, reach: &Reach) -> Result<MachineGuest, VmError> {
         // The serial line is connected to standard output.
         command.stdin(Stdio::null()).stdout(self.console).stderr(self.stderr).process_group(0);
         let program = PathBuf::from(command.get_program());
+        confine(&mut command, reach).map_err(|source| VmError::Spawn { program: program.clone(), source })?;
         let child = command.spawn().map_err(|source| VmError::Spawn { program, source })?;
         Ok(MachineGuest {
             name: spec.name.clone(),
@@ -112,39 +111,39 @@ impl Stage {
 }
 
 impl MachineGuest {
-    /// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of
-    /// its registers. Kernel messages are none of it: vng copies those to standard error too.
-    fn last_words(&self) -> String {
-        let text = fs::read(&self.files.stderr).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
-        let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
-        let line = error.or(lines.last()).copied().unwrap_or_default();
-        line.chars().filter(|c| !c.is_control()).take(400).collect()
-    }
-
     fn gone(&mut self, status: ExitStatus) -> GuestExit {
-        // vng may have died alone.
+        // A program that stood in for QEMU may have left some behind.
         self.group.kill_all();
-        let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: self.last_words() };
+        let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: telling_line(&self.files.stderr) };
         self.exit = Some(exit.clone());
         exit
     }
+}
+
+/// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of its
+/// registers.
+pub(super) fn telling_line(stderr: &Path) -> String {
+    let text = lab_guard::bounded::tail(stderr, LAST_WORDS).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
+    let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
+    let line = error.or(lines.last()).copied().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
 impl Guest for MachineGuest {
     fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
         let start = Instant::now();
         loop {
-            let port = |source| VmError::Port { guest: self.name.clone(), source };
-            match UnixStream::connect(&self.files.port) {
+            match private::connect(&self.files.port) {
                 Ok(stream) => {
                     self.qemu = self.group.qemu();
+                    let port = |source| VmError::Port { guest: self.name.clone(), source };
                     return Ok(Box::new(SocketChannel::new(stream).map_err(port)?));
                 }
                 // Not there yet, or there and not listening yet.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-                Err(error) => return Err(port(error)),
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
             }
             if let Some(exit) = self.exited() {
                 return Err(VmError::Exited { guest: self.name.clone(), exit });
@@ -192,6 +191,10 @@ impl Guest for MachineGuest {
 
     fn survivors(&self) -> usize {
         self.group.survivors()
+    }
+
+    fn overgrown(&self) -> Option<String> {
+        super::overgrown(&self.console)
     }
 
     fn peak_memory_kib(&self) -> Option<u64> {

@@ -7,8 +7,7 @@
 
 use super::{VmError, process::POLL, qmp::Monitor};
 use std::{
-    fs::{self, File},
-    io::{Read, Seek, SeekFrom},
+    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -30,12 +29,14 @@ pub struct Interrogation {
     pub findings: Vec<(&'static str, String)>,
     /// Where the first processor is, as the kernel's own symbols say.
     pub place: Option<String>,
+    /// Whether its kernel answered the keyboard: it runs, and takes interrupts.
+    pub alive: bool,
 }
 
 /// Questions the guest behind a monitor's socket.
 pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation {
     let deadline = Instant::now() + patience;
-    let mut listener = Listener { console, deadline, stop, begin: length(console) };
+    let mut listener = Listener { console, deadline, stop, begin: length(console), alive: false };
     let mut registers = String::new();
     let asked = Monitor::connect(socket).and_then(|mut monitor| {
         monitor.answering_within(patience / 2)?;
@@ -51,7 +52,7 @@ pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn
     if !tasks.is_empty() {
         findings.push(("tasks", tasks));
     }
-    Interrogation { findings, place }
+    Interrogation { findings, place, alive: listener.alive }
 }
 
 struct Listener<'a> {
@@ -60,6 +61,7 @@ struct Listener<'a> {
     stop: &'a dyn Fn() -> bool,
     /// The console's length before the first question.
     begin: u64,
+    alive: bool,
 }
 
 impl Listener<'_> {
@@ -68,7 +70,8 @@ impl Listener<'_> {
             monitor.press(&["alt", "sysrq", key])?;
             self.wait_for_silence();
         }
-        if length(self.console) == self.begin {
+        self.alive = length(self.console) != self.begin;
+        if !self.alive {
             monitor.inject_nmi()?;
             self.wait_for_silence();
         }
@@ -88,15 +91,8 @@ impl Listener<'_> {
     }
 
     fn heard(&self) -> String {
-        let mut bytes = Vec::new();
-        let mut read = || -> std::io::Result<()> {
-            let mut file = File::open(self.console)?;
-            file.seek(SeekFrom::Start(self.begin))?;
-            file.take(MOST).read_to_end(&mut bytes)?;
-            Ok(())
-        };
         // A console that can't be read has told nothing.
-        let _ = read();
+        let bytes = lab_guard::bounded::from(self.console, self.begin, MOST).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
@@ -117,6 +113,7 @@ fn place(tasks: &str) -> Option<String> {
 mod tests {
     use super::*;
     use std::{
+        fs::File,
         io::{BufRead, BufReader, Write},
         os::unix::net::UnixListener,
         path::PathBuf,
@@ -151,7 +148,7 @@ mod tests {
     }
 
     fn asked(answers: &'static [(&'static str, &'static str)]) -> (Interrogation, Vec<String>) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let (socket, peer) = guest(dir.path(), answers);
         let found = question(&socket, &dir.path().join("console.log"), Duration::from_secs(20), &|| false);
         (found, peer.join().unwrap())
@@ -177,10 +174,10 @@ mod tests {
 
     #[test]
     fn no_monitor_is_a_finding_too_and_nothing_waits_past_its_time() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let found = question(&dir.path().join("none"), &dir.path().join("none"), Duration::from_secs(60), &|| false);
         assert_eq!(found.findings.len(), 1);
-        assert!(found.findings[0].1.contains("QEMU's monitor: No such file"), "{found:?}");
+        assert!(found.findings[0].1.contains("No such file"), "{found:?}");
         let (socket, peer) = guest(dir.path(), &[]);
         let begin = Instant::now();
         question(&socket, &dir.path().join("console.log"), Duration::from_millis(200), &|| false);

@@ -12,13 +12,17 @@
 pub mod accel;
 mod channel;
 mod command;
+mod compose;
+mod confine;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 mod guest;
 mod interrogation;
+pub mod kvm;
 mod lock;
 mod orphans;
+mod probe;
 mod process;
 mod qmp;
 mod recipe;
@@ -31,11 +35,12 @@ mod vng;
 
 pub use accel::Acceleration;
 pub use channel::SocketChannel;
+pub use compose::has_sandbox;
 pub use error::VmError;
 pub use interrogation::Interrogation;
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;
-pub use tools::qemu_version;
+pub use tools::{DEFAULT_QEMU, qemu_version};
 pub use vng::VngLauncher;
 
 use lab_record::guest_exit::GuestExit;
@@ -44,6 +49,15 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+/// Bytes of a guest's console. A run of the whole suite with every message of the kernel takes a hundredth of it.
+pub const CONSOLE_LIMIT: u64 = 32 << 20;
+
+/// Whether a console has grown beyond its limit, in words.
+fn overgrown(console: &Path) -> Option<String> {
+    let length = std::fs::metadata(console).map_or(0, |found| found.len());
+    (length > CONSOLE_LIMIT).then(|| format!("its console grew beyond {} MiB", CONSOLE_LIMIT >> 20))
+}
 
 /// How the guest's instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -98,6 +112,8 @@ pub struct GuestSpec {
     pub vng: PathBuf,
     /// The QEMU program; `None` leaves the choice to vng.
     pub qemu: Option<PathBuf>,
+    /// Whether QEMU has its sandbox, and is to use it.
+    pub sandbox: bool,
     /// Versions of both programs: a snapshot belongs to the pair that made it.
     pub tools: String,
     /// Directory of the host that the guest may read, and never write; unset exports an empty one.
@@ -147,6 +163,9 @@ pub trait Guest: Send {
 
     /// Ends every process of the guest and waits for them. Does nothing the second time.
     fn kill(&mut self);
+
+    /// What the guest made grow beyond its limit, one line; nothing where all is well. Does not block.
+    fn overgrown(&self) -> Option<String>;
 
     /// Processes of the guest that outlived [`Guest::kill`].
     fn survivors(&self) -> usize;

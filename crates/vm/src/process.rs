@@ -1,6 +1,7 @@
-//! The processes of one guest: vng, a shell, virtme-run and QEMU, all in one process group of ours.
+//! The processes of one guest, all in one process group of ours.
 //!
-//! They are found through their group, since nobody tells QEMU's pid: vng's grandchild is QEMU's parent.
+//! They are found through their group: a program that stands in for QEMU starts it as it likes, and a stock virtme-ng is the
+//! ancestor of the QEMU that it starts.
 
 use nix::{
     sys::signal::{Signal, kill, killpg},

@@ -6,6 +6,7 @@
 //! Files go over as descriptors: QEMU meets a full disk itself, where a `cat` in between would meet it unseen.
 
 use super::VmError;
+use lab_guard::private;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use std::{
@@ -39,7 +40,7 @@ impl Monitor {
     /// # Errors
     /// There is none, or what answers is not QEMU.
     pub fn connect(socket: &Path) -> Result<Self, VmError> {
-        let stream = UnixStream::connect(socket).map_err(|error| problem(&error))?;
+        let stream = private::connect(socket).map_err(|error| problem(&error))?;
         stream.set_read_timeout(Some(ANSWER)).map_err(|error| problem(&error))?;
         let mut monitor = Self { reader: BufReader::new(stream), files: false };
         let greeting = monitor.line()?;
@@ -184,7 +185,7 @@ mod tests {
 
     /// Answers each command with the next line, events before it included.
     fn qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, Result<(), VmError>) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let socket = dir.path().join("qmp");
         let listener = UnixListener::bind(&socket).unwrap();
         let peer = thread::spawn(move || {

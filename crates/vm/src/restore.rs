@@ -5,6 +5,7 @@
 
 use super::{
     Guest, GuestSpec, Places, Snapshot, VmError,
+    confine::Reach,
     guest::{MachineGuest, Stage},
     orphans,
     process::POLL,
@@ -34,7 +35,9 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
     let mut command = Command::new(&snapshot.recipe.program);
     command.args(snapshot.recipe.replay(&places)).args(["-incoming", "defer"]);
     let socket = stage.files.qmp.clone();
-    let mut guest = stage.start(command, spec)?;
+    let reach =
+        Reach::of(spec, stage.dir.path(), &snapshot.recipe.program).and_snapshot(&snapshot.memory(), &snapshot.state());
+    let mut guest = stage.start(command, spec, &reach)?;
     let deadline = Instant::now() + START;
     let mut monitor = loop {
         match Monitor::connect(&socket) {

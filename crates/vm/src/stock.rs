@@ -5,6 +5,7 @@ use super::{
     process::{Group, POLL},
 };
 use lab_base::programs;
+use lab_guard::private;
 use std::{
     fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
@@ -55,7 +56,8 @@ impl Stock<'_> {
         let failed = |problem: String| VmError::Tool { program: "vng --exec true".to_owned(), problem };
         let log = tempfile::NamedTempFile::new().map_err(|error| failed(error.to_string()))?;
         self.run(Some(log.path()))?;
-        let said = String::from_utf8_lossy(&fs::read(log.path()).unwrap_or_default()).into_owned();
+        let said = lab_guard::bounded::tail(log.path(), 1 << 20).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
         if said.contains("script exited with code 0") {
             return Ok(());
         }
@@ -79,7 +81,7 @@ impl Stock<'_> {
         let failed = |problem: String| VmError::Tool { program: "vng --exec true".to_owned(), problem };
         let file = |error: std::io::Error| failed(error.to_string());
         // vng looks for modules in lib/modules/<release> above the kernel.
-        let dir = tempfile::tempdir().map_err(file)?;
+        let dir = private::scratch("netkit-lab-")?;
         let boot = dir.path().join("boot");
         let modules = dir.path().join("lib/modules");
         fs::create_dir_all(&boot).and_then(|()| fs::create_dir_all(&modules)).map_err(file)?;
@@ -102,6 +104,7 @@ impl Stock<'_> {
         }
         command.env("PATH", programs::search_path_behind(self.vng.parent()));
         let begin = Instant::now();
+        super::confine::bound(&mut command);
         let spawned = command.process_group(0).spawn();
         let mut child = spawned.map_err(|source| VmError::Spawn { program: self.vng.to_owned(), source })?;
         let group = Group::led_by(child.id());

@@ -7,7 +7,7 @@ use duct::cmd;
 use std::path::Path;
 
 /// vng's choice where nobody makes another.
-const DEFAULT_QEMU: &str = "qemu-system-x86_64";
+pub const DEFAULT_QEMU: &str = "qemu-system-x86_64";
 
 /// QEMU's version with the distribution's: `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)`.
 ///

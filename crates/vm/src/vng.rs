@@ -1,19 +1,17 @@
-//! Guests by virtme-ng.
+//! Guests by virtme-ng: it puts the machine together, and the lab starts it.
 //!
-//! The process is a `std::process` one and not duct's: the guest is a tree of four processes (vng, a shell,
-//! virtme-run, QEMU) that has to be its own process group, to be killed as one and to be out of reach of the
+//! The process is a `std::process` one and not duct's: it has to be its own process group, to be out of reach of the
 //! terminal's Ctrl-C, which the run loop answers in its own order.
-//!
-//! vng's exit code is not a verdict (255 is a panic, a signal, an abort of QEMU, or 255) and is never read as one.
 
 use super::{
     Guest, GuestSpec, Launcher, Snapshot, VmError,
     command::{Files, arguments},
+    compose,
+    confine::Reach,
     guest::Stage,
     orphans, restore, snapshot,
 };
-use lab_base::programs;
-use std::{env, fs, path::Path, process::Command};
+use std::{env, fs, path::Path};
 
 /// Boots guests with virtme-ng and QEMU.
 #[derive(Debug)]
@@ -39,18 +37,9 @@ impl Launcher for VngLauncher {
         let console = |source| VmError::File { what: "console", path: spec.console.clone(), source };
         fs::write(&spec.console, []).map_err(console)?;
         let stage = Stage::set(spec)?;
-        let mut command = Command::new(&spec.vng);
-        command
-            .args(arguments(spec, &stage.files, &orphans::guest_name(&spec.name)?)?)
-            // vng calls `virtme-run` by name: in a virtual environment that is next to vng, and nowhere else.
-            .env("PATH", programs::search_path_behind(spec.vng.parent()))
-            // vng reads default options from the user's home, and any of them would change what is tested.
-            .env("HOME", stage.dir.path());
-        // Where vng itself came from `pip install --user`, Python still has to find it.
-        if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {
-            command.env("PYTHONUSERBASE", home.join(".local"));
-        }
-        Ok(Box::new(stage.start(command, spec)?))
+        let command = compose::machine(spec, &stage.files, &orphans::guest_name(&spec.name)?)?;
+        let reach = Reach::of(spec, stage.dir.path(), Path::new(command.get_program()));
+        Ok(Box::new(stage.start(command, spec, &reach)?))
     }
 
     fn restore(&self, spec: &GuestSpec, snapshot: &Snapshot) -> Result<Box<dyn Guest>, VmError> {

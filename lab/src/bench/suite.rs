@@ -89,15 +89,15 @@ impl Rounds {
                 continue;
             }
             let ms = verdict.report.duration_us as f64 / 1e3;
-            *sums.entry(kernel.facts.id.clone()).or_default() += ms;
-            self.cells.entry((kernel.facts.id.clone(), cell.id.to_string())).or_default().push(ms);
+            *sums.entry(kernel.facts.id.to_string()).or_default() += ms;
+            self.cells.entry((kernel.facts.id.to_string(), cell.id.to_string())).or_default().push(ms);
         }
         for (kernel, sum) in sums {
             self.sums.entry(kernel).or_default().push(sum);
         }
         for (kernel, record) in &record.kernels {
             if let Some((wall, _)) = record.finished {
-                self.walls.entry(kernel.clone()).or_default().push(wall as f64);
+                self.walls.entry(kernel.to_string()).or_default().push(wall as f64);
             }
         }
     }

@@ -3,7 +3,7 @@ use lab_protocol::SkipReason;
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped, Versions},
     plan::Plan,
-    testing::{cell, facts},
+    testing::{cell, facts, id},
     verdict::Verdict,
 };
 
@@ -12,9 +12,9 @@ const ID: &str = "A01-first[netkit,nk-l3]";
 fn record(outcome: Option<Outcome>) -> RunRecord {
     let plan = Plan::new(vec![facts("k", "6.12.43")], vec![cell(ID)], false);
     let accelerator = Accelerator { name: "tcg".to_owned(), reason: String::new(), time_scale: 1.0 };
-    let run = RunInfo::new("r".to_owned(), Versions::default(), accelerator, plan);
+    let run = RunInfo::new(id("r"), Versions::default(), accelerator, plan);
     let mut events = vec![Event::RunStarted { run: Box::new(run) }];
-    let kernel = || "k".to_owned();
+    let kernel = || id("k");
     if let Some(outcome) = outcome {
         events.push(Event::Booted {
             kernel: kernel(),

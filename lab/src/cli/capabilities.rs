@@ -34,7 +34,7 @@ pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> R
     let guests = Guests::open(&project, &kernels, &selected)?;
     // A run without cells: the guests boot, probe and end.
     let plan = Plan::new(guests.facts(), Vec::new(), false);
-    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let mut progress = progress();
     // A guest that only probes is over before a snapshot of it would be made.
     let how = How { jobs: args.jobs, cold: true, ..How::default() };

@@ -68,7 +68,7 @@ fn build(named: Option<PathBuf>, ids: &[String]) -> Result<Exit, Error> {
         ids => lab_kernel_store::select(&project.config, ids, &[])?,
     };
     if let Some(fetched) = kernels.iter().find(|kernel| !kernel.is_built()) {
-        return Err(KernelsError::NotBuilt { id: fetched.id.clone() }.into());
+        return Err(KernelsError::NotBuilt { id: fetched.id.to_string() }.into());
     }
     fetch_all(&project, &kernels)
 }

@@ -1,13 +1,13 @@
 //! `lab merge`.
 
-use crate::{error::Error, guests::in_ci, project, shard::merge::Shards};
+use crate::{error::Error, project, shard::merge::Shards};
 use clap::Args;
-use lab_base::say::show;
+use lab_base::say::{self, show};
+use lab_guard::Id;
 use lab_record::{exit::Exit, log::EventLog};
 use lab_report::{results::directory, terminal, write_all};
 use std::{
     env, fs,
-    io::IsTerminal,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -38,14 +38,14 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755)).map_err(Error::file("open", aside.path()))?;
     fs::rename(aside.keep(), &finished).map_err(Error::file("create", &finished))?;
     directory::point_latest(&results, &id)?;
-    let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
+    let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
     show(terminal::summary(&record, &results.join(directory::LATEST), colour))?;
     Ok(record.exit())
 }
 
-fn replay(shards: Shards, id: &str, directory: &Path) -> Result<lab_record::run::RunRecord, Error> {
+fn replay(shards: Shards, id: &Id, directory: &Path) -> Result<lab_record::run::RunRecord, Error> {
     let mut events = EventLog::create(directory)?;
-    let record = shards.merge(id.to_owned(), Some(directory), Some(&mut events))?;
+    let record = shards.merge(id.clone(), Some(directory), Some(&mut events))?;
     write_all(directory, &record)?;
     Ok(record)
 }

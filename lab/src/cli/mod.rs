@@ -22,6 +22,7 @@ mod watch;
 
 use crate::error::Error;
 use clap::{Parser, Subcommand};
+use lab_base::say::say;
 use lab_record::exit::Exit;
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 /// Exit codes: 0 all passed, 1 a test or kernel failed, 2 usage or configuration, 3 infrastructure (no verdict),
 /// 4 nothing selected, 130/143 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "lab", version)]
+#[command(name = "lab", version = crate::VERSION)]
 pub struct Cli {
     /// Directory with kernels.toml; by default the nearest one at or above the working directory.
     #[arg(long, global = true, value_name = "DIR")]
@@ -104,8 +105,11 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Show how cells ended over many runs.
     History(history::HistoryArgs),
-    /// Name what kernels complained of over the runs: each complaint once, by its fingerprint.
-    Complaints(history::ComplaintsArgs),
+    /// List the splats of many runs, each once, by its fingerprint.
+    Splats(history::SplatsArgs),
+    /// The former name of `lab splats`.
+    #[command(hide = true)]
+    Complaints(history::SplatsArgs),
     /// Write a page that shows many runs: what changed in each, and which cells are not steady.
     Trend(history::TrendArgs),
     /// The runs below results/.
@@ -146,7 +150,11 @@ impl Cli {
             Command::Report { run, format } => report::report(project, &run, &format),
             Command::Compare(args) => compare::compare(project, &args),
             Command::History(args) => history::history(project, &args),
-            Command::Complaints(args) => history::complaints(project, &args),
+            Command::Splats(args) => history::splats(project, &args),
+            Command::Complaints(args) => {
+                say("hint: `lab complaints` is deprecated: use `lab splats`");
+                history::splats(project, &args)
+            }
             Command::Trend(args) => history::trend(project, &args),
             Command::Results(command) => results::results(project, &command),
         }

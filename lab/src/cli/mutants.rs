@@ -15,6 +15,7 @@ use lab_base::{
     lock::lock,
     say::{say, show},
 };
+use lab_guard::Id;
 use lab_record::{
     exit::Exit,
     log::EventLog,
@@ -55,7 +56,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
     let rounds = rounds(&selected, &args.mutant)?;
     let guests = Guests::open(&project, &kernels[..1], &selected)?;
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
-    let directory = directory::create(&results, &format!("mutants-{}", directory::fresh_id()))?;
+    let directory = directory::create(&results, &Id::new(&format!("mutants-{}", directory::fresh_id()))?)?;
 
     let queue: Mutex<VecDeque<&Round>> = Mutex::new(rounds.iter().collect());
     let jobs = args.jobs.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
@@ -115,7 +116,7 @@ fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) ->
     if plan.kernels.iter().all(|kernel| kernel.cells.is_empty()) {
         return Ok(round.not_applicable(lacks.unwrap_or_else(|| "the agent lists none of its cells".to_owned())));
     }
-    let place = directory::create(directory, &round.name)?;
+    let place = directory::create(directory, &Id::new(&round.name)?)?;
     let mut events = EventLog::create(&place)?;
     let how = How { jobs: Some(NonZeroUsize::MIN), mutant: Some(round.name.clone()), ..How::default() };
     let record = guests.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events])?;

@@ -1,12 +1,11 @@
 //! `lab report`.
 
-use crate::{cli::args::FormatArgs, error::Error, guests::in_ci, project};
-use lab_base::say::show;
+use crate::{cli::args::FormatArgs, error::Error, project};
+use lab_base::say::{self, show};
 use lab_record::{exit::Exit, log};
 use lab_report::{terminal, write_all};
 use std::{
     env,
-    io::IsTerminal,
     path::{Path, PathBuf},
 };
 
@@ -24,7 +23,7 @@ pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) ->
         return Ok(exit);
     }
     write_all(&directory, &record)?;
-    let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
+    let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
     show(terminal::summary(&record, &directory, colour))?;
     Ok(exit)
 }

@@ -7,6 +7,7 @@ use crate::{
     project::{Project, filter::KernelFilter, select::build},
 };
 use clap::Args;
+use lab_base::say::say;
 use lab_protocol::CellId;
 use lab_record::{exit::Exit, log, plan::Plan, rows};
 use std::{
@@ -39,7 +40,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         if args.failed && !verdict.standing().is_bad() {
             continue;
         }
-        let wanted = wanted.entry(kernel.facts.id.clone()).or_default();
+        let wanted = wanted.entry(kernel.facts.id.to_string()).or_default();
         if rows::is_row(&cell.id) {
             // What went wrong outside of a cell may be any cell's doing.
             wanted.extend(kernel.cells.iter().map(|cell| cell.id.clone()));
@@ -48,7 +49,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         }
     }
     if wanted.is_empty() {
-        eprintln!("nothing to run again: every cell of {} passed or was skipped", args.run.display());
+        say(&format!("nothing to run again: every cell of {} passed or was skipped", args.run.display()));
         return Ok(Exit::Nothing);
     }
     let project = Project::open(named)?;
@@ -57,7 +58,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     let canary = record.info.as_ref().is_some_and(|info| info.canary);
     let narrow = |mut plan: Plan| {
         for kernel in &mut plan.kernels {
-            let cells = wanted.get(&kernel.facts.id);
+            let cells = wanted.get(&*kernel.facts.id);
             kernel.cells.retain(|cell| cells.is_some_and(|cells| cells.contains(&cell.id)));
         }
         plan.kernels.retain(|kernel| !kernel.cells.is_empty());
@@ -65,6 +66,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     };
     watch::rounds(&project.root, args.watch, || {
         let mut selected = build(&project, args.no_build, canary)?;
+        selected.every_cell = false;
         selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
         if selected.cells.is_empty() {
             // Renamed since, all of them.

@@ -4,16 +4,16 @@ use crate::{error::Error, project};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use lab_base::say::show;
+use lab_guard::foreign;
 use lab_record::exit::Exit;
 use lab_report::{
-    results::{Retention, Stored, prune, stored},
+    results::{Retention, Stored, figures, prune, stored},
     run_json,
 };
-use serde_json::Value;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a `run.json` that are read for a line of a table.
+const SUMMARY_LIMIT: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct PruneArgs {
@@ -59,12 +59,9 @@ fn list(results: &Path) -> Result<Exit, Error> {
 
 /// From `run.json`, which is small, and which a run that did not end lacks.
 fn row(run: &Stored) -> Vec<String> {
-    let text = fs::read(run.directory.join(run_json::FILE)).unwrap_or_default();
-    let summary: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let counts = ["passed", "failed", "skipped", "errored", "not-run"].map(|key| number(&summary["counts"][key]));
-    let mut row = vec![run.id.clone(), number(&summary["exit_code"])];
-    row.extend(counts);
+    let text = foreign::read(&run.directory.join(run_json::FILE), SUMMARY_LIMIT).unwrap_or_default();
+    let mut row = vec![run.id.clone()];
+    row.extend(figures(&text));
     row.push(format!("{:.1}", run.size() as f64 / f64::from(1 << 20)));
     row
 }

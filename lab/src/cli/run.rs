@@ -6,19 +6,16 @@ use super::{
 };
 use crate::{
     error::Error,
-    guests::{Conducted, Guests, in_ci},
+    guests::{Conducted, Guests},
     project::{Project, select::select},
     shard::part,
 };
 use clap::Args;
+use lab_base::say;
 use lab_kernel_store::Kernel;
 use lab_record::{exit::Exit, run::RunRecord};
 use lab_report::{results::directory, terminal};
-use std::{
-    env,
-    io::{IsTerminal, Write},
-    path::PathBuf,
-};
+use std::{env, path::PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -74,13 +71,12 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
 
 /// Shows a run that is over, in the format that was asked for.
 pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
-    let stdout = std::io::stdout();
-    let colour = terminal::colours(stdout.is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
+    let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
     let told = match args.format {
         Some(chosen) => chosen.render(&done.record, &args.origin),
         None => format!("\n{}", terminal::summary(&done.record, &done.results.join(directory::LATEST), colour)),
     };
     // A closed pipe must not hide the exit code.
-    let _ = stdout.lock().write_all(told.as_bytes());
+    let _ = say::show(told);
     done.record
 }

@@ -28,6 +28,6 @@ pub(super) fn setup(tests: bool, builds: bool, system: bool) -> Result<Exit, Err
     // Whatever is under way ends with a signal, and leaves no half of anything.
     Interrupt::install().map_err(Error::file("watch", "signals"))?;
     let place = if system { Place::System } else { Place::Cache };
-    setup::setup(purpose, place, &mut std::io::stderr())?;
+    setup::setup(purpose, place, &mut *lab_base::say::redrawn())?;
     Ok(Exit::Passed)
 }

@@ -9,7 +9,12 @@ use crate::{
 use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
 use lab_record::event::{ImageInfo, Versions};
-use lab_vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock};
+use lab_vm::{
+    Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
+    accel::{self, Asking},
+    has_sandbox, qemu_version,
+    stock::Stock,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -23,6 +28,7 @@ const MEMORY_MIB: u32 = 512;
 pub struct Machine {
     vng: PathBuf,
     qemu: Option<PathBuf>,
+    sandbox: bool,
     cache: PathBuf,
     artifacts: Artifacts,
     /// Versions for reports.
@@ -41,12 +47,13 @@ impl Machine {
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
         let qemu = tools.qemu().map(|qemu| qemu.path);
         let versions = Versions {
-            lab: env!("CARGO_PKG_VERSION").to_owned(),
+            lab: crate::VERSION.to_owned(),
             agent: agent_version,
             virtme_ng: VIRTME_NG_VERSION.to_owned(),
             qemu: qemu_version(qemu.as_deref())?,
         };
-        Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
+        let sandbox = has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)));
+        Ok(Self { vng, qemu, sandbox, cache: cache.to_owned(), artifacts, versions })
     }
 
     /// The lab's cache directory.
@@ -58,11 +65,18 @@ impl Machine {
     ///
     /// # Errors
     /// No guest can be launched at all.
-    pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
-        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    pub fn acceleration(
+        &self,
+        launcher: &dyn Launcher,
+        kernel: &Unpacked,
+        say: &dyn Fn(&str),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Acceleration, Error> {
+        let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
-        Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
+        let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
+        Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
 
     /// The kernel as virtme-ng boots it by itself.
@@ -106,7 +120,7 @@ impl Machine {
         // Without signatures to verify there is no use in the keys, which the kernel verifies in turn.
         let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
-            name: kernel.id.clone(),
+            name: kernel.id.to_string(),
             kernel: kernel.vmlinuz.clone(),
             direct,
             image: image.path,
@@ -118,7 +132,13 @@ impl Machine {
             run_dir: std::env::temp_dir(),
             vng: self.vng.clone(),
             qemu: self.qemu.clone(),
-            tools: format!("virtme-ng {}, QEMU {}", self.versions.virtme_ng, self.versions.qemu),
+            sandbox: self.sandbox,
+            tools: format!(
+                "virtme-ng {}, QEMU {}{}",
+                self.versions.virtme_ng,
+                self.versions.qemu,
+                if self.sandbox { ", sandbox" } else { "" }
+            ),
             memory_file: None,
             exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };

@@ -26,12 +26,15 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
+use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
     event::{Accelerator, RunInfo, Versions},
+    guest::KernelRecord,
     plan::{KernelFacts, Plan, PlannedKernel},
     reporter::Reporter,
     run::RunRecord,
@@ -41,10 +44,8 @@ use lab_report::{
     progress::{Bars, Lines},
     results::directory,
 };
-use lab_vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock};
+use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
 use std::{
-    env,
-    io::IsTerminal,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread::available_parallelism,
@@ -98,7 +99,7 @@ impl Guests {
         Store::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-        let acceleration = machine.acceleration(&launcher, first)?;
+        let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
         // They only order what this machine starts: without them it runs the same cells.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent)?;
@@ -123,7 +124,7 @@ impl Guests {
 
     /// One of the kernels as virtme-ng boots it by itself.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
-        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id).ok_or(Error::NothingSelected)?;
         Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
@@ -144,13 +145,13 @@ impl Guests {
 
     /// What the plan must know of the kernels.
     pub fn facts(&self) -> Vec<KernelFacts> {
-        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail)).collect()
+        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail)).collect()
     }
 
     /// Runs a plan, possibly several at once; consoles go below `directory`.
     pub fn run(
         &self,
-        id: String,
+        id: Id,
         plan: Plan,
         directory: &Path,
         how: &How,
@@ -160,8 +161,8 @@ impl Guests {
         let directory = absolute(directory)?;
         let accelerator = Accelerator::from(&self.acceleration);
         let prepare = |kernel: &PlannedKernel| {
-            let id = &*kernel.facts.id;
-            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let id = &kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
@@ -189,7 +190,16 @@ impl Guests {
             prepare: &prepare,
             interrupt: self.interrupt.clone(),
         };
-        run.go(reporters)
+        let record = run.go(reporters)?;
+        self.distrust_kvm_unless(!record.kernels.values().any(KernelRecord::never_booted));
+        Ok(record)
+    }
+
+    /// Where guests under KVM never booted, that may be KVM's doing: the next command asks again.
+    fn distrust_kvm_unless(&self, booted: bool) {
+        if self.acceleration.accel == Accel::Kvm && !booted {
+            accel::distrust(self.machine.cache());
+        }
     }
 }
 
@@ -200,14 +210,5 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if std::io::stderr().is_terminal() && !in_ci() {
-        Box::new(Bars::new())
-    } else {
-        Box::new(Lines::new(std::io::stderr()))
-    }
-}
-
-/// The variable that the common CI systems set.
-pub fn in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
 }

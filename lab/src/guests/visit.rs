@@ -64,7 +64,7 @@ impl Guests {
         told: &Told,
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
-        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
         let prepared = prepared.map_err(Error::Host)?;
         let own: Vec<&str> =
@@ -95,7 +95,9 @@ impl Guests {
             interrupt: &self.interrupt,
             emit: &|event| told.event(&event),
         };
-        Ok(visit::visit(common, &PlannedKernel { facts, cells: Vec::new() }, &prepared, visitor))
+        let visited = visit::visit(common, &PlannedKernel { facts, cells: Vec::new() }, &prepared, visitor);
+        self.distrust_kvm_unless(visited != Visited::Lost || !told.release().is_empty());
+        Ok(visited)
     }
 
     /// Ends on the terminal's end too.

@@ -1,6 +1,9 @@
 //! What goes into a guest and is built here: the agent and the eBPF object.
 
-use super::agent_package::{AgentPackage, AgentPackageError};
+use super::{
+    agent_package::{AgentPackage, AgentPackageError},
+    commit, sources,
+};
 use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{interrupt::Interrupt, process::to_end};
@@ -164,9 +167,18 @@ impl Builder<'_> {
         let command = duct::cmd(&cargo, args)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+            .env(commit::VARIABLE, self.agent_commit(&package))
             .dir(self.root);
         self.run("the guest agent", &cargo.to_string_lossy(), command)?;
         Ok(self.agent_path(&package))
+    }
+
+    /// The commit of the agent's own sources: another one elsewhere rebuilds no agent and leaves the snapshots valid.
+    fn agent_commit(&self, package: &AgentPackage) -> String {
+        match &package.directory {
+            Some(directory) => commit::of(directory, &["."]),
+            None => commit::of(self.root, &sources::AGENT),
+        }
     }
 
     fn bpf(&self) -> Result<(), ArtifactError> {

@@ -1,7 +1,6 @@
-//! What a guest's programs are built from.
+//! What the lab and a guest's programs are built from. `lab/tests/architecture.rs` holds the lists to what cargo says.
 
 /// Directories of the agent and of every crate of the workspace that it is built from, below the project's directory.
-/// `lab/tests/architecture.rs` holds this list to what cargo says.
 pub const AGENT: [&str; 9] = [
     "crates/bpf",
     "crates/ebpf-abi",
@@ -12,6 +11,18 @@ pub const AGENT: [&str; 9] = [
     "crates/topology",
     "crates/traffic",
     "guest-agent",
+];
+
+/// Directories of the crates that `lab` is built from.
+pub const LAB: [&str; 8] = [
+    "crates/base",
+    "crates/kernel-store",
+    "crates/protocol",
+    "crates/record",
+    "crates/report",
+    "crates/vm",
+    "images",
+    "lab",
 ];
 
 /// What else is in a guest's image: the eBPF programs, and the list of modules with what packs them.

@@ -4,15 +4,16 @@
 use super::{
     console::Tail,
     evidence,
+    judge::Seen,
     kernel::{KernelRun, Launch},
     session::{End, Lost},
 };
 use lab_base::text;
+use lab_guard::Inside;
 use lab_protocol::{
-    CellId, ErrorKind, Outcome,
+    CellId, ErrorKind,
     attachment::{Attachment, AttachmentKind},
 };
-use lab_record::verdict::Verdict;
 use lab_vm::Guest;
 
 /// What was seen of a lost guest before it was questioned: the answers drown its own last words.
@@ -21,7 +22,9 @@ pub(super) struct Autopsy {
     /// The console's end.
     pub tail: Tail,
     /// Files of the answers, from the run's directory on.
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
+    /// Whether its kernel was alive.
+    pub alive: bool,
 }
 
 impl KernelRun<'_> {
@@ -32,22 +35,20 @@ impl KernelRun<'_> {
             && lost.exit.is_none()
         {
             match hung {
-                Some(verdict) => self.examine_cell(guest, launch, verdict),
+                Some(seen) => self.examine_cell(guest, launch, seen),
                 None => self.examine_guest(guest, launch, lost),
             }
-        } else if let Some(verdict) = hung {
-            self.verdict(launch, verdict);
+        } else if let Some(seen) = hung {
+            self.verdict(launch, seen);
         }
     }
 
     /// The agent gave its cell up, and can still say so.
-    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut verdict: Verdict) {
-        let (place, files) = self.question(guest, launch, Some(&verdict.report.cell));
-        if let Outcome::Errored { message, .. } = &mut verdict.outcome {
-            message.push_str(&place);
-        }
-        verdict.files.extend(files);
-        self.verdict(launch, verdict);
+    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut seen: Seen) {
+        let (place, files, _) = self.question(guest, launch, Some(&seen.report.cell));
+        seen.place = place;
+        seen.files.extend(files);
+        self.verdict(launch, seen);
     }
 
     /// A guest that panicked has said all that it can.
@@ -56,14 +57,14 @@ impl KernelRun<'_> {
         if !matches!(tail.classify(lost.kind), ErrorKind::Hang | ErrorKind::Boot) {
             return;
         }
-        let (place, files) = self.question(guest, launch, lost.cell.as_ref());
+        let (place, files, alive) = self.question(guest, launch, lost.cell.as_ref());
         lost.message.push_str(&place);
-        launch.autopsy.replace(Some(Autopsy { tail, files }));
+        launch.autopsy.replace(Some(Autopsy { tail, files, alive }));
     }
 
-    /// What the guest answers: words for a message, and files.
-    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<String>) {
-        let answer = guest.interrogate(self.timing.evidence, &|| self.interrupt.signal().is_some());
+    /// What the guest answers: words for a message, files, and whether its kernel is alive.
+    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<Inside>, bool) {
+        let answer = guest.interrogate(launch.timing.evidence(), &|| self.interrupt.signal().is_some());
         let place = answer.place.map(|place| format!("; its processor is in {}", text::line(&place, 200)));
         let attachments: Vec<Attachment> = answer.findings.into_iter().map(attachment(launch.number)).collect();
         let home = cell.map_or_else(|| format!("guest-{}", launch.number), CellId::to_string);
@@ -71,7 +72,7 @@ impl KernelRun<'_> {
             self.note(format!("evidence of guest {}: {error}", launch.number));
             Vec::new()
         });
-        (place.unwrap_or_default(), files)
+        (place.unwrap_or_default(), files, answer.alive)
     }
 }
 

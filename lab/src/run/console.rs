@@ -1,15 +1,12 @@
 //! The console as evidence: what its last lines say about a guest's death.
 
 use lab_base::text;
+use lab_guard::bounded;
 use lab_protocol::{
     ErrorKind,
     complaint::{Class, record},
 };
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::path::Path;
 
 /// How much of the end of a console is read, bytes. A panic with its backtrace takes a tenth of it.
 const TAIL: u64 = 64 << 10;
@@ -27,21 +24,11 @@ pub struct Tail {
 impl Tail {
     /// Reads the tail of a console file; a console that can't be read is an empty one, since it is only evidence.
     pub fn read(path: &Path) -> Self {
-        let mut bytes = Vec::new();
-        let mut read = || -> std::io::Result<()> {
-            let mut file = File::open(path)?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-            file.take(TAIL).read_to_end(&mut bytes)?;
-            Ok(())
-        };
-        if read().is_err() {
-            return Self::default();
-        }
-        Self::parse(&String::from_utf8_lossy(&bytes))
+        bounded::tail(path, TAIL).map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
     }
 
-    pub(super) fn parse(text: &str) -> Self {
+    /// Reads a tail that is there already.
+    pub fn parse(text: &str) -> Self {
         let lines = text.lines().map(|line| text::line(line.trim_end(), WIDTH)).filter(|line| !line.is_empty());
         Self { lines: lines.collect() }
     }
@@ -52,8 +39,8 @@ impl Tail {
         self.find(Class::is_deadly)
     }
 
-    /// The first complaint that the kernel survived.
-    pub fn complaint(&self) -> Option<&str> {
+    /// The first splat that the kernel survived.
+    pub fn splat(&self) -> Option<&str> {
         self.find(|class, record| !class.is_deadly(record))
     }
 
@@ -87,7 +74,7 @@ mod tests {
              [    2.6] Kernel panic - not syncing: Fatal exception\n",
         );
         assert_eq!(tail.last_words(), Some("BUG: kernel NULL pointer dereference"));
-        assert_eq!(tail.complaint(), Some("BUG: Bad page state in process case"));
+        assert_eq!(tail.splat(), Some("BUG: Bad page state in process case"));
         assert_eq!(tail.classify(ErrorKind::GuestLost), ErrorKind::Panic);
         assert_eq!(tail.classify(ErrorKind::Agent), ErrorKind::Agent);
         let quiet = Tail::parse("[    1.0] rcu: INFO: rcu_preempt self-detected stall on CPU\n");

@@ -1,6 +1,6 @@
 //! `lab setup`: brings about what is missing, in order, and says what takes how long.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -175,7 +175,7 @@ pub fn setup(purpose: Purpose, place: Place, out: &mut dyn Write) -> Result<Repo
         let started = Instant::now();
         let (label, doing) = step.announcement();
         let label = format!("[{}/{}] {label}", index + 1, plan.steps.len());
-        let mut progress = Progress::new(out, std::io::stderr().is_terminal(), label);
+        let mut progress = Progress::new(out, lab_base::say::is_said_to_people(), label);
         progress.begin(&doing);
         let result = step.run(&tools, privilege, &tools.log(step.log_name()), &mut progress);
         let elapsed = started.elapsed().as_secs();

@@ -82,6 +82,10 @@ pub enum SetupError {
         source: io::Error,
     },
 
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+
     /// The archive could not be read, or a program of its tools failed.
     #[error(transparent)]
     Archive(#[from] lab_kernel_store::KernelsError),

@@ -9,6 +9,7 @@ use super::{
     program::Program,
     test_tools::TestTools,
 };
+use lab_vm::Acceleration;
 
 /// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
 pub(super) const BPF_LINKER: (u32, u32, u32) = (0, 13, 0);
@@ -51,8 +52,29 @@ pub struct Host {
     pub cargo_deny: Option<PathBuf>,
     /// Whether a rustup nightly with rust-src is installed.
     pub nightly_rust_src: bool,
-    /// Whether this user may open /dev/kvm: `Err` says why not.
-    pub kvm: Option<Result<(), String>>,
+    /// What is known of KVM.
+    pub kvm: Kvm,
+}
+
+/// What is known of KVM on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Kvm {
+    /// Nobody looked.
+    #[default]
+    Unknown,
+    /// A variable decides: its name and value.
+    Forced(String),
+    /// The device is of no use, and why.
+    Unusable(String),
+    /// The device makes virtual machines, and no guest has run in one on this boot of the host and under this QEMU.
+    Untried,
+    /// A guest has been tried: what came of it, and the file that says so.
+    Tried {
+        /// The verdict.
+        verdict: Acceleration,
+        /// Where it is kept.
+        kept: PathBuf,
+    },
 }
 
 impl Host {

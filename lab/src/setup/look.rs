@@ -3,11 +3,15 @@
 use super::{
     apt, catalogue,
     distribution::{Distribution, Family},
-    host::Host,
+    host::{Host, Kvm},
     program::{Program, chosen_qemu},
     tools::Tools,
 };
 use lab_base::programs;
+use lab_vm::{
+    accel::{self, ACCEL_VARIABLE},
+    kvm, qemu_version,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -23,9 +27,15 @@ impl Host {
         thread::scope(|scope| {
             let packages = debian.then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
             let rustc = scope.spawn(|| programs::on_host("rustc").map(Program::ask));
-            let qemu = scope.spawn(|| tools.qemu());
+            let cache = tools.dir().parent().unwrap_or(tools.dir());
+            let qemu = scope.spawn(|| {
+                let qemu = tools.qemu();
+                let kvm = kvm(cache, qemu.as_ref().map(|qemu| &*qemu.path));
+                (qemu, kvm)
+            });
             let linker =
                 scope.spawn(|| tools.pinned_bpf_linker().or_else(|| programs::on_host("bpf-linker")).map(Program::ask));
+            let (qemu, kvm) = joined(qemu);
             Self {
                 commands: catalogue::commands().into_iter().filter(|name| programs::on_host(name).is_some()).collect(),
                 qemu_chosen,
@@ -34,10 +44,10 @@ impl Host {
                 test_tools: tools.test_tools(),
                 cargo_deny: tools.cargo_deny(),
                 nightly_rust_src: nightly_rust_src(),
-                kvm: Some(kvm()),
+                kvm,
                 packages: packages.map(|thread| joined(thread)).unwrap_or_default(),
                 rustc: joined(rustc),
-                qemu: joined(qemu),
+                qemu,
                 bpf_linker: joined(linker),
                 distribution: distribution.clone(),
             }
@@ -60,7 +70,14 @@ fn nightly_rust_src() -> bool {
     })
 }
 
-fn kvm() -> Result<(), String> {
-    let opened = fs::File::options().read(true).write(true).open(Path::new("/dev/kvm"));
-    opened.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
+/// What a run with this QEMU would find, without booting anything.
+fn kvm(cache: &Path, qemu: Option<&Path>) -> Kvm {
+    if let Some(value) = std::env::var(ACCEL_VARIABLE).ok().filter(|value| !value.is_empty()) {
+        return Kvm::Forced(format!("{ACCEL_VARIABLE}={value}"));
+    }
+    if let Err(unusable) = kvm::usable() {
+        return Kvm::Unusable(unusable.to_string());
+    }
+    let verdict = qemu_version(qemu).ok().and_then(|version| accel::remembered(cache, &version, qemu));
+    verdict.map_or(Kvm::Untried, |verdict| Kvm::Tried { verdict, kept: accel::kept_in(cache) })
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use duct::{Expression, cmd};
 use lab_base::programs;
+use lab_guard::private as trusted;
 
 use super::error::SetupError;
 use super::{
@@ -120,12 +121,18 @@ impl Tools {
     /// Takes the tools directory for this process alone until the returned file is dropped, and clears away what
     /// runs that died left behind.
     pub(super) fn lock(&self) -> Result<File, SetupError> {
-        fs::create_dir_all(&self.dir).map_err(SetupError::io(&self.dir))?;
+        self.make()?;
         let path = self.dir.join("lock");
         let file = File::create(&path).map_err(SetupError::io(&path))?;
         file.lock().map_err(SetupError::io(&path))?;
         self.remove_leftovers()?;
         Ok(file)
+    }
+
+    /// Makes the directory, below a cache that nobody else can write to.
+    pub(super) fn make(&self) -> Result<(), SetupError> {
+        self.dir.parent().map_or(Ok(()), trusted::keep)?;
+        fs::create_dir_all(&self.dir).map_err(SetupError::io(&self.dir))
     }
 
     fn remove_leftovers(&self) -> Result<(), SetupError> {
@@ -141,7 +148,7 @@ impl Tools {
     }
 
     fn scratch(&self, prefix: &str) -> Result<tempfile::TempDir, SetupError> {
-        tempfile::Builder::new().prefix(prefix).tempdir_in(&self.dir).map_err(SetupError::io(&self.dir))
+        Ok(trusted::temporary(prefix, &self.dir)?)
     }
 
     /// Installs the pinned virtme-ng with pip, by the user's own pip configuration.

@@ -110,7 +110,7 @@ mod tests {
     use lab_record::{
         event::{Accelerator, Event, RunInfo, Stamped, Versions},
         plan::Plan,
-        testing::{cell, facts, passed},
+        testing::{cell, facts, id, passed},
         verdict::Verdict,
     };
 
@@ -119,13 +119,13 @@ mod tests {
     fn ran(accelerator: &str, mutant: Option<&str>, outcome: &Outcome, took_us: u64) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], false);
         let accelerator = Accelerator { name: accelerator.into(), reason: String::new(), time_scale: 1.0 };
-        let info = RunInfo::new("x".into(), Versions::default(), accelerator, plan);
+        let info = RunInfo::new(id("x"), Versions::default(), accelerator, plan);
         let info = RunInfo { mutant: mutant.map(str::to_owned), ..info };
         let mut report = passed(A, Vec::new());
         report.duration_us = took_us;
         let verdict = Verdict { report, ..Verdict::bare(lab_protocol::CellId(A.into()), outcome.clone()) };
         let mut record = RunRecord::default();
-        let finished = Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
+        let finished = Event::CellFinished { kernel: id("6.12"), guest: 1, verdict: Box::new(verdict) };
         for event in [Event::RunStarted { run: Box::new(info) }, finished] {
             record.apply(&Stamped { at_ms: 0, event });
         }

@@ -70,6 +70,14 @@ pub enum ShardError {
         /// The cell.
         cell: String,
     },
+    /// Guests that can't be numbered.
+    #[error("{} numbers the guests of kernel {kernel} so high that those of all shards can't be numbered", path.display())]
+    TooManyGuests {
+        /// The events.
+        path: PathBuf,
+        /// The kernel.
+        kernel: String,
+    },
     /// Two shards of one plan claim the same cell.
     #[error("{} plans {cell} on kernel {kernel}, as does another shard, or no shard should", path.display())]
     Overlap {

@@ -1,6 +1,7 @@
 //! What shards leave beside their events: consoles and evidence, gathered into one run's directory.
 
 use crate::error::Error;
+use lab_guard::{Id, foreign};
 use lab_record::{plan::PlannedKernel, shard::Part};
 use lab_report::{junit, results::directory};
 use std::{
@@ -10,22 +11,29 @@ use std::{
 };
 use walkdir::WalkDir;
 
+/// Bytes of a file that a shard leaves: a console and what a case left are far smaller.
+const FILE_LIMIT: u64 = 128 << 20;
+/// Files of a shard, and their bytes.
+const MOST_FILES: u64 = 200_000;
+const MOST_BYTES: u64 = 8 << 30;
+
 /// Copies what a shard left of its kernels below another run's directory. Consoles get the numbers that their guests
-/// have there; links are left out, since results come from other machines.
+/// have there. Results come from other machines: what is no plain file, a link for one, is refused.
 ///
 /// # Errors
-/// A file can't be read or written.
+/// A file can't be read or written, is none, or there are more of them than a run leaves.
 pub(super) fn copy(
     shard: &Path,
     into: &Path,
     part: &Part,
     kernels: &[PlannedKernel],
-    shift: &BTreeMap<String, u32>,
+    shift: &BTreeMap<Id, u32>,
 ) -> Result<(), Error> {
+    let mut room = Room::default();
     for kernel in kernels {
         let id = &kernel.facts.id;
         let from = shard.join(id);
-        if !from.is_dir() {
+        if !foreign::is_directory(&from).map_err(Error::file("read", &from))? {
             continue;
         }
         let shift = shift.get(id).copied().unwrap_or_default();
@@ -34,23 +42,43 @@ pub(super) fn copy(
             let entry = entry.map_err(|error| Error::file("read", &from)(error.into()))?;
             let Ok(relative) = entry.path().strip_prefix(&from) else { continue };
             // It is written anew, for all shards together.
-            if !entry.file_type().is_file() || relative == Path::new(junit::FILE) {
+            if entry.file_type().is_dir() || relative == Path::new(junit::FILE) {
                 continue;
             }
             let path = target(&home, relative, part, shift);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
             }
-            fs::copy(entry.path(), &path).map_err(Error::file("write", &path))?;
+            room.take(entry.path())?;
+            foreign::copy(entry.path(), &path, FILE_LIMIT).map_err(Error::file("copy", entry.path()))?;
         }
     }
     Ok(())
 }
 
+/// What may still be copied of a shard.
+#[derive(Default)]
+struct Room {
+    files: u64,
+    bytes: u64,
+}
+
+impl Room {
+    fn take(&mut self, file: &Path) -> Result<(), Error> {
+        let size = fs::symlink_metadata(file).map_err(Error::file("read", file))?.len();
+        (self.files, self.bytes) = (self.files + 1, self.bytes.saturating_add(size));
+        if self.files <= MOST_FILES && self.bytes <= MOST_BYTES {
+            return Ok(());
+        }
+        let why = format!("a shard has at most {MOST_FILES} files of {} GiB in all", MOST_BYTES >> 30);
+        Err(Error::file("copy", file)(std::io::Error::new(std::io::ErrorKind::QuotaExceeded, why)))
+    }
+}
+
 fn target(home: &Path, relative: &Path, part: &Part, shift: u32) -> PathBuf {
     let name = relative.to_string_lossy();
-    if let Some(guest) = guest(&name) {
-        return home.join(directory::console(guest + shift));
+    if let Some(number) = guest(&name).and_then(|guest| guest.checked_add(shift)) {
+        return home.join(directory::console(number));
     }
     let path = home.join(relative);
     if path.exists() { home.join(format!("shard-{}", part.number)).join(relative) } else { path }

@@ -9,6 +9,7 @@ use super::{
     replay::{self, Brought, Replay},
 };
 use crate::error::Error;
+use lab_guard::{Id, foreign};
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
@@ -37,7 +38,7 @@ pub struct Shards {
 #[derive(Debug)]
 struct Found {
     events: EventReader,
-    run: String,
+    run: Id,
     accelerator: Accelerator,
     brought: Brought,
 }
@@ -50,6 +51,8 @@ impl Found {
 
 /// The runs that a directory means: itself, or those directly below it.
 fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
+    // Shards come from other machines: a link among them names something of this one.
+    foreign::is_directory(directory).map_err(Error::file("read", directory))?;
     if directory.join(FILE).exists() {
         return Ok(vec![directory.clone()]);
     }
@@ -105,8 +108,8 @@ impl Shards {
         found.sort_by_key(|it| it.part().number);
         let (whole, mut info) = first.ok_or(Error::NothingSelected)?;
         let facts = whole.kernels.iter().map(|share| share.facts.clone()).collect();
-        let Plan { cells, others, .. } = info.plan;
-        info.plan = Plan { others, ..Plan::new(facts, cells, whole.full_matrix) };
+        let Plan { cells, others, every_cell, .. } = info.plan;
+        info.plan = Plan { others, every_cell, ..Plan::new(facts, cells, whole.full_matrix) };
         info.expired = expired;
         info.accelerator = accelerators(&found, info.accelerator);
         Ok(Self { found, whole, info })
@@ -134,7 +137,7 @@ impl Shards {
     /// # Errors
     /// A file of a shard is damaged or can't be read, a shard tells of cells that are not its own, or the log can't be
     /// written.
-    pub fn merge(self, id: String, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
+    pub fn merge(self, id: Id, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
         let mut merged = self.states();
         let Self { found, whole, info } = self;
         // A run's first event says how complete its shards are, so their ends are looked at before anything is told.

@@ -7,7 +7,7 @@ use lab_record::{
     log::EventLog,
     plan::KernelFacts,
     reporter::Reporter,
-    testing::{cell, facts, passed},
+    testing::{cell, facts, id, passed},
     verdict::Verdict,
 };
 use lab_report::{junit, results::directory};
@@ -32,8 +32,8 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
         kernels: split.kernels(&plan),
         full_matrix: true,
     };
-    let id = format!("run-{}", part.number);
-    let info = RunInfo { shard: Some(shard), ..RunInfo::new(id, Versions::default(), accelerator, own.clone()) };
+    let name = id(&format!("run-{}", part.number));
+    let info = RunInfo { shard: Some(shard), ..RunInfo::new(name, Versions::default(), accelerator, own.clone()) };
     let mut all = vec![Event::RunStarted { run: Box::new(info) }];
     for kernel in &own.kernels {
         let id = || kernel.facts.id.clone();
@@ -85,7 +85,7 @@ fn results() -> (tempfile::TempDir, Vec<PathBuf>) {
 }
 
 fn merge(directories: &[PathBuf]) -> Result<RunRecord, Error> {
-    Shards::open(directories)?.merge("merged".to_owned(), None, None)
+    Shards::open(directories)?.merge(id("merged"), None, None)
 }
 
 /// The error of a merge, without the test's directory.
@@ -122,7 +122,7 @@ fn a_merged_run_is_rebuilt_from_its_own_events() {
     }
     std::os::unix::fs::symlink("/etc/passwd", all[3].join("6.12/cells/link")).unwrap();
     let mut log = EventLog::create(&into).unwrap();
-    let record = Shards::open(&all[..3]).unwrap().merge("m".to_owned(), Some(&into), Some(&mut log)).unwrap();
+    let record = Shards::open(&all[..3]).unwrap().merge(id("m"), Some(&into), Some(&mut log)).unwrap();
     assert_eq!(lab_record::log::read(&into).unwrap(), record);
     // The second of the kernel's two shards has its guests numbered anew; what stays is copied.
     let text = fs::read_to_string(into.join(FILE)).unwrap();
@@ -136,7 +136,7 @@ fn a_merged_run_is_rebuilt_from_its_own_events() {
     drop(log);
     fs::remove_dir_all(into.join("6.12")).unwrap();
     let mut log = EventLog::create(&into).unwrap();
-    Shards::open(&all).unwrap().merge("m".to_owned(), Some(&into), Some(&mut log)).unwrap();
+    Shards::open(&all).unwrap().merge(id("m"), Some(&into), Some(&mut log)).unwrap();
     let read = |name: &str| fs::read_to_string(into.join("6.12").join(name)).unwrap();
     assert_eq!([read("console.log"), read("console-2.log"), read("console-3.log")], ["shard 2", "shard 3", "shard 4"]);
     assert_eq!(read("cells/A01/w0.pcap"), "shard 4");

@@ -3,6 +3,7 @@
 
 use super::{ShardError, files};
 use crate::error::Error;
+use lab_guard::Id;
 use lab_protocol::{CellId, Outcome};
 use lab_record::{
     event::{Event, Stamped},
@@ -69,7 +70,7 @@ enum Waits {
 struct Ledger {
     cells: Vec<CellId>,
     places: HashMap<CellId, usize>,
-    kernels: HashMap<String, Vec<Waits>>,
+    kernels: HashMap<Id, Vec<Waits>>,
 }
 
 impl Ledger {
@@ -81,7 +82,7 @@ impl Ledger {
     }
 
     /// Moves a cell on; whether it was where it should have been.
-    fn pass(&mut self, kernel: &str, cell: &CellId, from: Waits, to: Waits) -> bool {
+    fn pass(&mut self, kernel: &Id, cell: &CellId, from: Waits, to: Waits) -> bool {
         let place = self.places.get(cell).copied();
         let waits = place.and_then(|place| self.kernels.get_mut(kernel)?.get_mut(place));
         let Some(waits) = waits.filter(|waits| **waits == from) else { return false };
@@ -90,7 +91,7 @@ impl Ledger {
     }
 
     /// Takes the cells of a kernel that are left, by name.
-    fn take(&mut self, kernel: &str, from: Waits) -> Vec<CellId> {
+    fn take(&mut self, kernel: &Id, from: Waits) -> Vec<CellId> {
         let all = self.kernels.get_mut(kernel).into_iter().flatten().zip(&self.cells);
         let left = all.filter(|(waits, _)| **waits == from).map(|(waits, cell)| {
             *waits = Waits::Told;
@@ -128,7 +129,7 @@ pub(super) struct Replay<'a> {
     record: RunRecord,
     log: Option<&'a mut EventLog>,
     ledger: Ledger,
-    kernels: BTreeMap<String, Through>,
+    kernels: BTreeMap<Id, Through>,
     last_ms: u64,
     wall_ms: u64,
 }
@@ -156,14 +157,14 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn not_run(&mut self, at_ms: u64, kernel: &str, cell: CellId, message: String) -> Result<(), Error> {
+    fn not_run(&mut self, at_ms: u64, kernel: &Id, cell: CellId, message: String) -> Result<(), Error> {
         let verdict = Box::new(Verdict::bare(cell, Outcome::NotRun { message }));
-        self.take(at_ms, Event::CellFinished { kernel: kernel.to_owned(), guest: 0, verdict })
+        self.take(at_ms, Event::CellFinished { kernel: kernel.clone(), guest: 0, verdict })
     }
 
     /// Tells the next shard, with its guests numbered after those of the shards before it.
     pub(super) fn shard(&mut self, shard: Brought, into: Option<&Path>, lines: &Receiver<Lines>) -> Result<(), Error> {
-        let shift: BTreeMap<String, u32> = self.kernels.iter().map(|(id, it)| (id.clone(), it.guests)).collect();
+        let shift: BTreeMap<Id, u32> = self.kernels.iter().map(|(id, it)| (id.clone(), it.guests)).collect();
         if let Some(into) = into {
             files::copy(&shard.directory, into, &shard.part, &shard.kernels, &shift)?;
         }
@@ -172,7 +173,7 @@ impl<'a> Replay<'a> {
             let id = &kernel.facts.id;
             for cell in &kernel.cells {
                 if !self.ledger.pass(id, &cell.id, Waits::Unclaimed, Waits::For(number)) {
-                    let (kernel, cell) = (id.clone(), cell.id.to_string());
+                    let (kernel, cell) = (id.to_string(), cell.id.to_string());
                     return Err(ShardError::Overlap { path: shard.path, kernel, cell }.into());
                 }
             }
@@ -216,7 +217,9 @@ impl<'a> Replay<'a> {
             let shift = telling.shift.get(kernel).copied().unwrap_or_default();
             // 0 is no guest.
             changed = *guest > 0 && shift > 0;
-            *guest += if changed { shift } else { 0 };
+            let number = guest.checked_add(if changed { shift } else { 0 });
+            let many = || ShardError::TooManyGuests { path: telling.shard.path.clone(), kernel: kernel.to_string() };
+            *guest = number.ok_or_else(many)?;
             let through = through(&mut self.kernels, kernel);
             through.guests = through.guests.max(*guest);
         }
@@ -247,7 +250,7 @@ impl<'a> Replay<'a> {
                 let cell = &verdict.report.cell;
                 let own = Waits::For(telling.shard.part.number);
                 if !self.ledger.pass(kernel, cell, own, Waits::Told) {
-                    let (path, kernel, cell) = (telling.shard.path.clone(), kernel.clone(), cell.to_string());
+                    let (path, kernel, cell) = (telling.shard.path.clone(), kernel.to_string(), cell.to_string());
                     return Err(ShardError::ForeignCell { path, kernel, cell }.into());
                 }
                 false
@@ -265,7 +268,7 @@ impl<'a> Replay<'a> {
     fn end_shard(&mut self, telling: Telling<'_>) -> Result<(), Error> {
         let Telling { shard, running, last_ms, finished, .. } = telling;
         let part = shard.part;
-        let mut kernels: Vec<&str> = shard.kernels.iter().map(|kernel| &*kernel.facts.id).collect();
+        let mut kernels: Vec<&Id> = shard.kernels.iter().map(|kernel| &kernel.facts.id).collect();
         kernels.sort_unstable();
         for kernel in kernels {
             for cell in self.ledger.take(kernel, Waits::For(part.number)) {
@@ -283,9 +286,9 @@ impl<'a> Replay<'a> {
     }
 
     /// Tells the end of a kernel; `missing` says which of its shards are, where one is.
-    pub(super) fn end_kernel(&mut self, kernel: &str, missing: Option<String>) -> Result<(), Error> {
+    pub(super) fn end_kernel(&mut self, kernel: &Id, missing: Option<String>) -> Result<(), Error> {
         if let Some(text) = missing.clone() {
-            self.take(self.last_ms, Event::Note { kernel: kernel.to_owned(), text })?;
+            self.take(self.last_ms, Event::Note { kernel: kernel.clone(), text })?;
         }
         let message = missing.unwrap_or_else(|| "no shard has the cell in its plan".to_owned());
         for cell in self.ledger.take(kernel, Waits::Unclaimed) {
@@ -294,7 +297,7 @@ impl<'a> Replay<'a> {
         if let Some(Through { guests, peak_memory_kib, gave_up, wall_ms: Some(wall_ms), .. }) =
             self.kernels.remove(kernel)
         {
-            let kernel = kernel.to_owned();
+            let kernel = kernel.clone();
             self.take(self.last_ms, Event::KernelFinished { kernel, guests, peak_memory_kib, gave_up, wall_ms })?;
         }
         Ok(())
@@ -312,19 +315,19 @@ impl<'a> Replay<'a> {
 struct Telling<'a> {
     shard: &'a Brought,
     /// What is added to the numbers of its guests, by kernel.
-    shift: BTreeMap<String, u32>,
+    shift: BTreeMap<Id, u32>,
     /// The cell that runs, by kernel.
-    running: BTreeMap<String, CellId>,
+    running: BTreeMap<Id, CellId>,
     last_ms: u64,
     finished: bool,
 }
 
-fn through<'a>(kernels: &'a mut BTreeMap<String, Through>, kernel: &str) -> &'a mut Through {
-    kernels.entry(kernel.to_owned()).or_default()
+fn through<'a>(kernels: &'a mut BTreeMap<Id, Through>, kernel: &Id) -> &'a mut Through {
+    kernels.entry(kernel.clone()).or_default()
 }
 
 /// The kernel and the number of the guest that an event is about.
-fn guest(event: &mut Event) -> Option<(&str, &mut u32)> {
+fn guest(event: &mut Event) -> Option<(&Id, &mut u32)> {
     match event {
         Event::GuestStarted { kernel, guest, .. }
         | Event::Booted { kernel, guest, .. }

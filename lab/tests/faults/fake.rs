@@ -19,7 +19,7 @@ use lab_record::{
     testing::{cell, facts},
 };
 use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::Lines, results::directory, run_json::RunJson};
-use lab_vm::{fake::FakeLauncher, snapshot::Store};
+use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 /// How this program is told to play a fault.
@@ -130,12 +130,14 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
     let mut junit = JunitReporter { directory: run.to_owned() };
     let mut json = RunJson { directory: run.to_owned() };
     let mut html = HtmlReporter { directory: run.to_owned() };
-    let mut lines = Lines::new(std::io::stderr());
+    let mut lines = Lines::new(lab_base::say::stderr());
     let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut json, &mut html, &mut lines];
     let fake = FakeRun {
         id: directory::fresh_id(),
         plan: Plan::new(vec![facts("6.12", "6.12.43")], cells, true),
         timing: scenario.timing,
+        rescale: &|_| 1.0,
+        accel: Accel::Tcg,
         interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
         launcher: &scenario.launcher,
         snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),

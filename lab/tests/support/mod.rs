@@ -52,7 +52,7 @@ pub fn hostile_run() -> Vec<Stamped> {
                 verdict.outcome = Outcome::Failed { kind: FailureKind::Check, message: HOSTILE.repeat(100) };
                 verdict.report.checks.push(Check { name: HOSTILE.into(), ok: false, seen: HOSTILE.into() });
                 verdict.warnings.push(HOSTILE.to_owned());
-                verdict.files.push("6.12/cells/x/w0.pcap".to_owned());
+                verdict.files.push(lab_guard::Inside::new("6.12/cells/x/w0.pcap").unwrap());
             }
             Some(2) => {
                 verdict.outcome = Outcome::Errored { kind: ErrorKind::Panic, message: format!("Oops: {HOSTILE}") };

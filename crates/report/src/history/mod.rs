@@ -1,7 +1,7 @@
 //! The same cells over many runs: how each ended, by which attach type, and how long it took.
 
-pub mod complaints;
 mod page;
+pub mod splats;
 mod text;
 
 pub use page::{FILE, render as page};
@@ -121,11 +121,11 @@ impl History {
                     ms: verdict.report.duration_us / 1000,
                     message: verdict.outcome.message(),
                 };
-                found.entry((kernel.facts.id.clone(), cell.id.to_string())).or_default().push((at, point));
+                found.entry((kernel.facts.id.to_string(), cell.id.to_string())).or_default().push((at, point));
             }
         }
         self.runs.push(Run {
-            id: record.info.as_ref().map_or_else(String::new, |info| info.id.clone()),
+            id: record.info.as_ref().map_or_else(String::new, |info| info.id.to_string()),
             started_ms: record.started_ms,
             wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
             exit: record.outcome().code(),

@@ -6,11 +6,12 @@
 mod case;
 mod xml;
 
-use super::complaints::complaints;
+use super::splats::splats;
 use crate::results::directory;
 use case::Desk;
 use chrono::DateTime;
 use lab_base::{file::FileError, text};
+use lab_guard::Id;
 use lab_record::{
     event::{Event, RunInfo, Stamped},
     guest::KernelRecord,
@@ -65,19 +66,19 @@ impl JunitReporter {
         // A kernel's file is its part of the whole, with a root of its own: thousands of cells are rendered once. They are
         // written while the next kernel's are rendered.
         thread::scope(|scope| {
-            let (send, suites) = sync_channel::<(String, Counts, String)>(1);
+            let (send, suites) = sync_channel::<(Id, Counts, String)>(1);
             let kernels = scope.spawn(move || {
                 suites.iter().try_for_each(|(id, counts, suite)| self.write_kernel(record, &id, counts, &suite))
             });
             // Where that failed nobody listens any more, and its error is told below.
-            let mut each = |id: &str, counts, suite| drop(send.send((id.to_owned(), counts, suite)));
+            let mut each = |id: &Id, counts, suite| drop(send.send((id.clone(), counts, suite)));
             let whole = directory::replace_with(&path, |out| render_to(record, None, Dialect::Common, &mut each, out));
             drop(send);
             whole.and(kernels.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 
-    fn write_kernel(&self, record: &RunRecord, kernel: &str, counts: Counts, suite: &str) -> Result<(), FileError> {
+    fn write_kernel(&self, record: &RunRecord, kernel: &Id, counts: Counts, suite: &str) -> Result<(), FileError> {
         let path = directory::kernel(&self.directory, kernel)?.join(FILE);
         directory::replace_with(&path, |out| {
             out.write_all(root(record, counts, Dialect::Common).as_bytes())?;
@@ -86,7 +87,7 @@ impl JunitReporter {
         })
     }
 
-    fn write_finished(&self, record: &RunRecord, kernel: &str) -> Result<(), FileError> {
+    fn write_finished(&self, record: &RunRecord, kernel: &Id) -> Result<(), FileError> {
         let path = directory::kernel(&self.directory, kernel)?.join(FILE);
         directory::replace_with(&path, |out| render_to(record, Some(kernel), Dialect::Common, &mut |_, _, _| (), out))
     }
@@ -109,11 +110,11 @@ fn render_to(
     record: &RunRecord,
     only: Option<&str>,
     dialect: Dialect,
-    each: &mut dyn FnMut(&str, Counts, String),
+    each: &mut dyn FnMut(&Id, Counts, String),
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
     // The root counts what comes after it.
-    let kernels = record.planned().filter(|(kernel, _)| only.is_none_or(|id| id == kernel.facts.id));
+    let kernels = record.planned().filter(|(kernel, _)| only.is_none_or(|id| kernel.facts.id == id));
     let kernels: Vec<_> =
         kernels.map(|(kernel, happened)| (kernel, happened, Counts::on(record, kernel, happened))).collect();
     let others: Vec<Suite> =
@@ -124,7 +125,7 @@ fn render_to(
     out.write_all(root(record, counts, dialect).as_bytes())?;
     if let Some(info) = &record.info {
         let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
-        let desk = Desk { record, info, listed, complaints: complaints(record), dialect };
+        let desk = Desk { record, info, listed, splats: splats(record), dialect };
         for (kernel, happened, counts) in kernels {
             let text = desk.suite(kernel, happened, counts);
             out.write_all(text.as_bytes())?;

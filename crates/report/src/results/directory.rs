@@ -4,6 +4,7 @@ use lab_base::{
     file::{self, FileError},
     hex::hex,
 };
+use lab_guard::{Id, foreign};
 use sha2::{Digest, Sha256};
 use std::{
     fs,
@@ -17,34 +18,40 @@ use std::{
 pub const LATEST: &str = "latest";
 
 /// A fresh run id: UTC to the second, so that names sort, and six digits that keep two runs of one second apart.
-pub fn fresh_id() -> String {
+pub fn fresh_id() -> Id {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(now.as_secs()).unwrap_or_default();
     let stamp = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default().format("%Y%m%dT%H%M%SZ");
     let seed = format!("{}-{}", now.as_nanos(), std::process::id());
     let short = hex(&Sha256::digest(seed)[..3]);
-    format!("{stamp}-{short}")
+    Id::new(&format!("{stamp}-{short}")).expect("digits, letters and a dash")
 }
 
 /// Creates a run's directory.
 ///
 /// # Errors
 /// It can't be created, or exists.
-pub fn create(results: &Path, id: &str) -> Result<PathBuf, FileError> {
+pub fn create(results: &Path, id: &Id) -> Result<PathBuf, FileError> {
     fs::create_dir_all(results).map_err(FileError::of("create", results))?;
     let directory = results.join(id);
     fs::create_dir(&directory).map_err(FileError::of("create", &directory))?;
     Ok(directory)
 }
 
-/// A kernel's directory in a run's; ids are safe file names since `kernels.toml` is checked for that.
+/// A kernel's directory in a run's.
 ///
 /// # Errors
-/// It can't be created.
-pub fn kernel(run: &Path, id: &str) -> Result<PathBuf, FileError> {
+/// It can't be created, or something else is in its place, a link to a directory included.
+pub fn kernel(run: &Path, id: &Id) -> Result<PathBuf, FileError> {
     let directory = run.join(id);
-    fs::create_dir_all(&directory).map_err(FileError::of("create", &directory))?;
-    Ok(directory)
+    match foreign::is_directory(&directory) {
+        Ok(true) => Ok(directory),
+        Ok(false) => {
+            fs::create_dir_all(&directory).map_err(FileError::of("create", &directory))?;
+            Ok(directory)
+        }
+        Err(error) => Err(FileError::of("write to", directory)(error)),
+    }
 }
 
 /// Name of a guest's console log in its kernel's directory: `console.log` for the first guest, and one with a number for
@@ -73,10 +80,10 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
 ///
 /// # Errors
 /// The link can't be made; a directory of that name stays untouched.
-pub fn point_latest(results: &Path, id: &str) -> Result<(), FileError> {
+pub fn point_latest(results: &Path, id: &Id) -> Result<(), FileError> {
     let link = results.join(LATEST);
     let fresh = results.join(format!(".{LATEST}-{id}"));
-    symlink(id, &fresh).map_err(FileError::of("create", &fresh))?;
+    symlink(&**id, &fresh).map_err(FileError::of("create", &fresh))?;
     fs::rename(&fresh, &link).map_err(|error| {
         let _ = fs::remove_file(&fresh);
         FileError::of("replace", &link)(error)
@@ -90,14 +97,14 @@ mod tests {
     #[test]
     fn latest_follows_and_never_eats_a_directory() {
         let dir = tempfile::tempdir().unwrap();
-        for id in ["a", "b"] {
-            create(dir.path(), id).unwrap();
-            point_latest(dir.path(), id).unwrap();
-            assert_eq!(fs::read_link(dir.path().join(LATEST)).unwrap(), Path::new(id));
+        for id in ["a", "b"].map(|id| Id::new(id).unwrap()) {
+            create(dir.path(), &id).unwrap();
+            point_latest(dir.path(), &id).unwrap();
+            assert_eq!(fs::read_link(dir.path().join(LATEST)).unwrap(), Path::new(&*id));
         }
         fs::remove_file(dir.path().join(LATEST)).unwrap();
         fs::create_dir_all(dir.path().join(LATEST).join("kept")).unwrap();
-        assert!(point_latest(dir.path(), "a").is_err());
+        assert!(point_latest(dir.path(), &Id::new("a").unwrap()).is_err());
         assert!(dir.path().join(LATEST).join("kept").exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no link is left over");
     }

@@ -7,10 +7,11 @@ pub use retention::{LAB_TOML, Retention, SECTIONS, Verdict, prune, sweep};
 
 use crate::error::ReportError;
 use lab_base::file::FileError;
+use lab_guard::foreign;
 use lab_record::log;
 use serde_json::Value;
 use std::{
-    fs::{self, File},
+    fs,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -73,6 +74,16 @@ fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
     Ok(found)
 }
 
+/// A `run.json` in figures: the exit code, and how many cells passed, failed, were skipped, errored and did not run. A dash
+/// where it does not say.
+pub fn figures(run_json: &[u8]) -> [String; 6] {
+    let summary: Value = serde_json::from_slice(run_json).unwrap_or_default();
+    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let count = |key: &str| number(&summary["counts"][key]);
+    let exit = number(&summary["exit_code"]);
+    [exit, count("passed"), count("failed"), count("skipped"), count("errored"), count("not-run")]
+}
+
 impl Stored {
     /// Whether the run ended, and everything in it passed; of any version of the lab.
     pub fn passed(&self) -> bool {
@@ -80,7 +91,7 @@ impl Stored {
     }
 
     fn last_event(&self) -> Option<Value> {
-        let mut file = File::open(self.directory.join(log::FILE)).ok()?;
+        let mut file = foreign::open(&self.directory.join(log::FILE)).ok()?;
         let size = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE))).ok()?;
         let mut bytes = Vec::new();
@@ -91,7 +102,7 @@ impl Stored {
 
     /// Whether a lab is writing it right now.
     fn is_running(&self) -> bool {
-        File::open(self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
+        foreign::open(&self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
     }
 
     /// Bytes on disk.

@@ -158,7 +158,7 @@ mod tests {
     fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (id, last) in runs {
-            let run = directory::create(dir.path(), id).unwrap();
+            let run = directory::create(dir.path(), &lab_guard::Id::new(id).unwrap()).unwrap();
             fs::write(run.join(log::FILE), format!("{{\"event\":\"run-started\"}}\n{last}")).unwrap();
         }
         dir
@@ -184,7 +184,7 @@ mod tests {
             ("20261119T000000Z-aaaaaa", PASSED),
             ("20261120T000000Z-aaaaaa", PASSED),
         ]);
-        directory::point_latest(dir.path(), "20261102T000000Z-aaaaaa").unwrap();
+        directory::point_latest(dir.path(), &lab_guard::Id::new("20261102T000000Z-aaaaaa").unwrap()).unwrap();
         let now = "2026-11-20T12:00:00Z";
         assert_eq!(
             told(dir.path(), Retention { keep: 3, days: 10 }, now),

@@ -36,7 +36,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
-    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
 
     let all = Plan::new(guests.facts(), selected.cells, false);
     let runs =
@@ -68,7 +68,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             let (warm, restored) = measure(plan(), false)?;
             let (cold_kib, warm_kib) = (peak(&booted), peak(&restored));
             let round = Round {
-                kernel: id.clone(),
+                kernel: id.to_string(),
                 stock_s: seconds(stock.took),
                 cold_s: cold.seconds()?,
                 warm_s: warm.seconds()?,

@@ -55,7 +55,7 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
         }
         let rows =
             measurement.rows().map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem, 1000))))?;
-        tables.push(KernelTable { kernel: id.clone(), release: told.release(), rows });
+        tables.push(KernelTable { kernel: id.to_string(), release: told.release(), rows });
     }
     let report = Report::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);
     let results = project.root.join("results");

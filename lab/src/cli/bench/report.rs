@@ -3,6 +3,7 @@
 use crate::{error::Error, project, shard::split};
 use clap::Args;
 use lab_base::say::{say, show};
+use lab_guard::Id;
 use lab_record::{
     event::RunInfo,
     exit::Exit,
@@ -60,7 +61,7 @@ const TARGET_MIB: f64 = 476.8;
 
 pub(super) fn report(named: Option<PathBuf>, args: &ReportBenchArgs) -> Result<Exit, Error> {
     let results = project::root(named)?.join("results");
-    let scratch = tempfile::tempdir().map_err(Error::file("create", env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let shards = args.shards.get();
     let events = write(scratch.path(), shards, args.cells.get())?;
     say(&format!("{shards} shards of {} cells: {events:.0} MiB of events", args.cells));
@@ -121,7 +122,7 @@ fn write(scratch: &Path, shards: u32, cells: u32) -> Result<f64, Error> {
         let shard =
             Shard { part, identity: identity.clone(), kernels: parts.kernels(&plan), full_matrix: plan.full_matrix };
         let info = RunInfo { shard: Some(shard), ..synthetic::run_info(&id, parts.narrow(&plan, part)) };
-        let directory = directory::create(&scratch.join("shards"), &id)?;
+        let directory = directory::create(&scratch.join("shards"), &Id::new(&id)?)?;
         let mut log = EventLog::create(&directory)?;
         for stamped in synthetic::events(info) {
             log.event(&stamped, &RunRecord::default())?;

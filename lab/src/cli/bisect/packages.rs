@@ -38,7 +38,7 @@ pub(super) fn open<'a>(
     let mut rungs = Vec::new();
     for kernel in project.config.kernels.iter().filter(wanted) {
         match project.store().version(kernel, &project.lock) {
-            Ok(version) => rungs.push(Rung { id: kernel.id.clone(), version }),
+            Ok(version) => rungs.push(Rung { id: kernel.id.to_string(), version }),
             Err(error) if kernel.id == good || kernel.id == bad => return Err(error.into()),
             // Nobody knows its place; the others are a ladder all the same.
             Err(error) => say(&format!("left out: {error}")),
@@ -94,7 +94,7 @@ impl Source for Published<'_> {
 
     fn name(&self, subject: Subject) -> String {
         match subject {
-            Subject::Point(point) | Subject::Without(point) => self.kernels[point].id.clone(),
+            Subject::Point(point) | Subject::Without(point) => self.kernels[point].id.to_string(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     },
 };
 use lab_base::{file::FileError, interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_kernel_store::Unpacked;
 use lab_protocol::CellInfo;
 use lab_record::{
@@ -96,9 +97,9 @@ impl<S: Source> Tester<'_, S> {
         if self.begun.insert(subject) {
             say(&format!("{}: booting {}", self.source.name(subject), kernel.release));
         }
-        let place =
-            directory::create(&self.directory, &format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
-        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.departures, false);
+        let name = Id::new(&format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
+        let place = directory::create(&self.directory, &name)?;
+        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.unsupported, false);
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());
         let how = How { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };

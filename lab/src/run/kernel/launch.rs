@@ -2,35 +2,40 @@
 
 use crate::run::{
     autopsy::Autopsy,
-    splat::{MOST_SUSPECTS, Watch, merge},
+    judge::Seen,
+    splat::{MOST_SUSPECTS, Watch, gather, merge},
+    timing::Timing,
 };
 use lab_protocol::CellId;
-use lab_record::{splat::Splat, verdict::Verdict};
+use lab_record::splat::Splat;
 use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
     path::Path,
+    time::Duration,
 };
 
 /// A guest that is about to start.
 pub(in crate::run) struct Launch {
     pub number: u32,
     pub spec: GuestSpec,
-    /// Whether its agent said hello.
-    pub said_hello: Cell<bool>,
+    /// Deadlines for it.
+    pub timing: Timing,
+    /// From its launch to its agent's hello, once there was one.
+    pub hello: Cell<Option<Duration>>,
     /// Cells that it took and has not brought a verdict for.
     pub taken: RefCell<Vec<CellId>>,
     pub pieces: Cell<usize>,
     pub verdicts: Cell<usize>,
     console: RefCell<Watch>,
-    /// Complaints that the agent read from the kernel log, since the last look.
+    /// Splats that the agent read from the kernel log, since the last look.
     kernel_log: RefCell<Vec<Splat>>,
-    /// Complaints of a guest that died, until they are told.
+    /// Splats of a guest that died, until they are told.
     pub last_words: RefCell<Vec<Splat>>,
     /// Cells that began, latest first.
     recent: RefCell<Vec<CellId>>,
-    /// The verdict on a cell that its agent gave up, until the guest was questioned.
-    pub hung: RefCell<Option<Verdict>>,
+    /// A cell that its agent gave up, until the guest was questioned.
+    pub hung: RefCell<Option<Seen>>,
     /// The cell that its agent gave up, and with it the guest.
     pub cost: RefCell<Option<CellId>>,
     /// Where it was questioned before it was killed.
@@ -38,12 +43,13 @@ pub(in crate::run) struct Launch {
 }
 
 impl Launch {
-    pub fn new(number: u32, spec: GuestSpec) -> Self {
+    pub fn new(number: u32, spec: GuestSpec, timing: Timing) -> Self {
         Self {
             number,
             console: RefCell::new(Watch::new(&spec.console)),
             spec,
-            said_hello: Cell::new(false),
+            timing,
+            hello: Cell::new(None),
             taken: RefCell::default(),
             pieces: Cell::new(0),
             verdicts: Cell::new(0),
@@ -62,23 +68,32 @@ impl Launch {
     }
 
     /// Whether the guest's agent said hello.
-    pub const fn greeted(&self) -> bool {
-        self.said_hello.get()
+    pub fn greeted(&self) -> bool {
+        self.hello.get().is_some()
     }
 
     /// Takes what the agent read from the kernel log.
     pub fn log(&self, splats: Vec<Splat>) {
-        self.kernel_log.borrow_mut().extend(splats);
+        let mut all = self.kernel_log.borrow_mut();
+        splats.into_iter().for_each(|splat| gather(&mut all, splat));
     }
 
-    /// Complaints before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
-    pub fn complaints_before(&self, mark: &str) -> Vec<Splat> {
+    /// Splats before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
+    pub fn splats_before(&self, mark: &str) -> Vec<Splat> {
         merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
 
-    /// Complaints up to now.
-    pub fn complaints(&self) -> Vec<Splat> {
+    /// Splats up to now.
+    pub fn splats(&self) -> Vec<Splat> {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
+    }
+
+    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
+    pub fn inside(&self, mut splats: Vec<Splat>) -> Vec<Splat> {
+        for splat in splats.iter_mut().filter(|splat| splat.class.is_late()) {
+            splat.suspects = self.suspects();
+        }
+        splats
     }
 
     /// A cell began.

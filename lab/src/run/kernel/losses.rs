@@ -1,12 +1,8 @@
 //! Guests that die, and how many of them are enough.
 
 use super::{KernelRun, Launch};
-use crate::run::{autopsy::Autopsy, console::Tail, session::Lost};
-use lab_protocol::Outcome;
-use lab_record::{
-    event::{Event, Moment},
-    verdict::Verdict,
-};
+use crate::run::{autopsy::Autopsy, console::Tail, judge::Seen, session::Lost};
+use lab_record::event::{Event, Moment};
 
 /// Guests in a row that may die without bringing a verdict.
 const MAX_STALLED: u32 = 3;
@@ -16,14 +12,15 @@ pub(in crate::run) const MAX_LOSSES: u32 = 12;
 impl KernelRun<'_> {
     /// Tells of a loss; the cell that was running, if any, gets it as its verdict.
     pub(in crate::run) fn bury(&self, launch: &Launch, mut lost: Lost) {
-        let Autopsy { tail, files } = launch
-            .autopsy
-            .take()
-            .unwrap_or_else(|| Autopsy { tail: Tail::read(&launch.spec.console), files: Vec::new() });
+        let Autopsy { tail, files, .. } = launch.autopsy.take().unwrap_or_else(|| Autopsy {
+            tail: Tail::read(&launch.spec.console),
+            files: Vec::new(),
+            alive: false,
+        });
         lost.kind = tail.classify(lost.kind);
         if let Some(words) = tail.last_words() {
             lost.message = format!("{words} ({})", lost.message);
-        } else if let Some(words) = tail.complaint() {
+        } else if let Some(words) = tail.splat() {
             lost.message = format!("{}; the kernel had complained: {words}", lost.message);
         }
         (self.emit)(Event::GuestLost {
@@ -38,10 +35,9 @@ impl KernelRun<'_> {
         });
         let splats = launch.last_words.take();
         if let Some(cell) = lost.cell.take() {
-            let outcome = Outcome::Errored { kind: lost.kind, message: lost.message.clone() };
-            let mut verdict = Verdict { evidence: Some(tail.evidence()), files, ..Verdict::bare(cell, outcome) };
-            verdict.complain(self.inside(launch, splats));
-            self.verdict(launch, verdict);
+            let seen = Seen::errored(cell, lost.kind, lost.message.clone());
+            let splats = launch.inside(splats);
+            self.verdict(launch, Seen { splats, evidence: Some(tail.evidence()), files, ..seen });
         } else {
             let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
             self.outside(launch, moment, splats);

@@ -12,23 +12,24 @@ pub(super) use losses::MAX_LOSSES;
 use super::{
     common::{Common, Prepared},
     isolation::Shared,
+    judge::{Attempts, Seen},
     order,
     queue::{Isolate, Queue},
     session::{self, End, Errand, Lost, Task},
     warm::Warmth,
 };
-use attempts::Attempts;
 use lab_base::lock::lock;
-use lab_protocol::{CellId, ErrorKind, Outcome};
+use lab_guard::Id;
+use lab_protocol::{CellId, ErrorKind};
 use lab_record::{
     event::{Event, Start},
     plan::PlannedKernel,
     verdict::Verdict,
 };
 use lab_report::results::directory;
-use lab_vm::Guest;
+use lab_vm::{Guest, Snapshot};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
     time::Instant,
 };
@@ -59,10 +60,10 @@ struct Progress<'a> {
     losses: u32,
     stalled: u32,
     peak_memory_kib: Option<u64>,
-    /// Fingerprints of complaints that the boot has brought.
+    /// Fingerprints of splats that the boot has brought.
     boot_splats: BTreeSet<String>,
     /// Of cells that are to run again.
-    attempts: Attempts,
+    attempts: BTreeMap<CellId, Attempts>,
     /// Whether guests died until no further one was started.
     gave_up: bool,
     /// Why the cells that are left don't run.
@@ -86,7 +87,7 @@ impl<'a> KernelRun<'a> {
             stalled: 0,
             peak_memory_kib: None,
             boot_splats: BTreeSet::new(),
-            attempts: Attempts::new(),
+            attempts: BTreeMap::new(),
             gave_up: false,
             stopped: None,
         };
@@ -127,7 +128,8 @@ impl<'a> KernelRun<'a> {
             if self.interrupt.signal().is_some() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
                 continue;
             }
-            let launch = self.next_guest(prepared, if snapshot.is_some() { Start::Restore } else { Start::Boot });
+            let launch =
+                self.next_guest(prepared, snapshot.as_ref().map_or(Start::Boot, |_| Start::Restore), snapshot.as_ref());
             let started = match &snapshot {
                 Some(snapshot) => self.launcher.restore(&launch.spec, snapshot),
                 None => self.launcher.launch(&launch.spec),
@@ -142,17 +144,17 @@ impl<'a> KernelRun<'a> {
                     End::Lost(Lost { kind: ErrorKind::Host, message: error.to_string(), cell: None, again, exit: None })
                 }
             };
+            self.answered(&launch, snapshot.as_ref());
             match (end, &snapshot) {
                 (End::Done(_), _) => self.progress().stalled = 0,
                 (End::Interrupted(running), _) => {
                     if let Some(cell) = running {
                         let message = self.interrupt.why().to_owned();
-                        let outcome = Outcome::Errored { kind: ErrorKind::Interrupted, message };
-                        self.verdict(&launch, Verdict::bare(cell, outcome));
+                        self.verdict(&launch, Seen::errored(cell, ErrorKind::Interrupted, message));
                     }
                     self.stop(self.interrupt.why());
                 }
-                (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&lost, snapshot),
+                (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&launch, &lost, snapshot),
                 (End::Lost(lost), _) => self.bury(&launch, lost),
             }
             let mut progress = self.progress();
@@ -209,7 +211,7 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Numbers a guest and tells of it.
-    pub(super) fn next_guest(&self, prepared: &Prepared, start: Start) -> Launch {
+    pub(super) fn next_guest(&self, prepared: &Prepared, start: Start, snapshot: Option<&Snapshot>) -> Launch {
         let number = {
             let mut progress = self.progress();
             progress.guests += 1;
@@ -219,7 +221,10 @@ impl<'a> KernelRun<'a> {
         spec.name = format!("{}-{number}", spec.name);
         spec.console = spec.console.join(directory::console(number));
         (self.emit)(Event::GuestStarted { kernel: self.id(), guest: number, start });
-        Launch::new(number, spec)
+        // A restored guest is quick to greet, however slow its host is: what its boot took tells.
+        let boot = snapshot.and_then(|snapshot| snapshot.boot);
+        let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
+        Launch::new(number, spec, timing)
     }
 
     /// Talks to a guest until its errand is done or it is lost. It is gone afterwards, unless it has settled.
@@ -228,15 +233,15 @@ impl<'a> KernelRun<'a> {
             plan: self.plan,
             version: self.kernel.facts.version,
             errand,
-            timing: self.timing,
+            timing: launch.timing,
             rescale: self.rescale,
             mutant: self.mutant,
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
         if matches!(end, End::Lost(_)) {
-            // Before it is questioned: the answers are no complaints.
-            launch.last_words.replace(launch.complaints());
+            // Before it is questioned: the answers are no splats.
+            launch.last_words.replace(launch.splats());
         }
         self.examine(guest, launch, &mut end);
         let peak = guest.peak_memory_kib();
@@ -267,7 +272,7 @@ impl<'a> KernelRun<'a> {
         self.progress().stopped.get_or_insert_with(|| why.to_owned());
     }
 
-    pub(super) fn id(&self) -> String {
+    pub(super) fn id(&self) -> Id {
         self.kernel.facts.id.clone()
     }
 

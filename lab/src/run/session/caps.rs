@@ -35,7 +35,7 @@ pub(super) fn lines(texts: &mut Vec<String>) {
 }
 
 /// Cuts everything in a report that a guest may make large.
-pub(in crate::run) fn report(report: &mut CellReport) {
+pub fn report(report: &mut CellReport) {
     lines(&mut report.log);
     report.checks.truncate(MAX_ENTRIES);
     for check in &mut report.checks {

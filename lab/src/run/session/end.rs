@@ -11,7 +11,7 @@ impl Session<'_> {
     /// Every cell is reported: what happens here is about the guest, and changes no verdict of a cell.
     pub(super) fn shut_down(&mut self) -> Farewell {
         let begin = Instant::now();
-        let limit = begin + self.task.timing.shutdown;
+        let limit = begin + self.task.timing.shutdown();
         let mut farewell = Farewell::default();
         if self.send(&HostMessage::Shutdown).is_err() {
             farewell.off = self.guest.exited().is_some();
@@ -30,7 +30,11 @@ impl Session<'_> {
                 return farewell;
             }
             farewell.cut_short = self.task.interrupt.signal().is_some();
-            if Instant::now() >= limit || farewell.cut_short {
+            if farewell.over.is_none() {
+                farewell.over = self.guest.overgrown();
+            }
+            // Who says too much is not listened to any longer.
+            if Instant::now() >= limit || farewell.cut_short || farewell.over.is_some() {
                 farewell.off = exit.is_some();
                 return farewell;
             }
@@ -50,7 +54,14 @@ impl Session<'_> {
     }
 
     fn last_words(&mut self, farewell: &mut Farewell) {
-        while let Some(message) = self.decoder.next_message::<AgentMessage>() {
+        while let Some(message) = self.next_message() {
+            let message = match message {
+                Ok(message) => message,
+                Err(over) => {
+                    farewell.over.get_or_insert(over);
+                    continue;
+                }
+            };
             match message {
                 Ok(AgentMessage::Farewell { mut left }) => {
                     caps::lines(&mut left);
@@ -65,7 +76,7 @@ impl Session<'_> {
     }
 
     pub(super) fn wait_for_exit(&mut self) -> Option<GuestExit> {
-        let limit = Instant::now() + self.task.timing.shutdown;
+        let limit = Instant::now() + self.task.timing.shutdown();
         let mut rest = [0; 4096];
         loop {
             let exit = self.guest.exited();

@@ -3,6 +3,7 @@
 //! The guest is not trusted: every message is checked against what may come next, text is capped before it is kept,
 //! and each thing that is waited for has a deadline that the guest can't move.
 
+mod budget;
 pub(in crate::run) mod caps;
 mod deadlines;
 mod end;
@@ -11,11 +12,12 @@ mod visit;
 
 pub use task::{End, Errand, Farewell, Lost, Task, Word};
 
+use budget::{Budget, Kind};
 use deadlines::State;
 use lab_base::text;
 use lab_protocol::{
     AgentMessage, CapabilityReport, CellId, CellReport, ErrorKind, HostMessage, KernelVersion, PROTOCOL_VERSION,
-    frame::{self, Decoder},
+    frame::{self, Decoder, FrameError},
 };
 use lab_vm::{Channel, Guest, Recv, VmError};
 use std::{
@@ -42,6 +44,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
         task,
         hear,
         decoder: Decoder::new(),
+        budget: Budget::of(matches!(task.errand, Errand::Visit { .. })),
         launched,
         heard: launched,
         state: State::Booting,
@@ -90,6 +93,7 @@ struct Session<'a> {
     task: Task<'a>,
     hear: &'a mut dyn FnMut(Word),
     decoder: Decoder,
+    budget: Budget,
     launched: Instant,
     heard: Instant,
     state: State,
@@ -109,6 +113,9 @@ impl Session<'_> {
                 return Err(End::Interrupted(self.running()));
             }
             self.check_deadlines()?;
+            if let Some(what) = self.guest.overgrown() {
+                return Err(self.lost(ErrorKind::OverBudget, what));
+            }
             let Some(poll) = self.say_for_visitor()? else { return Ok(()) };
             match self.channel.recv(&mut buffer, poll) {
                 Ok(Recv::Bytes(count)) => {
@@ -134,8 +141,8 @@ impl Session<'_> {
 
     /// Handles what is complete; true when the agent is done.
     fn read_messages(&mut self) -> Result<bool, End> {
-        while let Some(message) = self.decoder.next_message::<AgentMessage>() {
-            match message {
+        while let Some(message) = self.next_message() {
+            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over))? {
                 Ok(message) => {
                     if self.handle(message)? {
                         return Ok(true);
@@ -145,6 +152,15 @@ impl Session<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// The next message, once it is counted; an error inside where the guest says more than it may.
+    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, String>> {
+        let before = self.decoder.pending();
+        let message = self.decoder.next_message::<AgentMessage>()?;
+        let kind = message.as_ref().map_or(Kind::Garbage, Kind::of);
+        let counted = self.budget.spend(kind, before - self.decoder.pending(), self.launched.elapsed());
+        Some(counted.map(|()| message))
     }
 
     fn handle(&mut self, message: AgentMessage) -> Result<bool, End> {
@@ -280,6 +296,7 @@ impl Session<'_> {
         let infos = cells.iter().filter_map(|cell| self.task.plan.info(cell));
         self.limit = self.task.timing.guest(self.launched.elapsed(), infos);
         self.pending = cells.iter().cloned().collect();
+        self.budget.cells += cells.len() as u64;
         self.send(&HostMessage::Run {
             cells,
             time_scale: self.task.timing.scale,

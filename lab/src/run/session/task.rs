@@ -52,8 +52,8 @@ impl Task<'_> {
     }
 
     /// Launch to hello.
-    pub(super) const fn boot_limit(&self) -> Duration {
-        if self.restored() { self.timing.restore } else { self.timing.boot }
+    pub(super) fn boot_limit(&self) -> Duration {
+        if self.restored() { self.timing.restore() } else { self.timing.boot }
     }
 }
 
@@ -82,7 +82,7 @@ pub enum Word {
     Started(CellId),
     /// The running cell ended.
     Finished(Box<CellReport>),
-    /// Complaints of the kernel log since the last ones.
+    /// Splats of the kernel log since the last ones.
     KernelLog(String),
     /// A line for the log.
     Note(String),
@@ -110,11 +110,16 @@ pub struct Farewell {
     pub left: Option<Vec<String>>,
     /// Whether the user could not wait for it.
     pub cut_short: bool,
+    /// What it said or wrote more than it may.
+    pub over: Option<String>,
 }
 
 impl Farewell {
     /// What went wrong, one line each.
     pub fn problems(&self) -> Vec<String> {
+        if let Some(over) = &self.over {
+            return vec![format!("{over}, and it was killed")];
+        }
         let mut problems = Vec::new();
         match &self.left {
             Some(left) if left.is_empty() => {}

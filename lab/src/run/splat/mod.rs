@@ -1,5 +1,5 @@
-//! Complaints of a kernel: found on the console and in the kernel log, classified, and given a fingerprint by which the
-//! same complaint is known again on another kernel and in another run.
+//! Splats of a kernel: found on the console and in the kernel log, classified, and given a fingerprint by which the
+//! same splat is known again on another kernel and in another run.
 
 mod fingerprint;
 mod trace;
@@ -15,10 +15,15 @@ pub use watch::Watch;
 
 /// Longest line in a report, characters.
 const WIDTH: usize = 300;
-/// Cases that a late complaint names: its cause may lie before the case that it fell into.
+/// Cases that a late splat names: its cause may lie before the case that it fell into.
 pub const MOST_SUSPECTS: usize = 3;
 
-/// The complaint that these lines are.
+/// Kinds of splats that are told apart in one place. No kernel has so many, and a guest could invent them without end.
+pub const MOST_KINDS: usize = 64;
+/// Fingerprint of what stands for the rest.
+const FURTHER: &str = "further";
+
+/// The splat that these lines are.
 fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
     let frames = trace::frames(class, lines);
@@ -38,7 +43,7 @@ fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     }
 }
 
-/// Finds complaints in log text; the same one again only counts.
+/// Finds splats in log text; the same one again only counts.
 pub fn scan(log: &str) -> Vec<Splat> {
     scan_as(log, Seen::Console)
 }
@@ -51,13 +56,30 @@ pub fn scan_kernel_log(log: &str) -> Vec<Splat> {
 fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
     let mut found: Vec<Splat> = Vec::new();
     for (class, lines) in complaint::scan(log) {
-        let splat = read(class, &lines, seen);
-        match found.iter_mut().find(|known| known.fingerprint == splat.fingerprint) {
-            Some(known) => known.times += 1,
-            None => found.push(splat),
+        match found.get_mut(MOST_KINDS) {
+            // Nothing is told of it, so that nothing need be known of it.
+            Some(rest) => rest.times = rest.times.saturating_add(1),
+            None => gather(&mut found, read(class, &lines, seen)),
         }
     }
     found
+}
+
+/// Adds a complaint: one that is there already counts once more, and of more kinds than [`MOST_KINDS`] one stands for the
+/// rest, which no list allows.
+pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
+    let full = found.len() >= MOST_KINDS;
+    let same = found.iter().position(|known| known.fingerprint == splat.fingerprint);
+    let same = same.or_else(|| found.iter().position(|known| full && known.fingerprint == FURTHER));
+    if let Some(known) = same.and_then(|at| found.get_mut(at)) {
+        known.times = known.times.saturating_add(splat.times);
+    } else if full {
+        let title =
+            format!("more than {MOST_KINDS} kinds of complaint at once, of which this is the next: {}", splat.title);
+        found.push(Splat { fingerprint: FURTHER.to_owned(), title: text::line(&title, WIDTH), allowed: None, ..splat });
+    } else {
+        found.push(splat);
+    }
 }
 
 /// What two sources tell of the same time. The kernel log is whole where the console's level kept frames back, so that
@@ -73,7 +95,7 @@ pub fn merge(console: Vec<Splat>, kernel_log: Vec<Splat>) -> Vec<Splat> {
                 known.seen = Seen::Both;
                 known.times = known.times.max(splat.times);
             }
-            None => all.push(splat),
+            None => gather(&mut all, splat),
         }
     }
     all

@@ -24,9 +24,10 @@ use lab_record::{
     testing::{attached, cell, facts},
     verdict::Verdict,
 };
-use lab_vm::{fake::FakeLauncher, snapshot::Store};
+use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, time::Duration};
 
+mod budget;
 mod deaths;
 mod guest_rows;
 mod host;
@@ -95,6 +96,8 @@ fn told(name: &str, verdict: &Verdict) -> String {
 /// What a test may choose beside the guests' behaviour.
 struct Choice {
     timing: Timing,
+    rescale: &'static (dyn Fn(Duration) -> f32 + Sync),
+    accel: Accel,
     interrupt: Interrupt,
     snapshots: Option<Store>,
     room: Room,
@@ -108,6 +111,8 @@ impl Default for Choice {
     fn default() -> Self {
         Self {
             timing: timing(),
+            rescale: &|_| 1.0,
+            accel: Accel::Tcg,
             interrupt: Interrupt::default(),
             snapshots: None,
             room: Room::unlimited(),
@@ -121,10 +126,24 @@ impl Default for Choice {
 
 /// The run of these kernels with these guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
-    let Choice { timing, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
+    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
-    let (id, imageless) = ("test".to_owned(), None);
-    FakeRun { id, plan, timing, interrupt, launcher, snapshots, room, isolate, lists, retries, imageless }
+    let (id, imageless) = (lab_record::testing::id("test"), None);
+    FakeRun {
+        id,
+        plan,
+        timing,
+        rescale,
+        accel,
+        interrupt,
+        launcher,
+        snapshots,
+        room,
+        isolate,
+        lists,
+        retries,
+        imageless,
+    }
 }
 
 fn run_on(

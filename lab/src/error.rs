@@ -1,6 +1,7 @@
 //! Errors of the whole program, and the exit code that each belongs to.
 
-use lab_base::file::FileError;
+use crate::setup::SetupError;
+use lab_base::{file::FileError, paths::NoCacheDir};
 use lab_record::{exit::Exit, log::LogError, shard::PartError};
 use lab_report::ReportError;
 use std::{io, path::PathBuf};
@@ -100,6 +101,8 @@ impl Error {
             | Self::Shard(_)
             | Self::Part(_)
             | Self::Name(_)
+            | Self::Cache(NoCacheDir::Unusable { .. })
+            | Self::Setup(SetupError::Cache(NoCacheDir::Unusable { .. }))
             | Self::Usage(_) => Exit::Usage,
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,

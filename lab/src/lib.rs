@@ -38,6 +38,7 @@ pub mod error;
 pub mod guests;
 pub mod lists;
 pub mod project;
+pub mod provenance;
 pub mod run;
 pub mod setup;
 pub mod shard;

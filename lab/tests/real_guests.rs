@@ -212,3 +212,21 @@ fn kernels_that_were_fetched_need_no_network() {
         assert_eq!(output.status.code(), Some(0), "{attempt}: {}", words(&output));
     }
 }
+
+/// Who reads the failure knows where the answers came from without a capture, and how to go on.
+#[test]
+fn a_failure_names_the_address_that_answered_and_the_one_that_should_have() {
+    let _machine = machine();
+    let results = tempfile::tempdir().unwrap();
+    let arguments =
+        ["run", "--kernel", "6.12", "--case", "T08-service[tc,veth]", "--mutant", "no-reverse-nat", "--out"];
+    let output = lab(&arguments).arg(results.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    let told = words(&output);
+    let line = told.lines().find(|line| line.contains("answered by the service")).unwrap_or_else(|| panic!("{told}"));
+    let rest = line.split_once("0 of 3 answered from ").unwrap_or_else(|| panic!("{line}")).1;
+    let (wanted, others) = rest.split_once(", 3 delivered; 3 from ").unwrap_or_else(|| panic!("{line}"));
+    let answered = others.split_once(" instead").unwrap_or_else(|| panic!("{line}")).0;
+    let [wanted, answered] = [wanted, answered].map(|it| it.parse::<std::net::SocketAddr>().unwrap());
+    assert_ne!(wanted.ip(), answered.ip(), "{line}");
+}

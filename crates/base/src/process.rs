@@ -144,9 +144,9 @@ pub fn start_error(what: &str, package: &'static str, error: &io::Error) -> Proc
 
 /// The last lines of a program's output as one line: enough to see why, short enough to read.
 ///
-/// Whole lines only, so that the reason does not begin in the middle of a traceback; the very last one is always there.
+/// Whole lines only; the very last one is always there.
 fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines = crate::text::told_lines(text);
     // apt explains at length, and says what is wrong in lines of their own.
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("E: ")).collect();
     let lines = if errors.is_empty() { lines } else { errors };

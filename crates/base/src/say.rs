@@ -30,6 +30,28 @@ pub fn show(text: impl std::fmt::Display) -> Result<(), FileError> {
     }
 }
 
+/// As [`show`], for lines that shall be commands to GitHub's runner: `::error`, `::warning` and `::notice` of the lab's own
+/// making, whose words are those of others and are no further command.
+///
+/// # Errors
+/// Standard output can't be written to.
+pub fn annotate(lines: &str) -> Result<(), FileError> {
+    const OWN: [&str; 3] = ["::error ", "::warning ", "::notice "];
+    let stdout = io::stdout();
+    let mut out = stdout.lock();
+    let mut write = || {
+        lines.split_inclusive('\n').try_for_each(|line| {
+            let own = OWN.iter().find(|begin| line.starts_with(**begin)).copied().unwrap_or_default();
+            let words = text::printable(&line[own.len()..], false, true);
+            out.write_all(own.as_bytes()).and_then(|()| out.write_all(words.as_bytes()))
+        })
+    };
+    match write() {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(FileError::of("write", "stdout")(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Standard error for whoever writes more than a line.
 pub fn stderr() -> Escaping<io::Stderr> {
     let stderr = io::stderr();

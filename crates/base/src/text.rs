@@ -59,15 +59,18 @@ const COLOURS: [&str; 6] = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m",
 fn uncommanded(line: &str) -> Cow<'_, str> {
     let blank = line.len() - line.trim_start_matches(|c: char| !plain(c) || c.is_whitespace()).len();
     let (begin, words) = line.split_at(blank);
-    let begins = |(at, _): &(usize, &str)| {
-        words[at + 2..].trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('[')
+    let begins = |at: &usize| {
+        let rest = words[*at..].strip_prefix('#');
+        rest.is_some_and(|it| it.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('['))
     };
-    let commands: Vec<usize> = words.match_indices("##").filter(begins).map(|(at, _)| at).collect();
+    // The second of the two that a command begins with.
+    let seconds = words.match_indices('#').map(|(at, _)| at).filter(|at| words[..*at].ends_with('#'));
+    let commands: Vec<usize> = seconds.filter(begins).collect();
     if !words.starts_with("::") && commands.is_empty() {
         return Cow::Borrowed(line);
     }
     let mut words = words.to_owned();
-    commands.iter().rev().for_each(|&at| words.replace_range(at + 1..at + 2, "\\u0023"));
+    commands.iter().rev().for_each(|&at| words.replace_range(at..at + 1, "\\u0023"));
     Cow::Owned(match words.strip_prefix(':') {
         Some(rest) if rest.starts_with(':') => format!("{begin}\\u003a{rest}"),
         _ => format!("{begin}{words}"),
@@ -143,6 +146,34 @@ pub fn cap(text: &mut String, max: usize) {
     }
 }
 
+/// The lines of a program's output, trimmed, without empty ones; of a Python traceback only the exception. An exception that
+/// only says that a command failed is left out where anything else was said.
+pub fn told_lines(said: &str) -> Vec<&str> {
+    let mut told: Vec<&str> = Vec::new();
+    let mut in_traceback = false;
+    for line in said.lines().filter(|line| !line.trim().is_empty()) {
+        let trimmed = line.trim();
+        if trimmed.starts_with("Traceback (most recent call last)") {
+            in_traceback = true;
+        } else if trimmed.starts_with("During handling of the above exception")
+            || trimmed.starts_with("The above exception was the direct cause")
+        {
+            // The exception that is told is the last one.
+            told.pop();
+        } else if in_traceback && line.starts_with(char::is_whitespace) {
+            continue;
+        } else {
+            in_traceback = false;
+            told.push(trimmed);
+        }
+    }
+    let only_says_failed = |line: &&str| line.contains("CalledProcessError: Command");
+    if !told.iter().all(only_says_failed) {
+        told.retain(|line| !only_says_failed(&line));
+    }
+    told
+}
+
 /// A number of things: `1 cell`, `2 cells`. The word must take a plain `s`.
 pub fn count(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
@@ -206,6 +237,22 @@ mod tests {
         let text = markdown("[x](javascript:1) ![i](http://e/) <img> | `c` # @all\n- [ ] y");
         assert!(!text.contains(['<', '>', '\n', '@']), "{text}");
         assert!(text.starts_with(r"\[x\]\(javascript\:1\) \!\[i\]"), "{text}");
+    }
+
+    #[test]
+    fn of_a_traceback_the_exception_is_told() {
+        let trace = "Traceback (most recent call last):\n  File \"vng\", line 8, in <module>\n    sys.exit(main())\n             ~~~~^^\n";
+        let called = "subprocess.CalledProcessError: Command '['virtme-run']' returned non-zero exit status 1.\n";
+        let said = format!(
+            "qemu-system-x86_64: no such machine\n{trace}KeyError: 'x'\n\nDuring handling of the above exception, another exception occurred:\n\n{trace}{called}"
+        );
+        assert_eq!(told_lines(&said), ["qemu-system-x86_64: no such machine"]);
+        assert_eq!(told_lines(&format!("{trace}{called}")), [called.trim()]);
+        assert_eq!(
+            told_lines(&format!("{trace}OSError: [Errno 28] No space left on device")),
+            ["OSError: [Errno 28] No space left on device"]
+        );
+        assert_eq!(told_lines("  a\n\nb "), ["a", "b"]);
     }
 
     #[test]

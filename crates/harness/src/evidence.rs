@@ -79,7 +79,7 @@ fn dump(net: &Net) -> String {
     for node in &net.topology().nodes {
         let ns = net.ns(&node.name);
         survey::write(&mut out, ns, |info| match link::stats(ns, &info.name) {
-            Ok(stats) => Some(format!("{stats:?}")),
+            Ok(stats) => Some(stats.to_string()),
             Err(_) => Some(String::new()),
         });
     }

@@ -51,6 +51,8 @@ fn listing() -> Listing {
         device: None,
         requires: Vec::new(),
         deadline_ms: DEADLINE_MS,
+        file: String::new(),
+        line: 0,
     };
     Listing {
         protocol: PROTOCOL_VERSION,

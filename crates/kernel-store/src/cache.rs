@@ -75,10 +75,10 @@ impl Cache {
     /// The path is relative or holds characters that apt's and vng's configuration cannot, cannot be made, or others can
     /// write there.
     pub fn at(root: PathBuf) -> Result<Self> {
-        let plain = |c: char| !c.is_control() && !matches!(c, '"' | ';' | ' ');
-        if !root.is_absolute() || !root.to_str().is_some_and(|text| text.chars().all(plain)) {
+        if !root.is_absolute() {
             return Err(KernelsError::BadCache { path: root });
         }
+        lab_base::paths::usable(&root)?;
         private::keep(&root)?;
         fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
         Ok(Self { root })

@@ -101,8 +101,9 @@ fn a_full_disk_is_one_clear_error() {
 
 #[test]
 fn paths_that_apt_cannot_hold_are_refused() {
-    for path in ["relative", "/tmp/with blank", "/tmp/quo\"te"] {
-        assert!(matches!(Cache::at(path.into()), Err(KernelsError::BadCache { .. })), "{path}");
+    assert!(matches!(Cache::at("relative".into()), Err(KernelsError::BadCache { .. })));
+    for path in ["/tmp/with blank", "/tmp/quo\"te", "/tmp/käse", "/tmp/a,b"] {
+        assert!(matches!(Cache::at(path.into()), Err(KernelsError::NoCache(_))), "{path}");
     }
 }
 

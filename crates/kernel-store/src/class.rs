@@ -14,6 +14,12 @@ pub enum Class {
     Ubuntu2510,
 }
 
+impl serde::Serialize for Class {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 impl Class {
     /// Every class, oldest kernels first.
     pub const ALL: [Self; 3] = [Self::Below67, Self::From67, Self::Ubuntu2510];

@@ -202,8 +202,8 @@ pub enum KernelsError {
     /// No place for the cache.
     #[error(transparent)]
     NoCache(#[from] lab_base::paths::NoCacheDir),
-    /// The cache's path has characters that apt's configuration or vng's command line cannot hold.
-    #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path without blanks, quotes or semicolons", .path.display())]
+    /// The cache's path depends on the working directory.
+    #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path", .path.display())]
     BadCache {
         /// The path.
         path: PathBuf,

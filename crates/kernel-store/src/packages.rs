@@ -21,6 +21,9 @@ pub(super) struct Package {
     pub parts: Vec<String>,
 }
 
+/// Packages that an error names where none is near the pattern.
+const SHOWN: usize = 8;
+
 /// What a kernel's packages, and the packages with kernel sources, begin with.
 const PREFIXES: [&str; 5] = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-", "linux-source-"];
 
@@ -80,11 +83,15 @@ pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) ->
         };
     }
     best.ok_or_else(|| {
-        let images = packages.iter().filter(|package| package.name.starts_with(PREFIXES[0]));
-        let names = nearest(pattern, images.map(|package| &*package.name));
-        let nearest = match names.is_empty() {
-            true => ", which has no kernels at all".to_owned(),
-            false => format!(" (near it: {})", names.join(", ")),
+        let images = packages.iter().map(|package| &*package.name).filter(|name| name.starts_with(PREFIXES[0]));
+        let images: Vec<&str> = images.collect();
+        let names = nearest(pattern, images.iter().copied());
+        let nearest = match (names.is_empty(), &*images) {
+            (_, []) => ", which has no kernels at all".to_owned(),
+            (true, images) => {
+                format!(" (it has {})", images.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", "))
+            }
+            (false, _) => format!(" (near it: {})", names.join(", ")),
         };
         KernelsError::NoPackage { pattern: pattern.to_owned(), suite: suite.to_owned(), nearest }
     })

@@ -17,7 +17,9 @@ pub fn select<'a>(config: &'a Config, patterns: &[String], classes: &[Class]) ->
     let ids: Vec<&str> = config.kernels.iter().map(|kernel| &*kernel.id).collect();
     let mut matchers = Vec::new();
     for pattern in patterns {
-        let glob = globset::Glob::new(pattern)
+        let glob = globset::GlobBuilder::new(pattern)
+            .case_insensitive(true)
+            .build()
             .map_err(|error| KernelsError::BadPattern { pattern: pattern.clone(), reason: error.kind().to_string() })?;
         let matcher = glob.compile_matcher();
         if !ids.iter().any(|id| matcher.is_match(id)) {
@@ -74,7 +76,7 @@ mod tests {
     fn nothing_is_never_silent() {
         let error = ids(&["6.13"], &[]).unwrap_err();
         assert!(error.is_empty_selection() && !error.is_usage());
-        insta::assert_snapshot!(error, @"no kernel matches `6.13`; did you mean `6.1`?");
+        insta::assert_snapshot!(error, @"no kernel matches `6.13`; nearest: 6.12, 7.2");
         insta::assert_snapshot!(ids(&["zz"], &[]).unwrap_err(), @"no kernel matches `zz`; known: 6.1, 6.12, 7.2");
         insta::assert_snapshot!(ids(&["7.2"], &[Class::Below67]).unwrap_err(),
             @"no kernel is left after --kernel and --class: of that class kernels.toml has 6.1");

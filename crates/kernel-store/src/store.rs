@@ -48,7 +48,7 @@ pub struct Unpacked {
 }
 
 /// One line of `lab kernels list`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Row {
     /// Kernel id.
     pub id: String,

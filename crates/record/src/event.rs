@@ -6,6 +6,7 @@ use crate::{
     exit::Exit,
     guest_exit::GuestExit,
     plan::Plan,
+    provenance::Provenance,
     shard::{MergedShard, Shard},
     splat::Splat,
     verdict::Verdict,
@@ -106,6 +107,19 @@ pub struct Accelerator {
     pub time_scale: f32,
 }
 
+impl Accelerator {
+    /// Name and reason for the top of a report: without what is in parentheses or after a semicolon, which `lab doctor` and
+    /// run.json have.
+    pub fn brief(&self) -> String {
+        let reason = self.reason.split(" (").next().unwrap_or_default().split("; ").next().unwrap_or_default();
+        if reason.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}: {}", self.name, lab_base::text::line(reason, 60))
+        }
+    }
+}
+
 /// Version of what events mean. A reader refuses every other one, so that an old run is never judged by new rules.
 pub const FORMAT: u32 = 3;
 
@@ -131,6 +145,9 @@ pub struct RunInfo {
     /// Entries of `splats.toml` and `known.toml` whose day has passed; each fails the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expired: Vec<Expired>,
+    /// What was tested, and who started it.
+    #[serde(default, skip_serializing_if = "Provenance::is_empty")]
+    pub provenance: Provenance,
     /// The plan.
     pub plan: Plan,
     /// Which part of a larger plan this is.
@@ -142,6 +159,14 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
+    /// A file of the run as a CI system finds it: its path from the project's root, where that is known.
+    pub fn attachment(&self, file: &str) -> String {
+        match &self.provenance.results {
+            Some(results) => format!("{results}/{}/{file}", self.id),
+            None => file.to_owned(),
+        }
+    }
+
     /// A run of a whole plan, without a deliberate fault.
     pub fn new(id: Id, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
         Self {
@@ -153,6 +178,7 @@ impl RunInfo {
             canary: false,
             retries: 0,
             expired: Vec::new(),
+            provenance: Provenance::default(),
             plan,
             shard: None,
             merged: Vec::new(),

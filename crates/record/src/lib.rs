@@ -16,6 +16,7 @@ pub mod guest_exit;
 pub mod kept;
 pub mod log;
 pub mod plan;
+pub mod provenance;
 pub mod reporter;
 pub mod rows;
 pub mod run;

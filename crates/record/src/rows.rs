@@ -27,6 +27,8 @@ static CELLS: LazyLock<[PlannedCell; 3]> = LazyLock::new(|| {
 
 static INFOS: LazyLock<[CellInfo; 3]> = LazyLock::new(|| {
     ROWS.map(|(name, title)| CellInfo {
+        file: String::new(),
+        line: 0,
         id: CellId(name.to_owned()),
         catalogue: String::new(),
         area: AREA.to_owned(),

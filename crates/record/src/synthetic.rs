@@ -71,6 +71,8 @@ fn info(number: usize) -> CellInfo {
     let case = number / 9;
     let area = AREAS[case % AREAS.len()];
     CellInfo {
+        file: format!("crates/suite/src/areas/{area}.rs"),
+        line: 7,
         id: CellId(format!("S{case:04}-{area}-holds[{},{},v{}]", request.name(), device.name(), number % 9)),
         catalogue: format!("S{:02}", case % 100),
         area: area.to_owned(),

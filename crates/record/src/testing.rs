@@ -25,6 +25,8 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
 pub fn cell(id: &str) -> CellInfo {
     let words: Vec<&str> = id.split(['[', ',', ']']).collect();
     CellInfo {
+        file: String::new(),
+        line: 0,
         id: CellId(id.to_owned()),
         catalogue: id[..3].to_owned(),
         area: "attach-api".to_owned(),

@@ -128,7 +128,10 @@ impl Format {
     /// The table, without a line break at its end.
     pub fn render(self, rows: &[Row]) -> String {
         let preset = match self {
-            Self::Json => return serde_json::to_string_pretty(rows).unwrap_or_default(),
+            Self::Json => {
+                let told = serde_json::json!({ "version": 1, "kernels": rows });
+                return serde_json::to_string_pretty(&told).unwrap_or_default();
+            }
             Self::Text => presets::NOTHING,
             Self::Markdown => presets::ASCII_MARKDOWN,
         };
@@ -213,6 +216,6 @@ mod tests {
         assert!(markdown.lines().nth(1).unwrap().starts_with("|--"), "{markdown}");
         assert!(markdown.contains("\n\\*: listed as unsupported"), "{markdown}");
         let json: serde_json::Value = serde_json::from_str(&Format::Json.render(&rows)).unwrap();
-        assert_eq!(json[0]["capabilities"][0]["state"], "module-missing");
+        assert_eq!(json["kernels"][0]["capabilities"][0]["state"], "module-missing");
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{
     junit::{self, Dialect},
-    kcidb, ktap, summary,
+    kcidb, ktap, summary, tap,
 };
+use lab_base::{file::FileError, say};
 use lab_record::run::RunRecord;
 
 /// A format.
@@ -17,6 +18,10 @@ pub enum Format {
     Junit,
     /// JUnit XML that holds to the schema of Jenkins' xUnit plugin to the letter.
     Jenkins,
+    /// JUnit XML that holds to the schema of Apache Ant's tasks (`JUnit.xsd` of windyroad) to the letter.
+    Ant,
+    /// TAP version 13 without subtests: a line per cell, for prove and other harnesses.
+    Tap,
     /// Markdown for a job summary: totals per kernel and attach type, and every failure.
     Markdown,
     /// Annotations for GitHub's log: an `::error` line per failure.
@@ -24,6 +29,15 @@ pub enum Format {
 }
 
 impl Format {
+    /// Writes the run in this format to standard output.
+    ///
+    /// # Errors
+    /// As for [`say::show`].
+    pub fn show(self, record: &RunRecord, origin: &str) -> Result<(), FileError> {
+        let text = self.render(record, origin);
+        if self == Self::Github { say::annotate(&text) } else { say::show(text) }
+    }
+
     /// The run in this format; `origin` is what KCIDB calls the CI system.
     pub fn render(self, record: &RunRecord, origin: &str) -> String {
         match self {
@@ -31,6 +45,8 @@ impl Format {
             Self::Kcidb => kcidb::render(record, origin),
             Self::Junit => junit::render(record, None, Dialect::Common),
             Self::Jenkins => junit::render(record, None, Dialect::Jenkins),
+            Self::Ant => junit::ant::render(record),
+            Self::Tap => tap::render(record),
             Self::Markdown => summary::markdown(record),
             Self::Github => summary::annotations(record),
         }

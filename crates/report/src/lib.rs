@@ -22,6 +22,7 @@ pub mod run_json;
 pub mod splats;
 pub mod stories;
 pub mod summary;
+pub mod tap;
 pub mod terminal;
 pub mod totals;
 

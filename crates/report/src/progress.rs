@@ -26,7 +26,9 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
     Some(match event {
         Event::RunStarted { run } => {
             let cells: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
-            format!("run {}: {cells} cells on {} kernels, {}", run.id, run.plan.kernels.len(), run.accelerator.name)
+            let [cells, kernels] =
+                [(cells, "cell"), (run.plan.kernels.len(), "kernel")].map(|(count, what)| text::count(count, what));
+            format!("run {}: {cells} on {kernels}, {}", run.id, run.accelerator.name)
         }
         Event::GuestStarted { kernel, guest, start } => match start {
             Start::Boot => format!("{kernel}: booting guest {guest}"),
@@ -73,7 +75,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             let happened = record.kernels.get(kernel);
             let cells = happened.map_or(0, |happened| happened.verdicts.len());
             let skips = happened.map_or_else(String::new, skips);
-            format!("{kernel}: {cells} cells done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
+            format!("{kernel}: {} done in {:.1} s{skips}", text::count(cells, "cell"), *wall_ms as f64 / 1e3)
         }
         Event::Topologies { .. }
         | Event::KernelStarted { .. }

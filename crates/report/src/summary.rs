@@ -22,6 +22,10 @@ pub fn markdown(record: &RunRecord) -> String {
     let mut out = String::new();
     let id = record.info.as_ref().map_or("a run without a beginning", |info| &*info.id);
     let _ = writeln!(out, "## {}\n\n{}\n", text::line(id, WIDTH), record.counts().line());
+    for (name, value) in record.info.iter().flat_map(|info| info.provenance.facts()) {
+        let _ = writeln!(out, "- {name}: {}", code(&value));
+    }
+    out.push('\n');
     let titles = Column::ALL.map(Column::title).join(" | ");
     let _ = writeln!(out, "| kernel | release | {titles} |\n|---|---|--:|--:|--:|--:|--:|");
     for (kernel, release, columns) in totals::table(record) {

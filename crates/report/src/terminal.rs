@@ -107,8 +107,10 @@ fn legend(record: &RunRecord) -> String {
         out += "flaky cells are among the passed, known failures among the skipped\n";
     }
     if let Some(info) = &record.info {
-        let accelerator = &info.accelerator;
-        let _ = writeln!(out, "{}: {}", accelerator.name, text::line(&accelerator.reason, MAX_REASON));
+        let _ = writeln!(out, "{}", info.accelerator.brief());
+        if let Some(commit) = info.provenance.commit_line() {
+            let _ = writeln!(out, "commit {}", text::line(&commit, MAX_REASON));
+        }
         if let Some(shard) = &info.shard {
             let _ = writeln!(out, "shard {}: `lab merge` puts it together with the others", shard.part);
         }

@@ -5,6 +5,7 @@
 //! fit is an error with the reason, not a guest with half a command line.
 
 use super::{Accel, GuestSpec, VmError};
+use lab_base::paths::is_plain;
 use lab_protocol::message::PORT_NAME;
 use std::path::{Path, PathBuf};
 
@@ -145,10 +146,6 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     let cmdline = CMDLINE.iter().chain(more).copied().chain(own).collect::<Vec<_>>().join(" ");
     add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
     Ok(arguments)
-}
-
-fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "/._-+:=@%".contains(c)
 }
 
 fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(char) -> bool) -> Result<(), VmError> {

@@ -37,6 +37,7 @@ pub struct FakeLauncher {
     listening: bool,
     freezing: bool,
     survivors: usize,
+    port_after: Duration,
 }
 
 impl FakeLauncher {
@@ -45,13 +46,27 @@ impl FakeLauncher {
     /// Once the host kills the guest, the script's channel reports [`super::Recv::Closed`]: a script that plays a hang
     /// waits for that.
     pub fn new(script: impl Fn(&mut FakeAgent) + Send + Sync + 'static) -> Self {
-        Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true, freezing: true, survivors: 0 }
+        Self {
+            script: Arc::new(script),
+            boots: AtomicU32::new(0),
+            listening: true,
+            freezing: true,
+            survivors: 0,
+            port_after: Duration::ZERO,
+        }
     }
 
     /// Guests whose virtual machine exits before it offers the agent's port; `script` still runs.
     #[must_use]
     pub fn never_listening(mut self) -> Self {
         self.listening = false;
+        self
+    }
+
+    /// Guests whose virtual machine takes this long to start.
+    #[must_use]
+    pub fn offering_its_port_after(mut self, start: Duration) -> Self {
+        self.port_after = start;
         self
     }
 
@@ -126,6 +141,7 @@ impl FakeLauncher {
             thread: Some(thread),
             freezing: self.freezing,
             survivors: self.survivors,
+            port_at: Instant::now() + self.port_after,
         }))
     }
 }
@@ -185,10 +201,16 @@ struct FakeGuest {
     thread: Option<thread::JoinHandle<()>>,
     freezing: bool,
     survivors: usize,
+    port_at: Instant,
 }
 
 impl Guest for FakeGuest {
-    fn connect(&mut self, _deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
+    fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
+        let begin = Instant::now();
+        thread::sleep(deadline.min(self.port_at).saturating_duration_since(begin));
+        if Instant::now() < self.port_at {
+            return Err(VmError::ConnectTimeout { guest: self.name.clone(), waited: begin.elapsed() });
+        }
         let Some(host) = self.host.take() else {
             let exit = self.exited().unwrap_or(GuestExit { code: Some(1), signal: None, stderr: String::new() });
             return Err(VmError::Exited { guest: self.name.clone(), exit });

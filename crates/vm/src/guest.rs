@@ -121,11 +121,11 @@ impl MachineGuest {
 }
 
 /// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of its
-/// registers.
+/// registers. Kernel messages are left out: vng copies those to standard error too.
 pub(super) fn telling_line(stderr: &Path) -> String {
     let text = lab_guard::bounded::tail(stderr, LAST_WORDS).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
+    let lines: Vec<_> = lab_base::text::told_lines(&text).into_iter().filter(|line| !line.starts_with('[')).collect();
     let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
     let line = error.or(lines.last()).copied().unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(400).collect()

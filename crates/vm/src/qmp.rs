@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn the_scheme_follows_the_version() {
         let commands = |greeting: &'static str| {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = lab_guard::private::scratch("test-").unwrap();
             let socket = dir.path().join("qmp");
             let listener = UnixListener::bind(&socket).unwrap();
             let peer = thread::spawn(move || {

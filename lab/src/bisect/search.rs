@@ -181,6 +181,12 @@ impl Search<'_> {
             if told_apart(sound, failing) >= self.wish.confidence {
                 break;
             }
+            if told_apart(failing, sound) >= self.wish.confidence {
+                return Err(Stop::Question(format!(
+                    "the ends are swapped: it failed as asked for in {sound} runs at the good end and in {failing} at the \
+                     bad one; swap --good and --bad"
+                )));
+            }
             let alike = sound.fails > 0 && failing.rate() <= sound.rate() && round >= ENOUGH_ROUNDS;
             if alike || failing.runs >= self.wish.max_runs {
                 let both = match (sound.fails, failing.fails) {

@@ -230,6 +230,11 @@ fn ends_that_answer_nothing_are_refused() {
         refused((1.0, 1.0), false, vec![]),
         format!("the case fails on both ends: {runs} 9 of 9 runs at the good end and in 9 of 9 at the bad one")
     );
+    assert_eq!(
+        refused((1.0, 0.0), false, vec![]),
+        "the ends are swapped: it failed as asked for in 9 of 9 runs at the good end and in 0 of 9 at the bad one; swap \
+         --good and --bad"
+    );
     assert!(refused((0.5, 0.5), false, vec![]).contains("both ends"));
     assert_eq!(refused((1.0, 0.0), true, vec![]), "both ends are the same kernel image: nothing lies between them");
     assert_eq!(refused((1.0, 0.0), false, vec![5]), "the bad end can't be tested: error: expected `;`");

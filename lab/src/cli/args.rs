@@ -1,14 +1,85 @@
 //! Arguments that several commands have.
 
 use crate::{
+    error::Error,
     guests::{How, Order},
     project::filter::{Filter, KernelFilter},
     run::common::Retries,
 };
 use clap::Args;
+use lab_base::say;
 use lab_protocol::AttachRequest;
 use lab_report::kcidb;
 use std::path::PathBuf;
+
+/// Version of what the commands' JSON means; it grows when a key changes its meaning or goes.
+pub(super) const JSON_VERSION: u32 = 1;
+
+/// How a command writes what it shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: an object with `version` and what the command shows.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// How it is written.
+    #[arg(long = "format", value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "output", hide = true)]
+    json: bool,
+}
+
+impl OutputArgs {
+    /// Writes what a command shows: `what` below a key in JSON, or the text.
+    pub(super) fn show(
+        &self,
+        key: &'static str,
+        what: &impl serde::Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        if !self.json && self.output == Output::Text {
+            return Ok(say::show(text())?);
+        }
+        show_json(key, what)
+    }
+}
+
+/// Writes JSON for programs: an object with a version. What is no object itself is the value of the key.
+pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Result<(), Error> {
+    let value = serde_json::to_value(what).map_err(|error| Error::Host(error.to_string()))?;
+    let mut told = match value {
+        serde_json::Value::Object(object) => object,
+        other => [(key.to_owned(), other)].into_iter().collect(),
+    };
+    told.insert("version".to_owned(), JSON_VERSION.into());
+    let text = serde_json::to_string_pretty(&told).map_err(|error| Error::Host(error.to_string()))?;
+    Ok(say::show(format_args!("{text}\n"))?)
+}
+
+/// A number that is not zero, as clap's own parser of these types does not say in words.
+pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
+    let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", u32::MAX))
+}
+
+/// A number between two others, both included.
+pub(super) fn within(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("a whole number from {least} to {most} is wanted"))
+    }
+}
+
+/// As [`count`], of processors and other things of this machine.
+pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
+    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too much for this machine"))
+}
 
 #[derive(Debug, Args)]
 pub(super) struct FormatArgs {
@@ -63,10 +134,10 @@ pub(super) struct HowArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) isolate: crate::run::queue::Isolate,
     /// Guests at the same time. Default: one per processor, as far as there is memory.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = size)]
     pub(super) jobs: Option<std::num::NonZeroUsize>,
     /// Run a cell that does not pass again, so often, each time in a fresh guest.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=20))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, 20))]
     pub(super) retries: u32,
     /// Whether a cell that passes only when it is run again fails the run. A panic, a hang or a splat of the kernel
     /// stays a failure either way.

@@ -20,7 +20,7 @@ pub(super) struct CapabilitiesArgs {
     #[arg(long, value_enum, default_value = "text")]
     format: capabilities::Format,
     /// Guests at the same time. Default: one per processor, no more than kernels.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]

@@ -1,10 +1,10 @@
 //! `lab merge`.
 
-use crate::{error::Error, project, shard::merge::Shards};
+use crate::{error::Error, project, provenance, shard::merge::Shards};
 use clap::Args;
 use lab_base::say::{self, show};
 use lab_guard::Id;
-use lab_record::{exit::Exit, log::EventLog};
+use lab_record::{exit::Exit, log::EventLog, provenance::Provenance};
 use lab_report::{results::directory, terminal, write_all};
 use std::{
     env, fs,
@@ -23,11 +23,13 @@ pub(super) struct MergeArgs {
 }
 
 pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Error> {
-    let shards = Shards::open(&args.shards)?;
+    let mut shards = Shards::open(&args.shards)?;
     let results = match &args.out {
         Some(out) => out.clone(),
-        None => project::root(named)?.join("results"),
+        None => project::root(named.clone())?.join("results"),
     };
+    let root = project::root(named).unwrap_or_else(|_| PathBuf::from("."));
+    shards.started_by(Provenance { results: provenance::place(&root, &results), ..provenance::of(&root) });
     let id = directory::fresh_id();
     fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
     // A shard may turn out to be damaged in the middle: nothing is left behind that looks like a run.

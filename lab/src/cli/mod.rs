@@ -68,9 +68,8 @@ enum Command {
     Kernels(kernels::KernelsCommand),
     /// Show what this machine has and lacks.
     Doctor {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: args::OutputArgs,
         /// Also what the project's own tests need.
         #[arg(long)]
         tests: bool,
@@ -93,7 +92,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Keep how long cells took in a file that splits plans the same way everywhere.
     Durations(plan::DurationsArgs),
-    /// Rebuild every report of a run from its events.jsonl, or write it in another format.
+    /// Rebuild every report of a run from its events.jsonl, or write it in another format. The exit code is that of the run:
+    /// 1 for a run that failed, although its reports were written.
     Report {
         /// A run's directory, or its name below results/.
         #[arg(value_name = "RUN", default_value = "latest")]
@@ -142,7 +142,7 @@ impl Cli {
             Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),
-            Command::Doctor { json, tests } => setup::doctor(json, tests),
+            Command::Doctor { output, tests } => setup::doctor(&output, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),

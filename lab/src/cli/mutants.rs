@@ -39,7 +39,7 @@ pub(super) struct MutantsArgs {
     #[arg(long, value_name = "NAME")]
     mutant: Vec<String>,
     /// Guests at the same time. Default: one per processor, as far as there is memory.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]

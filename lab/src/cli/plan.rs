@@ -33,7 +33,7 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// How many shards. Default: one per kernel.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     shards: Option<std::num::NonZeroU32>,
     /// For whom the shards are written.
     #[arg(long, value_enum, default_value = "text")]

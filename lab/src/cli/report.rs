@@ -19,7 +19,7 @@ pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) ->
     let record = log::read(&directory)?;
     let exit = record.outcome();
     if let Some(chosen) = format.format {
-        show(chosen.render(&record, &format.origin))?;
+        chosen.show(&record, &format.origin)?;
         return Ok(exit);
     }
     write_all(&directory, &record)?;

@@ -72,11 +72,13 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
 /// Shows a run that is over, in the format that was asked for.
 pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
     let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
-    let told = match args.format {
-        Some(chosen) => chosen.render(&done.record, &args.origin),
-        None => format!("\n{}", terminal::summary(&done.record, &done.results.join(directory::LATEST), colour)),
+    // What can't be shown must not hide the exit code.
+    let _ = match args.format {
+        Some(chosen) => chosen.show(&done.record, &args.origin),
+        None => say::show(format_args!(
+            "\n{}",
+            terminal::summary(&done.record, &done.results.join(directory::LATEST), colour)
+        )),
     };
-    // A closed pipe must not hide the exit code.
-    let _ = say::show(told);
     done.record
 }

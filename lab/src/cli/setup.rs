@@ -1,10 +1,11 @@
 //! `lab doctor` and `lab setup`.
 
+use super::args::OutputArgs;
 use crate::{
     error::Error,
     setup::{self, Place, Purpose},
 };
-use lab_base::{interrupt::Interrupt, say::show};
+use lab_base::interrupt::Interrupt;
 use lab_record::exit::Exit;
 
 /// What the flag `--tests` asks for.
@@ -12,14 +13,9 @@ fn purpose(tests: bool) -> Purpose {
     if tests { Purpose::Tests } else { Purpose::Runs }
 }
 
-pub(super) fn doctor(json: bool, tests: bool) -> Result<Exit, Error> {
+pub(super) fn doctor(output: &OutputArgs, tests: bool) -> Result<Exit, Error> {
     let report = setup::doctor(purpose(tests))?;
-    if json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Host(error.to_string()))?;
-        show(format_args!("{json}\n"))?;
-    } else {
-        show(&report)?;
-    }
+    output.show("doctor", &report, || report.to_string())?;
     Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
 }
 

@@ -1,5 +1,6 @@
 //! `lab topology`.
 
+use super::args::OutputArgs;
 use crate::{
     error::Error,
     project::{
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub(super) enum TopologyCommand {
     /// Name every topology and the kinds of link that its workloads can have.
-    List,
+    List(OutputArgs),
     /// Draw one.
     Show {
         /// Its name.
@@ -43,7 +44,7 @@ pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Resu
     let agent = builder.agent()?;
     let library = artifacts::topologies(&agent)?;
     match command {
-        TopologyCommand::List => show(list(&library))?,
+        TopologyCommand::List(output) => output.show("topologies", &library, || list(&library))?,
         TopologyCommand::Show { name, kind, svg } => {
             let drawing = find(&library, &name, kind.as_deref())?;
             if let Some(path) = &svg {

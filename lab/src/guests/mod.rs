@@ -16,6 +16,7 @@ use crate::{
         artifacts,
         select::{Selected, facts},
     },
+    provenance,
     run::{
         common::Retries,
         deadline::{Chosen, Deadline},
@@ -36,6 +37,7 @@ use lab_record::{
     event::{Accelerator, RunInfo, Versions},
     guest::KernelRecord,
     plan::{KernelFacts, Plan, PlannedKernel},
+    provenance::Provenance,
     reporter::Reporter,
     run::RunRecord,
     shard::Shard,
@@ -83,6 +85,9 @@ pub struct Guests {
     acceleration: Acceleration,
     durations: Durations,
     topologies: Vec<TopologyInfo>,
+    provenance: Provenance,
+    /// The project's.
+    root: PathBuf,
 }
 
 impl Guests {
@@ -103,7 +108,18 @@ impl Guests {
         // They only order what this machine starts: without them it runs the same cells.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent)?;
-        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies })
+        let provenance = provenance::of(&project.root);
+        Ok(Self {
+            machine,
+            kernels,
+            launcher,
+            interrupt,
+            acceleration,
+            durations,
+            topologies,
+            provenance,
+            root: project.root.clone(),
+        })
     }
 
     /// Learns from a run how long cells take on this machine.
@@ -174,6 +190,10 @@ impl Guests {
                 canary: how.canary,
                 retries: how.retries.count,
                 expired: how.lists.expired(&plan),
+                provenance: Provenance {
+                    results: directory.parent().and_then(|it| provenance::place(&self.root, it)),
+                    ..self.provenance.clone()
+                },
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),

@@ -56,6 +56,8 @@ pub struct Entry {
 /// Every shard of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Layout {
+    /// Version of this structure as JSON.
+    version: u32,
     /// How many shards.
     pub count: u32,
     /// How many cells, over all kernels.
@@ -91,6 +93,7 @@ impl Layout {
             }
         };
         Self {
+            version: 1,
             count,
             cells: split.loads.iter().map(super::Load::count).sum(),
             identity,

@@ -14,6 +14,7 @@ use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
     plan::Plan,
+    provenance::Provenance,
     run::RunRecord,
     shard::{MergedShard, Part, Shard, ShardState},
 };
@@ -113,6 +114,15 @@ impl Shards {
         info.expired = expired;
         info.accelerator = accelerators(&found, info.accelerator);
         Ok(Self { found, whole, info })
+    }
+
+    /// Says who merges. The commit stays that of the shards.
+    pub fn started_by(&mut self, merging: Provenance) {
+        let Provenance { commit, changed, .. } = std::mem::take(&mut self.info.provenance);
+        self.info.provenance = match commit {
+            Some(commit) => Provenance { commit: Some(commit), changed, ..merging },
+            None => merging,
+        };
     }
 
     /// The shards of the plan, those that are missing included; what is there counts as complete until it is read.

@@ -95,6 +95,32 @@ async function evidence(browser) {
   await done();
 }
 
+async function totals(browser) {
+  const { page, done } = await openPage(browser, file);
+  assert.equal(await page.locator("#totals tbody tr").count(), run.kernels.length);
+  assert.ok((await page.locator("#totals td.failed").count()) > 0, "failures are counted by attach type");
+  const folded = await page.locator("#map .area button[aria-expanded=false]").count();
+  const areas = await page.locator("#map .area").evaluateAll((all) => all.map((it) => it.querySelectorAll(".field.failed, .field.errored, .field.not-run, .field.flaky").length));
+  assert.equal(folded, areas.filter((bad) => !bad).length, "areas without anything wrong are folded");
+  await done();
+}
+
+// A link into the page that is open already, and the way back.
+async function address(browser) {
+  const { page, done } = await openPage(browser, file);
+  await page.evaluate((words) => { location.hash = new URLSearchParams({ text: words }).toString(); }, run.cells[5].id);
+  await page.waitForFunction(() => document.getElementById("f-text").value !== "");
+  assert.equal(await shown(page), 1, "the new address filters");
+  const [kernel, cell] = [run.kernels[run.evidence.kernel], run.evidence.id];
+  await page.evaluate((to) => { location.hash = new URLSearchParams(to).toString(); }, { open: kernel, cell: run.evidence.cell ?? cell });
+  await page.waitForFunction(() => document.getElementById("f-text").value === "");
+  await page.evaluate(() => { location.hash = ""; });
+  await page.waitForFunction(() => !document.getElementById("detail").open);
+  const stuck = await page.locator("pre, .scroll, .reel").evaluateAll((all) => all.filter((it) => it.offsetParent !== null && it.id !== "map" && it.scrollHeight > it.clientHeight + 1 && it.tabIndex < 0).length);
+  assert.equal(stuck, 0, "what scrolls is reached by the tab key");
+  await done();
+}
+
 async function keyboard(browser) {
   const { page, done } = await openPage(browser, file);
   const at = () => page.evaluate(() => document.activeElement?.dataset?.at);
@@ -183,7 +209,7 @@ async function twentyThousand(browser) {
 }
 
 await withBrowser(modules, chromium, async (browser) => {
-  for (const step of [attachTypes, filters, evidence, keyboard, phone, contrast, twentyThousand]) {
+  for (const step of [attachTypes, filters, evidence, totals, address, keyboard, phone, contrast, twentyThousand]) {
     await step(browser);
     console.log(`${step.name}: as wanted`);
   }

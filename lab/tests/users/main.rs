@@ -1,4 +1,6 @@
 //! What people and CI systems read, through the binary and the CI steps: words, screens and reports.
 
 mod ci;
+mod reports;
 mod support;
+mod words;

@@ -107,6 +107,8 @@ pub struct Change {
 /// All changes, the loudest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Comparison {
+    /// Version of this structure as JSON.
+    pub version: u32,
     /// Id of the earlier run.
     pub before: String,
     /// Id of the later run.
@@ -173,7 +175,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
         });
     }
     changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));
-    Comparison { before: id(before), after: id(after), changes, unchanged, not_selected }
+    Comparison { version: 1, before: id(before), after: id(after), changes, unchanged, not_selected }
 }
 
 fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Told<'_>> {

@@ -82,6 +82,7 @@ mod tests {
             may_fail: false,
         };
         Comparison {
+            version: 1,
             before: "20261119T020000Z-aaaaaa".into(),
             after: "20261120T020000Z-bbbbbb".into(),
             changes: vec![

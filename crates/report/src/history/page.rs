@@ -106,12 +106,13 @@ fn runs(history: &History) -> Vec<Run<'_>> {
     .collect()
 }
 
-/// Those that changed last come first; of the same night those that are bad.
+/// Those that are bad in the newest run come first; among them, and among the others, those that changed last.
 fn unsteady(history: &History) -> Vec<Row<'_>> {
     let mut rows: Vec<&Series> = history.series.iter().filter(|series| !is_dull(series)).collect();
     rows.sort_by_key(|series| {
-        let bad = series.known().last().is_some_and(|(_, point)| point.standing.is_bad());
-        (Reverse(changes(series).last().copied()), !bad)
+        let newest = series.points.last().and_then(Option::as_ref);
+        let bad = newest.is_some_and(|point| point.standing.is_bad());
+        (!bad, Reverse(changes(series).last().copied()))
     });
     let row = |series: &'_ Series| -> (Vec<Option<(&'static str, String)>>, String) {
         let point = |point: &Point| {

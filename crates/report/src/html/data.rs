@@ -98,6 +98,8 @@ pub(super) struct Run<'a> {
     lab: &'a str,
     mutant: Option<&'a str>,
     canary: bool,
+    accelerated: String,
+    provenance: Vec<(&'static str, String)>,
 }
 
 impl<'a> From<&'a RunInfo> for Run<'a> {
@@ -106,9 +108,11 @@ impl<'a> From<&'a RunInfo> for Run<'a> {
             id: &info.id,
             accelerator: &info.accelerator.name,
             reason: &info.accelerator.reason,
+            accelerated: info.accelerator.brief(),
             virtme_ng: &info.versions.virtme_ng,
             qemu: &info.versions.qemu,
             lab: &info.versions.lab,
+            provenance: info.provenance.facts(),
             mutant: info.mutant.as_deref(),
             canary: info.canary,
         }

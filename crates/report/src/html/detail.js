@@ -29,6 +29,7 @@ function open(kernel, row) {
   $("d-copy").textContent = "Copy";
   if (!$("detail").open) $("detail").showModal();
   $("detail").scrollTop = 0;
+  reachable();
   writeAddress({ open: host.id, cell: cell.id });
 }
 

@@ -6,6 +6,7 @@
 mod data;
 
 use crate::results::directory;
+use crate::totals::{self, Column};
 use lab_base::file::FileError;
 use lab_record::{
     event::{Event, Stamped},
@@ -62,6 +63,8 @@ struct Page<'a> {
     lost_shards: Vec<String>,
     expired: Vec<String>,
     kernels: Vec<data::Kernel<'a>>,
+    /// Titles of the table of totals, its rows, and what its marks mean.
+    totals: ([&'static str; 5], Vec<(String, String, [String; 5])>, &'static str),
     /// Every cell once, in the plan's order; a kernel's results go by the same order.
     cells: Vec<data::Row<'a>>,
     splats: Vec<data::SplatLine>,
@@ -75,6 +78,7 @@ fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
     let texts = data::Texts::default();
     let page = Page {
         run: record.info.as_ref().map(Into::into),
+        totals: (Column::ALL.map(Column::title), totals::table(record), totals::LEGEND),
         started_ms: record.started_ms,
         wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
         exit: record.outcome().code(),

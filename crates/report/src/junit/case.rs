@@ -52,6 +52,9 @@ impl Desk<'_> {
         ] {
             property(&mut xml, name, value);
         }
+        for (name, value) in info.provenance.facts() {
+            property(&mut xml, name, &text::line(&value, MAX_ATTRIBUTE));
+        }
         if let Some(mutant) = &info.mutant {
             property(&mut xml, "mutant", mutant);
         }
@@ -79,6 +82,8 @@ impl Desk<'_> {
         xml.element("testcase")
             .with("name", &text::cut_line(cell.id.as_str(), MAX_ATTRIBUTE))
             .with("classname", &class)
+            .with_any("file", (common && !listed.file.is_empty()).then(|| listed.file.clone()))
+            .with_any("line", (common && listed.line > 0).then(|| listed.line.to_string()))
             .with_any("assertions", common.then(|| verdict.checks().count().to_string()))
             .with("time", &seconds(verdict.report.duration_us as f64 / 1e6))
             .open();
@@ -100,6 +105,14 @@ impl Desk<'_> {
             verdict.earlier.iter().for_each(|attempt| rerun(xml, attempt, passed));
         }
         output(told, listed, verdict);
+        for file in &verdict.files {
+            let _ = writeln!(told, "[[ATTACHMENT|{}]]", text::line(&self.info.attachment(file), MAX_ATTRIBUTE));
+        }
+        if verdict.standing().is_bad() {
+            if let Some(enter) = self.record.enter(&kernel.facts.id, &cell.id) {
+                let _ = writeln!(told, "by hand: {enter}");
+            }
+        }
         for splat in &verdict.splats {
             let splat = self.splats.iter().find(|it| it.fingerprint == splat.fingerprint);
             if let Some(splat) = splat {
@@ -258,9 +271,6 @@ fn output(out: &mut String, listed: &CellInfo, verdict: &Told<'_>) {
     }
     for remark in verdict.remarks() {
         let _ = writeln!(out, "warning: {}", text::cut_line(&remark, MAX_ATTRIBUTE));
-    }
-    for file in &verdict.files {
-        let _ = writeln!(out, "attachment: {file}");
     }
     for line in &report.log {
         let _ = writeln!(out, "{line}");

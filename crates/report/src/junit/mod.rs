@@ -3,6 +3,7 @@
 //!
 //! The text is a function of the record alone, so that `lab report` rebuilds the same bytes from `events.jsonl`.
 
+pub mod ant;
 mod case;
 mod xml;
 

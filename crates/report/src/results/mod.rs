@@ -74,14 +74,13 @@ fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
     Ok(found)
 }
 
-/// A `run.json` in figures: the exit code, and how many cells passed, failed, were skipped, errored and did not run. A dash
-/// where it does not say.
-pub fn figures(run_json: &[u8]) -> [String; 6] {
+/// The counts of a `run.json`, in the order in which they are listed.
+pub const COUNTS: [&str; 5] = ["passed", "failed", "skipped", "errored", "not-run"];
+
+/// The exit code of a `run.json` and its [`COUNTS`]; `None` where it does not say.
+pub fn figures(run_json: &[u8]) -> (Option<u64>, [Option<u64>; 5]) {
     let summary: Value = serde_json::from_slice(run_json).unwrap_or_default();
-    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let count = |key: &str| number(&summary["counts"][key]);
-    let exit = number(&summary["exit_code"]);
-    [exit, count("passed"), count("failed"), count("skipped"), count("errored"), count("not-run")]
+    (summary["exit_code"].as_u64(), COUNTS.map(|key| summary["counts"][key].as_u64()))
 }
 
 impl Stored {

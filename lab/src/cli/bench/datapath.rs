@@ -23,10 +23,10 @@ pub(in crate::cli) struct DatapathArgs {
     #[arg(long, value_name = "GLOB")]
     kernel: Vec<String>,
     /// Rounds of all setups; a ratio's spread is over them.
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     repeat: std::num::NonZeroU32,
     /// How long each figure of a setup is measured in each round, milliseconds.
-    #[arg(long, value_name = "MS", default_value = "150")]
+    #[arg(long, value_name = "MS", default_value = "150", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     window: std::num::NonZeroU32,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]

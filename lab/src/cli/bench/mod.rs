@@ -20,13 +20,13 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "GLOB")]
     pub(super) kernel: Vec<String>,
     /// Rounds of stock boot, cold boot and restore per kernel.
-    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     pub(super) repeat: std::num::NonZeroU32,
     /// Rounds of the whole suite on all kernels, cold and warm: minutes each.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::cli::args::within(0, u32::MAX))]
     pub(super) matrix: u32,
     /// How often one case is run again on one kernel, by a process each time.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = crate::cli::args::within(0, u32::MAX))]
     pub(super) reruns: u32,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]

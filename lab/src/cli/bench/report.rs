@@ -27,10 +27,10 @@ use std::{
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReportBenchArgs {
     /// Shards to merge.
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     shards: std::num::NonZeroU32,
     /// Cells of each.
-    #[arg(long, value_name = "N", default_value = "5000")]
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     cells: std::num::NonZeroU32,
 }
 

@@ -28,7 +28,7 @@ pub(in crate::cli) struct BenchSuiteArgs {
     #[arg(long, value_name = "GLOB")]
     case: Vec<String>,
     /// Rounds.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     repeat: std::num::NonZeroU32,
     /// Use the agent and the eBPF object as they are.
     #[arg(long)]

@@ -38,7 +38,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "COMMAND")]
     pub build_command: Option<String>,
     /// Compilers at the same time. Default: one per processor.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     pub jobs: Option<std::num::NonZeroUsize>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct BisectArgs {
     #[arg(long)]
     pub bayes: bool,
     /// Runs of one kernel, at most.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..100_000))]
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = crate::cli::args::within(3, 99_999))]
     pub max_runs: u32,
     /// Forget what earlier searches for the same question saw. What was built stays.
     #[arg(long)]
@@ -108,7 +108,7 @@ pub(crate) struct StepArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     pub confidence: f64,
     /// Passes that make a kernel good, whatever the rate.
-    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "confidence"], value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "confidence"], value_parser = crate::cli::args::within(1, u32::MAX))]
     pub runs: Option<u32>,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]

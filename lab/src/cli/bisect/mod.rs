@@ -226,6 +226,7 @@ fn conduct<S: Source, W: Walk>(
         ready: Default::default(),
         lesson: Default::default(),
         begun: Default::default(),
+        spoken: Default::default(),
     };
     let wish = Wish { direction, confidence: args.confidence, bayes: args.bayes, max_runs: args.max_runs };
     let mut told = |step: &Step| {

@@ -82,6 +82,7 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
         ready: Default::default(),
         lesson: Lesson { signatures: known, ..Lesson::default() },
         begun: Default::default(),
+        spoken: Default::default(),
     };
     let runs = args.runs.unwrap_or_else(|| repeats(args.rate, 1.0 - args.confidence));
     let said = run(&mut tester, runs);

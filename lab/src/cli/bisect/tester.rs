@@ -13,7 +13,7 @@ use crate::{
         select::{Selected, facts},
     },
 };
-use lab_base::{file::FileError, interrupt::Interrupt, say::say};
+use lab_base::{file::FileError, interrupt::Interrupt, say::say, text};
 use lab_guard::Id;
 use lab_kernel_store::Unpacked;
 use lab_protocol::CellInfo;
@@ -29,6 +29,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 /// Attempts at a run that the host spoils.
@@ -60,6 +61,35 @@ pub(super) struct Tester<'a, S> {
     pub lesson: Lesson,
     /// Kernels that ran already: the first run of each boots, and is worth a line.
     pub begun: BTreeSet<Subject>,
+    /// When something was said last, and how many runs there were since the beginning.
+    pub spoken: Spoken,
+}
+
+/// A search is quiet for no longer than this.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Keeps a search from being silent for minutes.
+#[derive(Debug, Default)]
+pub(super) struct Spoken {
+    last: Option<Instant>,
+    runs: u32,
+}
+
+impl Spoken {
+    /// Counts a run, and says how far the search is where nothing was said for a while.
+    fn ran(&mut self, name: &str, answer: &Answer) {
+        self.runs += 1;
+        if self.last.get_or_insert_with(Instant::now).elapsed() < QUIET {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let word = match answer {
+            Answer::Fails { .. } => "it fails as asked for",
+            Answer::Passes => "it passes",
+            Answer::Untestable { .. } => "no answer",
+        };
+        say(&format!("{name}: {word}; {} so far", text::count(self.runs as usize, "run")));
+    }
 }
 
 impl<S: Source> Tester<'_, S> {
@@ -152,6 +182,7 @@ impl<S: Source> Bench for Tester<'_, S> {
                         }
                         self.lesson.evidence = self.lesson.evidence.take().or(evidence);
                     }
+                    self.spoken.ran(&self.source.name(subject), &answer);
                     return Ok(answer);
                 }
             }

@@ -44,3 +44,30 @@ fn packages_that_are_in_the_way_are_named() {
         assert!(error.contains(told), "{error}");
     }
 }
+
+/// The doctor's fix for an absent busybox on a host with this /etc/os-release, which has dpkg and apt lying about.
+fn fix_for_busybox(os_release: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    debian(dir.path(), "exit 1");
+    let file = dir.path().join("os-release");
+    fs::write(&file, os_release).unwrap();
+    let root = nix::unistd::geteuid().is_root();
+    let mut command = Command::new("unshare");
+    command.args(if root { &["--mount"][..] } else { &["--user", "--map-root-user", "--mount"] });
+    let script = "mount --bind \"$1\" /etc/os-release && PATH=$2 && export PATH && shift 2 && exec \"$@\"";
+    command.args(["sh", "-c", script, "sh"]).arg(&file).arg(dir.path().join("bin"));
+    command.arg(env!("CARGO_BIN_EXE_lab")).args(["doctor", "--json"]).env("NETKIT_LAB_CACHE", dir.path().join("cache"));
+    let output = command.output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let busybox = findings.iter().find(|finding| finding["name"] == "busybox").unwrap();
+    busybox["fix"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_distribution_is_what_os_release_says_and_not_which_programs_are_there() {
+    assert_eq!(fix_for_busybox("ID=debian\nVERSION_CODENAME=trixie\n"), "make setup");
+    assert_eq!(fix_for_busybox("ID=ubuntu\nID_LIKE=debian\nVERSION_CODENAME=noble\n"), "make setup");
+    assert_eq!(fix_for_busybox("ID=fedora\n"), "sudo dnf install busybox");
+    assert_eq!(fix_for_busybox("ID=arch\n"), "sudo pacman -S busybox");
+}

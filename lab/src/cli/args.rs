@@ -93,8 +93,8 @@ pub(super) struct FormatArgs {
 
 #[derive(Debug, Default, Args)]
 pub(super) struct KernelArgs {
-    /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
-    #[arg(long, value_name = "GLOB")]
+    /// Kernels by id, `*` and `?` allowed; repeatable, or with commas. Default: the kernels with `default = true`.
+    #[arg(short, long, value_name = "GLOB", value_delimiter = ',')]
     pub(super) kernel: Vec<String>,
     /// Select every kernel of kernels.toml.
     #[arg(long, conflicts_with = "kernel")]
@@ -102,8 +102,8 @@ pub(super) struct KernelArgs {
     /// Select also the kernels with `may-fail = true`, whose failures are reported but don't count.
     #[arg(long)]
     pub(super) newest: bool,
-    /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
-    #[arg(long, value_name = "CLASS")]
+    /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable, or with commas.
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub(super) class: Vec<String>,
 }
 
@@ -112,10 +112,10 @@ pub(super) struct SelectArgs {
     #[command(flatten)]
     pub(super) kernels: KernelArgs,
     /// Cases or cells by name, `*` and `?` allowed; repeatable.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(short, long, value_name = "GLOB")]
     pub(super) case: Vec<String>,
-    /// Cells that request this attach type: tc, tcx, netkit or auto; repeatable.
-    #[arg(long, value_name = "TYPE")]
+    /// Cells that request this attach type: tc, tcx, netkit or auto; repeatable, or with commas.
+    #[arg(short, long, value_name = "TYPE", value_delimiter = ',')]
     pub(super) attach: Vec<AttachRequest>,
     /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
@@ -134,7 +134,7 @@ pub(super) struct HowArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) isolate: crate::run::queue::Isolate,
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
-    #[arg(long, value_name = "N", value_parser = size)]
+    #[arg(short, long, value_name = "N", value_parser = size)]
     pub(super) jobs: Option<std::num::NonZeroUsize>,
     /// How often a cell that does not pass is repeated, each time in a fresh guest.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, 20))]
@@ -223,5 +223,15 @@ mod tests {
         let given: Vec<String> = given.split(' ').map(str::to_owned).collect();
         assert_eq!(words(&given), given);
         assert_eq!(words(&["--all".to_owned()]), ["--all"]);
+    }
+
+    #[test]
+    fn short_options_and_commas_say_the_same_in_fewer_letters() {
+        let parsed = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Run(args) => (args.select.words(), args.how.jobs.map(std::num::NonZeroUsize::get)),
+            _ => (Vec::new(), None),
+        };
+        let long = "lab run --kernel 6.1 --kernel 6.12 --case A01-x[netkit,nk-l3] --attach tc --attach tcx --jobs 2";
+        assert_eq!(parsed("lab run -k 6.1,6.12 -c A01-x[netkit,nk-l3] -a tc,tcx -j2"), parsed(long));
     }
 }

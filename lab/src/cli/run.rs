@@ -26,7 +26,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     durations: Option<PathBuf>,
     #[command(flatten)]
-    how: HowArgs,
+    pub(super) how: HowArgs,
     /// Run again whenever a source of the agent, the suite or the eBPF programs changes.
     #[arg(long, conflicts_with = "no_build")]
     watch: bool,

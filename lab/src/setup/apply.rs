@@ -87,6 +87,27 @@ pub enum Place {
     System,
 }
 
+/// What only a person can install: all of it at once, so that one command does.
+#[derive(Debug, Default)]
+struct ByHand {
+    names: Vec<&'static str>,
+    absent: Vec<&'static str>,
+}
+
+impl ByHand {
+    fn add(&mut self, name: &'static str, absent: Vec<&'static str>) {
+        self.names.push(name);
+        let new: Vec<_> = absent.into_iter().filter(|it| !self.absent.contains(it)).collect();
+        self.absent.extend(new);
+    }
+
+    fn error(&self, host: &Host) -> Result<(), SetupError> {
+        let Some(name) = self.names.first() else { return Ok(()) };
+        let found = format!("{} missing", self.absent.join(", "));
+        Err(SetupError::ByHand { name, found, advice: host.distribution.advice(&self.absent) })
+    }
+}
+
 /// What setup would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -103,31 +124,30 @@ impl Plan {
         let mut packages = Vec::new();
         let mut sets = Vec::new();
         let mut tools = Vec::new();
+        let mut by_hand = ByHand::default();
         for Check { name, probe, fix, .. } in checks(purpose) {
             match ((probe)(host), fix) {
                 (State::Ok { .. } | State::Warn { .. }, _) => {}
-                (State::Unfit { found, advice }, _) => return Err(SetupError::ByHand { name, found, advice }),
+                (State::Unfit { found, advice }, _) => {
+                    by_hand.error(host)?;
+                    return Err(SetupError::ByHand { name, found, advice });
+                }
                 (State::Missing { .. }, Fix::Packages { set: Some(set), .. })
-                    if host.debian.is_some() && place == Place::Cache =>
+                    if host.on_debian() && place == Place::Cache =>
                 {
                     if !sets.contains(&set) {
                         sets.push(set);
                     }
                 }
-                (State::Missing { absent }, Fix::Packages { .. }) if host.debian.is_some() => packages.extend(absent),
+                (State::Missing { absent }, Fix::Packages { .. }) if host.on_debian() => packages.extend(absent),
                 (State::Missing { .. }, Fix::VirtmeNg) => tools.push(Step::VirtmeNg),
                 (State::Missing { .. }, Fix::BpfLinker) => tools.push(Step::BpfLinker),
                 (State::Missing { .. }, Fix::CargoDeny) => tools.push(Step::CargoDeny),
                 (State::Missing { .. }, Fix::TestTools) => tools.push(Step::TestTools),
-                (State::Missing { absent }, _) => {
-                    return Err(SetupError::ByHand {
-                        name,
-                        found: format!("{} missing", absent.join(", ")),
-                        advice: "install with this distribution's package manager".into(),
-                    });
-                }
+                (State::Missing { absent }, _) => by_hand.add(name, absent),
             }
         }
+        by_hand.error(host)?;
         let packages = (!packages.is_empty()).then_some(Step::Packages(packages));
         Ok(Self { steps: packages.into_iter().chain(sets.into_iter().map(Step::Unpack)).chain(tools).collect() })
     }

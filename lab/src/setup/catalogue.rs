@@ -151,7 +151,7 @@ fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
 /// On Debian a package is the evidence, since libraries have no command; elsewhere only commands can be.
 fn provided(host: &Host, fix: Fix) -> State {
     let Fix::Packages { packages, commands, set } = fix else { return State::Missing { absent: vec![] } };
-    let on_debian = host.debian.is_some();
+    let on_debian = host.on_debian();
     let names = if on_debian { packages } else { commands };
     let present = |name| if on_debian { host.packages.contains_key(name) } else { host.commands.contains(&name) };
     let absent: Vec<_> = names.iter().copied().filter(|name| !present(name)).collect();
@@ -176,7 +176,7 @@ fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
 /// Nothing but a person needs them, so that a distribution that calls their packages otherwise does well without.
 fn network_tools(host: &Host) -> State {
     match provided(host, NETWORK_TOOLS) {
-        State::Missing { absent } if host.debian.is_none() => State::Warn {
+        State::Missing { absent } if !host.on_debian() => State::Warn {
             found: format!("{} missing", absent.join(", ")),
             advice: "`lab shell` does without what is not there".into(),
         },
@@ -194,11 +194,11 @@ fn rust(host: &Host) -> State {
 }
 
 fn qemu(host: &Host) -> State {
-    let Some(qemu) = &host.qemu else { return State::Missing { absent: vec!["qemu-system-x86"] } };
+    let Some(qemu) = &host.qemu else { return provided(host, QEMU) };
     let found = format!("{} ({})", qemu.version_text(), qemu.path.display());
     match qemu.version {
         Some(version) if version >= QEMU_SERVES => State::Ok { found },
-        Some(_) if host.debian.is_some() && !host.qemu_chosen => {
+        Some(_) if host.on_debian() && !host.qemu_chosen => {
             State::Missing { absent: vec!["qemu-system-x86 9.0 or newer"] }
         }
         Some(version) if version >= QEMU_TRIED => State::Ok { found },
@@ -212,10 +212,10 @@ fn qemu(host: &Host) -> State {
 }
 
 fn bpf_compiler(host: &Host) -> State {
-    match (host.bpf_rust(), &host.debian) {
+    match (host.bpf_rust(), host.on_debian()) {
         (Some(BpfRust::Nightly), _) => State::Ok { found: "rustup nightly with rust-src".into() },
-        (Some(BpfRust::Debian | BpfRust::Private), _) | (None, Some(_)) => provided(host, BPF_COMPILER),
-        (None, None) => State::Unfit {
+        (Some(BpfRust::Debian | BpfRust::Private), _) | (None, true) => provided(host, BPF_COMPILER),
+        (None, false) => State::Unfit {
             found: "no rustup nightly with rust-src".into(),
             advice: "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`".into(),
         },
@@ -233,10 +233,10 @@ fn bpf_linker(host: &Host) -> State {
     let shown = |linker: &Program| format!("{} ({})", linker.version_text(), linker.path.display());
     match &host.bpf_linker {
         Some(linker) if linker.version >= Some(BPF_LINKER) => State::Ok { found: shown(linker) },
-        Some(linker) if host.debian.is_none() => {
+        Some(linker) if !host.on_debian() => {
             State::Unfit { found: shown(linker), advice: "`cargo install bpf-linker`, 0.13.0 or newer".into() }
         }
-        None if host.debian.is_none() => {
+        None if !host.on_debian() => {
             State::Unfit { found: "not in PATH".into(), advice: "`cargo install bpf-linker`, 0.13.0 or newer".into() }
         }
         _ => State::Missing { absent: vec!["bpf-linker 0.13.0"] },

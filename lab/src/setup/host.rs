@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{private, program::Program, test_tools::TestTools};
+use super::{
+    distribution::{Distribution, Family},
+    private,
+    program::Program,
+    test_tools::TestTools,
+};
 use lab_vm::Acceleration;
 
 /// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
@@ -23,8 +28,8 @@ pub enum BpfRust {
 /// A snapshot of the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// The distribution's name where packages are managed by dpkg and apt, else `None`.
-    pub debian: Option<String>,
+    /// Which distribution it is.
+    pub distribution: Distribution,
     /// Installed ones among the packages any check names, with their versions.
     pub packages: BTreeMap<String, String>,
     /// Commands, among those any check names, that are in `PATH`.
@@ -73,6 +78,11 @@ pub enum Kvm {
 }
 
 impl Host {
+    /// Whether packages are managed by dpkg and apt.
+    pub fn on_debian(&self) -> bool {
+        self.distribution.family == Family::Debian
+    }
+
     /// Which compiler the BPF programs are built with; `None` while there is neither.
     ///
     /// Debian's is preferred where it is complete, since its libcore needs no build of the standard library.

@@ -2,6 +2,7 @@
 
 use super::{
     apt, catalogue,
+    distribution::{Distribution, Family},
     host::{Host, Kvm},
     program::{Program, chosen_qemu},
     tools::Tools,
@@ -21,9 +22,10 @@ impl Host {
     /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
     pub fn look(tools: &Tools) -> Self {
         let qemu_chosen = chosen_qemu().is_some();
-        let debian = debian_name();
+        let distribution = Distribution::of_this_host();
+        let debian = distribution.family == Family::Debian;
         thread::scope(|scope| {
-            let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
+            let packages = debian.then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
             let rustc = scope.spawn(|| programs::on_host("rustc").map(Program::ask));
             let cache = tools.dir().parent().unwrap_or(tools.dir());
             let qemu = scope.spawn(|| {
@@ -47,7 +49,7 @@ impl Host {
                 rustc: joined(rustc),
                 qemu,
                 bpf_linker: joined(linker),
-                debian: debian.clone(),
+                distribution: distribution.clone(),
             }
         })
     }
@@ -55,14 +57,6 @@ impl Host {
 
 fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// apt-get has to be there too: other distributions carry dpkg as a mere tool.
-fn debian_name() -> Option<String> {
-    programs::on_host("dpkg-query").and(programs::on_host("apt-get"))?;
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    Some(name.unwrap_or("Debian").trim_matches('"').to_owned())
 }
 
 /// Looks at the directories rather than asking rustup, which might go and install the toolchain it is asked about.

@@ -8,6 +8,7 @@ mod apply;
 mod apt;
 mod catalogue;
 mod check;
+mod distribution;
 mod error;
 mod host;
 mod look;

@@ -35,9 +35,9 @@ impl Finding {
             State::Unfit { found, advice } => finding("unfit", found, Some(advice)),
             State::Missing { absent } => {
                 let fix = match check.fix {
-                    Fix::Packages { set: Some(_), .. } if host.debian.is_some() => "make setup".into(),
-                    Fix::Packages { .. } if host.debian.is_some() => apt::command_line(&absent),
-                    Fix::Packages { .. } => "install them with this distribution's package manager".into(),
+                    Fix::Packages { set: Some(_), .. } if host.on_debian() => "make setup".into(),
+                    Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
+                    Fix::Packages { .. } => host.distribution.advice(&absent),
                     Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),
                     Fix::TestTools | Fix::CargoDeny => "make setup-tests".into(),
                     Fix::ByHand => check.why.into(),

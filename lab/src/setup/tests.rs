@@ -7,6 +7,7 @@ use super::{
     Purpose, Report,
     apply::{Place, Plan, Step},
     catalogue,
+    distribution::Distribution,
     host::{Host, Kvm},
     private,
     program::Program,
@@ -20,7 +21,7 @@ fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
 /// Debian with nothing but Rust.
 fn fresh() -> Host {
     Host {
-        debian: Some("Debian GNU/Linux 12 (bookworm)".into()),
+        distribution: Distribution::read("ID=debian\nVERSION_CODENAME=bookworm\n"),
         rustc: program("/usr/bin/rustc", (1, 95, 0)),
         kvm: Kvm::Unusable("/dev/kvm: No such file or directory".into()),
         ..Host::default()
@@ -166,11 +167,17 @@ fn a_chosen_qemu_that_does_not_start_is_named() {
 
 #[test]
 fn other_distributions_are_told_what_to_provide() {
-    let host = Host { debian: None, ..fresh() };
-    assert_eq!(
-        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
-        "C compiler: cc missing; install with this distribution's package manager"
-    );
+    let error = |id: &str| {
+        let host = Host { distribution: Distribution::read(&format!("ID={id}\n")), ..fresh() };
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string()
+    };
+    let missing =
+        "C compiler: cc, qemu-system-x86_64, depmod, file, strings, xz, apt-get, dpkg-deb, python3, busybox missing; ";
+    let advice = "sudo dnf install apt binutils busybox dpkg file gcc kmod python3 qemu-system-x86 xz";
+    assert_eq!(error("fedora"), format!("{missing}{advice}"));
+    let advice = "sudo pacman -S apt binutils busybox dpkg file gcc kmod python qemu-system-x86 xz";
+    assert_eq!(error("arch"), format!("{missing}{advice}"));
+    assert_eq!(error("void"), format!("{missing}install them with this distribution's package manager"));
 }
 
 #[test]

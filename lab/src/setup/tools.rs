@@ -15,6 +15,7 @@ use lab_guard::private as trusted;
 
 use super::error::SetupError;
 use super::{
+    distribution::Distribution,
     private::{self, Set, Unpacked},
     program::{Program, QEMU_SERVES, chosen_qemu},
     progress::Progress,
@@ -95,7 +96,7 @@ impl Tools {
 
     /// Unpacks a set of packages into the cache.
     pub(super) fn unpack(&self, set: &Set, progress: &mut Progress<'_>) -> Result<(), SetupError> {
-        set.install(&self.dir, self.scratch(BUILD)?, host_release().as_deref(), progress)
+        set.install(&self.dir, self.scratch(BUILD)?, Distribution::of_this_host().codename.as_deref(), progress)
     }
 
     /// Removes what was downloaded for sets that are unpacked.
@@ -270,13 +271,6 @@ fn pip_wheel(root: &Path) -> Option<PathBuf> {
     let wheels = fs::read_dir(root.join("usr/share/python-wheels")).ok()?;
     let mut wheels = wheels.flatten().map(|entry| entry.path());
     wheels.find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pip-")))
-}
-
-/// The code name of the host's release.
-fn host_release() -> Option<String> {
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    name.map(|name| name.trim_matches('"').to_owned())
 }
 
 /// The interpreter for virtual environments. Debian's own comes first: one from a version manager may lack the venv

@@ -1,0 +1,117 @@
+//! Which distribution this is, by /etc/os-release alone: dpkg, apt, dnf and pacman can be had on each other's systems.
+
+use std::fs;
+
+/// Who manages packages, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Debian and what derives from it: dpkg and apt.
+    Debian,
+    /// Fedora and what derives from it: dnf.
+    Fedora,
+    /// Arch and what derives from it: pacman.
+    Arch,
+    /// Any other, or none that says so.
+    #[default]
+    Other,
+}
+
+/// The distribution of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Distribution {
+    /// Its family.
+    pub family: Family,
+    /// The code name of its release.
+    pub codename: Option<String>,
+}
+
+/// The packages that have a command, where one is not named as the command is: Fedora's and Arch's.
+const PACKAGES: [(&str, &str, &str); 12] = [
+    ("apt-get", "apt", "apt"),
+    ("bpftool", "bpftool", "bpf"),
+    ("cc", "gcc", "gcc"),
+    ("depmod", "kmod", "kmod"),
+    ("dpkg-deb", "dpkg", "dpkg"),
+    ("ip", "iproute", "iproute2"),
+    ("python3", "python3", "python"),
+    ("qemu-system-x86_64", "qemu-system-x86", "qemu-system-x86"),
+    ("ss", "iproute", "iproute2"),
+    ("strings", "binutils", "binutils"),
+    ("tc", "iproute-tc", "iproute2"),
+    ("xz", "xz", "xz"),
+];
+
+impl Distribution {
+    /// Of this host.
+    pub fn of_this_host() -> Self {
+        let places = ["/etc/os-release", "/usr/lib/os-release"];
+        places
+            .iter()
+            .find_map(|path| fs::read_to_string(path).ok())
+            .map_or_else(Self::default, |text| Self::read(&text))
+    }
+
+    /// From the text of os-release(5).
+    pub fn read(text: &str) -> Self {
+        let value = |key: &str| {
+            let found = text.lines().rev().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
+            found.map(|value| value.trim_matches(['"', '\'']).to_owned()).filter(|value| !value.is_empty())
+        };
+        let names = [value("ID"), value("ID_LIKE")].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let family = names.split_whitespace().find_map(|name| match name {
+            "debian" | "ubuntu" => Some(Family::Debian),
+            "fedora" | "rhel" | "centos" => Some(Family::Fedora),
+            "arch" => Some(Family::Arch),
+            _ => None,
+        });
+        Self { family: family.unwrap_or_default(), codename: value("VERSION_CODENAME") }
+    }
+
+    /// How a person installs the packages that have these commands.
+    pub fn advice(&self, commands: &[&str]) -> String {
+        let names = |fedora: bool| {
+            let name = |command: &&str| {
+                let known = PACKAGES.iter().find(|(known, ..)| known == command);
+                known.map_or((*command).to_owned(), |(_, dnf, pacman)| (if fedora { *dnf } else { *pacman }).to_owned())
+            };
+            let mut names: Vec<String> = commands.iter().map(name).collect();
+            names.sort();
+            names.dedup();
+            names.join(" ")
+        };
+        match self.family {
+            Family::Fedora => format!("sudo dnf install {}", names(true)),
+            Family::Arch => format!("sudo pacman -S {}", names(false)),
+            Family::Debian | Family::Other => "install them with this distribution's package manager".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_is_what_it_says() {
+        let family = |text: &str| Distribution::read(text).family;
+        assert_eq!(family("NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_CODENAME=trixie\n"), Family::Debian);
+        assert_eq!(family("ID=ubuntu\nID_LIKE=debian\n"), Family::Debian);
+        assert_eq!(family("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), Family::Debian);
+        assert_eq!(family("ID=fedora\n"), Family::Fedora);
+        assert_eq!(family("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"), Family::Fedora);
+        assert_eq!(family("ID=endeavouros\nID_LIKE=arch\n"), Family::Arch);
+        assert_eq!(family("ID=nixos\n"), Family::Other);
+        assert_eq!(family(""), Family::Other);
+        let codename = |text: &str| Distribution::read(text).codename;
+        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n"), Some("bookworm".to_owned()));
+        assert_eq!(codename("ID=arch\n"), None);
+    }
+
+    #[test]
+    fn each_distribution_has_a_command_for_what_is_missing() {
+        let advice = |id: &str| Distribution::read(&format!("ID={id}\n")).advice(&["ip", "cc", "ss", "tc", "bpftool"]);
+        assert_eq!(advice("fedora"), "sudo dnf install bpftool gcc iproute iproute-tc");
+        assert_eq!(advice("arch"), "sudo pacman -S bpf gcc iproute2");
+        assert_eq!(advice("nixos"), "install them with this distribution's package manager");
+    }
+}

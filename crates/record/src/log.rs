@@ -265,7 +265,7 @@ impl EventReader {
         }
         let stamped = Stamped::parse(&text[begin..]).map_err(|error| self.bad(error.to_string()))?;
         match stamped.event {
-            Event::RunStarted { .. } => Err(self.bad("a second run begins".to_owned())),
+            Event::RunStarted { .. } => Err(self.bad("a second run starts".to_owned())),
             _ => self.sane(stamped).map(Some),
         }
     }

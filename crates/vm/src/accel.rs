@@ -354,7 +354,7 @@ mod tests {
         let (tried, reason) = boots(&slow);
         assert!(tried == 1 && reason.ends_with("; 2 guests in a row; tried again in 5 min"), "{reason}");
         let (tried, reason) = boots(&slow);
-        assert!(tried == 0 && reason.contains("tried again in 5 min; found earlier, remove "), "{reason}");
+        assert!(tried == 0 && reason.contains("tried again in 5 min; cached result; remove "), "{reason}");
 
         let path = Memory::path(cache.path());
         let mut kept = Memory::read(&path).unwrap();
@@ -404,7 +404,7 @@ mod tests {
         };
         assert_eq!(memory("a", "7.2").recall(), None);
         memory("a", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() }, None);
-        assert!(memory("a", "7.2").recall().unwrap().reason.starts_with("dead; found earlier, remove "));
+        assert!(memory("a", "7.2").recall().unwrap().reason.starts_with("dead; cached result; remove "));
         assert_eq!(memory("b", "7.2").recall(), None);
         assert_eq!(memory("a", "10.0").recall(), None);
         fs::write(Memory::path(cache.path()), "{").unwrap();

@@ -30,7 +30,7 @@ pub enum VmError {
         mend: &'static str,
     },
     /// `sun_path` is 108 bytes.
-    #[error("socket path {} has {length} bytes, the kernel takes 107; choose a shorter run directory (TMPDIR)", path.display())]
+    #[error("socket path {} has {length} bytes, at most 107 are allowed; choose a shorter run directory (TMPDIR)", path.display())]
     SocketPath {
         /// The path.
         path: PathBuf,

@@ -231,8 +231,8 @@ fn ends_that_do_not_differ_are_refused() {
         format!("the case fails on both ends: {runs} 9 of 9 runs at the good end and in 9 of 9 at the bad end")
     );
     assert_eq!(
-        refused((1.0, 0.0), false, vec![]),
-        "the ends are swapped: it failed as asked for in 9 of 9 runs at the good end and in 0 of 9 at the bad one; swap \
+        refused((0.0, 1.0), false, vec![]),
+        "the ends are swapped: it failed as asked for in 3 of 3 runs at the good end and in 0 of 3 at the bad one; swap \
          --good and --bad"
     );
     assert!(refused((0.5, 0.5), false, vec![]).contains("both ends"));

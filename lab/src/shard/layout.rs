@@ -189,29 +189,29 @@ mod tests {
     }
 
     #[test]
-    fn for_people() {
+    fn text_format() {
         insta::assert_snapshot!(layout().render(LayoutFormat::Text, "").unwrap());
     }
 
     #[test]
-    fn for_scripts() {
+    fn json_format() {
         insta::assert_snapshot!(layout().render(LayoutFormat::Json, "").unwrap());
     }
 
     #[test]
-    fn for_github_in_one_line() {
+    fn github_format_is_one_line() {
         let line = layout().render(LayoutFormat::Github, "").unwrap();
         assert_eq!(line.lines().count(), 1, "a step's output is one line");
         insta::assert_snapshot!(line);
     }
 
     #[test]
-    fn for_gitlab() {
+    fn gitlab_format() {
         insta::assert_snapshot!(layout().render(LayoutFormat::Gitlab, "").unwrap());
     }
 
     #[test]
-    fn for_kubernetes() {
+    fn kubernetes_format() {
         insta::assert_snapshot!(layout().render(LayoutFormat::K8s, "registry.example/netkit-lab:1").unwrap());
     }
 }

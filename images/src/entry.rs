@@ -19,6 +19,9 @@ use std::{
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address at which the kernel expects to be entered.
 const PHYS32_ENTRY: u32 = 18;
+/// Changes whenever the same image gives another answer: what could not be unpacked is remembered, and must not be once it
+/// can.
+const FORMAT: u32 = 1;
 /// No kernel is larger; what unpacks to more is broken.
 const LIMIT: u64 = 512 << 20;
 
@@ -29,7 +32,11 @@ const LIMIT: u64 = 512 << 20;
 /// The image can't be read, or the cache not be written.
 pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
     let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
-    let path = cache::path_of(cache, &cache::hex(&Sha256::digest(&packed)), "elf");
+    let path = cache::path_of(
+        cache,
+        &cache::hex(&Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize()),
+        "elf",
+    );
     if !cache::touch(&path) {
         let kernel = unpack(&packed).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
         cache::store(&path, &kernel)?;

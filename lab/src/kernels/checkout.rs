@@ -4,15 +4,14 @@
 //! to a commit builds nothing. The same sources give the same bytes: time, user, host and build number are fixed.
 
 use super::{
-    cache::{hex, sha256_of},
     class::Class,
     error::{KernelsError, Result},
+    files::Identity,
     header, linux_source, local, modules,
     recipe::{self, BARE, BASE},
     run,
     store::Unpacked,
 };
-use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -30,6 +29,8 @@ const HOST: [&str; 5] = [
 ];
 /// What `git bisect run` has for "can't be tested".
 const SKIP: i32 = 125;
+/// Programs whose output ends up in a kernel, or without which a part of it is left out (pahole: BTF).
+const BUILDERS: [&str; 7] = ["gcc", "ld", "clang", "ld.lld", "rustc", "pahole", "make"];
 
 /// How commits are built.
 #[derive(Debug, Clone)]
@@ -81,12 +82,16 @@ impl Checkout<'_> {
     /// # Errors
     /// A file of the configuration can't be read.
     pub fn key(&self, sources: &str) -> Result<String> {
-        let compiler = run::capture("gcc --version", "gcc", run::command("gcc", ["--version"]))?;
-        let mut hasher = Sha256::new();
-        hasher.update(recipe::identity(sources, &self.wanted()?));
-        hasher.update(compiler.lines().next().unwrap_or_default());
-        hasher.update(self.settings.command.as_deref().unwrap_or_default());
-        Ok(hex(hasher))
+        let mut identity = Identity::default();
+        identity.add(recipe::identity(sources, &self.wanted()?));
+        identity.add(self.settings.command.as_deref().unwrap_or_default());
+        for tool in BUILDERS {
+            identity.add(version(tool));
+        }
+        for (name, value) in std::env::vars_os().filter(|(name, _)| is_kbuilds(&name.to_string_lossy())) {
+            identity.add(name.as_encoded_bytes()).add(value.as_encoded_bytes());
+        }
+        Ok(identity.finish())
     }
 
     /// The configuration as it is asked for.
@@ -204,10 +209,15 @@ impl Checkout<'_> {
                 run::vng(&self.settings.vng, args)
             }
         };
-        // What an earlier commit left must not pass for this one's.
-        match fs::remove_file(&image) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(KernelsError::io(&image)(error)),
-            _ => {}
+        // What an earlier commit left must not pass for this one's: neither the image, nor modules, which are installed by
+        // this list.
+        for left in [&image, &self.tree.join("modules.order")] {
+            match fs::remove_file(left) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(KernelsError::io(left)(error));
+                }
+                _ => {}
+            }
         }
         match self.run(command, log)? {
             None if !image.is_file() => Ok(Some("the build left no arch/x86/boot/bzImage".to_owned())),
@@ -257,18 +267,56 @@ fn cause(said: &str) -> String {
     crate::text::line(line, 200)
 }
 
+/// What a program says of itself; nothing where it is not installed.
+fn version(program: &str) -> String {
+    run::command(program, ["--version"]).stderr_to_stdout().unchecked().read().unwrap_or_default()
+}
+
+/// Whether kbuild or Kconfig reads a variable of the environment (Documentation/kbuild/kbuild.rst, kconfig.rst).
+fn is_kbuilds(name: &str) -> bool {
+    const NAMES: [&str; 29] = [
+        "ARCH",
+        "SRCARCH",
+        "CROSS_COMPILE",
+        "LLVM",
+        "LLVM_IAS",
+        "CC",
+        "LD",
+        "AR",
+        "NM",
+        "AS",
+        "OBJCOPY",
+        "OBJDUMP",
+        "READELF",
+        "STRIP",
+        "PAHOLE",
+        "RUSTC",
+        "HOSTCC",
+        "HOSTCXX",
+        "HOSTLD",
+        "CPP",
+        "KCFLAGS",
+        "KAFLAGS",
+        "KCPPFLAGS",
+        "KRUSTFLAGS",
+        "CFLAGS_KERNEL",
+        "CFLAGS_MODULE",
+        "LDFLAGS_vmlinux",
+        "LDFLAGS_MODULE",
+        "LOCALVERSION",
+    ];
+    NAMES.contains(&name) || ["KBUILD_", "KCONFIG_", "INSTALL_MOD_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Reads a product.
 fn product(place: &Path) -> Result<Unpacked> {
     let vmlinuz = place.join("vmlinuz");
     let banner = header::banner(&vmlinuz)?;
     let class = Class::ALL.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
-    let mut hasher = Sha256::new();
-    hasher.update(sha256_of(&vmlinuz)?);
-    let files = walkdir::WalkDir::new(place.join("modules")).sort_by_file_name().into_iter().flatten();
-    for module in files.filter(|entry| entry.path().extension().is_some_and(|it| it == "ko")) {
-        hasher.update(sha256_of(module.path())?);
-    }
-    let sha256 = hex(hasher);
+    // The configuration decides whether the guest's modules keep their signatures.
+    let mut identity = Identity::default();
+    identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;
+    let sha256 = identity.finish();
     Ok(Unpacked {
         id: format!("commit-{}", &sha256[..12]),
         class,

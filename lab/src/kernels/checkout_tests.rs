@@ -85,6 +85,39 @@ fn the_same_image_of_other_sources_is_the_same_kernel() {
     assert_eq!(image("tree 1"), image("tree 2"));
 }
 
+/// Distributions install modules compressed, and some as links; what differs in nothing else is another kernel.
+#[test]
+fn kernels_that_differ_in_a_module_are_not_the_same() {
+    let fixture = Fixture::new();
+    let checkout = fixture.checkout(None, &|| false);
+    let tree = fixture.dir.path().join("tree");
+    let makefile = fs::read_to_string(tree.join("Makefile")).unwrap();
+    let install = "modules_install:\n\tmkdir -p $(INSTALL_MOD_PATH)/lib/modules/6.12.3-virtme/kernel\n\t./install \
+                   $(INSTALL_MOD_PATH)/lib/modules/6.12.3-virtme/kernel\n";
+    fs::write(tree.join("Makefile"), makefile + install).unwrap();
+    let mut seen = Vec::new();
+    for packed in [
+        "cp veth $1/veth.ko",
+        "gzip -nc veth > $1/veth.ko.gz",
+        "xz -c veth > $1/veth.ko.xz",
+        "cp veth $1/../veth; ln -s ../veth $1/veth.ko",
+    ] {
+        fs::write(tree.join("install"), format!("#!/bin/sh\n{packed}\n")).unwrap();
+        fs::set_permissions(tree.join("install"), fs::Permissions::from_mode(0o755)).unwrap();
+        for content in ["one", "two"] {
+            fixture.sources(&format!(
+                "cp image arch/x86/boot/bzImage; echo {content} > veth; echo veth.o > modules.order"
+            ));
+            let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+            assert!(!seen.contains(&kernel.sha256), "{packed}, {content}");
+            seen.push(kernel.sha256);
+        }
+    }
+    fixture.sources("cp image arch/x86/boot/bzImage");
+    let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+    assert!(!kernel.modules.join("kernel").exists(), "modules of an earlier commit are none of this one's");
+}
+
 #[test]
 fn what_does_not_compile_is_remembered_with_the_compilers_words() {
     let fixture = Fixture::new();

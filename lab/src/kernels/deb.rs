@@ -150,6 +150,7 @@ pub(super) fn fetch(
     debian: &Debian,
     kernel: &Kernel,
     wanted: &Wanted<'_>,
+    identity: &str,
     progress: &dyn Fn(&str),
 ) -> Result<Finished> {
     let apt = Apt::new(writing.root(), debian, wanted.suite)?;
@@ -166,7 +167,7 @@ pub(super) fn fetch(
     let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
     modules::index(stage.path(), &release)?;
     fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
-    writing.finish(stage, kernel, wanted.kernel, wanted.sha256)
+    writing.finish(stage, kernel, wanted.kernel, identity)
 }
 
 /// Streams a package's files through [`Unpacked::add`].

@@ -1,19 +1,21 @@
 //! Kernels that already lie on this host: an image with its modules, or a tree that has been built.
 
 use super::{
-    cache::{Finished, Writing, hex, sha256_of},
+    cache::{Finished, Writing, sha256_of},
     config::Kernel,
     error::{KernelsError, Result},
+    files::{self, Identity},
     header::{self, Banner},
     modules, run,
 };
-use sha2::{Digest, Sha256};
 use std::{
     ffi::OsString,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+/// What a build lists beside the modules themselves; it decides what a guest takes for built in.
+const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 /// The files of a kernel on this host.
 pub(super) struct Local {
@@ -64,42 +66,53 @@ impl Local {
         sha256_of(&self.image)
     }
 
-    /// Changes whenever the image or any of the modules does. The image counts by its bytes, the modules by name, size
-    /// and time, since a tree may hold gigabytes of them.
+    /// Changes whenever the image, the configuration or any of the modules does. Image and configuration count by their
+    /// bytes, the modules by [`Identity::stamp`], since a tree may hold gigabytes of them.
     ///
     /// # Errors
     /// A file cannot be read.
     pub fn identity(&self) -> Result<String> {
-        let mut hasher = Sha256::new();
-        hasher.update(fs::read(&self.image).map_err(KernelsError::io(&self.image))?);
-        let stamp = |path: &Path, hasher: &mut Sha256| -> Result<()> {
-            let meta = fs::metadata(path).map_err(KernelsError::io(path))?;
-            hasher.update(path.as_os_str().as_encoded_bytes());
-            for part in [meta.len().cast_signed(), meta.mtime(), meta.mtime_nsec()] {
-                hasher.update(part.to_le_bytes());
-            }
-            Ok(())
-        };
-        if let Some(config) = &self.config {
-            stamp(config, &mut hasher)?;
+        let mut identity = self.without_modules()?;
+        for (_, path) in self.files()? {
+            identity.stamp(&path)?;
         }
-        match &self.modules {
-            Modules::None => {}
+        Ok(identity.finish())
+    }
+
+    /// The same for the same bytes, on every host: what [`Self::identity`] is too fast for.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn content(&self) -> Result<String> {
+        let mut identity = self.without_modules()?;
+        for (name, path) in self.files()? {
+            identity.add(name.as_os_str().as_encoded_bytes()).content(&path)?;
+        }
+        Ok(identity.finish())
+    }
+
+    fn without_modules(&self) -> Result<Identity> {
+        let mut identity = Identity::default();
+        identity.content(&self.image)?;
+        // A file that is not there is another thing than an empty one.
+        if let Some(config) = &self.config {
+            identity.add("config").content(config)?;
+        }
+        Ok(identity)
+    }
+
+    /// The modules and their lists: the name of each, and where it is.
+    fn files(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        Ok(match &self.modules {
+            Modules::None => Vec::new(),
             Modules::Directory(dir) => {
-                for entry in walkdir::WalkDir::new(dir).sort_by_file_name() {
-                    let entry = entry.map_err(|error| KernelsError::io(dir)(error.into()))?;
-                    if entry.file_type().is_file() {
-                        stamp(entry.path(), &mut hasher)?;
-                    }
-                }
+                files::of_modules(dir)?.into_iter().map(|name| (name.clone(), dir.join(name))).collect()
             }
             Modules::Tree(tree) => {
-                for module in modules_of(tree)? {
-                    stamp(&tree.join(module), &mut hasher)?;
-                }
+                let lists = LISTS.iter().map(PathBuf::from).filter(|name| tree.join(name).is_file());
+                modules_of(tree)?.into_iter().chain(lists).map(|name| (name.clone(), tree.join(name))).collect()
             }
-        }
-        Ok(hex(hasher))
+        })
     }
 
     /// Copies everything into the cache, so that a later build cannot pull a kernel away from under a run.
@@ -143,7 +156,7 @@ pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
         // Without modules there is nothing to install, but what is built in is still worth knowing.
         let to = stage.join("root/lib/modules").join(release);
         fs::create_dir_all(&to).map_err(KernelsError::io(&to))?;
-        for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+        for name in LISTS {
             let from = tree.join(name);
             if from.is_file() {
                 modules::copy_file(&from, &to.join(name))?;

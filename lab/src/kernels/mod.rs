@@ -11,6 +11,7 @@ mod class;
 mod config;
 mod deb;
 mod error;
+mod files;
 #[cfg(test)]
 mod fuzz;
 mod git;

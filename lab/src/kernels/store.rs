@@ -6,11 +6,12 @@ use super::{
     config::{Config, Departure, Kernel, Source},
     deb::{self, Indexes},
     error::{KernelsError, Result},
+    files::Identity,
     git,
     header::Banner,
     linux_source,
     local::Local,
-    lockfile::{Lock, Locked},
+    lockfile::{Lock, Locked, Part},
     mainline::Mainline,
     update::{Change, Update},
 };
@@ -223,6 +224,28 @@ impl Store<'_> {
         Plan::of(self, kernel, lock).map(|plan| plan.version).map_err(|error| error.of(&kernel.id))
     }
 
+    /// What decides how a guest of this kernel behaves, the same on every host: its files, and how it is booted. Reads all
+    /// files of a `path` kernel.
+    ///
+    /// # Errors
+    /// The kernel is not locked, or a file of it can't be read.
+    pub fn identity(&self, kernel: &Kernel, lock: &Lock) -> Result<String> {
+        let identity = || {
+            let plan = Plan::of(self, kernel, lock)?;
+            let files = match &plan.way {
+                Way::Local(local, _) => local.content()?,
+                _ => plan.sha256,
+            };
+            let mut identity = Identity::default();
+            identity.add(files).add(kernel.memory_mib.unwrap_or_default().to_le_bytes());
+            for word in &kernel.cmdline {
+                identity.add(word);
+            }
+            Ok(identity.finish())
+        };
+        identity().map_err(|error: KernelsError| error.of(&kernel.id))
+    }
+
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
     pub fn rows(&self, lock: &Lock) -> Vec<Row> {
         let row = |kernel: &Kernel| {
@@ -275,7 +298,7 @@ impl<'a> Plan<'a> {
         let locked = lock.entry(kernel)?;
         let (sha256, way) = match (locked, &kernel.source) {
             (Locked::Deb { suite, package, version, sha256, kernel, parts }, Source::Deb { package: pattern, .. }) => (
-                sha256.clone(),
+                identity_of_package(sha256, parts),
                 Way::Deb(deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel, parts }),
             ),
             (
@@ -306,7 +329,7 @@ impl<'a> Plan<'a> {
         progress: &dyn Fn(&str),
     ) -> Result<Finished> {
         match &self.way {
-            Way::Deb(wanted) => deb::fetch(writing, &store.config.debian, kernel, wanted, progress),
+            Way::Deb(wanted) => deb::fetch(writing, &store.config.debian, kernel, wanted, &self.sha256, progress),
             Way::Local(local, banner) => {
                 progress("copying into the cache");
                 local.take(writing, kernel, banner, &self.sha256)
@@ -324,6 +347,19 @@ impl<'a> Plan<'a> {
             }
         }
     }
+}
+
+/// A package that only ties others together is the same while what it ties is not.
+fn identity_of_package(sha256: &str, parts: &[Part]) -> String {
+    if parts.is_empty() {
+        return sha256.to_owned();
+    }
+    let mut identity = Identity::default();
+    identity.add(sha256);
+    for part in parts {
+        identity.add(&part.package).add(&part.sha256);
+    }
+    identity.finish()
 }
 
 fn named(kernel: &Kernel, progress: &dyn Fn(&str)) -> impl Fn(&str) {

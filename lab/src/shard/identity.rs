@@ -6,27 +6,32 @@ use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
 use walkdir::WalkDir;
 
-/// What a guest's programs are built from, below the project's directory.
-const SOURCES: [&str; 6] = ["Cargo.lock", "crates", "ebpf", "guest-agent", "images", "kernels"];
+/// What the lab and its guests' programs are built from, below the project's directory.
+const SOURCES: [&str; 9] =
+    ["Cargo.lock", "Cargo.toml", ".cargo", "crates", "ebpf", "guest-agent", "images", "kernels", "lab"];
+/// What decides which failures count.
+const LISTS: [&str; 2] = [crate::lists::SPLATS_TOML, crate::lists::KNOWN_TOML];
 
-/// Hashes of the plan's cells, its kernels, the durations that split it, and the sources that its guests run. Each has
-/// a name of its own, so that two shards that do not belong together can be told why.
+/// Hashes of the plan's cells, its kernels, the durations that split it, the sources that its guests run, and the lists that
+/// excuse failures. Each has a name of its own, so that two shards that do not belong together can be told why. `identities`
+/// has what decides each kernel, by its id.
 ///
 /// # Errors
 /// A source can't be read.
 pub fn identity(
     root: &Path,
     plan: &Plan,
-    locked: &BTreeMap<String, String>,
+    identities: &BTreeMap<String, String>,
     durations: &impl Serialize,
 ) -> Result<BTreeMap<String, String>, Error> {
     let kernels: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.facts).collect();
     let cells: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.cells).collect();
     let parts = [
         ("the cells", hash(&(&plan.cells, cells, plan.full_matrix, &plan.others))),
-        ("the kernels", hash(&(kernels, locked))),
+        ("the kernels", hash(&(kernels, identities))),
         ("the recorded durations", hash(durations)),
-        ("the sources", sources(root)?),
+        ("the sources", files(root, &SOURCES)?),
+        ("splats.toml and known.toml", files(root, &LISTS)?),
     ];
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
 }
@@ -44,10 +49,11 @@ fn hash(what: &impl Serialize) -> String {
     short(Sha256::digest(serde_json::to_vec(what).unwrap_or_default()).as_slice())
 }
 
-fn sources(root: &Path) -> Result<String, Error> {
+fn files(root: &Path, names: &[&str]) -> Result<String, Error> {
     let mut hasher = Sha256::new();
-    for name in SOURCES.iter().map(|name| root.join(name)).filter(|path| path.exists()) {
-        let files = WalkDir::new(name).sort_by_file_name().into_iter();
+    for name in names.iter().map(|name| root.join(name)).filter(|path| path.exists()) {
+        // A checkout may have links for files; what they lead to is what gets built.
+        let files = WalkDir::new(name).follow_links(true).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
             let entry = entry.map_err(|error| Error::file("read", root)(error.into()))?;
             if entry.file_type().is_file() {
@@ -73,20 +79,29 @@ mod tests {
     #[test]
     fn whatever_shards_must_agree_on_changes_its_own_hash() {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("suite/target")).unwrap();
-        fs::write(root.path().join("suite/lib.rs"), "one").unwrap();
+        fs::create_dir_all(root.path().join("crates/target")).unwrap();
+        fs::create_dir(root.path().join("elsewhere")).unwrap();
+        fs::write(root.path().join("elsewhere/linked.rs"), "one").unwrap();
+        std::os::unix::fs::symlink("../elsewhere/linked.rs", root.path().join("crates/linked.rs")).unwrap();
         let plan = |cells: &[&str], version| {
             Plan::new(vec![facts("6.12", version)], cells.iter().map(|id| cell(id)).collect(), true)
         };
-        let of = |plan: &Plan, durations: u32| identity(root.path(), plan, &BTreeMap::new(), &durations).unwrap();
+        let kernel = |identity: &str| [("6.12".to_owned(), identity.to_owned())].into();
+        let of = |plan: &Plan, durations: u32| identity(root.path(), plan, &kernel("a"), &durations).unwrap();
         let base = of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1);
         let differs = |other: &BTreeMap<String, String>| difference(&base, other).unwrap_or_default();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "");
         assert_eq!(differs(&of(&plan(&["A01-x[tcx,veth]"], "6.12.43"), 1)), "the cells");
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.44"), 2)), "the kernels and the recorded durations");
-        fs::write(root.path().join("suite/target/built"), "x").unwrap();
-        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "", "what was built is no source");
-        fs::write(root.path().join("suite/lib.rs"), "two").unwrap();
-        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "the sources");
+        let plan = plan(&["A01-x[tc,veth]"], "6.12.43");
+        let other = identity(root.path(), &plan, &kernel("b"), &1).unwrap();
+        assert_eq!(differs(&other), "the kernels", "another kernel of this host under the same name");
+        fs::write(root.path().join("crates/target/built"), "x").unwrap();
+        assert_eq!(differs(&of(&plan, 1)), "", "what was built is no source");
+        fs::write(root.path().join("known.toml"), "").unwrap();
+        assert_eq!(differs(&of(&plan, 1)), "splats.toml and known.toml");
+        fs::remove_file(root.path().join("known.toml")).unwrap();
+        fs::write(root.path().join("elsewhere/linked.rs"), "two").unwrap();
+        assert_eq!(differs(&of(&plan, 1)), "the sources");
     }
 }

@@ -77,6 +77,11 @@ impl Workshop {
         })
     }
 
+    /// What decides a commit's kernel beside its sources: configuration, command, programs, environment.
+    pub fn identity(&self) -> Result<String, KernelsError> {
+        self.checkout(&|| false).key("")
+    }
+
     /// The configuration of a commit that was built.
     pub fn config(&self, commit: &Commit) -> Option<PathBuf> {
         let stop = || false;

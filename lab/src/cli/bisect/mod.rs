@@ -60,9 +60,15 @@ fn in_packages(project: &Project, args: &BisectArgs) -> Result<Exit, Error> {
         exact: rung.version.to_string(),
     };
     let names: Vec<Name> = ladder.rungs.iter().enumerate().map(name).collect();
-    let graph = Graph::line(names.len() - 1);
-    let history =
-        History { unit: "kernel", direction: ladder.direction, graph: &graph, names, notes: ladder.notes.clone() };
+    let (graph, kernels) = (Graph::line(names.len() - 1), source.identities()?);
+    let history = History {
+        unit: "kernel",
+        direction: ladder.direction,
+        graph: &graph,
+        names,
+        kernels,
+        notes: ladder.notes.clone(),
+    };
     conduct(project, args, &question, history, source, &mut Halving::new(&graph), &|_, culprit, names| {
         let Some(culprit) = culprit else { return Ok(Extra::default()) };
         let (before, since) = (&names[culprit - 1], &names[culprit]);
@@ -104,6 +110,7 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
         direction: commits.direction,
         graph: &commits.graph,
         names: commits.commits.iter().map(name).collect(),
+        kernels: workshop.identity()?,
         notes: Vec::new(),
     };
     let Terms(old, new) = terms(args, commits.direction);
@@ -172,6 +179,8 @@ struct History<'a> {
     direction: Direction,
     graph: &'a Graph,
     names: Vec<Name>,
+    /// What decides the points' kernels.
+    kernels: String,
     notes: Vec<String>,
 }
 
@@ -199,9 +208,9 @@ fn conduct<S: Source, W: Walk>(
     walk: &mut W,
     tell: &Tell<'_, W>,
 ) -> Result<Exit, Error> {
-    let History { unit, direction, graph, names, notes } = history;
+    let History { unit, direction, graph, names, kernels, notes } = history;
     let Terms(old, new) = terms(args, direction);
-    let place = Place::open(project, args, question, &names)?;
+    let place = Place::open(project, args, question, &names, &kernels)?;
     let mut state = State::open(&place.directory, &question.predicate.to_string())?;
     say(&format!(
         "{} {unit}s between {} and {}; {}",

@@ -40,14 +40,22 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The question, its ends and all between them, and the programs that ask decide the directory.
-    pub fn open(project: &Project, args: &BisectArgs, question: &Question, names: &[Name]) -> Result<Self, Error> {
+    /// The question, its ends and all between them, what decides their kernels (`kernels`), and the programs and lists that
+    /// decide the answers name the directory.
+    pub fn open(
+        project: &Project,
+        args: &BisectArgs,
+        question: &Question,
+        names: &[Name],
+        kernels: &str,
+    ) -> Result<Self, Error> {
         let mut hasher = Sha256::new();
         hasher.update(question.predicate.to_string());
+        hasher.update(kernels);
         for name in names {
             hasher.update(format!("\0{}\0{}", name.exact, name.long));
         }
-        for file in programs(&question.selected.artifacts)? {
+        for file in programs(&question.selected.artifacts)?.into_iter().chain(judges(project)?) {
             hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);
         }
         let build = &args.build;
@@ -91,6 +99,13 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// The files that decide what a guest's answer means: this program, which also makes the image, and the lists.
+fn judges(project: &Project) -> Result<Vec<PathBuf>, Error> {
+    let lab = std::env::current_exe().map_err(Error::file("find", "this program"))?;
+    let lists = ["splats.toml", "known.toml"].map(|name| project.root.join(name)).into_iter().filter(|it| it.is_file());
+    Ok([lab].into_iter().chain(lists).collect())
 }
 
 /// The files that decide what a guest answers, beside its kernel.

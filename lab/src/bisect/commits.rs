@@ -8,10 +8,10 @@ use super::{
     graph::{Graph, OLD_END},
     posterior::Direction,
 };
-use crate::kernels::{KernelsError, run};
+use crate::kernels::{KernelsError, git};
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
@@ -20,23 +20,6 @@ use std::{
 const MAX_COMMITS: usize = 100_000;
 /// Changed files that an error names.
 const NAMED: usize = 3;
-/// What git reads of where it is, and must not: it would be about another tree.
-const FOREIGN: [&str; 5] = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"];
-
-/// Runs git in a directory.
-///
-/// # Errors
-/// git's last words.
-pub fn git<I>(dir: &Path, args: I) -> Result<String, KernelsError>
-where
-    I: IntoIterator,
-    I::Item: AsRef<OsStr>,
-{
-    let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-    let what = format!("git {}", args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default());
-    let command = FOREIGN.iter().fold(run::command("git", args).dir(dir), |command, name| command.env_remove(name));
-    run::capture(&what, "git", command)
-}
 
 fn trouble(error: KernelsError) -> Stop {
     Stop::Trouble(error.to_string())
@@ -201,7 +184,7 @@ impl Worktree {
     /// git can't even try.
     pub fn without(&self, commit: &str, change: &str) -> Result<Result<String, String>, Stop> {
         self.checkout(commit)?;
-        let who = ["-c", "user.name=lab bisect", "-c", "user.email=lab-bisect@localhost", "-c", "commit.gpgsign=false"];
+        let who = ["-c", "user.name=lab bisect", "-c", "user.email=lab-bisect@localhost"];
         let is_merge = git(&self.path, ["rev-parse", "--verify", "--quiet", &format!("{change}^2")]).is_ok();
         if is_merge {
             return Ok(Err("it is a merge".to_owned()));

@@ -45,6 +45,8 @@ pub struct Settings {
     pub jobs: usize,
     /// virtme-ng.
     pub vng: PathBuf,
+    /// Its home directory.
+    pub home: PathBuf,
 }
 
 /// What became of a build.
@@ -206,7 +208,7 @@ impl Checkout<'_> {
                     args.push("CC=ccache gcc");
                 }
                 args.extend(recipe::REPRODUCIBLE);
-                run::vng(&self.settings.vng, args)
+                run::vng(&self.settings.vng, &self.settings.home, args)
             }
         };
         // What an earlier commit left must not pass for this one's: neither the image, nor modules, which are installed by

@@ -40,6 +40,7 @@ impl Fixture {
             command: None,
             jobs: 2,
             vng: at.join("vng"),
+            home: at.join("home"),
         };
         Checkout { tree: at.join("tree"), products: at.join("products"), settings, stop }
     }

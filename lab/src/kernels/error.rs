@@ -207,9 +207,6 @@ pub enum KernelsError {
         /// The path.
         path: PathBuf,
     },
-    /// vng keeps its downloads below the home directory, and there is none.
-    #[error("HOME is not set, and vng keeps its mainline kernels below it: set HOME")]
-    NoHome,
     /// Reading or writing failed.
     #[error("{}: {error}", .path.display())]
     Io {
@@ -257,8 +254,7 @@ impl KernelsError {
             | Self::NoCache(_)
             | Self::BadCache { .. }
             | Self::NotBuilt { .. }
-            | Self::NotSources { .. }
-            | Self::NoHome => true,
+            | Self::NotSources { .. } => true,
             Self::NoMatch { .. }
             | Self::NothingSelected { .. }
             | Self::Expired { .. }

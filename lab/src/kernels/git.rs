@@ -7,6 +7,7 @@ use super::{
     local::Local,
     lockfile::Locked,
     recipe::{self, BASE},
+    repository::git,
     run,
 };
 use lab_protocol::KernelVersion;
@@ -33,7 +34,7 @@ pub(super) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
         },
     )?;
     let commit = commit.trim().to_owned();
-    let makefile = git(tree, ["show", &format!("{commit}:Makefile")])?;
+    let makefile = git(tree, ["cat-file", "blob", &format!("{commit}:Makefile")])?;
     let kernel = makefile_version(&makefile).ok_or_else(|| KernelsError::BadKernel {
         path: tree.to_owned(),
         reason: format!("has no kernel version in the Makefile of {commit}"),
@@ -90,7 +91,7 @@ impl Build<'_> {
         progress(&format!("building {} (this takes minutes)", self.commit));
         // --force: an old .config of an earlier build must not outlive a change of the fragment.
         let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];
-        let build = run::vng(self.vng, args).dir(&worktree);
+        let build = run::vng(self.vng, &run::vng_home(writing.root())?, args).dir(&worktree);
         run::capture("vng --build", "virtme-ng", build)?;
         let local = Local::from_tree(&worktree);
         local.take(writing, kernel, &local.banner()?, sha256)
@@ -115,16 +116,6 @@ impl Build<'_> {
         git(self.tree, flags.into_iter().chain([worktree.as_os_str(), self.commit.as_ref()]))?;
         Ok(worktree)
     }
-}
-
-fn git<I>(tree: &Path, args: I) -> Result<String>
-where
-    I: IntoIterator,
-    I::Item: AsRef<OsStr>,
-{
-    let at = ["-C".as_ref(), tree.as_os_str()].map(OsStr::to_owned);
-    let args = at.into_iter().chain(args.into_iter().map(|arg| arg.as_ref().to_owned())).collect::<Vec<_>>();
-    run::capture("git", "git", run::command("git", args))
 }
 
 #[cfg(test)]

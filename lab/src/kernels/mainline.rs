@@ -6,25 +6,24 @@ use super::{
     run,
 };
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
 /// vng and the place where it keeps what it downloads.
 pub(super) struct Mainline<'a> {
     pub vng: &'a Path,
-    /// `~/.cache/virtme-ng`; vng takes no other.
-    pub downloads: PathBuf,
+    /// Its home directory.
+    pub home: PathBuf,
 }
 
 impl<'a> Mainline<'a> {
-    /// vng with its usual cache.
+    /// vng with a home below the lab's cache.
     ///
     /// # Errors
-    /// There is no home directory.
-    pub fn new(vng: &'a Path) -> Result<Self> {
-        let home = env::home_dir().ok_or(KernelsError::NoHome)?;
-        Ok(Self { vng, downloads: home.join(".cache/virtme-ng") })
+    /// The cache can't be written.
+    pub fn new(vng: &'a Path, cache: &Path) -> Result<Self> {
+        Ok(Self { vng, home: run::vng_home(cache)? })
     }
 
     /// Has vng download a version, unless it has before. `--dry-run` downloads, but starts no guest.
@@ -32,10 +31,11 @@ impl<'a> Mainline<'a> {
     /// # Errors
     /// vng fails, or has no such version.
     pub fn download(&self, version: &str, progress: &dyn Fn(&str)) -> Result<Local> {
-        let dir = self.downloads.join(version).join("amd64");
+        // vng takes no other place.
+        let dir = self.home.join(".cache/virtme-ng").join(version).join("amd64");
         if files(&dir.join("boot"), "vmlinuz-").is_empty() {
             progress(&format!("vng is downloading mainline {version}"));
-            let command = run::command(self.vng, ["--run", version, "--dry-run"]);
+            let command = run::vng(self.vng, &self.home, ["--run", version, "--dry-run"]);
             run::capture(&format!("vng --run {version} --dry-run"), "virtme-ng", command)?;
         }
         let boot = dir.join("boot");

@@ -9,7 +9,8 @@ use nix::{
 use std::{
     env,
     ffi::OsStr,
-    io,
+    fs,
+    io::{self, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Output,
@@ -21,10 +22,50 @@ const POLL: Duration = Duration::from_millis(50);
 /// What a program that shall end may take to clear up: git takes its locks away, apt its own.
 const LEAVING: Duration = Duration::from_secs(2);
 
+/// virtme-ng's home, below the cache.
+const VNG_HOME: &str = "vng-home";
+const NO_SETTINGS: &[u8] = b"{}\n";
+
 /// How much of a program's output an error quotes, in characters.
 const TAIL: usize = 400;
 
-/// A command whose messages are in English, so that what is quoted in errors is what can be searched for.
+/// Variables by which a person, an outer make or an outer build changes what these programs say, or where they put what
+/// they make. None of them shall reach a program whose output or products are read here.
+const FOREIGN: [&str; 30] = [
+    "LANGUAGE",
+    "FORCE_COLOR",
+    "CLICOLOR_FORCE",
+    "GCC_COLORS",
+    "GREP_OPTIONS",
+    "TAR_OPTIONS",
+    "XZ_OPT",
+    "XZ_DEFAULTS",
+    "ZSTD_CLEVEL",
+    "GZIP",
+    "BASH_ENV",
+    "ENV",
+    "CDPATH",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEFILES",
+    "MAKEOVERRIDES",
+    "KBUILD_OUTPUT",
+    "KBUILD_EXTMOD",
+    "KBUILD_EXTMOD_OUTPUT",
+    "KCONFIG_CONFIG",
+    "KCONFIG_OVERWRITECONFIG",
+    "KCONFIG_AUTOCONFIG",
+    "KCONFIG_AUTOHEADER",
+    "INSTALL_PATH",
+    "INSTALL_MOD_PATH",
+    "INSTALL_MOD_DIR",
+    "MODLIB",
+    "MODPROBE_OPTIONS",
+];
+
+/// A command whose messages are in English and without colours, so that what is read is what was expected, and what is
+/// quoted in errors is what can be searched for.
 ///
 /// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
 /// directory.
@@ -34,11 +75,52 @@ where
     I::Item: AsRef<OsStr>,
 {
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect::<Vec<_>>();
-    duct::cmd(program.as_ref().to_owned(), args).env("LC_ALL", "C").stdin_null()
+    let command = duct::cmd(program.as_ref().to_owned(), args).stdin_null();
+    let command = [("LC_ALL", "C"), ("NO_COLOR", "1"), ("DPKG_COLORS", "never"), ("TERM", "dumb"), ("PAGER", "cat")]
+        .into_iter()
+        .fold(command, |command, (name, value)| command.env(name, value));
+    FOREIGN.into_iter().fold(command, |command, name| command.env_remove(name))
 }
 
-/// virtme-ng, which finds its own helpers (`virtme-configkernel`) on `PATH` only.
-pub(super) fn vng<I>(vng: &Path, args: I) -> duct::Expression
+/// A home directory for virtme-ng below the cache, with settings that say nothing: vng would otherwise add the options of
+/// `~/.config/virtme-ng/virtme-ng.conf` or `/etc/virtme-ng.conf` to its command line, and `~/.config/virtme-ng/kernel.config`
+/// to every kernel's configuration.
+///
+/// # Errors
+/// The cache can't be written.
+pub(crate) fn vng_home(cache: &Path) -> Result<PathBuf> {
+    let home = cache.join(VNG_HOME);
+    without_settings(&home).map_err(KernelsError::io(&home))?;
+    Ok(home)
+}
+
+/// Gives a directory the settings of [`vng_home`].
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn without_settings(home: &Path) -> io::Result<()> {
+    let path = home.join(".config/virtme-ng/virtme-ng.conf");
+    if fs::read(&path).is_ok_and(|text| text == NO_SETTINGS) {
+        return Ok(());
+    }
+    let dir = path.parent().unwrap_or(home);
+    fs::create_dir_all(dir)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(NO_SETTINGS)?;
+    file.persist(&path)?;
+    Ok(())
+}
+
+/// What programs that vng starts find by the person's home: each, where it is not named already, and its place below.
+const BY_HOME: [(&str, &str); 4] = [
+    ("PYTHONUSERBASE", ".local"),
+    ("CARGO_HOME", ".cargo"),
+    ("RUSTUP_HOME", ".rustup"),
+    ("CCACHE_DIR", ".cache/ccache"),
+];
+
+/// virtme-ng with a home of its own. It finds its helpers (`virtme-configkernel`) on `PATH` only.
+pub(super) fn vng<I>(vng: &Path, home: &Path, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
@@ -47,7 +129,14 @@ where
     let path = env::var_os("PATH").unwrap_or_default();
     // A directory with a colon in its name can't be on PATH at all.
     let path = env::join_paths(own.into_iter().chain(env::split_paths(&path))).unwrap_or(path);
-    command(vng, args).env("PATH", path)
+    let mut command = command(vng, args).env("PATH", path).env("HOME", home).env_remove("XDG_CONFIG_HOME");
+    for (name, place) in BY_HOME {
+        let place = env::home_dir().map(|persons| persons.join(place)).filter(|place| place.is_dir());
+        if let Some(place) = place.filter(|_| env::var_os(name).is_none()) {
+            command = command.env(name, place);
+        }
+    }
+    command
 }
 
 /// Runs to the end, or until `stop`, asked with the time so far, says that it shall end: then there is no output.

@@ -109,7 +109,7 @@ impl Store<'_> {
             }
             Source::Git { tree, reference, .. } => git::resolve(tree, reference).map(Some),
             Source::Mainline { version } => {
-                let local = Mainline::new(self.vng)?.download(version, progress)?;
+                let local = Mainline::new(self.vng, self.cache.root())?.download(version, progress)?;
                 let (sha256, kernel) = (local.image_sha256()?, local.banner()?.version);
                 Ok(Some(Locked::Mainline { version: version.clone(), sha256, kernel }))
             }
@@ -337,7 +337,7 @@ impl<'a> Plan<'a> {
             Way::Compile(build) => build.fetch(writing, &store.config.debian, kernel, &self.sha256, progress),
             Way::Build(build) => build.fetch(writing, kernel, &self.sha256, progress),
             Way::Mainline(version) => {
-                let local = Mainline::new(store.vng)?.download(version, progress)?;
+                let local = Mainline::new(store.vng, store.cache.root())?.download(version, progress)?;
                 let found = local.image_sha256()?;
                 if found != self.sha256 {
                     let what = format!("mainline {version}");

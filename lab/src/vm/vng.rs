@@ -12,6 +12,7 @@ use super::{
     guest::Stage,
     orphans, restore, snapshot,
 };
+use crate::kernels::run::without_settings;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -42,10 +43,12 @@ impl Launcher for VngLauncher {
         let console = |source| VmError::File { what: "console", path: spec.console.clone(), source };
         fs::write(&spec.console, []).map_err(console)?;
         let stage = Stage::set(spec)?;
+        let home = |source| VmError::File { what: "vng's home", path: stage.dir.path().to_owned(), source };
+        without_settings(stage.dir.path()).map_err(home)?;
         let mut command = Command::new(&spec.vng);
         command
             .args(arguments(spec, &stage.files, &orphans::guest_name(&spec.name)?)?)
-            // vng reads default options from the user's home, and any of them would change what is tested.
+            // vng reads default options from the user's home or else from /etc, and any of them would change what is tested.
             .env("HOME", stage.dir.path());
         // Where vng itself came from `pip install --user`, Python still has to find it.
         if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {

@@ -4,7 +4,7 @@ use super::{args::BuildArgs, place::exclusive, tester::Source};
 use crate::{
     bisect::{
         Stop, Subject,
-        commits::{Commit, Commits, Worktree, git},
+        commits::{Commit, Commits, Worktree},
     },
     cli::{
         project::{Project, absolute},
@@ -12,7 +12,7 @@ use crate::{
     },
     error::Error,
     interrupt::Interrupt,
-    kernels::{Built, Checkout, KernelsError, Settings, Unpacked},
+    kernels::{self, Built, Checkout, KernelsError, Settings, Unpacked, git},
     text,
 };
 use sha2::{Digest, Sha256};
@@ -45,6 +45,7 @@ impl Workshop {
             command: args.build_command.clone(),
             jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
             vng: project.vng().to_owned(),
+            home: kernels::vng_home(project.cache.root())?,
         };
         let worktree = Worktree::open(tree, &place, commit).map_err(|stop| Error::Host(stop.to_string()))?;
         Ok(Self { worktree, products: place.join("products"), settings, _lock: lock })

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     bisect::{
         Mark, Stop, Subject, Walk,
-        commits::{Commit, Commits, GitBisect, clean, git},
+        commits::{Commit, Commits, GitBisect, clean},
         graph::{Graph, OLD_END},
         halving::Halving,
         packages::Rung,
@@ -30,6 +30,7 @@ use crate::{
     },
     error::{Error, Exit},
     interrupt::Interrupt,
+    kernels::git,
     text,
 };
 use args::{BisectArgs, Terms, WhatArgs};

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     bisect::{
         Answer, Bench, Stop, Subject,
-        commits::{Commit, git, resolve},
+        commits::{Commit, resolve},
         predicate::Signature,
         search::repeats,
         state::Lesson,
@@ -21,7 +21,7 @@ use crate::{
     },
     error::{Error, Exit},
     interrupt::Interrupt,
-    kernels::Unpacked,
+    kernels::{Unpacked, git},
     report::directory,
     text,
 };

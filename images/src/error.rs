@@ -25,11 +25,8 @@ pub enum ImageError {
         problem: String,
     },
     /// A guest without programs can't attach any.
-    #[error("{}: no *.o file; build the eBPF objects first", path.display())]
-    NoObjects {
-        /// The directory.
-        path: PathBuf,
-    },
+    #[error("no eBPF object was built; build them first")]
+    NoObjects,
     /// `modules.dep` or `modules.builtin` is broken.
     #[error("{}: {problem}; run `depmod` again or fetch the kernel anew", path.display())]
     Index {

@@ -21,7 +21,7 @@ mod wanted;
 pub use deps::{DepError, Index};
 pub use entry::direct_kernel;
 pub use error::ImageError;
-pub use image::{Image, Spec, build};
+pub use image::{Image, Input, Spec, build};
 pub use profile::Profile;
 pub use toolbox::{PROGRAMS, Toolbox};
 pub use wanted::Wanted;

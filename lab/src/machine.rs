@@ -9,7 +9,7 @@ use crate::{
     setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
     vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock},
 };
-use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
+use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -89,11 +89,13 @@ impl Machine {
     ) -> Result<Prepared, String> {
         let failed = |error: ImageError| format!("image for {}: {error}", kernel.id);
         let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
+        let objects = self.artifacts.objects.iter();
+        let objects: Vec<(&str, &[u8])> = objects.map(|(name, built)| (&**name, &*built.bytes)).collect();
         let spec = Spec {
             kernel_id: &kernel.id,
             modules: Some(&kernel.modules),
-            agent: &self.artifacts.agent,
-            bpf: &self.artifacts.bpf,
+            agent: Input { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
+            objects: &objects,
             wanted: &Wanted::committed(profile),
             toolbox: toolbox.as_ref(),
             signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),

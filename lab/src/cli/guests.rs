@@ -96,7 +96,7 @@ impl Guests {
         let acceleration = machine.acceleration(&launcher, first)?;
         // They only order what this machine starts: without them it runs the same cells.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
-        let topologies = artifacts::topologies(&selected.artifacts.agent)?;
+        let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
         Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies })
     }
 

@@ -63,7 +63,7 @@ pub(super) fn build(project: &Project, no_build: bool, canary: bool) -> Result<S
 pub(super) fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
     let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
     let artifacts = if no_build { builder.existing()? } else { builder.build()? };
-    let listing = artifacts::listing(&artifacts.agent)?;
+    let listing = artifacts::listing(&artifacts.agent.path)?;
     Ok((artifacts, listing))
 }
 

@@ -103,7 +103,7 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
         return Ok(Stage::Case { cell: info.id.clone() });
     }
     let Some(name) = &args.topology else { return Ok(Stage::Bare) };
-    let library = artifacts::topologies(&selected.artifacts.agent)?;
+    let library = artifacts::topologies(&selected.artifacts.agent.path)?;
     let device = topology::find(&library, name, args.kind.as_deref())?.kind;
     if device.is_some_and(DeviceKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
         let why = kernel.departure(Capability::Netkit).map_or_else(

@@ -55,7 +55,11 @@ impl Place {
         for name in names {
             hasher.update(format!("\0{}\0{}", name.exact, name.long));
         }
-        for file in programs(&question.selected.artifacts)?.into_iter().chain(judges(project)?) {
+        let Artifacts { agent, objects } = &question.selected.artifacts;
+        for built in [agent].into_iter().chain(objects.values()) {
+            hasher.update(Sha256::digest(&built.bytes));
+        }
+        for file in judges(project)? {
             hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);
         }
         let build = &args.build;
@@ -106,13 +110,4 @@ fn judges(project: &Project) -> Result<Vec<PathBuf>, Error> {
     let lab = std::env::current_exe().map_err(Error::file("find", "this program"))?;
     let lists = ["splats.toml", "known.toml"].map(|name| project.root.join(name)).into_iter().filter(|it| it.is_file());
     Ok([lab].into_iter().chain(lists).collect())
-}
-
-/// The files that decide what a guest answers, beside its kernel.
-fn programs(artifacts: &Artifacts) -> Result<Vec<PathBuf>, Error> {
-    let mut files = vec![artifacts.agent.clone()];
-    let entries = fs::read_dir(&artifacts.bpf).map_err(Error::file("read", &artifacts.bpf))?;
-    files.extend(entries.flatten().map(|entry| entry.path()));
-    files.sort();
-    Ok(files)
 }

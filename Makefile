@@ -1,7 +1,7 @@
-# Entry points for people and for CI. Each target says what it needs and brings it about.
+# Entry points for people and for CI. Each target first makes what it needs.
 
 LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
-# Passed on to the command behind the target, for example: make lab-run ARGS="--kernel 6.12"
+# Passed to the command of the target, for example: make lab-run ARGS="--kernel 6.12"
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -13,43 +13,43 @@ help: ## Show this list
 lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" narrows it)
 	@$(LAB) run $(ARGS)
 
-mutants: setup ## Build deliberate faults in, and show which case notices each
+mutants: setup ## Inject deliberate faults into the programs, and show which case notices each
 	@$(LAB) mutants $(ARGS)
 
-test: setup-tests ## Run every test of the project, on real guests too
+test: setup-tests ## Run every test of the project, those on real guests included
 	@cargo test --workspace $(ARGS)
 
-faults: setup ## Break guests, host and lab on purpose, and count what is lost or left behind
+faults: setup ## Break guests, host and lab on purpose, and count lost verdicts and leftovers
 	@cargo test --quiet -p lab --test faults -- $(ARGS)
 
-fuzz: ## Feed a million inputs or more to each reader of foreign text (RUNS=100000 for a short look)
+fuzz: ## Fuzz each reader of foreign data, mostly with a million inputs or more (RUNS=100000 for a short run)
 	@scripts/fuzz
 
-canary: setup ## Cells that must fail, hang, leak or panic, on real guests, each with its exact outcome
+canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
 	@cargo test -p lab --test canaries $(ARGS)
 
-shards: setup ## The default matrix as 4 shards in 4 checkouts, cell for cell what one run gives (CASES='A01*' narrows it)
+shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards
 
-bisect-packages: setup ## From which Debian package on a prog_array refuses a program with another expected_attach_type
+bisect-packages: setup ## Find the Debian package from which on a prog_array refuses a program with another expected_attach_type
 	@$(LAB) bisect --capability prog-array-strict --terms permissive,strict --good 6.12.43 --bad 6.12 --changelog expected_attach_type $(ARGS)
 
-bisect-commits: setup-builds ## Which commit of a history with known answer breaks netkit: builds a kernel first
+bisect-commits: setup-builds ## Find the commit that breaks netkit in a history with a known culprit (builds kernels)
 	@tree=$$(scripts/bisect-demo) && $(LAB) bisect --case 'A04-netkit-link[netkit,nk-l3,from-workload]' --tree "$$tree" --good demo-good --bad demo-bad $(ARGS)
 
-lint-ci: setup-tests ## The workflows in ci/, each before its own linter or schema
+lint-ci: setup-tests ## Check the workflows in ci/ with each system's linter or schema
 	@cargo test -p lab --quiet --test workflows
 
-setup: lab ## Install or build whatever is missing
+setup: lab ## Install or build what running the lab needs
 	@$(LAB) setup
 
-setup-tests: lab ## The same, and what only the tests need: a browser, programs that read the reports
+setup-tests: lab ## The same, and what the tests need: a browser, programs that read the reports
 	@$(LAB) setup --tests
 
-setup-builds: lab ## The same, and what kernels are built with: flex, bison and others
+setup-builds: lab ## The same, and what building kernels needs: flex, bison and others
 	@$(LAB) setup --builds
 
-doctor: lab ## Show what is there, what is missing, and how to mend it
+doctor: lab ## Show what is there, what is missing, and the command that fixes it
 	@$(LAB) doctor $(ARGS)
 
 check: ## Formatting and lints
@@ -57,7 +57,7 @@ check: ## Formatting and lints
 	@cargo fmt --manifest-path ebpf/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 
-clean: ## Remove what was built here; the cache of kernels and tools stays
+clean: ## Remove what was built here; keep the cache of kernels and tools
 	@cargo clean
 	@rm -rf ebpf/target
 

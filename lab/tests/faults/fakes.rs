@@ -40,7 +40,7 @@ fn boots() -> Vec<Fault> {
         fault("none", "nothing: the control", (0, ALL_PASS, &[]), || once(behave)),
         fault(
             "boot-silent",
-            "a kernel that never gets to its agent",
+            "a kernel that never starts its agent",
             (
                 3,
                 NONE_RUN,
@@ -50,7 +50,7 @@ fn boots() -> Vec<Fault> {
         ),
         fault(
             "boot-no-machine",
-            "a virtual machine that ends before it offers its port",
+            "a virtual machine that ends before its agent's port exists",
             (3, NONE_RUN, &["ended before its agent's port was there"]),
             || Scenario::of(|_| {}).launching(lab::vm::fake::FakeLauncher::never_listening),
         ),
@@ -73,7 +73,7 @@ fn boots() -> Vec<Fault> {
         ),
         fault(
             "agent-gives-up",
-            "an agent that can't go on and says so",
+            "an agent that can't continue and reports that",
             (3, NONE_RUN, &["the agent gave up: no port"]),
             || {
                 Scenario::of(|mut script| {
@@ -85,7 +85,7 @@ fn boots() -> Vec<Fault> {
         ),
         fault(
             "guests-die-at-once",
-            "guests that die as soon as they have their cells",
+            "guests that die as soon as they have received their cells",
             (3, NONE_RUN, &["3 guests in a row died without a verdict"]),
             || {
                 Scenario::of(|mut script| {
@@ -131,7 +131,7 @@ fn deaths() -> Vec<Fault> {
         ),
         fault(
             "guest-vanishes",
-            "a machine that ends within a cell, without a word",
+            "a machine that ends during a cell, without a message",
             (3, &["A01 errored: guest-lost", "B02 passed", "C03 passed"], &[]),
             || once(|script, cells| script.start(&cells[0])),
         ),
@@ -159,7 +159,7 @@ fn deaths() -> Vec<Fault> {
         ),
         fault(
             "guest-restarts",
-            "a guest that boots again under the host",
+            "a guest that reboots during a run",
             (3, &["A01 errored: agent: a second hello", "B02 passed", "C03 passed"], &[]),
             || {
                 once(|script, cells| {
@@ -176,7 +176,7 @@ fn hangs() -> Vec<Fault> {
     vec![
         fault(
             "guest-silent",
-            "a guest that stops within a cell: no heartbeat",
+            "a guest that stops during a cell: no heartbeat",
             (
                 1,
                 &[
@@ -197,7 +197,7 @@ fn hangs() -> Vec<Fault> {
         ),
         fault(
             "cell-endless",
-            "a cell that never ends while the heart beats",
+            "a cell that never ends while heartbeats continue",
             (
                 1,
                 &["A01 errored: hang: A01-first[auto,nk-l3] ran for more than 100.0ms", "B02 passed", "C03 passed"],
@@ -217,7 +217,7 @@ fn hangs() -> Vec<Fault> {
         ),
         fault(
             "cell-given-up",
-            "a cell that its own agent gives up",
+            "a cell that its own agent aborts",
             (1, &["A01 errored: hang: still running; its processor is in fake_spin", "B02 passed", "C03 passed"], &[]),
             || {
                 once(|script, cells| {
@@ -229,7 +229,7 @@ fn hangs() -> Vec<Fault> {
                 })
             },
         ),
-        fault("guest-idle", "an agent that begins no cell", (1, ALL_PASS, &["no cell began within 80.0ms"]), || {
+        fault("guest-idle", "an agent that starts no cell", (1, ALL_PASS, &["no cell began within 80.0ms"]), || {
             once(|script, _| script.hang()).quick(|timing, limit| timing.idle = limit)
         }),
         fault(
@@ -269,7 +269,7 @@ fn words() -> Vec<Fault> {
     vec![
         fault(
             "port-garbage",
-            "bytes that are no message, before and between messages",
+            "bytes that are not a message, before and between messages",
             (0, ALL_PASS, &["bytes outside any frame"]),
             || {
                 Scenario::of(|mut script| {
@@ -333,7 +333,7 @@ fn words() -> Vec<Fault> {
         ),
         fault(
             "report-twice",
-            "two reports of one cell, the second one worse",
+            "two reports of one cell, the second one with a worse outcome",
             (0, ALL_PASS, &["which is not running, was ignored (failed)"]),
             || {
                 once(|script, cells| {
@@ -346,7 +346,7 @@ fn words() -> Vec<Fault> {
         ),
         fault(
             "report-unasked",
-            "a report of a cell that nobody asked for",
+            "a report of a cell that was not requested",
             (0, ALL_PASS, &["which nobody asked for: ignored"]),
             || {
                 once(|script, cells| {
@@ -357,7 +357,7 @@ fn words() -> Vec<Fault> {
         ),
         fault(
             "report-unbegun",
-            "a report of a cell that has not begun",
+            "a report of a cell that has not started",
             (0, ALL_PASS, &["which is not running, was ignored"]),
             || {
                 once(|script, cells| {
@@ -368,7 +368,7 @@ fn words() -> Vec<Fault> {
         ),
         fault(
             "done-early",
-            "an agent that says it is done and is not",
+            "an agent that says it is done although cells are missing",
             (3, ALL_PASS, &["cells are unreported"]),
             || {
                 once(|script, cells| {
@@ -430,7 +430,7 @@ fn hosts() -> Vec<Fault> {
         ),
         fault(
             "snapshot-impossible",
-            "a guest that can't be saved",
+            "a guest of which no snapshot can be made",
             (0, ALL_PASS, &["guests boot, since there is no snapshot"]),
             || {
                 Scenario::of(|mut script| {
@@ -443,7 +443,7 @@ fn hosts() -> Vec<Fault> {
         ),
         fault(
             "snapshot-mute",
-            "a snapshot whose guests never answer",
+            "a snapshot whose restored guests never answer",
             (0, ALL_PASS, &["the snapshot was removed: a guest restored from it did not answer"]),
             || {
                 Scenario::of(|mut script| {

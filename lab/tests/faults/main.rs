@@ -150,11 +150,10 @@ fn current(faults: &[Fault], write: bool) -> bool {
 
 fn page(faults: &[Fault]) -> String {
     let mut text = "# Faults on purpose\n\n\
-        `make faults` breaks the lab, its guests and its host in every way below, and holds what comes of it against what \
-        must: the verdicts,\nthe exit code and the words that people see. Then it counts. No planned cell may be without a \
-        verdict or have two of them, in the\nreports as they lie on disk; no process, mount or temporary file may be left. \
-        `make test` runs it, and so does CI.\n\n\
-        The column *guest* says whether a real kernel was running or a scripted agent drove the real run loop.\n\n\
+        `make faults` breaks the lab, its guests and its host in every way below, and compares the result with the expected \
+        one: the\nverdicts, the exit code and the messages. Then it counts. Every planned cell must have exactly one verdict in \
+        the reports on disk,\nand no process, mount or temporary file may remain. `make test` and CI run it.\n\n\
+        The column *guest* says whether a real kernel was running, or whether a scripted agent drove the real run loop.\n\n\
         | fault | guest | what is broken | verdict | exit |\n|---|---|---|---|---|\n"
         .to_owned();
     for fault in faults {
@@ -167,5 +166,5 @@ fn page(faults: &[Fault]) -> String {
             fault.name, fault.injected, expected.exit
         ));
     }
-    text + "\n`virtiofsd` is not among what guests need: the lab forces 9p, which QEMU serves itself, and mounts nothing.\n"
+    text + "\n`virtiofsd` is not needed by guests: the lab makes virtme-ng use 9p, which QEMU serves itself, and guests mount nothing.\n"
 }

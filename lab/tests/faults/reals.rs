@@ -33,7 +33,7 @@ pub fn faults() -> Vec<Fault> {
         }),
         fault(
             "sigkill",
-            "SIGKILL while a cell runs; the next run starts, and the killed one is reported",
+            "SIGKILL while a cell runs; the next run starts, and the killed run is reported",
             (3, &[], &["the run ended before"]),
             sigkill,
         ),
@@ -56,18 +56,18 @@ pub fn faults() -> Vec<Fault> {
         ),
         fault(
             "virtiofsd-unused",
-            "a cold boot, watched for a virtiofsd that it would need",
+            "a cold boot, observed for a virtiofsd process",
             (0, &["D10 passed"], &[]),
             no_virtiofsd,
         ),
-        fault("qemu-missing", "a QEMU that is not there", (3, &[], &["error: ", "/nonexistent/qemu"]), |stage| {
+        fault("qemu-missing", "a QEMU that does not exist", (3, &[], &["error: ", "/nonexistent/qemu"]), |stage| {
             let mut command = stage.run(SHORT);
             command.env("NETKIT_LAB_QEMU", "/nonexistent/qemu");
             stage.finish(command)
         }),
         fault(
             "results-read-only",
-            "results on a file system that takes none",
+            "results on a file system that is read-only",
             (3, &[], &["error: can't create /sys/netkit-lab-results"]),
             |stage| {
                 let mut command = stage.lab(&["run", "--no-build", "--kernel", "6.12", "--case", "D10*", "--out"]);
@@ -83,7 +83,7 @@ pub fn faults() -> Vec<Fault> {
         ),
         fault(
             "download-corrupt",
-            "a mirror whose package has the right size and other bytes",
+            "a mirror whose package has the right size and wrong bytes",
             (3, &[], &["error: ", "Hash Sum mismatch"]),
             mirror::corrupt,
         ),

@@ -57,7 +57,7 @@ pub fn faults() -> Vec<Fault> {
         ),
         fault(
             "snapshot-damaged",
-            "one byte of a snapshot's memory that is another one",
+            "one changed byte in a snapshot's memory",
             (
                 0,
                 &["D10 passed"],
@@ -67,7 +67,7 @@ pub fn faults() -> Vec<Fault> {
         ),
         fault(
             "snapshot-shared",
-            "two runs that want the same snapshot, and a third one with another QEMU",
+            "two runs that need the same snapshot, and a third run with another QEMU",
             (0, &["D10 passed"], &[]),
             shared,
         ),

@@ -62,3 +62,47 @@ fn a_read_only_checkout_is_enough() {
         .unwrap();
     fine(&output);
 }
+
+/// The Makefile and the scripts start what cargo has built, and not what lies where cargo usually builds.
+#[test]
+fn the_scripts_ask_cargo_where_the_lab_is() {
+    let place = |set: &[(&str, &Path)]| {
+        let mut command = Command::new(Path::new(ROOT).join("scripts/build-lab"));
+        command.arg("--path").env_remove("CARGO_TARGET_DIR").envs(set.iter().copied());
+        // A program by this name says where it would have built, so that nothing has to be built for it.
+        let path = format!("{}:{}", fake_cargo().display(), std::env::var("PATH").unwrap());
+        let output = command.env("PATH", path).output().unwrap();
+        fine(&output);
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
+    };
+    let elsewhere = tempfile::tempdir().unwrap();
+    for variable in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
+        assert_eq!(place(&[(variable, elsewhere.path())]), elsewhere.path().join("release/lab"), "{variable}");
+    }
+    for script in ["Makefile", "scripts/bisect-demo", "scripts/shards"] {
+        let text = fs::read_to_string(Path::new(ROOT).join(script)).unwrap();
+        assert!(text.contains("scripts/build-lab --path") && !text.contains("CARGO_TARGET_DIR"), "{script}");
+    }
+}
+
+/// A cargo that builds nothing and answers as the real one does, by the real one's rule for its target directory.
+fn fake_cargo() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cargo");
+    let program = dir.join("cargo");
+    let script = r#"#!/bin/sh
+target=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}}
+case $1 in
+    --version) echo "cargo 1.95.0 (0 2026-01-01)" ;;
+    metadata) echo "{\"target_directory\":\"$target\",\"build_directory\":\"$target\"}" ;;
+    build)
+        mkdir -p "$target/release" && : >"$target/release/lab" && chmod +x "$target/release/lab"
+        echo '{"reason":"compiler-artifact","target":{"kind":["lib"],"crate_types":["lib"],"name":"lab"},"executable":null}'
+        echo '{"reason":"compiler-artifact","target":{"kind":["bin"],"crate_types":["bin"],"name":"lab","src_path":"x"},"filenames":["x"],"executable":"'"$target"'/release/lab","fresh":true}'
+        ;;
+esac
+"#;
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    dir
+}

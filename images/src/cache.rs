@@ -1,9 +1,9 @@
 //! The images in the cache, and the kernels that were unpacked for them.
 
 use crate::error::ImageError;
+use lab_base::file;
 use std::{
     fs::{self, File},
-    io::Write,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -18,11 +18,6 @@ pub fn path_of(cache: &Path, key: &str, kind: &str) -> PathBuf {
     cache.join("images").join(format!("{key}.{kind}"))
 }
 
-/// A digest as a file's name.
-pub fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Whether the image is there; if so it counts as used now.
 pub fn touch(path: &Path) -> bool {
     File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now())).is_ok()
@@ -32,9 +27,7 @@ pub fn touch(path: &Path) -> bool {
 pub fn store(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(ImageError::io("image cache", dir))?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(ImageError::io("image cache", dir))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(ImageError::io("image", file.path()))?;
-    file.persist(path).map_err(|error| ImageError::Io { what: "image", path: path.to_owned(), source: error.error })?;
+    file::replace_durably(path, bytes).map_err(ImageError::io("image", path))?;
     prune(dir);
     Ok(())
 }

@@ -32,11 +32,8 @@ const LIMIT: u64 = 512 << 20;
 /// The image can't be read, or the cache not be written.
 pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
     let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
-    let path = cache::path_of(
-        cache,
-        &cache::hex(&Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize()),
-        "elf",
-    );
+    let key = Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize();
+    let path = cache::path_of(cache, &lab_base::hex::hex(&key), "elf");
     if !cache::touch(&path) {
         let kernel = unpack(&packed).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
         cache::store(&path, &kernel)?;

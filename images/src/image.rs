@@ -171,7 +171,7 @@ fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     if let Some(toolbox) = spec.toolbox {
         toolbox.digest(&mut add);
     }
-    Ok(cache::hex(&hash.finalize()))
+    Ok(lab_base::hex::hex(&hash.finalize()))
 }
 
 fn assemble(spec: &Spec<'_>, key: &str, plan: &ModulePlan, modules: &BTreeMap<&str, Vec<u8>>) -> io::Result<Vec<u8>> {

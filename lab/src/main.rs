@@ -1,7 +1,8 @@
 //! The `lab` command.
 
 use clap::Parser;
-use lab::{cli::Cli, error::Exit};
+use lab::cli::Cli;
+use lab_record::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -1,7 +1,7 @@
 //! What a person gets who mistypes, breaks a file or lacks a program: one line with the mend, and the documented code.
 
-use lab::{error::Exit, event::Event, synthetic};
 use lab_protocol::Outcome;
+use lab_record::{event::Event, exit::Exit, synthetic};
 use std::{
     fs,
     path::{Path, PathBuf},

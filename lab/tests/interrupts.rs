@@ -158,7 +158,7 @@ fn waiting_for_another_lab_ends_too() {
 /// The image, the guest's boot and its snapshot are made in the seconds after the start: each is hit by one of these.
 #[test]
 fn an_image_a_boot_and_a_snapshot_are_left_whole_or_not_at_all() {
-    let cache = lab::paths::cache_dir().unwrap();
+    let cache = lab_base::paths::cache_dir().unwrap();
     let fetched = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["--project", ROOT, "shell", KERNEL, "--", "true"])
         .output()

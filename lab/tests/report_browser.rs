@@ -2,12 +2,12 @@
 
 mod support;
 
-use lab::{
+use lab_protocol::{AttachType, FailureKind, Outcome};
+use lab_record::{
     event::{Event, Stamped},
-    report::record::{RunRecord, used},
+    run::{RunRecord, used},
     synthetic,
 };
-use lab_protocol::{AttachType, FailureKind, Outcome};
 use serde_json::{Value, json};
 use std::{
     env, fs,

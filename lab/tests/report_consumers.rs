@@ -4,11 +4,9 @@
 
 mod support;
 
-use lab::{
-    report::record::{RunRecord, used},
-    text::line,
-};
+use lab_base::text::line;
 use lab_protocol::Outcome;
+use lab_record::run::{RunRecord, used};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,

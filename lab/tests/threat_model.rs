@@ -48,7 +48,7 @@ fn every_test_that_the_threat_model_names_exists() {
 /// gave on the command line, as they gave it; the pod of a plan, which the lab writes and never runs; the tools of the image
 /// for `lab shell`.
 const NAMED: [(&str, &str); 4] = [
-    ("/kernels/checkout.rs", r#"run::command("sh", ["-c", command])"#),
+    ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),
     ("/images/src/toolbox.rs", r#"const BASH: &str = "bash";"#),
     ("/images/src/toolbox.rs", r#"(BASH, "bash")"#),

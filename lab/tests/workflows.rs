@@ -8,8 +8,8 @@ use lab::{
         layout::{Format, Layout},
         split,
     },
-    synthetic,
 };
+use lab_record::synthetic;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ const ACTIONLINT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers/a
 
 /// What `make setup-tests` installs. Without it nothing here could be shown, so its absence is a failure.
 fn tools() -> TestTools {
-    let cache = lab::paths::cache_dir().unwrap();
+    let cache = lab_base::paths::cache_dir().unwrap();
     Tools::in_cache(&cache).test_tools().expect("the linters are not installed: run `make setup-tests`")
 }
 

@@ -8,7 +8,7 @@ use super::{
     graph::{Graph, OLD_END},
     posterior::Direction,
 };
-use crate::kernels::{KernelsError, git};
+use lab_base::{git::git, process::ProcessError};
 use std::{
     collections::HashMap,
     ffi::OsStr,
@@ -21,7 +21,7 @@ const MAX_COMMITS: usize = 100_000;
 /// Changed files that an error names.
 const NAMED: usize = 3;
 
-fn trouble(error: KernelsError) -> Stop {
+fn trouble(error: ProcessError) -> Stop {
     Stop::Trouble(error.to_string())
 }
 
@@ -242,13 +242,13 @@ impl<'a> GitBisect<'a> {
     }
 
     /// git says that it is through in words, and where only skipped commits are left by its exit status too.
-    fn hear(&mut self, said: Result<String, KernelsError>) -> Result<(), Stop> {
+    fn hear(&mut self, said: Result<String, ProcessError>) -> Result<(), Stop> {
         match said {
             Ok(words) => {
                 self.through = words.contains(&format!(" is the first {} commit", self.terms.1));
                 Ok(())
             }
-            Err(KernelsError::Program { detail, .. })
+            Err(ProcessError::Failed { detail, .. })
                 if detail.contains("exit status: 2") || detail.contains("skip'ped") =>
             {
                 self.through = true;

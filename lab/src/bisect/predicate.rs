@@ -1,8 +1,9 @@
 //! The right question: what counts as the failure, and what says nothing about it.
 
 use super::bench::{Answer, Stop};
-use crate::{report::record::RunRecord, text};
+use lab_base::text;
 use lab_protocol::{Capability, CapabilityState, CellId, ErrorKind, FailureKind, Outcome};
+use lab_record::run::RunRecord;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 

@@ -1,11 +1,11 @@
 use super::*;
-use crate::{
+use lab_protocol::SkipReason;
+use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped, Versions},
-    judge::Verdict,
     plan::Plan,
     testing::{cell, facts},
+    verdict::Verdict,
 };
-use lab_protocol::SkipReason;
 
 const ID: &str = "A01-first[netkit,nk-l3]";
 

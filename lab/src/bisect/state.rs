@@ -5,7 +5,8 @@ use super::{
     bench::{Answer, Bench, Stop, Subject},
     predicate::Signature,
 };
-use crate::{error::Error, report::directory};
+use crate::error::Error;
+use lab_report::results::directory;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,

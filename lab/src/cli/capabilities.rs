@@ -1,22 +1,35 @@
 //! `lab capabilities`.
 
-use super::{
-    CapabilitiesArgs,
-    guests::{Guests, How, progress},
-    project::Project,
-    select::build,
-    show,
-};
+use super::args::KernelArgs;
 use crate::{
-    error::{Error, Exit},
-    plan::Plan,
-    report::{capabilities, directory},
+    error::Error,
+    guests::{Guests, How, progress},
+    project::{Project, select::build},
 };
+use clap::Args;
+use lab_base::say::show;
+use lab_record::{exit::Exit, plan::Plan};
+use lab_report::{capabilities, results::directory};
 use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct CapabilitiesArgs {
+    #[command(flatten)]
+    kernels: KernelArgs,
+    /// How the table is written.
+    #[arg(long, value_enum, default_value = "text")]
+    format: capabilities::Format,
+    /// Guests at the same time. Default: one per processor, no more than kernels.
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&args.kernels)?;
+    let kernels = project.kernels(&args.kernels.filter())?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     // A run without cells: the guests boot, probe and end.

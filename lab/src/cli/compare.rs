@@ -1,15 +1,34 @@
 //! `lab compare`.
 
-use super::{CompareArgs, report, show};
-use crate::{
-    compare::{compare as compared, render, same},
-    error::{Error, Exit},
-    report::events,
-};
+use super::report;
+use crate::error::Error;
+use clap::Args;
+use lab_base::say::show;
+use lab_record::{exit::Exit, log};
+use lab_report::compare::{compare as compared, render, same};
 use std::path::PathBuf;
 
+#[derive(Debug, Args)]
+pub(super) struct CompareArgs {
+    /// The earlier run: a directory, or a name below results/.
+    #[arg(value_name = "BEFORE")]
+    before: PathBuf,
+    /// The later run.
+    #[arg(value_name = "AFTER", default_value = "latest")]
+    after: PathBuf,
+    /// How the comparison is written.
+    #[arg(long, value_enum, default_value = "text")]
+    format: lab_report::compare::Format,
+    /// Exit 1 only for what is new: failures that were there before do not count.
+    #[arg(long)]
+    new_only: bool,
+    /// Instead: whether both runs have the same cells with the same outcomes and attach types; exit 1 where not.
+    #[arg(long, conflicts_with_all = ["format", "new_only"])]
+    same: bool,
+}
+
 pub(super) fn compare(named: Option<PathBuf>, args: &CompareArgs) -> Result<Exit, Error> {
-    let read = |run| events::read(&report::directory(named.clone(), run)?);
+    let read = |run| -> Result<_, Error> { Ok(log::read(&report::directory(named.clone(), run)?)?) };
     if args.same {
         let found = same(&read(&args.before)?, &read(&args.after)?);
         show(&found)?;

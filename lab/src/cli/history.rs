@@ -1,14 +1,60 @@
 //! `lab history`, `lab complaints` and `lab trend`.
 
-use super::{ComplaintsArgs, HistoryArgs, RunsArgs, TrendArgs, project, say, show};
-use crate::{
-    error::{Error, Exit},
-    history::{self, History, complaints},
-    report::directory,
-    results::{Stored, stored},
+use crate::{error::Error, project};
+use clap::Args;
+use lab_base::{
+    say::{say, show},
     selection::Pattern,
 };
+use lab_record::exit::Exit;
+use lab_report::{
+    history::{self, History, complaints},
+    results::{Stored, directory, stored},
+};
 use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct TrendArgs {
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// The page. Default: trend.html beside the runs.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ComplaintsArgs {
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// As JSON, with what the kernel wrote.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// Cases or cells by name or catalogue number, `*` and `?` allowed.
+    #[arg(value_name = "CASE", required = true)]
+    case: Vec<String>,
+    /// Kernels by id, `*` and `?` allowed; repeatable.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    #[command(flatten)]
+    runs: RunsArgs,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunsArgs {
+    /// Directory of the runs. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// The newest runs only.
+    #[arg(long, value_name = "N", default_value = "60")]
+    last: std::num::NonZeroUsize,
+}
 
 /// The runs that are asked for, and the directory that they are in.
 fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>), Error> {
@@ -38,7 +84,7 @@ pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit
 
 fn show_json(what: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(what).map_err(|error| Error::Host(error.to_string()))?;
-    show(format_args!("{text}\n"))
+    Ok(show(format_args!("{text}\n"))?)
 }
 
 pub(super) fn complaints(named: Option<PathBuf>, args: &ComplaintsArgs) -> Result<Exit, Error> {

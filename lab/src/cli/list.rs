@@ -1,13 +1,31 @@
 //! `lab list`.
 
-use super::{ListArgs, project::Project, say, select, show};
+use super::args::SelectArgs;
 use crate::{
-    error::{Error, Exit},
+    error::Error,
+    project::{Project, select},
+};
+use clap::Args;
+use lab_base::say::{say, show};
+use lab_protocol::{CatalogueRow, CellInfo};
+use lab_record::{
+    exit::Exit,
     plan::{Expectation, Plan},
 };
-use lab_protocol::{CatalogueRow, CellInfo};
 use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// Show which numbers of the catalogue are covered, and why the others are not.
+    #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
+    coverage: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Serialize)]
 struct Listed<'a> {
@@ -35,7 +53,7 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
     if args.coverage {
         return coverage(&project, args);
     }
-    let kernels = project.kernels(&args.select.kernels)?;
+    let kernels = project.kernels(&args.select.kernels.filter())?;
     let mut known = Vec::new();
     for kernel in kernels {
         match project.facts(kernel) {
@@ -43,7 +61,7 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
             Err(error) => say(&format!("left out: {error}")),
         }
     }
-    let selected = select::select(&project, &args.select)?;
+    let selected = select::select(&project, &args.select.filter())?;
     let plan = Plan::new(known, selected.cells, false);
     let out = if args.json {
         let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();

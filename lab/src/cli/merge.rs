@@ -1,17 +1,26 @@
 //! `lab merge`.
 
-use super::{MergeArgs, guests::in_ci, project, show};
-use crate::{
-    error::{Error, Exit},
-    report::{directory, events::EventLog, terminal, write_all},
-    shard::merge::Shards,
-};
+use crate::{error::Error, guests::in_ci, project, shard::merge::Shards};
+use clap::Args;
+use lab_base::say::show;
+use lab_record::{exit::Exit, log::EventLog};
+use lab_report::{results::directory, terminal, write_all};
 use std::{
     env, fs,
     io::IsTerminal,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
+
+#[derive(Debug, Args)]
+pub(super) struct MergeArgs {
+    /// Results of shards: a run's directory each, or one with runs directly below it.
+    #[arg(value_name = "DIR", required = true)]
+    shards: Vec<PathBuf>,
+    /// Directory for results. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
 
 pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Error> {
     let shards = Shards::open(&args.shards)?;
@@ -34,7 +43,7 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     Ok(record.exit())
 }
 
-fn replay(shards: Shards, id: &str, directory: &Path) -> Result<crate::report::record::RunRecord, Error> {
+fn replay(shards: Shards, id: &str, directory: &Path) -> Result<lab_record::run::RunRecord, Error> {
     let mut events = EventLog::create(directory)?;
     let record = shards.merge(id.to_owned(), Some(directory), Some(&mut events))?;
     write_all(directory, &record)?;

@@ -1,30 +1,56 @@
 //! `lab mutants`.
 
-use super::{
-    KernelArgs, MutantsArgs,
-    guests::{Guests, How},
-    project::Project,
-    say,
-    select::{Selected, build},
-    show,
-};
 use crate::{
-    error::{Error, Exit},
-    mutants::{Round, Verdict, exit, summary},
-    plan::{Expectation, Plan},
-    report::{directory, events::EventLog},
+    bench::mutants::{Round, Verdict, exit, summary},
+    error::Error,
+    guests::{Guests, How},
+    project::{
+        Project,
+        filter::KernelFilter,
+        select::{Selected, build},
+    },
 };
+use clap::Args;
+use lab_base::{
+    lock::lock,
+    say::{say, show},
+};
+use lab_record::{
+    exit::Exit,
+    log::EventLog,
+    plan::{Expectation, Plan},
+};
+use lab_report::results::directory;
 use std::{
     collections::VecDeque,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{Mutex, mpsc},
     thread::{self, available_parallelism},
 };
 
+#[derive(Debug, Args)]
+pub(super) struct MutantsArgs {
+    /// The kernel to run them on: one that has every attach type can show them all.
+    #[arg(long, value_name = "ID", default_value = "6.17")]
+    kernel: String,
+    /// These mutants only; repeatable.
+    #[arg(long, value_name = "NAME")]
+    mutant: Vec<String>,
+    /// Guests at the same time. Default: one per processor, as far as there is memory.
+    #[arg(long, value_name = "N")]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Directory for results. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Use the agent and the eBPF objects as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
 pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelArgs::of(&args.kernel))?;
+    let kernels = project.kernels(&KernelFilter::of(&args.kernel))?;
     let selected = build(&project, args.no_build, false)?;
     let rounds = rounds(&selected, &args.mutant)?;
     let guests = Guests::open(&project, &kernels[..1], &selected)?;
@@ -39,7 +65,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
         for _ in 0..jobs {
             let (sender, queue, guests, selected, directory) = (sender.clone(), &queue, &guests, &selected, &directory);
             scope.spawn(move || {
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let next = || lock(queue).pop_front();
                 while let Some(round) = next() {
                     // The receiver lives until every sender is gone, so sending can't fail.
                     drop(sender.send(one(guests, selected, round, directory)));

@@ -1,26 +1,57 @@
 //! `lab plan` and `lab durations`.
 
-use super::{
-    DurationsArgs, PlanArgs,
-    part::{durations_path, whole},
-    project::Project,
-    report,
-    select::select,
-    show,
-};
+use super::{args::SelectArgs, report};
 use crate::{
-    durations::Durations,
-    error::{Error, Exit},
-    report::events,
-    shard::layout::Layout,
+    error::Error,
+    project::{Project, select::select},
+    shard::{
+        durations::Durations,
+        layout::Layout,
+        part::{durations_path, whole},
+    },
 };
+use clap::Args;
+use lab_base::say::show;
+use lab_record::{exit::Exit, log};
 use std::{fs, path::PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct DurationsArgs {
+    /// Runs to learn from: directories, or names below results/.
+    #[arg(value_name = "RUN", default_value = "latest")]
+    runs: Vec<PathBuf>,
+    /// The file. Default: ci/durations.json of the project.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Forget what the file holds first.
+    #[arg(long)]
+    anew: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    select: SelectArgs,
+    /// How many shards. Default: one per kernel.
+    #[arg(long, value_name = "N")]
+    shards: Option<std::num::NonZeroU32>,
+    /// For whom the shards are written.
+    #[arg(long, value_enum, default_value = "text")]
+    format: crate::shard::layout::Format,
+    /// Recorded durations. Default: ci/durations.json of the project; without it all cells count the same.
+    #[arg(long, value_name = "FILE")]
+    durations: Option<PathBuf>,
+    /// Container image of the Kubernetes job.
+    #[arg(long, value_name = "IMAGE", default_value = "netkit-lab:latest")]
+    image: String,
+}
 
 pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&args.select.kernels)?;
-    let selected = select(&project, &args.select)?;
-    let whole = whole(&project, &kernels, &selected, &args.select, args.durations.as_deref())?;
+    let kernels = project.kernels(&args.select.kernels.filter())?;
+    let selected = select(&project, &args.select.filter())?;
+    let whole =
+        whole(&project, &kernels, &selected, args.select.kernels.filter().is_full_matrix(), args.durations.as_deref())?;
     let count = args.shards.map_or_else(|| u32::try_from(kernels.len()).unwrap_or(u32::MAX), std::num::NonZero::get);
     let split = whole.split(count)?;
     let mut words = args.select.words();
@@ -37,7 +68,7 @@ pub(super) fn durations(named: Option<PathBuf>, args: &DurationsArgs) -> Result<
     let path = args.out.clone().unwrap_or_else(|| durations_path(&project));
     let mut durations = if args.anew { Durations::default() } else { Durations::load(&path)? };
     for run in &args.runs {
-        durations.learn(&events::read(&report::directory(named.clone(), run)?)?);
+        durations.learn(&log::read(&report::directory(named.clone(), run)?)?);
     }
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;

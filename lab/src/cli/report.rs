@@ -1,10 +1,9 @@
 //! `lab report`.
 
-use super::{FormatArgs, guests::in_ci, project, show};
-use crate::{
-    error::{Error, Exit},
-    report::{events, terminal, write_all},
-};
+use crate::{cli::args::FormatArgs, error::Error, guests::in_ci, project};
+use lab_base::say::show;
+use lab_record::{exit::Exit, log};
+use lab_report::{terminal, write_all};
 use std::{
     env,
     io::IsTerminal,
@@ -13,12 +12,12 @@ use std::{
 
 /// A run's directory: as given, or its name below the project's results.
 pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, Error> {
-    Ok(if run.join(events::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
+    Ok(if run.join(log::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
 }
 
 pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) -> Result<Exit, Error> {
     let directory = directory(named, run)?;
-    let record = events::read(&directory)?;
+    let record = log::read(&directory)?;
     let exit = record.outcome();
     if let Some(chosen) = format.format {
         show(chosen.render(&record, &format.origin))?;

@@ -1,19 +1,39 @@
 //! `lab rerun`.
 
-use super::{RerunArgs, project::Project, report, run, select::build, watch};
+use super::{args::HowArgs, report, run, watch};
 use crate::{
-    error::{Error, Exit},
-    plan::Plan,
-    report::{events, rows},
+    error::Error,
+    guests::Guests,
+    project::{Project, filter::KernelFilter, select::build},
 };
+use clap::Args;
 use lab_protocol::CellId;
+use lab_record::{exit::Exit, log, plan::Plan, rows};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
 
+#[derive(Debug, Args)]
+pub(super) struct RerunArgs {
+    /// Only what did not pass.
+    #[arg(long)]
+    failed: bool,
+    /// A run's directory, or its name below results/.
+    #[arg(value_name = "RUN", default_value = "latest")]
+    run: PathBuf,
+    /// Run them again whenever a source of the agent, the suite or the eBPF programs changes.
+    #[arg(long, conflicts_with = "no_build")]
+    watch: bool,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
 pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Error> {
-    let record = events::read(&report::directory(named.clone(), &args.run)?)?;
+    let record = log::read(&report::directory(named.clone(), &args.run)?)?;
     let mut wanted: BTreeMap<String, BTreeSet<CellId>> = BTreeMap::new();
     for (kernel, cell, verdict) in record.verdicts() {
         if args.failed && !verdict.standing().is_bad() {
@@ -33,7 +53,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     }
     let project = Project::open(named)?;
     let patterns = wanted.keys().cloned().collect();
-    let kernels = project.kernels(&super::KernelArgs { kernel: patterns, ..super::KernelArgs::default() })?;
+    let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let canary = record.info.as_ref().is_some_and(|info| info.canary);
     let narrow = |mut plan: Plan| {
         for kernel in &mut plan.kernels {
@@ -50,6 +70,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
             // Renamed since, all of them.
             return Err(Error::NothingSelected);
         }
-        run::execute(&project, &kernels, selected, &args.how, false, narrow)
+        let done = Guests::execute(&project, &kernels, selected, args.how.order(), false, narrow)?;
+        Ok(run::tell(done, &args.how.format))
     })
 }

@@ -1,17 +1,41 @@
 //! `lab results list|prune`.
 
-use super::{PruneArgs, ResultsCommand, project, show};
-use crate::{
-    error::{Error, Exit},
-    report::run_json,
-    results::{Retention, Stored, prune, stored},
-};
+use crate::{error::Error, project};
+use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
+use lab_base::say::show;
+use lab_record::exit::Exit;
+use lab_report::{
+    results::{Retention, Stored, prune, stored},
+    run_json,
+};
 use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    /// Runs to keep, the newest ones, in place of what lab.toml says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    /// Days to keep a run, in place of what lab.toml says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    days: Option<u32>,
+    /// Only tell what would go.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ResultsCommand {
+    /// Name the runs, with how they ended and their size.
+    List,
+    /// Remove runs beyond the bounds of lab.toml. The newest stays, the one that `latest` points to, and the newest that
+    /// did not pass.
+    Prune(PruneArgs),
+}
 
 pub(super) fn results(named: Option<PathBuf>, command: &ResultsCommand) -> Result<Exit, Error> {
     let project = project::root(named)?;

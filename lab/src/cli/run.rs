@@ -1,124 +1,86 @@
 //! `lab run`.
 
 use super::{
-    HowArgs, RunArgs,
-    guests::{Guests, How, in_ci, progress},
-    part,
-    project::Project,
-    say,
-    select::{Selected, select},
+    args::{FormatArgs, HowArgs, SelectArgs},
     watch,
 };
 use crate::{
-    error::{Error, Exit},
-    kernels::Kernel,
-    plan::Plan,
-    report::{
-        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, record::RunRecord,
-        run_json::RunJson, terminal,
-    },
-    run::{kernel::Retries, queue::Isolate},
-    shard::Shard,
+    error::Error,
+    guests::{Conducted, Guests, in_ci},
+    project::{Project, select::select},
+    shard::part,
 };
+use clap::Args;
+use lab_kernel_store::Kernel;
+use lab_record::{exit::Exit, run::RunRecord};
+use lab_report::{results::directory, terminal};
 use std::{
     env,
     io::{IsTerminal, Write},
     path::PathBuf,
 };
 
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) select: SelectArgs,
+    /// Run one shard of the plan: 2/4, or auto, or auto/4, where the CI system's variables say which one. Without the
+    /// flag these variables count too, where they name one shard of several.
+    #[arg(long, value_name = "M/N")]
+    partition: Option<crate::shard::Request>,
+    /// Recorded durations by which shards are split. Default: ci/durations.json of the project.
+    #[arg(long, value_name = "FILE")]
+    durations: Option<PathBuf>,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Run again whenever a source of the agent, the suite or the eBPF programs changes.
+    #[arg(long, conflicts_with = "no_build")]
+    watch: bool,
+}
+
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
-    let part = part::requested(args)?;
+    let part = part::requested(args.partition)?;
     let project = Project::open(named)?;
-    let kernels = project.kernels(&args.select.kernels)?;
+    let kernels = project.kernels(&args.select.kernels.filter())?;
     watch::rounds(&project.root, args.watch, || {
-        let selected = select(&project, &args.select)?;
+        let selected = select(&project, &args.select.filter())?;
         match part {
             Some(part) => {
-                let whole = part::whole(&project, &kernels, &selected, &args.select, args.durations.as_deref())?;
+                let whole = part::whole(
+                    &project,
+                    &kernels,
+                    &selected,
+                    args.select.kernels.filter().is_full_matrix(),
+                    args.durations.as_deref(),
+                )?;
                 let (plan, shard) = whole.part(part)?;
                 let own = |kernel: &&&Kernel| plan.kernels.iter().any(|planned| planned.facts.id == kernel.id);
                 let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
                 args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
                 let guests = Guests::open(&project, &kernels, &selected)?;
-                conduct(&project, &guests, plan, Some(shard), selected.canary, &args.how)
+                Ok(tell(
+                    guests.conduct(&project, plan, Some(shard), selected.canary, args.how.order())?,
+                    &args.how.format,
+                ))
             }
             None => {
-                let full_matrix = args.select.is_full_matrix();
-                execute(&project, &kernels, selected, &args.how, full_matrix, |plan| plan)
+                let full_matrix = args.select.kernels.filter().is_full_matrix();
+                let done = Guests::execute(&project, &kernels, selected, args.how.order(), full_matrix, |plan| plan)?;
+                Ok(tell(done, &args.how.format))
             }
         }
     })
 }
 
-/// Runs the selected cells, or what `narrow` leaves of their plan, and reports them.
-pub(super) fn execute(
-    project: &Project,
-    kernels: &[&Kernel],
-    selected: Selected,
-    args: &HowArgs,
-    full_matrix: bool,
-    narrow: impl FnOnce(Plan) -> Plan,
-) -> Result<RunRecord, Error> {
-    args.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
-    let guests = Guests::open(project, kernels, &selected)?;
-    let canary = selected.canary;
-    let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
-    let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
-    let plan = narrow(Plan { others, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
-    conduct(project, &guests, plan, None, canary, args)
-}
-
-/// Runs a plan and reports it.
-fn conduct(
-    project: &Project,
-    guests: &Guests,
-    plan: Plan,
-    shard: Option<Shard>,
-    canary: bool,
-    args: &HowArgs,
-) -> Result<RunRecord, Error> {
-    if args.retries > 0 && args.isolate == Isolate::Both {
-        let why =
-            "--retries can't be used with --isolate=both, which compares two attempts at every cell: drop one of them";
-        return Err(Error::Usage(why.to_owned()));
-    }
-    let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
-    let id = directory::fresh_id();
-    let directory = directory::create(&results, &id)?;
-    let mut progress = progress();
-    let mut events = EventLog::create(&directory)?;
-    let mut junit = JunitReporter { directory: directory.clone() };
-    let mut run_json = RunJson { directory: directory.clone() };
-    let mut html = HtmlReporter { directory: directory.clone() };
-    let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
-    let how = How {
-        jobs: args.jobs,
-        mutant: args.mutant.clone(),
-        cold: args.cold,
-        isolate: args.isolate,
-        canary,
-        lists: project.lists.clone(),
-        retries: Retries { count: args.retries, on_flaky: args.flaky },
-        shard,
-        deadlines: args.deadline.clone(),
-    };
-    let record = guests.run(id.clone(), plan, &directory, &how, &mut reporters)?;
-    directory::point_latest(&results, &id)?;
-    guests.remember(&record);
-    // Nobody but the person who named it removes anything from another directory.
-    if args.out.is_none()
-        && let Some(line) = crate::results::sweep(&project.root, &results)
-    {
-        say(&line);
-    }
-
+/// Shows a run that is over, in the format that was asked for.
+pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
     let stdout = std::io::stdout();
     let colour = terminal::colours(stdout.is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
-    let told = match args.format.format {
-        Some(chosen) => chosen.render(&record, &args.format.origin),
-        None => format!("\n{}", terminal::summary(&record, &results.join(directory::LATEST), colour)),
+    let told = match args.format {
+        Some(chosen) => chosen.render(&done.record, &args.origin),
+        None => format!("\n{}", terminal::summary(&done.record, &done.results.join(directory::LATEST), colour)),
     };
     // A closed pipe must not hide the exit code.
     let _ = stdout.lock().write_all(told.as_bytes());
-    Ok(record)
+    done.record
 }

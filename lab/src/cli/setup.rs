@@ -1,10 +1,11 @@
 //! `lab doctor` and `lab setup`.
 
-use super::show;
 use crate::{
-    error::{Error, Exit},
+    error::Error,
     setup::{self, Purpose},
 };
+use lab_base::say::show;
+use lab_record::exit::Exit;
 
 /// What the flag `--tests` asks for.
 fn purpose(tests: bool) -> Purpose {

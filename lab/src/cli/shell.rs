@@ -1,29 +1,30 @@
 //! `lab shell`.
 
-use super::{
-    KernelArgs, ProfileArg, ShellArgs,
-    guests::{Guests, Told},
-    project::Project,
-    say,
-    select::{Selected, build, names},
-    topology,
-};
+use super::topology;
 use crate::{
-    artifacts,
-    error::{Error, Exit},
-    plan::{Expectation, KernelFacts, Plan},
+    error::Error,
+    guests::{Guests, Told},
+    project::{
+        Project, artifacts,
+        filter::KernelFilter,
+        select::{Selected, build, names},
+    },
     run::visit::Visited,
-    selection,
     shell::{
         Ended, Shell,
         terminal::{Keyboard, Screen},
     },
-    text,
 };
+use clap::Args;
+use lab_base::{say::say, selection, text};
 use lab_image::{PROGRAMS, Profile, Toolbox};
 use lab_protocol::{
     Capability, CellReport, DeviceKind, Outcome,
     shell::{Root, ShellRequest, Stage, Terminal},
+};
+use lab_record::{
+    exit::Exit,
+    plan::{Expectation, KernelFacts, Plan},
 };
 use std::{
     env,
@@ -33,12 +34,50 @@ use std::{
     path::PathBuf,
 };
 
+/// Which files a guest has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(super) enum ProfileArg {
+    /// A shell and network tools.
+    #[default]
+    Shell,
+    /// This host's root, read-only below what the guest writes into its own memory. Takes a kernel with 9p.
+    Host,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShellArgs {
+    /// The kernel, by id.
+    #[arg(value_name = "KERNEL")]
+    kernel: String,
+    /// Build this topology; `lab topology list` names them.
+    #[arg(long, value_name = "NAME", conflicts_with = "case")]
+    topology: Option<String>,
+    /// Kind of the workloads' link: veth, nk-l2 or nk-l3.
+    #[arg(long, value_name = "KIND", requires = "topology")]
+    kind: Option<String>,
+    /// Run this cell up to its first packet. It goes on when the shell ends.
+    #[arg(long, value_name = "ID")]
+    case: Option<String>,
+    /// Which files the guest has: `host` shows it this host's root, every file that you may read; it can't write any.
+    #[arg(long, value_enum, default_value_t, value_name = "PROFILE")]
+    profile: ProfileArg,
+    /// Boot the guest; without it the guest is restored from a snapshot of a booted one.
+    #[arg(long)]
+    cold: bool,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+    /// Run this instead of a shell, and end with its exit code.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
 /// What a person is told to do about a terminal that names none.
 const USUAL_TERMINAL: &str = "xterm";
 
 pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelArgs::of(&args.kernel))?;
+    let kernels = project.kernels(&KernelFilter::of(&args.kernel))?;
     let [kernel] = kernels[..] else {
         let names: Vec<&str> = kernels.iter().map(|kernel| &*kernel.id).collect();
         return Err(Error::Usage(format!("`{}` is several kernels ({}); name one", args.kernel, names.join(", "))));

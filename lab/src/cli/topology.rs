@@ -1,16 +1,41 @@
 //! `lab topology`.
 
-use super::{TopologyCommand, project::Project, say, show};
 use crate::{
-    artifacts::{self, Builder},
-    error::{Error, Exit},
+    error::Error,
+    project::{
+        Project,
+        artifacts::{self, Builder},
+    },
+};
+use clap::Subcommand;
+use lab_base::{
+    nearest::nearest,
+    say::{say, show},
     selection,
 };
 use lab_protocol::{
     DeviceKind,
     drawing::{Drawing, TopologyInfo},
 };
+use lab_record::exit::Exit;
 use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TopologyCommand {
+    /// Name every topology and the kinds of link that its workloads can have.
+    List,
+    /// Draw one.
+    Show {
+        /// Its name.
+        name: String,
+        /// Kind of the workloads' link: veth, nk-l2 or nk-l3.
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// Also write the drawing as SVG.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+}
 
 pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Result<Exit, Error> {
     let project = Project::open(named)?;
@@ -52,7 +77,7 @@ pub(super) fn find<'a>(library: &'a [TopologyInfo], name: &str, kind: Option<&st
         Error::from(selection::NoMatch { what, pattern: pattern.to_owned(), nearest: known })
     };
     let Some(topology) = library.iter().find(|topology| topology.name == name) else {
-        let nearest = selection::nearest(name, names());
+        let nearest = nearest(name, names());
         let known = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
         return Err(wrong("topology", name, known));
     };

@@ -1,12 +1,14 @@
 //! `--watch`: the same cells again whenever their sources change.
 
-use super::{project::absolute, say};
 use crate::{
-    error::{Error, Exit},
-    interrupt::Interrupt,
-    report::record::RunRecord,
-    watch::{Sources, difference},
+    error::Error,
+    project::{
+        absolute,
+        watch::{Sources, difference},
+    },
 };
+use lab_base::{interrupt::Interrupt, say::say};
+use lab_record::{exit::Exit, run::RunRecord};
 use std::path::Path;
 
 /// Runs one round; with `watch` one after each change, until Ctrl-C.

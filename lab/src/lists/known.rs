@@ -1,8 +1,9 @@
 //! `known.toml`: failures that are known.
 
 use super::{KNOWN_TOML, Terms, read};
-use crate::{judge::Verdict, kernels::ConfigError, selection::Pattern};
+use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
+use lab_record::verdict::Verdict;
 
 /// One `[[known]]`.
 #[derive(Debug, Clone)]

@@ -11,63 +11,20 @@ pub use known::Known;
 pub use range::KernelRange;
 pub use splats::Allowed;
 
-use crate::{
-    judge::Verdict,
-    kernels::ConfigError,
-    plan::{KernelFacts, Plan},
-    run::splat::Splat,
-};
 use chrono::{DateTime, NaiveDate};
-use serde::{Deserialize, Serialize};
+use lab_base::strict_toml::ConfigError;
+use lab_record::{
+    excuse::{Excuse, Expired},
+    plan::{KernelFacts, Plan},
+    splat::Splat,
+    verdict::Verdict,
+};
 use std::{fs, io::ErrorKind, path::Path, time::SystemTime};
 
 /// Complaints that fail nothing for now.
 pub const SPLATS_TOML: &str = "splats.toml";
 /// Failures that are known.
 pub const KNOWN_TOML: &str = "known.toml";
-
-/// Why something that went wrong does not count, and until when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Excuse {
-    /// For people.
-    pub reason: String,
-    /// Where it is being dealt with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-    /// The last day on which it counts, `2027-01-31`.
-    pub expires: String,
-}
-
-impl Excuse {
-    /// One line for people.
-    pub fn line(&self) -> String {
-        let link = self.link.as_ref().map_or_else(String::new, |link| format!(" ({link})"));
-        format!("until {}: {}{link}", self.expires, self.reason)
-    }
-}
-
-/// An entry whose day has passed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expired {
-    /// `splats.toml` or `known.toml`.
-    pub file: String,
-    /// Line of the entry, from 1.
-    pub line: usize,
-    /// What it is about: its pattern.
-    pub about: String,
-    /// What it excused.
-    pub excuse: Excuse,
-}
-
-impl Expired {
-    /// One line: what to do.
-    pub fn message(&self) -> String {
-        format!(
-            "the entry for `{}` ended on {} ({}): remove it, or look at it again and give it a later `expires`",
-            self.about, self.excuse.expires, self.excuse.reason
-        )
-    }
-}
 
 /// What both sorts of entry have.
 #[derive(Debug, Clone, PartialEq, Eq)]

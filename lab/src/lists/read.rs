@@ -1,11 +1,9 @@
 //! What both files have in common: a list of tables, each with its terms.
 
-use super::{Excuse, KernelRange, Terms};
-use crate::kernels::{
-    ConfigError,
-    strict::{Origin, Section},
-};
+use super::{KernelRange, Terms};
 use chrono::NaiveDate;
+use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_record::excuse::Excuse;
 use toml_edit::Document;
 
 /// Keys that every entry may have.

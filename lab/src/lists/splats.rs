@@ -1,7 +1,8 @@
 //! `splats.toml`: complaints of a kernel that fail nothing for now.
 
 use super::{SPLATS_TOML, Terms, read};
-use crate::{kernels::ConfigError, run::splat::Splat, selection::Pattern};
+use lab_base::{selection::Pattern, strict_toml::ConfigError};
+use lab_record::splat::Splat;
 
 /// One `[[splat]]`.
 #[derive(Debug, Clone)]

@@ -1,9 +1,7 @@
 use super::*;
-use crate::{
-    run::splat::scan,
-    testing::{cell, facts, passed},
-};
+use crate::run::splat::scan;
 use lab_protocol::{ErrorKind, FailureKind, Outcome};
+use lab_record::testing::{cell, facts, passed};
 
 const WARN: &str = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n";
 

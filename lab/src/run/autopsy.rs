@@ -7,11 +7,13 @@ use super::{
     kernel::{KernelRun, Launch},
     session::{End, Lost},
 };
-use crate::{judge::Verdict, text, vm::Guest};
+use lab_base::text;
 use lab_protocol::{
     CellId, ErrorKind, Outcome,
     attachment::{Attachment, AttachmentKind},
 };
+use lab_record::verdict::Verdict;
+use lab_vm::Guest;
 
 /// What was seen of a lost guest before it was questioned: the answers drown its own last words.
 #[derive(Debug)]

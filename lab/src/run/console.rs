@@ -1,6 +1,6 @@
 //! The console as evidence: what its last lines say about a guest's death.
 
-use crate::text;
+use lab_base::text;
 use lab_protocol::{
     ErrorKind,
     complaint::{Class, record},

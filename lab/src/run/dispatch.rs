@@ -1,25 +1,33 @@
 //! All kernels, several at a time; one thread owns the reporters.
 
 use super::{
-    kernel::{Common, KernelRun, Prepared, Retries, millis},
+    kernel::{KernelRun, millis},
     order::{self, Estimate},
     queue::Isolate,
     room::Room,
     timing::Timing,
 };
 use crate::{
-    error::{Error, Exit},
-    event::{Event, RunInfo, Stamped},
-    interrupt::{self, Interrupt},
+    error::Error,
     lists::Lists,
-    plan::PlannedKernel,
-    report::{Reporter, record::RunRecord},
-    vm::{Launcher, snapshot::Store},
+    run::common::{Common, Prepared, Retries},
+};
+use lab_base::{
+    interrupt::{self, Interrupt},
+    lock::lock,
 };
 use lab_protocol::drawing::TopologyInfo;
+use lab_record::{
+    event::{Event, RunInfo, Stamped},
+    exit::Exit,
+    plan::PlannedKernel,
+    reporter::Reporter,
+    run::RunRecord,
+};
+use lab_vm::{Launcher, snapshot::Store};
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -199,7 +207,7 @@ impl<'a> Entry<'a> {
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stage)
     }
 
     /// Whether there is, or may come to be, work for another guest.
@@ -256,7 +264,7 @@ impl Desk<'_, '_> {
             if let Err(error) = reporter.event(&stamped, &self.record)
                 && self.failed.is_none()
             {
-                self.failed = Some(error);
+                self.failed = Some(error.into());
                 self.interrupt.raise(REPORTER_FAILED);
             }
         }

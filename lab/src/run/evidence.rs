@@ -66,8 +66,8 @@ fn safe(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::passed;
     use lab_protocol::attachment::AttachmentKind;
+    use lab_record::testing::passed;
 
     #[test]
     fn names_from_a_guest_stay_inside_the_cells_directory() {

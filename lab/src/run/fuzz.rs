@@ -2,14 +2,14 @@
 
 use super::{console::Tail, session::caps, splat};
 use crate::{
-    judge,
-    plan::Plan,
-    testing::{
-        agent::{A, B, C},
-        cell, facts,
-    },
+    run::judge,
+    testing::agent::{A, B, C},
 };
 use lab_protocol::AgentMessage;
+use lab_record::{
+    plan::Plan,
+    testing::{cell, facts},
+};
 
 /// Text that a report takes as it is.
 #[track_caller]
@@ -27,7 +27,8 @@ fn consoles() {
             assert!(splat.line().len() < 4096, "{}", splat.line());
         }
         // The same text again has the same fingerprints.
-        let prints = |splats: &[splat::Splat]| splats.iter().map(|it| it.fingerprint.clone()).collect::<Vec<_>>();
+        let prints =
+            |splats: &[lab_record::splat::Splat]| splats.iter().map(|it| it.fingerprint.clone()).collect::<Vec<_>>();
         assert_eq!(prints(&splats), prints(&splat::scan(&text)));
         let tail = Tail::parse(&text);
         harmless(&tail.evidence());

@@ -1,7 +1,7 @@
 //! Two rounds of the same cells: in a guest that they share, and each in a pristine one.
 
-use crate::judge::Verdict;
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
+use lab_record::verdict::Verdict;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The first round's verdicts.

@@ -1,6 +1,7 @@
 //! Running: one guest ([`session`]), all guests of one kernel ([`kernel`]), all kernels ([`dispatch`]).
 
 mod autopsy;
+pub mod common;
 pub mod console;
 pub mod deadline;
 pub mod dispatch;
@@ -8,6 +9,7 @@ mod evidence;
 #[cfg(test)]
 mod fuzz;
 mod isolation;
+pub mod judge;
 pub mod kernel;
 pub mod order;
 pub mod queue;
@@ -16,6 +18,7 @@ pub mod session;
 pub mod splat;
 pub mod timing;
 pub mod visit;
+pub mod visitor;
 mod warm;
 
 #[cfg(test)]

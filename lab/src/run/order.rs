@@ -1,7 +1,7 @@
 //! In which order a run starts things: what takes longest first, so that nothing long begins when the rest is done.
 
 use super::queue::{Isolate, PIECE};
-use crate::plan::{KernelFacts, Plan, PlannedCell, PlannedKernel};
+use lab_record::plan::{KernelFacts, Plan, PlannedCell, PlannedKernel};
 use std::cmp::Reverse;
 
 /// What a cell should take on a kernel, milliseconds.
@@ -50,7 +50,7 @@ pub fn cells<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cell, facts};
+    use lab_record::testing::{cell, facts};
 
     /// A cell's time is the number after its area's letter.
     fn takes(_: &KernelFacts, cell: &PlannedCell) -> u64 {

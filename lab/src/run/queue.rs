@@ -1,7 +1,7 @@
 //! The cells of one kernel that have no verdict yet, and the pieces in which guests take them.
 
-use crate::plan::Plan;
 use lab_protocol::CellId;
+use lab_record::plan::Plan;
 use std::collections::VecDeque;
 
 /// Which cells share a guest.
@@ -82,7 +82,7 @@ impl<'a> Queue<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cell, facts};
+    use lab_record::testing::{cell, facts};
 
     #[test]
     fn a_piece_is_what_may_share_a_guest() {

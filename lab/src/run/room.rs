@@ -3,7 +3,7 @@
 //! A host that runs out of memory kills somebody, and a guest that was killed says nothing about its kernel. So guests
 //! wait for each other where there are processors for them and no memory.
 
-use crate::interrupt::Interrupt;
+use lab_base::{interrupt::Interrupt, lock::lock};
 use procfs::{Current, Meminfo};
 use std::{
     fs,
@@ -52,7 +52,7 @@ impl Room {
     pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<Place<'_>> {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
         let mut waits = Some(waits);
-        let mut taken = self.taken_mib.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.taken_mib);
         while *taken > 0 && taken.saturating_add(mib) > self.budget_mib {
             if let Some(waits) = waits.take() {
                 waits(format!(
@@ -80,7 +80,7 @@ pub struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        *self.room.taken_mib.lock().unwrap_or_else(PoisonError::into_inner) -= self.mib;
+        *lock(&self.room.taken_mib) -= self.mib;
         self.room.left.notify_all();
     }
 }

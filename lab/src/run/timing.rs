@@ -1,8 +1,8 @@
 //! Deadlines in layers, for a fast guest; [`Timing::scaled`] makes them fit a slow one.
 
 use super::deadline::Chosen;
-use crate::plan::{Plan, PlannedCell};
 use lab_protocol::CellInfo;
+use lab_record::plan::{Plan, PlannedCell};
 use std::time::Duration;
 
 /// How long the run loop waits for what.

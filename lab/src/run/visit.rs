@@ -1,27 +1,13 @@
 //! Guests that are wanted for something else than cells: a shell, a measurement.
 
+use super::visitor::Visitor;
 use super::{
-    kernel::{Common, KernelRun, Prepared},
+    kernel::KernelRun,
     session::{End, Errand, Lost},
 };
-use crate::{event::Start, plan::PlannedKernel};
-use lab_protocol::{AgentMessage, ErrorKind, HostMessage};
-use std::ops::ControlFlow;
-
-/// Who talks to a guest once it is up and probed. One thread does.
-pub trait Visitor {
-    /// The first word. `time_scale` is the factor on every deadline in the guest, `now_unix_ns` the clock for it.
-    fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage;
-
-    /// What is to be said now; breaks off where the visit is over. Asked every few milliseconds.
-    ///
-    /// # Errors
-    /// One line why the guest is given up: it takes too long, say.
-    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String>;
-
-    /// Takes what the guest says; breaks off when the visit is over.
-    fn hear(&self, message: AgentMessage) -> ControlFlow<()>;
-}
+use crate::run::common::{Common, Prepared};
+use lab_protocol::ErrorKind;
+use lab_record::{event::Start, plan::PlannedKernel};
 
 /// How a visit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,21 +1,17 @@
 //! A kernel's snapshot: found, made, or done without.
 
 use super::{
-    kernel::{KernelRun, Prepared},
+    kernel::KernelRun,
     session::{End, Errand, Lost},
 };
-use crate::{
-    event::Start,
-    vm::{
-        GuestSpec, Snapshot,
-        snapshot::{Claim, Found, Store},
-    },
+use crate::run::common::Prepared;
+use lab_base::lock::lock;
+use lab_record::event::Start;
+use lab_vm::{
+    GuestSpec, Snapshot,
+    snapshot::{Claim, Found, Store},
 };
-use std::{
-    sync::{Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{sync::Mutex, thread, time::Duration};
 
 /// How often a snapshot may be made in one run: once, and again where the first was of no use.
 const ATTEMPTS: u32 = 2;
@@ -37,7 +33,7 @@ impl KernelRun<'_> {
     /// here while it is made.
     pub(super) fn snapshot(&self, prepared: &Prepared) -> Option<Snapshot> {
         let store = self.snapshots?;
-        let mut state = self.warmth.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.warmth.0);
         if state.snapshot.is_none() && state.attempts < ATTEMPTS {
             state.attempts += 1;
             state.snapshot = self.obtain(store, prepared);
@@ -54,7 +50,7 @@ impl KernelRun<'_> {
         if let Some(store) = self.snapshots {
             store.discard(snapshot);
         }
-        self.warmth.0.lock().unwrap_or_else(PoisonError::into_inner).snapshot = None;
+        lock(&self.warmth.0).snapshot = None;
     }
 
     fn obtain(&self, store: &Store, prepared: &Prepared) -> Option<Snapshot> {

@@ -4,13 +4,15 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use super::apt::{self, Privilege};
-use super::catalogue::checks;
-use super::check::{Check, Fix, Purpose, State};
-use super::error::SetupError;
-use super::host::Host;
-use super::report::{Finding, Report};
-use super::tools::Tools;
+use super::{
+    apt::{self, Privilege},
+    catalogue::checks,
+    check::{Check, Fix, Purpose, State},
+    error::SetupError,
+    host::Host,
+    report::{Finding, Report},
+    tools::Tools,
+};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +104,7 @@ impl Plan {
 /// # Errors
 /// The first step's failure; later steps are not tried.
 pub fn setup(purpose: Purpose, out: &mut dyn Write) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     let host = Host::look(&tools);
     if Plan::of(&host, purpose)?.steps.is_empty() {
         return Ok(Report::of(&host, purpose));

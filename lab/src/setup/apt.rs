@@ -6,9 +6,8 @@ use std::path::Path;
 
 use duct::{Expression, cmd};
 
-use super::error::SetupError;
-use super::host::in_path;
-use super::tools::run_logged;
+use super::{error::SetupError, tools::run_logged};
+use crate::setup::path::in_path;
 
 /// How this user may install packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

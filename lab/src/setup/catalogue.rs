@@ -1,20 +1,15 @@
 //! Everything the lab needs, in the order in which it has to come about.
 
-use super::check::{Check, Fix, Purpose, State};
-use super::host::{BpfRust, Host, Program, QEMU_VARIABLE};
+use super::{
+    check::{Check, Fix, Purpose, State},
+    host::{BPF_LINKER, BPF_RUST, BpfRust, Host, Program, QEMU_VARIABLE},
+};
 
 /// The oldest compiler that builds the workspace; `rust-version` of the root Cargo.toml.
 const RUST: (u32, u32, u32) = (1, 95, 0);
 
-/// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
-pub(super) const BPF_LINKER: (u32, u32, u32) = (0, 13, 0);
-
 /// Debian 12's.
 const QEMU_TRIED: (u32, u32, u32) = (7, 2, 0);
-
-/// Debian's compiler for bpfel-unknown-none and the LLVM that bpf-linker is built against.
-pub(super) const BPF_RUST: &[&str] =
-    &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm", "llvm-22-dev", "libpolly-22-dev"];
 
 const COMPILER: Fix = Fix::Packages { packages: &["gcc", "libc6-dev"], commands: &["cc"] };
 const QEMU: Fix = Fix::Packages { packages: &["qemu-system-x86"], commands: &["qemu-system-x86_64"] };
@@ -46,7 +41,7 @@ pub fn checks(purpose: Purpose) -> Vec<Check> {
     }
 }
 
-/// What building a kernel needs beside; `kernels/linux_source.rs` looks for the programs themselves.
+/// What building a kernel needs beside; `crates/kernel-store/src/linux_source.rs` looks for the programs themselves.
 fn for_builds() -> Check {
     Check {
         name: "kernel build tools",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum SetupError {
     /// No cache directory is known.
     #[error(transparent)]
-    Cache(#[from] crate::paths::NoCacheDir),
+    Cache(#[from] lab_base::paths::NoCacheDir),
 
     /// Something that only a person can change.
     #[error("{name}: {found}; {advice}")]

@@ -1,16 +1,18 @@
 //! What there is on this machine, looked up once so that probes are pure.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::PathBuf;
 
 use duct::cmd;
 
-use super::apt;
-use super::catalogue;
 use super::test_tools::TestTools;
-use super::tools::Tools;
+
+/// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
+pub(super) const BPF_LINKER: (u32, u32, u32) = (0, 13, 0);
+
+/// Debian's compiler for bpfel-unknown-none and the LLVM that bpf-linker is built against.
+pub(super) const BPF_RUST: &[&str] =
+    &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm", "llvm-22-dev", "libpolly-22-dev"];
 
 /// Names the QEMU binary to use in place of the first `qemu-system-x86_64` in `PATH`.
 pub const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
@@ -30,7 +32,7 @@ pub struct Program {
 }
 
 impl Program {
-    fn ask(path: PathBuf) -> Self {
+    pub(super) fn ask(path: PathBuf) -> Self {
         let output = cmd(&path, ["--version"]).stdin_null().stderr_to_stdout().unchecked().read();
         Self { version: output.ok().and_then(|text| first_version(&text)), path }
     }
@@ -78,74 +80,16 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
-    pub fn look(tools: &Tools) -> Self {
-        let chosen_qemu = chosen_qemu();
-        let qemu_chosen = chosen_qemu.is_some();
-        let debian = debian_name();
-        thread::scope(|scope| {
-            let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
-            let rustc = scope.spawn(|| in_path("rustc").map(Program::ask));
-            let qemu = scope.spawn(|| chosen_qemu.or_else(|| in_path("qemu-system-x86_64")).map(Program::ask));
-            let linker = scope.spawn(|| tools.pinned_bpf_linker().or_else(|| in_path("bpf-linker")).map(Program::ask));
-            Self {
-                commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
-                qemu_chosen,
-                virtme_ng: tools.virtme_ng(),
-                test_tools: tools.test_tools(),
-                nightly_rust_src: nightly_rust_src(),
-                kvm: Some(kvm()),
-                packages: packages.map(|thread| joined(thread)).unwrap_or_default(),
-                rustc: joined(rustc),
-                qemu: joined(qemu),
-                bpf_linker: joined(linker),
-                debian: debian.clone(),
-            }
-        })
-    }
-
     /// Which compiler the BPF programs are built with; `None` while there is neither.
     ///
     /// Debian's is preferred where it is complete, since its libcore needs no build of the standard library.
     pub fn bpf_rust(&self) -> Option<BpfRust> {
-        if catalogue::BPF_RUST.iter().all(|name| self.packages.contains_key(*name)) {
+        if BPF_RUST.iter().all(|name| self.packages.contains_key(*name)) {
             return Some(BpfRust::Debian);
         }
         let linker = self.bpf_linker.as_ref().and_then(|program| program.version);
-        (self.nightly_rust_src && linker >= Some(catalogue::BPF_LINKER)).then_some(BpfRust::Nightly)
+        (self.nightly_rust_src && linker >= Some(BPF_LINKER)).then_some(BpfRust::Nightly)
     }
-}
-
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-pub(super) fn in_path(name: &str) -> Option<PathBuf> {
-    which::which(name).ok()
-}
-
-/// apt-get has to be there too: other distributions carry dpkg as a mere tool.
-fn debian_name() -> Option<String> {
-    in_path("dpkg-query").and(in_path("apt-get"))?;
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    Some(name.unwrap_or("Debian").trim_matches('"').to_owned())
-}
-
-/// Looks at the directories rather than asking rustup, which might go and install the toolchain it is asked about.
-fn nightly_rust_src() -> bool {
-    let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|dir| dir.join(".rustup")));
-    let toolchains = home.and_then(|dir| fs::read_dir(dir.join("toolchains")).ok());
-    toolchains.into_iter().flatten().flatten().any(|entry| {
-        entry.file_name().to_string_lossy().starts_with("nightly-")
-            && entry.path().join("lib/rustlib/src/rust/library/core").is_dir()
-    })
-}
-
-fn kvm() -> Result<(), String> {
-    let opened = fs::File::options().read(true).write(true).open(Path::new("/dev/kvm"));
-    opened.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
 }
 
 /// The first dotted number in a program's version line.
@@ -183,10 +127,10 @@ mod tests {
 
     #[test]
     fn debian_compiler_is_preferred_when_complete() {
-        let linker = Program { path: "/x".into(), version: Some(catalogue::BPF_LINKER) };
+        let linker = Program { path: "/x".into(), version: Some(BPF_LINKER) };
         let mut host = Host { nightly_rust_src: true, bpf_linker: Some(linker), ..Host::default() };
         assert_eq!(host.bpf_rust(), Some(BpfRust::Nightly));
-        host.packages = catalogue::BPF_RUST.iter().map(|name| (name.to_string(), "1".into())).collect();
+        host.packages = BPF_RUST.iter().map(|name| (name.to_string(), "1".into())).collect();
         assert_eq!(host.bpf_rust(), Some(BpfRust::Debian));
         host.packages.remove("rustc-web");
         host.bpf_linker = None;

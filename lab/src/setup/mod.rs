@@ -9,6 +9,8 @@ mod catalogue;
 mod check;
 mod error;
 mod host;
+mod look;
+mod path;
 mod report;
 mod test_tools;
 #[cfg(test)]
@@ -30,6 +32,6 @@ use host::Host;
 /// # Errors
 /// [`SetupError::Cache`] where no cache directory is known.
 pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&crate::paths::cache_dir()?);
+    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     Ok(Report::of(&Host::look(&tools), purpose))
 }

@@ -4,10 +4,12 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::apt;
-use super::catalogue::checks;
-use super::check::{Check, Fix, Purpose, State};
-use super::host::Host;
+use super::{
+    apt,
+    catalogue::checks,
+    check::{Check, Fix, Purpose, State},
+    host::Host,
+};
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -2,6 +2,7 @@
 //! Node.js that runs some of them. One directory in the cache, named after a hash of everything that is pinned, so that
 //! another version is another directory and a half-made one is never found.
 
+use lab_base::hex::hex;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,10 @@ use std::path::{Path, PathBuf};
 use duct::cmd;
 use sha2::{Digest, Sha256};
 
-use super::error::SetupError;
-use super::tools::{Tools, python, run_logged};
+use super::{
+    error::SetupError,
+    tools::{Tools, python, run_logged},
+};
 
 /// What pip installs.
 const REQUIREMENTS: &str = include_str!("../../tests/consumers/requirements.txt");
@@ -49,7 +52,7 @@ impl TestTools {
 fn name() -> String {
     let mut hash = Sha256::new();
     [REQUIREMENTS, PACKAGE, PACKAGE_LOCK].iter().for_each(|text| hash.update(text));
-    let digits: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex(&hash.finalize()[..6]);
     format!("{PREFIX}{digits}")
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::apply::{Plan, Step};
-use super::catalogue;
-use super::host::{Host, Program};
-use super::{Purpose, Report};
+use super::{
+    Purpose, Report,
+    apply::{Plan, Step},
+    catalogue,
+    host::{Host, Program},
+};
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
     Some(Program { path: PathBuf::from(path), version: Some(version) })
@@ -83,8 +85,8 @@ fn only_what_is_missing_is_installed() {
 #[test]
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
-    host.packages.retain(|name, _| !catalogue::BPF_RUST.contains(&name.as_str()));
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(catalogue::BPF_RUST.to_vec())]);
+    host.packages.retain(|name, _| !crate::setup::host::BPF_RUST.contains(&name.as_str()));
+    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(crate::setup::host::BPF_RUST.to_vec())]);
     host.nightly_rust_src = true;
     assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, []);
 }

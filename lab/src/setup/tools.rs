@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use duct::{Expression, cmd};
 
 use super::error::SetupError;
-use super::host::in_path;
+use crate::setup::path::in_path;
 
 /// virtme-ng's version.
 pub const VIRTME_NG_VERSION: &str = "1.42";

@@ -1,6 +1,7 @@
 //! Which shard this is, from the flag or from the variables that CI systems set.
 
-use super::{Part, ShardError};
+use super::ShardError;
+use lab_record::shard::{Part, PartError};
 use std::str::FromStr;
 
 /// What the command line asks for.
@@ -18,14 +19,14 @@ impl FromStr for Request {
     type Err = ShardError;
 
     fn from_str(text: &str) -> Result<Self, ShardError> {
-        let bad = || ShardError::BadPart { text: text.to_owned() };
+        let bad = || ShardError::from(PartError::BadPart { text: text.to_owned() });
         match text.strip_prefix("auto") {
             Some("") => Ok(Self::Auto),
             Some(rest) => {
                 let count = rest.strip_prefix('/').and_then(|count| count.parse().ok()).filter(|&count| count > 0);
                 count.map(Self::AutoOf).ok_or_else(bad)
             }
-            None => text.parse().map(Self::Part),
+            None => Ok(Self::Part(text.parse()?)),
         }
     }
 }

@@ -1,23 +1,14 @@
 //! Parts that can't be run and results that can't be merged.
 
-use super::Part;
+use lab_record::shard::{Part, PartError};
 use std::path::PathBuf;
 
 /// One clear line each, naming the file or the variable.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    /// Not `m/n`.
-    #[error("`{text}` is no shard (wanted: 2/4, or auto, or auto/4)")]
-    BadPart {
-        /// As it was given.
-        text: String,
-    },
-    /// The number is outside of its range.
-    #[error("there is no shard {part}: the first is 1/{0}, the last {0}/{0}", part.count)]
-    NoSuchPart {
-        /// As it was given.
-        part: Part,
-    },
+    /// Not a shard, or one that there is not.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// A variable that names the shard makes no sense.
     #[error("{variable}={value} names no shard; say which one with --partition m/n")]
     BadVariable {

@@ -1,11 +1,8 @@
 //! What shards leave beside their events: consoles and evidence, gathered into one run's directory.
 
-use super::Part;
-use crate::{
-    error::Error,
-    plan::PlannedKernel,
-    report::{directory, junit},
-};
+use crate::error::Error;
+use lab_record::{plan::PlannedKernel, shard::Part};
+use lab_report::{junit, results::directory};
 use std::{
     collections::BTreeMap,
     fs,

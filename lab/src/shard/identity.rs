@@ -1,14 +1,17 @@
 //! What machines that run parts of one plan must agree on.
 
-use crate::{error::Error, plan::Plan};
+use crate::error::Error;
+use crate::project::sources;
+use lab_base::hex::hex;
+use lab_record::plan::Plan;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
 use walkdir::WalkDir;
 
-/// What the lab and its guests' programs are built from, below the project's directory.
-const SOURCES: [&str; 9] =
-    ["Cargo.lock", "Cargo.toml", ".cargo", "crates", "ebpf", "guest-agent", "images", "kernels", "lab"];
+/// What decides beside the sources of a guest's programs: versions and settings of what they are built with, the lab itself, and
+/// configuration of kernels.
+const BESIDE: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", ".cargo", "kernels", "lab", "crates"];
 /// What decides which failures count.
 const LISTS: [&str; 2] = [crate::lists::SPLATS_TOML, crate::lists::KNOWN_TOML];
 
@@ -30,8 +33,8 @@ pub fn identity(
         ("the cells", hash(&(&plan.cells, cells, plan.full_matrix, &plan.others))),
         ("the kernels", hash(&(kernels, identities))),
         ("the recorded durations", hash(durations)),
-        ("the sources", files(root, &SOURCES)?),
-        ("splats.toml and known.toml", files(root, &LISTS)?),
+        ("the sources", files(root, sources::all().chain(BESIDE))?),
+        ("splats.toml and known.toml", files(root, LISTS)?),
     ];
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
 }
@@ -49,9 +52,10 @@ fn hash(what: &impl Serialize) -> String {
     short(Sha256::digest(serde_json::to_vec(what).unwrap_or_default()).as_slice())
 }
 
-fn files(root: &Path, names: &[&str]) -> Result<String, Error> {
+fn files(root: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<String, Error> {
     let mut hasher = Sha256::new();
-    for name in names.iter().map(|name| root.join(name)).filter(|path| path.exists()) {
+    let names: std::collections::BTreeSet<&str> = names.into_iter().collect();
+    for name in names.into_iter().map(|name| root.join(name)).filter(|path| path.exists()) {
         // A checkout may have links for files; what they lead to is what gets built.
         let files = WalkDir::new(name).follow_links(true).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
@@ -68,21 +72,21 @@ fn files(root: &Path, names: &[&str]) -> Result<String, Error> {
 }
 
 fn short(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..8])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cell, facts};
+    use lab_record::testing::{cell, facts};
 
     #[test]
     fn whatever_shards_must_agree_on_changes_its_own_hash() {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("crates/target")).unwrap();
+        fs::create_dir_all(root.path().join("crates/suite/target")).unwrap();
         fs::create_dir(root.path().join("elsewhere")).unwrap();
         fs::write(root.path().join("elsewhere/linked.rs"), "one").unwrap();
-        std::os::unix::fs::symlink("../elsewhere/linked.rs", root.path().join("crates/linked.rs")).unwrap();
+        std::os::unix::fs::symlink("../../elsewhere/linked.rs", root.path().join("crates/suite/linked.rs")).unwrap();
         let plan = |cells: &[&str], version| {
             Plan::new(vec![facts("6.12", version)], cells.iter().map(|id| cell(id)).collect(), true)
         };
@@ -96,7 +100,7 @@ mod tests {
         let plan = plan(&["A01-x[tc,veth]"], "6.12.43");
         let other = identity(root.path(), &plan, &kernel("b"), &1).unwrap();
         assert_eq!(differs(&other), "the kernels", "another kernel of this host under the same name");
-        fs::write(root.path().join("crates/target/built"), "x").unwrap();
+        fs::write(root.path().join("crates/suite/target/built"), "x").unwrap();
         assert_eq!(differs(&of(&plan, 1)), "", "what was built is no source");
         fs::write(root.path().join("known.toml"), "").unwrap();
         assert_eq!(differs(&of(&plan, 1)), "splats.toml and known.toml");

@@ -2,9 +2,10 @@
 
 mod kubernetes;
 
-use super::{Part, Split};
-use crate::{plan::Plan, text};
+use super::Split;
 use comfy_table::{CellAlignment, Table, presets};
+use lab_base::text;
+use lab_record::{plan::Plan, shard::Part};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -163,10 +164,8 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        shard::split,
-        testing::{cell, facts},
-    };
+    use crate::shard::split;
+    use lab_record::testing::{cell, facts};
 
     fn layout() -> Layout {
         let cells = (0..40).map(|number| cell(&format!("A{number:02}-x[tc,veth]"))).collect();

@@ -4,18 +4,17 @@
 //! that says so, and the run can't pass.
 
 use super::{
-    MergedShard, Part, Shard, ShardError, ShardState,
+    ShardError,
     identity::difference,
     replay::{self, Brought, Replay},
 };
-use crate::{
-    error::Error,
+use crate::error::Error;
+use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
+    log::{EventLog, EventReader, FILE, LogError},
     plan::Plan,
-    report::{
-        events::{EventLog, EventReader, FILE},
-        record::RunRecord,
-    },
+    run::RunRecord,
+    shard::{MergedShard, Part, Shard, ShardState},
 };
 use std::{
     collections::BTreeMap,
@@ -56,7 +55,7 @@ fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
     }
     let mut below = Vec::new();
     if !directory.is_dir() {
-        return Err(Error::NotARun { path: directory.clone() });
+        return Err(Error::Log(LogError::NotARun { path: directory.clone() }));
     }
     for entry in fs::read_dir(directory).map_err(Error::file("read", directory))? {
         let entry = entry.map_err(Error::file("read", directory))?;
@@ -66,7 +65,7 @@ fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
         }
     }
     below.sort();
-    if below.is_empty() { Err(Error::NotARun { path: directory.clone() }) } else { Ok(below) }
+    if below.is_empty() { Err(Error::Log(LogError::NotARun { path: directory.clone() })) } else { Ok(below) }
 }
 
 impl Shards {

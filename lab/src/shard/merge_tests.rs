@@ -1,14 +1,16 @@
 use super::*;
-use crate::{
-    error::Exit,
+use crate::shard::split;
+use lab_protocol::{AttachType, Outcome};
+use lab_record::{
     event::{ImageInfo, Start, Versions},
+    exit::Exit,
+    log::EventLog,
     plan::KernelFacts,
-    report::{Reporter, directory, events::EventLog, junit},
-    shard::split,
+    reporter::Reporter,
     testing::{cell, facts, passed},
     verdict::Verdict,
 };
-use lab_protocol::{AttachType, Outcome};
+use lab_report::{junit, results::directory};
 use std::fs;
 
 const COUNT: u32 = 4;
@@ -41,7 +43,7 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
         all.push(Event::Probed { kernel: id(), guest: 1, capabilities: Vec::new(), modules: Vec::new() });
         for cell in &kernel.cells {
             all.push(Event::CellStarted { kernel: id(), guest: 1, cell: cell.id.clone() });
-            let tc = crate::testing::attached(
+            let tc = lab_record::testing::attached(
                 lab_protocol::AttachRequest::Tc,
                 lab_protocol::DeviceKind::Veth,
                 AttachType::Tc,
@@ -121,7 +123,7 @@ fn a_merged_run_is_rebuilt_from_its_own_events() {
     std::os::unix::fs::symlink("/etc/passwd", all[3].join("6.12/cells/link")).unwrap();
     let mut log = EventLog::create(&into).unwrap();
     let record = Shards::open(&all[..3]).unwrap().merge("m".to_owned(), Some(&into), Some(&mut log)).unwrap();
-    assert_eq!(crate::report::events::read(&into).unwrap(), record);
+    assert_eq!(lab_record::log::read(&into).unwrap(), record);
     // The second of the kernel's two shards has its guests numbered anew; what stays is copied.
     let text = fs::read_to_string(into.join(FILE)).unwrap();
     for (shard, begin, copied) in [(0, "\"guest\":1,", true), (1, "\"guest\":1,", true), (2, "\"guest\":2,", false)] {
@@ -154,7 +156,7 @@ fn a_missing_shard_is_an_error_in_every_report_and_no_smaller_run() {
     let words = "shard 3/4 is missing: there are no results of it";
     assert_eq!(xml.matches(&format!("<error message=\"{words}\" type=\"not-run\"")).count(), 2, "{xml}");
     assert!(xml.contains(&format!("<error message=\"{words}\" type=\"shard\"")), "{xml}");
-    let told = crate::report::terminal::summary(&record, Path::new("out"), false);
+    let told = lab_report::terminal::summary(&record, Path::new("out"), false);
     assert!(told.contains(&format!("SHARD {words}")), "{told}");
     assert_eq!(record.kernels["6.12"].notes, [words]);
 }
@@ -227,12 +229,12 @@ fn a_damaged_foreign_or_old_file_is_named() {
         fs::write(&path, bytes).unwrap();
         refused(dir.path(), &all)
     };
-    let old = text.replacen(&format!("\"format\":{}", crate::event::FORMAT), "\"format\":1", 1);
+    let old = text.replacen(&format!("\"format\":{}", lab_record::event::FORMAT), "\"format\":1", 1);
     assert_eq!(
         refused(old.as_bytes()),
         "shard-2/events.jsonl has format 1, and this lab reads only 3: run the cells again, or use the lab that wrote it"
     );
-    let unnumbered = text.replacen(&format!("\"format\":{},", crate::event::FORMAT), "", 1);
+    let unnumbered = text.replacen(&format!("\"format\":{},", lab_record::event::FORMAT), "", 1);
     assert!(refused(unnumbered.as_bytes()).contains("shard-2/events.jsonl has format 0"));
     for (bytes, words) in [
         (&b""[..], "shard-2/events.jsonl:1: not an event of this version of lab: it ends before the first event does"),

@@ -3,8 +3,11 @@
 //! A shard that boots one kernel fetches one kernel. So kernels are only put together where there are fewer shards than
 //! kernels, and otherwise each shard has one kernel, a slow kernel several shards.
 
-use super::{Part, ShardError, Share};
-use crate::plan::{KernelFacts, Plan, PlannedCell, PlannedKernel};
+use super::ShardError;
+use lab_record::{
+    plan::{KernelFacts, Plan, PlannedCell, PlannedKernel},
+    shard::{Part, Share},
+};
 use std::cmp::Reverse;
 
 /// What a kernel costs before its first cell, milliseconds: its image, a boot and a snapshot under emulation.
@@ -128,7 +131,7 @@ impl Split {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cell, facts};
+    use lab_record::testing::{cell, facts};
     use proptest::prelude::*;
 
     fn plan(kernels: usize, cells: usize) -> Plan {

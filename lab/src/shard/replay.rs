@@ -1,19 +1,18 @@
 //! Shards' events, told again as those of one run. They are read on a thread of their own while those before them are
 //! told: reading and telling take about as long as each other.
 
-use super::{Part, ShardError, files};
-use crate::{
-    error::Error,
-    event::{Event, Stamped},
-    judge::Verdict,
-    plan::{Plan, PlannedKernel},
-    report::{
-        Reporter,
-        events::{EventLog, EventReader, Lines},
-        record::RunRecord,
-    },
-};
+use super::{ShardError, files};
+use crate::error::Error;
 use lab_protocol::{CellId, Outcome};
+use lab_record::{
+    event::{Event, Stamped},
+    log::{EventLog, EventReader, Lines},
+    plan::{Plan, PlannedKernel},
+    reporter::Reporter,
+    run::RunRecord,
+    shard::Part,
+    verdict::Verdict,
+};
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
@@ -152,7 +151,7 @@ impl<'a> Replay<'a> {
 
     fn copy(&mut self, lines: &[u8]) -> Result<(), Error> {
         match &mut self.log {
-            Some(log) if !lines.is_empty() => log.copy(lines),
+            Some(log) if !lines.is_empty() => Ok(log.copy(lines)?),
             _ => Ok(()),
         }
     }
@@ -185,7 +184,7 @@ impl<'a> Replay<'a> {
             match lines.end {
                 None => {}
                 Some(Ok(())) => break,
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => return Err(error.into()),
             }
         }
         self.end_shard(telling)

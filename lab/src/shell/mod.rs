@@ -4,7 +4,7 @@ pub mod terminal;
 #[cfg(test)]
 mod tests;
 
-use crate::run::visit::Visitor;
+use crate::run::visitor::Visitor;
 use lab_protocol::{
     AgentMessage, CellReport, HostMessage,
     shell::{INPUT_WINDOW, ShellRequest, Stream},

@@ -2,29 +2,29 @@
 
 use super::{terminal::Keyboard, *};
 use crate::{
-    event::{Event, ImageInfo},
-    interrupt::Interrupt,
     lists::Lists,
-    plan::{Plan, PlannedKernel},
     run::{
-        kernel::{Common, Prepared, Retries},
+        common::{Common, Prepared, Retries},
         queue::Isolate,
         room::Room,
         visit::{Visited, visit},
     },
-    testing::{
-        agent::{Script, timing},
-        facts, passed,
-    },
-    vm::{
-        GuestSpec, Recv,
-        fake::{FakeAgent, FakeLauncher, specification},
-    },
+    testing::agent::{Script, timing},
 };
+use lab_base::interrupt::Interrupt;
 use lab_protocol::{
     CellId,
     frame::Decoder,
     shell::{Root, Stage},
+};
+use lab_record::{
+    event::{Event, ImageInfo},
+    plan::{Plan, PlannedKernel},
+    testing::{facts, passed},
+};
+use lab_vm::{
+    GuestSpec, Recv,
+    fake::{FakeAgent, FakeLauncher, specification},
 };
 use std::{os::fd::AsFd, sync::Mutex, time::Duration};
 

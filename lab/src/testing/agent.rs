@@ -1,14 +1,12 @@
 //! An agent that does as it is told, for guests without a machine: the run loop's tests, and faults that are injected.
 
-use super::{attached, passed};
-use crate::{
-    run::{deadline::Chosen, timing::Timing},
-    vm::{Recv, fake::FakeAgent},
-};
+use crate::run::{deadline::Chosen, timing::Timing};
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, CellId, CellReport, DeviceKind, HostMessage, PROTOCOL_VERSION,
     frame::{self, Decoder},
 };
+use lab_record::testing::{attached, passed};
+use lab_vm::{Recv, fake::FakeAgent};
 use std::time::Duration;
 
 /// A cell that leaves the choice of the attach type to the kernel.

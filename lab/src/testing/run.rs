@@ -2,22 +2,26 @@
 
 use crate::{
     error::Error,
-    event::{Accelerator, ImageInfo, RunInfo, Versions},
-    interrupt::Interrupt,
     lists::Lists,
-    plan::{Plan, PlannedKernel},
-    report::{Reporter, directory, record::RunRecord},
     run::{
+        common::{Prepared, Retries},
         dispatch::Run,
-        kernel::{Prepared, Retries},
         queue::Isolate,
         room::Room,
         timing::Timing,
     },
-    vm::{
-        fake::{FakeLauncher, specification},
-        snapshot::Store,
-    },
+};
+use lab_base::interrupt::Interrupt;
+use lab_record::{
+    event::{Accelerator, ImageInfo, RunInfo, Versions},
+    plan::{Plan, PlannedKernel},
+    reporter::Reporter,
+    run::RunRecord,
+};
+use lab_report::results::directory;
+use lab_vm::{
+    fake::{FakeLauncher, specification},
+    snapshot::Store,
 };
 use std::path::Path;
 

@@ -2,22 +2,24 @@
 
 use crate::fault::{Fault, How};
 use lab::{
-    error::{Error, Exit},
-    interrupt::Interrupt,
+    error::Error,
     lists::Lists,
-    plan::Plan,
-    report::{
-        Reporter, directory, events::EventLog, html::HtmlReporter, junit::JunitReporter, progress::Lines,
-        run_json::RunJson,
-    },
-    run::{kernel::Retries, queue::Isolate, room::Room, timing::Timing},
+    run::{common::Retries, queue::Isolate, room::Room, timing::Timing},
     testing::{
         agent::{A, B, C, Script, timing},
-        cell, facts,
         run::FakeRun,
     },
-    vm::{fake::FakeLauncher, snapshot::Store},
 };
+use lab_base::interrupt::Interrupt;
+use lab_record::{
+    exit::Exit,
+    log::EventLog,
+    plan::Plan,
+    reporter::Reporter,
+    testing::{cell, facts},
+};
+use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::Lines, results::directory, run_json::RunJson};
+use lab_vm::{fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 /// How this program is told to play a fault.

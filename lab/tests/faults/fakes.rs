@@ -52,7 +52,7 @@ fn boots() -> Vec<Fault> {
             "boot-no-machine",
             "a virtual machine that ends before its agent's port exists",
             (3, NONE_RUN, &["ended before its agent's port was there"]),
-            || Scenario::of(|_| {}).launching(lab::vm::fake::FakeLauncher::never_listening),
+            || Scenario::of(|_| {}).launching(lab_vm::fake::FakeLauncher::never_listening),
         ),
         fault(
             "boot-panic",
@@ -438,7 +438,7 @@ fn hosts() -> Vec<Fault> {
                     behave(&mut script, &cells);
                 })
                 .warm()
-                .launching(lab::vm::fake::FakeLauncher::never_freezing)
+                .launching(lab_vm::fake::FakeLauncher::never_freezing)
             },
         ),
         fault(

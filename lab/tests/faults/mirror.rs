@@ -34,7 +34,7 @@ fn fetch(stage: &Stage, change: impl Fn(String) -> String) -> Seen {
 }
 
 fn mirror(stage: &Stage, change: impl Fn(String) -> String) -> PathBuf {
-    let lists = lab::paths::cache_dir().expect("the cache").join("apt").join(SUITE).join("state/lists");
+    let lists = lab_base::paths::cache_dir().expect("the cache").join("apt").join(SUITE).join("state/lists");
     let list = |end: &str| {
         let files = fs::read_dir(&lists).expect("this machine fetched its kernels").flatten();
         let found = files.map(|file| file.path()).find(|path| path.to_string_lossy().ends_with(end));

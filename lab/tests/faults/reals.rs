@@ -167,7 +167,7 @@ pub fn project(stage: &Stage, matrix: &str) -> PathBuf {
 }
 
 fn truncated(stage: &Stage) -> Seen {
-    let cache = lab::paths::cache_dir().expect("the cache");
+    let cache = lab_base::paths::cache_dir().expect("the cache");
     let mut images = walkdir::WalkDir::new(cache.join("kernels")).max_depth(2).into_iter().flatten();
     let image =
         images.find(|entry| entry.file_name() == "vmlinuz" && entry.path().to_string_lossy().contains("/6.12-"));

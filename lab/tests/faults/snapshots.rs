@@ -78,7 +78,7 @@ pub fn faults() -> Vec<Fault> {
 fn cache(stage: &Stage) -> PathBuf {
     let cache = stage.scratch.join("cache");
     if !cache.exists() {
-        let ours = lab::paths::cache_dir().expect("the cache");
+        let ours = lab_base::paths::cache_dir().expect("the cache");
         fs::create_dir_all(cache.join("snapshots")).expect("a directory");
         for entry in fs::read_dir(ours).expect("the cache has been filled").flatten() {
             if entry.file_name() != "snapshots" {

@@ -1,12 +1,12 @@
 //! Shared by the tests that give reports to other programs.
 
-use lab::{
-    event::{Event, Stamped},
-    judge::Verdict,
-    setup::{TestTools, Tools},
-    synthetic,
-};
+use lab::setup::{TestTools, Tools};
 use lab_protocol::{CellId, Check, ErrorKind, FailureKind, Outcome};
+use lab_record::{
+    event::{Event, Stamped},
+    synthetic,
+    verdict::Verdict,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ const LOG: usize = 5 << 20;
 
 /// What `make setup-tests` installs. Without it nothing here could be shown, so its absence is a failure.
 pub fn tools() -> TestTools {
-    let cache = lab::paths::cache_dir().unwrap();
+    let cache = lab_base::paths::cache_dir().unwrap();
     Tools::in_cache(&cache).test_tools().expect("the readers of the reports are not installed: run `make setup-tests`")
 }
 

@@ -6,15 +6,11 @@ use crate::{
         Stop, Subject,
         commits::{Commit, Commits, Worktree},
     },
-    cli::{
-        project::{Project, absolute},
-        say,
-    },
     error::Error,
-    interrupt::Interrupt,
-    kernels::{self, Built, Checkout, KernelsError, Settings, Unpacked, git},
-    text,
+    project::{Project, absolute},
 };
+use lab_base::{git::git, hex::hex, interrupt::Interrupt, process::vng_home, say::say, text};
+use lab_kernel_store::{Built, Checkout, KernelsError, Settings, Unpacked};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -35,7 +31,7 @@ impl Workshop {
     /// Opens the place that belongs to a repository; one lab at a time works there.
     pub fn open(project: &Project, tree: &Path, commit: &str, args: &BuildArgs) -> Result<Self, Error> {
         let common = git(tree, ["rev-parse", "--path-format=absolute", "--git-common-dir"])?;
-        let key: String = Sha256::digest(common.trim()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&Sha256::digest(common.trim())[..6]);
         let place = project.cache.root().join("bisect").join(key);
         fs::create_dir_all(&place).map_err(Error::file("create", &place))?;
         let lock = exclusive(&place, "builds commits of the same repository")?;
@@ -45,7 +41,7 @@ impl Workshop {
             command: args.build_command.clone(),
             jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
             vng: project.vng().to_owned(),
-            home: kernels::vng_home(project.cache.root())?,
+            home: vng_home(project.cache.root())?,
         };
         let worktree = Worktree::open(tree, &place, commit).map_err(|stop| Error::Host(stop.to_string()))?;
         Ok(Self { worktree, products: place.join("products"), settings, _lock: lock })

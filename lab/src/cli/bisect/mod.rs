@@ -9,12 +9,6 @@ mod tester;
 
 pub(super) use step::{ABORT, step};
 
-use super::{
-    guests::How,
-    project::{Project, absolute},
-    say,
-    select::{self, Selected},
-};
 use crate::{
     bisect::{
         Mark, Stop, Subject, Walk,
@@ -28,14 +22,18 @@ use crate::{
         search::{Step, Wish, search},
         state::{Remembering, State},
     },
-    error::{Error, Exit},
-    interrupt::Interrupt,
-    kernels::git,
-    text,
+    error::Error,
+    guests::How,
+    project::{
+        Project, absolute,
+        select::{self, Selected},
+    },
 };
 use args::{BisectArgs, Terms, WhatArgs};
 use commits::Workshop;
+use lab_base::{git::git, interrupt::Interrupt, say::say, text};
 use lab_protocol::CellId;
+use lab_record::exit::Exit;
 use place::Place;
 use std::path::{Path, PathBuf};
 use tester::{Source, Tester};

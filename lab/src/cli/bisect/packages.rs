@@ -8,10 +8,11 @@ use crate::{
         Stop, Subject,
         packages::{Ladder, Rung, ladder},
     },
-    cli::{project::Project, say},
     error::Error,
-    kernels::{self, Kernel, KernelsError, Source as Origin, Unpacked},
+    project::Project,
 };
+use lab_base::say::say;
+use lab_kernel_store::{Kernel, KernelsError, Source as Origin, Unpacked};
 
 /// The kernels of a ladder, fetched when they are wanted.
 pub(super) struct Published<'a> {
@@ -31,7 +32,7 @@ pub(super) fn open<'a>(
         let published = |kernel: &&Kernel| matches!(kernel.source, Origin::Deb { .. } | Origin::Image { .. });
         project.config.kernels.iter().filter(published).collect()
     } else {
-        kernels::select(&project.config, patterns, &[])?
+        lab_kernel_store::select(&project.config, patterns, &[])?
     };
     let wanted = |kernel: &&Kernel| kernel.id == good || kernel.id == bad || chosen.iter().any(|it| it.id == kernel.id);
     let mut rungs = Vec::new();
@@ -71,7 +72,7 @@ pub(super) fn changelog(
     wanted: &str,
 ) -> Result<Vec<String>, Error> {
     let kernel = project.config.kernels.iter().find(|kernel| kernel.id == rung.id).ok_or(Error::NothingSelected)?;
-    let news = kernels::news(&project.store().changelog(kernel, &project.lock, &say)?, before);
+    let news = lab_kernel_store::news(&project.store().changelog(kernel, &project.lock, &say)?, before);
     let hits = news.iter().filter(|(_, line)| line.contains(wanted));
     let mut told: Vec<String> = hits.map(|(version, line)| format!("{version}: {line}")).collect();
     let searched = format!("{} of the {} lines since {before} have `{wanted}`", told.len(), news.len());

@@ -5,15 +5,15 @@ use super::{
     args::{BisectArgs, Format},
 };
 use crate::{
-    artifacts::Artifacts,
     bisect::{
         report::{Name, Report},
         state::State,
     },
-    cli::{project::Project, show},
     error::Error,
-    report::directory,
+    project::{Project, artifacts::Artifacts},
 };
+use lab_base::{hex::hex, say::show};
+use lab_report::results::directory;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, TryLockError},
@@ -67,7 +67,7 @@ impl Place {
         for file in build.config.iter().chain(&build.fragment) {
             hasher.update(fs::read(file).map_err(Error::file("read", file))?);
         }
-        let key: String = hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&hasher.finalize()[..6]);
         let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
         let directory = results.join("bisect").join(key);
         fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;

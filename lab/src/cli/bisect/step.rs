@@ -14,17 +14,14 @@ use crate::{
         search::repeats,
         state::Lesson,
     },
-    cli::{
-        guests::How,
-        project::{Project, absolute},
-        say,
-    },
-    error::{Error, Exit},
-    interrupt::Interrupt,
-    kernels::{Unpacked, git},
-    report::directory,
-    text,
+    error::Error,
+    guests::How,
+    project::{Project, absolute},
 };
+use lab_base::{git::git, interrupt::Interrupt, say::say, text};
+use lab_kernel_store::Unpacked;
+use lab_record::exit::Exit;
+use lab_report::results::directory;
 use std::{
     fs,
     io::ErrorKind,

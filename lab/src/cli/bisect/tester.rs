@@ -6,20 +6,24 @@ use crate::{
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
-    cli::{
-        guests::{Guests, How},
-        project::Project,
-        say,
+    error::Error,
+    guests::{Guests, How},
+    project::{
+        Project,
         select::{Selected, facts},
     },
-    error::Error,
-    event::{Event, Stamped},
-    interrupt::Interrupt,
-    kernels::Unpacked,
-    plan::Plan,
-    report::{Reporter, directory, events::EventLog, record::RunRecord},
 };
+use lab_base::{file::FileError, interrupt::Interrupt, say::say};
+use lab_kernel_store::Unpacked;
 use lab_protocol::CellInfo;
+use lab_record::{
+    event::{Event, Stamped},
+    log::EventLog,
+    plan::Plan,
+    reporter::Reporter,
+    run::RunRecord,
+};
+use lab_report::results::directory;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
@@ -160,7 +164,7 @@ impl<S: Source> Bench for Tester<'_, S> {
 struct Losses(Vec<Loss>);
 
 impl Reporter for Losses {
-    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
         if let Event::GuestLost { kind, message, .. } = &stamped.event {
             self.0.push((*kind, message.clone()));
         }

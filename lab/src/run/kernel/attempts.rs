@@ -2,33 +2,14 @@
 //! happened is forgotten over it.
 
 use super::{KernelRun, Launch};
-use crate::{
-    event::Event,
-    judge::Verdict,
-    run::{isolation, queue::Isolate},
-    verdict::Attempt,
-};
+use crate::run::common::{OnFlaky, Retries};
+use crate::run::{isolation, queue::Isolate};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
+use lab_record::{
+    event::Event,
+    verdict::{Attempt, Verdict},
+};
 use std::collections::BTreeMap;
-
-/// Whether a cell that passes only when it is run again counts as passed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum OnFlaky {
-    /// It does, and is named in every report.
-    #[default]
-    Pass,
-    /// It fails the run.
-    Fail,
-}
-
-/// How often a cell that does not pass is run again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Retries {
-    /// Attempts after the first.
-    pub count: u32,
-    /// What a late pass is worth.
-    pub on_flaky: OnFlaky,
-}
 
 /// Attempts that did not pass, oldest first, each with the number of its guest.
 pub(in crate::run) type Attempts = BTreeMap<CellId, Vec<(u32, Verdict)>>;

@@ -1,16 +1,17 @@
 //! What a guest says becomes events; what its kernel complains of goes to the cell that it fell into, or to none.
 
 use super::{KernelRun, Launch};
-use crate::{
-    event::{Event, Moment},
-    judge::{self, Verdict},
-    run::{
-        evidence,
-        session::{Farewell, Word},
-        splat::{Splat, scan_kernel_log},
-    },
+use crate::run::{
+    evidence, judge,
+    session::{Farewell, Word},
+    splat::scan_kernel_log,
 };
 use lab_protocol::{CellReport, ErrorKind, Outcome};
+use lab_record::{
+    event::{Event, Moment},
+    splat::Splat,
+    verdict::Verdict,
+};
 
 impl KernelRun<'_> {
     pub(super) fn hear(&self, launch: &Launch, word: Word) {

@@ -1,14 +1,12 @@
 //! One guest of a kernel, from the host's side.
 
-use crate::{
-    judge::Verdict,
-    run::{
-        autopsy::Autopsy,
-        splat::{MOST_SUSPECTS, Splat, Watch, merge},
-    },
-    vm::GuestSpec,
+use crate::run::{
+    autopsy::Autopsy,
+    splat::{MOST_SUSPECTS, Watch, merge},
 };
 use lab_protocol::CellId;
+use lab_record::{splat::Splat, verdict::Verdict};
+use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
     path::Path,

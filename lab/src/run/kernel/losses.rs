@@ -1,12 +1,12 @@
 //! Guests that die, and how many of them are enough.
 
 use super::{KernelRun, Launch};
-use crate::{
-    event::{Event, Moment},
-    judge::Verdict,
-    run::{autopsy::Autopsy, console::Tail, session::Lost},
-};
+use crate::run::{autopsy::Autopsy, console::Tail, session::Lost};
 use lab_protocol::Outcome;
+use lab_record::{
+    event::{Event, Moment},
+    verdict::Verdict,
+};
 
 /// Guests in a row that may die without bringing a verdict.
 const MAX_STALLED: u32 = 3;

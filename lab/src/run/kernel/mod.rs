@@ -5,78 +5,33 @@ mod hear;
 mod launch;
 mod losses;
 
-pub use attempts::{OnFlaky, Retries};
 pub(super) use launch::Launch;
 #[cfg(test)]
 pub(super) use losses::MAX_LOSSES;
 
 use super::{
+    common::{Common, Prepared},
     isolation::Shared,
-    order::{self, Estimate},
+    order,
     queue::{Isolate, Queue},
-    room::Room,
     session::{self, End, Errand, Lost, Task},
-    timing::Timing,
     warm::Warmth,
 };
-use crate::{
-    event::{Event, ImageInfo, Start},
-    interrupt::Interrupt,
-    judge::Verdict,
-    lists::Lists,
-    plan::{Plan, PlannedKernel},
-    report::directory,
-    vm::{Guest, GuestSpec, Launcher, snapshot::Store},
-};
 use attempts::Attempts;
+use lab_base::lock::lock;
 use lab_protocol::{CellId, ErrorKind, Outcome};
+use lab_record::{
+    event::{Event, Start},
+    plan::PlannedKernel,
+    verdict::Verdict,
+};
+use lab_report::results::directory;
+use lab_vm::Guest;
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Mutex, MutexGuard},
+    time::Instant,
 };
-
-/// A kernel that is ready to boot.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    /// The guest to boot; its name and console are set per guest.
-    pub spec: GuestSpec,
-    /// The image.
-    pub image: ImageInfo,
-}
-
-/// What the runs of all kernels share.
-#[derive(Clone, Copy)]
-pub struct Common<'a> {
-    /// The whole plan.
-    pub plan: &'a Plan,
-    /// Boots guests.
-    pub launcher: &'a dyn Launcher,
-    /// Snapshots to restore guests from; `None` where every guest is to boot.
-    pub snapshots: Option<&'a Store>,
-    /// Which cells share a guest.
-    pub isolate: Isolate,
-    /// What a cell should take on a kernel, milliseconds.
-    pub estimate: &'a Estimate<'a>,
-    /// Memory for guests.
-    pub room: &'a Room,
-    /// Whether several guests of a kernel may share its cells.
-    pub split: bool,
-    /// Deadlines.
-    pub timing: Timing,
-    /// What the time to hello says about a guest's speed.
-    pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// The deliberate fault.
-    pub mutant: Option<&'a str>,
-    /// What does not count as a failure.
-    pub lists: &'a Lists,
-    /// What happens to a cell that does not pass.
-    pub retries: Retries,
-    /// Ctrl-C.
-    pub interrupt: &'a Interrupt,
-    /// Takes the events.
-    pub emit: &'a (dyn Fn(Event) + Sync),
-}
 
 /// One kernel's run. Any number of threads may work on it, each with a guest at a time.
 pub struct KernelRun<'a> {
@@ -317,7 +272,7 @@ impl<'a> KernelRun<'a> {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress<'a>> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.progress)
     }
 }
 

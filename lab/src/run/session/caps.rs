@@ -1,6 +1,6 @@
 //! A guest's texts, lists and files, cut before they are kept.
 
-use crate::text;
+use lab_base::text;
 use lab_protocol::{CapabilityReport, CellReport, Outcome};
 
 /// Entries of each list in a report.

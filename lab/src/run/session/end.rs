@@ -1,11 +1,10 @@
 //! How a guest ends: asked to, or lost.
 
 use super::{End, Farewell, Lost, Session, Word, caps, deadlines::State};
-use crate::{
-    text,
-    vm::{GuestExit, Recv},
-};
+use lab_base::text;
 use lab_protocol::{AgentMessage, CellId, ErrorKind, HostMessage};
+use lab_record::guest_exit::GuestExit;
+use lab_vm::Recv;
 use std::time::{Duration, Instant};
 
 impl Session<'_> {

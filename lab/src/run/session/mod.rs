@@ -11,15 +11,13 @@ mod visit;
 
 pub use task::{End, Errand, Farewell, Lost, Task, Word};
 
-use crate::{
-    text,
-    vm::{Channel, Guest, Recv, VmError},
-};
 use deadlines::State;
+use lab_base::text;
 use lab_protocol::{
     AgentMessage, CapabilityReport, CellId, CellReport, ErrorKind, HostMessage, KernelVersion, PROTOCOL_VERSION,
     frame::{self, Decoder},
 };
+use lab_vm::{Channel, Guest, Recv, VmError};
 use std::{
     collections::BTreeSet,
     fs::File,

@@ -1,8 +1,9 @@
 //! What is wanted from a guest, what it says, and how it ends.
 
-use crate::run::{timing::Timing, visit::Visitor};
-use crate::{interrupt::Interrupt, plan::Plan, vm::GuestExit};
+use crate::run::{timing::Timing, visitor::Visitor};
+use lab_base::interrupt::Interrupt;
 use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, KernelVersion};
+use lab_record::{guest_exit::GuestExit, plan::Plan};
 use std::time::Duration;
 
 /// What is wanted from a guest.

@@ -1,6 +1,7 @@
 //! The part of a complaint that is the same on every kernel and in every run.
 
 use super::trace::plain;
+use lab_base::hex::hex;
 use lab_protocol::complaint::Class;
 use sha2::{Digest, Sha256};
 
@@ -14,7 +15,7 @@ pub fn of(class: Class, subject: &str, frames: &[String]) -> String {
         hash.update(part.as_bytes());
         hash.update(b"\n");
     }
-    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&hash.finalize());
     format!("{class}-{}", &digest[..DIGITS])
 }
 

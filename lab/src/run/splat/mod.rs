@@ -8,13 +8,9 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-use crate::{lists::Excuse, text};
-use lab_protocol::{
-    CellId,
-    complaint::{self, Class},
-};
-use serde::{Deserialize, Serialize};
-use std::fmt;
+use lab_base::text;
+use lab_protocol::complaint::{self, Class};
+use lab_record::splat::{Seen, Splat};
 pub use watch::Watch;
 
 /// Longest line in a report, characters.
@@ -22,81 +18,23 @@ const WIDTH: usize = 300;
 /// Cases that a late complaint names: its cause may lie before the case that it fell into.
 pub const MOST_SUSPECTS: usize = 3;
 
-/// Where a complaint was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Seen {
-    /// On the serial console.
-    Console,
-    /// In the kernel log, as the agent read it from `/dev/kmsg`: it holds what the console's level keeps back.
-    KernelLog,
-    /// In both.
-    Both,
-}
-
-impl fmt::Display for Seen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Console => "console",
-            Self::KernelLog => "kernel log",
-            Self::Both => "console and kernel log",
-        })
-    }
-}
-
-/// One complaint, however often it was repeated in one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Splat {
-    /// What sort.
-    pub class: Class,
-    /// Class and a hash over subject and top frames: the same on every kernel and in every run.
-    pub fingerprint: String,
-    /// Its header, without time stamp.
-    pub title: String,
-    /// The header without what differs from kernel to kernel and from run to run.
-    pub subject: String,
-    /// Functions that it came from, innermost first, without the kernel's own reporting.
-    pub frames: Vec<String>,
-    /// Header and what followed.
-    pub evidence: String,
-    /// Where it was seen.
-    pub seen: Seen,
-    /// How often.
-    pub times: u32,
-    /// Cells that may have caused it, latest first; only where the complaint comes long after its cause.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub suspects: Vec<CellId>,
-    /// Why it fails nothing: an entry of `splats.toml`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allowed: Option<Excuse>,
-}
-
-impl Splat {
-    fn new(class: Class, lines: &[&str], seen: Seen) -> Self {
-        let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
-        let frames = trace::frames(class, lines);
-        let subject = fingerprint::subject(class, title, lines);
-        let kept: Vec<String> = lines.iter().map(|line| text::line(line, WIDTH)).collect();
-        Self {
-            class,
-            fingerprint: fingerprint::of(class, &subject, &frames),
-            title: text::line(title, WIDTH),
-            subject: text::line(&subject, WIDTH),
-            frames,
-            evidence: kept.join("\n"),
-            seen,
-            times: 1,
-            suspects: Vec::new(),
-            allowed: None,
-        }
-    }
-
-    /// One line for people: what, how often, and whom it may be about.
-    pub fn line(&self) -> String {
-        let times = if self.times > 1 { format!(" ({} times)", self.times) } else { String::new() };
-        let suspects: Vec<&str> = self.suspects.iter().map(CellId::as_str).collect();
-        let suspects = if suspects.is_empty() { String::new() } else { format!("; suspects: {}", suspects.join(", ")) };
-        format!("{}: {}{times}{suspects}", self.fingerprint, self.title)
+/// The complaint that these lines are.
+fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
+    let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
+    let frames = trace::frames(class, lines);
+    let subject = fingerprint::subject(class, title, lines);
+    let kept: Vec<String> = lines.iter().map(|line| text::line(line, WIDTH)).collect();
+    Splat {
+        class,
+        fingerprint: fingerprint::of(class, &subject, &frames),
+        title: text::line(title, WIDTH),
+        subject: text::line(&subject, WIDTH),
+        frames,
+        evidence: kept.join("\n"),
+        seen,
+        times: 1,
+        suspects: Vec::new(),
+        allowed: None,
     }
 }
 
@@ -113,7 +51,7 @@ pub fn scan_kernel_log(log: &str) -> Vec<Splat> {
 fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
     let mut found: Vec<Splat> = Vec::new();
     for (class, lines) in complaint::scan(log) {
-        let splat = Splat::new(class, &lines, seen);
+        let splat = read(class, &lines, seen);
         match found.iter_mut().find(|known| known.fingerprint == splat.fingerprint) {
             Some(known) => known.times += 1,
             None => found.push(splat),

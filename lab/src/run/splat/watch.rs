@@ -1,6 +1,7 @@
 //! A console as it grows.
 
-use super::{Splat, scan};
+use super::scan;
+use lab_record::splat::Splat;
 use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},

@@ -1,6 +1,7 @@
 //! The host's own faults, and its user.
 
 use super::*;
+use lab_base::file::FileError;
 
 #[test]
 fn ctrl_c_ends_the_guests_and_leaves_a_report() {
@@ -35,10 +36,10 @@ fn a_kernel_without_an_image_runs_nothing_and_says_why() {
 fn a_reporter_that_can_not_write_ends_the_run() {
     struct Full;
     impl Reporter for Full {
-        fn event(&mut self, stamped: &Stamped, _: &RunRecord) -> Result<(), Error> {
+        fn event(&mut self, stamped: &Stamped, _: &RunRecord) -> Result<(), FileError> {
             match stamped.event {
                 Event::Booted { .. } => {
-                    Err(Error::file("write", Path::new("events.jsonl"))(std::io::ErrorKind::StorageFull.into()))
+                    Err(FileError::of("write", Path::new("events.jsonl"))(std::io::ErrorKind::StorageFull.into()))
                 }
                 _ => Ok(()),
             }

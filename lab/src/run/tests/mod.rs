@@ -1,30 +1,30 @@
 //! The real loop against guests without a machine: what a kernel or an agent can do wrong, in milliseconds.
 
-use super::{
-    kernel::{MAX_LOSSES, Retries},
-    queue::Isolate,
-    room::Room,
-    timing::Timing,
-};
+use super::{kernel::MAX_LOSSES, queue::Isolate, room::Room, timing::Timing};
 use crate::{
-    error::{Error, Exit},
-    event::{Event, Stamped},
-    interrupt::Interrupt,
     lists::Lists,
-    plan::Plan,
-    report::{Reporter, record::RunRecord, rows},
+    run::common::Retries,
     testing::{
         agent::{A, B, C, Script, good, timing},
-        attached, cell, facts,
         run::FakeRun,
     },
-    verdict::Verdict,
-    vm::{fake::FakeLauncher, snapshot::Store},
 };
+use lab_base::{file::FileError, interrupt::Interrupt};
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
     Outcome, PROTOCOL_VERSION, SkipReason,
 };
+use lab_record::{
+    event::{Event, Stamped},
+    exit::Exit,
+    plan::Plan,
+    reporter::Reporter,
+    rows,
+    run::RunRecord,
+    testing::{attached, cell, facts},
+    verdict::Verdict,
+};
+use lab_vm::{fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, time::Duration};
 
 mod deaths;
@@ -42,7 +42,7 @@ mod warm;
 struct Heard(Vec<Event>);
 
 impl Reporter for Heard {
-    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), Error> {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
         self.0.push(stamped.event.clone());
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Cells that run again, and failures that are known.
 
 use super::*;
-use crate::run::kernel::OnFlaky;
+use crate::run::common::OnFlaky;
 
 fn failing(cell: &CellId) -> CellReport {
     let outcome = Outcome::Failed { kind: FailureKind::Check, message: "lost".to_owned() };
@@ -120,7 +120,7 @@ fn a_complaint_is_not_erased_by_a_later_pass() {
         outcomes.lines()[1],
         "B02 failed: splat: WARNING: CPU: 0 PID: 7 at a.c:1 f+0x1/0x2 (attempt 1 of 2; the last one passed)"
     );
-    assert_eq!(crate::report::complaints::complaints(&outcomes.record)[0].times, 1, "it was seen once");
+    assert_eq!(lab_report::complaints::complaints(&outcomes.record)[0].times, 1, "it was seen once");
 }
 
 #[test]

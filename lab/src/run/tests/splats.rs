@@ -1,7 +1,8 @@
 //! Complaints of a kernel: whose they are, and what they cost.
 
 use super::*;
-use crate::{event::Moment, report::complaints::complaints, run::splat::Seen};
+use lab_record::{event::Moment, splat::Seen};
+use lab_report::complaints::complaints;
 
 const WARN: &str = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n";
 const LEAK: &str = "unregister_netdevice: waiting for p0 to become free. Usage count = 2\n";

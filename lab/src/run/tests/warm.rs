@@ -1,7 +1,7 @@
 //! Snapshots that are made, used, shared, damaged and of no use.
 
 use super::*;
-use crate::event::Start;
+use lab_record::event::Start;
 use std::fs::OpenOptions;
 
 const KERNELS: &[(&str, &str)] = &[("6.12", "6.12.43")];

@@ -1,0 +1,91 @@
+//! Files: what can go wrong with one, and writing so that a reader sees the old text or the new one.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Bytes that are written at a time: reports of large runs have hundreds of megabytes.
+const WRITE_SIZE: usize = 256 << 10;
+
+/// A file that can't be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("can't {action} {}: {source}", path.display())]
+pub struct FileError {
+    /// `read`, `write`, `create`, …
+    pub action: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// For `map_err` on file operations.
+    pub fn of(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self { action, path, source }
+    }
+}
+
+/// Writes a file so that a reader sees the old text or the new one. Everybody may read it.
+///
+/// # Errors
+/// It can't be written; the old file stays.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, |out| out.write_all(bytes))
+}
+
+/// As [`replace`], and the new text is on the disk before it takes the old one's place: for what another program may trust after
+/// a power failure.
+///
+/// # Errors
+/// It can't be written; the old file stays.
+pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    persist(path, |file| file.write_all(bytes).and_then(|()| file.sync_all()))
+}
+
+/// As [`replace`], for text that is written piece by piece.
+///
+/// # Errors
+/// It can't be written, or `write` fails; the old file stays.
+pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    persist(path, |file| {
+        let mut buffered = BufWriter::with_capacity(WRITE_SIZE, file);
+        write(&mut buffered)?;
+        buffered.flush()
+    })
+}
+
+fn persist(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(parent)?;
+    write(file.as_file_mut())?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_leaves_the_old_file_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report");
+        replace(&path, b"old").unwrap();
+        let half = replace_with(&path, |out| {
+            out.write_all(b"new")?;
+            Err(io::ErrorKind::Other.into())
+        });
+        assert!(half.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+}

@@ -1,0 +1,289 @@
+//! Starts other programs: argument vectors only, never a shell string.
+
+use crate::{
+    file::{FileError, replace},
+    interrupt::Interrupt,
+};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use std::{
+    env,
+    ffi::OsStr,
+    fs, io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Output,
+    time::{Duration, Instant},
+};
+
+/// How often the person is asked whether a program shall end.
+const POLL: Duration = Duration::from_millis(50);
+/// What a program that shall end may take to clear up: git takes its locks away, apt its own.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// virtme-ng's home, below the cache.
+const VNG_HOME: &str = "vng-home";
+const NO_SETTINGS: &[u8] = b"{}\n";
+
+/// How much of a program's output an error quotes, in characters.
+const TAIL: usize = 400;
+
+/// A program that did not do what it was started for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProcessError {
+    /// A program that this step needs is not installed.
+    #[error("{program} is not installed: install the package {package}")]
+    Missing {
+        /// Program that was looked for.
+        program: String,
+        /// Debian package (or PyPI project) that brings it.
+        package: &'static str,
+    },
+    /// A program ran and failed.
+    #[error("{what} failed: {detail}")]
+    Failed {
+        /// The step, with the program's name.
+        what: String,
+        /// Exit status and the tail of what the program said.
+        detail: String,
+    },
+    /// A signal for this process ended it.
+    #[error("{what} was stopped")]
+    Interrupted {
+        /// The step.
+        what: String,
+    },
+}
+
+/// Variables by which a person, an outer make or an outer build changes what these programs say, or where they put what
+/// they make. None of them shall reach a program whose output or products are read here.
+const FOREIGN: [&str; 30] = [
+    "LANGUAGE",
+    "FORCE_COLOR",
+    "CLICOLOR_FORCE",
+    "GCC_COLORS",
+    "GREP_OPTIONS",
+    "TAR_OPTIONS",
+    "XZ_OPT",
+    "XZ_DEFAULTS",
+    "ZSTD_CLEVEL",
+    "GZIP",
+    "BASH_ENV",
+    "ENV",
+    "CDPATH",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEFILES",
+    "MAKEOVERRIDES",
+    "KBUILD_OUTPUT",
+    "KBUILD_EXTMOD",
+    "KBUILD_EXTMOD_OUTPUT",
+    "KCONFIG_CONFIG",
+    "KCONFIG_OVERWRITECONFIG",
+    "KCONFIG_AUTOCONFIG",
+    "KCONFIG_AUTOHEADER",
+    "INSTALL_PATH",
+    "INSTALL_MOD_PATH",
+    "INSTALL_MOD_DIR",
+    "MODLIB",
+    "MODPROBE_OPTIONS",
+];
+
+/// A command whose messages are in English and without colours, so that what is read is what was expected, and what is
+/// quoted in errors is what can be searched for.
+///
+/// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
+/// directory.
+pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
+where
+    I: IntoIterator,
+    I::Item: AsRef<OsStr>,
+{
+    let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect::<Vec<_>>();
+    let command = duct::cmd(program.as_ref().to_owned(), args).stdin_null();
+    let command = [("LC_ALL", "C"), ("NO_COLOR", "1"), ("DPKG_COLORS", "never"), ("TERM", "dumb"), ("PAGER", "cat")]
+        .into_iter()
+        .fold(command, |command, (name, value)| command.env(name, value));
+    FOREIGN.into_iter().fold(command, |command, name| command.env_remove(name))
+}
+
+/// A home directory for virtme-ng below the cache, with settings that say nothing: vng would otherwise add the options of
+/// `~/.config/virtme-ng/virtme-ng.conf` or `/etc/virtme-ng.conf` to its command line, and `~/.config/virtme-ng/kernel.config`
+/// to every kernel's configuration.
+///
+/// # Errors
+/// The cache can't be written.
+pub fn vng_home(cache: &Path) -> Result<PathBuf, FileError> {
+    let home = cache.join(VNG_HOME);
+    without_settings(&home).map_err(FileError::of("write", &home))?;
+    Ok(home)
+}
+
+/// Gives a directory the settings of [`vng_home`].
+///
+/// # Errors
+/// It can't be written.
+pub fn without_settings(home: &Path) -> io::Result<()> {
+    let path = home.join(".config/virtme-ng/virtme-ng.conf");
+    if fs::read(&path).is_ok_and(|text| text == NO_SETTINGS) {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().unwrap_or(home))?;
+    replace(&path, NO_SETTINGS)
+}
+
+/// What programs that vng starts find by the person's home: each, where it is not named already, and its place below.
+const BY_HOME: [(&str, &str); 4] = [
+    ("PYTHONUSERBASE", ".local"),
+    ("CARGO_HOME", ".cargo"),
+    ("RUSTUP_HOME", ".rustup"),
+    ("CCACHE_DIR", ".cache/ccache"),
+];
+
+/// virtme-ng with a home of its own. It finds its helpers (`virtme-configkernel`) on `PATH` only.
+pub fn vng<I>(vng: &Path, home: &Path, args: I) -> duct::Expression
+where
+    I: IntoIterator,
+    I::Item: AsRef<OsStr>,
+{
+    let own = vng.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned);
+    let path = env::var_os("PATH").unwrap_or_default();
+    // A directory with a colon in its name can't be on PATH at all.
+    let path = env::join_paths(own.into_iter().chain(env::split_paths(&path))).unwrap_or(path);
+    let mut command = command(vng, args).env("PATH", path).env("HOME", home).env_remove("XDG_CONFIG_HOME");
+    for (name, place) in BY_HOME {
+        let place = env::home_dir().map(|persons| persons.join(place)).filter(|place| place.is_dir());
+        if let Some(place) = place.filter(|_| env::var_os(name).is_none()) {
+            command = command.env(name, place);
+        }
+    }
+    command
+}
+
+/// Runs to the end, or until `stop`, asked with the time so far, says that it shall end: then there is no output.
+///
+/// A program that fails has an output too. It has a process group of its own, all of which ends: a compiler that outlives its cargo would go on writing.
+///
+/// # Errors
+/// It can't be started or waited for.
+pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> bool) -> io::Result<Option<Output>> {
+    let begin = Instant::now();
+    if stop(Duration::ZERO) {
+        return Ok(None);
+    }
+    let own_group = |command: &mut std::process::Command| {
+        command.process_group(0);
+        Ok(())
+    };
+    let handle = expression.before_spawn(own_group).unchecked().start()?;
+    let end = |signal| {
+        for pid in handle.pids() {
+            let _ = killpg(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    };
+    loop {
+        if let Some(output) = handle.wait_timeout(POLL)? {
+            return Ok(Some(output.clone()));
+        }
+        if stop(begin.elapsed()) {
+            end(Signal::SIGTERM);
+            let _ = handle.wait_timeout(LEAVING);
+            // Also what the program has left behind in its group.
+            end(Signal::SIGKILL);
+            handle.wait()?;
+            return Ok(None);
+        }
+    }
+}
+
+/// Runs to the end and gives back stdout; a signal for this process ends it. `what` names the step; `package` brings the program.
+///
+/// # Errors
+/// The program is absent, exits with anything but 0, or was ended.
+pub fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String, ProcessError> {
+    let expression = expression.stdout_capture().stderr_capture();
+    let output = to_end(&expression, |_| Interrupt::raised().is_some());
+    let output = output.map_err(|error| start_error(what, package, &error))?;
+    let Some(output) = output else { return Err(ProcessError::Interrupted { what: what.to_owned() }) };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    let said = text(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
+    Err(ProcessError::Failed { what: what.to_owned(), detail: format!("{}: {}", output.status, tail(&said)) })
+}
+
+/// Why a program could not be started.
+pub fn start_error(what: &str, package: &'static str, error: &io::Error) -> ProcessError {
+    let program = what.split_whitespace().next().unwrap_or(what).to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => ProcessError::Missing { program, package },
+        _ => ProcessError::Failed { what: what.to_owned(), detail: error.to_string() },
+    }
+}
+
+/// The last lines of a program's output as one line: enough to see why, short enough to read.
+///
+/// Whole lines only, so that the reason does not begin in the middle of a traceback; the very last one is always there.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // apt explains at length, and says what is wrong in lines of their own.
+    let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("E: ")).collect();
+    let lines = if errors.is_empty() { lines } else { errors };
+    let mut kept = String::new();
+    for line in lines.iter().rev().take(3) {
+        let next = if kept.is_empty() { line.chars().take(TAIL).collect() } else { format!("{line} / {kept}") };
+        if next.len() > TAIL && !kept.is_empty() {
+            break;
+        }
+        kept = next;
+    }
+    kept
+}
+
+/// Finds a program on `PATH` or in the directories of the administrator, which are not on every user's `PATH`.
+pub fn administrative(program: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| program.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apts_explanations_do_not_drown_its_errors() {
+        let said =
+            "Err:1 x\nE: Failed to fetch x.deb  Hash Sum mismatch\n   Hashes of expected file:\n    - SHA256:ab\n";
+        assert_eq!(tail(said), "E: Failed to fetch x.deb  Hash Sum mismatch");
+    }
+
+    #[test]
+    fn a_program_that_shall_end_takes_all_that_it_started_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let late = dir.path().join("late");
+        // The inner one hears nothing of a polite signal.
+        let script = format!("(trap '' TERM; sleep 1000; touch {0}) & sleep 1000; touch {0}", late.display());
+        let begin = Instant::now();
+        let output = to_end(&command("sh", ["-c", &script]).stdout_capture(), |so_far| so_far > Duration::ZERO);
+        assert_eq!(output.unwrap(), None);
+        assert!(begin.elapsed() < LEAVING * 10 && !late.exists(), "{:?}", begin.elapsed());
+        let output = to_end(&command("sh", ["-c".as_ref(), "touch $0".as_ref(), late.as_os_str()]), |_| true);
+        assert!(output.unwrap().is_none() && !late.exists(), "nothing is started any more");
+    }
+
+    #[test]
+    fn failures_are_one_line() {
+        let error = capture("sh", "dash", command("sh", ["-c", "echo a >&2; echo b >&2; exit 7"]));
+        assert_eq!(error.unwrap_err().to_string(), "sh failed: exit status: 7: a / b");
+        let error = capture("no-such run", "nowhere", command("no-such-program", [""; 0]));
+        assert_eq!(error.unwrap_err().to_string(), "no-such is not installed: install the package nowhere");
+    }
+}

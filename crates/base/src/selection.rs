@@ -1,0 +1,103 @@
+//! Globs on the command line, and the nearest names where one matches nothing.
+
+use crate::nearest::nearest;
+use globset::{GlobBuilder, GlobMatcher};
+
+/// A pattern of the user that matches nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("no {what} matches `{pattern}`{}", suggestion(nearest))]
+pub struct NoMatch {
+    /// `kernel`, `case` or `class`.
+    pub what: &'static str,
+    /// The pattern as it was given.
+    pub pattern: String,
+    /// Names that look like it, best first.
+    pub nearest: Vec<String>,
+}
+
+fn suggestion(nearest: &[String]) -> String {
+    match nearest {
+        [] => String::new(),
+        names => format!("; nearest: {}", names.join(", ")),
+    }
+}
+
+/// `*` and `?`. Brackets stand for themselves, since cell ids are full of them.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    glob: Option<GlobMatcher>,
+}
+
+impl Pattern {
+    /// Reads a pattern. Any text is one.
+    pub fn new(text: &str) -> Self {
+        let escaped = text.chars().fold(String::new(), |mut out, c| {
+            if matches!(c, '[' | ']' | '{' | '}' | '\\' | '!' | ',') {
+                out.push('\\');
+            }
+            out.push(c);
+            out
+        });
+        let glob = GlobBuilder::new(&escaped).backslash_escape(true).literal_separator(false).build();
+        Self { text: text.to_owned(), glob: glob.ok().map(|glob| glob.compile_matcher()) }
+    }
+
+    /// Whether the whole name matches.
+    pub fn matches(&self, name: &str) -> bool {
+        self.text == name || self.glob.as_ref().is_some_and(|glob| glob.is_match(name))
+    }
+}
+
+/// Selects by patterns; without patterns everything is selected. `names` gives the names an item goes by, the one to
+/// suggest first.
+///
+/// # Errors
+/// [`NoMatch`] for the first pattern that no item matches.
+pub fn select<'a, T>(
+    what: &'static str,
+    items: &'a [T],
+    patterns: &[String],
+    names: impl Fn(&'a T) -> Vec<&'a str>,
+) -> Result<Vec<&'a T>, NoMatch> {
+    let compiled: Vec<Pattern> = patterns.iter().map(|text| Pattern::new(text)).collect();
+    let hit = |pattern: &Pattern, item| names(item).into_iter().any(|name| pattern.matches(name));
+    if let Some(lost) = compiled.iter().find(|pattern| !items.iter().any(|item| hit(pattern, item))) {
+        let all = items.iter().flat_map(&names);
+        return Err(NoMatch { what, pattern: lost.text.clone(), nearest: nearest(&lost.text, all) });
+    }
+    Ok(items.iter().filter(|item| compiled.is_empty() || compiled.iter().any(|pattern| hit(pattern, item))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: [&str; 3] =
+        ["A02-tcx-link[tcx,veth,ingress]", "A02-tcx-link[tcx,veth,egress]", "N01-pair[netkit,nk-l3]"];
+
+    fn ids(patterns: &[&str]) -> Result<Vec<String>, String> {
+        let patterns: Vec<String> = patterns.iter().map(|&text| text.to_owned()).collect();
+        select("case", &IDS, &patterns, |id| vec![id, id.split('[').next().unwrap_or(id)])
+            .map(|found| found.into_iter().map(|&id| id.to_owned()).collect())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn brackets_are_literal_and_stars_are_not() {
+        assert_eq!(ids(&["A02-tcx-link[tcx,veth,egress]"]).unwrap(), [IDS[1]]);
+        assert_eq!(ids(&["*[netkit,*"]).unwrap(), [IDS[2]]);
+        assert_eq!(ids(&["A02-tcx-link"]).unwrap(), [IDS[0], IDS[1]]);
+        assert_eq!(ids(&["A0?-*ingress]", "N01*"]).unwrap(), [IDS[0], IDS[2]]);
+        assert_eq!(ids(&[]).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_pattern_without_a_match_names_the_nearest() {
+        assert_eq!(
+            ids(&["A02-tcx-lnk"]).unwrap_err(),
+            "no case matches `A02-tcx-lnk`; nearest: A02-tcx-link, A02-tcx-link[tcx,veth,egress], A02-tcx-link[tcx,veth,ingress]"
+        );
+        assert_eq!(ids(&["zzzz"]).unwrap_err(), "no case matches `zzzz`");
+    }
+}

@@ -1,0 +1,183 @@
+//! Reads TOML tables strictly: every complaint names the file, the line, the key and the nearest right spelling.
+
+use crate::nearest::suggest;
+use std::ops::Range;
+use toml_edit::{Item, TableLike};
+
+/// A complaint about a line of `kernels.toml` or `kernels.lock`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {message}")]
+pub struct ConfigError {
+    /// The file as the person named it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong, with key and suggestion.
+    pub message: String,
+}
+
+/// The file that is being read, for messages.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    /// The file's name as the person gave it.
+    pub file: &'a str,
+    /// Its text, to turn byte offsets into lines.
+    pub text: &'a str,
+}
+
+impl Origin<'_> {
+    /// A complaint about the text at `span`; line 1 where the parser knows none.
+    pub fn error(&self, span: Option<Range<usize>>, message: impl Into<String>) -> ConfigError {
+        let offset = span.map_or(0, |span| span.start).min(self.text.len());
+        let line = 1 + self.text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count();
+        ConfigError { file: self.file.to_owned(), line, message: message.into() }
+    }
+
+    /// The same for a syntax error of the TOML parser, whose message may have several lines.
+    pub fn syntax(&self, error: &toml_edit::TomlError) -> ConfigError {
+        let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(", ");
+        self.error(error.span(), message)
+    }
+}
+
+/// One table of the file, whose keys are known to be among those allowed.
+pub struct Section<'a> {
+    origin: Origin<'a>,
+    table: &'a dyn TableLike,
+    span: Option<Range<usize>>,
+    name: String,
+}
+
+impl<'a> Section<'a> {
+    /// Opens a table. `name` is how messages call it; `allowed` empty means that keys are ids.
+    pub fn open(
+        origin: Origin<'a>,
+        table: &'a dyn TableLike,
+        span: Option<Range<usize>>,
+        name: String,
+        allowed: &[&str],
+    ) -> Result<Self, ConfigError> {
+        let section = Self { origin, table, span, name };
+        if !allowed.is_empty()
+            && let Some((key, _)) = table.iter().find(|(key, _)| !allowed.contains(key))
+        {
+            let hint = suggest(key, allowed);
+            return Err(section.error_at(key, format!("unknown key `{key}` in {}{hint}", section.name)));
+        }
+        Ok(section)
+    }
+
+    /// How messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The line that it begins on, from 1.
+    pub fn line(&self) -> usize {
+        self.origin.error(self.span.clone(), "").line
+    }
+
+    /// The keys in the order of the file.
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.table.iter().map(|(key, _)| key)
+    }
+
+    /// A complaint about one key, or about the table where the key is absent.
+    pub fn error_at(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
+        self.origin.error(span.or_else(|| self.span.clone()), message)
+    }
+
+    /// A complaint that a key is absent.
+    pub fn missing(&self, key: &str) -> ConfigError {
+        self.error_at(key, format!("{} has no `{key}`", self.name))
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        read: impl FnOnce(&'a Item) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(item) => match read(item) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self.error_at(key, format!("`{key}` in {} must be {wanted}", self.name))),
+            },
+        }
+    }
+
+    /// A text that is not blank.
+    pub fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        self.typed(key, "a text that is not empty", |item| item.as_str().filter(|text| !text.trim().is_empty()))
+    }
+
+    /// The same, demanded.
+    pub fn required(&self, key: &str) -> Result<&'a str, ConfigError> {
+        self.text(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A day, as a date of TOML or as a text: what it says is the caller's to check.
+    pub fn date(&self, key: &str) -> Result<Option<String>, ConfigError> {
+        self.typed(key, "a day", |item| {
+            item.as_str().map(str::to_owned).or_else(|| item.as_datetime().map(ToString::to_string))
+        })
+    }
+
+    /// True or false; false where absent.
+    pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        Ok(self.typed(key, "true or false", Item::as_bool)?.unwrap_or(false))
+    }
+
+    /// A whole number within a range.
+    pub fn number(&self, key: &str, range: Range<u32>) -> Result<Option<u32>, ConfigError> {
+        let wanted = format!("a whole number from {} to {}", range.start, range.end - 1);
+        self.typed(key, &wanted, |item| item.as_integer()?.try_into().ok().filter(|number| range.contains(number)))
+    }
+
+    /// A list of texts; empty where absent.
+    pub fn texts(&self, key: &str) -> Result<Vec<&'a str>, ConfigError> {
+        let read = |item: &'a Item| item.as_array()?.iter().map(|value| value.as_str()).collect();
+        Ok(self.typed(key, "a list of texts", read)?.unwrap_or_default())
+    }
+
+    /// One of a closed set of words, demanded.
+    pub fn word<T: Copy>(&self, key: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
+        let word = self.required(key)?;
+        known.iter().find(|(name, _)| *name == word).map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            self.error_at(key, format!("unknown {key} `{word}` in {}{}", self.name, suggest(word, &names)))
+        })
+    }
+
+    /// A table below this one.
+    pub fn section(&self, key: &str, name: String, allowed: &[&str]) -> Result<Option<Section<'a>>, ConfigError> {
+        match self.typed(key, "a table", Item::as_table_like)? {
+            None => Ok(None),
+            Some(table) => {
+                let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
+                Section::open(self.origin, table, span, name, allowed).map(Some)
+            }
+        }
+    }
+
+    /// A list of tables below this one: `[{ … }, { … }]` or `[[ … ]]`.
+    pub fn sections(&self, key: &str, name: &str, allowed: &[&str]) -> Result<Vec<Section<'a>>, ConfigError> {
+        let tables = self.typed(key, "a list of tables", |item| match item {
+            Item::ArrayOfTables(tables) => {
+                Some(tables.iter().map(|table| (table as &dyn TableLike, table.span())).collect::<Vec<_>>())
+            }
+            other => other
+                .as_array()?
+                .iter()
+                .map(|value| Some((value.as_inline_table()? as &dyn TableLike, value.span())))
+                .collect(),
+        })?;
+        tables
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(table, span)| Section::open(self.origin, table, span, name.to_owned(), allowed))
+            .collect()
+    }
+}

@@ -1,0 +1,279 @@
+//! The directory of unpacked kernels: staged under a lock, renamed into place whole, checked again on every use.
+
+use super::{
+    config::Kernel,
+    error::{KernelsError, Result},
+    header,
+};
+use lab_base::interrupt::Interrupt;
+use lab_protocol::KernelVersion;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// How often a lock that another run holds is tried again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What a writer is about. Each sort has a lock and stages of its own: nobody who fetches a package in seconds shall
+/// wait for a compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// Downloading or copying.
+    Fetch,
+    /// Compiling.
+    Build,
+}
+
+impl Errand {
+    const fn lock(self) -> &'static str {
+        match self {
+            Self::Fetch => ".lock",
+            Self::Build => ".lock-build",
+        }
+    }
+
+    const fn stage(self) -> &'static str {
+        match self {
+            Self::Fetch => ".stage-",
+            Self::Build => ".build-",
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Fetch => "waiting for another lab run that is fetching kernels",
+            Self::Build => "waiting for another lab run that is building a kernel",
+        }
+    }
+}
+
+/// The lab's cache directory.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Opens [`lab_base::paths::cache_dir`].
+    ///
+    /// # Errors
+    /// There is none, or it cannot be made.
+    pub fn open() -> Result<Self> {
+        Self::at(lab_base::paths::cache_dir()?)
+    }
+
+    /// Opens a cache at a place of the caller's choice.
+    ///
+    /// # Errors
+    /// The path is relative or holds characters that apt's and vng's configuration cannot, or cannot be made.
+    pub fn at(root: PathBuf) -> Result<Self> {
+        let plain = |c: char| !c.is_control() && !matches!(c, '"' | ';' | ' ');
+        if !root.is_absolute() || !root.to_str().is_some_and(|text| text.chars().all(plain)) {
+            return Err(KernelsError::BadCache { path: root });
+        }
+        fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
+        Ok(Self { root })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The unpacked kernel of this identity, if it is there and whole.
+    pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<Finished> {
+        let finished = Finished::read(&self.place(id, version, sha256))?;
+        (finished.meta.sha256 == sha256 && finished.meta.id == id).then_some(finished)
+    }
+
+    fn place(&self, id: &str, version: KernelVersion, sha256: &str) -> PathBuf {
+        let short = &sha256[..sha256.len().min(12)];
+        self.root.join("kernels").join(format!("{id}-{version}-{short}"))
+    }
+
+    /// Waits until no other run is on the same errand here, then clears what dead runs left.
+    ///
+    /// # Errors
+    /// The lock file cannot be used, or leftovers cannot be removed.
+    pub(super) fn write(&self, errand: Errand, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
+        let path = self.root.join("kernels").join(errand.lock());
+        let file = File::options().create(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
+                    return Err(KernelsError::Interrupted { what: errand.words().to_owned() });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut told, true) {
+                        progress(errand.words());
+                    }
+                    std::thread::sleep(POLL);
+                }
+                Err(TryLockError::Error(error)) => return Err(KernelsError::io(&path)(error)),
+            }
+        }
+        let writing = Writing { cache: self, errand, _lock: file };
+        writing.clear_leftovers()?;
+        Ok(writing)
+    }
+}
+
+/// The right to write into the cache; ends with the value.
+pub(super) struct Writing<'a> {
+    cache: &'a Cache,
+    errand: Errand,
+    _lock: File,
+}
+
+impl Writing<'_> {
+    /// The cache that is being written.
+    pub fn root(&self) -> &Path {
+        self.cache.root()
+    }
+
+    /// Whoever holds the lock is alone, so every stage in sight belongs to a run that died.
+    fn clear_leftovers(&self) -> Result<()> {
+        let dir = self.root().join("kernels");
+        for entry in fs::read_dir(&dir).map_err(KernelsError::io(&dir))? {
+            let entry = entry.map_err(KernelsError::io(&dir))?;
+            if entry.file_name().as_encoded_bytes().starts_with(self.errand.stage().as_bytes()) {
+                fs::remove_dir_all(entry.path()).map_err(KernelsError::io(entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty directory on the cache's file system; goes away unless it is finished.
+    pub fn stage(&self) -> Result<TempDir> {
+        let dir = self.root().join("kernels");
+        tempfile::Builder::new().prefix(self.errand.stage()).tempdir_in(&dir).map_err(KernelsError::io(&dir))
+    }
+
+    /// Refuses to begin what the disk cannot hold. `need` in bytes.
+    pub fn reserve(&self, need: u64) -> Result<()> {
+        reserve(self.root(), need)
+    }
+
+    /// Moves a stage that has `vmlinuz`, `modules/` and perhaps `config` into place.
+    ///
+    /// # Errors
+    /// The image is none, is of another version or class than `kernels.toml` says, or the move fails.
+    pub fn finish(&self, stage: TempDir, kernel: &Kernel, version: KernelVersion, sha256: &str) -> Result<Finished> {
+        let image = stage.path().join("vmlinuz");
+        let banner = header::banner(&image)?;
+        if banner.version != version {
+            let reason = format!("is kernel {}, but {version} was expected", banner.version);
+            return Err(KernelsError::BadKernel { path: image, reason });
+        }
+        if !kernel.fits(banner.version) {
+            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
+        }
+        let meta = Meta {
+            id: kernel.id.clone(),
+            release: banner.release,
+            version: banner.version,
+            origin: kernel.source.to_string(),
+            sha256: sha256.to_owned(),
+            image_sha256: sha256_of(&image)?,
+            image_size: fs::metadata(&image).map_err(KernelsError::io(&image))?.len(),
+        };
+        let path = stage.path().join("meta.toml");
+        let text = toml::to_string(&meta).map_err(|error| KernelsError::io(&path)(io::Error::other(error)))?;
+        fs::write(&path, text).map_err(KernelsError::io(&path))?;
+        let place = self.cache.place(&kernel.id, meta.version, sha256);
+        if place.exists() {
+            // It was looked at before this stage was made, and found damaged.
+            fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
+        }
+        open_to_readers(stage.path())?;
+        fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
+        Ok(Finished { dir: place, meta })
+    }
+}
+
+/// Refuses to begin what a directory's disk cannot hold. `need` in bytes.
+///
+/// # Errors
+/// There is less.
+pub(super) fn reserve(path: &Path, need: u64) -> Result<()> {
+    let stat = nix::sys::statvfs::statvfs(path).map_err(|errno| KernelsError::io(path)(errno.into()))?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    if free < need {
+        let need = format!(" ({} MiB free, {} MiB needed)", free >> 20, need.div_ceil(1 << 20));
+        return Err(KernelsError::NoSpace { path: path.to_owned(), need });
+    }
+    Ok(())
+}
+
+/// `tempdir` makes directories private to their owner; a shared cache is read by others.
+fn open_to_readers(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(KernelsError::io(dir))
+}
+
+/// `meta.toml` of an unpacked kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// Kernel id.
+    pub id: String,
+    /// `uname -r`.
+    pub release: String,
+    /// The true version.
+    pub version: KernelVersion,
+    /// The source in words, for people who look into the cache.
+    pub origin: String,
+    /// Identity: of the package, or of what it was built or copied from.
+    pub sha256: String,
+    /// Of `vmlinuz`.
+    pub image_sha256: String,
+    /// Bytes of `vmlinuz`.
+    pub image_size: u64,
+}
+
+/// An unpacked kernel in its place.
+pub(super) struct Finished {
+    pub dir: PathBuf,
+    pub meta: Meta,
+}
+
+impl Finished {
+    /// None where anything is missing or the image is not the one that was put there.
+    fn read(dir: &Path) -> Option<Self> {
+        let meta: Meta = toml::from_str(&fs::read_to_string(dir.join("meta.toml")).ok()?).ok()?;
+        let image = dir.join("vmlinuz");
+        let whole = fs::metadata(&image).ok()?.len() == meta.image_size
+            && dir.join("modules/modules.dep").is_file()
+            && sha256_of(&image).ok()? == meta.image_sha256;
+        whole.then(|| Self { dir: dir.to_owned(), meta })
+    }
+}
+
+/// SHA-256 of a file in hex.
+pub(super) fn sha256_of(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path).map_err(KernelsError::io(path))?;
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer).map_err(KernelsError::io(path))? {
+            0 => return Ok(hex(hasher)),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+/// A finished sum in hex.
+pub(super) fn hex(hasher: Sha256) -> String {
+    lab_base::hex::hex(&hasher.finalize())
+}
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

@@ -1,0 +1,120 @@
+use super::*;
+use crate::{Class, Source};
+use std::cell::RefCell;
+
+fn kernel() -> Kernel {
+    Kernel {
+        id: "k".into(),
+        class: Class::From67,
+        may_fail: false,
+        default: true,
+        source: Source::Mainline { version: "v6.7".into() },
+        departures: vec![],
+        cmdline: vec![],
+        memory_mib: None,
+    }
+}
+
+fn staged(writing: &Writing<'_>) -> TempDir {
+    let stage = writing.stage().unwrap();
+    fs::write(stage.path().join("vmlinuz"), header::sample("6.7.0 (a@b) #1 SMP")).unwrap();
+    fs::create_dir(stage.path().join("modules")).unwrap();
+    fs::write(stage.path().join("modules/modules.dep"), "").unwrap();
+    stage
+}
+
+fn quiet(_: &str) {}
+
+#[test]
+fn a_damaged_kernel_is_not_found_and_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().join("cache")).unwrap();
+    let version = KernelVersion::new(6, 7, 0);
+    let place = {
+        let writing = cache.write(Errand::Fetch, &quiet).unwrap();
+        writing.finish(staged(&writing), &kernel(), version, "abc").unwrap().dir
+    };
+    assert!(cache.find("k", version, "abc").is_some());
+    assert!(cache.find("k", version, "abd").is_none());
+    let image = place.join("vmlinuz");
+    let mut bytes = fs::read(&image).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&image, bytes).unwrap();
+    assert!(cache.find("k", version, "abc").is_none());
+    let writing = cache.write(Errand::Fetch, &quiet).unwrap();
+    writing.finish(staged(&writing), &kernel(), version, "abc").unwrap();
+    assert!(cache.find("k", version, "abc").is_some());
+}
+
+#[test]
+fn a_kernel_of_another_class_or_version_is_never_put_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().into()).unwrap();
+    let writing = cache.write(Errand::Fetch, &quiet).unwrap();
+    let wrong = Kernel { class: Class::Below67, ..kernel() };
+    let result = writing.finish(staged(&writing), &wrong, KernelVersion::new(6, 7, 0), "abc");
+    insta::assert_snapshot!(result.err().unwrap(), @"version 6.7 is not of class below-6.7 (kernels before 6.7, and later ones with the departure `netkit`)");
+    let result = writing.finish(staged(&writing), &kernel(), KernelVersion::new(6, 8, 0), "abc");
+    assert!(result.err().unwrap().to_string().ends_with("is kernel 6.7, but 6.8 was expected"));
+    assert_eq!(fs::read_dir(dir.path().join("kernels")).unwrap().count(), 1, "only the lock file is left");
+}
+
+#[test]
+fn leftovers_of_dead_runs_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().into()).unwrap();
+    let left = cache.write(Errand::Fetch, &quiet).unwrap().stage().unwrap().keep();
+    fs::write(left.join("half"), "x").unwrap();
+    drop(cache.write(Errand::Fetch, &quiet).unwrap());
+    assert!(!left.exists());
+}
+
+#[test]
+fn waiting_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().into()).unwrap();
+    let first = cache.write(Errand::Fetch, &quiet).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let cache = &cache;
+        scope.spawn(move || {
+            drop(cache.write(Errand::Fetch, &|message| said.send(message.to_owned()).unwrap()).unwrap())
+        });
+        assert_eq!(heard.recv().unwrap(), "waiting for another lab run that is fetching kernels");
+        drop(first);
+    });
+    let messages = RefCell::new(0);
+    drop(cache.write(Errand::Fetch, &|_| *messages.borrow_mut() += 1).unwrap());
+    assert_eq!(messages.into_inner(), 0);
+}
+
+#[test]
+fn a_full_disk_is_one_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().into()).unwrap();
+    let error = cache.write(Errand::Fetch, &quiet).unwrap().reserve(u64::MAX).unwrap_err();
+    assert!(error.to_string().contains("has too little space ("), "{error}");
+    assert!(error.to_string().ends_with("free some, or set NETKIT_LAB_CACHE to a larger disk"), "{error}");
+    let error = KernelsError::io("/x")(io::Error::from_raw_os_error(nix::libc::ENOSPC));
+    insta::assert_snapshot!(error, @"/x has too little space: free some, or set NETKIT_LAB_CACHE to a larger disk");
+}
+
+#[test]
+fn paths_that_apt_cannot_hold_are_refused() {
+    for path in ["relative", "/tmp/with blank", "/tmp/quo\"te"] {
+        assert!(matches!(Cache::at(path.into()), Err(KernelsError::BadCache { .. })), "{path}");
+    }
+}
+
+#[test]
+fn a_fetch_neither_waits_for_a_build_nor_clears_its_stage() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::at(dir.path().to_owned()).unwrap();
+    let building = cache.write(Errand::Build, &quiet).unwrap();
+    let stage = building.stage().unwrap();
+    drop(cache.write(Errand::Fetch, &|message| panic!("{message}")).unwrap());
+    assert!(stage.path().is_dir());
+    drop(building);
+    drop(cache.write(Errand::Build, &quiet).unwrap());
+    assert!(!stage.path().exists(), "the next build clears what a dead one left");
+}

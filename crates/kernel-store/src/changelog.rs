@@ -1,0 +1,96 @@
+//! A Debian kernel's changelog: the titles of the upstream commits that a package brought.
+
+use super::{
+    apt::Apt,
+    config::Kernel,
+    deb::Wanted,
+    error::{KernelsError, Result},
+    lockfile::{Lock, Locked},
+    store::Store,
+};
+use lab_base::process;
+use lab_protocol::KernelVersion;
+use std::io::Read;
+
+/// Bytes of a changelog, unpacked: that of 6.12 has 2 MiB after a year.
+const MAX_BYTES: u64 = 64 << 20;
+
+impl Store<'_> {
+    /// The changelog inside of a kernel's package, as it is locked.
+    ///
+    /// # Errors
+    /// The kernel is no package, the package can't be fetched, or it has no changelog.
+    pub fn changelog(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<String> {
+        self.read_changelog(kernel, lock, progress).map_err(|error| error.of(&kernel.id))
+    }
+
+    fn read_changelog(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<String> {
+        let none =
+            |reason: &str| KernelsError::Archive { archive: kernel.source.to_string(), reason: reason.to_owned() };
+        let Locked::Deb { suite, package, version, sha256, kernel: locked, parts } = lock.entry(kernel)? else {
+            return Err(none("only packages have changelogs"));
+        };
+        let wanted = Wanted { suite, pattern: package, package, version, sha256, kernel: *locked, parts };
+        let writing = self.fetching(progress)?;
+        let (apt, stage) = (Apt::new(writing.root(), &self.config.debian, suite)?, writing.stage()?);
+        let deb = wanted.get(&writing, &apt, (package, sha256), stage.path(), progress)?;
+        let stream = process::command("dpkg-deb", ["--fsys-tarfile".as_ref(), deb.as_os_str()]).stderr_null().reader();
+        let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
+        let mut archive = tar::Archive::new(&stream);
+        let broken = |error: std::io::Error| none(&error.to_string());
+        for entry in archive.entries().map_err(broken)? {
+            let entry = entry.map_err(broken)?;
+            if entry.path().map_err(broken)?.ends_with("changelog.gz") {
+                let mut text = Vec::new();
+                flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text).map_err(broken)?;
+                // The rest of the package is of no interest.
+                let _ = stream.kill();
+                return Ok(String::from_utf8_lossy(&text).into_owned());
+            }
+        }
+        Err(none("the package has no changelog.gz"))
+    }
+}
+
+/// The entries above the one of an earlier version, each line with the package version that brought it.
+pub fn news(changelog: &str, before: KernelVersion) -> Vec<(String, String)> {
+    let mut news = Vec::new();
+    let mut entry = None;
+    for line in changelog.lines() {
+        // `linux (6.12.57-1) trixie; urgency=medium`; a backport's own source package is named `linux-6.12`.
+        let head = line.strip_prefix("linux").and_then(|rest| rest.split_once('(')?.1.split_once(')'));
+        if let Some((version, _)) = head {
+            if version.parse::<KernelVersion>().is_ok_and(|version| version <= before) {
+                break;
+            }
+            entry = Some(version.to_owned());
+        } else if let (Some(version), false) = (&entry, line.trim().is_empty() || line.starts_with(" --")) {
+            news.push((version.clone(), line.trim().trim_start_matches(['-', '*']).trim().to_owned()));
+        }
+    }
+    news
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "linux (6.12.57-1) trixie; urgency=medium\n\n  * New upstream stable update:\n    \
+        - bpf: Enforce expected_attach_type for tailcall compatibility\n\n -- A <a@a.example>  Wed, 05 Nov 2025\n\n\
+        linux (6.12.48-1) trixie-security; urgency=high\n\n    - net: other\n\n -- A\n\n\
+        linux (6.12.43-1~bpo12+1) bookworm-backports; urgency=medium\n\n    - net: old\n";
+
+    #[test]
+    fn news_end_where_the_earlier_kernel_begins() {
+        let entry = |version: &str, line: &str| (version.to_owned(), line.to_owned());
+        assert_eq!(
+            news(TEXT, KernelVersion::new(6, 12, 43)),
+            [
+                entry("6.12.57-1", "New upstream stable update:"),
+                entry("6.12.57-1", "bpf: Enforce expected_attach_type for tailcall compatibility"),
+                entry("6.12.48-1", "net: other"),
+            ]
+        );
+        assert!(news(TEXT, KernelVersion::new(6, 12, 57)).is_empty());
+    }
+}

@@ -1,0 +1,340 @@
+//! A checkout that is built again and again, commit after commit, with one configuration: what bisecting does.
+//!
+//! What a build leaves is kept by the sources' tree hash, the configuration, the compiler and the command, so that going back
+//! to a commit builds nothing. The same sources give the same bytes: time, user, host and build number are fixed.
+
+use super::{
+    class::Class,
+    error::{KernelsError, Result},
+    files::Identity,
+    header, linux_source, local, modules,
+    recipe::{self, BARE, BASE},
+    store::Unpacked,
+};
+use lab_base::process;
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+/// The archive, its objects and its image, bytes: the lab's configuration of 6.12 takes 1.1 GiB.
+const SPACE: u64 = 2 << 30;
+/// What a build says where the host is to blame, and not the sources.
+const HOST: [&str; 5] = [
+    "No space left on device",
+    "Cannot allocate memory",
+    "Killed signal",
+    "virtual memory exhausted",
+    "Input/output error",
+];
+/// What `git bisect run` has for "can't be tested".
+const SKIP: i32 = 125;
+/// Programs whose output ends up in a kernel, or without which a part of it is left out (pahole: BTF).
+const BUILDERS: [&str; 7] = ["gcc", "ld", "clang", "ld.lld", "rustc", "pahole", "make"];
+
+/// How commits are built.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A whole `.config`; the lab's own where there is none.
+    pub config: Option<PathBuf>,
+    /// Options on top, each of which must have an effect.
+    pub fragments: Vec<PathBuf>,
+    /// Run by `sh` instead of `vng --build`.
+    pub command: Option<String>,
+    /// Compilers at the same time.
+    pub jobs: usize,
+    /// virtme-ng.
+    pub vng: PathBuf,
+    /// Its home directory.
+    pub home: PathBuf,
+}
+
+/// What became of a build.
+#[derive(Debug, Clone)]
+pub enum Built {
+    /// A kernel.
+    Kernel(Box<Unpacked>),
+    /// The sources do not compile, or not with this configuration.
+    Cannot(String),
+}
+
+/// A checkout and the products of its builds.
+pub struct Checkout<'a> {
+    /// The checkout.
+    pub tree: PathBuf,
+    /// Where products are kept.
+    pub products: PathBuf,
+    /// How it is built.
+    pub settings: Settings,
+    /// Whether somebody wants the build to end.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+impl Checkout<'_> {
+    /// Checks that everything is there that a build needs.
+    ///
+    /// # Errors
+    /// One line with the command that brings it.
+    pub fn ready(&self) -> Result<()> {
+        linux_source::need_tools()
+    }
+
+    /// What a product is kept by.
+    ///
+    /// # Errors
+    /// A file of the configuration can't be read.
+    pub fn key(&self, sources: &str) -> Result<String> {
+        let mut identity = Identity::default();
+        identity.add(recipe::identity(sources, &self.wanted()?));
+        identity.add(self.settings.command.as_deref().unwrap_or_default());
+        for tool in BUILDERS {
+            identity.add(version(tool));
+        }
+        for (name, value) in std::env::vars_os().filter(|(name, _)| is_kbuilds(&name.to_string_lossy())) {
+            identity.add(name.as_encoded_bytes()).add(value.as_encoded_bytes());
+        }
+        Ok(identity.finish())
+    }
+
+    /// The configuration as it is asked for.
+    fn wanted(&self) -> Result<String> {
+        let base = match &self.settings.config {
+            Some(path) => fs::read_to_string(path).map_err(KernelsError::io(path))?,
+            None => format!("{BARE}{BASE}"),
+        };
+        Ok(format!("{base}\n{}", self.fragments()?))
+    }
+
+    fn fragments(&self) -> Result<String> {
+        self.settings.fragments.iter().map(|path| recipe::fragment(Some(path))).collect()
+    }
+
+    /// An earlier build's result.
+    pub fn find(&self, key: &str) -> Option<Built> {
+        let place = self.products.join(key);
+        if let Ok(why) = fs::read_to_string(place.join("failed")) {
+            return Some(Built::Cannot(why));
+        }
+        product(&place).ok().map(|kernel| Built::Kernel(Box::new(kernel)))
+    }
+
+    /// Builds what is checked out, and keeps what comes of it.
+    ///
+    /// # Errors
+    /// The host is to blame: a tool is missing, the disk is full, the build was interrupted.
+    pub fn build(&self, key: &str) -> Result<Built> {
+        fs::create_dir_all(&self.products).map_err(KernelsError::io(&self.products))?;
+        super::cache::reserve(&self.products, SPACE)?;
+        let stage = tempfile::Builder::new().prefix(".stage-").tempdir_in(&self.products);
+        let stage = stage.map_err(KernelsError::io(&self.products))?;
+        let path = stage.path().join("build.log");
+        let log = File::options().create(true).read(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
+        let failed = match self.configure(&log)? {
+            None => self.compile(&log)?,
+            lost => lost,
+        };
+        match failed {
+            Some(why) => {
+                let path = stage.path().join("failed");
+                fs::write(&path, why).map_err(KernelsError::io(&path))?;
+            }
+            None => {
+                let image = self.tree.join("arch/x86/boot/bzImage");
+                let banner = header::banner(&image)?;
+                modules::copy_file(&image, &stage.path().join("vmlinuz"))?;
+                modules::copy_file(&self.tree.join(".config"), &stage.path().join("config"))?;
+                local::install(&self.tree, stage.path(), &banner.release)?;
+                modules::index(stage.path(), &banner.release)?;
+            }
+        }
+        let place = self.products.join(key);
+        if place.exists() {
+            fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
+        }
+        fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
+        self.find(key)
+            .ok_or_else(|| KernelsError::BadKernel { path: place, reason: "was built and can't be read".into() })
+    }
+
+    /// Puts the one configuration in place and lets Kconfig complete it. Returns what has no effect.
+    fn configure(&self, log: &File) -> Result<Option<String>> {
+        let config = self.tree.join(".config");
+        let wanted = self.wanted()?;
+        let fixed = self.products.join(format!("{}.config", recipe::identity("", &wanted)));
+        let target = if fixed.is_file() || self.settings.config.is_some() {
+            let text = if fixed.is_file() {
+                fs::read_to_string(&fixed).map_err(KernelsError::io(&fixed))?
+            } else {
+                wanted.clone()
+            };
+            // Its time says whether anything must be compiled anew, so it is only written where it differs.
+            if fs::read_to_string(&config).ok().as_ref() != Some(&text) {
+                fs::write(&config, text).map_err(KernelsError::io(&config))?;
+            }
+            "olddefconfig"
+        } else {
+            "allnoconfig"
+        };
+        let all = self.products.join("wanted.config");
+        fs::write(&all, &wanted).map_err(KernelsError::io(&all))?;
+        let make = process::command("make", ["-s", target]).env("KCONFIG_ALLCONFIG", &all);
+        if let Some(why) = self.run(make, log)? {
+            return Ok(Some(format!("make {target}: {why}")));
+        }
+        let got = fs::read_to_string(&config).map_err(KernelsError::io(&config))?;
+        let lost = recipe::without_effect(&self.fragments()?, &got);
+        if !lost.is_empty() {
+            return Ok(Some(format!("{} has no effect here", lost.join(", "))));
+        }
+        if !fixed.is_file() {
+            fs::write(&fixed, got).map_err(KernelsError::io(&fixed))?;
+        }
+        Ok(None)
+    }
+
+    fn compile(&self, log: &File) -> Result<Option<String>> {
+        let image = self.tree.join("arch/x86/boot/bzImage");
+        let command = match &self.settings.command {
+            Some(command) => process::command("sh", ["-c", command]),
+            None => {
+                let jobs = self.settings.jobs.to_string();
+                let mut args = vec!["--build", "--verbose", "--jobs", &jobs];
+                // Nothing but the image where nothing but the image is wanted.
+                let config = fs::read_to_string(self.tree.join(".config")).unwrap_or_default();
+                if !config.contains("\nCONFIG_MODULES=y\n") {
+                    args.push("--skip-modules");
+                }
+                if which::which("ccache").is_ok() {
+                    args.push("CC=ccache gcc");
+                }
+                args.extend(recipe::REPRODUCIBLE);
+                process::vng(&self.settings.vng, &self.settings.home, args)
+            }
+        };
+        // What an earlier commit left must not pass for this one's: neither the image, nor modules, which are installed by
+        // this list.
+        for left in [&image, &self.tree.join("modules.order")] {
+            match fs::remove_file(left) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(KernelsError::io(left)(error));
+                }
+                _ => {}
+            }
+        }
+        match self.run(command, log)? {
+            None if !image.is_file() => Ok(Some("the build left no arch/x86/boot/bzImage".to_owned())),
+            other => Ok(other),
+        }
+    }
+
+    /// Runs a part of the build in a process group of its own, so that all of it ends when it shall. Returns why it failed.
+    fn run(&self, command: duct::Expression, log: &File) -> Result<Option<String>> {
+        let io = || KernelsError::io(&self.tree);
+        let output = log.try_clone().map_err(io())?;
+        let command = command.dir(&self.tree).stderr_to_stdout().stdout_file(output);
+        let output = process::to_end(&command, |_| (self.stop)());
+        let output = output.map_err(|error| process::start_error("the build", "make", &error))?;
+        let Some(output) = output else { return Err(KernelsError::Interrupted { what: "the build".to_owned() }) };
+        let status = output.status;
+        if status.success() {
+            return Ok(None);
+        }
+        let said = said(log)?;
+        if status.code().is_none() || HOST.iter().any(|words| said.contains(words)) {
+            let detail = format!("{status}: {}", cause(&said));
+            return Err(KernelsError::Program { what: "the build".to_owned(), detail });
+        }
+        Ok(Some(if status.code() == Some(SKIP) { "the build command skips it".to_owned() } else { cause(&said) }))
+    }
+}
+
+/// The end of a log.
+fn said(log: &File) -> Result<String> {
+    use std::os::unix::fs::FileExt;
+    const TAIL: u64 = 256 << 10;
+    let io = || KernelsError::io("the build's log");
+    let length = log.metadata().map_err(io())?.len();
+    let from = length.saturating_sub(TAIL);
+    let mut bytes = vec![0; usize::try_from(length - from).unwrap_or_default()];
+    log.read_exact_at(&mut bytes, from).map_err(io())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The line that says why: the compiler's first error, else whatever make said last.
+fn cause(said: &str) -> String {
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let compiler = lines().find(|line| line.contains(" error: ") || line.contains("undefined reference to"));
+    let make = || lines().find(|line| line.contains("*** "));
+    let line = compiler.or_else(make).or_else(|| lines().next_back()).unwrap_or("it said nothing");
+    lab_base::text::line(line, 200)
+}
+
+/// What a program says of itself; nothing where it is not installed.
+fn version(program: &str) -> String {
+    process::command(program, ["--version"]).stderr_to_stdout().unchecked().read().unwrap_or_default()
+}
+
+/// Whether kbuild or Kconfig reads a variable of the environment (Documentation/kbuild/kbuild.rst, kconfig.rst).
+fn is_kbuilds(name: &str) -> bool {
+    const NAMES: [&str; 29] = [
+        "ARCH",
+        "SRCARCH",
+        "CROSS_COMPILE",
+        "LLVM",
+        "LLVM_IAS",
+        "CC",
+        "LD",
+        "AR",
+        "NM",
+        "AS",
+        "OBJCOPY",
+        "OBJDUMP",
+        "READELF",
+        "STRIP",
+        "PAHOLE",
+        "RUSTC",
+        "HOSTCC",
+        "HOSTCXX",
+        "HOSTLD",
+        "CPP",
+        "KCFLAGS",
+        "KAFLAGS",
+        "KCPPFLAGS",
+        "KRUSTFLAGS",
+        "CFLAGS_KERNEL",
+        "CFLAGS_MODULE",
+        "LDFLAGS_vmlinux",
+        "LDFLAGS_MODULE",
+        "LOCALVERSION",
+    ];
+    NAMES.contains(&name) || ["KBUILD_", "KCONFIG_", "INSTALL_MOD_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Reads a product.
+fn product(place: &Path) -> Result<Unpacked> {
+    let vmlinuz = place.join("vmlinuz");
+    let banner = header::banner(&vmlinuz)?;
+    let class = Class::ALL.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
+    // The configuration decides whether the guest's modules keep their signatures.
+    let mut identity = Identity::default();
+    identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;
+    let sha256 = identity.finish();
+    Ok(Unpacked {
+        id: format!("commit-{}", &sha256[..12]),
+        class,
+        version: banner.version,
+        release: banner.release,
+        modules: place.join("modules"),
+        config: Some(place.join("config")),
+        vmlinuz,
+        departures: Vec::new(),
+        cmdline: Vec::new(),
+        memory_mib: None,
+        may_fail: false,
+        sha256,
+    })
+}
+
+#[cfg(test)]
+#[path = "checkout_tests.rs"]
+mod tests;

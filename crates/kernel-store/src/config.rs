@@ -1,0 +1,359 @@
+//! `kernels.toml`: which kernels the matrix has and where they come from.
+
+use super::{
+    class::Class,
+    error::{KernelsError, Result},
+};
+use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_protocol::{Capability, KernelVersion};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+use toml_edit::Document;
+
+/// The whole of `kernels.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The kernels in the order of the file; never empty.
+    pub kernels: Vec<Kernel>,
+    /// Mirrors, where the host's own apt shall not decide.
+    pub debian: Debian,
+    /// Directory that relative paths of the file start from.
+    pub dir: PathBuf,
+}
+
+/// `[debian]`: mirrors and their trust, for sources that apt fetches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Debian {
+    /// Archive of the plain suites (`mirror`).
+    pub mirror: Option<String>,
+    /// Archive of the `*-security` suites (`security-mirror`).
+    pub security_mirror: Option<String>,
+    /// Suites whose index may be past its `Valid-Until`, each with the reason (`stale`).
+    pub stale: BTreeMap<String, String>,
+}
+
+/// One `[kernels."…"]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Name of the kernel in the matrix; safe as a file name.
+    pub id: String,
+    /// Class that it stands for.
+    pub class: Class,
+    /// Part of the matrix that runs when nothing is selected.
+    pub default: bool,
+    /// Its failures are told and do not count: nobody answers for a kernel that came out last night.
+    pub may_fail: bool,
+    /// Where it comes from.
+    pub source: Source,
+    /// Capabilities that it lacks though its version says otherwise.
+    pub departures: Vec<Departure>,
+    /// Extra words for the kernel's command line.
+    pub cmdline: Vec<String>,
+    /// Guest memory in MiB, where the lab's default does not fit.
+    pub memory_mib: Option<u32>,
+}
+
+impl Kernel {
+    /// Whether a kernel of this version may stand where this one does: its class goes by what it can do, and a kernel
+    /// that was built without netkit does what those before 6.7 do.
+    pub fn fits(&self, version: KernelVersion) -> bool {
+        let without_netkit = || self.departures.iter().any(|departure| departure.capability == Capability::Netkit);
+        self.class.holds(version) || self.class == Class::Below67 && without_netkit()
+    }
+
+    /// Whether the lab compiles it.
+    pub const fn is_built(&self) -> bool {
+        matches!(self.source, Source::LinuxSource { .. } | Source::Git { .. })
+    }
+}
+
+/// A capability that is missing although the version has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departure {
+    /// What is missing.
+    pub capability: Capability,
+    /// Why, for reports.
+    pub reason: String,
+    /// Where that can be looked up.
+    pub source: Option<String>,
+}
+
+/// Where a kernel comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A Debian package.
+    Deb {
+        /// Suite that carries it.
+        suite: String,
+        /// Pattern for the package's name; the highest version of those that match is taken.
+        package: String,
+    },
+    /// A kernel compiled from a Debian package with sources.
+    LinuxSource {
+        /// Suite that carries it.
+        suite: String,
+        /// Pattern for the package's name; the highest version of those that match is taken.
+        package: String,
+        /// Configuration fragment on top of the lab's own.
+        fragment: Option<PathBuf>,
+    },
+    /// A kernel image on this host.
+    Image {
+        /// bzImage.
+        image: PathBuf,
+        /// `lib/modules/<release>` of the same kernel.
+        modules: Option<PathBuf>,
+        /// Its `.config`.
+        config: Option<PathBuf>,
+    },
+    /// A kernel tree on this host that has been built.
+    Tree {
+        /// Top of the tree (or of its output directory).
+        tree: PathBuf,
+    },
+    /// A commit of a git repository on this host, built by `vng --build`.
+    Git {
+        /// The repository.
+        tree: PathBuf,
+        /// Branch, tag or commit.
+        reference: String,
+        /// Configuration fragment on top of the lab's own.
+        fragment: Option<PathBuf>,
+    },
+    /// A prebuilt mainline kernel that vng downloads.
+    Mainline {
+        /// `v6.12.43`.
+        version: String,
+    },
+}
+
+impl Source {
+    /// The version that the source itself promises, as far as it names one.
+    fn promised(&self) -> Option<KernelVersion> {
+        match self {
+            Self::Deb { package, .. } => package.strip_prefix("linux-image-")?.parse().ok(),
+            Self::LinuxSource { package, .. } => package.strip_prefix("linux-source-")?.parse().ok(),
+            Self::Mainline { version } => version.parse().ok(),
+            Self::Git { reference, .. } => reference.strip_prefix('v')?.parse().ok(),
+            Self::Image { .. } | Self::Tree { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deb { suite, package } => write!(f, "deb {package} ({suite})"),
+            Self::LinuxSource { suite, package, .. } => write!(f, "linux-source {package} ({suite})"),
+            Self::Image { image, .. } => write!(f, "path {}", image.display()),
+            Self::Tree { tree } => write!(f, "path {}", tree.display()),
+            Self::Git { tree, reference, .. } => write!(f, "git {reference} ({})", tree.display()),
+            Self::Mainline { version } => write!(f, "mainline {version}"),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks `kernels.toml`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or one of its lines is wrong.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(KernelsError::io(path))?;
+        let dir = path.parent().unwrap_or(Path::new("")).to_owned();
+        Ok(Self::parse(&text, &path.display().to_string(), dir)?)
+    }
+
+    /// Checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the start of relative paths.
+    ///
+    /// # Errors
+    /// The first line that is wrong.
+    pub fn parse(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
+        let origin = Origin { file, text };
+        let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
+        let top = Section::open(origin, document.as_table(), None, "the file".into(), &["kernels", "debian"])?;
+        let debian = match top.section("debian", "[debian]".into(), &["mirror", "security-mirror", "stale"])? {
+            None => Debian::default(),
+            Some(section) => debian(&section)?,
+        };
+        let table = top.section("kernels", "[kernels]".into(), &[])?;
+        let mut kernels = Vec::new();
+        for id in table.iter().flat_map(Section::keys) {
+            let table = table.as_ref().ok_or_else(|| top.missing("kernels"))?;
+            kernels.push(kernel(table, id, &dir)?);
+        }
+        if kernels.is_empty() {
+            return Err(origin.error(None, "the matrix is empty: add a [kernels.\"…\"] table"));
+        }
+        if !kernels.iter().any(|kernel| kernel.default) {
+            return Err(origin.error(None, "no kernel has `default = true`: a run without --kernel would do nothing"));
+        }
+        Ok(Self { kernels, debian, dir })
+    }
+}
+
+fn debian(section: &Section<'_>) -> std::result::Result<Debian, ConfigError> {
+    let mut stale = BTreeMap::new();
+    if let Some(table) = section.section("stale", "`stale` of [debian]".into(), &[])? {
+        for suite in table.keys() {
+            stale.insert(suite.to_owned(), table.required(suite)?.to_owned());
+        }
+    }
+    Ok(Debian {
+        mirror: section.text("mirror")?.map(str::to_owned),
+        security_mirror: section.text("security-mirror")?.map(str::to_owned),
+        stale,
+    })
+}
+
+const KERNEL_KEYS: &[&str] = &["class", "default", "may-fail", "source", "departures", "cmdline", "memory_mib"];
+
+fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kernel, ConfigError> {
+    if !is_file_name(id) {
+        return Err(table.error_at(
+            id,
+            format!("kernel id {id:?} must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit"),
+        ));
+    }
+    let name = format!("[kernels.\"{id}\"]");
+    let section = table.section(id, name.clone(), KERNEL_KEYS)?.ok_or_else(|| table.missing(id))?;
+    let class = section.word("class", &Class::ALL.map(|class| (class.name(), class)))?;
+    let source = source(&section, &name, dir)?;
+    let cmdline: Vec<String> = section.texts("cmdline")?.into_iter().map(str::to_owned).collect();
+    if let Some(word) = cmdline.iter().find(|word| !is_cmdline_word(word)) {
+        let message =
+            format!("{word:?} in `cmdline` of {name} must be one word without quotes, one list entry per word");
+        return Err(section.error_at("cmdline", message));
+    }
+    let kernel = Kernel {
+        id: id.to_owned(),
+        class,
+        default: section.flag("default")?,
+        may_fail: section.flag("may-fail")?,
+        source,
+        departures: departures(&section, &name)?,
+        cmdline,
+        memory_mib: section.number("memory_mib", 128..65_537)?,
+    };
+    match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
+        None => Ok(kernel),
+        Some(version) => {
+            let message = format!("{name} is kernel {version}, but class {class} is for {}", class.rule());
+            Err(section.error_at("class", message))
+        }
+    }
+}
+
+fn departures(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Departure>, ConfigError> {
+    let known = Capability::ALL.map(|capability| (capability.name(), capability));
+    let mut found: Vec<Departure> = Vec::new();
+    for table in
+        section.sections("departures", &format!("departures of {name}"), &["capability", "reason", "source"])?
+    {
+        let capability = table.word("capability", &known)?;
+        if found.iter().any(|departure| departure.capability == capability) {
+            return Err(table.error_at("capability", format!("{name} lists the departure `{capability}` twice")));
+        }
+        let reason = table.required("reason")?.to_owned();
+        found.push(Departure { capability, reason, source: table.text("source")?.map(str::to_owned) });
+    }
+    Ok(found)
+}
+
+const SOURCE_KINDS: &[&str] = &["deb", "linux-source", "path", "git", "mainline"];
+
+fn source(kernel: &Section<'_>, name: &str, dir: &Path) -> std::result::Result<Source, ConfigError> {
+    let section = kernel.section("source", format!("`source` of {name}"), SOURCE_KINDS)?;
+    let section = section.ok_or_else(|| kernel.missing("source"))?;
+    let mut kinds = section.keys();
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else {
+        let message = format!("`source` of {name} must have exactly one of: {}", SOURCE_KINDS.join(", "));
+        return Err(kernel.error_at("source", message));
+    };
+    let table = |allowed: &[&str]| {
+        let table = section.section(kind, format!("`{kind}` source of {name}"), allowed)?;
+        table.ok_or_else(|| section.missing(kind))
+    };
+    let at = |path: &str| dir.join(path);
+    match kind {
+        "deb" | "linux-source" => {
+            let built = kind == "linux-source";
+            let table = table(if built { &["suite", "package", "fragment"] } else { &["suite", "package"] })?;
+            let (suite, package) = (table.required("suite")?, table.required("package")?);
+            if !is_file_name(suite) {
+                return Err(table.error_at("suite", format!("{suite:?} in {name} is not a suite's name")));
+            }
+            if let Err(error) = globset::Glob::new(package) {
+                return Err(table.error_at("package", format!("`package` in {name}: {}", error.kind())));
+            }
+            let (suite, package) = (suite.to_owned(), package.to_owned());
+            if built {
+                return Ok(Source::LinuxSource { suite, package, fragment: table.text("fragment")?.map(at) });
+            }
+            Ok(Source::Deb { suite, package })
+        }
+        "path" => {
+            let table = table(&["image", "modules", "config", "tree"])?;
+            match (table.text("tree")?, table.text("image")?) {
+                (Some(tree), None) if table.keys().count() == 1 => Ok(Source::Tree { tree: at(tree) }),
+                (None, Some(image)) => Ok(Source::Image {
+                    image: at(image),
+                    modules: table.text("modules")?.map(at),
+                    config: table.text("config")?.map(at),
+                }),
+                _ => Err(section.error_at(
+                    kind,
+                    format!("`path` source of {name} wants either `tree` alone, or `image` with optional `modules` and `config`"),
+                )),
+            }
+        }
+        "git" => {
+            let table = table(&["tree", "ref", "fragment"])?;
+            let reference = table.required("ref")?;
+            if reference.starts_with('-') {
+                return Err(table.error_at("ref", format!("{reference:?} in {name} is not a git revision")));
+            }
+            Ok(Source::Git {
+                tree: at(table.required("tree")?),
+                reference: reference.to_owned(),
+                fragment: table.text("fragment")?.map(at),
+            })
+        }
+        _ => {
+            let table = table(&["version"])?;
+            let version = table.required("version")?;
+            if !is_mainline_tag(version) {
+                let message = format!("{version:?} in {name} must look like v6.12.43 or v6.12-rc1");
+                return Err(table.error_at("version", message));
+            }
+            Ok(Source::Mainline { version: version.to_owned() })
+        }
+    }
+}
+
+/// Ids and suites become file names in the cache and in the results.
+pub(super) fn is_file_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+}
+
+/// What vng takes for a version; anything else given to `vng --run` would be the path of an image.
+fn is_mainline_tag(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let release = text.strip_prefix('v').map(|rest| rest.split_once("-rc").unwrap_or((rest, "0")));
+    release.is_some_and(|(numbers, candidate)| {
+        numbers.split('.').all(digits) && digits(candidate) && numbers.parse::<KernelVersion>().is_ok()
+    })
+}
+
+fn is_cmdline_word(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\'))
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

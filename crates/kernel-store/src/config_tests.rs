@@ -1,0 +1,165 @@
+use super::*;
+use proptest::prelude::*;
+
+const GOOD: &str = r#"[debian]
+mirror = "http://a.example/debian"
+
+[kernels."6.12"]
+class = "6.7+"
+default = true
+source = { deb = { suite = "bookworm-security", package = "linux-image-6.12.*-cloud-amd64" } }
+departures = [{ capability = "netkit", reason = "built without", source = "config-6.12" }]
+cmdline = ["net.ifnames=0"]
+memory_mib = 512
+
+[kernels.tree]
+class = "6.7+"
+source.git = { tree = "../linux", ref = "v6.12", fragment = "my.config" }
+"#;
+
+fn parse(text: &str) -> std::result::Result<Config, ConfigError> {
+    Config::parse(text, "kernels.toml", "/lab".into())
+}
+
+/// The complaint about [`GOOD`] after one replacement.
+fn broken(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from));
+    parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string()
+}
+
+#[test]
+fn reads_every_key() {
+    let config = parse(GOOD).unwrap();
+    let kernel = &config.kernels[0];
+    assert_eq!((&*kernel.id, kernel.class, kernel.default), ("6.12", Class::From67, true));
+    assert_eq!(kernel.departures[0].capability, Capability::Netkit);
+    assert_eq!((kernel.memory_mib, &*kernel.cmdline[0]), (Some(512), "net.ifnames=0"));
+    assert_eq!(config.debian.mirror.as_deref(), Some("http://a.example/debian"));
+    let Source::Git { tree, fragment, .. } = &config.kernels[1].source else { panic!("git expected") };
+    assert_eq!((tree.as_path(), fragment.as_deref()), (Path::new("/lab/../linux"), Some(Path::new("/lab/my.config"))));
+}
+
+#[test]
+fn a_stale_suite_is_accepted_for_a_reason_only() {
+    let stale = |value: &str| parse(&GOOD.replacen("[debian]", &format!("[debian]\nstale.sid = {value}"), 1));
+    assert_eq!(stale("\"the mirror lags\"").unwrap().debian.stale["sid"], "the mirror lags");
+    insta::assert_snapshot!(stale("\" \"").unwrap_err(),
+        @"kernels.toml:2: `sid` in `stale` of [debian] must be a text that is not empty");
+    insta::assert_snapshot!(stale("true").unwrap_err(),
+        @"kernels.toml:2: `sid` in `stale` of [debian] must be a text that is not empty");
+}
+
+#[test]
+fn sources_are_packages_with_a_fragment() {
+    let source = r#"source.linux-source = { suite = "sid", package = "linux-source-7.2", fragment = "my.config" }"#;
+    let text = format!("{GOOD}\n[kernels.built]\nclass = \"6.7+\"\n{source}\n");
+    let kernel = parse(&text).unwrap().kernels.remove(2);
+    assert!(kernel.is_built());
+    let Source::LinuxSource { suite, package, fragment } = &kernel.source else { panic!("linux-source expected") };
+    assert_eq!((&**suite, &**package), ("sid", "linux-source-7.2"));
+    assert_eq!(fragment.as_deref(), Some(Path::new("/lab/my.config")));
+    let text = text.replacen("[kernels.built]\nclass = \"6.7+\"", "[kernels.built]\nclass = \"25.10\"", 1);
+    insta::assert_snapshot!(parse(&text).unwrap_err(),
+        @r#"kernels.toml:17: [kernels."built"] is kernel 7.2, but class 25.10 is for kernels of the 6.17 series"#);
+}
+
+#[test]
+fn unknown_keys_name_line_and_neighbour() {
+    insta::assert_snapshot!(broken("default", "defalt"),
+        @r#"kernels.toml:6: unknown key `defalt` in [kernels."6.12"]; did you mean `default`?"#);
+    insta::assert_snapshot!(broken("memory_mib", "ram"),
+        @r#"kernels.toml:10: unknown key `ram` in [kernels."6.12"]; known: class, default, may-fail, source, departures, cmdline, memory_mib"#);
+    insta::assert_snapshot!(broken("suite =", "suit ="),
+        @r#"kernels.toml:7: unknown key `suit` in `deb` source of [kernels."6.12"]; did you mean `suite`?"#);
+    insta::assert_snapshot!(broken("reason =", "because ="),
+        @r#"kernels.toml:8: unknown key `because` in departures of [kernels."6.12"]; known: capability, reason, source"#);
+    insta::assert_snapshot!(broken("[debian]", "[debain]"),
+        @"kernels.toml:1: unknown key `debain` in the file; did you mean `debian`?");
+}
+
+#[test]
+fn unknown_values_name_line_and_neighbour() {
+    insta::assert_snapshot!(broken(r#""6.7+""#, r#""6.7""#),
+        @r#"kernels.toml:5: unknown class `6.7` in [kernels."6.12"]; did you mean `6.7+`?"#);
+    insta::assert_snapshot!(broken("{ deb =", "{ dep ="),
+        @r#"kernels.toml:7: unknown key `dep` in `source` of [kernels."6.12"]; did you mean `deb`?"#);
+    insta::assert_snapshot!(broken(r#"capability = "netkit""#, r#"capability = "nektit""#),
+        @r#"kernels.toml:8: unknown capability `nektit` in departures of [kernels."6.12"]; did you mean `netkit`?"#);
+}
+
+#[test]
+fn wrong_types_and_missing_keys_name_the_line() {
+    insta::assert_snapshot!(broken("true", "1"), @r#"kernels.toml:6: `default` in [kernels."6.12"] must be true or false"#);
+    insta::assert_snapshot!(broken("512", "64"),
+        @r#"kernels.toml:10: `memory_mib` in [kernels."6.12"] must be a whole number from 128 to 65536"#);
+    insta::assert_snapshot!(broken(r#", reason = "built without""#, ""),
+        @r#"kernels.toml:8: departures of [kernels."6.12"] has no `reason`"#);
+    insta::assert_snapshot!(broken("class = \"6.7+\"\ndefault", "default"),
+        @r#"kernels.toml:4: [kernels."6.12"] has no `class`"#);
+    insta::assert_snapshot!(broken(r#"["net.ifnames=0"]"#, r#"["a b"]"#),
+        @r#"kernels.toml:9: "a b" in `cmdline` of [kernels."6.12"] must be one word without quotes, one list entry per word"#);
+    insta::assert_snapshot!(broken("{ deb = {", "{ path = {}, deb = {"),
+        @r#"kernels.toml:7: `source` of [kernels."6.12"] must have exactly one of: deb, linux-source, path, git, mainline"#);
+    insta::assert_snapshot!(broken("ref = \"v6.12\"", "ref = \"--upload\""),
+        @r#"kernels.toml:14: "--upload" in [kernels."tree"] is not a git revision"#);
+}
+
+#[test]
+fn mainline_versions_are_those_that_vng_knows() {
+    for (text, wanted) in [("v6.12.43", true), ("v6.12-rc1", true), ("6.12", false), ("v6", false), ("v6.12/..", false)]
+    {
+        assert_eq!(is_mainline_tag(text), wanted, "{text}");
+    }
+}
+
+#[test]
+fn classes_are_held_against_versions() {
+    let older = GOOD.replacen(r#""6.7+""#, r#""below-6.7""#, 1);
+    assert!(parse(&older).is_ok(), "without netkit a kernel does what those before 6.7 do");
+    insta::assert_snapshot!(parse(&older.replace(r#""netkit""#, r#""tcx""#)).unwrap_err(),
+        @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7, and later ones with the departure `netkit`"#);
+    insta::assert_snapshot!(broken(r#""6.7+""#, r#""25.10""#),
+        @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class 25.10 is for kernels of the 6.17 series"#);
+}
+
+#[test]
+fn ids_are_file_names_and_unique() {
+    insta::assert_snapshot!(broken("[kernels.tree]", "[kernels.\"../x\"]"),
+        @r#"kernels.toml:12: kernel id "../x" must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit"#);
+    insta::assert_snapshot!(broken("[kernels.tree]", "[kernels.\"6.12\"]"), @"kernels.toml:12: duplicate key");
+}
+
+#[test]
+fn an_empty_matrix_is_an_error() {
+    insta::assert_snapshot!(parse("").unwrap_err(), @r#"kernels.toml:1: the matrix is empty: add a [kernels."…"] table"#);
+    insta::assert_snapshot!(broken("default = true", "default = false"),
+        @"kernels.toml:1: no kernel has `default = true`: a run without --kernel would do nothing");
+    insta::assert_snapshot!(parse("kernels = 3").unwrap_err(), @"kernels.toml:1: `kernels` in the file must be a table");
+}
+
+#[test]
+fn the_committed_matrix_is_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let config = Config::load(&root.join("kernels.toml")).unwrap();
+    let lock = crate::Lock::load(&root.join("kernels.lock")).unwrap();
+    for class in Class::ALL {
+        assert!(config.kernels.iter().any(|kernel| kernel.default && kernel.class == class), "{class}");
+    }
+    for kernel in config.kernels.iter().filter(|kernel| kernel.default) {
+        lock.entry(kernel).unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_survived(text in ".{0,200}") {
+        let _ = parse(&text);
+    }
+
+    /// Pieces of a real file in any order come further than random text does.
+    #[test]
+    fn any_mixture_is_survived(cuts in proptest::collection::vec((0..GOOD.len(), 0..80usize), 0..12)) {
+        let pieces: String = cuts.iter().map(|&(at, length)| &GOOD[at..(at + length).min(GOOD.len())]).collect();
+        let _ = parse(&pieces);
+    }
+}

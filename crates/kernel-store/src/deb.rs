@@ -1,0 +1,246 @@
+//! Kernels from Debian packages.
+
+use super::{
+    apt::Apt,
+    cache::{Finished, Writing, sha256_of},
+    config::{Debian, Kernel},
+    error::{KernelsError, Result},
+    lockfile::{Locked, Part},
+    modules,
+    packages::{self, Package},
+    untar::{Refusal, Unpacked},
+};
+use lab_base::process;
+use lab_protocol::KernelVersion;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
+const SPACE_PER_BYTE: u64 = 6;
+
+/// What the suites have today, each asked once however many kernels come from it.
+#[derive(Default)]
+pub(super) struct Indexes(BTreeMap<String, Vec<Package>>);
+
+impl Indexes {
+    /// The kernel packages of a suite.
+    ///
+    /// # Errors
+    /// The network, the mirror or the signature.
+    pub fn of(&mut self, cache: &Path, debian: &Debian, suite: &str, progress: &dyn Fn(&str)) -> Result<&[Package]> {
+        match self.0.entry(suite.to_owned()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => {
+                let apt = Apt::new(cache, debian, suite)?;
+                apt.update(progress)?;
+                Ok(new.insert(apt.kernels()?))
+            }
+        }
+    }
+}
+
+/// Finds the package that a pattern means today.
+///
+/// # Errors
+/// No package matches, or the one that does has no kernel's version or not all of its parts.
+pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+    let (package, kernel) = choose(packages, suite, pattern)?;
+    let part = |name: &String| {
+        let found = packages.iter().find(|part| part.name == *name && part.version == package.version);
+        let found = found.ok_or_else(|| KernelsError::Incomplete {
+            package: package.name.clone(),
+            part: name.clone(),
+            suite: suite.to_owned(),
+        })?;
+        Ok(Part { package: name.clone(), sha256: found.sha256.clone() })
+    };
+    Ok(Locked::Deb {
+        parts: package.parts.iter().map(part).collect::<Result<_>>()?,
+        suite: suite.to_owned(),
+        package: package.name.clone(),
+        version: package.version.clone(),
+        sha256: package.sha256.clone(),
+        kernel,
+    })
+}
+
+/// The package that a pattern means today, and the kernel's version behind its own.
+///
+/// # Errors
+/// No package matches, or the one that does has no kernel's version.
+pub(super) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
+    let package = packages::newest(packages, pattern, suite)?;
+    let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
+        pattern: pattern.to_owned(),
+        suite: suite.to_owned(),
+        nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
+    })?;
+    Ok((package, kernel))
+}
+
+/// What the lock says of a package.
+pub(super) struct Wanted<'a> {
+    pub suite: &'a str,
+    pub pattern: &'a str,
+    pub package: &'a str,
+    pub version: &'a str,
+    pub sha256: &'a str,
+    pub kernel: KernelVersion,
+    pub parts: &'a [Part],
+}
+
+impl<'a> Wanted<'a> {
+    /// The packages that have the files, each with its sum.
+    fn files(&self) -> Vec<(&'a str, &'a str)> {
+        match self.parts {
+            [] => vec![(self.package, self.sha256)],
+            parts => parts.iter().map(|part| (&*part.package, &*part.sha256)).collect(),
+        }
+    }
+
+    /// Downloads one of [`Self::files`] and checks its sum. An index on disk may be older than the lock or name files
+    /// that the mirror has dropped, so a failure asks anew once.
+    ///
+    /// # Errors
+    /// It vanished, is not what was locked, the disk is too small, or the network fails.
+    pub fn get(
+        &self,
+        writing: &Writing<'_>,
+        apt: &Apt,
+        (package, sha256): (&str, &str),
+        dir: &Path,
+        progress: &dyn Fn(&str),
+    ) -> Result<PathBuf> {
+        let get = || {
+            let packages = apt.kernels()?;
+            let package = packages::locked(&packages, package, self.version, self.pattern, self.suite)?;
+            writing.reserve(package.size.saturating_mul(SPACE_PER_BYTE))?;
+            apt.download(package, dir, progress)
+        };
+        let deb = match get() {
+            Err(KernelsError::Vanished { .. } | KernelsError::Program { .. }) => {
+                apt.update(progress)?;
+                get()?
+            }
+            other => other?,
+        };
+        self.checked(deb, (package, sha256))
+    }
+
+    /// The file, where it is the one that was locked.
+    fn checked(&self, deb: PathBuf, (package, sha256): (&str, &str)) -> Result<PathBuf> {
+        let found = sha256_of(&deb)?;
+        if found == sha256 {
+            return Ok(deb);
+        }
+        let what = format!("{package} {}", self.version);
+        Err(KernelsError::Checksum { what, found, locked: sha256.to_owned() })
+    }
+}
+
+/// Downloads, checks and unpacks the locked package.
+///
+/// # Errors
+/// It vanished, is not what was locked, is damaged, or the disk or the network fails.
+pub(super) fn fetch(
+    writing: &Writing<'_>,
+    debian: &Debian,
+    kernel: &Kernel,
+    wanted: &Wanted<'_>,
+    identity: &str,
+    progress: &dyn Fn(&str),
+) -> Result<Finished> {
+    let apt = Apt::new(writing.root(), debian, wanted.suite)?;
+    let stage = writing.stage()?;
+    let download = stage.path().join("download");
+    fs::create_dir(&download).map_err(KernelsError::io(&download))?;
+    let mut found = Unpacked::default();
+    for (package, sha256) in wanted.files() {
+        let deb = wanted.get(writing, &apt, (package, sha256), &download, progress)?;
+        progress(&format!("unpacking {package}"));
+        unpack(&deb, stage.path(), &mut found)?;
+        fs::remove_file(&deb).map_err(KernelsError::io(&deb))?;
+    }
+    let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
+    modules::index(stage.path(), &release)?;
+    fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
+    writing.finish(stage, kernel, wanted.kernel, identity)
+}
+
+/// Streams a package's files through [`Unpacked::add`].
+fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
+    let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
+    let stream = process::command("dpkg-deb", args).stderr_null().reader();
+    let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
+    found.add(&stream, stage).map_err(|refusal| {
+        // The writer would otherwise wait for a reader that has turned away.
+        let _ = stream.kill();
+        refused(refusal, &deb.file_name().unwrap_or_default().to_string_lossy(), stage)
+    })
+}
+
+fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
+    match refusal {
+        Refusal::Disk(error) => KernelsError::io(stage)(error),
+        Refusal::Stopped => KernelsError::Interrupted { what: format!("unpacking {archive}") },
+        Refusal::Archive(reason) => KernelsError::Archive { archive: archive.to_owned(), reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// dpkg-deb builds what dpkg-deb then reads, so the test needs no package of a real kernel.
+    fn package(dir: &Path) -> std::path::PathBuf {
+        let tree = dir.join("tree");
+        fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+        fs::create_dir_all(tree.join("boot")).unwrap();
+        let control = "Package: k\nVersion: 1\nArchitecture: all\nMaintainer: k <k@k.example>\nDescription: k\n";
+        fs::write(tree.join("DEBIAN/control"), control).unwrap();
+        let noise: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        fs::write(tree.join("boot/vmlinuz-6.7.1"), noise).unwrap();
+        let deb = dir.join("k.deb");
+        let args = ["--root-owner-group".as_ref(), "-b".as_ref(), tree.as_os_str(), deb.as_os_str()];
+        process::capture("dpkg-deb -b", "dpkg", process::command("dpkg-deb", args)).unwrap();
+        deb
+    }
+
+    #[test]
+    fn a_package_that_is_not_the_locked_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = package(dir.path());
+        let sum = sha256_of(&deb).unwrap();
+        let kernel = "6.7.1".parse().unwrap();
+        let (suite, pattern, version, parts) = ("sid", "k", "1", &[]);
+        let wanted = Wanted { suite, pattern, package: "k", version, sha256: &sum, kernel, parts };
+        assert_eq!(wanted.checked(deb.clone(), ("k", &sum)).unwrap(), deb);
+        let other = "0".repeat(64);
+        let error = wanted.checked(deb, ("k", &other)).unwrap_err();
+        assert!(matches!(error, KernelsError::Checksum { .. }), "{error}");
+        assert!(error.to_string().contains(&sum) && error.to_string().contains(&other), "{error}");
+    }
+
+    #[test]
+    fn a_truncated_package_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let deb = package(dir.path());
+        let stage = dir.path().join("whole");
+        fs::create_dir(&stage).unwrap();
+        let mut found = Unpacked::default();
+        unpack(&deb, &stage, &mut found).unwrap();
+        assert_eq!(found.release().unwrap(), "6.7.1");
+        let bytes = fs::read(&deb).unwrap();
+        for (name, length) in [("half", bytes.len() / 2), ("head", 100), ("empty", 0), ("tail", bytes.len() - 40)] {
+            fs::write(&deb, &bytes[..length]).unwrap();
+            let stage = dir.path().join(name);
+            fs::create_dir(&stage).unwrap();
+            let error = unpack(&deb, &stage, &mut Unpacked::default()).unwrap_err();
+            assert!(matches!(error, KernelsError::Archive { .. }), "{name}: {error}");
+            assert!(error.to_string().starts_with("k.deb: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Kernels from a git repository, built by `vng --build`.
+
+use super::{
+    cache::{Finished, Writing},
+    config::Kernel,
+    error::{KernelsError, Result},
+    local::Local,
+    lockfile::Locked,
+    recipe::{self, BASE},
+};
+use lab_base::{
+    git::git,
+    process::{self, ProcessError},
+};
+use lab_protocol::KernelVersion;
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Finds the commit that a reference means today, and its version.
+///
+/// # Errors
+/// There is no such repository or reference, or it is no kernel.
+pub(super) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
+    let commit = git(tree, ["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).map_err(
+        |error| match error {
+            ProcessError::Failed { .. } => KernelsError::BadKernel {
+                path: tree.to_owned(),
+                reason: format!(
+                    "is no git repository with a commit `{reference}`: mend `tree` or `ref` in kernels.toml"
+                ),
+            },
+            other => other.into(),
+        },
+    )?;
+    let commit = commit.trim().to_owned();
+    let makefile = git(tree, ["cat-file", "blob", &format!("{commit}:Makefile")])?;
+    let kernel = makefile_version(&makefile).ok_or_else(|| KernelsError::BadKernel {
+        path: tree.to_owned(),
+        reason: format!("has no kernel version in the Makefile of {commit}"),
+    })?;
+    Ok(Locked::Git { reference: reference.to_owned(), commit, kernel })
+}
+
+/// `VERSION`, `PATCHLEVEL` and `SUBLEVEL` at the top of the kernel's Makefile.
+fn makefile_version(makefile: &str) -> Option<KernelVersion> {
+    let number = |name: &str| {
+        let line =
+            makefile.lines().take(10).find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix('='))?;
+        line.trim().parse().ok()
+    };
+    Some(KernelVersion::new(number("VERSION")?, number("PATCHLEVEL")?, number("SUBLEVEL")?))
+}
+
+/// A build: one commit with one configuration.
+pub(super) struct Build<'a> {
+    pub tree: &'a Path,
+    pub commit: &'a str,
+    pub version: KernelVersion,
+    pub fragment: Option<&'a Path>,
+    pub vng: &'a Path,
+}
+
+impl Build<'_> {
+    /// Changes with the commit, the lab's fragment and the person's fragment.
+    ///
+    /// # Errors
+    /// The fragment cannot be read.
+    pub fn identity(&self) -> Result<String> {
+        Ok(recipe::identity(self.commit, &self.configuration()?))
+    }
+
+    fn configuration(&self) -> Result<String> {
+        Ok(format!("{BASE}{}", recipe::fragment(self.fragment)?))
+    }
+
+    /// Checks the commit out, builds it and takes the result.
+    ///
+    /// # Errors
+    /// git, vng or make fails, or the result is another kernel than expected.
+    pub fn fetch(
+        &self,
+        writing: &Writing<'_>,
+        kernel: &Kernel,
+        sha256: &str,
+        progress: &dyn Fn(&str),
+    ) -> Result<Finished> {
+        let worktree = self.checkout(writing.root(), &kernel.id, progress)?;
+        let fragment = writing.root().join("trees").join(format!("{}.config", kernel.id));
+        fs::write(&fragment, self.configuration()?).map_err(KernelsError::io(&fragment))?;
+        progress(&format!("building {} (this takes minutes)", self.commit));
+        // --force: an old .config of an earlier build must not outlive a change of the fragment.
+        let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];
+        let build = process::vng(self.vng, &process::vng_home(writing.root())?, args).dir(&worktree);
+        process::capture("vng --build", "virtme-ng", build)?;
+        let local = Local::from_tree(&worktree);
+        local.take(writing, kernel, &local.banner()?, sha256)
+    }
+
+    /// A worktree of its own under the cache: the person's checkout is never touched, and the next build of the same
+    /// kernel id is incremental.
+    fn checkout(&self, cache: &Path, id: &str, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+        let trees = cache.join("trees");
+        fs::create_dir_all(&trees).map_err(KernelsError::io(&trees))?;
+        let worktree = trees.join(id);
+        progress(&format!("checking out {} ({})", self.commit, self.version));
+        if worktree.join(".git").exists() {
+            let switch = git(&worktree, ["checkout", "--quiet", "--force", "--detach", self.commit]);
+            if switch.is_ok() {
+                return Ok(worktree);
+            }
+            // It belongs to another repository, or to one that has moved.
+            fs::remove_dir_all(&worktree).map_err(KernelsError::io(&worktree))?;
+        }
+        let flags = ["worktree", "add", "--force", "--quiet", "--detach"].map(OsStr::new);
+        git(self.tree, flags.into_iter().chain([worktree.as_os_str(), self.commit.as_ref()]))?;
+        Ok(worktree)
+    }
+}
+
+#[cfg(test)]
+#[path = "git_tests.rs"]
+mod tests;

@@ -1,0 +1,80 @@
+use super::*;
+use crate::{Cache, Class, Source, cache::Errand, header};
+use std::os::unix::fs::PermissionsExt;
+
+fn repository(dir: &Path, patch: &str) {
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join("Makefile"), format!("# GPL\nVERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = {patch}\n")).unwrap();
+    if !dir.join(".git").exists() {
+        git(dir, ["init", "--quiet"]).unwrap();
+    }
+    git(dir, ["add", "."]).unwrap();
+    let who = ["-c", "user.name=k", "-c", "user.email=k@k.example", "-c", "commit.gpgsign=false"];
+    git(dir, who.into_iter().chain(["commit", "--quiet", "-m", patch])).unwrap();
+}
+
+/// A `vng` that "builds" by copying an image; it notes where and how it was called.
+fn vng(dir: &Path) -> PathBuf {
+    let path = dir.join("vng");
+    let script = format!(
+        "#!/bin/sh\nset -e\necho \"$1 $2 $3\" >> {0}/calls\ncp \"$4\" .config\nmkdir -p arch/x86/boot\n\
+         cp {0}/image arch/x86/boot/bzImage\necho kernel/net/veth.ko > modules.builtin\n: > modules.order\n",
+        dir.display()
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn builds_the_locked_commit_in_a_worktree_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    let tree = at.join("linux");
+    repository(&tree, "3");
+    let Locked::Git { commit, kernel: version, .. } = resolve(&tree, "HEAD").unwrap() else { panic!("git expected") };
+    assert_eq!(version.to_string(), "6.12.3");
+    repository(&tree, "4");
+    fs::write(at.join("image"), header::sample("6.12.3-virtme (a@b) #1 SMP")).unwrap();
+    fs::write(at.join("my.config"), "CONFIG_EXTRA=y\n").unwrap();
+    let (vng, fragment) = (vng(at), at.join("my.config"));
+    let kernel = Kernel {
+        id: "tree".into(),
+        class: Class::From67,
+        may_fail: false,
+        default: false,
+        source: Source::Git { tree: tree.clone(), reference: "HEAD".into(), fragment: None },
+        departures: vec![],
+        cmdline: vec![],
+        memory_mib: None,
+    };
+    let cache = Cache::at(at.join("cache")).unwrap();
+    let writing = cache.write(Errand::Build, &|_| ()).unwrap();
+    let build = Build { tree: &tree, commit: &commit, version, fragment: Some(&fragment), vng: &vng };
+    let sha256 = build.identity().unwrap();
+    for _ in 0..2 {
+        let finished = build.fetch(&writing, &kernel, &sha256, &|_| ()).unwrap();
+        assert_eq!(finished.meta.release, "6.12.3-virtme");
+        let config = fs::read_to_string(finished.dir.join("config")).unwrap();
+        assert!(config.contains("CONFIG_NETKIT=y") && config.ends_with("CONFIG_EXTRA=y\n"));
+        assert!(finished.dir.join("modules/modules.builtin").is_file());
+        assert!(finished.dir.join("modules/modules.dep").is_file());
+    }
+    assert_eq!(fs::read_to_string(at.join("calls")).unwrap(), "--build --force --config\n".repeat(2));
+    let makefile = |tree: &Path| fs::read_to_string(tree.join("Makefile")).unwrap();
+    assert!(makefile(&tree).contains("SUBLEVEL = 4"), "the person's checkout stays as it is");
+    assert!(makefile(&at.join("cache/trees/tree")).contains("SUBLEVEL = 3"));
+    fs::write(&fragment, "CONFIG_EXTRA=n\n").unwrap();
+    assert_ne!(build.identity().unwrap(), sha256);
+}
+
+#[test]
+fn a_reference_that_is_not_there_names_the_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    repository(dir.path(), "3");
+    let error = resolve(dir.path(), "v9.9").unwrap_err().to_string();
+    assert!(
+        error.ends_with("is no git repository with a commit `v9.9`: mend `tree` or `ref` in kernels.toml"),
+        "{error}"
+    );
+}

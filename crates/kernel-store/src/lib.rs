@@ -1,0 +1,46 @@
+//! Everything between `kernels.toml` and an unpacked kernel directory.
+//!
+//! [`Config`] states intent, [`Lock`] what it was resolved to, and [`Store`] turns a lock entry into
+//! `<cache>/kernels/<id>-<version>-<sha12>/` with `vmlinuz`, `config`, `modules/` and `meta.toml`.
+//!
+//! Start with [`Store::fetch`]. [`select`] is what the command line's patterns mean, [`Checkout`] builds the kernel tree of
+//! somebody who bisects.
+//!
+//! *Architecture invariant:* a kernel is bytes with a version here: this crate boots nothing and knows no cell.
+
+mod apt;
+mod cache;
+mod changelog;
+mod checkout;
+mod class;
+mod config;
+mod deb;
+mod error;
+mod files;
+#[cfg(test)]
+mod fuzz;
+mod git;
+mod header;
+mod linux_source;
+mod local;
+mod lockfile;
+mod mainline;
+mod mirror;
+mod modules;
+mod packages;
+mod recipe;
+mod select;
+mod store;
+mod untar;
+mod update;
+
+pub use cache::Cache;
+pub use changelog::news;
+pub use checkout::{Built, Checkout, Settings};
+pub use class::Class;
+pub use config::{Config, Debian, Departure, Kernel, Source};
+pub use error::{KernelsError, Result};
+pub use lockfile::{Lock, Locked};
+pub use select::select;
+pub use store::{Row, Store, Unpacked};
+pub use update::{Change, Update};

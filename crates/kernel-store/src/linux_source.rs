@@ -1,0 +1,200 @@
+//! Kernels compiled from Debian's packaged sources: for what no suite carries as a binary.
+
+use super::{
+    apt::Apt,
+    cache::{Finished, Writing},
+    config::{Debian, Kernel},
+    deb::{self, Wanted},
+    error::{KernelsError, Result},
+    local::Local,
+    lockfile::Locked,
+    packages::Package,
+    recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
+};
+use lab_base::process;
+use std::{ffi::OsStr, fs, path::Path, thread::available_parallelism};
+
+/// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
+const WANTED: &str = "lab.config";
+/// The archive, its tree, and the objects, bytes: 6.12 took 2.3 GiB.
+const SPACE: u64 = 3 << 30;
+/// What the build starts or includes, and the Debian package that brings it.
+const TOOLS: &[(&str, &str)] = &[
+    ("make", "make"),
+    ("gcc", "gcc"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("xz", "xz-utils"),
+    // objtool reads the objects with it.
+    ("/usr/include/gelf.h", "libelf-dev"),
+];
+
+/// Finds the package that a pattern means today.
+///
+/// # Errors
+/// No package matches, or the one that does has no kernel's version.
+pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+    let (package, kernel) = deb::choose(packages, suite, pattern)?;
+    Ok(Locked::LinuxSource {
+        suite: suite.to_owned(),
+        package: package.name.clone(),
+        version: package.version.clone(),
+        sha256: package.sha256.clone(),
+        kernel,
+    })
+}
+
+/// A build: one source package with one configuration.
+pub(super) struct Build<'a> {
+    pub wanted: deb::Wanted<'a>,
+    pub fragment: Option<&'a Path>,
+}
+
+impl Build<'_> {
+    /// Changes with the sources and with the whole configuration.
+    ///
+    /// # Errors
+    /// The fragment cannot be read.
+    pub fn identity(&self) -> Result<String> {
+        Ok(recipe::identity(self.wanted.sha256, &self.configuration()?))
+    }
+
+    fn configuration(&self) -> Result<String> {
+        Ok(format!("{BARE}{BASE}{}", recipe::fragment(self.fragment)?))
+    }
+
+    /// Downloads, checks, configures and compiles.
+    ///
+    /// # Errors
+    /// A tool is missing, the package vanished or is not what was locked, the disk is too small, an option of the
+    /// configuration has no effect, or the compiler fails.
+    pub fn fetch(
+        &self,
+        writing: &Writing<'_>,
+        debian: &Debian,
+        kernel: &Kernel,
+        identity: &str,
+        progress: &dyn Fn(&str),
+    ) -> Result<Finished> {
+        need_tools()?;
+        writing.reserve(SPACE)?;
+        let stage = writing.stage()?;
+        let tree = stage.path().join("tree");
+        fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
+        self.unpack(writing, debian, &tree, progress)?;
+        self.configure(&tree)?;
+        let jobs = available_parallelism().map_or(1, usize::from);
+        progress(&format!("compiling {} with {jobs} processes: this takes minutes", self.wanted.kernel));
+        make(&tree, "make bzImage", [&*format!("-j{jobs}"), "bzImage"])?;
+        let local = Local::from_tree(&tree);
+        local.take(writing, kernel, &local.banner()?, identity)
+    }
+
+    /// Downloads and checks the sources, and unpacks them into `tree`, which must be empty.
+    ///
+    /// # Errors
+    /// The package vanished or is not what was locked, or the disk is too small.
+    pub fn unpack(&self, writing: &Writing<'_>, debian: &Debian, tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+        let Wanted { suite, package, sha256, .. } = self.wanted;
+        let (apt, stage) = (Apt::new(writing.root(), debian, suite)?, writing.stage()?);
+        let deb = self.wanted.get(writing, &apt, (package, sha256), stage.path(), progress)?;
+        progress(&format!("unpacking {package}"));
+        let files = stage.path().join("package");
+        let args = ["-x".as_ref(), deb.as_os_str(), files.as_os_str()];
+        process::capture("dpkg-deb -x", "dpkg", process::command("dpkg-deb", args))?;
+        let archive = files.join("usr/src").join(format!("{package}.tar.xz"));
+        let args =
+            ["-xf".as_ref(), archive.as_os_str(), "--strip-components=1".as_ref(), "-C".as_ref(), tree.as_os_str()];
+        process::capture("tar", "tar", process::command("tar", args))?;
+        Ok(())
+    }
+
+    /// Writes `.config`: everything off, then what the lab and the person want.
+    fn configure(&self, tree: &Path) -> Result<()> {
+        let wanted = self.configuration()?;
+        let path = tree.join(WANTED);
+        fs::write(&path, &wanted).map_err(KernelsError::io(&path))?;
+        make(tree, "make allnoconfig", ["allnoconfig"])?;
+        let path = tree.join(".config");
+        let got = fs::read_to_string(&path).map_err(KernelsError::io(&path))?;
+        let lost = without_effect(&wanted, &got);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        Err(KernelsError::BadKernel {
+            path: self.fragment.map_or(path, Path::to_owned),
+            reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.wanted.kernel),
+        })
+    }
+}
+
+/// The same sources, compiler and configuration give the same bytes.
+fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let command = process::command("make", ["-s"].into_iter().chain(args)).env("KCONFIG_ALLCONFIG", WANTED).dir(tree);
+    let command = REPRODUCIBLE
+        .iter()
+        .filter_map(|word| word.split_once('='))
+        .fold(command, |command, (name, value)| command.env(name, value));
+    process::capture(what, "make", command)?;
+    Ok(())
+}
+
+/// Checks that a kernel can be built here.
+///
+/// # Errors
+/// What is missing, with the command that brings it.
+pub(super) fn need_tools() -> Result<()> {
+    tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || which::which(tool).is_ok())
+}
+
+/// All that is missing in one line, with the command that brings it.
+fn tools(tools: &[(&'static str, &'static str)], there: impl Fn(&str) -> bool) -> Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|(tool, _)| !there(tool)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let name = |tool: &str| Path::new(tool).file_name().unwrap_or(OsStr::new(tool)).to_string_lossy().into_owned();
+    Err(KernelsError::MissingTools {
+        tools: missing.iter().map(|(tool, _)| name(tool)).collect::<Vec<_>>().join(", "),
+        packages: missing.iter().map(|(_, package)| *package).collect::<Vec<_>>().join(" "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_tools_are_one_line_with_one_command() {
+        assert!(tools(TOOLS, |_| true).is_ok());
+        insta::assert_snapshot!(tools(TOOLS, |tool| !matches!(tool, "flex" | "/usr/include/gelf.h")).unwrap_err(),
+            @"building a kernel needs flex, gelf.h: run `lab setup --builds`, or `apt-get install flex libelf-dev`");
+    }
+
+    #[test]
+    fn the_committed_configurations_contradict_nothing() {
+        let mut seen = std::collections::BTreeSet::new();
+        for line in BARE.lines().chain(BASE.lines()).filter(|line| line.starts_with("CONFIG_")) {
+            assert!(seen.insert(line), "{line} is there twice");
+        }
+    }
+
+    #[test]
+    fn the_identity_follows_sources_and_fragment() {
+        let dir = tempfile::tempdir().unwrap();
+        let fragment = dir.path().join("my.config");
+        let build = |sha256, fragment| {
+            let (package, kernel) = ("linux-source-6.12", lab_protocol::KernelVersion::new(6, 12, 117));
+            let wanted =
+                Wanted { suite: "sid", pattern: package, package, version: "6.12.117-1", sha256, kernel, parts: &[] };
+            Build { wanted, fragment }
+        };
+        let plain = build("00", None).identity().unwrap();
+        assert_ne!(build("01", None).identity().unwrap(), plain);
+        fs::write(&fragment, "# CONFIG_NETKIT is not set\n").unwrap();
+        assert_ne!(build("00", Some(&fragment)).identity().unwrap(), plain);
+        fs::remove_file(&fragment).unwrap();
+        assert!(build("00", Some(&fragment)).identity().is_err());
+    }
+}

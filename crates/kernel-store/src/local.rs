@@ -1,0 +1,173 @@
+//! Kernels that already lie on this host: an image with its modules, or a tree that has been built.
+
+use super::{
+    cache::{Finished, Writing, sha256_of},
+    config::Kernel,
+    error::{KernelsError, Result},
+    files::{self, Identity},
+    header::{self, Banner},
+    modules,
+};
+use lab_base::process;
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What a build lists beside the modules themselves; it decides what a guest takes for built in.
+const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
+
+/// The files of a kernel on this host.
+pub(super) struct Local {
+    image: PathBuf,
+    config: Option<PathBuf>,
+    modules: Modules,
+}
+
+enum Modules {
+    /// Everything is built in, or the person gave none.
+    None,
+    /// `lib/modules/<release>`.
+    Directory(PathBuf),
+    /// A kernel tree whose `make modules_install` knows best.
+    Tree(PathBuf),
+}
+
+impl Local {
+    /// An image with whatever else the person named.
+    pub fn from_image(image: &Path, modules: Option<&Path>, config: Option<&Path>) -> Self {
+        let modules = modules.map_or(Modules::None, |path| Modules::Directory(path.to_owned()));
+        Self { image: image.to_owned(), config: config.map(Path::to_owned), modules }
+    }
+
+    /// What a build left in a kernel tree.
+    pub fn from_tree(tree: &Path) -> Self {
+        let config = tree.join(".config");
+        Self {
+            image: tree.join("arch/x86/boot/bzImage"),
+            config: Some(config),
+            modules: Modules::Tree(tree.to_owned()),
+        }
+    }
+
+    /// What the image says of itself.
+    ///
+    /// # Errors
+    /// It is not there or no image.
+    pub fn banner(&self) -> Result<Banner> {
+        header::banner(&self.image)
+    }
+
+    /// SHA-256 of the image alone, the same on every host.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn image_sha256(&self) -> Result<String> {
+        sha256_of(&self.image)
+    }
+
+    /// Changes whenever the image, the configuration or any of the modules does. Image and configuration count by their
+    /// bytes, the modules by [`Identity::stamp`], since a tree may hold gigabytes of them.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn identity(&self) -> Result<String> {
+        let mut identity = self.without_modules()?;
+        for (_, path) in self.files()? {
+            identity.stamp(&path)?;
+        }
+        Ok(identity.finish())
+    }
+
+    /// The same for the same bytes, on every host: what [`Self::identity`] is too fast for.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn content(&self) -> Result<String> {
+        let mut identity = self.without_modules()?;
+        for (name, path) in self.files()? {
+            identity.add(name.as_os_str().as_encoded_bytes()).content(&path)?;
+        }
+        Ok(identity.finish())
+    }
+
+    fn without_modules(&self) -> Result<Identity> {
+        let mut identity = Identity::default();
+        identity.content(&self.image)?;
+        // A file that is not there is another thing than an empty one.
+        if let Some(config) = &self.config {
+            identity.add("config").content(config)?;
+        }
+        Ok(identity)
+    }
+
+    /// The modules and their lists: the name of each, and where it is.
+    fn files(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        Ok(match &self.modules {
+            Modules::None => Vec::new(),
+            Modules::Directory(dir) => {
+                files::of_modules(dir)?.into_iter().map(|name| (name.clone(), dir.join(name))).collect()
+            }
+            Modules::Tree(tree) => {
+                let lists = LISTS.iter().map(PathBuf::from).filter(|name| tree.join(name).is_file());
+                modules_of(tree)?.into_iter().chain(lists).map(|name| (name.clone(), tree.join(name))).collect()
+            }
+        })
+    }
+
+    /// Copies everything into the cache, so that a later build cannot pull a kernel away from under a run.
+    ///
+    /// # Errors
+    /// A file cannot be copied, `make modules_install` or depmod fails, or the kernel is of another class.
+    pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
+        let stage = writing.stage()?;
+        let copy = |from: &Path, name: &str| modules::copy_file(from, &stage.path().join(name));
+        copy(&self.image, "vmlinuz")?;
+        if let Some(config) = &self.config {
+            copy(config, "config")?;
+        }
+        match &self.modules {
+            Modules::None => {}
+            Modules::Directory(dir) => modules::copy(dir, stage.path(), &banner.release)?,
+            Modules::Tree(tree) => install(tree, stage.path(), &banner.release)?,
+        }
+        modules::index(stage.path(), &banner.release)?;
+        writing.finish(stage, kernel, banner.version, sha256)
+    }
+}
+
+/// `modules.order` of a tree, as names of the modules themselves.
+fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
+    let order = tree.join("modules.order");
+    match fs::read_to_string(&order) {
+        // Kernels before 6.2 list `.ko`, later ones `.o`.
+        Ok(text) => Ok(text.lines().map(|line| Path::new(line).with_extension("ko")).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(KernelsError::io(order)(error)),
+    }
+}
+
+/// Puts a tree's modules, or at least the list of what is built in, where [`modules::index`] looks for them.
+///
+/// # Errors
+/// A file cannot be copied or `make modules_install` fails.
+pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
+    if modules_of(tree)?.is_empty() {
+        // Without modules there is nothing to install, but what is built in is still worth knowing.
+        let to = stage.join("root/lib/modules").join(release);
+        fs::create_dir_all(&to).map_err(KernelsError::io(&to))?;
+        for name in LISTS {
+            let from = tree.join(name);
+            if from.is_file() {
+                modules::copy_file(&from, &to.join(name))?;
+            }
+        }
+        return Ok(());
+    }
+    let mut path = OsString::from("INSTALL_MOD_PATH=");
+    path.push(stage.join("root"));
+    let args = ["-s".into(), "modules_install".into(), path, "INSTALL_MOD_STRIP=1".into(), "DEPMOD=true".into()];
+    process::capture("make modules_install", "make", process::command("make", args).dir(tree))?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! The three rows that every kernel has beside its cells: `boot`, `splat` and `teardown`. No guest runs them; they are
+//! what the guests' own lives add up to, and count like any cell.
+
+use crate::{
+    event::{Moment, Start},
+    guest::{GuestEnd, GuestRecord, KernelRecord},
+    plan::{Expectation, PlannedCell, PlannedKernel},
+    splat::Splat,
+    verdict::Verdict,
+};
+use lab_protocol::{CapabilityState, CellId, CellInfo, CellReport, Check, ErrorKind, FailureKind, Outcome};
+use std::sync::LazyLock;
+
+/// The area that the rows are listed under.
+pub const AREA: &str = "guest";
+
+/// Name, title.
+const ROWS: [(&str, &str); 3] = [
+    ("boot", "Every guest comes up: its agent says hello, and its probes are through."),
+    ("splat", "The kernel complains of nothing while no cell is running."),
+    ("teardown", "Every guest powers off when it is told to, and leaves nothing behind."),
+];
+
+static CELLS: LazyLock<[PlannedCell; 3]> = LazyLock::new(|| {
+    ROWS.map(|(name, _)| PlannedCell { id: CellId(name.to_owned()), required: None, expectation: Expectation::Run })
+});
+
+static INFOS: LazyLock<[CellInfo; 3]> = LazyLock::new(|| {
+    ROWS.map(|(name, title)| CellInfo {
+        id: CellId(name.to_owned()),
+        catalogue: String::new(),
+        area: AREA.to_owned(),
+        title: title.to_owned(),
+        topology: String::new(),
+        attach: None,
+        device: None,
+        requires: Vec::new(),
+        deadline_ms: 0,
+    })
+});
+
+/// A kernel's cells between its rows: the boot comes first, the others last.
+pub fn around(kernel: &PlannedKernel) -> impl Iterator<Item = &PlannedCell> {
+    let (before, after) = CELLS.split_at(1);
+    before.iter().chain(&kernel.cells).chain(after)
+}
+
+/// What is listed of the rows.
+pub fn infos() -> &'static [CellInfo] {
+    &*INFOS
+}
+
+/// Whether a cell is one of the rows.
+pub fn is_row(cell: &CellId) -> bool {
+    ROWS.iter().any(|(name, _)| *name == cell.as_str())
+}
+
+/// A row's verdict; `None` for a cell of the suite.
+pub fn verdict(kernel: Option<&KernelRecord>, cell: &CellId) -> Option<Verdict> {
+    let judge: fn(&KernelRecord) -> Verdict = match cell.as_str() {
+        "boot" => boot,
+        "splat" => splat,
+        "teardown" => teardown,
+        _ => return None,
+    };
+    let mut verdict = kernel.map_or_else(|| not_run("the run ended before the kernel's turn"), judge);
+    verdict.report.cell = cell.clone();
+    verdict.report.outcome.clone_from(&verdict.outcome);
+    Some(verdict)
+}
+
+fn row(outcome: Outcome, checks: Vec<Check>) -> Verdict {
+    Verdict::on(CellReport { checks, ..CellReport::bare(CellId(String::new()), outcome.clone()) }, outcome)
+}
+
+fn not_run(why: &str) -> Verdict {
+    row(Outcome::NotRun { message: why.to_owned() }, Vec::new())
+}
+
+/// Why no guest has anything to tell; a kernel without one says in its notes why.
+fn no_guest(kernel: &KernelRecord) -> Verdict {
+    match kernel.notes.last() {
+        Some(note) if kernel.guests.is_empty() => not_run(&format!("no guest was started: {note}")),
+        _ if kernel.guests.is_empty() => not_run("no guest was started"),
+        _ => not_run("no guest came up"),
+    }
+}
+
+fn counted(count: usize, guests: usize) -> String {
+    format!("{count} of {guests} guests")
+}
+
+fn boot(kernel: &KernelRecord) -> Verdict {
+    if kernel.guests.is_empty() {
+        return no_guest(kernel);
+    }
+    let guests = kernel.guests.len();
+    let up = kernel.guests.values().filter(|guest| guest.came_up).count();
+    let lost = |guest: &GuestRecord| match &guest.end {
+        Some(GuestEnd::Lost { kind, message, .. }) if !guest.came_up => Some((*kind, message.clone())),
+        _ => None,
+    };
+    let failed: Vec<(u32, ErrorKind, String)> = kernel
+        .guests
+        .iter()
+        .filter_map(|(number, guest)| lost(guest).map(|(kind, message)| (*number, kind, message)))
+        .collect();
+    let known = kernel.capabilities.iter().filter(|it| it.state == CapabilityState::Supported).count();
+    let checks = vec![
+        Check { name: "the guests come up".to_owned(), ok: failed.is_empty() && up > 0, seen: counted(up, guests) },
+        Check {
+            name: "the probes are through".to_owned(),
+            ok: up > 0,
+            seen: format!("{known} of {} capabilities are there", kernel.capabilities.len()),
+        },
+    ];
+    let mut verdict = match failed.first() {
+        Some((number, kind, message)) => {
+            let message =
+                format!("{} did not come up; the first, guest {number}: {message}", counted(failed.len(), guests));
+            row(Outcome::Errored { kind: *kind, message }, checks)
+        }
+        None if up == 0 => return not_run("the run ended before a guest was up"),
+        None => row(Outcome::Passed, checks),
+    };
+    verdict.report.duration_us = kernel.boot.as_ref().map_or(0, |boot| boot.boot_ms * 1000);
+    verdict
+}
+
+fn splat(kernel: &KernelRecord) -> Verdict {
+    if !kernel.guests.values().any(|guest| guest.came_up) && kernel.splats.is_empty() {
+        return no_guest(kernel);
+    }
+    let bad: Vec<&(u32, Moment, Splat)> = kernel.splats.iter().filter(|(_, _, it)| it.allowed.is_none()).collect();
+    let check = Check {
+        name: "no complaint outside of a cell".to_owned(),
+        ok: bad.is_empty(),
+        seen: format!("{} complaints, {} of them allowed", kernel.splats.len(), kernel.splats.len() - bad.len()),
+    };
+    let outcome = match bad.first() {
+        None => Outcome::Passed,
+        Some((guest, moment, first)) => {
+            let more = if bad.len() > 1 { format!(", and {} more", bad.len() - 1) } else { String::new() };
+            let message = format!("{} ({}, guest {guest}){more}", first.title, moment.words());
+            Outcome::Failed { kind: FailureKind::Splat, message }
+        }
+    };
+    let mut verdict = row(outcome, vec![check]);
+    verdict.evidence = bad.first().map(|(_, _, first)| first.evidence.clone());
+    verdict.splats = kernel.splats.iter().map(|(_, _, splat)| splat.clone()).collect();
+    verdict
+}
+
+fn teardown(kernel: &KernelRecord) -> Verdict {
+    if !kernel.guests.values().any(|guest| guest.came_up) {
+        return no_guest(kernel);
+    }
+    let (mut off, mut frozen, mut cost) = (0, 0, 0);
+    let mut problems: Vec<String> = Vec::new();
+    let mut lost: Option<(ErrorKind, String)> = None;
+    let mut shutdown_ms = 0;
+    let mut cut = 0;
+    for (number, guest) in &kernel.guests {
+        match &guest.end {
+            Some(GuestEnd::Off { shutdown_ms: ms, problems: seen }) => {
+                off += usize::from(seen.is_empty());
+                shutdown_ms = shutdown_ms.max(*ms);
+                problems.extend(seen.iter().map(|problem| format!("guest {number}: {problem}")));
+            }
+            // The cell that it cost tells of it, or the row of the boot.
+            Some(GuestEnd::Lost { cell: Some(_), .. }) => cost += 1,
+            Some(GuestEnd::Lost { .. }) if !guest.came_up => cost += 1,
+            Some(GuestEnd::Lost { kind, message, .. }) => {
+                lost.get_or_insert((*kind, format!("guest {number} was lost between cells: {message}")));
+            }
+            None if guest.start == Start::Snapshot => frozen += 1,
+            // It never answered: its snapshot was given up, and another guest did its work.
+            None if !guest.came_up => {}
+            None => cut += 1,
+        }
+    }
+    let guests = kernel.guests.len();
+    let check = Check {
+        name: "the guests end as they should".to_owned(),
+        ok: problems.is_empty() && lost.is_none(),
+        seen: format!(
+            "of {guests} guests, {off} powered off cleanly, {frozen} became snapshots, {cost} died in a cell"
+        ),
+    };
+    let outcome = match (lost, problems.first()) {
+        (Some((kind, message)), _) => Outcome::Errored { kind, message },
+        (None, Some(first)) => {
+            let more = if problems.len() > 1 { format!(", and {} more", problems.len() - 1) } else { String::new() };
+            Outcome::Failed { kind: FailureKind::Teardown, message: format!("{first}{more}") }
+        }
+        (None, None) if cut > 0 => return not_run(&format!("the run ended before {}", counted(cut, guests))),
+        (None, None) => Outcome::Passed,
+    };
+    let mut verdict = row(outcome, vec![check]);
+    verdict.report.duration_us = shutdown_ms * 1000;
+    verdict.report.log = problems;
+    verdict
+}

@@ -1,0 +1,65 @@
+//! A complaint of a kernel as a run records it.
+
+use crate::excuse::Excuse;
+use lab_protocol::{CellId, complaint::Class};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Where a complaint was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// On the serial console.
+    Console,
+    /// In the kernel log, as the agent read it from `/dev/kmsg`: it holds what the console's level keeps back.
+    KernelLog,
+    /// In both.
+    Both,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Console => "console",
+            Self::KernelLog => "kernel log",
+            Self::Both => "console and kernel log",
+        })
+    }
+}
+
+/// One complaint, however often it was repeated in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Splat {
+    /// What sort.
+    pub class: Class,
+    /// Class and a hash over subject and top frames: the same on every kernel and in every run.
+    pub fingerprint: String,
+    /// Its header, without time stamp.
+    pub title: String,
+    /// The header without what differs from kernel to kernel and from run to run.
+    pub subject: String,
+    /// Functions that it came from, innermost first, without the kernel's own reporting.
+    pub frames: Vec<String>,
+    /// Header and what followed.
+    pub evidence: String,
+    /// Where it was seen.
+    pub seen: Seen,
+    /// How often.
+    pub times: u32,
+    /// Cells that may have caused it, latest first; only where the complaint comes long after its cause.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<CellId>,
+    /// Why it fails nothing: an entry of `splats.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Excuse>,
+}
+
+impl Splat {
+    /// One line for people: what, how often, and whom it may be about.
+    pub fn line(&self) -> String {
+        let times = if self.times > 1 { format!(" ({} times)", self.times) } else { String::new() };
+        let suspects: Vec<&str> = self.suspects.iter().map(CellId::as_str).collect();
+        let suspects = if suspects.is_empty() { String::new() } else { format!("; suspects: {}", suspects.join(", ")) };
+        format!("{}: {}{times}{suspects}", self.fingerprint, self.title)
+    }
+}

@@ -1,0 +1,77 @@
+//! Small cells, kernels and reports for tests, here and in the crates that read a run's record.
+
+use crate::{
+    plan::KernelFacts,
+    splat::{Seen, Splat},
+};
+use lab_protocol::{
+    AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, Outcome, complaint::Class,
+};
+
+/// A kernel without departures.
+pub fn facts(id: &str, version: &str) -> KernelFacts {
+    KernelFacts {
+        id: id.to_owned(),
+        class: "6.7+".to_owned(),
+        version: version.parse().expect("test version"),
+        departures: Vec::new(),
+        may_fail: false,
+    }
+}
+
+/// A cell whose attach type and device are those in its id's bracket.
+pub fn cell(id: &str) -> CellInfo {
+    let words: Vec<&str> = id.split(['[', ',', ']']).collect();
+    CellInfo {
+        id: CellId(id.to_owned()),
+        catalogue: id[..3].to_owned(),
+        area: "attach-api".to_owned(),
+        title: "a test".to_owned(),
+        topology: "pair".to_owned(),
+        attach: words[1..].iter().find_map(|word| word.parse().ok()),
+        device: DeviceKind::WORKLOAD.into_iter().find(|device| words.contains(&device.name())),
+        requires: Vec::new(),
+        deadline_ms: 100,
+    }
+}
+
+/// An attachment that the kernel lists where it was asked for.
+pub fn attached(requested: AttachRequest, device: DeviceKind, used: AttachType) -> AttachRecord {
+    let hook = match used {
+        AttachType::Tc => Hook::ClsactIngress,
+        AttachType::Tcx => Hook::TcxIngress,
+        AttachType::Netkit => Hook::NetkitPeer,
+    };
+    AttachRecord {
+        interface: "eth0".to_owned(),
+        device,
+        requested,
+        used: Some(used),
+        hook: Some(hook),
+        prog_id: 7,
+        link_id: (used != AttachType::Tc).then_some(3),
+        ran: Some(5),
+    }
+}
+
+/// A report of a cell that passed with these attachments.
+pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
+    CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.to_owned()), Outcome::Passed) }
+}
+
+/// A complaint with this fingerprint and what the kernel wrote, whose first line is its title.
+pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
+    let title = evidence.lines().next().unwrap_or_default();
+    Splat {
+        class: Class::of(title).expect("the title of a complaint"),
+        fingerprint: fingerprint.to_owned(),
+        title: title.to_owned(),
+        subject: title.to_owned(),
+        frames: vec!["f".to_owned()],
+        evidence: evidence.to_owned(),
+        seen: Seen::Console,
+        times: 1,
+        suspects: Vec::new(),
+        allowed: None,
+    }
+}

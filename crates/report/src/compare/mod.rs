@@ -1,0 +1,370 @@
+//! Two runs side by side: what changed from one night to the next.
+//!
+//! An attach type that changed is as loud as a failure: the datapath is another one, whatever the checks say.
+
+mod render;
+mod same;
+
+pub use render::{Format, render};
+pub use same::{Sameness, same};
+
+use lab_protocol::{AttachType, Outcome};
+use lab_record::{
+    exit::Exit,
+    kept::Told,
+    run::{RunRecord, used},
+    verdict::{Standing, Verdict},
+};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A cell counts as slower beyond this factor …
+const SLOWER: f64 = 2.0;
+/// … and this much time, milliseconds: below it a busy host alone makes the factor.
+const SLOWER_MS: u64 = 500;
+
+/// What sort of change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Fails, errors or did not run, and did not do so before.
+    NewlyFailing,
+    /// The kernel reports another attach type than before.
+    AttachChanged,
+    /// Ran before, whatever came of it, and is skipped now.
+    NoLongerRuns,
+    /// In the first run's plan and not in the second's.
+    Gone,
+    /// Bad in both.
+    StillFailing,
+    /// Bad before, passes now.
+    Fixed,
+    /// Passes only when it is run again, and did not need that before.
+    Flaky,
+    /// Fails as `known.toml` says, and did not do so before.
+    KnownFailing,
+    /// Passes in both, and takes much longer.
+    Slower,
+    /// In the second run's plan only, and fine.
+    Added,
+}
+
+impl Kind {
+    /// Every kind, the loudest first.
+    pub const ALL: [Self; 10] = [
+        Self::NewlyFailing,
+        Self::AttachChanged,
+        Self::NoLongerRuns,
+        Self::Gone,
+        Self::StillFailing,
+        Self::Fixed,
+        Self::Flaky,
+        Self::KnownFailing,
+        Self::Slower,
+        Self::Added,
+    ];
+
+    /// Words for a heading.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NewlyFailing => "newly failing",
+            Self::AttachChanged => "attach type changed",
+            Self::NoLongerRuns => "no longer runs",
+            Self::Gone => "gone from the plan",
+            Self::StillFailing => "still failing",
+            Self::Fixed => "fixed",
+            Self::Flaky => "flaky",
+            Self::KnownFailing => "failing as known",
+            Self::Slower => "slower",
+            Self::Added => "added",
+        }
+    }
+
+    /// Whether the change is somebody's business tonight.
+    pub const fn is_loud(self) -> bool {
+        matches!(self, Self::NewlyFailing | Self::AttachChanged | Self::NoLongerRuns | Self::Gone)
+    }
+}
+
+/// One cell on one kernel that is not as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The sort.
+    pub kind: Kind,
+    /// The kernel's id.
+    pub kernel: String,
+    /// The cell's id.
+    pub cell: String,
+    /// How it was, one line.
+    pub before: String,
+    /// How it is, one line.
+    pub after: String,
+    /// Whether the kernel is one whose failures do not count.
+    pub may_fail: bool,
+}
+
+/// All changes, the loudest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Comparison {
+    /// Id of the earlier run.
+    pub before: String,
+    /// Id of the later run.
+    pub after: String,
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// Cells that are as they were.
+    pub unchanged: usize,
+}
+
+impl Comparison {
+    /// 1 where something is loud, or still fails unless only what is new counts.
+    pub fn exit(&self, new_only: bool) -> Exit {
+        let bad = |change: &Change| {
+            !change.may_fail && (change.kind.is_loud() || !new_only && change.kind == Kind::StillFailing)
+        };
+        if self.changes.iter().any(bad) { Exit::Failed } else { Exit::Passed }
+    }
+}
+
+/// Compares two runs, cell by cell.
+pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
+    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+    let (old, new) = (by_cell(before), by_cell(after));
+    let kernels = before.planned().chain(after.planned());
+    let may_fail: BTreeSet<String> =
+        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.clone()).collect();
+    let mut changes = Vec::new();
+    let mut unchanged = 0;
+    for ((kernel, cell), now) in &new {
+        let change = |kind, before: String| Change {
+            kind,
+            kernel: (*kernel).to_owned(),
+            cell: (*cell).to_owned(),
+            before,
+            after: told(now),
+            may_fail: may_fail.contains(*kernel),
+        };
+        match old.get(&(*kernel, *cell)) {
+            None if is_bad(now) => changes.push(change(Kind::NewlyFailing, "not in the plan".to_owned())),
+            None => changes.push(change(Kind::Added, "not in the plan".to_owned())),
+            Some(was) => match kind(was, now) {
+                Some(kind) => changes.push(change(kind, told(was))),
+                None => unchanged += 1,
+            },
+        }
+    }
+    for ((kernel, cell), was) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+        changes.push(Change {
+            kind: Kind::Gone,
+            kernel: (*kernel).to_owned(),
+            cell: (*cell).to_owned(),
+            before: told(was),
+            after: "not in the plan".to_owned(),
+            may_fail: may_fail.contains(*kernel),
+        });
+    }
+    changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));
+    Comparison { before: id(before), after: id(after), changes, unchanged }
+}
+
+fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Told<'_>> {
+    record.verdicts().map(|(kernel, cell, verdict)| ((&*kernel.facts.id, cell.id.as_str()), verdict)).collect()
+}
+
+fn is_bad(verdict: &Verdict) -> bool {
+    verdict.standing().is_bad()
+}
+
+fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
+    let (old, new) = (used(was), used(now));
+    let slow = |verdict: &Verdict| verdict.report.duration_us / 1000;
+    let ran = |verdict: &Verdict| !matches!(verdict.standing(), Standing::Skipped | Standing::NotRun);
+    match (is_bad(was), is_bad(now)) {
+        (false, true) => Some(Kind::NewlyFailing),
+        (true, true) => Some(Kind::StillFailing),
+        (_, false) if now.standing() == Standing::Skipped && ran(was) => Some(Kind::NoLongerRuns),
+        // Before everything that may be said of a cell that passes: another datapath is no lesser change where a cell is
+        // flaky too. What failed before may have failed for its attach type.
+        (false, false) if now.outcome == Outcome::Passed && !old.is_empty() && !new.is_empty() && old != new => {
+            Some(Kind::AttachChanged)
+        }
+        (_, false) if now.standing() == Standing::Flaky && was.standing() != Standing::Flaky => Some(Kind::Flaky),
+        (_, false) if now.standing() == Standing::Known && was.standing() != Standing::Known => {
+            Some(Kind::KnownFailing)
+        }
+        (true, false) => Some(Kind::Fixed),
+        (false, false) if was.standing() == Standing::Known && now.outcome == Outcome::Passed => Some(Kind::Fixed),
+        (false, false) if slow(now) as f64 > slow(was) as f64 * SLOWER && slow(now) > slow(was) + SLOWER_MS => {
+            Some(Kind::Slower)
+        }
+        (false, false) => None,
+    }
+}
+
+/// A verdict in one line: outcome, attach type, time, reason.
+fn told(verdict: &Verdict) -> String {
+    let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();
+    let attach = if attach.is_empty() { String::new() } else { format!(" by {}", attach.join("+")) };
+    let message = verdict.outcome.message();
+    let reason = if message.is_empty() { String::new() } else { format!(": {message}") };
+    format!("{}{attach} in {} ms{reason}", verdict.standing().word(), verdict.report.duration_us / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::{AttachRequest, Capability, CellId, DeviceKind, ErrorKind, FailureKind, SkipReason};
+    use lab_record::{
+        event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
+        excuse::Excuse,
+        plan::Plan,
+        testing::{attached, cell, facts, passed},
+        verdict::Attempt,
+    };
+
+    pub const A: &str = "A01-x[auto,veth]";
+    pub const B: &str = "B02-y[auto,nk-l3]";
+
+    pub fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
+        let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), false);
+        let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
+        let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
+        let mut record = RunRecord::default();
+        record.apply(&Stamped { at_ms: 0, event: Event::RunStarted { run: Box::new(info) } });
+        let kernel = || "6.12".to_owned();
+        let begin = [
+            Event::GuestStarted { kernel: kernel(), guest: 1, start: Start::Boot },
+            Event::Probed { kernel: kernel(), guest: 1, capabilities: Vec::new(), modules: Vec::new() },
+        ];
+        let finished = |verdict| Event::CellFinished { kernel: kernel(), guest: 1, verdict: Box::new(verdict) };
+        let end = Event::GuestEnded { kernel: kernel(), guest: 1, shutdown_ms: 10, problems: Vec::new() };
+        for event in begin.into_iter().chain(verdicts.into_iter().map(finished)).chain([end]) {
+            record.apply(&Stamped { at_ms: 1, event });
+        }
+        record
+    }
+
+    pub fn good(id: &str, used: AttachType) -> Verdict {
+        let device = if id == B { DeviceKind::NetkitL3 } else { DeviceKind::Veth };
+        let report = passed(id, vec![attached(AttachRequest::Auto, device, used)]);
+        Verdict::on(report, Outcome::Passed)
+    }
+
+    pub fn bad(id: &str) -> Verdict {
+        let outcome = Outcome::Failed { kind: FailureKind::Check, message: "lost 3 of 3".into() };
+        Verdict { outcome, ..good(id, AttachType::Tcx) }
+    }
+
+    fn kinds(comparison: &Comparison) -> Vec<Kind> {
+        comparison.changes.iter().map(|change| change.kind).collect()
+    }
+
+    #[test]
+    fn a_changed_attach_type_is_as_loud_as_a_failure() {
+        let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
+        let after = run("two", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Tcx)]);
+        let comparison = compare(&before, &after);
+        assert_eq!(kinds(&comparison), [Kind::AttachChanged]);
+        assert_eq!(comparison.unchanged, 1 + 3);
+        assert_eq!(comparison.exit(true), Exit::Failed);
+        assert_eq!(comparison.changes[0].before, "passed by netkit in 1 ms");
+    }
+
+    fn flaky(id: &str, used: AttachType) -> Verdict {
+        Verdict { earlier: vec![Attempt::of(1, bad(id))], ..good(id, used) }
+    }
+
+    fn known(id: &str) -> Verdict {
+        let excuse = Excuse { reason: "mended in 6.13".into(), link: None, expires: "2027-01-31".into() };
+        Verdict { known: Some(excuse), ..bad(id) }
+    }
+
+    fn skipped(id: &str) -> Verdict {
+        let reason = SkipReason {
+            capability: Capability::Tcx,
+            detail: "CONFIG_NET_XGRESS is off".into(),
+            lifted_by: facts("6.12", "6.12.117").version,
+        };
+        Verdict::bare(CellId(id.to_owned()), Outcome::Skipped { reason })
+    }
+
+    /// One cell, before and after: the kind, and the exit codes for everything and for what is new.
+    #[test]
+    fn every_pair_of_standings_is_one_kind_and_has_its_exit_codes() {
+        use Kind::{AttachChanged, Fixed, Flaky, KnownFailing, NewlyFailing, NoLongerRuns, StillFailing};
+        use Standing as S;
+        let verdict = |standing| match standing {
+            S::Passed => good(A, AttachType::Tcx),
+            S::Flaky => flaky(A, AttachType::Tcx),
+            S::Known => known(A),
+            S::Failed => bad(A),
+            S::Skipped => skipped(A),
+            S::Errored => {
+                let outcome = Outcome::Errored { kind: ErrorKind::Panic, message: "Oops".into() };
+                Verdict::bare(CellId(A.into()), outcome)
+            }
+            S::NotRun => Verdict::bare(CellId(A.into()), Outcome::NotRun { message: "interrupted".into() }),
+        };
+        let order = [S::Passed, S::Flaky, S::Known, S::Failed, S::Skipped, S::Errored, S::NotRun];
+        let (new, still) = (Some(NewlyFailing), Some(StillFailing));
+        // A row per standing before, a column per standing after.
+        let wanted = [
+            [None, Some(Flaky), Some(KnownFailing), new, Some(NoLongerRuns), new, new],
+            [None, None, Some(KnownFailing), new, Some(NoLongerRuns), new, new],
+            [Some(Fixed), Some(Flaky), None, new, Some(NoLongerRuns), new, new],
+            [Some(Fixed), Some(Flaky), Some(KnownFailing), still, Some(NoLongerRuns), still, still],
+            [None, Some(Flaky), Some(KnownFailing), new, None, new, new],
+            [Some(Fixed), Some(Flaky), Some(KnownFailing), still, Some(NoLongerRuns), still, still],
+            [Some(Fixed), Some(Flaky), Some(KnownFailing), still, Some(Fixed), still, still],
+        ];
+        for (was, row) in order.into_iter().zip(wanted) {
+            for (now, kind) in order.into_iter().zip(row) {
+                let pair = [was, now].map(|standing| run("x", &[A], vec![verdict(standing)]));
+                let comparison = compare(&pair[0], &pair[1]);
+                assert_eq!(kinds(&comparison), Vec::from_iter(kind), "{was:?} to {now:?}");
+                let loud = matches!(kind, Some(NewlyFailing | NoLongerRuns));
+                let code = |bad: bool| if bad { Exit::Failed } else { Exit::Passed };
+                assert_eq!(comparison.exit(true), code(loud), "{was:?} to {now:?}");
+                assert_eq!(comparison.exit(false), code(loud || kind == still), "{was:?} to {now:?}");
+            }
+        }
+        for (was, now, kind) in [
+            (good(A, AttachType::Netkit), flaky(A, AttachType::Tcx), AttachChanged),
+            (flaky(A, AttachType::Netkit), good(A, AttachType::Tcx), AttachChanged),
+            (bad(A), good(A, AttachType::Tc), Fixed),
+        ] {
+            assert_eq!(kinds(&compare(&run("x", &[A], vec![was]), &run("y", &[A], vec![now]))), [kind]);
+        }
+    }
+
+    #[test]
+    fn old_failures_count_unless_only_new_ones_are_asked_for() {
+        let before = run("one", &[A, B], vec![bad(A), bad(B)]);
+        let after = run("two", &[A, B], vec![bad(A), good(B, AttachType::Netkit)]);
+        let comparison = compare(&before, &after);
+        assert_eq!(kinds(&comparison), [Kind::StillFailing, Kind::Fixed]);
+        assert_eq!((comparison.exit(false), comparison.exit(true)), (Exit::Failed, Exit::Passed));
+    }
+
+    #[test]
+    fn a_cell_that_vanishes_or_never_ran_is_no_smaller_report() {
+        let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
+        let gone = compare(&before, &run("two", &[A], vec![good(A, AttachType::Tcx)]));
+        assert_eq!(kinds(&gone), [Kind::Gone]);
+        let unfinished = compare(&before, &run("two", &[A, B], vec![good(A, AttachType::Tcx)]));
+        assert_eq!(kinds(&unfinished), [Kind::NewlyFailing]);
+        assert_eq!(unfinished.exit(true), Exit::Failed);
+    }
+
+    #[test]
+    fn slower_means_much_slower() {
+        let slow = |us| {
+            let mut verdict = good(A, AttachType::Tcx);
+            verdict.report.duration_us = us;
+            run("x", &[A], vec![verdict])
+        };
+        assert_eq!(kinds(&compare(&slow(100_000), &slow(900_000))), [Kind::Slower]);
+        assert!(compare(&slow(10_000), &slow(100_000)).changes.is_empty(), "a busy host");
+        assert!(compare(&slow(5_000_000), &slow(6_000_000)).changes.is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! A comparison as people and programs read it.
+
+use super::{Comparison, Kind};
+use clap::ValueEnum;
+use lab_base::text;
+use std::fmt::Write;
+
+/// Changes of one kind that a text names; the JSON has all.
+const MOST: usize = 50;
+/// Characters of one side.
+const WIDTH: usize = 160;
+
+/// How a comparison is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal.
+    Text,
+    /// For a job summary.
+    Markdown,
+    /// For programs.
+    Json,
+}
+
+/// Writes a comparison.
+pub fn render(comparison: &Comparison, format: Format) -> String {
+    match format {
+        Format::Text => listed(comparison, ["", ""], |change| {
+            let [before, after] = [&change.before, &change.after].map(|it| text::line(it, WIDTH));
+            format!("  {} {}\n    was {before}\n    is  {after}\n", change.kernel, text::line(&change.cell, WIDTH))
+        }),
+        Format::Markdown => listed(comparison, ["## ", "### "], |change| {
+            let [cell, before, after] = [&change.cell, &change.before, &change.after].map(|it| code(it));
+            format!("- {} {cell}: {before} → {after}\n", change.kernel)
+        }),
+        // A comparison is plain data: names and strings.
+        Format::Json => serde_json::to_string_pretty(comparison).unwrap_or_default() + "\n",
+    }
+}
+
+fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&super::Change) -> String) -> String {
+    let mut out = format!("{title}{} compared with {}\n\n", comparison.after, comparison.before);
+    for kind in Kind::ALL {
+        let of_kind: Vec<_> = comparison.changes.iter().filter(|change| change.kind == kind).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "{heading}{}: {}", kind.words(), of_kind.len());
+        of_kind.iter().take(MOST).for_each(|change| out.push_str(&row(change)));
+        if of_kind.len() > MOST {
+            let _ = writeln!(out, "  … and {} more", of_kind.len() - MOST);
+        }
+        out.push('\n');
+    }
+    let _ = writeln!(out, "{} cells are as they were", comparison.unchanged);
+    out
+}
+
+/// Markdown code: a backtick in the text would end it.
+fn code(words: &str) -> String {
+    format!("`{}`", text::line(words, WIDTH).replace('`', "'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::Change;
+
+    fn sample() -> Comparison {
+        let change = |kind, cell: &str, before: &str, after: &str| Change {
+            kind,
+            kernel: "6.17".into(),
+            cell: cell.into(),
+            before: before.into(),
+            after: after.into(),
+            may_fail: false,
+        };
+        Comparison {
+            before: "20261119T020000Z-aaaaaa".into(),
+            after: "20261120T020000Z-bbbbbb".into(),
+            changes: vec![
+                change(
+                    Kind::AttachChanged,
+                    "D10-auto[auto,nk-l3]",
+                    "passed by netkit in 90 ms",
+                    "passed by tcx in 80 ms",
+                ),
+                change(Kind::Fixed, "R03-x`y\u{1b}[2J", "failed in 10 ms: check: lost", "passed by netkit in 9 ms"),
+            ],
+            unchanged: 344,
+        }
+    }
+
+    #[test]
+    fn text_for_a_terminal() {
+        insta::assert_snapshot!(render(&sample(), Format::Text), @r"
+        20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
+
+        attach type changed: 1
+          6.17 D10-auto[auto,nk-l3]
+            was passed by netkit in 90 ms
+            is  passed by tcx in 80 ms
+
+        fixed: 1
+          6.17 R03-x`y\u{1b}[2J
+            was failed in 10 ms: check: lost
+            is  passed by netkit in 9 ms
+
+        344 cells are as they were
+        ");
+    }
+
+    #[test]
+    fn markdown_for_a_job_summary() {
+        insta::assert_snapshot!(render(&sample(), Format::Markdown), @r"
+        ## 20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
+
+        ### attach type changed: 1
+        - 6.17 `D10-auto[auto,nk-l3]`: `passed by netkit in 90 ms` → `passed by tcx in 80 ms`
+
+        ### fixed: 1
+        - 6.17 `R03-x'y\u{1b}[2J`: `failed in 10 ms: check: lost` → `passed by netkit in 9 ms`
+
+        344 cells are as they were
+        ");
+    }
+}

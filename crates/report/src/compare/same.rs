@@ -1,0 +1,108 @@
+//! Whether two runs are cell for cell the same: what shards promise.
+
+use super::by_cell;
+use lab_protocol::{AttachType, Outcome};
+use lab_record::{
+    exit::Exit,
+    kept::Told,
+    run::{RunRecord, used},
+};
+use std::{collections::BTreeSet, fmt};
+
+/// Differences that are told one by one.
+const MAX_TOLD: usize = 20;
+
+/// Two runs, cell by cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sameness {
+    /// Cells of either run.
+    pub cells: usize,
+    /// Those with the same outcome and the same attach types in both.
+    pub equal: usize,
+    /// Those that one run does not have, or did not come to.
+    pub missing: usize,
+    /// One line per cell that is not equal.
+    pub differences: Vec<String>,
+}
+
+/// Compares outcomes and attach types; times and identifiers differ from run to run.
+pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
+    let (one, other) = (by_cell(one), by_cell(other));
+    let mut found = Sameness::default();
+    for key in one.keys().chain(other.keys()).collect::<BTreeSet<_>>() {
+        found.cells += 1;
+        let ran = |verdict: &lab_record::verdict::Verdict| !matches!(verdict.outcome, Outcome::NotRun { .. });
+        let pair = (one.get(key).filter(|it| ran(it)), other.get(key).filter(|it| ran(it)));
+        let told = |verdict: Option<&Told<'_>>| match verdict {
+            None => "missing".to_owned(),
+            Some(verdict) => {
+                let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();
+                format!("{} {}", verdict.outcome.word(), attach.join("+")).trim_end().to_owned()
+            }
+        };
+        let (left, right) = (told(pair.0), told(pair.1));
+        if pair.0.is_none() || pair.1.is_none() {
+            found.missing += 1;
+        } else if left == right {
+            found.equal += 1;
+            continue;
+        }
+        found.differences.push(format!("{} {}: {left}, {right}", key.0, key.1));
+    }
+    found
+}
+
+impl Sameness {
+    /// 0 where every cell of either run is in both and ended the same way.
+    pub fn exit(&self) -> Exit {
+        if self.equal == self.cells { Exit::Passed } else { Exit::Failed }
+    }
+}
+
+impl fmt::Display for Sameness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for difference in self.differences.iter().take(MAX_TOLD) {
+            writeln!(f, "{}", lab_base::text::line(difference, 400))?;
+        }
+        if let more @ 1.. = self.differences.len().saturating_sub(MAX_TOLD) {
+            writeln!(f, "… and {more} more")?;
+        }
+        writeln!(f, "{} cells, {} equal, {} missing", self.cells, self.equal, self.missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::tests::{A, B, bad, good, run};
+
+    #[test]
+    fn only_outcomes_and_attach_types_count() {
+        let one = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
+        let mut slow = good(A, AttachType::Tcx);
+        slow.report.duration_us = 9_000_000;
+        let again = same(&one, &run("two", &[A, B], vec![slow, good(B, AttachType::Netkit)]));
+        assert_eq!((again.to_string(), again.exit()), ("5 cells, 5 equal, 0 missing\n".to_owned(), Exit::Passed));
+        let other = same(&one, &run("two", &[A, B], vec![bad(A), good(B, AttachType::Tcx)]));
+        assert_eq!(
+            other.to_string(),
+            "6.12 A01-x[auto,veth]: passed tcx, failed tcx\n\
+             6.12 B02-y[auto,nk-l3]: passed netkit, passed tcx\n\
+             5 cells, 3 equal, 0 missing\n"
+        );
+        assert_eq!(other.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn a_cell_that_is_absent_or_never_ran_is_missing() {
+        let one = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
+        for other in
+            [run("two", &[A], vec![good(A, AttachType::Tcx)]), run("two", &[A, B], vec![good(A, AttachType::Tcx)])]
+        {
+            let found = same(&one, &other);
+            assert_eq!((found.cells, found.equal, found.missing, found.exit()), (2 + 3, 1 + 3, 1, Exit::Failed));
+        }
+        let never = run("x", &[A], Vec::new());
+        assert_eq!(same(&never, &never).exit(), Exit::Failed, "nothing is no proof of anything");
+    }
+}

@@ -1,0 +1,97 @@
+//! What kernels complained of over many runs: each complaint once, by its fingerprint.
+
+use crate::{
+    complaints::{Complaint, complaints},
+    error::ReportError,
+    results::Stored,
+};
+use lab_base::text;
+use lab_record::log;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Characters of a title.
+const WIDTH: usize = 120;
+
+/// One complaint over all runs that were read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recurring {
+    /// The complaint as the newest run told it; `times`, `kernels` and `cells` are over all runs.
+    #[serde(flatten)]
+    pub complaint: Complaint,
+    /// Runs that saw it, the oldest first.
+    pub runs: Vec<String>,
+}
+
+/// Complaints of runs, which are given the oldest first; those of the newest runs come first. A run that can't be read is
+/// told to `say` and left out.
+///
+/// # Errors
+/// Not one of the runs can be read.
+pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, ReportError> {
+    let mut found: Vec<Recurring> = Vec::new();
+    let (mut read, mut last_error) = (0, None);
+    for run in runs {
+        match log::read(&run.directory) {
+            Ok(record) => {
+                read += 1;
+                let id = record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+                for complaint in complaints(&record) {
+                    let known = found.iter().position(|it| it.complaint.fingerprint == complaint.fingerprint);
+                    // Taken out and put last, so that the newest sighting decides the order.
+                    let earlier = known.map(|at| found.remove(at));
+                    found.push(joined(earlier, complaint, &id));
+                }
+            }
+            Err(error) => {
+                say(&format!("left out: {error}"));
+                last_error = Some(error);
+            }
+        }
+    }
+    if let Some(error) = last_error.filter(|_| read == 0) {
+        return Err(error.into());
+    }
+    found.reverse();
+    Ok(found)
+}
+
+fn joined(earlier: Option<Recurring>, mut newest: Complaint, run: &str) -> Recurring {
+    let (before, mut runs) = earlier.map_or_else(Default::default, |it| (Some(it.complaint), it.runs));
+    if let Some(before) = before {
+        newest.times += before.times;
+        newest.kernels = union(before.kernels, newest.kernels);
+        newest.cells = union(before.cells, newest.cells);
+    }
+    runs.push(run.to_owned());
+    Recurring { complaint: newest, runs }
+}
+
+/// What was known, and behind it what is new: the first sighting stays first.
+fn union<T: PartialEq>(mut known: Vec<T>, new: Vec<T>) -> Vec<T> {
+    for it in new {
+        if !known.contains(&it) {
+            known.push(it);
+        }
+    }
+    known
+}
+
+/// The complaints for a terminal.
+pub fn render(found: &[Recurring]) -> String {
+    let mut out = String::new();
+    for Recurring { complaint, runs } in found {
+        let excused = if complaint.allowed.is_some() { ", allowed" } else { "" };
+        let _ = writeln!(out, "{}  {}", complaint.fingerprint, text::line(&complaint.title, WIDTH));
+        let _ = writeln!(out, "  {}{excused}", text::line(&complaint.sightings(), WIDTH));
+        let (first, last) = (runs.first().map_or("", |it| it), runs.last().map_or("", |it| it));
+        let _ = match runs.len() {
+            1 => writeln!(out, "  in one run: {first}"),
+            count => writeln!(out, "  in {count} runs, {first} to {last}"),
+        };
+    }
+    if found.is_empty() {
+        out.push_str("no kernel complained in these runs\n");
+    }
+    out
+}

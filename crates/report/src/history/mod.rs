@@ -1,0 +1,174 @@
+//! The same cells over many runs: how each ended, by which attach type, and how long it took.
+
+pub mod complaints;
+mod page;
+mod text;
+
+pub use page::{FILE, render as page};
+pub use text::render as text;
+
+use crate::{error::ReportError, results::Stored};
+use lab_base::selection::{self, NoMatch};
+use lab_protocol::{AttachType, CellId};
+use lab_record::{
+    log,
+    run::{RunRecord, used},
+    verdict::Standing,
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One run of many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Run {
+    /// Its id.
+    pub id: String,
+    /// When it began, milliseconds since the epoch.
+    pub started_ms: u64,
+    /// How long it took, milliseconds; none where it did not end.
+    pub wall_ms: Option<u64>,
+    /// What it exited with, or would have.
+    pub exit: u8,
+    /// How many cells stand how.
+    pub standings: BTreeMap<Standing, usize>,
+}
+
+/// One cell in one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// What it counts as.
+    pub standing: Standing,
+    /// The attach types that the kernel reported.
+    pub attach: Vec<AttachType>,
+    /// How long it took in the guest, milliseconds.
+    pub ms: u64,
+    /// Why it did not pass.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// One cell on one kernel over all runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Series {
+    /// The kernel's id.
+    pub kernel: String,
+    /// The cell's id.
+    pub cell: String,
+    /// A point per run, oldest first; none where the run's plan has no such cell.
+    pub points: Vec<Option<Point>>,
+}
+
+/// Runs, oldest first, and what became of the cells in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct History {
+    /// The runs.
+    pub runs: Vec<Run>,
+    /// The cells by kernel and id.
+    pub series: Vec<Series>,
+}
+
+/// Points of a cell by the number of the run.
+type Found = BTreeMap<(String, String), Vec<(usize, Point)>>;
+
+impl History {
+    /// Reads runs one after another, and keeps the cells that are wanted. A run that can't be read, one of an older version
+    /// of the lab for example, is told to `say` and left out: a history that ends at it would be no use to anybody.
+    ///
+    /// # Errors
+    /// Not one of the runs can be read.
+    pub fn read(
+        runs: &[Stored],
+        wanted: impl Fn(&str, &CellId) -> bool,
+        say: &dyn Fn(&str),
+    ) -> Result<Self, ReportError> {
+        let mut history = Self::default();
+        let mut found = Found::new();
+        let mut last_error = None;
+        for run in runs {
+            match log::read(&run.directory) {
+                Ok(record) => history.take(&record, &mut found, &wanted),
+                Err(error) => {
+                    say(&format!("left out: {error}"));
+                    last_error = Some(error);
+                }
+            }
+        }
+        if let Some(error) = last_error.filter(|_| history.runs.is_empty()) {
+            return Err(error.into());
+        }
+        let count = history.runs.len();
+        history.series = found
+            .into_iter()
+            .map(|((kernel, cell), known)| {
+                let mut points = vec![None; count];
+                known.into_iter().for_each(|(at, point)| points[at] = Some(point));
+                Series { kernel, cell, points }
+            })
+            .collect();
+        Ok(history)
+    }
+
+    fn take(&mut self, record: &RunRecord, found: &mut Found, wanted: &impl Fn(&str, &CellId) -> bool) {
+        let at = self.runs.len();
+        let mut standings: BTreeMap<Standing, usize> = BTreeMap::new();
+        for (kernel, cell, verdict) in record.verdicts() {
+            let standing = verdict.standing();
+            *standings.entry(standing).or_default() += 1;
+            if wanted(&kernel.facts.id, &cell.id) {
+                let point = Point {
+                    standing,
+                    attach: used(&verdict),
+                    ms: verdict.report.duration_us / 1000,
+                    message: verdict.outcome.message(),
+                };
+                found.entry((kernel.facts.id.clone(), cell.id.to_string())).or_default().push((at, point));
+            }
+        }
+        self.runs.push(Run {
+            id: record.info.as_ref().map_or_else(String::new, |info| info.id.clone()),
+            started_ms: record.started_ms,
+            wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
+            exit: record.outcome().code(),
+            standings,
+        });
+    }
+
+    /// Keeps the cells that match one of the patterns, by case, id or catalogue number.
+    ///
+    /// # Errors
+    /// A pattern that no cell matches, with the nearest names.
+    pub fn narrow(self, patterns: &[String]) -> Result<Self, NoMatch> {
+        let names = |series: &Series| {
+            let id = CellId(series.cell.clone());
+            [id.case().to_owned(), series.cell.clone(), id.case().split('-').next().unwrap_or_default().to_owned()]
+        };
+        let named: Vec<(_, &Series)> = self.series.iter().map(|series| (names(series), series)).collect();
+        let chosen = selection::select("case", &named, patterns, |(names, _)| names.iter().map(|it| &**it).collect())?;
+        let series = chosen.into_iter().map(|(_, series)| (*series).clone()).collect();
+        Ok(Self { runs: self.runs, series })
+    }
+}
+
+impl Series {
+    /// The points that there are, each with the number of its run.
+    pub fn known(&self) -> impl Iterator<Item = (usize, &Point)> {
+        self.points.iter().enumerate().filter_map(|(at, point)| Some((at, point.as_ref()?)))
+    }
+
+    /// Whether it always ended alike, by the same attach type.
+    pub fn is_steady(&self) -> bool {
+        let mut known = self.known().map(|(_, point)| (point.standing, &point.attach));
+        known.next().is_none_or(|first| known.all(|it| it == first))
+    }
+
+    /// The median time of the runs in which it passed, milliseconds.
+    pub fn median_ms(&self) -> Option<u64> {
+        let passed = self.known().filter(|(_, point)| point.standing == Standing::Passed);
+        let mut times: Vec<u64> = passed.map(|(_, point)| point.ms).collect();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests;

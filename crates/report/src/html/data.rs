@@ -1,0 +1,366 @@
+//! What the page's script reads: small numbers and indexes into one list of texts, since a run says the same few things
+//! hundreds of thousands of times.
+
+use crate::{
+    complaints::{self, Complaint as Seen},
+    results::directory::console,
+};
+use lab_base::text;
+use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, DeviceKind, Outcome};
+use lab_record::{
+    event::RunInfo,
+    guest::KernelRecord,
+    kept::{Told, Word},
+    plan::{PlannedCell, PlannedKernel},
+    rows,
+    run::RunRecord,
+    verdict::Standing,
+};
+use serde::{Serialize, Serializer};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
+
+/// Characters of a cell's message.
+const MAX_MESSAGE: usize = 2_000;
+/// Characters of one line of evidence.
+const MAX_LINE: usize = 500;
+/// Characters of a console.
+const MAX_CONSOLE: usize = 32 << 10;
+/// Lines of the log that a cell shows; passed cells show fewer, and junit.xml has everything.
+const MAX_LOG: [usize; 2] = [20, 200];
+/// Consoles of a kernel that are linked: where every case has a guest of its own there are hundreds.
+const MAX_CONSOLES: usize = 8;
+
+/// Every text once, in the order in which they were met. It grows while the page is written, and is written last.
+#[derive(Default)]
+pub(super) struct Texts(RefCell<Known>);
+
+#[derive(Default)]
+struct Known {
+    indexes: HashMap<Rc<str>, u32>,
+    all: Vec<Rc<str>>,
+    /// The indexes of lines by their number among the record's own texts.
+    by_number: Vec<Option<u32>>,
+}
+
+impl Texts {
+    fn index(&self, text: &str) -> u32 {
+        let mut known = self.0.borrow_mut();
+        if let Some(index) = known.indexes.get(text) {
+            return *index;
+        }
+        let index = u32::try_from(known.all.len()).unwrap_or(u32::MAX);
+        let text: Rc<str> = text.into();
+        known.all.push(Rc::clone(&text));
+        known.indexes.insert(text, index);
+        index
+    }
+
+    fn line(&self, text: &str) -> u32 {
+        self.index(&text::cut_line(text, MAX_LINE))
+    }
+
+    /// A line that the record may have a number for: it is looked up once.
+    fn word(&self, word: Word<'_>) -> u32 {
+        let Some(number) = word.number.map(|number| number as usize) else { return self.line(word.text) };
+        let seen = self.0.borrow().by_number.get(number).copied().flatten();
+        seen.unwrap_or_else(|| {
+            let index = self.line(word.text);
+            let by_number = &mut self.0.borrow_mut().by_number;
+            by_number.resize(by_number.len().max(number + 1), None);
+            by_number[number] = Some(index);
+            index
+        })
+    }
+
+    fn lines<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Vec<u32> {
+        lines.into_iter().map(|line| self.line(line)).collect()
+    }
+}
+
+impl Serialize for Texts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.borrow().all.iter().map(|text| &**text))
+    }
+}
+
+/// The run.
+#[derive(Serialize)]
+pub(super) struct Run<'a> {
+    id: &'a str,
+    accelerator: &'a str,
+    reason: &'a str,
+    virtme_ng: &'a str,
+    qemu: &'a str,
+    lab: &'a str,
+    mutant: Option<&'a str>,
+    canary: bool,
+}
+
+impl<'a> From<&'a RunInfo> for Run<'a> {
+    fn from(info: &'a RunInfo) -> Self {
+        Self {
+            id: &info.id,
+            accelerator: &info.accelerator.name,
+            reason: &info.accelerator.reason,
+            virtme_ng: &info.versions.virtme_ng,
+            qemu: &info.versions.qemu,
+            lab: &info.versions.lab,
+            mutant: info.mutant.as_deref(),
+            canary: info.canary,
+        }
+    }
+}
+
+/// A cell of the plan, a row of the map.
+#[derive(Serialize)]
+pub(super) struct Row<'a> {
+    id: &'a str,
+    area: &'a str,
+    title: &'a str,
+    topology: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attach: Option<&'static str>,
+}
+
+impl<'a> From<&'a CellInfo> for Row<'a> {
+    fn from(cell: &'a CellInfo) -> Self {
+        Self {
+            id: cell.id.as_str(),
+            area: &cell.area,
+            title: &cell.title,
+            topology: &cell.topology,
+            device: cell.device.map(DeviceKind::name),
+            attach: cell.attach.map(AttachRequest::name),
+        }
+    }
+}
+
+/// A kernel, a column of the map.
+#[derive(Serialize)]
+pub(super) struct Kernel<'a> {
+    id: &'a str,
+    class: &'a str,
+    release: Option<&'a str>,
+    boot_ms: Option<u64>,
+    wall_ms: Option<u64>,
+    peak_kib: Option<u64>,
+    guests: usize,
+    capabilities: &'a [CapabilityReport],
+    notes: Vec<&'a str>,
+    consoles: Vec<String>,
+    results: Results<'a>,
+}
+
+/// A kernel's results by the order of the page's rows; `None` where the plan has no such cell for this kernel. They are
+/// made while they are written: all of them together would be as large as the run.
+struct Results<'a> {
+    record: &'a RunRecord,
+    kernel: &'a PlannedKernel,
+    happened: Option<&'a KernelRecord>,
+    texts: &'a Texts,
+}
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let planned = rows::around(self.kernel);
+        let by_id: HashMap<&CellId, &PlannedCell> = planned.map(|cell| (&cell.id, cell)).collect();
+        serializer.collect_seq(self.record.listing().map(|row| {
+            let cell = by_id.get(&row.id)?;
+            Some(field(cell, &self.record.told(self.happened, cell), self.texts))
+        }))
+    }
+}
+
+/// Standing, attach types used as bits, required one from 1 on, milliseconds, message, evidence.
+#[derive(Serialize)]
+struct Field(usize, u8, usize, u64, u32, #[serde(skip_serializing_if = "Option::is_none")] Option<Evidence>);
+
+/// All of it indexes of texts.
+#[derive(Serialize)]
+struct Evidence {
+    /// Checks: held, name, seen.
+    #[serde(rename = "c", skip_serializing_if = "Vec::is_empty")]
+    checks: Vec<(u8, u32, u32)>,
+    #[serde(rename = "a", skip_serializing_if = "Vec::is_empty")]
+    attach: Vec<Attached>,
+    #[serde(rename = "w", skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<u32>,
+    #[serde(rename = "l", skip_serializing_if = "Vec::is_empty")]
+    log: Vec<u32>,
+    #[serde(rename = "e", skip_serializing_if = "Vec::is_empty")]
+    consoles: Vec<u32>,
+    #[serde(rename = "f", skip_serializing_if = "Vec::is_empty")]
+    files: Vec<u32>,
+    #[serde(rename = "m", skip_serializing_if = "Vec::is_empty")]
+    metrics: Vec<(u32, f64)>,
+}
+
+/// Device, its kind, what was asked for, the hook; program, link, and how often it ran.
+#[derive(Serialize)]
+struct Attached(u32, u32, u32, u32, u32, Option<u32>, Option<u64>);
+
+/// The order in which the script knows them.
+const STANDINGS: [Standing; 7] = [
+    Standing::Passed,
+    Standing::Flaky,
+    Standing::Known,
+    Standing::Failed,
+    Standing::Skipped,
+    Standing::Errored,
+    Standing::NotRun,
+];
+
+/// How many cells stand how, by the words of [`Standing`].
+pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for (_, _, verdict) in record.verdicts() {
+        *counts.entry(verdict.standing().word()).or_default() += 1;
+    }
+    counts
+}
+
+/// Every kernel of the plan with its results, in the order of the plan's cells.
+pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &'a Texts) -> Vec<Kernel<'a>> {
+    let planned = record.planned().map(|(kernel, happened)| {
+        let boot = happened.and_then(|it| it.boot.as_ref());
+        Kernel {
+            id: &kernel.facts.id,
+            class: &kernel.facts.class,
+            release: boot.map(|boot| &*boot.release),
+            boot_ms: boot.map(|boot| boot.boot_ms),
+            wall_ms: happened.and_then(|it| it.finished).map(|(wall_ms, _)| wall_ms),
+            peak_kib: happened.and_then(|it| it.finished).and_then(|(_, peak)| peak),
+            guests: happened.map_or(0, |it| it.guests.len()),
+            capabilities: happened.map_or(&[], |it| &it.capabilities),
+            notes: happened.map_or_else(Vec::new, |it| it.losses.iter().chain(&it.notes).map(|it| &**it).collect()),
+            consoles: consoles(&kernel.facts.id, happened),
+            results: Results { record, kernel, happened, texts },
+        }
+    });
+    planned.collect()
+}
+
+fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
+    let guests = happened.into_iter().flat_map(|it| it.guests.keys()).take(MAX_CONSOLES);
+    guests.map(|guest| format!("{kernel}/{}", console(*guest))).collect()
+}
+
+fn field(cell: &PlannedCell, verdict: &Told<'_>, texts: &Texts) -> Field {
+    let standing = verdict.standing();
+    let place = |attach| AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default();
+    let bits = verdict.report.attach.iter().filter_map(|it| it.used).fold(0, |bits, used| bits | 1 << place(used));
+    let message = match &verdict.outcome {
+        Outcome::Passed => String::new(),
+        other => text::line(&other.message(), MAX_MESSAGE),
+    };
+    Field(
+        STANDINGS.iter().position(|it| *it == standing).unwrap_or_default(),
+        bits,
+        cell.required.map_or(0, |required| place(required) + 1),
+        verdict.report.duration_us / 1000,
+        texts.index(&message),
+        evidence(verdict, standing, texts),
+    )
+}
+
+fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evidence> {
+    let report = &verdict.report;
+    let most = MAX_LOG[usize::from(!matches!(standing, Standing::Passed | Standing::Skipped))];
+    let earlier = verdict.earlier.iter().filter_map(|attempt| attempt.evidence.as_deref());
+    let splats = verdict.splats.iter().map(|splat| &*splat.evidence);
+    // The first complaint is the verdict's evidence too.
+    let own = verdict.evidence.as_deref().filter(|text| !verdict.splats.iter().any(|splat| splat.evidence == *text));
+    let consoles: Vec<String> =
+        own.into_iter().chain(splats).chain(earlier).map(|text| text::block(text, MAX_CONSOLE)).collect();
+    let found = Evidence {
+        checks: verdict
+            .checks()
+            .map(|check| (u8::from(check.ok), texts.word(check.name), texts.word(check.seen)))
+            .collect(),
+        attach: report
+            .attach
+            .iter()
+            .map(|it| {
+                let hook = it.hook.map_or("", |hook| hook.name());
+                let names = [&*it.interface, it.device.name(), it.requested.name(), hook].map(|name| texts.line(name));
+                Attached(names[0], names[1], names[2], names[3], it.prog_id, it.link_id, it.ran)
+            })
+            .collect(),
+        remarks: verdict.remarks().iter().map(|line| texts.line(line)).collect(),
+        log: texts.lines(report.log.iter().take(most).map(|line| &**line)),
+        consoles: consoles.into_iter().map(|text| texts.index(&text)).collect(),
+        files: texts.lines(verdict.files.iter().map(|file| &**file)),
+        metrics: report.metrics.iter().map(|(name, value)| (texts.line(name), *value)).collect(),
+    };
+    let nothing = found.checks.is_empty()
+        && found.attach.is_empty()
+        && found.remarks.is_empty()
+        && found.log.is_empty()
+        && found.consoles.is_empty()
+        && found.files.is_empty()
+        && found.metrics.is_empty();
+    (!nothing).then_some(found)
+}
+
+/// A complaint, once for all the kernels and cells that it was seen on.
+#[derive(Serialize)]
+pub(super) struct Complaint {
+    class: &'static str,
+    fingerprint: String,
+    title: String,
+    times: u32,
+    kernels: Vec<String>,
+    /// The cell of the first kernel that it was first seen in.
+    first: String,
+    suspects: Vec<String>,
+    allowed: Option<String>,
+}
+
+impl From<Seen> for Complaint {
+    fn from(seen: Seen) -> Self {
+        Self {
+            class: seen.class.name(),
+            title: text::line(&seen.title, MAX_LINE),
+            first: seen.cells.first().map_or_else(String::new, |(_, cell)| text::line(cell, MAX_LINE)),
+            allowed: seen.allowed.as_ref().map(|it| text::line(&it.line(), MAX_LINE)),
+            fingerprint: seen.fingerprint,
+            times: seen.times,
+            kernels: seen.kernels,
+            suspects: seen.suspects,
+        }
+    }
+}
+
+/// The complaints of a run, the most frequent first.
+pub(super) fn complaints(record: &RunRecord) -> Vec<Complaint> {
+    let mut all: Vec<Complaint> = complaints::complaints(record).into_iter().map(Complaint::from).collect();
+    all.sort_by_key(|it| std::cmp::Reverse(it.times));
+    all
+}
+
+/// What fails the run beside its cells: entries of the lists whose day has passed.
+pub(super) fn expired(record: &RunRecord) -> Vec<String> {
+    let entries = record.info.iter().flat_map(|info| &info.expired);
+    entries
+        .map(|entry| text::line(&format!("{}:{}: {}", entry.file, entry.line, entry.message()), MAX_MESSAGE))
+        .collect()
+}
+
+/// The drawings of the topologies that the plan's cells run on, by `name kind`.
+pub(super) fn drawings(record: &RunRecord) -> BTreeMap<String, &str> {
+    let used: Vec<&str> = record.info.iter().flat_map(|info| &info.plan.cells).map(|cell| &*cell.topology).collect();
+    let topologies = record.topologies.iter().filter(|it| used.contains(&&*it.name));
+    let each = topologies.flat_map(|topology| {
+        let drawn = |drawing: &'_ lab_protocol::drawing::Drawing| {
+            format!("{} {}", topology.name, drawing.kind.map_or("", DeviceKind::name))
+        };
+        topology.drawings.iter().map(move |drawing| (drawn(drawing), &*drawing.svg))
+    });
+    each.collect()
+}

@@ -1,0 +1,188 @@
+//! The HTML report: one self-contained file per run, a heat map of kernels × cells with the attach type in every field.
+//!
+//! The file asks nothing of the network: style, script and data are in it. The data is one JSON text in which no
+//! character can end its element, and the script only ever sets text, so that names and logs from a guest stay text.
+
+mod data;
+
+use crate::results::directory;
+use lab_base::file::FileError;
+use lab_record::{
+    event::{Event, Stamped},
+    reporter::Reporter,
+    run::RunRecord,
+};
+use serde::Serialize;
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+/// The file's name.
+pub const FILE: &str = "report.html";
+
+const PAGE: &str = include_str!("page.html");
+/// Colours and type, which other pages share.
+pub(crate) const STYLE: &str = include_str!("page.css");
+const SCRIPTS: [&str; 4] =
+    [include_str!("page.js"), include_str!("map.js"), include_str!("detail.js"), include_str!("sections.js")];
+
+/// Writes the file when the run has finished.
+#[derive(Debug)]
+pub struct HtmlReporter {
+    /// The run's directory.
+    pub directory: PathBuf,
+}
+
+impl Reporter for HtmlReporter {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
+        match &stamped.event {
+            Event::RunFinished { .. } => self.write(record),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl HtmlReporter {
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
+        let path = self.directory.join(FILE);
+        directory::replace_with(&path, |out| render_to(record, out))
+    }
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    run: Option<data::Run<'a>>,
+    started_ms: u64,
+    wall_ms: Option<u64>,
+    exit: u8,
+    standings: BTreeMap<&'static str, usize>,
+    dead_cases: Vec<String>,
+    lost_shards: Vec<String>,
+    expired: Vec<String>,
+    kernels: Vec<data::Kernel<'a>>,
+    /// Every cell once, in the plan's order; a kernel's results go by the same order.
+    cells: Vec<data::Row<'a>>,
+    complaints: Vec<data::Complaint>,
+    drawings: BTreeMap<String, &'a str>,
+    /// What the other numbers point into.
+    strings: &'a data::Texts,
+}
+
+/// Writes the page, a function of the record alone.
+fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
+    let texts = data::Texts::default();
+    let page = Page {
+        run: record.info.as_ref().map(Into::into),
+        started_ms: record.started_ms,
+        wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
+        exit: record.outcome().code(),
+        standings: data::standings(record),
+        dead_cases: record.dead_cases(),
+        lost_shards: record.lost_shards(),
+        expired: data::expired(record),
+        kernels: data::kernels(record, &texts),
+        cells: record.listing().map(Into::into).collect(),
+        complaints: data::complaints(record),
+        drawings: data::drawings(record),
+        strings: &texts,
+    };
+    fill(PAGE, &SCRIPTS.concat(), &page, out)
+}
+
+/// Writes a page with its style, script and data.
+pub(crate) fn fill(page: &str, script: &str, data: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
+    let (head, rest) = page.split_once("/*STYLE*/").unwrap_or((page, ""));
+    let (body, rest) = rest.split_once("/*DATA*/").unwrap_or((rest, ""));
+    let (between, end) = rest.split_once("/*SCRIPT*/").unwrap_or((rest, ""));
+    // What is filled in is never searched for marks: a guest may know them too.
+    for text in [head, STYLE, body] {
+        out.write_all(text.as_bytes())?;
+    }
+    serde_json::to_writer(Embedded(out), data)?;
+    for text in [between, script, end] {
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Takes JSON, and writes it so that no HTML parser can mistake it for the end of its element, or for a comment.
+struct Embedded<'a>(&'a mut dyn io::Write);
+
+impl io::Write for Embedded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'<' | b'>' | b'&')) {
+            self.0.write_all(&rest[..at])?;
+            self.0.write_all(match rest[at] {
+                b'<' => b"\\u003c",
+                b'>' => b"\\u003e",
+                _ => b"\\u0026",
+            })?;
+            rest = &rest[at + 1..];
+        }
+        self.0.write_all(rest)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::record as sample_record;
+
+    fn render(record: &RunRecord) -> String {
+        let mut out = Vec::new();
+        render_to(record, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn parsed(record: &RunRecord) -> serde_json::Value {
+        let page = render(record);
+        let data = page.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
+        assert!(!data.contains(['<', '>', '&']), "{data}");
+        serde_json::from_str(data).unwrap()
+    }
+
+    #[test]
+    fn names_and_logs_cannot_leave_the_data() {
+        let mut record = sample_record();
+        let title = "</script><img src=x onerror=alert(1)> & <!-- /*SCRIPT*/ /*DATA*/";
+        if let Some(info) = &mut record.info {
+            info.plan.cells[0].title = title.into();
+        }
+        assert_eq!(parsed(&record)["cells"][3]["title"], title);
+    }
+
+    #[test]
+    fn every_planned_cell_of_every_kernel_has_a_field() {
+        let record = sample_record();
+        let parsed = parsed(&record);
+        for (kernel, planned) in parsed["kernels"].as_array().unwrap().iter().zip(record.planned()) {
+            let filled = kernel["results"].as_array().unwrap().iter().filter(|it| !it.is_null()).count();
+            assert_eq!(filled, planned.0.cells.len() + 3, "{}", kernel["id"]);
+        }
+        let page = render(&record);
+        let own = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!own.contains("http:") && !own.contains("https:"), "the page asks nothing of the network");
+    }
+
+    #[test]
+    fn a_field_shows_the_attach_type_that_the_kernel_reports() {
+        let parsed = parsed(&sample_record());
+        let row = |id: &str| {
+            let cells = parsed["cells"].as_array().unwrap();
+            cells.iter().position(|cell| cell["id"] == id).unwrap()
+        };
+        // Bits: tc 1, tcx 2, netkit 4.
+        let used = |kernel: usize, id: &str| parsed["kernels"][kernel]["results"][row(id)][1].as_u64().unwrap();
+        assert_eq!(used(0, "A04-auto[auto,nk-l3]"), 1, "tc on 6.1");
+        assert_eq!(used(1, "A04-auto[auto,nk-l3]"), 4, "netkit on 6.12");
+        assert_eq!(used(1, "M03-migrate[netkit,nk-l2]"), 6, "two devices");
+    }
+}

@@ -1,0 +1,267 @@
+//! A kernel's suite, and its cells as cases.
+
+use super::{Counts, Dialect, Kind, MAX_ATTRIBUTE, seconds, time, xml::Xml};
+use crate::complaints::Complaint;
+use lab_base::text;
+use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
+use lab_record::{
+    event::RunInfo,
+    excuse::Excuse,
+    guest::KernelRecord,
+    kept::Told,
+    plan::{PlannedCell, PlannedKernel},
+    run::{RunRecord, used},
+    verdict::{Attempt, Standing},
+};
+use std::{collections::HashMap, fmt::Write as _};
+
+/// What every suite is made from.
+pub(super) struct Desk<'a> {
+    pub(super) record: &'a RunRecord,
+    pub(super) info: &'a RunInfo,
+    /// The plan's cells by id: a run has thousands.
+    pub(super) listed: HashMap<&'a CellId, &'a CellInfo>,
+    /// What the kernels complained of, each once.
+    pub(super) complaints: Vec<Complaint>,
+    pub(super) dialect: Dialect,
+}
+
+impl Desk<'_> {
+    /// A kernel's suite, as it is within the root.
+    pub(super) fn suite(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>, counts: Counts) -> String {
+        let (facts, info) = (&kernel.facts, self.info);
+        let mut xml = Xml::within(1);
+        let started = happened.map(|it| it.started_ms).filter(|ms| *ms > 0);
+        let wall = happened.and_then(|it| it.finished).map(|(wall_ms, _)| seconds(wall_ms as f64 / 1e3));
+        counts.suite(&mut xml, &facts.id, started.and_then(time), wall);
+        let boot = happened.and_then(|happened| happened.boot.as_ref());
+        let image = happened.and_then(|happened| happened.image.as_ref());
+        xml.element("properties").open();
+        let cut = |value| text::cut_line(value, MAX_ATTRIBUTE);
+        for (name, value) in [
+            ("kernel.release", &*cut(boot.map_or("unknown", |boot| &*boot.release))),
+            ("kernel.version", &*facts.version.to_string()),
+            ("kernel.class", &*facts.class),
+            ("image.key", &*cut(image.map_or("unknown", |image| &*image.key))),
+            ("accelerator", &*info.accelerator.name),
+            ("accelerator.reason", &*cut(&info.accelerator.reason)),
+            ("virtme-ng.version", &*info.versions.virtme_ng),
+            ("qemu.version", &*info.versions.qemu),
+            ("lab.version", &*info.versions.lab),
+        ] {
+            property(&mut xml, name, value);
+        }
+        if let Some(mutant) = &info.mutant {
+            property(&mut xml, "mutant", mutant);
+        }
+        xml.close("properties");
+        let mut told = String::new();
+        for (cell, verdict) in self.record.verdicts_on(kernel, happened) {
+            if let Some(listed) = self.listed.get(&cell.id) {
+                self.case(&mut xml, &mut told, &Case { kernel, cell, listed, verdict });
+            }
+        }
+        let told: Vec<&str> =
+            happened.iter().flat_map(|it| it.losses.iter().chain(&it.notes)).map(|line| &**line).collect();
+        if !told.is_empty() {
+            xml.element("system-out").text(&told.join("\n"));
+        }
+        xml.close("testsuite");
+        xml.into_text()
+    }
+
+    /// Writes a case; `told` is room for what it says.
+    fn case(&self, xml: &mut Xml, told: &mut String, case: &Case<'_>) {
+        let Case { kernel, cell, listed, verdict } = case;
+        let common = self.dialect == Dialect::Common;
+        let class = format!("{}.{}", kernel.facts.id, text::cut_line(&listed.area, MAX_ATTRIBUTE));
+        xml.element("testcase")
+            .with("name", &text::cut_line(cell.id.as_str(), MAX_ATTRIBUTE))
+            .with("classname", &class)
+            .with_any("assertions", common.then(|| verdict.checks().count().to_string()))
+            .with("time", &seconds(verdict.report.duration_us as f64 / 1e6))
+            .open();
+        told.clear();
+        // Properties first: what is cut off is the end.
+        if common {
+            xml.element("properties").open();
+            self.properties(case, &mut |name, value| property(xml, name, value));
+            xml.close("properties");
+        } else {
+            self.properties(case, &mut |name, value| {
+                let _ = writeln!(told, "[[PROPERTY|{name}={value}]]");
+            });
+        }
+        status(xml, verdict);
+        // Jenkins' schema allows nothing but the last attempt.
+        if common && Kind::of(verdict.standing()) != Kind::Skipped {
+            let passed = verdict.outcome == Outcome::Passed;
+            verdict.earlier.iter().for_each(|attempt| rerun(xml, attempt, passed));
+        }
+        output(told, listed, verdict);
+        for splat in &verdict.splats {
+            let complaint = self.complaints.iter().find(|it| it.fingerprint == splat.fingerprint);
+            if let Some(complaint) = complaint {
+                let _ = writeln!(told, "splat {}: {}", complaint.fingerprint, complaint.sightings());
+            }
+        }
+        xml.element("system-out").text(told);
+        if let Some(evidence) = &verdict.evidence {
+            xml.element("system-err").text(evidence);
+        }
+        xml.close("testcase");
+    }
+
+    /// Tells those that have a value.
+    fn properties(&self, case: &Case<'_>, tell: &mut dyn FnMut(&'static str, &str)) {
+        let Case { kernel, cell, listed, verdict } = case;
+        let attachments = &verdict.report.attach;
+        let all = |value: &dyn Fn(&AttachRecord) -> Option<String>| {
+            let mut values: Vec<String> = Vec::new();
+            for value in attachments.iter().filter_map(value) {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            values.join("+")
+        };
+        let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
+        let fingerprints: Vec<&str> = verdict.splats.iter().map(|splat| &*splat.fingerprint).collect();
+        let classes: Vec<&str> = verdict.splats.iter().map(|splat| splat.class.name()).collect();
+        let known = verdict.known.as_ref();
+        let known =
+            |value: fn(&Excuse) -> &str| known.map_or_else(String::new, |it| text::line(value(it), MAX_ATTRIBUTE));
+        let attempts = if verdict.earlier.is_empty() { String::new() } else { (verdict.earlier.len() + 1).to_string() };
+        let standing = match verdict.standing() {
+            _ if verdict.is_unexpected_pass() => "unexpected-pass",
+            standing @ (Standing::Flaky | Standing::Known) => standing.word(),
+            _ => "",
+        };
+        let repro = text::line(&self.record.repro(&kernel.facts.id, &cell.id), MAX_ATTRIBUTE);
+        for (name, value) in [
+            ("standing", standing),
+            ("attempts", &attempts),
+            ("splat.fingerprint", &fingerprints.join("+")),
+            ("splat.class", &classes.join("+")),
+            ("known.reason", &known(|it| &it.reason)),
+            ("known.link", &known(|it| it.link.as_deref().unwrap_or_default())),
+            ("known.expires", &known(|it| &it.expires)),
+            ("attach.requested", listed.attach.map_or("", |request| request.name())),
+            ("attach.required", cell.required.map_or("", |required| required.name())),
+            ("attach.used", &used.join("+")),
+            ("attach.hook", &all(&|record| record.hook.map(|hook| hook.name().to_owned()))),
+            ("attach.link_id", &all(&|record| record.link_id.map(|id| id.to_string()))),
+            ("attach.prog_id", &all(&|record| Some(record.prog_id.to_string()))),
+            ("repro", &repro),
+        ] {
+            if !value.is_empty() {
+                tell(name, value);
+            }
+        }
+    }
+}
+
+/// A cell on a kernel.
+struct Case<'a> {
+    kernel: &'a PlannedKernel,
+    cell: &'a PlannedCell,
+    listed: &'a CellInfo,
+    verdict: Told<'a>,
+}
+
+fn property(xml: &mut Xml, name: &str, value: &str) {
+    xml.element("property").with("name", name).with("value", value).empty();
+}
+
+/// What a case that did not pass has: the message, and in its text the whole story, since many consumers show the
+/// element's text and nothing else of it.
+fn status(xml: &mut Xml, verdict: &Told<'_>) {
+    let message = || text::line(&verdict.outcome.message(), MAX_ATTRIBUTE);
+    let (element, sort) = match &verdict.outcome {
+        Outcome::Passed => return,
+        Outcome::Failed { .. } | Outcome::Errored { .. } if let Some(known) = &verdict.known => {
+            let message = text::line(&format!("known {}: {}", known.line(), message()), MAX_ATTRIBUTE);
+            return xml.element("skipped").with("message", &message).with("type", "known").text(&story(verdict));
+        }
+        Outcome::Failed { kind, .. } => ("failure", kind.to_string()),
+        Outcome::Errored { kind, .. } => ("error", kind.to_string()),
+        Outcome::NotRun { .. } => ("error", "not-run".to_owned()),
+        Outcome::Skipped { reason } => {
+            let (message, sort) = (message(), reason.capability.to_string());
+            // Some readers take an element without text for one that is not there.
+            return xml.element("skipped").with("message", &message).with("type", &sort).text(&message);
+        }
+    };
+    xml.element(element).with("message", &message()).with("type", &sort).text(&story(verdict));
+}
+
+/// An attempt before the last one: `flakyFailure` where the cell passed in the end, `rerunFailure` where it did not, as
+/// surefire writes them.
+fn rerun(xml: &mut Xml, attempt: &Attempt, passed: bool) {
+    let (element, sort) = match &attempt.outcome {
+        Outcome::Failed { kind, .. } => (["rerunFailure", "flakyFailure"], kind.to_string()),
+        Outcome::Errored { kind, .. } => (["rerunError", "flakyError"], kind.to_string()),
+        other => (["rerunError", "flakyError"], other.word().to_owned()),
+    };
+    let element = element[usize::from(passed)];
+    xml.element(element)
+        .with("time", &seconds(attempt.duration_us as f64 / 1e6))
+        .with("message", &text::cut_line(&attempt.outcome.message(), MAX_ATTRIBUTE))
+        .with("type", &sort)
+        .open();
+    if let Some(evidence) = &attempt.evidence {
+        xml.element("stackTrace").text(evidence);
+    }
+    xml.close(element);
+}
+
+/// Why a case did not pass: the message, the checks that did not hold, and what else was noticed.
+fn story(verdict: &Told<'_>) -> String {
+    let checks = verdict.checks().filter(|check| !check.ok);
+    let checks = checks.map(|check| format!("FAIL {}: {}", check.name.text, check.seen.text));
+    let files = verdict.files.iter().map(|file| format!("attachment: {file}"));
+    let lines: Vec<String> = std::iter::once(text::line(&verdict.outcome.message(), MAX_ATTRIBUTE))
+        .chain(checks)
+        .chain(verdict.remarks().iter().map(|remark| text::line(remark, MAX_ATTRIBUTE)))
+        .chain(files)
+        .collect();
+    lines.join("\n")
+}
+
+/// What the case asserted, where its programs were, what it measured and logged.
+fn output(out: &mut String, listed: &CellInfo, verdict: &Told<'_>) {
+    let mut line = |parts: &[&str]| {
+        parts.iter().for_each(|part| out.push_str(part));
+        out.push('\n');
+    };
+    line(&[&listed.title]);
+    for check in verdict.checks() {
+        let mark = if check.ok { "ok  " } else { "FAIL" };
+        line(&[mark, " ", check.name.text, ": ", check.seen.text]);
+    }
+    let report = &verdict.report;
+    for record in &report.attach {
+        let place = record.hook.map_or("nowhere", |hook| hook.name());
+        let _ = write!(out, "attach {} ({}): {} -> {place}", record.interface, record.device, record.requested);
+        let _ = write!(out, ", prog {}", record.prog_id);
+        if let Some(link) = record.link_id {
+            let _ = write!(out, ", link {link}");
+        }
+        if let Some(ran) = record.ran {
+            let _ = write!(out, ", ran {ran}");
+        }
+        out.push('\n');
+    }
+    for (name, value) in &report.metrics {
+        let _ = writeln!(out, "metric {name} = {value}");
+    }
+    for remark in verdict.remarks() {
+        let _ = writeln!(out, "warning: {}", text::cut_line(&remark, MAX_ATTRIBUTE));
+    }
+    for file in &verdict.files {
+        let _ = writeln!(out, "attachment: {file}");
+    }
+    for line in &report.log {
+        let _ = writeln!(out, "{line}");
+    }
+}

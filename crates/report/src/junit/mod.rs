@@ -1,0 +1,299 @@
+//! JUnit XML: one testsuite per kernel, and per case the attach type that was asked for and the one that the kernel
+//! reported.
+//!
+//! The text is a function of the record alone, so that `lab report` rebuilds the same bytes from `events.jsonl`.
+
+mod case;
+mod xml;
+
+use super::complaints::complaints;
+use crate::results::directory;
+use case::Desk;
+use chrono::DateTime;
+use lab_base::{file::FileError, text};
+use lab_record::{
+    event::{Event, RunInfo, Stamped},
+    guest::KernelRecord,
+    plan::PlannedKernel,
+    reporter::Reporter,
+    run::RunRecord,
+    verdict::Standing,
+};
+use std::{io, ops::AddAssign, path::PathBuf, sync::mpsc::sync_channel, thread};
+use xml::Xml;
+
+/// The file's name, in a run's directory and in each kernel's.
+pub const FILE: &str = "junit.xml";
+/// Characters of an attribute that a guest has a word in.
+const MAX_ATTRIBUTE: usize = 1000;
+
+/// Whose JUnit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// With what most consumers read: properties of a case, and how many assertions it made.
+    Common,
+    /// Nothing but what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses a file that has more.
+    /// Properties are lines of the case's output, in the form `[[PROPERTY|name=value]]`.
+    Jenkins,
+}
+
+/// Writes the whole run's file and one per kernel when the run has finished.
+#[derive(Debug)]
+pub struct JunitReporter {
+    /// The run's directory.
+    pub directory: PathBuf,
+}
+
+impl Reporter for JunitReporter {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
+        match &stamped.event {
+            Event::RunFinished { .. } => self.write(record),
+            // A runner that dies later leaves the kernels that are through.
+            Event::KernelFinished { kernel, .. } => self.write_finished(record, kernel),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl JunitReporter {
+    /// Writes every file.
+    ///
+    /// # Errors
+    /// A file can't be written.
+    pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
+        let path = self.directory.join(FILE);
+        // A kernel's file is its part of the whole, with a root of its own: thousands of cells are rendered once. They are
+        // written while the next kernel's are rendered.
+        thread::scope(|scope| {
+            let (send, suites) = sync_channel::<(String, Counts, String)>(1);
+            let kernels = scope.spawn(move || {
+                suites.iter().try_for_each(|(id, counts, suite)| self.write_kernel(record, &id, counts, &suite))
+            });
+            // Where that failed nobody listens any more, and its error is told below.
+            let mut each = |id: &str, counts, suite| drop(send.send((id.to_owned(), counts, suite)));
+            let whole = directory::replace_with(&path, |out| render_to(record, None, Dialect::Common, &mut each, out));
+            drop(send);
+            whole.and(kernels.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
+
+    fn write_kernel(&self, record: &RunRecord, kernel: &str, counts: Counts, suite: &str) -> Result<(), FileError> {
+        let path = directory::kernel(&self.directory, kernel)?.join(FILE);
+        directory::replace_with(&path, |out| {
+            out.write_all(root(record, counts, Dialect::Common).as_bytes())?;
+            out.write_all(suite.as_bytes())?;
+            out.write_all(END.as_bytes())
+        })
+    }
+
+    fn write_finished(&self, record: &RunRecord, kernel: &str) -> Result<(), FileError> {
+        let path = directory::kernel(&self.directory, kernel)?.join(FILE);
+        directory::replace_with(&path, |out| render_to(record, Some(kernel), Dialect::Common, &mut |_, _, _| (), out))
+    }
+}
+
+/// The root's end.
+const END: &str = "</testsuites>\n";
+
+/// The XML of the whole run, or of one kernel.
+pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> String {
+    let mut out = Vec::new();
+    // Writing into memory can't fail.
+    let written = render_to(record, only, dialect, &mut |_, _, _| (), &mut out);
+    debug_assert!(written.is_ok(), "{written:?}");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Writes the XML suite by suite, so that no more than one kernel's is in memory; each kernel's goes to `each` too.
+fn render_to(
+    record: &RunRecord,
+    only: Option<&str>,
+    dialect: Dialect,
+    each: &mut dyn FnMut(&str, Counts, String),
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    // The root counts what comes after it.
+    let kernels = record.planned().filter(|(kernel, _)| only.is_none_or(|id| id == kernel.facts.id));
+    let kernels: Vec<_> =
+        kernels.map(|(kernel, happened)| (kernel, happened, Counts::on(record, kernel, happened))).collect();
+    let others: Vec<Suite> =
+        record.info.iter().filter(|_| only.is_none()).flat_map(|info| whole(record, info)).collect();
+    let mut counts = Counts::default();
+    kernels.iter().for_each(|(.., of)| counts += *of);
+    others.iter().for_each(|suite| counts += suite.counts());
+    out.write_all(root(record, counts, dialect).as_bytes())?;
+    if let Some(info) = &record.info {
+        let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
+        let desk = Desk { record, info, listed, complaints: complaints(record), dialect };
+        for (kernel, happened, counts) in kernels {
+            let text = desk.suite(kernel, happened, counts);
+            out.write_all(text.as_bytes())?;
+            each(&kernel.facts.id, counts, text);
+        }
+    }
+    for suite in others {
+        out.write_all(suite.text().as_bytes())?;
+    }
+    out.write_all(END.as_bytes())
+}
+
+/// What a case is to a reader of JUnit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Passed,
+    Skipped,
+    Failure,
+    Error,
+}
+
+impl Kind {
+    /// What is known must not turn a consumer red, and must not look like a pass either.
+    const fn of(standing: Standing) -> Self {
+        match standing {
+            Standing::Passed | Standing::Flaky => Self::Passed,
+            Standing::Known | Standing::Skipped => Self::Skipped,
+            Standing::Failed => Self::Failure,
+            Standing::Errored | Standing::NotRun => Self::Error,
+        }
+    }
+}
+
+/// What a suite, or the root, says of what is in it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    tests: usize,
+    skipped: usize,
+    failures: usize,
+    errors: usize,
+}
+
+impl Counts {
+    fn on(record: &RunRecord, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> Self {
+        let mut counts = Self::default();
+        record.verdicts_on(kernel, happened).for_each(|(_, verdict)| counts.add(Kind::of(verdict.standing())));
+        counts
+    }
+
+    fn add(&mut self, kind: Kind) {
+        self.tests += 1;
+        match kind {
+            Kind::Passed => {}
+            Kind::Skipped => self.skipped += 1,
+            Kind::Failure => self.failures += 1,
+            Kind::Error => self.errors += 1,
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.tests += other.tests;
+        self.skipped += other.skipped;
+        self.failures += other.failures;
+        self.errors += other.errors;
+    }
+}
+
+/// The declaration and the root's first line.
+fn root(record: &RunRecord, counts: Counts, dialect: Dialect) -> String {
+    let mut xml = Xml::document();
+    let root = xml.element("testsuites").with("name", "netkit-lab").with("tests", &counts.tests.to_string());
+    // Jenkins' schema has neither there.
+    let (skipped, timestamp) = match dialect {
+        Dialect::Common => (Some(counts.skipped.to_string()), time(record.started_ms)),
+        Dialect::Jenkins => (None, None),
+    };
+    root.with_any("skipped", skipped)
+        .with("failures", &counts.failures.to_string())
+        .with("errors", &counts.errors.to_string())
+        .with_any("timestamp", timestamp)
+        .with_any("time", record.finished.map(|(_, wall_ms)| seconds(wall_ms as f64 / 1e3)))
+        .open();
+    xml.into_text()
+}
+
+fn time(ms: u64) -> Option<String> {
+    let time = DateTime::from_timestamp_millis(i64::try_from(ms).ok()?)?;
+    Some(time.format("%Y-%m-%dT%H:%M:%S%.3f+00:00").to_string())
+}
+
+fn seconds(seconds: f64) -> String {
+    format!("{seconds:.3}")
+}
+
+/// A suite that belongs to no kernel: its name, and its cases with what is wrong.
+struct Suite {
+    name: &'static str,
+    cases: Vec<(String, Option<Wrong>)>,
+}
+
+/// What is wrong with a case that no guest ran.
+struct Wrong {
+    kind: Kind,
+    sort: &'static str,
+    message: String,
+}
+
+impl Suite {
+    fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.cases.iter().for_each(|(_, wrong)| counts.add(wrong.as_ref().map_or(Kind::Passed, |it| it.kind)));
+        counts
+    }
+
+    fn text(&self) -> String {
+        let mut xml = Xml::within(1);
+        self.counts().suite(&mut xml, self.name, None, None);
+        for (case, wrong) in &self.cases {
+            let tag = xml.element("testcase").with("name", case).with("classname", self.name);
+            let Some(Wrong { kind, sort, message }) = wrong else {
+                tag.empty();
+                continue;
+            };
+            tag.open();
+            let element = if *kind == Kind::Failure { "failure" } else { "error" };
+            xml.element(element).with("message", message).with("type", sort).empty();
+            xml.close("testcase");
+        }
+        xml.close("testsuite");
+        xml.into_text()
+    }
+}
+
+impl Counts {
+    /// Begins a suite of so many cases.
+    fn suite(self, xml: &mut Xml, name: &str, timestamp: Option<String>, time: Option<String>) {
+        xml.element("testsuite")
+            .with("name", name)
+            .with("tests", &self.tests.to_string())
+            .with("skipped", &self.skipped.to_string())
+            .with("errors", &self.errors.to_string())
+            .with("failures", &self.failures.to_string())
+            .with_any("timestamp", timestamp)
+            .with_any("time", time)
+            .open();
+    }
+}
+
+/// What belongs to no kernel, and fails the run.
+fn whole(record: &RunRecord, info: &RunInfo) -> Vec<Suite> {
+    // Cases that no kernel of the matrix can run fail the run, so they must show here too.
+    let dead = record.dead_cases().into_iter().map(|case| {
+        let message = "no kernel of the matrix can run this case".to_owned();
+        (text::line(&case, MAX_ATTRIBUTE), Some(Wrong { kind: Kind::Failure, sort: "dead-case", message }))
+    });
+    // Entries of the lists that nobody looked at in time fail the run by themselves.
+    let expired = info.expired.iter().map(|entry| {
+        let wrong =
+            Wrong { kind: Kind::Failure, sort: "expired", message: text::line(&entry.message(), MAX_ATTRIBUTE) };
+        (format!("{}:{}", entry.file, entry.line), Some(wrong))
+    });
+    // Shards that a merged run lacks are errors of their own: their cells alone might look like somebody's filter.
+    let lost = info.merged.iter().any(|shard| shard.problem().is_some());
+    let shards = info.merged.iter().filter(|_| lost).map(|shard| {
+        let wrong = shard.problem().map(|message| Wrong { kind: Kind::Error, sort: "shard", message });
+        (format!("shard {}", shard.part), wrong)
+    });
+    let suites = [("matrix", dead.collect()), ("lists", expired.collect()), ("shards", shards.collect::<Vec<_>>())];
+    suites.into_iter().filter(|(_, cases)| !cases.is_empty()).map(|(name, cases)| Suite { name, cases }).collect()
+}

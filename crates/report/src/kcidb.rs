@@ -1,0 +1,181 @@
+//! KernelCI's common report format, KCIDB 5.3: a checkout and a build per kernel, a test per cell.
+//!
+//! The schema is that of `kcidb-io`. Ids begin with the origin, the name by which the database knows a CI system; those
+//! of a checkout and a build follow from the kernel alone, so that the runs of many nights meet on them.
+
+use chrono::DateTime;
+use lab_base::text;
+use lab_protocol::{CellId, CellInfo, ErrorKind, Outcome};
+use lab_record::{
+    guest::KernelRecord,
+    plan::{PlannedCell, PlannedKernel},
+    rows,
+    run::{RunRecord, used},
+    verdict::{Standing, Verdict},
+};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// The origin where none is named.
+pub const ORIGIN: &str = "netkit_lab";
+/// Characters of a comment.
+const MAX_COMMENT: usize = 1000;
+/// The schema allows 16384 characters of a log.
+const MAX_EXCERPT: usize = 16_000;
+
+/// An origin, as the schema spells it.
+///
+/// # Errors
+/// One line that says what an origin may have.
+pub fn origin(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !text.is_empty() && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is no KCIDB origin (wanted: lower-case letters, digits and _)"))
+    }
+}
+
+/// The run as KCIDB JSON.
+pub fn render(record: &RunRecord, origin: &str) -> String {
+    let run = record.info.as_ref().map_or("unknown", |info| &*info.id);
+    let listed: HashMap<&CellId, &CellInfo> = record.listing().map(|cell| (&cell.id, cell)).collect();
+    let (mut checkouts, mut builds, mut tests) = (Vec::new(), Vec::new(), Vec::new());
+    for (kernel, happened) in record.planned() {
+        let facts = &kernel.facts;
+        let boot = happened.and_then(|it| it.boot.as_ref());
+        let release = boot.map_or_else(|| facts.version.to_string(), |boot| text::line(&boot.release, MAX_COMMENT));
+        let source = format!("{origin}:{}-{release}", facts.id);
+        checkouts.push(json!({
+            "id": source,
+            "origin": origin,
+            "comment": format!("{release}, mainline {}", facts.version),
+            "valid": true,
+            "misc": { "kernel": facts.id, "class": facts.class },
+        }));
+        builds.push(json!({
+            "id": source,
+            "checkout_id": source,
+            "origin": origin,
+            "architecture": "x86_64",
+            "comment": boot.map_or_else(|| release.clone(), |boot| text::line(&boot.version, MAX_COMMENT)),
+            "config_name": facts.id,
+            "status": "PASS",
+            "misc": { "image": happened.and_then(|it| it.image.as_ref()).map_or("unknown", |image| &*image.key) },
+        }));
+        for cell in rows::around(kernel) {
+            let mut test = test(record, kernel, happened, cell, listed.get(&cell.id).copied());
+            test["id"] = json!(format!("{origin}:{run}/{}/{}", facts.id, text::line(cell.id.as_str(), MAX_COMMENT)));
+            test["build_id"] = json!(source);
+            test["origin"] = json!(origin);
+            tests.push(test);
+        }
+    }
+    let report = json!({
+        "version": { "major": 5, "minor": 3 },
+        "checkouts": checkouts,
+        "builds": builds,
+        "tests": tests,
+    });
+    format!("{report:#}\n")
+}
+
+fn test(
+    record: &RunRecord,
+    kernel: &PlannedKernel,
+    happened: Option<&KernelRecord>,
+    cell: &PlannedCell,
+    listed: Option<&CellInfo>,
+) -> Value {
+    let verdict = record.verdict(happened, cell);
+    let area = listed.map_or("unknown", |listed| &*listed.area);
+    let used: Vec<&str> = used(&verdict).iter().map(|used| used.name()).collect();
+    let hooks: Vec<&str> = verdict.report.attach.iter().filter_map(|it| it.hook).map(|hook| hook.name()).collect();
+    let mut test = json!({
+        "path": path(area, cell.id.as_str()),
+        "status": if verdict.standing() == Standing::Known { "SKIP" } else { status(&verdict.outcome) },
+        "duration": verdict.report.duration_us as f64 / 1e6,
+        "misc": {
+            "attach_requested": listed.and_then(|listed| listed.attach).map_or("", |request| request.name()),
+            "attach_required": cell.required.map_or("", |required| required.name()),
+            "attach_used": used.join("+"),
+            "attach_hooks": hooks,
+            "outcome": verdict.standing().word(),
+            "repro": record.repro(&kernel.facts.id, &cell.id),
+        },
+    });
+    let comment = match (verdict.outcome.message(), listed) {
+        (message, _) if !message.is_empty() => message,
+        (_, Some(listed)) => listed.title.clone(),
+        (_, None) => String::new(),
+    };
+    test["comment"] = json!(text::line(&comment, MAX_COMMENT));
+    if let Some(info) = &record.info {
+        let machine = &info.versions;
+        let comment = format!(
+            "virtme-ng {}, QEMU {}, {}: {}",
+            machine.virtme_ng, machine.qemu, info.accelerator.name, info.accelerator.reason
+        );
+        test["environment"] = json!({ "comment": text::line(&comment, MAX_COMMENT) });
+    }
+    let excerpt = excerpt(&verdict);
+    if !excerpt.is_empty() {
+        test["log_excerpt"] = json!(excerpt);
+    }
+    let started = happened.map(|it| it.started_ms).filter(|ms| *ms > 0);
+    let started = started.and_then(|ms| DateTime::from_timestamp_millis(i64::try_from(ms).ok()?));
+    if let Some(started) = started {
+        test["start_time"] = json!(started.to_rfc3339());
+    }
+    test
+}
+
+/// Where the test is in KernelCI's tree: words of letters, digits, `_` and `-`, with dots between.
+fn path(area: &str, cell: &str) -> String {
+    let word = |text: &str| -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+        text.chars().map(plain).collect()
+    };
+    let words = cell.split(['[', ',', ']']).filter(|word| !word.is_empty());
+    ["netkit-lab", area].into_iter().chain(words).map(word).collect::<Vec<_>>().join(".")
+}
+
+/// FAIL blames the kernel, ERROR the test, MISS the harness.
+const fn status(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "PASS",
+        Outcome::Skipped { .. } => "SKIP",
+        Outcome::Failed { .. } | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => "FAIL",
+        Outcome::Errored { kind: ErrorKind::Agent, .. } => "ERROR",
+        Outcome::Errored { .. } | Outcome::NotRun { .. } => "MISS",
+    }
+}
+
+fn excerpt(verdict: &Verdict) -> String {
+    let checks = verdict.report.checks.iter().filter(|check| !check.ok);
+    let checks = checks.map(|check| format!("FAIL {}: {}\n", check.name, check.seen));
+    let text: String = checks.chain(verdict.evidence.iter().cloned()).collect();
+    // An escape is longer than what it stands for, so the cut comes last.
+    let mut excerpt = text::block(&text, MAX_EXCERPT);
+    text::cap(&mut excerpt, MAX_EXCERPT);
+    excerpt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_makes_a_path_of_the_tree() {
+        assert_eq!(path("attach-api", "A02-tcx-link[tcx,veth]"), "netkit-lab.attach-api.A02-tcx-link.tcx.veth");
+        assert_eq!(path("a/b", "x.y\0 [,,]"), "netkit-lab.a_b.x_y__");
+    }
+
+    #[test]
+    fn an_origin_that_the_schema_refuses_is_refused_here() {
+        assert_eq!(origin("my_lab2").unwrap(), "my_lab2");
+        for wrong in ["", "My", "a-b", "a:b"] {
+            assert!(origin(wrong).is_err(), "{wrong}");
+        }
+    }
+}

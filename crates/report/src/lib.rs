@@ -1,0 +1,50 @@
+//! Reporters: they consume events and never ask a session anything.
+//!
+//! Start with [`write_all`], which makes every report of a run from its [`RunRecord`], or with one format: [`junit`], [`html`],
+//! [`run_json`], [`ktap`], [`kcidb`], [`terminal`]; [`progress`] follows a run while it goes on. [`compare`] and [`history`]
+//! read several runs, and [`results`] is the directory that keeps them.
+//!
+//! *Architecture invariant:* a report is a function of a run's record: this crate reads no kernel and no guest, and nothing
+//! here decides a verdict.
+
+pub mod capabilities;
+pub mod compare;
+pub mod complaints;
+mod error;
+pub mod format;
+pub mod history;
+pub mod html;
+pub mod junit;
+pub mod kcidb;
+pub mod ktap;
+pub mod progress;
+pub mod results;
+pub mod run_json;
+pub mod terminal;
+
+pub use error::ReportError;
+
+use lab_base::file::FileError;
+use lab_record::run::RunRecord;
+use std::path::Path;
+
+#[cfg(test)]
+mod fuzz;
+/// Writes every report of a run anew: two at a time, since each of them reads all of a large run.
+///
+/// # Errors
+/// A report can't be written.
+pub fn write_all(directory: &Path, record: &RunRecord) -> Result<(), FileError> {
+    let junit = junit::JunitReporter { directory: directory.to_owned() };
+    let run_json = run_json::RunJson { directory: directory.to_owned() };
+    let html = html::HtmlReporter { directory: directory.to_owned() };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| junit.write(record));
+        let others = run_json.write(record).and_then(|()| html.write(record));
+        let first = first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        first.and(others)
+    })
+}
+
+#[cfg(test)]
+mod tests;

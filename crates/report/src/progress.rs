@@ -1,0 +1,257 @@
+//! A run while it runs: bars on a terminal, plain lines elsewhere.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lab_base::{file::FileError, text};
+use lab_protocol::Outcome;
+use lab_record::{
+    event::{Event, Stamped, Start},
+    guest::KernelRecord,
+    reporter::Reporter,
+    run::RunRecord,
+    verdict::Standing,
+};
+use std::{collections::BTreeMap, io::Write, time::Duration};
+
+/// Characters of a line.
+const WIDTH: usize = 200;
+
+/// Verdicts between two plain lines that only say how far a kernel is.
+const STEP: usize = 50;
+
+/// Guests of a kernel whose start is told; where every case has its own there are hundreds.
+const TOLD_GUESTS: u32 = 3;
+
+/// The line that an event is worth, if any.
+fn line(event: &Event, record: &RunRecord) -> Option<String> {
+    Some(match event {
+        Event::RunStarted { run } => {
+            let cells: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
+            format!("run {}: {cells} cells on {} kernels, {}", run.id, run.plan.kernels.len(), run.accelerator.name)
+        }
+        Event::GuestStarted { kernel, guest, start } => match start {
+            Start::Boot => format!("{kernel}: booting guest {guest}"),
+            Start::Snapshot => format!("{kernel}: booting guest {guest} for a snapshot"),
+            // Over before anyone has read of it.
+            Start::Restore => return None,
+        },
+        Event::Booted { guest, .. } if *guest > TOLD_GUESTS => return None,
+        Event::Booted { kernel, release, boot_ms, .. } => {
+            format!("{kernel}: {} up after {:.1} s", text::line(release, 80), *boot_ms as f64 / 1e3)
+        }
+        Event::CellFinished { kernel, verdict, .. } => {
+            let standing = verdict.standing();
+            if matches!(standing, Standing::Passed | Standing::Skipped | Standing::NotRun)
+                && !verdict.is_unexpected_pass()
+            {
+                return None;
+            }
+            let word = if verdict.is_unexpected_pass() { "unexpected pass" } else { standing.word() };
+            let cell = text::line(verdict.report.cell.as_str(), WIDTH);
+            let message = text::line(&verdict.outcome.message(), WIDTH);
+            let separator = if message.is_empty() { "" } else { ": " };
+            format!("{kernel}: {word} {cell}{separator}{message}")
+        }
+        Event::CellRetried { kernel, verdict, .. } => {
+            let cell = text::line(verdict.report.cell.as_str(), WIDTH);
+            let message = text::line(&verdict.outcome.message(), WIDTH);
+            format!("{kernel}: {} {cell}: {message}; it will run again in a fresh guest", verdict.outcome.word())
+        }
+        Event::Splat { kernel, guest, moment, splat } => {
+            let allowed = if splat.allowed.is_some() { " (allowed)" } else { "" };
+            let title = text::line(&splat.title, WIDTH);
+            format!("{kernel}: guest {guest} complained {}{allowed}: {} {title}", moment.words(), splat.fingerprint)
+        }
+        Event::GuestEnded { problems, .. } if problems.is_empty() => return None,
+        Event::GuestEnded { kernel, guest, problems, .. } => {
+            format!("{kernel}: guest {guest} did not end well: {}", text::line(&problems.join("; "), WIDTH))
+        }
+        Event::GuestLost { kernel, guest, kind, message, .. } => {
+            format!("{kernel}: guest {guest} lost ({kind}): {}", text::line(message, WIDTH))
+        }
+        Event::Note { kernel, text: note } => format!("{kernel}: {}", text::line(note, WIDTH)),
+        Event::KernelFinished { kernel, wall_ms, .. } => {
+            let happened = record.kernels.get(kernel);
+            let cells = happened.map_or(0, |happened| happened.verdicts.len());
+            let skips = happened.map_or_else(String::new, skips);
+            format!("{kernel}: {cells} cells done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
+        }
+        Event::Topologies { .. }
+        | Event::KernelStarted { .. }
+        | Event::Probed { .. }
+        | Event::CellStarted { .. }
+        | Event::RunFinished { .. } => {
+            return None;
+        }
+    })
+}
+
+/// The line that an event of a guest without cells is worth: what takes time, and what went wrong.
+pub fn of_visit(event: &Event) -> Option<String> {
+    match event {
+        Event::GuestLost { evidence, .. } => {
+            let said = line(event, &RunRecord::default())?;
+            Some(format!("{said}\n{}", text::block(evidence, 8 << 10)))
+        }
+        Event::GuestStarted { .. } | Event::Note { .. } => line(event, &RunRecord::default()),
+        _ => None,
+    }
+}
+
+/// What was skipped, by capability: the same reason three hundred times over is one reason.
+fn skips(happened: &KernelRecord) -> String {
+    let mut counts = BTreeMap::new();
+    for verdict in happened.verdicts.values() {
+        if let Outcome::Skipped { reason } = &verdict.outcome {
+            *counts.entry((reason.capability, reason.lifted_by)).or_insert(0) += 1;
+        }
+    }
+    let words =
+        |((capability, version), count)| format!("{count} skipped for {capability} (kernel {version} lifts it)");
+    let told: Vec<String> = counts.into_iter().map(words).collect();
+    if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
+}
+
+/// How far a kernel is, at every [`STEP`]th verdict.
+fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
+    let Event::CellFinished { kernel, .. } = event else { return None };
+    let done = record.kernels.get(kernel)?.verdicts.len();
+    let planned = record.planned().find(|(it, _)| it.facts.id == *kernel)?.0.cells.len();
+    (done % STEP == 0 && done < planned).then(|| format!("{kernel}: {done} of {planned} cells"))
+}
+
+/// Plain lines for CI logs: what went wrong, and how far each kernel is.
+#[derive(Debug)]
+pub struct Lines<W> {
+    out: W,
+}
+
+impl<W: Write> Lines<W> {
+    /// Lines into `out`.
+    pub const fn new(out: W) -> Self {
+        Self { out }
+    }
+}
+
+impl<W: Write> Reporter for Lines<W> {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
+        for line in [line(&stamped.event, record), milestone(&stamped.event, record)].into_iter().flatten() {
+            // A closed pipe must not end a run whose reports are files.
+            let _ = writeln!(self.out, "{line}");
+        }
+        Ok(())
+    }
+}
+
+/// One bar per kernel; failures scroll above.
+#[derive(Debug)]
+pub struct Bars {
+    screen: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
+}
+
+impl Bars {
+    /// Bars on standard error.
+    pub fn new() -> Self {
+        Self { screen: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), bars: BTreeMap::new() }
+    }
+
+    fn add(&mut self, record: &RunRecord) {
+        let style = ProgressStyle::with_template("{prefix:>12} [{elapsed_precise}] {wide_bar} {pos}/{len} {msg:40}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        for (kernel, _) in record.planned() {
+            let bar = self.screen.add(ProgressBar::new(kernel.cells.len() as u64).with_style(style.clone()));
+            bar.set_prefix(kernel.facts.id.clone());
+            bar.set_message("waiting");
+            bar.enable_steady_tick(Duration::from_millis(250));
+            self.bars.insert(kernel.facts.id.clone(), bar);
+        }
+    }
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reporter for Bars {
+    fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
+        let bar = |kernel: &str, act: &dyn Fn(&ProgressBar)| {
+            if let Some(bar) = self.bars.get(kernel) {
+                act(bar);
+            }
+        };
+        match &stamped.event {
+            Event::RunStarted { .. } => self.add(record),
+            Event::GuestStarted { kernel, .. } => bar(kernel, &|bar| bar.set_message("booting")),
+            Event::Booted { kernel, .. } => bar(kernel, &|bar| bar.set_message("probing")),
+            Event::CellStarted { kernel, cell, .. } => {
+                bar(kernel, &|bar| bar.set_message(text::line(cell.as_str(), 40)))
+            }
+            Event::CellFinished { kernel, .. } => bar(kernel, &|bar| bar.inc(1)),
+            Event::KernelFinished { kernel, .. } => bar(kernel, &|bar| bar.finish_with_message("done")),
+            Event::RunFinished { .. } => drop(self.screen.clear()),
+            Event::Topologies { .. }
+            | Event::CellRetried { .. }
+            | Event::Splat { .. }
+            | Event::GuestEnded { .. }
+            | Event::KernelStarted { .. }
+            | Event::Probed { .. }
+            | Event::GuestLost { .. }
+            | Event::Note { .. } => {}
+        }
+        let told = matches!(
+            stamped.event,
+            Event::CellFinished { .. }
+                | Event::CellRetried { .. }
+                | Event::Splat { .. }
+                | Event::GuestEnded { .. }
+                | Event::GuestLost { .. }
+                | Event::Note { .. }
+        );
+        if let Some(line) = line(&stamped.event, record).filter(|_| told) {
+            let _ = self.screen.println(line);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::{Capability, CellId, SkipReason};
+    use lab_record::{testing::passed, verdict::Verdict};
+
+    #[test]
+    fn skips_are_told_once_per_reason() {
+        let mut happened = KernelRecord::default();
+        for name in ["A01-x[netkit]", "A02-x[netkit]", "A03-x[tcx]"] {
+            let capability = if name.contains("tcx") { Capability::Tcx } else { Capability::Netkit };
+            let lifted_by = capability.since().mainline;
+            let outcome = Outcome::Skipped { reason: SkipReason { capability, detail: String::new(), lifted_by } };
+            happened.verdicts.insert(&CellId(name.into()), Verdict::bare(CellId(name.into()), outcome).into());
+        }
+        assert_eq!(
+            skips(&happened),
+            "; 1 skipped for tcx (kernel 6.6 lifts it), 2 skipped for netkit (kernel 6.7 lifts it)"
+        );
+    }
+
+    #[test]
+    fn a_guest_cannot_write_to_the_terminal() {
+        let verdict = Box::new(Verdict {
+            outcome: Outcome::NotRun { message: String::new() },
+            ..Verdict::bare(passed("A01-x", Vec::new()).cell, Outcome::Passed)
+        });
+        let events = [
+            Event::Note { kernel: "6.12".to_owned(), text: "agent: \x1b[2J\nforged: passed".to_owned() },
+            Event::CellFinished { kernel: "6.12".to_owned(), guest: 0, verdict },
+        ];
+        let mut out = Vec::new();
+        let mut lines = Lines::new(&mut out);
+        for event in events {
+            lines.event(&Stamped { at_ms: 0, event }, &RunRecord::default()).unwrap();
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "6.12: agent: \\u{1b}[2J\\nforged: passed\n");
+    }
+}

@@ -1,0 +1,104 @@
+//! A run's directory: `results/<timestamp>-<short id>/`, one directory per kernel in it, and `results/latest`.
+
+use lab_base::{
+    file::{self, FileError},
+    hex::hex,
+};
+use sha2::{Digest, Sha256};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Name of the link to the last run.
+pub const LATEST: &str = "latest";
+
+/// A fresh run id: UTC to the second, so that names sort, and six digits that keep two runs of one second apart.
+pub fn fresh_id() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(now.as_secs()).unwrap_or_default();
+    let stamp = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default().format("%Y%m%dT%H%M%SZ");
+    let seed = format!("{}-{}", now.as_nanos(), std::process::id());
+    let short = hex(&Sha256::digest(seed)[..3]);
+    format!("{stamp}-{short}")
+}
+
+/// Creates a run's directory.
+///
+/// # Errors
+/// It can't be created, or exists.
+pub fn create(results: &Path, id: &str) -> Result<PathBuf, FileError> {
+    fs::create_dir_all(results).map_err(FileError::of("create", results))?;
+    let directory = results.join(id);
+    fs::create_dir(&directory).map_err(FileError::of("create", &directory))?;
+    Ok(directory)
+}
+
+/// A kernel's directory in a run's; ids are safe file names since `kernels.toml` is checked for that.
+///
+/// # Errors
+/// It can't be created.
+pub fn kernel(run: &Path, id: &str) -> Result<PathBuf, FileError> {
+    let directory = run.join(id);
+    fs::create_dir_all(&directory).map_err(FileError::of("create", &directory))?;
+    Ok(directory)
+}
+
+/// Name of a guest's console log in its kernel's directory: `console.log` for the first guest, and one with a number for
+/// each that had to replace it.
+pub fn console(guest: u32) -> String {
+    if guest == 1 { "console.log".to_owned() } else { format!("console-{guest}.log") }
+}
+
+/// Writes a file so that a reader sees the old text or the new one.
+///
+/// # Errors
+/// It can't be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    replace_with(path, |out| out.write_all(bytes))
+}
+
+/// The same, for text that is written piece by piece.
+///
+/// # Errors
+/// It can't be written.
+pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), FileError> {
+    file::replace_with(path, write).map_err(FileError::of("write", path))
+}
+
+/// Points `latest` at a run, in one step.
+///
+/// # Errors
+/// The link can't be made; a directory of that name stays untouched.
+pub fn point_latest(results: &Path, id: &str) -> Result<(), FileError> {
+    let link = results.join(LATEST);
+    let fresh = results.join(format!(".{LATEST}-{id}"));
+    symlink(id, &fresh).map_err(FileError::of("create", &fresh))?;
+    fs::rename(&fresh, &link).map_err(|error| {
+        let _ = fs::remove_file(&fresh);
+        FileError::of("replace", &link)(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latest_follows_and_never_eats_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        for id in ["a", "b"] {
+            create(dir.path(), id).unwrap();
+            point_latest(dir.path(), id).unwrap();
+            assert_eq!(fs::read_link(dir.path().join(LATEST)).unwrap(), Path::new(id));
+        }
+        fs::remove_file(dir.path().join(LATEST)).unwrap();
+        fs::create_dir_all(dir.path().join(LATEST).join("kept")).unwrap();
+        assert!(point_latest(dir.path(), "a").is_err());
+        assert!(dir.path().join(LATEST).join("kept").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no link is left over");
+    }
+}

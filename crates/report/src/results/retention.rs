@@ -1,0 +1,238 @@
+//! Which runs stay: a bound on their number and on their age, and what no bound ever touches.
+
+use super::{Stored, entries, stored};
+use crate::{error::ReportError, results::directory::LATEST};
+use chrono::{DateTime, NaiveDateTime, Utc};
+use lab_base::{
+    file::FileError,
+    strict_toml::{ConfigError, Origin, Section},
+};
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    path::Path,
+};
+use toml_edit::Document;
+
+/// The lab's own settings, beside `kernels.toml`.
+pub const LAB_TOML: &str = "lab.toml";
+/// What a run is renamed to before its files go, so that no half of one is ever taken for a run.
+const DOOMED: &str = ".pruned-";
+
+/// The bounds: a run beyond either goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Runs that stay, the newest ones.
+    pub keep: u32,
+    /// Days that a run stays.
+    pub days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { keep: 50, days: 90 }
+    }
+}
+
+impl Retention {
+    /// Reads `[results]` of a project's `lab.toml`; without one the defaults hold.
+    ///
+    /// # Errors
+    /// It can't be read, or says something that is no bound.
+    pub fn load(project: &Path) -> Result<Self, ReportError> {
+        let path = project.join(LAB_TOML);
+        match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path.display().to_string()).map_err(ReportError::from),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(FileError::of("read", path)(error).into()),
+        }
+    }
+
+    fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let origin = Origin { file, text };
+        let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
+        let top = Section::open(origin, document.as_table(), None, "the file".into(), &["results"])?;
+        let mut retention = Self::default();
+        if let Some(results) = top.section("results", "[results]".into(), &["keep", "days"])? {
+            retention.keep = results.number("keep", 1..100_001)?.unwrap_or(retention.keep);
+            retention.days = results.number("days", 1..36_501)?.unwrap_or(retention.days);
+        }
+        Ok(retention)
+    }
+}
+
+/// Why a run stays or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The run.
+    pub run: Stored,
+    /// Whether it goes.
+    pub goes: bool,
+    /// In a few words.
+    pub why: &'static str,
+}
+
+/// Judges every run below a directory, oldest first. The newest run stays, and the one that `latest` points to, the newest
+/// that did not pass, and any that is being written.
+fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec<Verdict>, ReportError> {
+    let runs = stored(results)?;
+    let latest = fs::read_link(results.join(LATEST)).ok();
+    let last_bad = runs.iter().rev().find(|run| !run.passed()).map(|run| run.id.clone());
+    let count = runs.len();
+    let verdict = |(at, run): (usize, Stored)| {
+        let newer = count - at - 1;
+        let days = age(&run.id, now);
+        let (goes, why) = if newer == 0 {
+            (false, "the newest")
+        } else if latest.as_deref() == Some(Path::new(&run.id)) {
+            (false, "latest points to it")
+        } else if last_bad.as_ref() == Some(&run.id) {
+            (false, "the newest that did not pass")
+        } else if run.is_running() {
+            (false, "it is running")
+        } else if newer >= retention.keep as usize {
+            (true, "beyond the number to keep")
+        } else if days.is_none_or(|days| days >= i64::from(retention.days)) {
+            (true, "beyond the age to keep")
+        } else {
+            (false, "within bounds")
+        };
+        Verdict { run, goes, why }
+    };
+    Ok(runs.into_iter().enumerate().map(verdict).collect())
+}
+
+/// Whole days since a run began, by its id.
+fn age(id: &str, now: DateTime<Utc>) -> Option<i64> {
+    let began = NaiveDateTime::parse_from_str(id.get(..16)?, "%Y%m%dT%H%M%SZ").ok()?;
+    Some((now - began.and_utc()).num_days())
+}
+
+/// Judges every run below a directory and, unless it is only asked what would go, removes those beyond the bounds.
+///
+/// # Errors
+/// The directory can't be read, or a run can't be removed.
+pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Verdict>, ReportError> {
+    let now = DateTime::<Utc>::from(std::time::SystemTime::now());
+    let verdicts = judge(results, retention, now)?;
+    if !dry {
+        for verdict in verdicts.iter().filter(|verdict| verdict.goes) {
+            let doomed = results.join(format!("{DOOMED}{}", verdict.run.id));
+            fs::rename(&verdict.run.directory, &doomed).map_err(FileError::of("remove", &verdict.run.directory))?;
+        }
+        for (name, path) in entries(results)? {
+            // Also those that a prune before this one did not get to.
+            if name.starts_with(DOOMED) {
+                fs::remove_dir_all(&path).map_err(FileError::of("remove", &path))?;
+            }
+        }
+    }
+    Ok(verdicts)
+}
+
+/// What happens by itself after a run into the project's own results: old runs go, and nothing that goes wrong with that
+/// is the run's. Gives the line to tell, if any.
+pub fn sweep(project: &Path, results: &Path) -> Option<String> {
+    // Two labs that end at once must not remove the same run.
+    let lock = File::open(results).ok()?;
+    lock.try_lock().ok()?;
+    let told =
+        Retention::load(project).and_then(|retention| prune(results, retention, false).map(|it| (it, retention)));
+    match told {
+        Ok((verdicts, Retention { keep, days })) => {
+            let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
+            (gone > 0).then(|| format!("{gone} old runs removed from results/ (keep {keep}, {days} days)"))
+        }
+        Err(error) => Some(format!("no old runs are removed: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::directory;
+    use lab_record::log;
+
+    fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (id, last) in runs {
+            let run = directory::create(dir.path(), id).unwrap();
+            fs::write(run.join(log::FILE), format!("{{\"event\":\"run-started\"}}\n{last}")).unwrap();
+        }
+        dir
+    }
+
+    const PASSED: &str = "{\"at_ms\":1,\"event\":\"run-finished\",\"exit\":\"passed\",\"wall_ms\":1}\n";
+    const FAILED: &str = "{\"at_ms\":1,\"event\":\"run-finished\",\"exit\":\"failed\",\"wall_ms\":1}\n";
+
+    fn told(dir: &Path, retention: Retention, now: &str) -> Vec<String> {
+        let now = now.parse().unwrap();
+        let verdicts = judge(dir, retention, now).unwrap();
+        verdicts.iter().map(|it| format!("{} {} {}", &it.run.id[..8], it.goes, it.why)).collect()
+    }
+
+    #[test]
+    fn both_bounds_hold_and_what_matters_stays() {
+        let dir = results(&[
+            ("20261101T000000Z-aaaaaa", FAILED),
+            ("20261102T000000Z-aaaaaa", PASSED),
+            ("20261103T000000Z-aaaaaa", FAILED),
+            ("20261104T000000Z-aaaaaa", PASSED),
+            ("20261118T000000Z-aaaaaa", PASSED),
+            ("20261119T000000Z-aaaaaa", PASSED),
+            ("20261120T000000Z-aaaaaa", PASSED),
+        ]);
+        directory::point_latest(dir.path(), "20261102T000000Z-aaaaaa").unwrap();
+        let now = "2026-11-20T12:00:00Z";
+        assert_eq!(
+            told(dir.path(), Retention { keep: 3, days: 10 }, now),
+            [
+                "20261101 true beyond the number to keep",
+                "20261102 false latest points to it",
+                "20261103 false the newest that did not pass",
+                "20261104 true beyond the number to keep",
+                "20261118 false within bounds",
+                "20261119 false within bounds",
+                "20261120 false the newest",
+            ]
+        );
+        let by_age = told(dir.path(), Retention { keep: 100, days: 2 }, now);
+        assert_eq!(by_age[4], "20261118 true beyond the age to keep");
+        assert_eq!(by_age[5], "20261119 false within bounds");
+    }
+
+    #[test]
+    fn what_goes_goes_whole_and_what_runs_or_is_no_run_stays() {
+        let dir = results(&[
+            ("20261101T000000Z-aaaaaa", PASSED),
+            ("20261102T000000Z-aaaaaa", PASSED),
+            ("20261103T000000Z-aaaaaa", PASSED),
+        ]);
+        fs::create_dir(dir.path().join("mine")).unwrap();
+        fs::create_dir(dir.path().join(".pruned-20261001T000000Z-aaaaaa")).unwrap();
+        let running = File::open(dir.path().join("20261101T000000Z-aaaaaa").join(log::FILE)).unwrap();
+        running.lock().unwrap();
+        let keep_one = Retention { keep: 1, days: 36_500 };
+        let gone = |dry| -> Vec<String> {
+            let verdicts = prune(dir.path(), keep_one, dry).unwrap();
+            verdicts.into_iter().filter(|it| it.goes).map(|it| it.run.id).collect()
+        };
+        assert_eq!(gone(true), ["20261102T000000Z-aaaaaa"]);
+        assert_eq!(gone(false), ["20261102T000000Z-aaaaaa"]);
+        let names: Vec<String> = entries(dir.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names.iter().all(|name| !name.contains("20261102") && !name.contains("pruned")), "{names:?}");
+        drop(running);
+        assert_eq!(gone(false), ["20261101T000000Z-aaaaaa"]);
+    }
+
+    #[test]
+    fn the_file_is_read_strictly() {
+        let read = |text: &str| Retention::parse(text, "lab.toml").map_err(|error| error.to_string());
+        assert_eq!(read("").unwrap(), Retention::default());
+        assert_eq!(read("[results]\nkeep = 7\n").unwrap(), Retention { keep: 7, ..Retention::default() });
+        let error = read("[results]\nkep = 7\n").unwrap_err();
+        assert!(error.contains("lab.toml:2") && error.contains("did you mean `keep`"), "{error}");
+        assert!(read("[results]\ndays = 0\n").unwrap_err().contains("a whole number from 1 to 36500"));
+    }
+}

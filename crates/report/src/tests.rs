@@ -1,0 +1,378 @@
+//! Reports as people and their tools see them.
+
+use super::{
+    html,
+    junit::{self, Dialect},
+    run_json, terminal,
+};
+use crate::results::directory;
+use lab_protocol::{
+    AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, Check, DeviceKind,
+    ErrorKind, FailureKind, Hook, Outcome, SkipReason,
+};
+use lab_record::{
+    event::{Accelerator, Event, ImageInfo, Moment, RunInfo, Stamped, Start, Versions},
+    excuse::{Excuse, Expired},
+    exit::Exit,
+    guest::{GuestEnd, GuestRecord},
+    log,
+    plan::Plan,
+    reporter::Reporter,
+    run::RunRecord,
+    splat::Splat,
+    testing::{attached, cell, facts, passed, splat},
+    verdict::{Attempt, Verdict},
+};
+use std::{collections::BTreeMap, fs, path::Path};
+
+const AUTO: &str = "A04-auto[auto,nk-l3]";
+const TCX: &str = "A02-tcx-link[tcx,veth,ingress]";
+const TC: &str = "A01-clsact[tc,veth]";
+const BOTH: &str = "M03-migrate[netkit,nk-l2]";
+const DEAD: &str = "N17-single[netkit,nk-l3]";
+/// What kernels and hostile guests print.
+const HOSTILE: &str = "\x1b[31mred\x1b[0m \0 ]]> <a & \"b\"> \u{FFFE}\u{FFFF}\u{202E}ähm\r";
+
+fn skip(capability: Capability) -> Outcome {
+    let since = capability.since().mainline;
+    Outcome::Skipped {
+        reason: SkipReason { capability, detail: "RTM_NEWLINK: EOPNOTSUPP".to_owned(), lifted_by: since },
+    }
+}
+
+fn with(id: &str, outcome: Outcome, attach: Vec<AttachRecord>) -> Verdict {
+    let mut report = passed(id, attach);
+    report.outcome = outcome.clone();
+    Verdict::on(report, outcome)
+}
+
+fn hostile() -> Verdict {
+    let mut verdict = with(
+        TCX,
+        Outcome::Failed { kind: FailureKind::Check, message: format!("udp arrives: {HOSTILE}") },
+        vec![attached(AttachRequest::Tcx, DeviceKind::Veth, AttachType::Tcx)],
+    );
+    verdict.report.checks = vec![
+        Check { name: "link is listed".to_owned(), ok: true, seen: "link 3".to_owned() },
+        Check { name: "udp arrives".to_owned(), ok: false, seen: HOSTILE.to_owned() },
+    ];
+    verdict.report.log = vec![HOSTILE.to_owned()];
+    verdict.report.metrics = BTreeMap::from([("udp.lost".to_owned(), 5.0)]);
+    verdict.warnings = vec!["eth0 (veth): plan demands tcx".to_owned()];
+    verdict
+}
+
+/// A run in which everything happens that a report has words for.
+fn stream() -> Vec<Stamped> {
+    let mut single = cell(DEAD);
+    single.requires = vec![Capability::NetkitSingle];
+    let kernels = vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117"), facts("6.17", "6.17.13")];
+    let plan = Plan::new(kernels, vec![cell(TC), cell(TCX), cell(AUTO), cell(BOTH), single], true);
+    let versions = Versions {
+        lab: "0.1.0".to_owned(),
+        agent: "0.1.0".to_owned(),
+        virtme_ng: "1.42".to_owned(),
+        qemu: "7.2.22".to_owned(),
+    };
+    let accelerator = Accelerator {
+        name: "tcg".to_owned(),
+        reason: "/dev/kvm opens, but the guest died under it".to_owned(),
+        time_scale: 10.0,
+    };
+    let mut run = RunInfo::new("20261120T120000Z-abcdef".to_owned(), versions, accelerator, plan);
+    let excuse = |reason: &str| Excuse {
+        reason: reason.to_owned(),
+        link: Some("bugs.example/7".to_owned()),
+        expires: "2026-12-31".to_owned(),
+    };
+    run.retries = 1;
+    run.expired = vec![Expired {
+        file: "known.toml".to_owned(),
+        line: 9,
+        about: "A07-*".to_owned(),
+        excuse: Excuse { expires: "2026-11-01".to_owned(), ..excuse("forgotten") },
+    }];
+    let booted = |kernel: &str, version: &str| Event::Booted {
+        kernel: kernel.to_owned(),
+        guest: 1,
+        release: format!("{version}-cloud-amd64"),
+        version: "#1 SMP".to_owned(),
+        kernel_version: version.parse().unwrap(),
+        boot_ms: 2300,
+    };
+    let started = |kernel: &str| Event::KernelStarted {
+        kernel: kernel.to_owned(),
+        image: ImageInfo { key: "0123abcd".to_owned(), cached: true, missing: Vec::new() },
+    };
+    let guest = |kernel: &str| Event::GuestStarted { kernel: kernel.to_owned(), guest: 1, start: Start::Boot };
+    let cell = |kernel: &str, verdict: Verdict| Event::CellFinished {
+        kernel: kernel.to_owned(),
+        guest: 1,
+        verdict: Box::new(verdict),
+    };
+    let probed = |kernel: &str| {
+        let (kernel, detail) = (kernel.to_owned(), String::new());
+        let probe = CapabilityReport { capability: Capability::Tcx, state: CapabilityState::Supported, detail };
+        Event::Probed { kernel, guest: 1, capabilities: vec![probe], modules: Vec::new() }
+    };
+    let ended = |kernel: &str, problems: &[&str]| Event::GuestEnded {
+        kernel: kernel.to_owned(),
+        guest: 1,
+        shutdown_ms: 150,
+        problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+    };
+    let warn = || splat("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n g+0x1/0x2");
+    let finished = |kernel: &str| Event::KernelFinished {
+        kernel: kernel.to_owned(),
+        guests: 1,
+        peak_memory_kib: Some(260_000),
+        gave_up: false,
+        wall_ms: 4200,
+    };
+    let tc = || with(TC, Outcome::Passed, vec![attached(AttachRequest::Tc, DeviceKind::Veth, AttachType::Tc)]);
+    let auto = |used| with(AUTO, Outcome::Passed, vec![attached(AttachRequest::Auto, DeviceKind::NetkitL3, used)]);
+    let tcx = AttachRecord {
+        hook: Some(Hook::TcxEgress),
+        prog_id: 9,
+        link_id: Some(4),
+        ..attached(AttachRequest::Tcx, DeviceKind::NetkitL2, AttachType::Tcx)
+    };
+    let netkit = attached(AttachRequest::Netkit, DeviceKind::NetkitL2, AttachType::Netkit);
+    let mut panicked = with(
+        TCX,
+        Outcome::Errored { kind: ErrorKind::Panic, message: "BUG: kernel NULL pointer dereference".to_owned() },
+        Vec::new(),
+    );
+    panicked.splats = vec![splat("oops-231927afab", "BUG: kernel NULL pointer dereference, address: 0\n f+0x1/0x2")];
+    panicked.evidence = Some(format!("BUG: kernel NULL pointer dereference\n{HOSTILE}"));
+    let mut both = with(BOTH, Outcome::Passed, vec![netkit, tcx]);
+    both.outcome = Outcome::Failed { kind: FailureKind::Check, message: "the order is another one".to_owned() };
+    let mut lost = tc();
+    lost.report.checks = vec![Check { name: "udp arrives".to_owned(), ok: false, seen: HOSTILE.to_owned() }];
+    lost.outcome = Outcome::Failed { kind: FailureKind::Check, message: format!("udp arrives: {HOSTILE}") };
+    let all = vec![
+        Event::RunStarted { run: Box::new(run) },
+        started("6.1"),
+        guest("6.1"),
+        booted("6.1", "6.1.192"),
+        probed("6.1"),
+        cell("6.1", Verdict { known: Some(excuse("broken since <6.1> \x1b[2J")), ..tc() }),
+        cell("6.1", with(TCX, skip(Capability::Tcx), Vec::new())),
+        Event::Splat {
+            kernel: "6.1".to_owned(),
+            guest: 1,
+            moment: Moment::Between,
+            splat: Box::new(Splat { allowed: Some(excuse("harmless")), ..warn() }),
+        },
+        cell("6.1", auto(AttachType::Tc)),
+        cell("6.1", with(BOTH, skip(Capability::Netkit), Vec::new())),
+        cell("6.1", with(DEAD, skip(Capability::NetkitSingle), Vec::new())),
+        ended("6.1", &[]),
+        finished("6.1"),
+        started("6.12"),
+        guest("6.12"),
+        booted("6.12", "6.12.117"),
+        probed("6.12"),
+        Event::CellRetried { kernel: "6.12".to_owned(), guest: 1, verdict: Box::new(lost.clone()) },
+        cell("6.12", Verdict { earlier: vec![Attempt::of(1, lost)], ..tc() }),
+        cell("6.12", hostile()),
+        cell("6.12", auto(AttachType::Netkit)),
+        cell("6.12", Verdict { known: Some(excuse("nobody knows why")), ..both }),
+        cell("6.12", with(DEAD, skip(Capability::NetkitSingle), Vec::new())),
+        Event::Splat { kernel: "6.12".to_owned(), guest: 1, moment: Moment::Teardown, splat: Box::new(warn()) },
+        ended("6.12", &["left behind: map 7"]),
+        finished("6.12"),
+        started("6.17"),
+        guest("6.17"),
+        booted("6.17", "6.17.13"),
+        probed("6.17"),
+        cell("6.17", tc()),
+        Event::CellStarted { kernel: "6.17".to_owned(), guest: 1, cell: CellId(TCX.to_owned()) },
+        Event::GuestLost {
+            kernel: "6.17".to_owned(),
+            guest: 1,
+            kind: ErrorKind::Panic,
+            message: "BUG: kernel NULL pointer dereference".to_owned(),
+            evidence: HOSTILE.to_owned(),
+            exit: None,
+            cell: Some(CellId(TCX.to_owned())),
+            files: vec!["6.17/cells/guest-1/guest-1-tasks.txt".to_owned()],
+        },
+        cell("6.17", panicked),
+        Event::RunFinished { exit: Exit::Failed, wall_ms: 12_345 },
+    ];
+    let begin = 1_795_176_000_000;
+    (0..).zip(all).map(|(at, event)| Stamped { at_ms: begin + at * 10, event }).collect()
+}
+
+pub(super) fn record() -> RunRecord {
+    let mut record = RunRecord::default();
+    stream().iter().for_each(|stamped| record.apply(stamped));
+    record
+}
+
+#[test]
+fn the_end_of_a_run_on_the_terminal() {
+    let text = terminal::summary(&record(), Path::new("results/latest"), false);
+    assert!(!text.contains('\x1b'), "no colour was asked for");
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn colours_only_where_they_are_seen() {
+    let text = terminal::summary(&record(), Path::new("results/latest"), true);
+    assert!(text.contains("\x1b[31m"), "{text}");
+    let some = std::ffi::OsStr::new("1");
+    for (terminal, no_color, ci, wanted) in [
+        (true, None, false, true),
+        (false, None, false, false),
+        (true, Some(some), false, false),
+        (true, Some(std::ffi::OsStr::new("")), false, true),
+        (true, None, true, false),
+    ] {
+        assert_eq!(terminal::colours(terminal, no_color, ci), wanted);
+    }
+}
+
+#[test]
+fn junit_for_the_whole_run() {
+    insta::assert_snapshot!(junit::render(&record(), None, Dialect::Common));
+}
+
+/// Reads the XML back: (suite, case, properties, children).
+fn parse(xml: &str) -> Vec<(String, String, BTreeMap<String, String>)> {
+    use quick_xml::events::Event as Xml;
+    let mut reader = quick_xml::Reader::from_str(xml);
+    let (mut suite, mut cases) = (String::new(), Vec::new());
+    loop {
+        let event = reader.read_event().expect("well-formed");
+        let (Xml::Start(tag) | Xml::Empty(tag)) = &event else {
+            if matches!(event, Xml::Eof) {
+                return cases;
+            }
+            continue;
+        };
+        let attributes: BTreeMap<String, String> = tag
+            .attributes()
+            .map(|attribute| attribute.expect("well-formed"))
+            .map(|attribute| {
+                let name = String::from_utf8(attribute.key.0.to_vec()).unwrap();
+                (
+                    name,
+                    attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).expect("well-formed").into_owned(),
+                )
+            })
+            .collect();
+        match tag.name().0 {
+            b"testsuite" => suite.clone_from(&attributes["name"]),
+            b"testcase" => cases.push((suite.clone(), attributes["name"].clone(), BTreeMap::new())),
+            b"property" => {
+                if let Some((_, _, properties)) = cases.last_mut() {
+                    properties.insert(attributes["name"].clone(), attributes["value"].clone());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
+    let xml = junit::render(&record(), None, Dialect::Common);
+    let allowed = |c: char| matches!(c, '\t' | '\n') || (c >= ' ' && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\x7f'));
+    assert!(xml.chars().all(allowed));
+    let cases = parse(&xml);
+    assert_eq!(cases.len(), 3 * (5 + 3) + 2, "every cell and row of every kernel, the dead case and the expired entry");
+    let find = |suite: &str, name: &str| &cases.iter().find(|case| case.0 == suite && case.1 == name).unwrap().2;
+    let both = find("6.12", BOTH);
+    assert_eq!(both["attach.used"], "tcx+netkit");
+    assert_eq!(both["attach.hook"], "netkit/peer+tcx/egress");
+    assert_eq!((&*both["attach.link_id"], &*both["attach.prog_id"]), ("3+4", "7+9"));
+    assert_eq!(find("6.12", TCX)["repro"], format!("lab run --kernel 6.12 --case '{TCX}'"));
+    assert_eq!(find("6.1", AUTO)["attach.required"], "tc");
+}
+
+#[test]
+fn reports_are_rebuilt_from_the_events_byte_by_byte() {
+    let results = tempfile::tempdir().unwrap();
+    let directory = directory::create(results.path(), "run").unwrap();
+    let mut log = log::EventLog::create(&directory).unwrap();
+    let mut junit = junit::JunitReporter { directory: directory.clone() };
+    let mut json = run_json::RunJson { directory: directory.clone() };
+    let mut html = html::HtmlReporter { directory: directory.clone() };
+    let mut record = RunRecord::default();
+    for stamped in stream() {
+        record.apply(&stamped);
+        for reporter in [&mut log as &mut dyn Reporter, &mut junit, &mut json, &mut html] {
+            reporter.event(&stamped, &record).unwrap();
+        }
+    }
+    let files = ["junit.xml", "6.1/junit.xml", "6.12/junit.xml", "6.17/junit.xml", "run.json", html::FILE];
+    let read = || files.map(|file| fs::read_to_string(directory.join(file)).unwrap());
+    let first = read();
+    files.iter().for_each(|file| fs::remove_file(directory.join(file)).unwrap());
+    let again = log::read(&directory).unwrap();
+    assert_eq!(again, record);
+    junit.write(&again).unwrap();
+    json.write(&again).unwrap();
+    html.write(&again).unwrap();
+    assert!(read() == first);
+    assert_eq!(parse(&first[3]).len(), 5 + 3, "a kernel's own file has its own cells and rows");
+}
+
+#[test]
+fn a_runner_that_died_leaves_a_run_that_can_be_told() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(log::read(directory.path()).unwrap_err().to_string().contains("it holds no events.jsonl"));
+    let mut log = log::EventLog::create(directory.path()).unwrap();
+    let mut record = RunRecord::default();
+    let running = |stamped: &Stamped| matches!(stamped.event, Event::CellStarted { .. });
+    let until = stream().iter().position(running).unwrap() + 1;
+    for stamped in stream().iter().take(until) {
+        record.apply(stamped);
+        log.event(stamped, &record).unwrap();
+    }
+    let path = directory.path().join(log::FILE);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, [&*whole, b"{\"at_ms\":1,\"event\":\"cell-fin"].concat()).unwrap();
+    let told = log::read(directory.path()).unwrap();
+    assert_eq!(told, record);
+    let tcx = told.verdicts().filter(|(_, _, verdict)| verdict.report.cell.as_str() == TCX).last().unwrap().2;
+    assert_eq!(tcx.outcome, Outcome::NotRun { message: "the run ended while the cell was running".to_owned() });
+    fs::write(&path, [b"nonsense\n", &*whole].concat()).unwrap();
+    assert!(log::read(directory.path()).unwrap_err().to_string().contains("events.jsonl:1: not an event"));
+}
+
+#[test]
+fn the_exit_code_is_the_worst_that_happened() {
+    let exit = |outcomes: &[Outcome]| {
+        let cells = (0..outcomes.len()).map(|at| cell(&format!("A0{at}-x[tc,veth]"))).collect();
+        let plan = Plan::new(vec![facts("6.12", "6.12.43")], cells, true);
+        let mut info = record().info.unwrap();
+        let ids: Vec<CellId> = plan.cells.iter().map(|cell| cell.id.clone()).collect();
+        info.plan = plan;
+        info.expired.clear();
+        let mut record = RunRecord::default();
+        record.info = Some(info);
+        let happened = record.kernels.entry("6.12".to_owned()).or_default();
+        let end = GuestEnd::Off { shutdown_ms: 1, problems: Vec::new() };
+        happened.guests.insert(1, GuestRecord { start: Start::Boot, came_up: true, end: Some(end) });
+        for (id, outcome) in ids.into_iter().zip(outcomes) {
+            happened.verdicts.insert(&id, Verdict::bare(id.clone(), outcome.clone()).into());
+        }
+        record.exit().code()
+    };
+    let errored = |kind| Outcome::Errored { kind, message: String::new() };
+    let failed = Outcome::Failed { kind: FailureKind::Leak, message: String::new() };
+    assert_eq!(exit(&[Outcome::Passed, skip(Capability::NetkitSingle)]), 0);
+    assert_eq!(exit(&[errored(ErrorKind::GuestLost), failed]), 1, "a verdict beats its absence");
+    assert_eq!(exit(&[errored(ErrorKind::Panic)]), 1, "a kernel that panics in a cell has failed");
+    assert_eq!(exit(&[Outcome::Passed, Outcome::NotRun { message: String::new() }]), 3);
+    assert_eq!(record().exit().code(), 1, "a dead case alone fails the full matrix");
+    let mut expired = record();
+    expired.kernels.clear();
+    if let Some(info) = &mut expired.info {
+        info.plan = Plan::new(Vec::new(), Vec::new(), false);
+    }
+    assert_eq!(expired.exit().code(), 1, "and so does an entry whose day has passed");
+}

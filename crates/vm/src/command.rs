@@ -1,0 +1,220 @@
+//! The command line of a guest.
+//!
+//! vng joins its arguments into a shell string, and hands `--qemu-opts` to QEMU unquoted, where commas separate
+//! options. So every value that comes from outside is checked against a small alphabet first, and one that does not
+//! fit is an error with the reason, not a guest with half a command line.
+
+use super::{Accel, GuestSpec, VmError};
+use lab_protocol::message::PORT_NAME;
+use std::path::{Path, PathBuf};
+
+/// Kernel parameters of every guest, in front of the specification's own.
+const CMDLINE: &[&str] = &[
+    // The last console is the one behind /dev/console; vng's own comes before and is not there in early boot.
+    "console=ttyS0",
+    "rdinit=/init",
+    // vng asks for silence. The whole boot log costs a thirtieth of the boot's processor time under TCG, and a kernel
+    // that hangs early leaves nothing else.
+    "loglevel=7",
+    // Accounting of pressure at every change of tasks: a fortieth of the suite's time, and no case asks about it.
+    "psi=0",
+    // What a boot would spend on things that no case asks about (shares of the boot's processor time under TCG are in
+    // docs/speed.md): the crypto library's tests of itself, the CPU jitter generator's (virtio-rng brings the entropy),
+    // a fifth level of page tables, and an address space laid out at random, which would also make the addresses of one
+    // boot's registers mean nothing to the next.
+    "cryptomgr.notests=1",
+    "initcall_blacklist=jent_mod_init",
+    "no5lvl",
+    "nokaslr",
+    // A fault ends the guest at once (with -no-reboot), so that the host need not wait for a silent one.
+    "panic=-1",
+    "oops=panic",
+    "softlockup_panic=1",
+    // Of soft lockups after twice these seconds. A busy host lets a virtual processor stand still for longer than the
+    // kernel's usual 20, and a case that hangs is noticed by its deadline.
+    "watchdog_thresh=30",
+    "hung_task_panic=1",
+    // On a busy host an emulated timer may be too late for the kernel's test of it, which ends in a panic: "IO-APIC +
+    // timer doesn't work!" (7.2.13 under TCG). KVM guests leave the test out by themselves.
+    "no_timer_check",
+    // What a guest that stands still is asked for its tasks with; Debian forbids that much of sysrq. Where interrupts are
+    // off, an NMI is all that gets through, and its panic says where.
+    "sysrq_always_enabled",
+    "unknown_nmi_panic",
+    // The agent marks cells in the kernel log; rate limits would lose the marks.
+    "printk.devkmsg=on",
+    "log_buf_len=1M",
+];
+
+/// Files of one launch, in a directory of its own.
+#[derive(Debug)]
+pub struct Files {
+    /// Empty; vng exports it where nothing else is to be exported, and the guest never mounts it.
+    pub root: PathBuf,
+    /// The agent's port.
+    pub port: PathBuf,
+    /// QEMU's monitor.
+    pub qmp: PathBuf,
+    /// What vng and QEMU complain about.
+    pub stderr: PathBuf,
+}
+
+impl Files {
+    pub fn below(dir: &Path) -> Self {
+        Self { root: dir.join("root"), port: dir.join("port"), qmp: dir.join("qmp"), stderr: dir.join("stderr") }
+    }
+}
+
+/// Arguments for vng. `name` becomes QEMU's `-name`.
+pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<String>, VmError> {
+    let kernel = path("kernel", &spec.kernel, " (NETKIT_LAB_CACHE)")?;
+    let image = path("guest image", &spec.image, " (NETKIT_LAB_CACHE)")?;
+    let root = spec.exported.as_deref().unwrap_or(&files.root).to_string_lossy();
+    check("guest root", &root, " (TMPDIR)", is_plain)?;
+    let port = socket(&files.port)?;
+    let qmp = socket(&files.qmp)?;
+    for word in &spec.cmdline {
+        check("kernel parameter", word, "", |c| is_plain(c) || c == ',')?;
+    }
+    check("guest name", &spec.name, "", |c| is_plain(c) && !"/:=@%".contains(c))?;
+    let mut arguments: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    add(&["--run", &kernel, "--root", &root, "--name", name]);
+    // virtiofsd would be tried for seconds and then given up; the export is never mounted anyway.
+    add(&["--force-9p"]);
+    // The image brings the modules. vng would look for some next to the kernel and want its own initramfs for them.
+    add(&["--skip-modules"]);
+    add(&["--disable-monitor"]);
+    add(&["--memory", &format!("{}M", spec.memory_mib), "--cpus", &spec.cpus.to_string()]);
+    if let Some(qemu) = &spec.qemu {
+        add(&["--qemu", &path("QEMU", qemu, "")?]);
+    }
+    let mut options = vec![
+        "-no-reboot".to_owned(),
+        format!("-initrd {image}"),
+        "-device virtio-serial-pci,id=lab".to_owned(),
+        format!("-chardev socket,id=agent,path={port},server=on,wait=off"),
+        format!("-device virtserialport,bus=lab.0,chardev=agent,name={PORT_NAME}"),
+        format!("-qmp unix:{qmp},server=on,wait=off"),
+        "-device virtio-rng-pci".to_owned(),
+    ];
+    if let Some(direct) = &spec.direct {
+        // QEMU takes the last one. vng still gets the bzImage, which it asks for its version.
+        options.push(format!("-kernel {}", path("unpacked kernel", direct, " (NETKIT_LAB_CACHE)")?));
+    }
+    if let Some(memory) = &spec.memory_file {
+        let (size, file) = (spec.memory_mib, path("memory file", memory, " (NETKIT_LAB_CACHE)")?);
+        options.push(format!("-object memory-backend-file,id=ram,size={size}M,mem-path={file},share=on"));
+        options.push("-machine memory-backend=ram".to_owned());
+    }
+    match spec.accel {
+        Accel::Tcg => {
+            add(&["--disable-kvm"]);
+            // Without what QEMU does badly; it takes the last processor that is named. `erms` tells kernels that `rep stosb`
+            // is quick: emulated, it stores byte after byte, and kernels clear every page with it (clear_page_erms). `cx16`
+            // has allocators use cmpxchg16b, after which QEMU 7.2 has wrong flags until the next instruction that sets them:
+            // an interrupt there brings a trap flag or worse back with it, and the guest dies of no fault of its kernel.
+            options.push("-cpu max,-erms,-cx16".to_owned());
+        }
+        // vng asks for `kvm:tcg`, and that falls back without a word.
+        Accel::Kvm => options.push("-machine accel=kvm".to_owned()),
+    }
+    let cmdline = CMDLINE.iter().copied().chain(spec.cmdline.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
+    Ok(arguments)
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "/._-+:=@%".contains(c)
+}
+
+fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(char) -> bool) -> Result<(), VmError> {
+    match value.chars().find(|c| !allowed(*c)) {
+        None => Ok(()),
+        Some(found) => Err(VmError::Unquotable { what, value: value.to_owned(), found, mend }),
+    }
+}
+
+/// Absolute, since vng takes a bare word for a kernel's version and downloads it.
+fn path(what: &'static str, path: &Path, mend: &'static str) -> Result<String, VmError> {
+    let file = |source| VmError::File { what, path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(file)?;
+    std::fs::metadata(&absolute).map_err(file)?;
+    let text = absolute.to_string_lossy().into_owned();
+    check(what, &text, mend, is_plain)?;
+    Ok(text)
+}
+
+fn socket(path: &Path) -> Result<String, VmError> {
+    let text = path.to_string_lossy().into_owned();
+    check("socket", &text, " (TMPDIR)", is_plain)?;
+    if text.len() > 107 {
+        return Err(VmError::SocketPath { path: path.to_owned(), length: text.len() });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(dir: &Path) -> GuestSpec {
+        for file in ["vmlinuz", "image.cpio"] {
+            std::fs::write(dir.join(file), "").unwrap();
+        }
+        std::fs::create_dir_all(dir.join("root")).unwrap();
+        GuestSpec {
+            name: "6.12".to_owned(),
+            kernel: dir.join("vmlinuz"),
+            image: dir.join("image.cpio"),
+            ..crate::fake::specification(dir.to_owned())
+        }
+    }
+
+    #[test]
+    fn the_guest_is_never_writable_and_never_networked() {
+        let dir = tempfile::tempdir().unwrap();
+        let usual = spec(dir.path());
+        let with_the_hosts_root = GuestSpec { exported: Some("/".into()), ..usual.clone() };
+        for (spec, root) in [(&with_the_hosts_root, "/"), (&usual, dir.path().join("root").to_str().unwrap())] {
+            let words = arguments(spec, &Files::below(dir.path()), "x").unwrap();
+            for never in ["--rw", "--network", "-n", "--net", "--user", "--exec", "--rwdir", "--overlay-rwdir"] {
+                assert!(!words.iter().any(|word| word == never), "{never}");
+            }
+            assert_eq!(words.iter().skip_while(|word| *word != "--root").nth(1).unwrap(), root);
+        }
+        let words = arguments(&usual, &Files::below(dir.path()), "x").unwrap();
+        assert!(words.iter().any(|word| word == "--disable-kvm"));
+        assert!(words.last().unwrap().contains("-no-reboot"));
+    }
+
+    #[test]
+    fn what_a_shell_or_qemu_would_take_apart_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = spec(dir.path());
+        let files = Files::below(dir.path());
+        let refused = |spec: GuestSpec| arguments(&spec, &files, "x").unwrap_err().to_string();
+
+        let odd = dir.path().join("a b,c");
+        std::fs::write(&odd, "").unwrap();
+        let error = refused(GuestSpec { image: odd, ..good.clone() });
+        assert!(error.contains("holds ' '") && error.contains("(NETKIT_LAB_CACHE)"), "{error}");
+
+        for parameter in ["a b", "x;reboot", "$(x)", "`x`", "a'b", "a\"b", "a\\b", "a\nb"] {
+            let error = refused(GuestSpec { cmdline: vec![parameter.to_owned()], ..good.clone() });
+            assert!(error.starts_with("kernel parameter"), "{error}");
+        }
+        let error = refused(GuestSpec { name: "a/b".to_owned(), ..good.clone() });
+        assert!(error.starts_with("guest name"), "{error}");
+        let error = refused(GuestSpec { kernel: "/nonexistent/vmlinuz".into(), ..good });
+        assert_eq!(error, "kernel /nonexistent/vmlinuz: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_socket_path_that_the_kernel_would_cut_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = Files { port: dir.path().join("x".repeat(100)), ..Files::below(dir.path()) };
+        let error = arguments(&spec(dir.path()), &deep, "x").unwrap_err().to_string();
+        assert!(error.contains("the kernel takes 107"), "{error}");
+    }
+}

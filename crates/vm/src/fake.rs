@@ -1,0 +1,302 @@
+//! Guests without a machine: a closure on a thread plays the agent.
+//!
+//! ```
+//! use crate::{Launcher, fake::FakeLauncher};
+//! let launcher = FakeLauncher::new(|agent| {
+//!     agent.console("Linux version 6.12\n");
+//!     agent.channel().send(b"hello").unwrap();
+//! });
+//! # fn specification() -> crate::GuestSpec { crate::fake::specification(std::env::temp_dir()) }
+//! let guest = launcher.launch(&specification()).unwrap();
+//! ```
+
+use super::{
+    Accel, Channel, Guest, GuestSpec, Interrogation, Launcher, Places, Recipe, Snapshot, SocketChannel, VmError,
+};
+use lab_record::guest_exit::GuestExit;
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+type Script = dyn Fn(&mut FakeAgent) + Send + Sync;
+
+/// Launches threads instead of virtual machines.
+pub struct FakeLauncher {
+    script: Arc<Script>,
+    boots: AtomicU32,
+    listening: bool,
+    freezing: bool,
+    survivors: usize,
+}
+
+impl FakeLauncher {
+    /// Every guest runs `script`; the guest is gone when it returns, or panics.
+    ///
+    /// Once the host kills the guest, the script's channel reports [`super::Recv::Closed`]: a script that plays a hang
+    /// waits for that.
+    pub fn new(script: impl Fn(&mut FakeAgent) + Send + Sync + 'static) -> Self {
+        Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true, freezing: true, survivors: 0 }
+    }
+
+    /// Guests whose virtual machine exits before it offers the agent's port; `script` still runs.
+    #[must_use]
+    pub fn never_listening(mut self) -> Self {
+        self.listening = false;
+        self
+    }
+
+    /// Guests that can't be saved.
+    #[must_use]
+    pub fn never_freezing(mut self) -> Self {
+        self.freezing = false;
+        self
+    }
+
+    /// Guests of which so many processes stay alive when they are killed.
+    #[must_use]
+    pub fn surviving(mut self, processes: usize) -> Self {
+        self.survivors = processes;
+        self
+    }
+
+    /// How many guests were launched or restored.
+    pub fn boots(&self) -> u32 {
+        self.boots.load(Ordering::SeqCst)
+    }
+}
+
+impl Launcher for FakeLauncher {
+    fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError> {
+        self.start(spec, false)
+    }
+
+    fn restore(&self, spec: &GuestSpec, _snapshot: &Snapshot) -> Result<Box<dyn Guest>, VmError> {
+        self.start(spec, true)
+    }
+
+    fn fingerprint(&self, _spec: &GuestSpec) -> Result<String, VmError> {
+        Ok("fake".to_owned())
+    }
+}
+
+impl FakeLauncher {
+    fn start(&self, spec: &GuestSpec, restored: bool) -> Result<Box<dyn Guest>, VmError> {
+        let boot = self.boots.fetch_add(1, Ordering::SeqCst);
+        let file = |source| VmError::File { what: "console", path: spec.console.clone(), source };
+        fs::write(&spec.console, []).map_err(file)?;
+        let port = |source| VmError::Port { guest: spec.name.clone(), source };
+        let (host, guest) = UnixStream::pair().map_err(port)?;
+        let power = guest.try_clone().map_err(port)?;
+        let port_end = guest.try_clone().map_err(port)?;
+        let exit = Arc::new(Mutex::new(None));
+        let mut agent = FakeAgent {
+            spec: spec.clone(),
+            boot,
+            restored,
+            channel: SocketChannel::new(guest).map_err(port)?,
+            exit: GuestExit { code: Some(0), signal: None, stderr: String::new() },
+        };
+        let script = Arc::clone(&self.script);
+        let end = Arc::clone(&exit);
+        let thread = thread::spawn(move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| script(&mut agent)));
+            if result.is_err() {
+                agent.exit = GuestExit { code: Some(255), signal: None, stderr: "the script panicked".to_owned() };
+            }
+            *end.lock().expect("no panic while held") = Some(agent.exit.clone());
+            // The guest's own handles are not the last ones: say it to the host outright.
+            let _ = port_end.shutdown(Shutdown::Both);
+        });
+        Ok(Box::new(FakeGuest {
+            name: spec.name.clone(),
+            console: spec.console.clone(),
+            host: self.listening.then_some(host),
+            power,
+            exit,
+            thread: Some(thread),
+            freezing: self.freezing,
+            survivors: self.survivors,
+        }))
+    }
+}
+
+/// The script's side of a fake guest.
+#[derive(Debug)]
+pub struct FakeAgent {
+    spec: GuestSpec,
+    boot: u32,
+    restored: bool,
+    channel: SocketChannel,
+    exit: GuestExit,
+}
+
+impl FakeAgent {
+    /// What the host asked for.
+    pub fn spec(&self) -> &GuestSpec {
+        &self.spec
+    }
+
+    /// How many guests the launcher had launched before: 0 for the first one.
+    pub fn boot(&self) -> u32 {
+        self.boot
+    }
+
+    /// Whether the host restored it from a snapshot.
+    pub fn restored(&self) -> bool {
+        self.restored
+    }
+
+    /// The agent's end of the port.
+    pub fn channel(&mut self) -> &mut dyn Channel {
+        &mut self.channel
+    }
+
+    /// Appends to the console file.
+    ///
+    /// # Panics
+    /// The file can't be written.
+    pub fn console(&self, text: &str) {
+        let mut file = OpenOptions::new().append(true).open(&self.spec.console).expect("launch created it");
+        file.write_all(text.as_bytes()).expect("console is writable");
+    }
+
+    /// What the host sees once the script returns; exit code 0 otherwise.
+    pub fn set_exit(&mut self, exit: GuestExit) {
+        self.exit = exit;
+    }
+}
+
+struct FakeGuest {
+    name: String,
+    console: PathBuf,
+    host: Option<UnixStream>,
+    power: UnixStream,
+    exit: Arc<Mutex<Option<GuestExit>>>,
+    thread: Option<thread::JoinHandle<()>>,
+    freezing: bool,
+    survivors: usize,
+}
+
+impl Guest for FakeGuest {
+    fn connect(&mut self, _deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
+        let Some(host) = self.host.take() else {
+            let exit = self.exited().unwrap_or(GuestExit { code: Some(1), signal: None, stderr: String::new() });
+            return Err(VmError::Exited { guest: self.name.clone(), exit });
+        };
+        let channel = SocketChannel::new(host).map_err(|source| VmError::Port { guest: self.name.clone(), source })?;
+        Ok(Box::new(channel))
+    }
+
+    fn exited(&mut self) -> Option<GuestExit> {
+        self.exit.lock().expect("no panic while held").clone()
+    }
+
+    /// Answers as a kernel does that is asked for its tasks: on the console, at length.
+    fn interrogate(&mut self, _patience: Duration, _stop: &dyn Fn() -> bool) -> Interrogation {
+        let tasks = format!("sysrq: Show State\n{}Kernel panic - not syncing: NMI\n", "task:fake\n".repeat(10_000));
+        let console = OpenOptions::new().append(true).open(&self.console);
+        let _ = console.and_then(|mut console| console.write_all(tasks.as_bytes()));
+        Interrogation {
+            findings: vec![("registers", "RIP=ffffffff81000000".to_owned()), ("tasks", tasks)],
+            place: Some("fake_spin+0x1/0x2".to_owned()),
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // Both directions: the script's next receive or send ends, as it would on a machine without power.
+            let _ = self.power.shutdown(Shutdown::Both);
+            thread.join().expect("the script's panic was caught");
+        }
+    }
+
+    fn survivors(&self) -> usize {
+        self.survivors
+    }
+
+    fn peak_memory_kib(&self) -> Option<u64> {
+        None
+    }
+
+    fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError> {
+        let full = || VmError::Snapshot("No space left on device".to_owned());
+        self.kill();
+        fs::write(state, "devices").ok().filter(|()| self.freezing).ok_or_else(full)?;
+        let places = Places { dir: Path::new("/launch"), name: &self.name, memory: Path::new("/memory") };
+        Ok(Recipe::record("/nonexistent/qemu".into(), &[], &places))
+    }
+}
+
+impl Drop for FakeGuest {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A specification for a fake guest that writes its console into `dir`.
+pub fn specification(dir: PathBuf) -> GuestSpec {
+    GuestSpec {
+        name: "fake".to_owned(),
+        kernel: "/nonexistent/vmlinuz".into(),
+        direct: None,
+        image: "/nonexistent/image".into(),
+        memory_mib: 1,
+        cpus: 1,
+        cmdline: Vec::new(),
+        accel: Accel::Tcg,
+        console: dir.join("console.log"),
+        run_dir: dir,
+        vng: "/nonexistent/vng".into(),
+        qemu: None,
+        tools: "fake".to_owned(),
+        memory_file: None,
+        exported: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Recv;
+    use std::time::Duration;
+
+    #[test]
+    fn a_killed_guest_ends_a_script_that_hangs() {
+        let dir = tempfile::tempdir().unwrap();
+        let launcher = FakeLauncher::new(|agent| {
+            agent.console("booted\n");
+            let mut buf = [0; 16];
+            while agent.channel().recv(&mut buf, Duration::from_secs(60)).unwrap() != Recv::Closed {}
+        });
+        let mut guest = launcher.launch(&specification(dir.path().to_owned())).unwrap();
+        let _channel = guest.connect(Instant::now()).unwrap();
+        assert_eq!(guest.exited(), None);
+        guest.kill();
+        assert_eq!(guest.exited().unwrap().code, Some(0));
+        assert_eq!(fs::read_to_string(dir.path().join("console.log")).unwrap(), "booted\n");
+        assert_eq!(launcher.boots(), 1);
+    }
+
+    #[test]
+    fn the_host_sees_the_end_of_the_script() {
+        let dir = tempfile::tempdir().unwrap();
+        let launcher = FakeLauncher::new(|agent| agent.channel().send(b"last words").unwrap());
+        let mut guest = launcher.launch(&specification(dir.path().to_owned())).unwrap();
+        let mut channel = guest.connect(Instant::now()).unwrap();
+        let mut buf = [0; 16];
+        assert_eq!(channel.recv(&mut buf, Duration::from_secs(5)).unwrap(), Recv::Bytes(10));
+        drop(launcher);
+        let answer = channel.recv(&mut buf, Duration::from_secs(5)).unwrap();
+        assert_eq!(answer, Recv::Closed, "a guest that is gone closes its port");
+    }
+}

@@ -1,0 +1,348 @@
+//! Snapshots of guests: what one consists of, where they are kept, and when one is believed.
+//!
+//! A snapshot is a directory: the guest's memory as a file, the devices' state, the console of the boot, and
+//! `snapshot.json` with the command line and the checksums. Memory is never copied: the guest that becomes the snapshot
+//! runs on a shared mapping of the file, and every restored one on a private mapping of it.
+//!
+//! It is made in a directory of its own and renamed when it is whole, and it is taken apart after being renamed away,
+//! so that nobody meets half of one. Its key covers all that it depends on. Reading half a gigabyte to verify a checksum
+//! would cost more than the restore, so a snapshot is believed unread as long as the host has not been rebooted and
+//! its inodes are those that were written; whatever else has happened to it, the checksums decide.
+
+use super::{
+    Accel, GuestSpec, Recipe, VmError,
+    lock::Lock,
+    orphans,
+    seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
+};
+use lab_base::{file, hex::hex};
+use nix::fcntl::posix_fallocate;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+use tempfile::TempDir;
+
+/// Changes whenever an older lab's snapshots must not be used.
+const FORMAT: u32 = 1;
+const MEMORY: &str = "memory";
+const STATE: &str = "state";
+const META: &str = "snapshot.json";
+const CONSOLE: &str = "console.log";
+/// Snapshots kept: a matrix and a few builds of the agent. One takes about 200 MB.
+const KEPT: usize = 16;
+/// A younger one may be about to be used by another run.
+const YOUNG: Duration = Duration::from_secs(600);
+/// Space that is left to others when a snapshot is begun, bytes.
+const RESERVE: u64 = 256 << 20;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    key: String,
+    boot_id: String,
+    recipe: Recipe,
+    memory: Sealed,
+    state: Sealed,
+}
+
+/// A snapshot that is whole.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    dir: PathBuf,
+    /// How to start it.
+    pub recipe: Recipe,
+}
+
+impl Snapshot {
+    /// The guest's memory.
+    pub fn memory(&self) -> PathBuf {
+        self.dir.join(MEMORY)
+    }
+
+    /// The devices' state.
+    pub fn state(&self) -> PathBuf {
+        self.dir.join(STATE)
+    }
+
+    /// The console of the boot.
+    pub fn console(&self) -> PathBuf {
+        self.dir.join(CONSOLE)
+    }
+}
+
+/// SHA-256 over all that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command line without
+/// what differs between launches.
+///
+/// # Errors
+/// [`VmError::File`] where the kernel or the image can't be read.
+pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
+    let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    add(&FORMAT.to_le_bytes());
+    add(spec.tools.as_bytes());
+    words.iter().for_each(|word| add(word.as_bytes()));
+    for (what, path) in [("kernel", &spec.kernel), ("guest image", &spec.image)] {
+        let file = |source| VmError::File { what, path: path.clone(), source };
+        let mut content = Sha256::new();
+        read_through(path, |bytes| content.update(bytes)).map_err(file)?;
+        add(&content.finalize());
+    }
+    if spec.accel == Accel::Kvm {
+        // The guest sees the host's processor.
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        cpu.lines()
+            .filter(|line| line.starts_with("model name") || line.starts_with("flags"))
+            .take(2)
+            .for_each(|line| add(line.as_bytes()));
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// What the store has under a key.
+#[derive(Debug)]
+pub enum Found {
+    /// A snapshot that may be used.
+    Whole(Snapshot),
+    /// One that may not, and was removed; one line that says why.
+    Damaged(String),
+    /// Nothing.
+    Absent,
+}
+
+/// The snapshots of a cache.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Those below `<cache>/snapshots`.
+    pub fn below(cache: &Path) -> Self {
+        Self { dir: cache.join("snapshots") }
+    }
+
+    /// Removes what runs left that were killed while they made a snapshot.
+    pub fn sweep(&self) {
+        orphans::sweep(&self.dir);
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let left = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("lock".as_ref()));
+        // A lock that is let go takes its file along; one that is held stays.
+        left.for_each(|path| drop(Lock::try_take(&path)));
+    }
+
+    /// Looks one up, and removes it where it is damaged.
+    pub fn find(&self, key: &str) -> Found {
+        let dir = self.dir.join(key);
+        match open(&dir, key) {
+            Ok(snapshot) => {
+                self.touch(&snapshot);
+                Found::Whole(snapshot)
+            }
+            Err(_) if !dir.exists() => Found::Absent,
+            Err(problem) => {
+                remove(&dir);
+                Found::Damaged(problem)
+            }
+        }
+    }
+
+    /// Counts a snapshot as used now, so that no other run takes it for an old one.
+    pub fn touch(&self, snapshot: &Snapshot) {
+        let _ = File::open(&snapshot.dir).and_then(|dir| dir.set_modified(SystemTime::now()));
+    }
+
+    /// Removes a snapshot that turned out to be of no use.
+    pub fn discard(&self, snapshot: &Snapshot) {
+        remove(&snapshot.dir);
+    }
+
+    /// The right to make the snapshot of this key; `None` while another run makes it.
+    ///
+    /// # Errors
+    /// The cache can't be written.
+    pub fn claim(&self, key: &str) -> Result<Option<Claim>, VmError> {
+        fs::create_dir_all(&self.dir).map_err(|error| problem(&self.dir, &error))?;
+        let path = self.dir.join(format!(".{key}.lock"));
+        let lock = Lock::try_take(&path).map_err(|error| problem(&path, &error))?;
+        Ok(lock.map(|lock| Claim { store: self.clone(), key: key.to_owned(), _lock: lock }))
+    }
+
+    /// Removes what has not been used for long.
+    fn prune(&self) {
+        self.by_age().into_iter().skip(KEPT).for_each(|(used, path)| remove_idle(used, &path));
+    }
+
+    /// Makes space by removing what has not been used for long, the oldest first; the space there is then, bytes.
+    fn make_room(&self, wanted: u64) -> Result<u64, VmError> {
+        for (used, path) in self.by_age().into_iter().rev() {
+            if self.free()? >= wanted {
+                break;
+            }
+            remove_idle(used, &path);
+        }
+        self.free()
+    }
+
+    fn free(&self) -> Result<u64, VmError> {
+        let stat = nix::sys::statvfs::statvfs(&self.dir).map_err(|errno| problem(&self.dir, &errno))?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
+    /// The snapshots, and when they were used, the latest first.
+    fn by_age(&self) -> Vec<(SystemTime, PathBuf)> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let snapshots = entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+        let aged = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+        let mut snapshots: Vec<_> = snapshots.filter_map(aged).collect();
+        snapshots.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+        snapshots
+    }
+}
+
+/// The right to make one snapshot; ends with the value.
+#[derive(Debug)]
+pub struct Claim {
+    store: Store,
+    key: String,
+    _lock: Lock,
+}
+
+impl Claim {
+    /// Space for a guest of this much memory, all of it allocated: a full disk is met here, and not by a guest that
+    /// writes to its memory.
+    ///
+    /// # Errors
+    /// There is too little space.
+    pub fn begin(self, memory_mib: u32) -> Result<Draft, VmError> {
+        let size = u64::from(memory_mib) << 20;
+        let place = &self.store.dir;
+        let free = self.store.make_room(size + RESERVE)?;
+        if free < size + RESERVE {
+            return Err(problem(place, &format!("{} MiB free, {} wanted", free >> 20, (size + RESERVE) >> 20)));
+        }
+        let stage = stage(place)?;
+        let path = stage.path().join(MEMORY);
+        let memory = File::create_new(&path).map_err(|error| problem(&path, &error))?;
+        let length = i64::try_from(size).map_err(|error| problem(&path, &error))?;
+        posix_fallocate(&memory, 0, length).map_err(|errno| problem(&path, &errno))?;
+        Ok(Draft { claim: self, stage, memory_len: size })
+    }
+}
+
+/// A snapshot in the making; gone when it is dropped.
+#[derive(Debug)]
+pub struct Draft {
+    claim: Claim,
+    stage: TempDir,
+    memory_len: u64,
+}
+
+impl Draft {
+    /// The memory file for the guest.
+    pub fn memory(&self) -> PathBuf {
+        self.stage.path().join(MEMORY)
+    }
+
+    /// Where the devices' state belongs.
+    pub fn state(&self) -> PathBuf {
+        self.stage.path().join(STATE)
+    }
+
+    /// Makes it a snapshot: `console` is the one of the boot.
+    ///
+    /// # Errors
+    /// The cache can't be written.
+    pub fn publish(self, recipe: Recipe, console: &Path) -> Result<Snapshot, VmError> {
+        let (store, key) = (&self.claim.store, &self.claim.key);
+        let dir = store.dir.join(key);
+        let publish = || -> io::Result<()> {
+            fs::copy(console, self.stage.path().join(CONSOLE))?;
+            if fs::metadata(self.memory())?.len() != self.memory_len {
+                return Err(io::Error::other("the memory file has another size than the memory"));
+            }
+            give_back_holes(&self.memory())?;
+            let meta = Meta {
+                format: FORMAT,
+                key: key.clone(),
+                boot_id: boot_id()?,
+                recipe: recipe.clone(),
+                memory: seal(&self.memory())?,
+                state: seal(&self.state())?,
+            };
+            fs::write(self.stage.path().join(META), serde_json::to_vec(&meta)?)?;
+            fs::rename(self.stage.path(), &dir)
+        };
+        publish().map_err(|error| problem(&dir, &error))?;
+        store.prune();
+        Ok(Snapshot { dir, recipe })
+    }
+}
+
+fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
+    let text = fs::read(dir.join(META)).map_err(|error| format!("{META}: {error}"))?;
+    let mut meta: Meta = serde_json::from_slice(&text).map_err(|error| format!("{META}: {error}"))?;
+    if meta.format != FORMAT || meta.key != key {
+        return Err(format!("{META} belongs to another snapshot"));
+    }
+    let boot_id = boot_id().map_err(|error| format!("boot id: {error}"))?;
+    let mut believed = meta.boot_id == boot_id;
+    for (name, sealed) in [(MEMORY, &meta.memory), (STATE, &meta.state)] {
+        let stamp = Stamp::of(&dir.join(name)).map_err(|error| format!("{name}: {error}"))?;
+        if stamp.length != sealed.stamp.length {
+            return Err(format!("{name} has {} bytes instead of {}", stamp.length, sealed.stamp.length));
+        }
+        believed &= stamp == sealed.stamp;
+    }
+    if !believed {
+        for (name, sealed) in [(MEMORY, &mut meta.memory), (STATE, &mut meta.state)] {
+            let now = seal(&dir.join(name)).map_err(|error| format!("{name}: {error}"))?;
+            if now.crc32 != sealed.crc32 {
+                return Err(format!("{name} has another checksum than the one that was written"));
+            }
+            *sealed = now;
+        }
+        meta.boot_id = boot_id;
+        // Best effort: what can't be noted is verified again.
+        let _ = rewrite(dir, &meta);
+    }
+    Ok(Snapshot { dir: dir.to_owned(), recipe: meta.recipe })
+}
+
+fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {
+    file::replace(&dir.join(META), &serde_json::to_vec(meta)?)
+}
+
+fn stage(parent: &Path) -> Result<TempDir, VmError> {
+    let stage = tempfile::Builder::new().prefix(&format!(".{}", orphans::mark()?)).tempdir_in(parent);
+    stage.map_err(|error| problem(parent, &error))
+}
+
+/// Unless another run may be about to use it.
+fn remove_idle(used: SystemTime, dir: &Path) {
+    if used.elapsed().is_ok_and(|age| age > YOUNG) {
+        remove(dir);
+    }
+}
+
+/// Away first, so that nobody meets half of it.
+fn remove(dir: &Path) {
+    let parent = dir.parent().unwrap_or(Path::new("."));
+    let Ok(grave) = stage(parent) else { return };
+    let _ = fs::rename(dir, grave.path().join("gone"));
+}
+
+fn problem(path: &Path, error: &dyn std::fmt::Display) -> VmError {
+    VmError::Snapshot(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;

@@ -1,0 +1,64 @@
+use super::*;
+use crate::fake::specification;
+
+#[test]
+fn another_qemu_kernel_image_command_line_or_accelerator_is_another_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = || GuestSpec {
+        kernel: dir.path().join("vmlinuz"),
+        image: dir.path().join("image"),
+        ..specification(dir.path().to_owned())
+    };
+    let file = |name: &str, content: &str| fs::write(dir.path().join(name), content).unwrap();
+    file("vmlinuz", "kernel");
+    file("image", "image");
+    let words = ["-m".to_owned(), "512M".to_owned()];
+    let mut keys = vec![fingerprint(&spec(), &words).unwrap()];
+    assert_eq!(keys[0], fingerprint(&spec(), &words).unwrap());
+    keys.push(fingerprint(&GuestSpec { tools: "virtme-ng 1.42, QEMU 10.0".to_owned(), ..spec() }, &words).unwrap());
+    keys.push(fingerprint(&GuestSpec { accel: Accel::Kvm, ..spec() }, &words).unwrap());
+    keys.push(fingerprint(&spec(), &words[..1]).unwrap());
+    file("vmlinuz", "another");
+    keys.push(fingerprint(&spec(), &words).unwrap());
+    file("image", "another");
+    keys.push(fingerprint(&spec(), &words).unwrap());
+    let all = keys.len();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), all);
+}
+
+fn aged(store: &Store, name: &str, age: Duration) -> PathBuf {
+    let dir = store.dir.join(name);
+    fs::create_dir_all(&dir).unwrap();
+    File::open(&dir).unwrap().set_modified(SystemTime::now() - age).unwrap();
+    dir
+}
+
+#[test]
+fn a_killed_run_leaves_no_lock_for_long_and_a_held_one_stays() {
+    let cache = tempfile::tempdir().unwrap();
+    let store = Store::below(cache.path());
+    let held = store.claim("held").unwrap().unwrap();
+    assert!(store.claim("held").unwrap().is_none(), "one run at a time");
+    fs::write(store.dir.join(".dead.lock"), "").unwrap();
+    store.sweep();
+    let left = || fs::read_dir(&store.dir).unwrap().map(|it| it.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(left(), [".held.lock"]);
+    drop(held);
+    assert_eq!(left().len(), 0);
+}
+
+#[test]
+fn old_snapshots_make_room_the_oldest_first_and_young_ones_stay() {
+    let cache = tempfile::tempdir().unwrap();
+    let store = Store::below(cache.path());
+    let many: Vec<_> = (0..KEPT as u32 + 2).map(|age| aged(&store, &format!("s{age}"), YOUNG * (age + 2))).collect();
+    let young = aged(&store, "young", Duration::ZERO);
+    store.prune();
+    assert!(young.exists() && many[..KEPT - 1].iter().all(|dir| dir.exists()));
+    assert!(many[KEPT - 1..].iter().all(|dir| !dir.exists()));
+    assert!(store.make_room(0).unwrap() > 0 && many[0].exists(), "nothing goes where there is space");
+    store.make_room(u64::MAX).unwrap();
+    assert!(young.exists() && many.iter().all(|dir| !dir.exists()));
+}

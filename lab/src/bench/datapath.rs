@@ -1,0 +1,295 @@
+//! `lab bench datapath`: what was measured, as ratios to programs on a veth pair that are attached by tc. Times of one
+//! guest say nothing about another, under emulation least of all; ratios within a round do.
+
+use crate::{bench::boot::Spread, run::visitor::Visitor};
+use lab_protocol::{
+    AgentMessage, AttachType, Capability, DeviceKind, HostMessage,
+    measure::{DATAGRAM, MeasureRequest, Sample, Setup, Way},
+};
+use lab_record::plan::KernelFacts;
+use serde::Serialize;
+use std::{
+    cell::RefCell,
+    fmt::Write,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+/// How long one sample may take on a fast guest, beyond its windows.
+const SAMPLE: Duration = Duration::from_secs(10);
+/// Windows of a sample: round trip, throughput, processor time.
+const WINDOWS: u32 = 3;
+
+/// Everything that a kernel can do, in the order in which it is shown.
+pub fn setups(kernel: &KernelFacts) -> Vec<Setup> {
+    let mut setups = Vec::new();
+    for way in Way::ALL {
+        for device in DeviceKind::WORKLOAD {
+            let can = |attach: Option<AttachType>| match attach {
+                None => way == Way::Routed,
+                Some(AttachType::Tc) => true,
+                Some(AttachType::Tcx) => kernel.must_have(Capability::Tcx),
+                Some(AttachType::Netkit) => device.is_netkit() && way != Way::RedirectPeer,
+            };
+            if device.is_netkit() && !kernel.must_have(Capability::Netkit) {
+                continue;
+            }
+            let attaches = [None, Some(AttachType::Tc), Some(AttachType::Tcx), Some(AttachType::Netkit)];
+            setups.extend(attaches.into_iter().filter(|attach| can(*attach)).map(|attach| Setup {
+                way,
+                device,
+                attach,
+            }));
+        }
+    }
+    setups
+}
+
+/// What all ratios of a way are to.
+const fn baseline(way: Way) -> Setup {
+    Setup { way, device: DeviceKind::Veth, attach: Some(AttachType::Tc) }
+}
+
+/// A visitor that has a guest measure.
+pub struct Measurement<'a> {
+    request: MeasureRequest,
+    say: &'a dyn Fn(&str),
+    state: RefCell<State>,
+}
+
+struct State {
+    samples: Vec<(u32, Setup, Sample)>,
+    heard: Instant,
+    limit: Duration,
+    end: Option<Result<(), String>>,
+}
+
+impl<'a> Measurement<'a> {
+    /// A measurement that has not begun. `say` hears of each round.
+    pub fn new(setups: Vec<Setup>, rounds: u32, window_ms: u32, say: &'a dyn Fn(&str)) -> Self {
+        let request = MeasureRequest { setups, rounds, window_ms, time_scale: 1.0, now_unix_ns: 0 };
+        let state = State { samples: Vec::new(), heard: Instant::now(), limit: SAMPLE, end: None };
+        Self { request, say, state: RefCell::new(state) }
+    }
+
+    /// The rows of the kernel's table.
+    ///
+    /// # Errors
+    /// One line: what the guest refused to measure, or that it did not come to an end.
+    pub fn rows(self) -> Result<Vec<Row>, String> {
+        let state = self.state.into_inner();
+        state.end.unwrap_or_else(|| Err("the guest did not come to the end of its measurement".to_owned()))?;
+        let wanted = self.request.setups.len() * self.request.rounds as usize;
+        if state.samples.len() != wanted {
+            return Err(format!("the guest brought {} samples of {wanted}", state.samples.len()));
+        }
+        Ok(self.request.setups.iter().filter_map(|setup| Row::of(*setup, &state.samples)).collect())
+    }
+}
+
+impl Visitor for Measurement<'_> {
+    fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage {
+        let mut state = self.state.borrow_mut();
+        state.heard = Instant::now();
+        let windows = Duration::from_millis(self.request.window_ms.into()) * WINDOWS;
+        state.limit = (SAMPLE + windows).mul_f32(time_scale.max(1.0));
+        HostMessage::Measure(Box::new(MeasureRequest { time_scale, now_unix_ns, ..self.request.clone() }))
+    }
+
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String> {
+        let state = self.state.borrow();
+        if state.heard.elapsed() > state.limit {
+            return Err(format!("no sample within {:.0?}", state.limit));
+        }
+        Ok(ControlFlow::Continue(Vec::new()))
+    }
+
+    fn hear(&self, message: AgentMessage) -> ControlFlow<()> {
+        let mut state = self.state.borrow_mut();
+        state.heard = Instant::now();
+        match message {
+            AgentMessage::Measured { round, setup, sample } => {
+                let Some(setup) = self.request.setups.get(setup as usize) else { return ControlFlow::Continue(()) };
+                state.samples.push((round, *setup, sample));
+                if state.samples.len().is_multiple_of(self.request.setups.len()) {
+                    let through = state.samples.len() / self.request.setups.len();
+                    (self.say)(&format!("round {through} of {}", self.request.rounds));
+                }
+                return ControlFlow::Continue(());
+            }
+            AgentMessage::Done { .. } => state.end = Some(Ok(())),
+            AgentMessage::Refused { message } => state.end = Some(Err(message)),
+            _ => return ControlFlow::Continue(()),
+        }
+        ControlFlow::Break(())
+    }
+}
+
+/// One setup on one kernel, over all rounds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What was measured.
+    #[serde(flatten)]
+    pub setup: Setup,
+    /// Round trip of a datagram over the baseline's of the same round; less is better.
+    pub round_trip_ratio: Spread,
+    /// TCP throughput over the baseline's; more is better.
+    pub throughput_ratio: Spread,
+    /// Processor time of a datagram over the baseline's; less is better.
+    pub cpu_ratio: Spread,
+    /// Medians as they were measured in this guest.
+    pub median: Sample,
+}
+
+impl Row {
+    fn of(setup: Setup, samples: &[(u32, Setup, Sample)]) -> Option<Self> {
+        let of = |wanted: Setup| samples.iter().filter(move |(_, it, _)| *it == wanted);
+        let base = |round: u32| of(baseline(setup.way)).find(|(it, ..)| *it == round).map(|(.., sample)| sample);
+        let pairs: Vec<_> = of(setup).filter_map(|(round, _, sample)| Some((sample, base(*round)?))).collect();
+        let ratio = |value: fn(&Sample) -> f64| {
+            Spread::of(pairs.iter().map(|(sample, base)| value(sample) / value(base)).collect())
+        };
+        let median = |value: fn(&Sample) -> f64| Spread::of(of(setup).map(|(.., it)| value(it)).collect());
+        let (trip, bytes, cpu) = (
+            (|it: &Sample| it.round_trip_ns) as fn(&Sample) -> f64,
+            (|it: &Sample| it.bytes_per_second) as fn(&Sample) -> f64,
+            (|it: &Sample| it.cpu_ns_per_packet) as fn(&Sample) -> f64,
+        );
+        Some(Self {
+            setup,
+            round_trip_ratio: ratio(trip)?,
+            throughput_ratio: ratio(bytes)?,
+            cpu_ratio: ratio(cpu)?,
+            median: Sample {
+                round_trip_ns: median(trip)?.median,
+                bytes_per_second: median(bytes)?.median,
+                cpu_ns_per_packet: median(cpu)?.median,
+            },
+        })
+    }
+}
+
+/// One kernel's table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KernelTable {
+    /// Its id.
+    pub kernel: String,
+    /// `uname -r`.
+    pub release: String,
+    /// One row per setup.
+    pub rows: Vec<Row>,
+}
+
+/// All of it: `results/bench-datapath.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// QEMU's version.
+    pub qemu: String,
+    /// Rounds.
+    pub rounds: u32,
+    /// How long each figure of a sample was measured, milliseconds of guest time.
+    pub window_ms: u32,
+    /// Payload of the datagrams behind `cpu_ratio`, bytes.
+    pub datagram: usize,
+    /// One table per kernel.
+    pub kernels: Vec<KernelTable>,
+}
+
+impl Report {
+    /// From what was measured.
+    pub fn new(accelerator: String, qemu: String, rounds: u32, window_ms: u32, kernels: Vec<KernelTable>) -> Self {
+        Self { accelerator, qemu, rounds, window_ms, datagram: DATAGRAM, kernels }
+    }
+
+    /// Markdown.
+    pub fn table(&self) -> String {
+        let mut out = format!(
+            "{}, QEMU {}, one processor per guest, {} rounds: median (smallest to largest) of the ratio to tc on veth \
+             in the same round.\n",
+            self.accelerator, self.qemu, self.rounds
+        );
+        if self.accelerator == "tcg" {
+            out.push_str(
+                "Under TCG the figures compare the work of emulated instructions: which mechanism does less, not how much \
+                 time that saves on real hardware.\n",
+            );
+        }
+        for KernelTable { kernel, release, rows } in &self.kernels {
+            let _ = writeln!(out, "\n{kernel} ({release})\n");
+            out.push_str("| way | link | program | round trip | TCP throughput | CPU per packet |\n");
+            out.push_str("|---|---|---|---|---|---|\n");
+            for row in rows {
+                let Setup { way, device, attach } = row.setup;
+                let attach = attach.map_or("none", AttachType::name);
+                let shown = |spread: Spread| match row.setup == baseline(way) {
+                    true => "1".to_owned(),
+                    false => format!("{:.2} ({:.2} to {:.2})", spread.median, spread.min, spread.max),
+                };
+                let [trip, bytes, cpu] = [row.round_trip_ratio, row.throughput_ratio, row.cpu_ratio].map(shown);
+                let _ = writeln!(out, "| {way} | {device} | {attach} | {trip} | {bytes} | {cpu} |");
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_record::testing::facts;
+
+    fn sample(trip: f64, bytes: f64, cpu: f64) -> Sample {
+        Sample { round_trip_ns: trip, bytes_per_second: bytes, cpu_ns_per_packet: cpu }
+    }
+
+    #[test]
+    fn a_kernel_is_asked_only_for_what_it_has() {
+        let told = |version: &str| setups(&facts("k", version)).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            told("6.1.170"),
+            ["routed, veth, no program", "routed, veth, tc", "redirect, veth, tc", "redirect-peer, veth, tc"]
+        );
+        let all = told("6.12.43");
+        assert_eq!(all.len(), 11 + 8 + 6);
+        assert!(all.contains(&"redirect, nk-l3, netkit".to_owned()), "{all:?}");
+        assert!(!all.iter().any(|it| it.contains("veth, netkit") || it.contains("peer") && it.contains(", netkit")));
+    }
+
+    #[test]
+    fn ratios_are_of_one_round_and_the_spread_is_over_rounds() {
+        let setups = setups(&facts("6.1", "6.1.170"));
+        let said = RefCell::new(Vec::new());
+        let say = |line: &str| said.borrow_mut().push(line.to_owned());
+        let measurement = Measurement::new(setups.clone(), 2, 10, &say);
+        for (round, base) in [(0, 10.0), (1, 20.0)] {
+            // The second round begins one further on.
+            for at in (0..4).map(|step| (step + round) % 4) {
+                let own = if setups[at].attach.is_some() { base } else { base / 2.0 + f64::from(round as u32) };
+                let sample = sample(own, own, own);
+                let message = AgentMessage::Measured { round: round as u32, setup: at as u32, sample };
+                assert_eq!(measurement.hear(message), ControlFlow::Continue(()));
+            }
+        }
+        assert_eq!(measurement.hear(AgentMessage::Done { ran: 8 }), ControlFlow::Break(()));
+        assert_eq!(*said.borrow(), ["round 1 of 2", "round 2 of 2"]);
+        let rows = measurement.rows().unwrap();
+        assert_eq!(rows[0].cpu_ratio, Spread { median: 0.525, min: 0.5, max: 0.55 });
+        let kernels = vec![KernelTable { kernel: "6.1".into(), release: "6.1.0-x".into(), rows }];
+        let report = Report::new("tcg".into(), "7.2".into(), 2, 10, kernels);
+        insta::assert_snapshot!(report.table());
+    }
+
+    #[test]
+    fn a_measurement_that_was_cut_short_is_none() {
+        let measurement = Measurement::new(setups(&facts("6.1", "6.1.170")), 1, 10, &|_| {});
+        let message = AgentMessage::Measured { round: 0, setup: 0, sample: sample(1.0, 1.0, 1.0) };
+        assert_eq!(measurement.hear(message), ControlFlow::Continue(()));
+        assert_eq!(measurement.hear(AgentMessage::Done { ran: 1 }), ControlFlow::Break(()));
+        assert_eq!(measurement.rows().unwrap_err(), "the guest brought 1 samples of 4");
+        let refused = Measurement::new(setups(&facts("6.1", "6.1.170")), 1, 10, &|_| {});
+        assert!(refused.hear(AgentMessage::Refused { message: "lost".into() }).is_break());
+        assert_eq!(refused.rows().unwrap_err(), "lost");
+    }
+}

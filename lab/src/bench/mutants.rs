@@ -1,0 +1,203 @@
+//! Whether the suite notices deliberate faults: one round of cells per mutant, and one without any.
+
+use comfy_table::{Table, presets};
+use lab_base::text;
+use lab_protocol::{
+    Capability, CellId, Outcome,
+    cell::{MutantInfo, NO_MUTANT},
+};
+use lab_record::{exit::Exit, run::RunRecord};
+
+/// Characters of a reason.
+const MAX_REASON: usize = 100;
+
+/// Cells to run with one fault built in, or without any.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// The mutant's name, or [`NO_MUTANT`].
+    pub name: String,
+    /// The cells.
+    pub cells: Vec<CellId>,
+    /// What a kernel must have for the round to mean anything, beyond what each cell needs.
+    pub needs: Vec<Capability>,
+    breaks: String,
+}
+
+/// How a round ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The round's name.
+    pub name: String,
+    breaks: String,
+    end: End,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    /// Every cell passed without a fault.
+    Clean,
+    /// This cell noticed the fault.
+    Caught { cell: String, why: String },
+    /// It went unnoticed, or something else went wrong.
+    Wrong(String),
+    /// The kernel runs none of the cells, or the fault is none on it.
+    NotApplicable(String),
+}
+
+impl Round {
+    /// The cells of all these mutants, without a fault: a cell that fails anyway notices nothing.
+    pub fn control(mutants: &[&MutantInfo]) -> Self {
+        let cells = mutants.iter().flat_map(|mutant| mutant.noticed_by.clone()).collect();
+        Self { name: NO_MUTANT.to_owned(), cells, needs: Vec::new(), breaks: "nothing".to_owned() }
+    }
+
+    /// A mutant's cells.
+    pub fn of(mutant: &MutantInfo) -> Self {
+        let MutantInfo { name, breaks, noticed_by, needs } = mutant.clone();
+        Self { name, cells: noticed_by, needs, breaks }
+    }
+
+    /// The kernel can run none of the cells, or has nothing that the fault could break. Such a round is not counted.
+    pub fn not_applicable(&self, why: String) -> Verdict {
+        self.verdict(End::NotApplicable(why))
+    }
+
+    /// A failed cell notices; an error is no verdict, whatever caused it.
+    pub fn judge(&self, record: &RunRecord) -> Verdict {
+        let outcomes: Vec<(CellId, Outcome)> =
+            record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
+        self.weigh(&outcomes)
+    }
+
+    fn weigh(&self, outcomes: &[(CellId, Outcome)]) -> Verdict {
+        let failed = outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
+        let other = outcomes.iter().find(|(_, outcome)| !matches!(outcome, Outcome::Passed));
+        let told = |(cell, outcome): &(CellId, Outcome)| {
+            format!("{cell} {}: {}", outcome.word(), text::line(&outcome.message(), MAX_REASON))
+        };
+        self.verdict(match (self.name == NO_MUTANT, failed, other) {
+            (false, Some((cell, outcome)), _) => {
+                End::Caught { cell: cell.to_string(), why: text::line(&outcome.message(), MAX_REASON) }
+            }
+            (_, _, Some(bad)) => End::Wrong(told(bad)),
+            (true, _, None) => End::Clean,
+            (false, _, None) => End::Wrong("every cell passed".to_owned()),
+        })
+    }
+
+    fn verdict(&self, end: End) -> Verdict {
+        Verdict { name: self.name.clone(), breaks: self.breaks.clone(), end }
+    }
+}
+
+impl Verdict {
+    /// One line for a round that is through.
+    pub fn line(&self) -> String {
+        match &self.end {
+            End::Clean => format!("{}: every cell passed", self.name),
+            End::Caught { cell, why } => format!("{}: caught by {cell}: {why}", self.name),
+            End::Wrong(why) => format!("{}: NOT CAUGHT: {why}", self.name),
+            End::NotApplicable(why) => format!("{}: not applicable: {why}", self.name),
+        }
+    }
+
+    fn is_mutant(&self) -> bool {
+        self.name != NO_MUTANT && !matches!(self.end, End::NotApplicable(_))
+    }
+}
+
+/// The table and, as its last line, how many were made and caught. The table is Markdown.
+pub fn summary(verdicts: &[Verdict]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header(["mutant", "what it breaks", "caught by", "because"]);
+    for verdict in verdicts {
+        // A bar would end the cell.
+        let safe = |text: &str| text.replace('|', "/");
+        let (by, why) = match &verdict.end {
+            End::Clean => ("-", "every cell passed".to_owned()),
+            End::Caught { cell, why } => (&**cell, safe(why)),
+            End::Wrong(why) => ("NOTHING", safe(why)),
+            End::NotApplicable(why) => ("not applicable", safe(why)),
+        };
+        table.add_row([&*verdict.name, &*verdict.breaks, by, &*why]);
+    }
+    let made = verdicts.iter().filter(|verdict| verdict.is_mutant()).count();
+    let caught = verdicts.iter().filter(|verdict| matches!(verdict.end, End::Caught { .. })).count();
+    let skipped = verdicts.iter().filter(|verdict| matches!(verdict.end, End::NotApplicable(_))).count();
+    let skipped = if skipped == 0 { String::new() } else { format!(" ({skipped} not applicable)") };
+    format!("{table}\n\nmutants: {made} made, {caught} caught{skipped}")
+}
+
+/// Passed only if every mutant was caught and the same cells pass without one.
+pub fn exit(verdicts: &[Verdict]) -> Exit {
+    let any = verdicts.iter().any(Verdict::is_mutant);
+    match verdicts.iter().any(|verdict| matches!(verdict.end, End::Wrong(_))) {
+        true => Exit::Failed,
+        false if any => Exit::Passed,
+        false => Exit::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::{ErrorKind, FailureKind};
+
+    fn cell(name: &str) -> CellId {
+        CellId(name.to_owned())
+    }
+
+    fn mutant() -> MutantInfo {
+        MutantInfo {
+            name: "no-rpf".to_owned(),
+            breaks: "any source passes".to_owned(),
+            noticed_by: vec![cell("T17-x[tc]"), cell("T18-y[tc]")],
+            needs: Vec::new(),
+        }
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed { kind: FailureKind::Check, message: "3|0, wanted 0".to_owned() }
+    }
+
+    #[test]
+    fn one_failed_cell_is_enough_and_an_error_is_none() {
+        let round = Round::of(&mutant());
+        let error = Outcome::Errored { kind: ErrorKind::Boot, message: "no hello".to_owned() };
+        for (outcomes, wanted) in [
+            ([Outcome::Passed, failed()], "no-rpf: caught by T18-y[tc]: check: 3|0, wanted 0"),
+            ([Outcome::Passed, Outcome::Passed], "no-rpf: NOT CAUGHT: every cell passed"),
+            ([Outcome::Passed, error], "no-rpf: NOT CAUGHT: T18-y[tc] errored: boot: no hello"),
+        ] {
+            let outcomes: Vec<_> = round.cells.iter().cloned().zip(outcomes).collect();
+            assert_eq!(round.weigh(&outcomes).line(), wanted);
+        }
+    }
+
+    #[test]
+    fn what_does_not_apply_is_told_and_neither_made_nor_caught() {
+        let round = Round::of(&mutant());
+        let caught = round.weigh(&[(cell("T17-x[tc]"), failed())]);
+        let elsewhere = round.not_applicable("prog-array-strict: 6.12.53 brings it".to_owned());
+        assert_eq!(elsewhere.line(), "no-rpf: not applicable: prog-array-strict: 6.12.53 brings it");
+        assert_eq!(exit(std::slice::from_ref(&elsewhere)), Exit::Nothing);
+        let verdicts = [caught, elsewhere];
+        assert_eq!(exit(&verdicts), Exit::Passed);
+        assert!(summary(&verdicts).ends_with("\n\nmutants: 1 made, 1 caught (1 not applicable)"));
+    }
+
+    #[test]
+    fn a_cell_that_fails_without_a_fault_spoils_the_proof() {
+        let mutant = mutant();
+        let control = Round::control(&[&mutant]);
+        let caught = Round::of(&mutant).weigh(&[(cell("T17-x[tc]"), failed())]);
+        let clean = control.weigh(&[(cell("T17-x[tc]"), Outcome::Passed)]);
+        let spoilt = control.weigh(&[(cell("T17-x[tc]"), failed())]);
+        assert_eq!(exit(&[clean.clone(), caught.clone()]), Exit::Passed);
+        assert_eq!(exit(&[spoilt, caught.clone()]), Exit::Failed);
+        assert_eq!(exit(std::slice::from_ref(&clean)), Exit::Nothing);
+        let summary = summary(&[clean, caught]);
+        assert!(summary.ends_with("\n\nmutants: 1 made, 1 caught"), "{summary}");
+        assert!(summary.contains("3/0, wanted 0"), "{summary}");
+    }
+}

@@ -1,0 +1,162 @@
+//! `lab bench`.
+
+use crate::{
+    bench::boot::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
+    cli::bench::BenchArgs,
+    error::Error,
+    guests::{Guests, How, progress},
+    project::{Project, filter::KernelFilter, select::build},
+};
+use lab_base::{
+    file::FileError,
+    say::{say, show},
+};
+use lab_protocol::CellId;
+use lab_record::{
+    event::{Event, Stamped},
+    exit::Exit,
+    plan::{Expectation, Plan},
+    reporter::Reporter,
+    run::RunRecord,
+};
+use lab_report::results::directory;
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The kernels that a stock vng can boot.
+const KERNELS: &str = "*-generic";
+
+pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
+    let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
+    let selected = build(&project, args.no_build, false)?;
+    let guests = Guests::open(&project, &kernels, &selected)?;
+    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+
+    let all = Plan::new(guests.facts(), selected.cells, false);
+    let runs =
+        |id: &_| all.kernels.iter().all(|it| it.cell(id).is_some_and(|cell| cell.expectation == Expectation::Run));
+    let first = all.cells.iter().find(|info| runs(&info.id)).ok_or(Error::NothingSelected)?.clone();
+    let mut rounds = Vec::new();
+    let mut matrix = Vec::new();
+    let how = |cold| How { cold, ..How::default() };
+    let measure = |plan: Plan, cold: bool| -> Result<(FirstCase, RunRecord), Error> {
+        let mut first = FirstCase::default();
+        let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how(cold), &mut [&mut first])?;
+        match record.exit() {
+            Exit::Passed => Ok((first, record)),
+            exit => Err(Error::Host(format!("the cells of the measurement did not pass (exit code {})", exit.code()))),
+        }
+    };
+    for number in 1..=args.repeat.get() {
+        for facts in guests.facts() {
+            let id = facts.id.clone();
+            let plan = || Plan::new(vec![facts.clone()], vec![first.clone()], false);
+            if number == 1 {
+                // The snapshot itself is no part of a restore.
+                measure(plan(), false)?;
+                guests.stock(&id)?.prove()?;
+            }
+            let stock = guests.stock(&id)?.boot()?;
+            let peak = |record: &RunRecord| record.kernels.get(&id)?.finished?.1;
+            let (cold, booted) = measure(plan(), true)?;
+            let (warm, restored) = measure(plan(), false)?;
+            let (cold_kib, warm_kib) = (peak(&booted), peak(&restored));
+            let round = Round {
+                kernel: id.clone(),
+                stock_s: seconds(stock.took),
+                cold_s: cold.seconds()?,
+                warm_s: warm.seconds()?,
+                stock_kib: stock.peak_memory_kib,
+                cold_kib,
+                warm_kib,
+            };
+            say(&format!(
+                "round {number}, {}: stock {:.2} s, cold {:.2} s, warm {:.2} s",
+                round.kernel, round.stock_s, round.cold_s, round.warm_s
+            ));
+            rounds.push(round);
+        }
+    }
+    let rerun = again(&project, &kernels.last().ok_or(Error::NothingSelected)?.id, &first.id, args, scratch.path())?;
+    for _ in 0..args.matrix {
+        let wall = |cold| -> Result<f64, Error> {
+            let begin = Instant::now();
+            guests.run(directory::fresh_id(), all.clone(), scratch.path(), &how(cold), &mut [&mut *progress()])?;
+            Ok(seconds(begin.elapsed()))
+        };
+        matrix.push(MatrixRound { cold_s: wall(true)?, warm_s: wall(false)? });
+    }
+    let bench = Bench::new(guests.accelerator(), guests.qemu(), rounds, matrix, rerun);
+    let results = project.root.join("results");
+    let path = results.join("bench.json");
+    let text = serde_json::to_string_pretty(&bench).map_err(|error| Error::Host(error.to_string()))?;
+    fs::create_dir_all(&results).and_then(|()| fs::write(&path, text)).map_err(Error::file("write", &path))?;
+    show(format_args!("{}\n{}\n", bench.table(), path.display()))?;
+    Ok(Exit::Passed)
+}
+
+/// Runs one cell on one kernel again and again, as a person would: a process each time, with all that it looks at first.
+fn again(
+    project: &Project,
+    kernel: &str,
+    cell: &CellId,
+    args: &BenchArgs,
+    scratch: &Path,
+) -> Result<Option<Rerun>, Error> {
+    let program = env::current_exe().map_err(Error::file("find", Path::new("lab")))?;
+    let mut took = Vec::new();
+    for number in 1..=args.reruns {
+        let mut command = Command::new(&program);
+        command.arg("--project").arg(&project.root).args(["run", "--kernel", kernel, "--case", cell.as_str()]);
+        command.arg("--out").arg(scratch).args(args.no_build.then_some("--no-build"));
+        let begin = Instant::now();
+        let ended = command.stdin(Stdio::null()).output().map_err(Error::file("start", &program))?;
+        took.push(seconds(begin.elapsed()));
+        if !ended.status.success() {
+            let said = String::from_utf8_lossy(&ended.stderr);
+            let last = said.lines().last().unwrap_or_default();
+            return Err(Error::Host(format!(
+                "rerun {number} of {cell} on {kernel} ended with {}: {last}",
+                ended.status
+            )));
+        }
+    }
+    Ok((!took.is_empty()).then(|| Rerun {
+        kernel: kernel.to_owned(),
+        cell: cell.to_string(),
+        count: args.reruns,
+        total_s: took.iter().sum(),
+        each_s: Spread::of(took),
+    }))
+}
+
+/// The time from a kernel's turn, its image being ready, to its first case.
+#[derive(Debug, Default)]
+struct FirstCase {
+    begin: Option<Instant>,
+    took: Option<Duration>,
+}
+
+impl FirstCase {
+    fn seconds(&self) -> Result<f64, Error> {
+        let took = self.took.ok_or_else(|| Error::Host("no case began".to_owned()))?;
+        Ok(seconds(took))
+    }
+}
+
+impl Reporter for FirstCase {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
+        match &stamped.event {
+            Event::KernelStarted { .. } => self.begin = Some(Instant::now()),
+            Event::CellStarted { .. } if self.took.is_none() => self.took = self.begin.map(|begin| begin.elapsed()),
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! `lab bench report`: what merging many shards and rendering their reports costs, measured on the command itself.
+
+use crate::{error::Error, project, shard::split};
+use clap::Args;
+use lab_base::say::{say, show};
+use lab_record::{
+    event::RunInfo,
+    exit::Exit,
+    log::{EventLog, FILE as EVENTS},
+    reporter::Reporter,
+    run::RunRecord,
+    shard::{Part, Shard},
+    synthetic,
+};
+use lab_report::{html, results::directory};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ReportBenchArgs {
+    /// Shards to merge.
+    #[arg(long, value_name = "N", default_value = "50")]
+    shards: std::num::NonZeroU32,
+    /// Cells of each.
+    #[arg(long, value_name = "N", default_value = "5000")]
+    cells: std::num::NonZeroU32,
+}
+
+/// Kernels that the cells lie on.
+const KERNELS: u32 = 50;
+/// Where the figures go, below the project's results.
+const FILE: &str = "bench-report.json";
+
+/// What was measured, and what it is held to.
+#[derive(Debug, Serialize)]
+struct Figures {
+    shards: u32,
+    cells: usize,
+    events_mib: f64,
+    html_mib: f64,
+    seconds: f64,
+    target_seconds: f64,
+    /// Of one processor, user and system together: what is left of the figure on a machine that does other things too.
+    processor_seconds: f64,
+    peak_mib: f64,
+    target_mib: f64,
+}
+
+/// Seconds for 50 shards of 5,000 cells.
+const TARGET_SECONDS: f64 = 5.0;
+/// 500 MB, in MiB.
+const TARGET_MIB: f64 = 476.8;
+
+pub(super) fn report(named: Option<PathBuf>, args: &ReportBenchArgs) -> Result<Exit, Error> {
+    let results = project::root(named)?.join("results");
+    let scratch = tempfile::tempdir().map_err(Error::file("create", env::temp_dir()))?;
+    let shards = args.shards.get();
+    let events = write(scratch.path(), shards, args.cells.get())?;
+    say(&format!("{shards} shards of {} cells: {events:.0} MiB of events", args.cells));
+
+    let out = scratch.path().join("merged");
+    let lab = env::current_exe().map_err(Error::file("find", "this program"))?;
+    let begin = Instant::now();
+    let status = Command::new(lab)
+        .arg("merge")
+        .arg(scratch.path().join("shards"))
+        .arg("--out")
+        .arg(&out)
+        .stdout(Stdio::null())
+        .status()
+        .map_err(Error::file("start", "lab merge"))?;
+    let seconds = begin.elapsed().as_secs_f64();
+    // The runs are made up with failures in them.
+    if status.code() != Some(i32::from(Exit::Failed.code())) {
+        return Err(Error::Host(format!("lab merge ended with {status}, and not with the failures that were made up")));
+    }
+    // Of all that this process waited for, which is that one program.
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).map_err(|errno| Error::Host(format!("getrusage: {errno}")))?;
+    let page = out.join(directory::LATEST).join(html::FILE);
+    let html = fs::metadata(&page).map_err(Error::file("read", &page))?.len();
+    let mib = |bytes: f64| bytes / f64::from(1 << 20);
+    let figures = Figures {
+        shards,
+        cells: args.cells.get() as usize * shards as usize,
+        events_mib: events,
+        html_mib: mib(html as f64),
+        seconds,
+        target_seconds: TARGET_SECONDS,
+        processor_seconds: [usage.user_time(), usage.system_time()]
+            .iter()
+            .map(|it| it.tv_sec() as f64 + it.tv_usec() as f64 / 1e6)
+            .sum(),
+        peak_mib: usage.max_rss() as f64 / 1024.0,
+        target_mib: TARGET_MIB,
+    };
+    fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
+    let text = serde_json::to_string_pretty(&figures).map_err(|error| Error::Host(error.to_string()))?;
+    directory::replace(&results.join(FILE), text.as_bytes())?;
+    show(figures.table())?;
+    let within = figures.seconds <= TARGET_SECONDS && figures.peak_mib <= TARGET_MIB;
+    Ok(if within { Exit::Passed } else { Exit::Failed })
+}
+
+/// Writes the shards of a made-up run; gives the MiB of events that they have.
+fn write(scratch: &Path, shards: u32, cells: u32) -> Result<f64, Error> {
+    let kernels = KERNELS.min(shards * cells) as usize;
+    let plan = synthetic::plan(kernels, (shards as usize * cells as usize).div_ceil(kernels));
+    let parts = split(&plan, shards, &|_, _| 1)?;
+    let identity = BTreeMap::from([("the plan".to_owned(), "made up".to_owned())]);
+    let mut bytes = 0;
+    for number in 1..=shards {
+        let part = Part::new(number, shards)?;
+        let id = format!("20260101T{:02}{:02}00Z-{number:06x}", number / 60 % 24, number % 60);
+        let shard =
+            Shard { part, identity: identity.clone(), kernels: parts.kernels(&plan), full_matrix: plan.full_matrix };
+        let info = RunInfo { shard: Some(shard), ..synthetic::run_info(&id, parts.narrow(&plan, part)) };
+        let directory = directory::create(&scratch.join("shards"), &id)?;
+        let mut log = EventLog::create(&directory)?;
+        for stamped in synthetic::events(info) {
+            log.event(&stamped, &RunRecord::default())?;
+        }
+        let path = directory.join(EVENTS);
+        bytes += fs::metadata(&path).map_err(Error::file("read", &path))?.len();
+    }
+    Ok(bytes as f64 / f64::from(1 << 20))
+}
+
+impl Figures {
+    fn table(&self) -> String {
+        format!(
+            "| what | figure | target |\n|---|---|---|\n\
+             | {} shards, {} cells, {:.0} MiB of events: merge and every report | {:.2} s | {} s |\n\
+             | its processor time | {:.2} s | - |\n\
+             | its peak memory | {:.0} MiB | {} MiB |\n\
+             | report.html | {:.1} MiB | - |\n",
+            self.shards,
+            self.cells,
+            self.events_mib,
+            self.seconds,
+            self.target_seconds,
+            self.processor_seconds,
+            self.peak_mib,
+            self.target_mib,
+            self.html_mib
+        )
+    }
+}

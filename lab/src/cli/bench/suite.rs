@@ -1,0 +1,67 @@
+//! `lab bench suite`.
+
+use crate::{
+    bench::suite::Rounds,
+    error::Error,
+    guests::{Guests, How, progress},
+    project::{
+        Project,
+        filter::KernelFilter,
+        select::{build, names},
+    },
+};
+use clap::Args;
+use lab_base::{
+    say::{say, show},
+    selection,
+};
+use lab_record::{exit::Exit, plan::Plan};
+use lab_report::results::directory;
+use std::{fs, num::NonZeroUsize, path::PathBuf};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BenchSuiteArgs {
+    /// Kernels by id. Default: the default matrix.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Cases, cells or numbers of the catalogue. Default: all.
+    #[arg(long, value_name = "GLOB")]
+    case: Vec<String>,
+    /// Rounds.
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: std::num::NonZeroU32,
+    /// Use the agent and the eBPF object as they are.
+    #[arg(long)]
+    no_build: bool,
+}
+
+pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
+    let selected = build(&project, args.no_build, false)?;
+    let guests = Guests::open(&project, &kernels, &selected)?;
+    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let cells = selection::select("case", &selected.cells, &args.case, names)?.into_iter().cloned().collect();
+    let plan = Plan::new(guests.facts(), cells, false);
+    let mut rounds = Rounds::default();
+    // One guest at a time: what two share of a machine would be in the times of both.
+    let how = How { jobs: Some(NonZeroUsize::MIN), ..How::default() };
+    for number in 1..=args.repeat.get() {
+        say(&format!("round {number} of {}", args.repeat));
+        let record = guests.run(directory::fresh_id(), plan.clone(), scratch.path(), &how, &mut [&mut *progress()])?;
+        if record.exit() != Exit::Passed {
+            return Err(Error::Host(format!(
+                "the cells of the measurement did not pass (exit code {}); `lab run` shows why",
+                record.exit().code()
+            )));
+        }
+        rounds.add(&record);
+    }
+    let bench = rounds.result(guests.accelerator(), guests.qemu());
+    let results = project.root.join("results");
+    let path = results.join("bench-suite.json");
+    let text = serde_json::to_string_pretty(&bench).map_err(|error| Error::Host(error.to_string()))?;
+    fs::create_dir_all(&results).and_then(|()| fs::write(&path, text)).map_err(Error::file("write", &path))?;
+    show(format_args!("{}\n\n{}\n", bench.table(), path.display()))?;
+    Ok(Exit::Passed)
+}

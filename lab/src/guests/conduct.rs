@@ -1,0 +1,93 @@
+//! A run from its plan to its reports.
+
+use super::{Guests, How, progress};
+use crate::{
+    error::Error,
+    project::{Project, select::Selected},
+    run::queue::Isolate,
+};
+use lab_base::say::say;
+use lab_kernel_store::Kernel;
+use lab_record::{log::EventLog, plan::Plan, reporter::Reporter, run::RunRecord, shard::Shard};
+use lab_report::{html::HtmlReporter, junit::JunitReporter, results::directory, run_json::RunJson};
+use std::path::PathBuf;
+
+/// How a run is to be made, and where its results go.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// How guests are run. What depends on the plan (shard, canaries, the project's lists) is filled in.
+    pub how: How,
+    /// Directory for results. Default: `results/` in the project.
+    pub out: Option<PathBuf>,
+}
+
+/// A run that is over and reported.
+#[derive(Debug)]
+pub struct Conducted {
+    /// What happened.
+    pub record: RunRecord,
+    /// The directory of runs that it lies in.
+    pub results: PathBuf,
+}
+
+impl Guests {
+    /// Runs the selected cells, or what `narrow` leaves of their plan, and reports them.
+    ///
+    /// # Errors
+    /// There is no such mutant, a kernel can't be had, or as for [`Self::conduct`].
+    pub fn execute(
+        project: &Project,
+        kernels: &[&Kernel],
+        selected: Selected,
+        order: Order,
+        full_matrix: bool,
+        narrow: impl FnOnce(Plan) -> Plan,
+    ) -> Result<Conducted, Error> {
+        order.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
+        let guests = Self::open(project, kernels, &selected)?;
+        let canary = selected.canary;
+        let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
+        let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
+        let plan = narrow(Plan { others, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
+        guests.conduct(project, plan, None, canary, order)
+    }
+
+    /// Runs a plan and reports it into a directory of its own.
+    ///
+    /// # Errors
+    /// The order contradicts itself, or the run can't be made or reported.
+    pub fn conduct(
+        &self,
+        project: &Project,
+        plan: Plan,
+        shard: Option<Shard>,
+        canary: bool,
+        order: Order,
+    ) -> Result<Conducted, Error> {
+        let Order { how, out } = order;
+        if how.retries.count > 0 && how.isolate == Isolate::Both {
+            let why = "--retries can't be used with --isolate=both, which compares two attempts at every cell: drop one of them";
+            return Err(Error::Usage(why.to_owned()));
+        }
+        let results = out.clone().unwrap_or_else(|| project.root.join("results"));
+        let id = directory::fresh_id();
+        let directory = directory::create(&results, &id)?;
+        let mut progress = progress();
+        let mut events = EventLog::create(&directory)?;
+        let mut junit = JunitReporter { directory: directory.clone() };
+        let mut run_json = RunJson { directory: directory.clone() };
+        let mut html = HtmlReporter { directory: directory.clone() };
+        let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
+        let how = How { canary, shard, lists: project.lists.clone(), ..how };
+        let record = self.run(id.clone(), plan, &directory, &how, &mut reporters)?;
+        directory::point_latest(&results, &id)?;
+        self.remember(&record);
+        // Nobody but the person who named it removes anything from another directory.
+        if out.is_none()
+            && let Some(line) = lab_report::results::sweep(&project.root, &results)
+        {
+            say(&line);
+        }
+        Ok(Conducted { record, results })
+    }
+}

@@ -1,0 +1,159 @@
+//! The host's part of a run: where virtme-ng and QEMU are, how guests are executed, and what a kernel boots with.
+
+use crate::{
+    error::Error,
+    project::artifacts::Artifacts,
+    run::common::Prepared,
+    setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
+};
+use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
+use lab_kernel_store::Unpacked;
+use lab_record::event::{ImageInfo, Versions};
+use lab_vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Guest memory where `kernels.toml` says nothing, MiB.
+const MEMORY_MIB: u32 = 512;
+
+/// The programs and files that every guest shares.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    vng: PathBuf,
+    qemu: Option<PathBuf>,
+    cache: PathBuf,
+    artifacts: Artifacts,
+    /// Versions for reports.
+    pub versions: Versions,
+}
+
+impl Machine {
+    /// Finds the programs.
+    ///
+    /// # Errors
+    /// virtme-ng or QEMU is missing.
+    pub fn new(cache: &Path, artifacts: Artifacts, agent_version: String) -> Result<Self, Error> {
+        let vng = Tools::in_cache(cache)
+            .virtme_ng()
+            .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
+        let qemu = chosen_qemu();
+        let versions = Versions {
+            lab: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: agent_version,
+            virtme_ng: VIRTME_NG_VERSION.to_owned(),
+            qemu: qemu_version(qemu.as_deref())?,
+        };
+        Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
+    }
+
+    /// The lab's cache directory.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// Decides how guests are executed; this may boot one, as the given kernel.
+    ///
+    /// # Errors
+    /// No guest can be launched at all.
+    pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
+        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let console = scratch.path().join("console.log");
+        let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
+        Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
+    }
+
+    /// The kernel as virtme-ng boots it by itself.
+    pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
+        Stock {
+            vng: &self.vng,
+            kernel: &kernel.vmlinuz,
+            modules: &kernel.modules,
+            release: &kernel.release,
+            memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
+            accel,
+        }
+    }
+
+    /// Builds a kernel's image and says how to boot it. `console` is where the guest's consoles go.
+    ///
+    /// # Errors
+    /// One line: the image can't be built.
+    pub fn prepare(
+        &self,
+        kernel: &Unpacked,
+        profile: Profile,
+        accel: Accel,
+        console: PathBuf,
+    ) -> Result<Prepared, String> {
+        let failed = |error: ImageError| format!("image for {}: {error}", kernel.id);
+        let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
+        let objects = self.artifacts.objects.iter();
+        let objects: Vec<(&str, &[u8])> = objects.map(|(name, built)| (&**name, &*built.bytes)).collect();
+        let spec = Spec {
+            kernel_id: &kernel.id,
+            modules: Some(&kernel.modules),
+            agent: Input { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
+            objects: &objects,
+            wanted: &Wanted::committed(profile),
+            toolbox: toolbox.as_ref(),
+            signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
+            cache: &self.cache,
+        };
+        let image = lab_image::build(&spec).map_err(failed)?;
+        let direct = lab_image::direct_kernel(&kernel.vmlinuz, &self.cache).map_err(failed)?;
+        // Without signatures to verify there is no use in the keys, which the kernel verifies in turn.
+        let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
+        let spec = GuestSpec {
+            name: kernel.id.clone(),
+            kernel: kernel.vmlinuz.clone(),
+            direct,
+            image: image.path,
+            memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
+            cpus: 1,
+            cmdline: keyless.into_iter().chain(kernel.cmdline.iter().cloned()).collect(),
+            accel,
+            console,
+            run_dir: std::env::temp_dir(),
+            vng: self.vng.clone(),
+            qemu: self.qemu.clone(),
+            tools: format!("virtme-ng {}, QEMU {}", self.versions.virtme_ng, self.versions.qemu),
+            memory_file: None,
+            exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
+        };
+        Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
+    }
+}
+
+/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
+/// would prove nothing: the package that they came from has been verified on the host.
+fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
+    const ENFORCING: [&str; 3] = [
+        "CONFIG_MODULE_SIG_FORCE=y",
+        "CONFIG_LOCK_DOWN_KERNEL_FORCE_INTEGRITY=y",
+        "CONFIG_LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY=y",
+    ];
+    let config = config.and_then(|path| fs::read_to_string(path).ok());
+    let enforcing = |word: &String| ["module.sig_enforce", "lockdown="].iter().any(|start| word.starts_with(start));
+    // Nobody knows what a kernel without a config insists on.
+    config.is_none_or(|config| config.lines().any(|line| ENFORCING.contains(&line))) || cmdline.iter().any(enforcing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_keep_their_signatures_where_the_kernel_may_insist_on_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config");
+        let wants = |config: Option<&Path>, word: &str| wants_signatures(config, &[word.to_owned()]);
+        fs::write(&config, "CONFIG_MODULE_SIG=y\n# CONFIG_MODULE_SIG_FORCE is not set\n").unwrap();
+        assert!(!wants(Some(&config), "quiet"));
+        assert!(wants(Some(&config), "module.sig_enforce=1") && wants(Some(&config), "lockdown=integrity"));
+        assert!(wants(None, "quiet"));
+        fs::write(&config, "CONFIG_MODULE_SIG_FORCE=y\n").unwrap();
+        assert!(wants(Some(&config), "quiet"));
+    }
+}

@@ -1,0 +1,213 @@
+//! What every command that boots guests needs.
+
+mod conduct;
+pub mod machine;
+mod visit;
+
+pub use conduct::{Conducted, Order};
+pub use visit::Told;
+
+use super::project::{Project, absolute};
+use crate::{
+    error::Error,
+    guests::machine::Machine,
+    lists::Lists,
+    project::{
+        artifacts,
+        select::{Selected, facts},
+    },
+    run::{
+        common::Retries,
+        deadline::{Chosen, Deadline},
+        dispatch::Run,
+        queue::Isolate,
+        room::Room,
+        timing::Timing,
+    },
+    shard::durations::{self, Durations},
+};
+use lab_base::{interrupt::Interrupt, say::say};
+use lab_image::Profile;
+use lab_kernel_store::{Kernel, Unpacked};
+use lab_protocol::drawing::TopologyInfo;
+use lab_record::{
+    event::{Accelerator, RunInfo, Versions},
+    plan::{KernelFacts, Plan, PlannedKernel},
+    reporter::Reporter,
+    run::RunRecord,
+    shard::Shard,
+};
+use lab_report::{
+    progress::{Bars, Lines},
+    results::directory,
+};
+use lab_vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock};
+use std::{
+    env,
+    io::IsTerminal,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    thread::available_parallelism,
+};
+
+/// How guests are run.
+#[derive(Debug, Clone, Default)]
+pub struct How {
+    /// Guests at the same time; one per processor where nothing is said, as far as there is memory.
+    pub jobs: Option<NonZeroUsize>,
+    /// The deliberate fault.
+    pub mutant: Option<String>,
+    /// Boot every guest.
+    pub cold: bool,
+    /// Which cells share a guest.
+    pub isolate: Isolate,
+    /// Whether the cells are canaries.
+    pub canary: bool,
+    /// What does not count as a failure.
+    pub lists: Lists,
+    /// What happens to a cell that does not pass.
+    pub retries: Retries,
+    /// Which part of a larger plan it is.
+    pub shard: Option<Shard>,
+    /// Deadlines that were chosen.
+    pub deadlines: Vec<Deadline>,
+}
+
+/// The kernels, unpacked, and the machine that boots them.
+pub struct Guests {
+    machine: Machine,
+    kernels: Vec<Unpacked>,
+    launcher: VngLauncher,
+    interrupt: Interrupt,
+    acceleration: Acceleration,
+    durations: Durations,
+    topologies: Vec<TopologyInfo>,
+}
+
+impl Guests {
+    /// Fetches the kernels and decides how guests are executed.
+    pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
+        let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
+        Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
+    }
+
+    /// Takes kernels that are unpacked already and decides how guests are executed.
+    pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
+        let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
+        let launcher = VngLauncher::new();
+        Store::below(machine.cache()).sweep();
+        let first = kernels.first().ok_or(Error::NothingSelected)?;
+        let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
+        let acceleration = machine.acceleration(&launcher, first)?;
+        // They only order what this machine starts: without them it runs the same cells.
+        let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
+        let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
+        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies })
+    }
+
+    /// Learns from a run how long cells take on this machine.
+    pub fn remember(&self, record: &RunRecord) {
+        let path = own_durations(&self.machine);
+        let mut durations = Durations::load(&path).unwrap_or_default();
+        durations.learn(record);
+        if let Err(error) = durations.save(&path) {
+            say(&format!("how long cells took is not kept: {error}"));
+        }
+    }
+
+    /// Takes another kernel.
+    pub fn add(&mut self, kernel: Unpacked) {
+        self.kernels.retain(|it| it.id != kernel.id);
+        self.kernels.push(kernel);
+    }
+
+    /// One of the kernels as virtme-ng boots it by itself.
+    pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        Ok(self.machine.stock(unpacked, self.acceleration.accel))
+    }
+
+    /// How guests are executed.
+    pub fn accelerator(&self) -> String {
+        self.acceleration.accel.to_string()
+    }
+
+    /// The programs that guests depend on.
+    pub fn versions(&self) -> &Versions {
+        &self.machine.versions
+    }
+
+    /// QEMU's version.
+    pub fn qemu(&self) -> String {
+        self.machine.versions.qemu.clone()
+    }
+
+    /// What the plan must know of the kernels.
+    pub fn facts(&self) -> Vec<KernelFacts> {
+        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail)).collect()
+    }
+
+    /// Runs a plan, possibly several at once; consoles go below `directory`.
+    pub fn run(
+        &self,
+        id: String,
+        plan: Plan,
+        directory: &Path,
+        how: &How,
+        reporters: &mut [&mut dyn Reporter],
+    ) -> Result<RunRecord, Error> {
+        // QEMU runs with another working directory.
+        let directory = absolute(directory)?;
+        let accelerator = Accelerator::from(&self.acceleration);
+        let prepare = |kernel: &PlannedKernel| {
+            let id = &*kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
+            let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
+            self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
+        };
+        let run = Run {
+            info: RunInfo {
+                mutant: how.mutant.clone(),
+                shard: how.shard.clone(),
+                canary: how.canary,
+                retries: how.retries.count,
+                expired: how.lists.expired(&plan),
+                ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
+            },
+            jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
+            room: if how.jobs.is_some() { Room::unlimited() } else { Room::of_host() },
+            timing: Timing::default().scaled(accelerator.time_scale).choosing(Chosen::of(&how.deadlines)),
+            rescale: &|boot| self.acceleration.time_scale(Some(boot)),
+            snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),
+            isolate: how.isolate,
+            estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
+            topologies: self.topologies.clone(),
+            lists: how.lists.clone(),
+            retries: how.retries,
+            launcher: &self.launcher,
+            prepare: &prepare,
+            interrupt: self.interrupt.clone(),
+        };
+        run.go(reporters)
+    }
+}
+
+/// Where this machine keeps how long its cells took.
+fn own_durations(machine: &Machine) -> PathBuf {
+    machine.cache().join(durations::FILE)
+}
+
+/// Bars on a terminal, lines elsewhere.
+pub fn progress() -> Box<dyn Reporter> {
+    if std::io::stderr().is_terminal() && !in_ci() {
+        Box::new(Bars::new())
+    } else {
+        Box::new(Lines::new(std::io::stderr()))
+    }
+}
+
+/// The variable that the common CI systems set.
+pub fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}

@@ -1,0 +1,110 @@
+//! Guests for visitors.
+
+use super::Guests;
+use crate::{
+    error::Error,
+    lists::Lists,
+    run::{
+        common::{Common, Retries},
+        queue::Isolate,
+        room::Room,
+        timing::Timing,
+        visit::{self, Visited},
+        visitor::Visitor,
+    },
+};
+use lab_base::{lock::lock, say::say, text};
+use lab_image::{Profile, Wanted};
+use lab_record::{
+    event::{Accelerator, Event},
+    exit::Exit,
+    plan::{Plan, PlannedKernel},
+};
+use lab_report::progress;
+use lab_vm::snapshot::Store;
+use std::sync::Mutex;
+
+/// Whether it is only this profile that needs a module.
+fn is_own(profile: Profile, module: &str) -> bool {
+    !Wanted::committed(Profile::Suite).names().any(|name| name == module)
+        && Wanted::committed(profile).names().any(|name| name == module)
+}
+
+/// Tells on the terminal what happens around a visit, and keeps which kernel it is.
+#[derive(Default)]
+pub struct Told {
+    release: Mutex<String>,
+}
+
+impl Told {
+    /// Takes an event.
+    fn event(&self, event: &Event) {
+        if let Event::Booted { release, .. } = event {
+            *lock(&self.release) = text::line(release, 80);
+        }
+        if let Some(line) = progress::of_visit(event) {
+            say(&line);
+        }
+    }
+
+    /// `uname -r` of the guest, once it is up.
+    pub fn release(&self) -> String {
+        lock(&self.release).clone()
+    }
+}
+
+impl Guests {
+    /// Takes a visitor to a guest of one of the kernels.
+    pub fn visit(
+        &self,
+        id: &str,
+        profile: Profile,
+        cold: bool,
+        visitor: &dyn Visitor,
+        told: &Told,
+    ) -> Result<Visited, Error> {
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
+        let prepared = prepared.map_err(Error::Host)?;
+        let own: Vec<&str> =
+            prepared.image.missing.iter().map(String::as_str).filter(|it| is_own(profile, it)).collect();
+        if !own.is_empty() {
+            let missing = own.join(", ");
+            return Err(Error::Usage(format!(
+                "{id} has no {missing}, by which the profile `host` shows files; Debian's generic builds have, such as \
+                 {id}-generic"
+            )));
+        }
+        let accelerator = Accelerator::from(&self.acceleration);
+        let facts = self.facts().into_iter().find(|facts| facts.id == id).ok_or(Error::NothingSelected)?;
+        let snapshots = (!cold).then(|| Store::below(self.machine.cache()));
+        let common = Common {
+            plan: &Plan::new(Vec::new(), Vec::new(), false),
+            launcher: &self.launcher,
+            snapshots: snapshots.as_ref(),
+            isolate: Isolate::Kernel,
+            split: false,
+            room: &Room::unlimited(),
+            timing: Timing::default().scaled(accelerator.time_scale),
+            rescale: &|boot| self.acceleration.time_scale(Some(boot)),
+            estimate: &|_, _| 0,
+            mutant: None,
+            lists: &Lists::default(),
+            retries: Retries::default(),
+            interrupt: &self.interrupt,
+            emit: &|event| told.event(&event),
+        };
+        Ok(visit::visit(common, &PlannedKernel { facts, cells: Vec::new() }, &prepared, visitor))
+    }
+
+    /// Ends on the terminal's end too.
+    pub fn hang_up_too(&self) -> Result<(), Error> {
+        self.interrupt.also_on_hangup().map_err(Error::file("watch", "signals"))
+    }
+
+    /// The exit code of a command that a signal ended.
+    pub fn interrupted(&self) -> Exit {
+        self.interrupt.signal().map_or(Exit::Infra, Exit::Interrupted)
+    }
+}

@@ -1,0 +1,431 @@
+//! What goes into a guest and is built here: the agent and the eBPF object.
+
+use crate::setup::Tools;
+use duct::Expression;
+use lab_base::{interrupt::Interrupt, process::to_end};
+use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
+use nix::unistd::{AccessFlags, access};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fs::{File, TryLockError},
+    io,
+    panic::resume_unwind,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
+const BPF_TARGET: &str = "bpfel-unknown-none";
+/// The eBPF objects: as the crate's targets are named, and as a guest has them.
+const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
+/// Target directories, below the project's.
+const AGENT_DIR: &str = "target/guest";
+const BPF_DIR: &str = "ebpf/target";
+/// Diagnostics as for people on stderr, and where everything was put as JSON on stdout.
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
+/// How often a lock that another lab holds is tried again.
+const POLL: Duration = Duration::from_millis(50);
+/// A build that takes longer is told on the terminal: a fresh one takes a fraction of it.
+const QUIET: Duration = Duration::from_secs(1);
+/// Lines of the compiler that an error repeats.
+const TAIL_LINES: usize = 25;
+
+/// Why there is no agent or no eBPF object.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// A program that builds is missing.
+    #[error("can't start {program} to build {what}: {source}; `lab setup` installs what is missing")]
+    Start {
+        /// What was to be built.
+        what: &'static str,
+        /// The program.
+        program: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The compiler failed.
+    #[error("building {what} failed:\n{tail}")]
+    Build {
+        /// What was to be built.
+        what: &'static str,
+        /// The compiler's last lines.
+        tail: String,
+    },
+    /// A signal ended the compiler.
+    #[error("building {what} was stopped")]
+    Interrupted {
+        /// What was to be built.
+        what: &'static str,
+    },
+    /// The file is not there.
+    #[error("{what} is not at {}; run without --no-build to build it", path.display())]
+    Absent {
+        /// What is missing.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// cargo is through and did not say where it put a file.
+    #[error("cargo built {what} and did not say where; `cargo clean` and build again")]
+    Unnamed {
+        /// What was built.
+        what: &'static str,
+    },
+    /// What was built can't be read.
+    #[error("can't read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// `bpf-linker` is missing.
+    #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
+    NoBpfLinker,
+    /// The agent's listing can't be used.
+    #[error("{}: {problem}", agent.display())]
+    Listing {
+        /// The agent.
+        agent: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// A program or an object as it was built.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// What it held then: a build beside a run replaces the file, and all guests of a run get the same.
+    pub bytes: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Built {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} bytes)", self.path.display(), self.bytes.len())
+    }
+}
+
+/// What a guest image is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifacts {
+    /// The static agent.
+    pub agent: Built,
+    /// The eBPF objects, by the names that the agent looks for.
+    pub objects: BTreeMap<String, Built>,
+}
+
+/// Builds in a project.
+pub struct Builder<'a> {
+    /// The project's directory.
+    pub root: &'a Path,
+    /// The lab's cache, which holds the tools that `lab setup` built.
+    pub cache: &'a Path,
+    /// Takes a line where something takes long.
+    pub say: &'a (dyn Fn(&str) + Sync),
+}
+
+impl Builder<'_> {
+    /// What was built, without building it; nothing is written.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Absent`].
+    pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
+        let _lock = self.lock(File::try_lock_shared)?;
+        let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release/guest-agent");
+        let objects = self.target_dir(BPF_DIR).join(BPF_TARGET).join("release");
+        read(agent, |target| objects.join(target))
+    }
+
+    /// Builds both at once; cargo decides what is fresh, which is most of what a rerun at the desk would wait for.
+    ///
+    /// # Errors
+    /// A toolchain is missing or the compiler failed.
+    pub fn build(&self) -> Result<Artifacts, ArtifactError> {
+        // Cargo's own lock ends with cargo: another lab that builds could be linking what is being read here.
+        let _lock = self.lock(File::try_lock)?;
+        let (agent, bpf) = thread::scope(|scope| {
+            let agent = scope.spawn(|| self.cargo_agent());
+            let bpf = self.bpf();
+            (agent.join().unwrap_or_else(|panic| resume_unwind(panic)), bpf)
+        });
+        let (agent, bpf) = (agent?, bpf?);
+        read(agent, |target| bpf[target].clone())
+    }
+
+    /// Builds the agent.
+    ///
+    /// # Errors
+    /// cargo is missing or failed.
+    pub fn agent(&self) -> Result<PathBuf, ArtifactError> {
+        let _lock = self.lock(File::try_lock)?;
+        self.cargo_agent()
+    }
+
+    fn cargo_agent(&self) -> Result<PathBuf, ArtifactError> {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // An own target directory: other flags in the shared one would rebuild the world at every turn.
+        let args: [OsString; 9] = [
+            "build".into(),
+            "--release".into(),
+            "--package=guest-agent".into(),
+            "--target".into(),
+            AGENT_TARGET.into(),
+            "--target-dir".into(),
+            self.target_dir(AGENT_DIR).into(),
+            "--quiet".into(),
+            MESSAGES.into(),
+        ];
+        let command = duct::cmd(&cargo, args)
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+            .dir(self.root);
+        let what = "the guest agent";
+        let messages = self.run(what, &cargo.to_string_lossy(), command)?;
+        executable(&messages, "guest-agent").ok_or(ArtifactError::Unnamed { what })
+    }
+
+    /// Builds the eBPF objects; where each is, by its target's name.
+    fn bpf(&self) -> Result<BTreeMap<&'static str, PathBuf>, ArtifactError> {
+        let linker = self.bpf_linker()?;
+        let toolchain = BpfToolchain::detect();
+        // The linker would otherwise tell LLVM to call memset and memcpy for short ones too, and each function that a program
+        // calls is verified, compiled and freed on its own.
+        let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
+        // The encoded form, whose separator no path contains.
+        let mut flags = OsString::from("-Clinker=");
+        flags.push(&linker);
+        flags.push("\u{1f}-Clink-arg=--btf");
+        flags.push(inline);
+        let mut args: Vec<OsString> = toolchain.arguments().iter().map(OsString::from).collect();
+        args.extend(["--target-dir".into(), self.target_dir(BPF_DIR).into(), MESSAGES.into()]);
+        let mut command = duct::cmd(toolchain.cargo(), args).dir(self.root.join("ebpf"));
+        // What a surrounding cargo or rustup sets is meant for another compiler.
+        for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
+            command = command.env_remove(name);
+        }
+        command = command.env("CARGO_ENCODED_RUSTFLAGS", flags);
+        if toolchain == BpfToolchain::Packaged {
+            // The packaged compiler is a release: bootstrap mode admits the unstable features that eBPF needs.
+            command = command.env("RUSTC", PACKAGED_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+        }
+        let what = "the eBPF objects";
+        let messages = self.run(what, toolchain.cargo(), command)?;
+        let place = |(target, _)| executable(&messages, target).map(|path| (target, path));
+        BPF_OBJECTS.into_iter().map(|object| place(object).ok_or(ArtifactError::Unnamed { what })).collect()
+    }
+
+    fn bpf_linker(&self) -> Result<PathBuf, ArtifactError> {
+        let pinned = Tools::in_cache(self.cache).pinned_bpf_linker();
+        pinned.or_else(|| which::which("bpf-linker").ok()).ok_or(ArtifactError::NoBpfLinker)
+    }
+
+    /// Where cargo builds: in the project, or, where that is read-only and holds nothing that was built, in the cache.
+    ///
+    /// It is named on the command line, which neither the environment nor a `config.toml` overrules.
+    fn target_dir(&self, below: &str) -> PathBuf {
+        let place = self.root.join(below);
+        let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root);
+        if access(existing, AccessFlags::W_OK).is_ok() || place.is_dir() {
+            return place;
+        }
+        let key = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        let key: String = key.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        self.cache.join("build").join(key).join(below)
+    }
+
+    /// Waits for other labs that build here. There is nothing to wait for where nobody can build.
+    fn lock(&self, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, ArtifactError> {
+        let path = self.target_dir(AGENT_DIR).join(".lab-lock");
+        let opened = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+                made.and_then(|()| File::options().create(true).append(true).open(&path))
+            }
+            other => other,
+        };
+        let Ok(file) = opened else { return Ok(None) };
+        let mut told = false;
+        loop {
+            match take(&file) {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
+                    return Err(ArtifactError::Interrupted { what: "what guests run" });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut told, true) {
+                        (self.say)("waiting for another lab that builds in this project");
+                    }
+                    thread::sleep(POLL);
+                }
+                // File systems without locks.
+                Err(TryLockError::Error(_)) => return Ok(None),
+            }
+        }
+    }
+
+    /// Runs cargo, and returns what it says for programs.
+    fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
+        let start = |source| ArtifactError::Start { what, program: program.to_owned(), source };
+        let begin = Instant::now();
+        let command = command.env("CARGO_TERM_COLOR", "never").stdin_null().stderr_capture().stdout_capture();
+        let mut fresh = true;
+        let output = to_end(&command, |so_far| {
+            if fresh && so_far > QUIET {
+                fresh = false;
+                (self.say)(&format!("building {what} …"));
+            }
+            Interrupt::raised().is_some()
+        });
+        let output = output.map_err(start)?.ok_or(ArtifactError::Interrupted { what })?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+            return Err(ArtifactError::Build { what, tail });
+        }
+        if !fresh {
+            (self.say)(&format!("built {what} in {:.0} s", begin.elapsed().as_secs_f32()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Reads what was built.
+fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
+    let read = |what, path: PathBuf| match std::fs::read(&path) {
+        Ok(bytes) => Ok(Built { path, bytes: bytes.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
+        Err(source) => Err(ArtifactError::Read { path, source }),
+    };
+    let objects = BPF_OBJECTS.map(|(target, name)| Ok((name.to_owned(), read("the eBPF object", object(target))?)));
+    Ok(Artifacts { agent: read("the guest agent", agent)?, objects: objects.into_iter().collect::<Result<_, _>>()? })
+}
+
+/// Where cargo says that it put a program (the Cargo Book, "External tools": `compiler-artifact`). It says so of fresh ones
+/// too.
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Message {
+        reason: String,
+        target: Option<Target>,
+        executable: Option<PathBuf>,
+        #[serde(default)]
+        filenames: Vec<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        kind: Vec<String>,
+        name: String,
+    }
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
+    let program = |message: Message| {
+        let it = message.target.filter(|_| message.reason == "compiler-artifact")?;
+        let ours = it.name == target && it.kind.iter().any(|kind| kind == "bin");
+        message.executable.or_else(|| message.filenames.into_iter().next()).filter(|_| ours)
+    };
+    messages.filter_map(program).last()
+}
+
+const PACKAGED_RUSTC: &str = "/usr/bin/rustc";
+const PACKAGED_CARGO: &str = "/usr/bin/cargo";
+
+/// Who compiles for the kernel's virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BpfToolchain {
+    /// The distribution's compiler with a prebuilt core library.
+    Packaged,
+    /// A nightly with the library's sources.
+    Nightly,
+}
+
+impl BpfToolchain {
+    /// A nightly that is not there is cargo's to complain about: asking rustup for it might install it.
+    fn detect() -> Self {
+        let libraries = duct::cmd!(PACKAGED_RUSTC, "--print", "target-libdir", "--target", BPF_TARGET);
+        let prebuilt = libraries.stdin_null().stderr_null().read().is_ok_and(|path| Path::new(path.trim()).is_dir());
+        if prebuilt && Path::new(PACKAGED_CARGO).is_file() { Self::Packaged } else { Self::Nightly }
+    }
+
+    const fn cargo(self) -> &'static str {
+        match self {
+            Self::Packaged => PACKAGED_CARGO,
+            Self::Nightly => "cargo",
+        }
+    }
+
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Packaged => &["build", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
+            Self::Nightly => {
+                &["+nightly", "build", "--release", "--locked", "--quiet", "--target", BPF_TARGET, "-Zbuild-std=core"]
+            }
+        }
+    }
+}
+
+/// Asks the agent what it can run; it answers on the host too.
+///
+/// # Errors
+/// It does not start, answers no listing, or speaks another protocol.
+pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
+    let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
+    let text = duct::cmd!(agent, "--list").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
+    let listing: Listing = serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {error}")))?;
+    if listing.protocol != PROTOCOL_VERSION {
+        return Err(wrong(format!(
+            "speaks protocol {}, this lab speaks {PROTOCOL_VERSION}; rebuild it (run without --no-build)",
+            listing.protocol
+        )));
+    }
+    Ok(listing)
+}
+
+/// Asks the agent for its library of topologies.
+///
+/// # Errors
+/// It does not start, or answers something else.
+pub fn topologies(agent: &Path) -> Result<Vec<TopologyInfo>, ArtifactError> {
+    let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
+    let text = duct::cmd!(agent, "--topologies").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| wrong(format!("no list of topologies: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, os::unix::fs::PermissionsExt, sync::Mutex};
+
+    #[test]
+    fn a_failed_build_repeats_the_end_of_what_the_compiler_said() {
+        let said = Mutex::new(Vec::new());
+        let say = |line: &str| said.lock().unwrap().push(line.to_owned());
+        let builder = Builder { root: Path::new("/"), cache: Path::new("/nonexistent"), say: &say };
+        let command = duct::cmd!("sh", "-c", "seq 1 100 >&2; echo error: no >&2; exit 101");
+        let error = builder.run("the guest agent", "sh", command).unwrap_err().to_string();
+        assert!(error.starts_with("building the guest agent failed:\n77\n78\n"), "{error}");
+        assert!(error.ends_with("\n100\nerror: no"), "{error}");
+        assert!(said.lock().unwrap().is_empty(), "nothing is told of a quick command");
+    }
+
+    #[test]
+    fn a_listing_of_another_protocol_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let agent = dir.path().join("agent");
+        let write = |answer: &str| {
+            fs::write(&agent, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+            fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
+            listing(&agent)
+        };
+        assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
+        let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();
+        assert!(error.contains("speaks protocol 99, this lab speaks 4"), "{error}");
+    }
+}

@@ -1,0 +1,142 @@
+//! What every command needs to know of the project.
+
+pub mod artifacts;
+pub mod filter;
+pub mod select;
+pub mod sources;
+pub mod watch;
+
+use crate::{
+    error::Error,
+    lists::Lists,
+    project::{filter::KernelFilter, select::facts},
+    setup::Tools,
+};
+use lab_base::{interrupt::Interrupt, nearest::nearest, selection};
+use lab_kernel_store::{Cache, Class, Config, Kernel, KernelsError, Lock, Store};
+use lab_record::plan::KernelFacts;
+use std::path::{Path, PathBuf};
+
+/// The file whose directory is the project.
+pub const KERNELS_TOML: &str = "kernels.toml";
+const KERNELS_LOCK: &str = "kernels.lock";
+
+/// An open project: a directory with `kernels.toml`, and what its files say.
+pub struct Project {
+    /// The directory, absolute.
+    pub root: PathBuf,
+    /// Where downloads, builds and snapshots are kept.
+    pub cache: Cache,
+    /// `kernels.toml`.
+    pub config: Config,
+    /// `kernels.lock`.
+    pub lock: Lock,
+    /// `splats.toml` and `known.toml`.
+    pub lists: Lists,
+    vng: PathBuf,
+}
+
+impl Project {
+    /// Opens the project that was named, or the one that the working directory is in.
+    pub fn open(named: Option<PathBuf>) -> Result<Self, Error> {
+        let root = root(named)?;
+        // From here on builds and downloads may be under way: a signal ends them, and leaves no half of anything.
+        Interrupt::install().map_err(Error::file("watch", "signals"))?;
+        let cache = Cache::open()?;
+        let config = Config::load(&root.join(KERNELS_TOML))?;
+        let lock = Lock::load(&root.join(KERNELS_LOCK))?;
+        let lists = Lists::load(&root).map_err(KernelsError::from)?;
+        // Only `git` and `mainline` kernels need it, and they say so when it is missing.
+        let vng = Tools::in_cache(cache.root()).virtme_ng().unwrap_or_else(|| "vng".into());
+        Ok(Self { root, cache, config, lock, lists, vng })
+    }
+
+    /// Brings the kernels of this project about.
+    pub fn store(&self) -> Store<'_> {
+        Store { cache: &self.cache, config: &self.config, vng: &self.vng }
+    }
+
+    /// virtme-ng, or its name where it is not installed.
+    pub fn vng(&self) -> &Path {
+        &self.vng
+    }
+
+    /// Where `kernels.lock` is, or belongs.
+    pub fn lock_path(&self) -> PathBuf {
+        self.root.join(KERNELS_LOCK)
+    }
+
+    /// What the plan must know of a kernel.
+    ///
+    /// # Errors
+    /// Nobody knows its version yet.
+    pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
+        let version = self.store().version(kernel, &self.lock)?;
+        Ok(facts(&kernel.id, kernel.class.name(), version, &kernel.departures, kernel.may_fail))
+    }
+
+    /// The kernels that the arguments mean.
+    pub fn kernels(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
+        let classes: Vec<Class> = filter.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
+        let every = ["*".to_owned()];
+        let patterns = if filter.all { &every[..] } else { &filter.kernel };
+        let mut chosen = lab_kernel_store::select(&self.config, patterns, &classes)?;
+        if filter.newest {
+            let newest = self.config.kernels.iter().filter(|kernel| kernel.may_fail && !chosen.contains(kernel));
+            chosen.extend(newest.collect::<Vec<_>>());
+        }
+        Ok(chosen)
+    }
+}
+
+/// The project's directory.
+pub fn root(named: Option<PathBuf>) -> Result<PathBuf, Error> {
+    match named {
+        Some(named) if named.join(KERNELS_TOML).is_file() => absolute(&named),
+        Some(named) => Err(Error::NoProject { from: named }),
+        None => project_root(&absolute(Path::new("."))?),
+    }
+}
+
+/// Programs that are started elsewhere get absolute paths.
+pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    path.canonicalize().map_err(Error::file("find", path))
+}
+
+fn class(name: &str) -> Result<Class, Error> {
+    let names = || Class::ALL.into_iter().map(Class::name);
+    let found = Class::ALL.into_iter().find(|class| class.name() == name);
+    found.ok_or_else(|| {
+        let nearest = nearest(name, names());
+        let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
+        selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into()
+    })
+}
+
+/// The directory that holds `kernels.toml`: the nearest one at or above `from`.
+///
+/// # Errors
+/// [`Error::NoProject`] where there is none.
+pub fn project_root(from: &Path) -> Result<PathBuf, Error> {
+    let found = from.ancestors().find(|directory| directory.join(KERNELS_TOML).is_file());
+    found.map(Path::to_owned).ok_or_else(|| Error::NoProject { from: from.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_project_is_the_nearest_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        for directory in [dir.path(), &dir.path().join("a")] {
+            fs::write(directory.join(KERNELS_TOML), "").unwrap();
+            assert_eq!(project_root(&inner).unwrap(), directory);
+        }
+        let error = project_root(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(error.starts_with("no kernels.toml in /nonexistent or above it"), "{error}");
+    }
+}

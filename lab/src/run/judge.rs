@@ -1,0 +1,245 @@
+//! The host's own verdict over what a guest reports: a guest can say that a cell passed, only the plan can say on what.
+
+use lab_protocol::{
+    AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
+};
+use lab_record::plan::{KernelFacts, PlannedKernel, required_attach};
+pub use lab_record::verdict::Verdict;
+
+/// Judges one report.
+pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
+    let mut warnings = Vec::new();
+    let outcome = match &report.outcome {
+        Outcome::Passed => passed(&kernel.facts, info, &report),
+        Outcome::Skipped { reason } => skipped(&kernel.facts, info, reason, &mut warnings),
+        Outcome::Failed { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. } => {
+            // The first failure is the better story; the mismatch is told beside it.
+            warnings.extend(mismatches(&kernel.facts, &report.attach));
+            report.outcome.clone()
+        }
+    };
+    Verdict { warnings, ..Verdict::on(report, outcome) }
+}
+
+fn passed(facts: &KernelFacts, info: &CellInfo, report: &CellReport) -> Outcome {
+    let fail = |kind, message| Outcome::Failed { kind, message };
+    if let Some(mismatch) = mismatches(facts, &report.attach).into_iter().next() {
+        return fail(FailureKind::AttachMismatch, mismatch);
+    }
+    if let Some(request) = info.attach
+        && !report.attach.iter().any(|record| record.requested == request)
+    {
+        let message = if report.attach.is_empty() {
+            "the cell passed without a single attachment that the kernel reports".to_owned()
+        } else {
+            format!("none of the attachments that the kernel reports was asked for as {request}")
+        };
+        return fail(FailureKind::AttachMismatch, message);
+    }
+    if let Some(record) = report.attach.iter().find(|record| record.ran == Some(0)) {
+        return fail(FailureKind::Check, format!("{}: the program never ran", place(record)));
+    }
+    if let Some(check) = report.checks.iter().find(|check| !check.ok) {
+        return fail(FailureKind::Check, format!("{}: {} (reported as passed)", check.name, check.seen));
+    }
+    Outcome::Passed
+}
+
+fn place(record: &AttachRecord) -> String {
+    let hook = record.hook.map_or_else(|| record.requested.name(), |hook| hook.name());
+    format!("{} ({}) {hook}, prog {}", record.interface, record.device, record.prog_id)
+}
+
+/// One line per attachment that is not where the plan wants it.
+fn mismatches(facts: &KernelFacts, records: &[AttachRecord]) -> Vec<String> {
+    let wrong = |record: &AttachRecord| {
+        let wanted = required_attach(facts, record.requested, record.device);
+        let hook_agrees = record.hook.is_none_or(|hook| Some(hook.attach_type()) == record.used);
+        if record.used == Some(wanted) && hook_agrees {
+            return None;
+        }
+        let seen = match (record.used, record.hook) {
+            (None, _) => "the kernel lists the program nowhere".to_owned(),
+            (Some(used), None) => format!("kernel reports {used}"),
+            (Some(used), Some(hook)) if hook.attach_type() == used => format!("kernel reports {hook}"),
+            (Some(used), Some(hook)) => format!("the agent reports {used} at {hook}"),
+        };
+        Some(format!("{} ({}): plan demands {wanted}, {seen}", record.interface, record.device))
+    };
+    records.iter().filter_map(wrong).collect()
+}
+
+fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: &mut Vec<String>) -> Outcome {
+    if facts.must_have(reason.capability) {
+        let since = reason.capability.since();
+        return Outcome::Failed {
+            kind: FailureKind::MissingCapability,
+            message: format!(
+                "no {} on kernel {}, which must have it since {} ({}): {}; if this kernel is right to lack it, list it \
+                 under `departures` of [kernels.\"{}\"] in kernels.toml",
+                reason.capability,
+                facts.version,
+                since.lifted_by(facts.version),
+                since.source,
+                reason.detail,
+                facts.id
+            ),
+        };
+    }
+    if !info.requires.contains(&reason.capability) {
+        warnings.push(format!("skipped for {}, which the cell does not declare as required", reason.capability));
+    }
+    Outcome::Skipped { reason: reason.clone() }
+}
+
+/// What a kernel's probes say against the plan, one line each; no verdict hangs on it.
+pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<String> {
+    let warning = |probe: &CapabilityReport| {
+        let supported = probe.state == CapabilityState::Supported;
+        match facts.departure(probe.capability) {
+            Some(_) if supported => Some(format!(
+                "kernels.toml lists {} as a departure of {}, and its probe found it supported: drop the entry",
+                probe.capability, facts.id
+            )),
+            None if !supported && facts.must_have(probe.capability) => Some(format!(
+                "{} must be there on {} and is not ({}): {}",
+                probe.capability,
+                facts.version,
+                probe.state.words(),
+                probe.detail
+            )),
+            None if supported && !facts.must_have(probe.capability) => Some(format!(
+                "{} is there on {} although mainline has it since {}",
+                probe.capability,
+                facts.version,
+                probe.capability.since().lifted_by(facts.version)
+            )),
+            _ => None,
+        }
+    };
+    probes.iter().filter_map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::{AttachRequest, AttachType, Capability, Check, DeviceKind, Hook};
+    use lab_record::{
+        plan::{Departure, Plan},
+        testing::{attached, cell, facts, passed},
+    };
+
+    const ID: &str = "A04-auto[auto,nk-l3]";
+
+    fn verdict_on(version: &str, departures: Vec<Departure>, report: CellReport) -> Verdict {
+        let mut facts = facts("k", version);
+        facts.departures = departures;
+        let plan = Plan::new(vec![facts], vec![cell(ID)], true);
+        judge(&plan.kernels[0], &plan.cells[0], report)
+    }
+
+    fn message(version: &str, report: CellReport) -> String {
+        verdict_on(version, Vec::new(), report).outcome.message()
+    }
+
+    fn auto(used: AttachType) -> AttachRecord {
+        attached(AttachRequest::Auto, DeviceKind::NetkitL3, used)
+    }
+
+    #[test]
+    fn a_pass_stands_only_on_the_attach_type_that_the_plan_demands() {
+        assert_eq!(message("6.12.43", passed(ID, vec![auto(AttachType::Netkit)])), "");
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![auto(AttachType::Tcx)])),
+            "attach-mismatch: eth0 (nk-l3): plan demands netkit, kernel reports tcx/ingress"
+        );
+        assert_eq!(
+            message("6.1.170", passed(ID, vec![auto(AttachType::Tcx)])),
+            "attach-mismatch: eth0 (nk-l3): plan demands tc, kernel reports tcx/ingress"
+        );
+        let nowhere = AttachRecord { used: None, hook: None, ..auto(AttachType::Netkit) };
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![nowhere])),
+            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the kernel lists the program nowhere"
+        );
+        let lie = AttachRecord { hook: Some(Hook::TcxEgress), ..auto(AttachType::Netkit) };
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![lie])),
+            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the agent reports netkit at tcx/egress"
+        );
+    }
+
+    #[test]
+    fn a_pass_needs_an_attachment_and_a_program_that_ran() {
+        assert_eq!(
+            message("6.12.43", passed(ID, Vec::new())),
+            "attach-mismatch: the cell passed without a single attachment that the kernel reports"
+        );
+        let other = attached(AttachRequest::Tcx, DeviceKind::Veth, AttachType::Tcx);
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![other])),
+            "attach-mismatch: none of the attachments that the kernel reports was asked for as auto"
+        );
+        let idle = AttachRecord { ran: Some(0), ..auto(AttachType::Netkit) };
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![idle])),
+            "check: eth0 (nk-l3) netkit/peer, prog 7: the program never ran"
+        );
+        let mut contradiction = passed(ID, vec![auto(AttachType::Netkit)]);
+        contradiction.checks.push(Check { name: "udp arrives".to_owned(), ok: false, seen: "0 of 5".to_owned() });
+        assert_eq!(message("6.12.43", contradiction), "check: udp arrives: 0 of 5 (reported as passed)");
+    }
+
+    #[test]
+    fn a_skip_stands_below_the_version_or_with_a_departure() {
+        let reason = SkipReason {
+            capability: Capability::Netkit,
+            detail: "RTM_NEWLINK: EOPNOTSUPP".to_owned(),
+            lifted_by: "6.7".parse().unwrap(),
+        };
+        let skip = CellReport { outcome: Outcome::Skipped { reason: reason.clone() }, ..passed(ID, Vec::new()) };
+        let old = verdict_on("6.1.170", Vec::new(), skip.clone());
+        assert_eq!(old.outcome, Outcome::Skipped { reason });
+        assert_eq!(old.warnings, ["skipped for netkit, which the cell does not declare as required"]);
+        assert_eq!(
+            message("6.12.43", skip.clone()),
+            "missing-capability: no netkit on kernel 6.12.43, which must have it since 6.7 (netkit, bpf: Add bpf \
+             programmable net device): RTM_NEWLINK: EOPNOTSUPP; if this kernel is right to lack it, list it under \
+             `departures` of [kernels.\"k\"] in kernels.toml"
+        );
+        let departure = Departure { capability: Capability::Netkit, reason: "not set".to_owned() };
+        assert_eq!(verdict_on("6.12.43", vec![departure], skip).outcome.word(), "skipped");
+    }
+
+    #[test]
+    fn a_failure_stays_and_the_mismatch_is_told_beside_it() {
+        let failed = CellReport {
+            outcome: Outcome::Failed { kind: FailureKind::Check, message: "lost".to_owned() },
+            ..passed(ID, vec![auto(AttachType::Tcx)])
+        };
+        let verdict = verdict_on("6.12.43", Vec::new(), failed);
+        assert_eq!(verdict.outcome.message(), "check: lost");
+        assert_eq!(verdict.warnings, ["eth0 (nk-l3): plan demands netkit, kernel reports tcx/ingress"]);
+    }
+
+    #[test]
+    fn probes_that_contradict_version_or_departure_are_told() {
+        let probe = |capability, state| CapabilityReport { capability, state, detail: "EINVAL".to_owned() };
+        let mut facts = facts("k", "6.12.43");
+        facts.departures = vec![Departure { capability: Capability::Netkit, reason: "off".to_owned() }];
+        let probes = [
+            probe(Capability::Netkit, CapabilityState::Supported),
+            probe(Capability::Tcx, CapabilityState::ConfigOff),
+            probe(Capability::NetkitSingle, CapabilityState::Supported),
+            probe(Capability::NetkitHeadroom, CapabilityState::TooOld),
+        ];
+        assert_eq!(
+            probe_warnings(&facts, &probes),
+            [
+                "kernels.toml lists netkit as a departure of k, and its probe found it supported: drop the entry",
+                "tcx must be there on 6.12.43 and is not (config off): EINVAL",
+                "netkit-single is there on 6.12.43 although mainline has it since 7.1",
+            ]
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! A look at this host.
+
+use super::{
+    apt, catalogue,
+    host::{Host, Program, chosen_qemu},
+    path::in_path,
+    tools::Tools,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+};
+
+impl Host {
+    /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
+    pub fn look(tools: &Tools) -> Self {
+        let chosen_qemu = chosen_qemu();
+        let qemu_chosen = chosen_qemu.is_some();
+        let debian = debian_name();
+        thread::scope(|scope| {
+            let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
+            let rustc = scope.spawn(|| in_path("rustc").map(Program::ask));
+            let qemu = scope.spawn(|| chosen_qemu.or_else(|| in_path("qemu-system-x86_64")).map(Program::ask));
+            let linker = scope.spawn(|| tools.pinned_bpf_linker().or_else(|| in_path("bpf-linker")).map(Program::ask));
+            Self {
+                commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
+                qemu_chosen,
+                virtme_ng: tools.virtme_ng(),
+                test_tools: tools.test_tools(),
+                nightly_rust_src: nightly_rust_src(),
+                kvm: Some(kvm()),
+                packages: packages.map(|thread| joined(thread)).unwrap_or_default(),
+                rustc: joined(rustc),
+                qemu: joined(qemu),
+                bpf_linker: joined(linker),
+                debian: debian.clone(),
+            }
+        })
+    }
+}
+
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// apt-get has to be there too: other distributions carry dpkg as a mere tool.
+fn debian_name() -> Option<String> {
+    in_path("dpkg-query").and(in_path("apt-get"))?;
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    Some(name.unwrap_or("Debian").trim_matches('"').to_owned())
+}
+
+/// Looks at the directories rather than asking rustup, which might go and install the toolchain it is asked about.
+fn nightly_rust_src() -> bool {
+    let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|dir| dir.join(".rustup")));
+    let toolchains = home.and_then(|dir| fs::read_dir(dir.join("toolchains")).ok());
+    toolchains.into_iter().flatten().flatten().any(|entry| {
+        entry.file_name().to_string_lossy().starts_with("nightly-")
+            && entry.path().join("lib/rustlib/src/rust/library/core").is_dir()
+    })
+}
+
+fn kvm() -> Result<(), String> {
+    let opened = fs::File::options().read(true).write(true).open(Path::new("/dev/kvm"));
+    opened.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
+}

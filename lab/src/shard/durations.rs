@@ -1,0 +1,178 @@
+//! How long cells took, from past runs: by kernel class, case and variant.
+//!
+//! A machine keeps its own in the cache and uses them for the order in which it starts things. What several machines must
+//! agree on, a plan's shards, goes by a file that all of them are given.
+
+use crate::error::Error;
+use lab_protocol::Outcome;
+use lab_record::{
+    plan::{Expectation, KernelFacts, PlannedCell},
+    run::RunRecord,
+};
+use lab_report::results::directory;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::Path};
+
+/// The file's name, in the project's `ci/` and in the cache.
+pub const FILE: &str = "durations.json";
+/// Version of the file.
+const FORMAT: u32 = 1;
+/// What a cell is taken to need that no run has told about, milliseconds.
+const UNKNOWN_MS: u64 = 200;
+/// What a cell needs that the plan expects to be skipped, milliseconds.
+const SKIPPED_MS: u64 = 5;
+/// Share of a new time in the kept one: one slow night does not move a plan.
+const WEIGHT: u64 = 4;
+/// The accelerator whose times are used where there are several: what emulation takes is enough everywhere.
+const SLOWEST: &str = "tcg";
+/// How much longer cells take under emulation, where only times under KVM are known.
+const EMULATION: u64 = 10;
+
+/// Milliseconds by accelerator, kernel class and cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Durations {
+    format: u32,
+    cells: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
+}
+
+impl Durations {
+    /// Reads a file; one that is not there holds nothing.
+    ///
+    /// # Errors
+    /// It can't be read or is no such file.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(Error::file("read", path)(error)),
+        };
+        let bad = |problem: String| Error::Usage(format!("{} holds no durations: {problem}", path.display()));
+        let read: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        match read.format {
+            FORMAT => Ok(read),
+            other => Err(bad(format!("its format is {other}, this lab reads {FORMAT}"))),
+        }
+    }
+
+    /// Writes a file, a line per cell, so that a difference can be reviewed.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let kept = Self { format: FORMAT, cells: self.cells.clone() };
+        let mut text = serde_json::to_string_pretty(&kept).map_err(|error| Error::file("write", path)(error.into()))?;
+        text.push('\n');
+        Ok(directory::replace(path, text.as_bytes())?)
+    }
+
+    /// Takes the times of a run's cells that came to a verdict of their own.
+    pub fn learn(&mut self, record: &RunRecord) {
+        let Some(info) = record.info.as_ref().filter(|info| info.mutant.is_none()) else { return };
+        let by_class = self.cells.entry(info.accelerator.name.clone()).or_default();
+        for (kernel, cell, verdict) in record.verdicts() {
+            if !matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. } | Outcome::Failed { .. }) {
+                continue;
+            }
+            let took = verdict.report.duration_us.div_ceil(1000);
+            let known = by_class.entry(kernel.facts.class.clone()).or_default();
+            let kept = known.entry(cell.id.to_string()).or_insert(took);
+            *kept = (*kept * (WEIGHT - 1) + took).div_ceil(WEIGHT);
+        }
+    }
+
+    /// How many times are known.
+    pub fn count(&self) -> usize {
+        self.cells.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()
+    }
+
+    /// What a cell should take on a kernel, milliseconds: what it took on its class, else the most that it took on
+    /// another one, else a guess. Which accelerator this machine has does not matter.
+    pub fn estimate(&self, kernel: &KernelFacts, cell: &PlannedCell) -> u64 {
+        if matches!(cell.expectation, Expectation::Skip { .. }) {
+            return SKIPPED_MS;
+        }
+        let slowest = self.cells.get(SLOWEST).map(|classes| (classes, 1));
+        let Some((classes, factor)) = slowest.or_else(|| self.cells.values().next().map(|it| (it, EMULATION))) else {
+            return UNKNOWN_MS;
+        };
+        let id = cell.id.as_str();
+        let own = classes.get(&kernel.class).and_then(|known| known.get(id));
+        let known = own.or_else(|| classes.values().filter_map(|known| known.get(id)).max());
+        known.map_or(UNKNOWN_MS, |took| took * factor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::Capability;
+    use lab_record::{
+        event::{Accelerator, Event, RunInfo, Stamped, Versions},
+        plan::Plan,
+        testing::{cell, facts, passed},
+        verdict::Verdict,
+    };
+
+    const A: &str = "A01-x[tc,veth]";
+
+    fn ran(accelerator: &str, mutant: Option<&str>, outcome: &Outcome, took_us: u64) -> RunRecord {
+        let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], false);
+        let accelerator = Accelerator { name: accelerator.into(), reason: String::new(), time_scale: 1.0 };
+        let info = RunInfo::new("x".into(), Versions::default(), accelerator, plan);
+        let info = RunInfo { mutant: mutant.map(str::to_owned), ..info };
+        let mut report = passed(A, Vec::new());
+        report.duration_us = took_us;
+        let verdict = Verdict { report, ..Verdict::bare(lab_protocol::CellId(A.into()), outcome.clone()) };
+        let mut record = RunRecord::default();
+        let finished = Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
+        for event in [Event::RunStarted { run: Box::new(info) }, finished] {
+            record.apply(&Stamped { at_ms: 0, event });
+        }
+        record
+    }
+
+    fn estimate(durations: &Durations, id: &str, class: &str) -> u64 {
+        let facts = KernelFacts { class: class.to_owned(), ..facts("k", "6.12.43") };
+        let plan = Plan::new(vec![facts], vec![cell(id)], false);
+        durations.estimate(&plan.kernels[0].facts, &plan.kernels[0].cells[0])
+    }
+
+    #[test]
+    fn times_are_learnt_slowly_and_kept_in_a_file() {
+        let mut durations = Durations::default();
+        assert_eq!(estimate(&durations, A, "6.7+"), UNKNOWN_MS);
+        durations.learn(&ran("tcg", None, &Outcome::Passed, 1_000_000));
+        assert_eq!(estimate(&durations, A, "6.7+"), 1000);
+        durations.learn(&ran("tcg", None, &Outcome::Passed, 2_000_000));
+        assert_eq!(estimate(&durations, A, "6.7+"), 1250);
+        durations.learn(&ran("tcg", Some("drop"), &Outcome::Passed, 9_000_000));
+        durations.learn(&ran("tcg", None, &Outcome::NotRun { message: String::new() }, 9_000_000));
+        durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000));
+        assert_eq!(estimate(&durations, A, "6.7+"), 1250, "neither a mutant nor a cell that never ran tells a time");
+        assert_eq!(estimate(&durations, A, "below-6.7"), 1250, "another class is better than a guess");
+        assert_eq!(estimate(&durations, "B01-y[tc,veth]", "6.7+"), UNKNOWN_MS);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        assert_eq!(Durations::load(&path).unwrap(), Durations::default(), "nothing is known yet");
+        durations.save(&path).unwrap();
+        let again = Durations::load(&path).unwrap();
+        assert_eq!((again.count(), &again.cells), (2, &durations.cells));
+        for text in ["{\"format\":9,\"cells\":{}}", "[]", "{\"format\":1"] {
+            std::fs::write(&path, text).unwrap();
+            let error = Durations::load(&path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{} holds no durations: ", path.display())), "{error}");
+        }
+    }
+
+    #[test]
+    fn times_under_kvm_are_stretched_and_skips_cost_nothing() {
+        let mut durations = Durations::default();
+        durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000));
+        assert_eq!(estimate(&durations, A, "6.7+"), 1000);
+        let mut info = cell(A);
+        info.requires = vec![Capability::NetkitSingle];
+        let plan = Plan::new(vec![facts("k", "6.12.43")], vec![info], false);
+        assert_eq!(durations.estimate(&plan.kernels[0].facts, &plan.kernels[0].cells[0]), SKIPPED_MS);
+    }
+}

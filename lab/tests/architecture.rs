@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("lab", &["lab-base", "lab-image", "lab-kernel-store", "lab-protocol", "lab-record", "lab-report", "lab-vm"]),
     ("lab-report", &["lab-base", "lab-protocol", "lab-record"]),
     ("lab-vm", &["lab-base", "lab-protocol", "lab-record"]),
-    ("lab-kernel-store", &["lab-base", "lab-protocol"]),
+    ("lab-kernel-store", &["lab-base", "lab-image", "lab-protocol"]),
     ("lab-record", &["lab-base", "lab-protocol"]),
     ("lab-base", &[]),
     ("lab-image", &["lab-base"]),

@@ -96,18 +96,18 @@ fn kernels_that_differ_in_a_module_are_not_the_same() {
     let install = "modules_install:\n\tmkdir -p $(INSTALL_MOD_PATH)/lib/modules/6.12.3-virtme/kernel\n\t./install \
                    $(INSTALL_MOD_PATH)/lib/modules/6.12.3-virtme/kernel\n";
     fs::write(tree.join("Makefile"), makefile + install).unwrap();
-    let mut seen = Vec::new();
     for packed in [
-        "cp veth $1/veth.ko",
-        "gzip -nc veth > $1/veth.ko.gz",
-        "xz -c veth > $1/veth.ko.xz",
-        "cp veth $1/../veth; ln -s ../veth $1/veth.ko",
+        "cp extra $1/extra.ko",
+        "gzip -nc extra > $1/extra.ko.gz",
+        "xz -c extra > $1/extra.ko.xz",
+        "cp extra $1/../extra; ln -s ../extra $1/extra.ko",
     ] {
         fs::write(tree.join("install"), format!("#!/bin/sh\n{packed}\n")).unwrap();
         fs::set_permissions(tree.join("install"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut seen = Vec::new();
         for content in ["one", "two"] {
             fixture.sources(&format!(
-                "cp image arch/x86/boot/bzImage; echo {content} > veth; echo veth.o > modules.order"
+                "cp image arch/x86/boot/bzImage; printf '\\177ELF{content}' > extra; echo extra.o > modules.order"
             ));
             let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
             assert!(!seen.contains(&kernel.sha256), "{packed}, {content}");

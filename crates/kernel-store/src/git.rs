@@ -95,6 +95,15 @@ impl Build<'_> {
         let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];
         let build = process::vng(self.vng, &process::vng_home(writing.root())?, args).dir(&worktree);
         process::capture("vng --build", "virtme-ng", build)?;
+        let config = worktree.join(".config");
+        let got = fs::read_to_string(&config).map_err(KernelsError::io(&config))?;
+        let lost = recipe::without_effect(&recipe::fragment(self.fragment)?, &got);
+        if !lost.is_empty() {
+            return Err(KernelsError::BadKernel {
+                path: self.fragment.map_or(config, Path::to_owned),
+                reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.version),
+            });
+        }
         let local = Local::from_tree(&worktree);
         local.take(writing, kernel, &local.banner()?, sha256)
     }

@@ -9,12 +9,15 @@ use super::{
     modules,
 };
 use lab_base::process;
+use lab_protocol::KernelVersion;
 use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
 
+/// Lines within which a configuration says what it is of.
+const HEADING: usize = 8;
 /// What a build lists beside the modules themselves; it decides what a guest takes for built in.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
@@ -121,6 +124,12 @@ impl Local {
     /// # Errors
     /// A file cannot be copied, `make modules_install` or depmod fails, or the kernel is of another class.
     pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
+        if !kernel.fits(banner.version) {
+            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
+        }
+        if let Some(config) = &self.config {
+            check_config(config, banner)?;
+        }
         let stage = writing.stage()?;
         let copy = |from: &Path, name: &str| modules::copy_file(from, &stage.path().join(name));
         copy(&self.image, "vmlinuz")?;
@@ -135,6 +144,19 @@ impl Local {
         modules::index(stage.path(), &banner.release)?;
         writing.finish(stage, kernel, banner.version, sha256)
     }
+}
+
+/// Refuses a `.config` of another series than the image: it says whether guests need the signatures of modules.
+fn check_config(config: &Path, banner: &Banner) -> Result<()> {
+    let text = fs::read_to_string(config).map_err(KernelsError::io(config))?;
+    // `# Linux/x86 6.12.117 Kernel Configuration` (scripts/kconfig: conf_write_heading()).
+    let heading = text.lines().take(HEADING).find_map(|line| line.strip_prefix("# Linux/")?.split(' ').nth(1));
+    let Some(version) = heading.and_then(|version| version.parse::<KernelVersion>().ok()) else { return Ok(()) };
+    if (version.major, version.minor) == (banner.version.major, banner.version.minor) {
+        return Ok(());
+    }
+    let reason = format!("is the configuration of kernel {version}, and the image is {}: name its own", banner.version);
+    Err(KernelsError::BadKernel { path: config.to_owned(), reason })
 }
 
 /// `modules.order` of a tree, as names of the modules themselves.
@@ -169,5 +191,15 @@ pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     path.push(stage.join("root"));
     let args = ["-s".into(), "modules_install".into(), path, "INSTALL_MOD_STRIP=1".into(), "DEPMOD=true".into()];
     process::capture("make modules_install", "make", process::command("make", args).dir(tree))?;
-    Ok(())
+    let place = stage.join("root/lib/modules");
+    if place.join(release).is_dir() {
+        return Ok(());
+    }
+    let others = fs::read_dir(&place).into_iter().flatten().flatten();
+    let others: Vec<String> = others.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let reason = format!(
+        "its image is of kernel {release}, and its modules are of {}: build both again",
+        if others.is_empty() { "none".to_owned() } else { others.join(", ") }
+    );
+    Err(KernelsError::BadKernel { path: tree.to_owned(), reason })
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// How often the person is asked whether a program shall end.
-const POLL: Duration = Duration::from_millis(50);
+pub const POLL: Duration = Duration::from_millis(50);
 /// What a program that shall end may take to clear up: git takes its locks away, apt its own.
 const LEAVING: Duration = Duration::from_secs(2);
 
@@ -208,6 +208,14 @@ pub fn capture(what: &str, package: &'static str, expression: duct::Expression) 
     let output = to_end(&expression, |_| Interrupt::raised().is_some());
     let output = output.map_err(|error| start_error(what, package, &error))?;
     let Some(output) = output else { return Err(ProcessError::Interrupted { what: what.to_owned() }) };
+    success(what, &output)
+}
+
+/// What a program wrote to stdout.
+///
+/// # Errors
+/// It exited with anything but 0.
+pub fn success(what: &str, output: &Output) -> Result<String, ProcessError> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         return Ok(text(&output.stdout));

@@ -18,10 +18,61 @@ use std::{
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 
+/// A configuration and a state of apt's own below one directory, for one suite or several.
+#[derive(Debug)]
+pub struct AptState {
+    config: PathBuf,
+}
+
+impl AptState {
+    /// Writes the private configuration. Touches no network. `status` is what dpkg is made to believe in: stanzas of
+    /// installed packages.
+    ///
+    /// # Errors
+    /// No mirror is known, the keyring is absent, or the directory cannot be written.
+    pub fn create(root: &Path, debian: &Debian, suites: &[&str], status: &str) -> Result<Self> {
+        if !Path::new(KEYRING).is_file() {
+            return Err(KernelsError::MissingProgram { program: KEYRING.into(), package: "debian-archive-keyring" });
+        }
+        for dir in ["etc", "state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(root.join(dir)).map_err(KernelsError::io(root))?;
+        }
+        let write = |name: &str, text: &str| {
+            let path = root.join(name);
+            fs::write(&path, text).map_err(KernelsError::io(&path))
+        };
+        let sources = suites.iter().map(|suite| Ok(source(&mirror(debian, suite)?, suite, debian)));
+        write("etc/sources.list", &sources.collect::<Result<String>>()?)?;
+        write("status", status)?;
+        write("apt.conf", &configuration(root, &proxies()?))?;
+        Ok(Self { config: root.join("apt.conf") })
+    }
+
+    /// A program of apt's that works with this state.
+    pub fn command<I>(&self, program: &str, args: I) -> duct::Expression
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        process::command(program, args).env("APT_CONFIG", &self.config)
+    }
+
+    /// Fetches the indexes; apt checks their signatures, and their dates unless `kernels.toml` waives that.
+    ///
+    /// # Errors
+    /// The network, the mirror or a signature.
+    pub fn update(&self, what: &str) -> Result<()> {
+        // Without error-on=any a failed download is a mere warning and old lists pass for new ones.
+        let command = self.command("apt-get", ["-q", "update", "--error-on=any"]);
+        process::capture(&format!("apt-get update of {what}"), "apt", command)?;
+        Ok(())
+    }
+}
+
 /// apt for one suite.
 pub(super) struct Apt {
     suite: String,
-    config: PathBuf,
+    state: AptState,
 }
 
 impl Apt {
@@ -30,22 +81,8 @@ impl Apt {
     /// # Errors
     /// No mirror is known, the keyring is absent, or the cache cannot be written.
     pub fn new(cache: &Path, debian: &Debian, suite: &str) -> Result<Self> {
-        if !Path::new(KEYRING).is_file() {
-            return Err(KernelsError::MissingProgram { program: KEYRING.into(), package: "debian-archive-keyring" });
-        }
-        let root = cache.join("apt").join(suite);
-        for dir in ["etc", "state/lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(root.join(dir)).map_err(KernelsError::io(&root))?;
-        }
-        let write = |name: &str, text: &str| {
-            let path = root.join(name);
-            fs::write(&path, text).map_err(KernelsError::io(&path))
-        };
-        let mirror = mirror(debian, suite)?;
-        write("etc/sources.list", &source(&mirror, suite, debian))?;
-        write("status", "")?;
-        write("apt.conf", &configuration(&root, &proxies()?))?;
-        Ok(Self { suite: suite.to_owned(), config: root.join("apt.conf") })
+        let state = AptState::create(&cache.join("apt").join(suite), debian, &[suite], "")?;
+        Ok(Self { suite: suite.to_owned(), state })
     }
 
     fn command<I>(&self, program: &str, args: I) -> duct::Expression
@@ -53,7 +90,7 @@ impl Apt {
         I: IntoIterator,
         I::Item: AsRef<OsStr>,
     {
-        process::command(program, args).env("APT_CONFIG", &self.config)
+        self.state.command(program, args)
     }
 
     /// Fetches the suite's index; apt checks its signature, and its date unless `kernels.toml` waives that.
@@ -62,15 +99,11 @@ impl Apt {
     /// The network, the mirror or the signature.
     pub fn update(&self, progress: &dyn Fn(&str)) -> Result<()> {
         progress(&format!("reading the package index of {}", self.suite));
-        // Without error-on=any a failed download is a mere warning and old lists pass for new ones.
-        let command = self.command("apt-get", ["-q", "update", "--error-on=any"]);
-        process::capture(&format!("apt-get update of {}", self.suite), "apt", command).map(drop).map_err(|error| {
-            match KernelsError::from(error) {
-                KernelsError::Program { detail, .. } if detail.contains(" is expired ") => {
-                    KernelsError::Expired { suite: self.suite.clone(), detail }
-                }
-                other => other,
+        self.state.update(&self.suite).map_err(|error| match error {
+            KernelsError::Program { detail, .. } if detail.contains(" is expired ") => {
+                KernelsError::Expired { suite: self.suite.clone(), detail }
             }
+            other => other,
         })
     }
 

@@ -257,7 +257,7 @@ impl Finished {
 }
 
 /// SHA-256 of a file in hex.
-pub(super) fn sha256_of(path: &Path) -> Result<String> {
+pub fn sha256_of(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path).map_err(KernelsError::io(path))?;
     let mut buffer = vec![0; 128 * 1024];

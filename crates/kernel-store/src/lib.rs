@@ -34,7 +34,9 @@ mod store;
 mod untar;
 mod update;
 
+pub use apt::AptState;
 pub use cache::Cache;
+pub use cache::sha256_of;
 pub use changelog::news;
 pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;

@@ -25,7 +25,13 @@ const POLL: Duration = Duration::from_millis(2);
 /// A connected monitor.
 pub struct Monitor {
     reader: BufReader<UnixStream>,
+    /// Whether this QEMU saves to files by the scheme `file:`, and in later versions by no other.
+    files: bool,
 }
+
+/// The first major version of QEMU all of whose releases have the scheme `file:` for migrations (it came with 8.2). The
+/// scheme `fd:` is deprecated for files since 9.1.
+const FILES: u64 = 9;
 
 impl Monitor {
     /// Connects to QEMU's socket.
@@ -35,8 +41,9 @@ impl Monitor {
     pub fn connect(socket: &Path) -> Result<Self, VmError> {
         let stream = UnixStream::connect(socket).map_err(|error| problem(&error))?;
         stream.set_read_timeout(Some(ANSWER)).map_err(|error| problem(&error))?;
-        let mut monitor = Self { reader: BufReader::new(stream) };
-        monitor.line()?;
+        let mut monitor = Self { reader: BufReader::new(stream), files: false };
+        let greeting = monitor.line()?;
+        monitor.files = greeting["QMP"]["version"]["qemu"]["major"].as_u64().is_some_and(|major| major >= FILES);
         monitor.execute("qmp_capabilities", json!({}))?;
         Ok(monitor)
     }
@@ -57,8 +64,8 @@ impl Monitor {
     pub fn save(&mut self, state: &File, deadline: Instant) -> Result<(), VmError> {
         // The default limit is meant for networks.
         self.execute("migrate-set-parameters", json!({ "max-bandwidth": 1u64 << 40 }))?;
-        self.hand_over(state)?;
-        self.execute("migrate", json!({ "uri": "fd:state" }))?;
+        let uri = self.hand_over(state)?;
+        self.execute("migrate", json!({ "uri": uri }))?;
         loop {
             let answer = self.execute("query-migrate", json!({}))?;
             match answer["status"].as_str() {
@@ -80,8 +87,8 @@ impl Monitor {
     /// # Errors
     /// QEMU refuses the command. A state that it refuses ends it.
     pub fn load(&mut self, state: &File) -> Result<(), VmError> {
-        self.hand_over(state)?;
-        self.execute("migrate-incoming", json!({ "uri": "fd:state" })).map(drop)
+        let uri = self.hand_over(state)?;
+        self.execute("migrate-incoming", json!({ "uri": uri })).map(drop)
     }
 
     /// Waits for answers no longer than this from now on; a guest that stands still is not worth [`ANSWER`].
@@ -119,16 +126,22 @@ impl Monitor {
         self.execute("inject-nmi", json!({})).map(drop)
     }
 
-    /// Gives QEMU a descriptor, which it calls `state`.
-    fn hand_over(&mut self, file: &File) -> Result<(), VmError> {
-        let line = format!("{}\n", json!({ "execute": "getfd", "arguments": { "fdname": "state" } }));
+    /// Gives QEMU a descriptor, and says what it calls it.
+    fn hand_over(&mut self, file: &File) -> Result<&'static str, VmError> {
+        let (command, arguments, uri) = if self.files {
+            ("add-fd", json!({ "fdset-id": 0 }), "file:/dev/fdset/0")
+        } else {
+            ("getfd", json!({ "fdname": "state" }), "fd:state")
+        };
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
         let descriptors = [file.as_raw_fd()];
         let message = [ControlMessage::ScmRights(&descriptors)];
         let socket = self.reader.get_ref().as_raw_fd();
         let sent = sendmsg::<()>(socket, &[IoSlice::new(line.as_bytes())], &message, MsgFlags::empty(), None);
         let sent = sent.map_err(|error| problem(&error))?;
         self.reader.get_mut().write_all(&line.as_bytes()[sent..]).map_err(|error| problem(&error))?;
-        self.answer("getfd").map(drop)
+        self.answer(command)?;
+        Ok(uri)
     }
 
     fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, VmError> {
@@ -191,6 +204,31 @@ mod tests {
         });
         peer.join().unwrap();
         (dir, saved)
+    }
+
+    #[test]
+    fn the_scheme_follows_the_version() {
+        let commands = |greeting: &'static str| {
+            let dir = tempfile::tempdir().unwrap();
+            let socket = dir.path().join("qmp");
+            let listener = UnixListener::bind(&socket).unwrap();
+            let peer = thread::spawn(move || {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(stream);
+                writeln!(reader.get_mut(), "{greeting}").unwrap();
+                let mut commands = String::new();
+                while reader.read_line(&mut commands).unwrap() > 0 {
+                    writeln!(reader.get_mut(), r#"{{"return":{{}}}}"#).unwrap();
+                }
+                commands
+            });
+            Monitor::connect(&socket).unwrap().load(&tempfile::tempfile().unwrap()).unwrap();
+            peer.join().unwrap()
+        };
+        let old = commands(r#"{"QMP":{"version":{"qemu":{"micro":22,"minor":2,"major":7}}}}"#);
+        assert!(old.contains(r#""getfd""#) && old.contains(r#""fd:state""#), "{old}");
+        let new = commands(r#"{"QMP":{"version":{"qemu":{"micro":3,"minor":1,"major":11}}}}"#);
+        assert!(new.contains(r#""add-fd""#) && new.contains(r#""file:/dev/fdset/0""#), "{new}");
     }
 
     #[test]

@@ -27,15 +27,17 @@ fn version_of(program: &Path) -> Result<String, VmError> {
         .map_err(|source| VmError::Spawn { program: program.to_owned(), source })?;
     version_in(&text).ok_or_else(|| VmError::Tool {
         program: program.display().to_string(),
-        problem: format!("--version printed no version but `{}`", text.lines().next().unwrap_or_default()),
+        problem: format!(
+            "is no QEMU: --version printed `{}`; correct or unset NETKIT_LAB_QEMU",
+            text.lines().next().unwrap_or_default()
+        ),
     })
 }
 
-/// The rest of the first line, from the first word that begins with a digit.
+/// The version in QEMU's own words: every other program that prints one is no QEMU.
 fn version_in(text: &str) -> Option<String> {
-    let words = text.lines().next()?.split_whitespace();
-    let words: Vec<_> = words.skip_while(|word| !word.starts_with(|c: char| c.is_ascii_digit())).collect();
-    (!words.is_empty()).then(|| words.join(" "))
+    let words: Vec<_> = text.lines().next()?.strip_prefix("QEMU emulator version ")?.split_whitespace().collect();
+    words.first()?.starts_with(|c: char| c.is_ascii_digit()).then(|| words.join(" "))
 }
 
 #[cfg(test)]
@@ -47,6 +49,7 @@ mod tests {
         let qemu = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022";
         assert_eq!(version_in(qemu).unwrap(), "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)");
         assert_eq!(version_in("Traceback (most recent call last):"), None);
+        assert_eq!(version_in("false (GNU coreutils) 9.1"), None);
         let error = version_of(Path::new("/nonexistent/vng")).unwrap_err().to_string();
         assert!(error.starts_with("can't start /nonexistent/vng"), "{error}");
     }

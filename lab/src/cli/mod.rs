@@ -74,7 +74,7 @@ enum Command {
         #[arg(long)]
         tests: bool,
     },
-    /// Install or build whatever is missing.
+    /// Bring about whatever is missing, in the cache.
     Setup {
         /// Also what the project's own tests need: a browser, and programs that read the reports.
         #[arg(long)]
@@ -82,6 +82,9 @@ enum Command {
         /// Also what kernels are built with: flex, bison and others.
         #[arg(long, conflicts_with = "tests")]
         builds: bool,
+        /// Install the distribution's packages on this machine, in place of unpacking them into the cache.
+        #[arg(long)]
+        system: bool,
     },
     /// Split a run into shards, for the system that is to run them.
     Plan(plan::PlanArgs),
@@ -136,7 +139,7 @@ impl Cli {
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),
             Command::Doctor { json, tests } => setup::doctor(json, tests),
-            Command::Setup { tests, builds } => setup::setup(tests, builds),
+            Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
             Command::Durations(args) => plan::durations(project, &args),

@@ -2,9 +2,9 @@
 
 use crate::{
     error::Error,
-    setup::{self, Purpose},
+    setup::{self, Place, Purpose},
 };
-use lab_base::say::show;
+use lab_base::{interrupt::Interrupt, say::show};
 use lab_record::exit::Exit;
 
 /// What the flag `--tests` asks for.
@@ -23,8 +23,11 @@ pub(super) fn doctor(json: bool, tests: bool) -> Result<Exit, Error> {
     Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
 }
 
-pub(super) fn setup(tests: bool, builds: bool) -> Result<Exit, Error> {
+pub(super) fn setup(tests: bool, builds: bool, system: bool) -> Result<Exit, Error> {
     let purpose = if builds { Purpose::Builds } else { purpose(tests) };
-    setup::setup(purpose, &mut std::io::stderr())?;
+    // Whatever is under way ends with a signal, and leaves no half of anything.
+    Interrupt::install().map_err(Error::file("watch", "signals"))?;
+    let place = if system { Place::System } else { Place::Cache };
+    setup::setup(purpose, place, &mut std::io::stderr())?;
     Ok(Exit::Passed)
 }

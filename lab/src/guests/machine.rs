@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     project::artifacts::Artifacts,
     run::common::Prepared,
-    setup::{Tools, VIRTME_NG_VERSION, chosen_qemu},
+    setup::{Tools, VIRTME_NG_VERSION},
 };
 use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
@@ -35,10 +35,11 @@ impl Machine {
     /// # Errors
     /// virtme-ng or QEMU is missing.
     pub fn new(cache: &Path, artifacts: Artifacts, agent_version: String) -> Result<Self, Error> {
-        let vng = Tools::in_cache(cache)
+        let tools = Tools::in_cache(cache);
+        let vng = tools
             .virtme_ng()
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
-        let qemu = chosen_qemu();
+        let qemu = tools.qemu().map(|qemu| qemu.path);
         let versions = Versions {
             lab: env!("CARGO_PKG_VERSION").to_owned(),
             agent: agent_version,

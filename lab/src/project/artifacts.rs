@@ -195,7 +195,7 @@ impl Builder<'_> {
     /// Builds the eBPF objects; where each is, by its target's name.
     fn bpf(&self) -> Result<BTreeMap<&'static str, PathBuf>, ArtifactError> {
         let linker = self.bpf_linker()?;
-        let toolchain = BpfToolchain::detect();
+        let toolchain = BpfToolchain::detect(&Tools::in_cache(self.cache));
         // The linker would otherwise tell LLVM to call memset and memcpy for short ones too, and each function that a program
         // calls is verified, compiled and freed on its own.
         let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
@@ -206,18 +206,18 @@ impl Builder<'_> {
         flags.push(inline);
         let mut args: Vec<OsString> = toolchain.arguments().iter().map(OsString::from).collect();
         args.extend(["--target-dir".into(), self.target_dir(BPF_DIR).into(), MESSAGES.into()]);
-        let mut command = duct::cmd(toolchain.cargo(), args).dir(self.root.join("ebpf"));
+        let mut command = duct::cmd(toolchain.cargo().as_os_str(), args).dir(self.root.join("ebpf"));
         // What a surrounding cargo or rustup sets is meant for another compiler.
         for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
             command = command.env_remove(name);
         }
         command = command.env("CARGO_ENCODED_RUSTFLAGS", flags);
-        if toolchain == BpfToolchain::Packaged {
+        if let BpfToolchain::Packaged { rustc, .. } = &toolchain {
             // The packaged compiler is a release: bootstrap mode admits the unstable features that eBPF needs.
-            command = command.env("RUSTC", PACKAGED_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+            command = command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
         }
         let what = "the eBPF objects";
-        let messages = self.run(what, toolchain.cargo(), command)?;
+        let messages = self.run(what, &toolchain.cargo().to_string_lossy(), command)?;
         let place = |(target, _)| executable(&messages, target).map(|path| (target, path));
         BPF_OBJECTS.into_iter().map(|object| place(object).ok_or(ArtifactError::Unnamed { what })).collect()
     }
@@ -338,32 +338,36 @@ const PACKAGED_RUSTC: &str = "/usr/bin/rustc";
 const PACKAGED_CARGO: &str = "/usr/bin/cargo";
 
 /// Who compiles for the kernel's virtual machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum BpfToolchain {
-    /// The distribution's compiler with a prebuilt core library.
-    Packaged,
+    /// The distribution's compiler with a prebuilt core library, installed or in the cache.
+    Packaged { rustc: PathBuf, cargo: PathBuf },
     /// A nightly with the library's sources.
     Nightly,
 }
 
 impl BpfToolchain {
     /// A nightly that is not there is cargo's to complain about: asking rustup for it might install it.
-    fn detect() -> Self {
+    fn detect(tools: &Tools) -> Self {
         let libraries = duct::cmd!(PACKAGED_RUSTC, "--print", "target-libdir", "--target", BPF_TARGET);
         let prebuilt = libraries.stdin_null().stderr_null().read().is_ok_and(|path| Path::new(path.trim()).is_dir());
-        if prebuilt && Path::new(PACKAGED_CARGO).is_file() { Self::Packaged } else { Self::Nightly }
+        if prebuilt && Path::new(PACKAGED_CARGO).is_file() {
+            return Self::Packaged { rustc: PACKAGED_RUSTC.into(), cargo: PACKAGED_CARGO.into() };
+        }
+        let private = tools.bpf();
+        private.map_or(Self::Nightly, |set| Self::Packaged { rustc: set.program("rustc"), cargo: set.program("cargo") })
     }
 
-    const fn cargo(self) -> &'static str {
+    fn cargo(&self) -> &Path {
         match self {
-            Self::Packaged => PACKAGED_CARGO,
-            Self::Nightly => "cargo",
+            Self::Packaged { cargo, .. } => cargo,
+            Self::Nightly => Path::new("cargo"),
         }
     }
 
-    const fn arguments(self) -> &'static [&'static str] {
+    const fn arguments(&self) -> &'static [&'static str] {
         match self {
-            Self::Packaged => &["build", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
+            Self::Packaged { .. } => &["build", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
             Self::Nightly => {
                 &["+nightly", "build", "--release", "--locked", "--quiet", "--target", BPF_TARGET, "-Zbuild-std=core"]
             }

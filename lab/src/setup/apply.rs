@@ -1,6 +1,6 @@
 //! `lab setup`: brings about what is missing, in order, and says what takes how long.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -10,6 +10,8 @@ use super::{
     check::{Check, Fix, Purpose, State},
     error::SetupError,
     host::Host,
+    private::Set,
+    progress::Progress,
     report::{Finding, Report},
     tools::Tools,
 };
@@ -19,6 +21,8 @@ use super::{
 pub enum Step {
     /// Install all missing Debian packages at once.
     Packages(Vec<&'static str>),
+    /// Unpack packages into the cache.
+    Unpack(&'static Set),
     /// Install the pinned virtme-ng.
     VirtmeNg,
     /// Build the pinned bpf-linker.
@@ -28,37 +32,54 @@ pub enum Step {
 }
 
 impl Step {
-    /// What it does and about how many seconds that takes on two cores.
-    fn announcement(&self) -> (String, u32) {
+    /// What it is, and what is done with it for about how long on two cores.
+    fn announcement(&self) -> (String, String) {
         match self {
-            // LLVM's development files alone outweigh everything else.
             Self::Packages(names) => {
-                let seconds = if names.contains(&"llvm-22-dev") { 60 } else { 30 };
-                (format!("Debian packages: installing {} ({})", names.len(), names.join(" ")), seconds)
+                ("Debian packages".into(), format!("installing {} ({}), about 30 s", names.len(), names.join(" ")))
             }
-            Self::VirtmeNg => ("virtme-ng 1.42: installing".into(), 10),
-            Self::BpfLinker => ("bpf-linker 0.13.0: building".into(), 60),
-            Self::TestTools => ("readers of the reports, for the tests: installing".into(), 30),
+            Self::Unpack(set) => (format!("{}, into the cache", set.label), "reading the package index".into()),
+            Self::VirtmeNg => ("virtme-ng 1.42".into(), "installing, about 10 s".into()),
+            Self::BpfLinker => ("bpf-linker 0.13.0".into(), "building, about 90 s".into()),
+            Self::TestTools => ("readers of the reports, for the tests".into(), "installing, about 30 s".into()),
         }
     }
 
     fn log_name(&self) -> &'static str {
         match self {
             Self::Packages(_) => "packages",
+            Self::Unpack(set) => set.name,
             Self::VirtmeNg => "virtme-ng",
             Self::BpfLinker => "bpf-linker",
             Self::TestTools => "test-tools",
         }
     }
 
-    fn run(&self, tools: &Tools, privilege: Privilege, log: &Path) -> Result<(), SetupError> {
+    fn run(
+        &self,
+        tools: &Tools,
+        privilege: Privilege,
+        log: &Path,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), SetupError> {
         match self {
             Self::Packages(names) => apt::install(names, privilege, log),
+            Self::Unpack(set) => tools.unpack(set, progress),
             Self::VirtmeNg => tools.install_virtme_ng(log),
             Self::BpfLinker => tools.install_bpf_linker(log),
             Self::TestTools => tools.install_test_tools(log),
         }
     }
+}
+
+/// Where setup puts what the distribution has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// In the cache, which changes nothing of the host.
+    #[default]
+    Cache,
+    /// On the host, by its package manager.
+    System,
 }
 
 /// What setup would do.
@@ -73,13 +94,21 @@ impl Plan {
     ///
     /// # Errors
     /// [`SetupError::ByHand`] for the first finding that only a person can mend: nothing else is worth its time before.
-    pub fn of(host: &Host, purpose: Purpose) -> Result<Self, SetupError> {
+    pub fn of(host: &Host, purpose: Purpose, place: Place) -> Result<Self, SetupError> {
         let mut packages = Vec::new();
+        let mut sets = Vec::new();
         let mut tools = Vec::new();
         for Check { name, probe, fix, .. } in checks(purpose) {
             match ((probe)(host), fix) {
                 (State::Ok { .. } | State::Warn { .. }, _) => {}
                 (State::Unfit { found, advice }, _) => return Err(SetupError::ByHand { name, found, advice }),
+                (State::Missing { .. }, Fix::Packages { set: Some(set), .. })
+                    if host.debian.is_some() && place == Place::Cache =>
+                {
+                    if !sets.contains(&set) {
+                        sets.push(set);
+                    }
+                }
                 (State::Missing { absent }, Fix::Packages { .. }) if host.debian.is_some() => packages.extend(absent),
                 (State::Missing { .. }, Fix::VirtmeNg) => tools.push(Step::VirtmeNg),
                 (State::Missing { .. }, Fix::BpfLinker) => tools.push(Step::BpfLinker),
@@ -94,7 +123,7 @@ impl Plan {
             }
         }
         let packages = (!packages.is_empty()).then_some(Step::Packages(packages));
-        Ok(Self { steps: packages.into_iter().chain(tools).collect() })
+        Ok(Self { steps: packages.into_iter().chain(sets.into_iter().map(Step::Unpack)).chain(tools).collect() })
     }
 }
 
@@ -103,28 +132,31 @@ impl Plan {
 ///
 /// # Errors
 /// The first step's failure; later steps are not tried.
-pub fn setup(purpose: Purpose, out: &mut dyn Write) -> Result<Report, SetupError> {
+pub fn setup(purpose: Purpose, place: Place, out: &mut dyn Write) -> Result<Report, SetupError> {
     let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     let host = Host::look(&tools);
-    if Plan::of(&host, purpose)?.steps.is_empty() {
+    if Plan::of(&host, purpose, place)?.steps.is_empty() {
         return Ok(Report::of(&host, purpose));
     }
     let _lock = tools.lock()?;
     // Another setup may have done the work while this one waited.
-    let plan = Plan::of(&Host::look(&tools), purpose)?;
+    let plan = Plan::of(&Host::look(&tools), purpose, place)?;
     let privilege = Privilege::of_this_process();
     for (index, step) in plan.steps.iter().enumerate() {
         if let Step::Packages(names) = step {
             privilege.or_name_command(names)?;
         }
-        let (what, seconds) = step.announcement();
         let started = Instant::now();
-        say(out, format_args!("[{}/{}] {what}, about {seconds} s … ", index + 1, plan.steps.len()));
-        let result = step.run(&tools, privilege, &tools.log(step.log_name()));
+        let (label, doing) = step.announcement();
+        let label = format!("[{}/{}] {label}", index + 1, plan.steps.len());
+        let mut progress = Progress::new(out, std::io::stderr().is_terminal(), label);
+        progress.begin(&doing);
+        let result = step.run(&tools, privilege, &tools.log(step.log_name()), &mut progress);
         let elapsed = started.elapsed().as_secs();
-        say(out, format_args!("{} {elapsed} s\n", if result.is_ok() { "done in" } else { "failed after" }));
+        progress.end(&format!("{} {elapsed} s", if result.is_ok() { "done in" } else { "failed after" }));
         result?;
     }
+    tools.clear_downloads()?;
     let report = Report::of(&Host::look(&tools), purpose);
     if let Some(finding) = report.findings.iter().find(|finding| !finding.usable()) {
         return Err(SetupError::StillMissing { name: finding.name, found: finding.found.clone() });

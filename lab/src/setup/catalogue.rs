@@ -2,35 +2,42 @@
 
 use super::{
     check::{Check, Fix, Purpose, State},
-    host::{BPF_LINKER, BPF_RUST, BpfRust, Host, Program, QEMU_VARIABLE},
+    host::{BPF_LINKER, BPF_RUST, BpfRust, Host, Program, QEMU_SERVES, QEMU_VARIABLE},
+    private::{self, Set},
 };
+use std::collections::BTreeMap;
 
 /// The oldest compiler that builds the workspace; `rust-version` of the root Cargo.toml.
 const RUST: (u32, u32, u32) = (1, 95, 0);
 
-/// Debian 12's.
+/// The oldest that the lab was tried with; Debian 12's.
 const QEMU_TRIED: (u32, u32, u32) = (7, 2, 0);
 
-const COMPILER: Fix = Fix::Packages { packages: &["gcc", "libc6-dev"], commands: &["cc"] };
-const QEMU: Fix = Fix::Packages { packages: &["qemu-system-x86"], commands: &["qemu-system-x86_64"] };
+const COMPILER: Fix = Fix::Packages { packages: &["gcc", "libc6-dev"], commands: &["cc"], set: None };
+const QEMU: Fix =
+    Fix::Packages { packages: &["qemu-system-x86"], commands: &["qemu-system-x86_64"], set: Some(&private::QEMU) };
 const KERNEL_TOOLS: Fix = Fix::Packages {
     packages: &["kmod", "file", "binutils", "xz-utils", "debian-archive-keyring"],
     commands: &["depmod", "file", "strings", "xz", "apt-get", "dpkg-deb"],
+    set: Some(&private::SHELL),
 };
-const PYTHON: Fix = Fix::Packages { packages: &["python3", "python3-venv"], commands: &["python3"] };
-const BUSYBOX: Fix = Fix::Packages { packages: &["busybox-static"], commands: &["busybox"] };
+const PYTHON: Fix = Fix::Packages { packages: &["python3", "python3-venv"], commands: &["python3"], set: None };
+const BUSYBOX: Fix =
+    Fix::Packages { packages: &["busybox-static"], commands: &["busybox"], set: Some(&private::SHELL) };
 const NETWORK_TOOLS: Fix = Fix::Packages {
     packages: &["iproute2", "bpftool", "tcpdump"],
     commands: &["ip", "tc", "ss", "bpftool", "tcpdump"],
+    set: Some(&private::SHELL),
 };
-const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[] };
+const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[], set: Some(&private::BPF) };
 
 const KERNEL_BUILD: Fix = Fix::Packages {
     packages: &["make", "flex", "bison", "bc", "libelf-dev"],
     commands: &["make", "flex", "bison", "bc"],
+    set: None,
 };
 
-const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"] };
+const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
 /// The list behind both `lab doctor` and `lab setup`.
 pub fn checks(purpose: Purpose) -> Vec<Check> {
@@ -130,19 +137,27 @@ fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
 
 /// On Debian a package is the evidence, since libraries have no command; elsewhere only commands can be.
 fn provided(host: &Host, fix: Fix) -> State {
-    let Fix::Packages { packages, commands } = fix else { return State::Missing { absent: vec![] } };
+    let Fix::Packages { packages, commands, set } = fix else { return State::Missing { absent: vec![] } };
     let on_debian = host.debian.is_some();
     let names = if on_debian { packages } else { commands };
     let present = |name| if on_debian { host.packages.contains_key(name) } else { host.commands.contains(&name) };
     let absent: Vec<_> = names.iter().copied().filter(|name| !present(name)).collect();
     if !absent.is_empty() {
-        return State::Missing { absent };
+        let private = set.and_then(|set: &Set| host.private.get(set.name));
+        return private.map_or(State::Missing { absent }, |versions| State::Ok {
+            found: format!("{}, in the cache", shown(packages, versions)),
+        });
     }
-    let shown = names.iter().map(|name| match host.packages.get(*name) {
+    State::Ok { found: shown(names, &host.packages) }
+}
+
+/// The first names, with their versions where they are known.
+fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
+    let shown = names.iter().map(|name| match versions.get(*name) {
         Some(version) => format!("{name} {version}"),
         None => (*name).to_owned(),
     });
-    State::Ok { found: shown.take(2).collect::<Vec<_>>().join(", ") }
+    shown.take(2).collect::<Vec<_>>().join(", ")
 }
 
 /// Nothing but a person needs them, so that a distribution that calls their packages otherwise does well without.
@@ -169,6 +184,10 @@ fn qemu(host: &Host) -> State {
     let Some(qemu) = &host.qemu else { return State::Missing { absent: vec!["qemu-system-x86"] } };
     let found = format!("{} ({})", qemu.version_text(), qemu.path.display());
     match qemu.version {
+        Some(version) if version >= QEMU_SERVES => State::Ok { found },
+        Some(_) if host.debian.is_some() && !host.qemu_chosen => {
+            State::Missing { absent: vec!["qemu-system-x86 9.0 or newer"] }
+        }
         Some(version) if version >= QEMU_TRIED => State::Ok { found },
         Some(_) => State::Warn {
             found,
@@ -182,7 +201,7 @@ fn qemu(host: &Host) -> State {
 fn bpf_compiler(host: &Host) -> State {
     match (host.bpf_rust(), &host.debian) {
         (Some(BpfRust::Nightly), _) => State::Ok { found: "rustup nightly with rust-src".into() },
-        (Some(BpfRust::Debian), _) | (None, Some(_)) => provided(host, BPF_COMPILER),
+        (Some(BpfRust::Debian | BpfRust::Private), _) | (None, Some(_)) => provided(host, BPF_COMPILER),
         (None, None) => State::Unfit {
             found: "no rustup nightly with rust-src".into(),
             advice: "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`".into(),

@@ -1,6 +1,7 @@
 //! The vocabulary of checks.
 
 use super::host::Host;
+use super::private::Set;
 
 /// What a machine is made ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Fix {
         packages: &'static [&'static str],
         /// The commands that stand for these packages on other distributions.
         commands: &'static [&'static str],
+        /// What is unpacked into the cache in their place; `None` where only installed packages serve.
+        set: Option<&'static Set>,
     },
     /// virtme-ng in a virtual environment of the cache.
     VirtmeNg,

@@ -80,6 +80,38 @@ pub enum SetupError {
         source: io::Error,
     },
 
+    /// The archive could not be read, or a program of its tools failed.
+    #[error(transparent)]
+    Archive(#[from] lab_kernel_store::KernelsError),
+
+    /// A program that reads or unpacks packages failed.
+    #[error(transparent)]
+    Program(#[from] lab_base::process::ProcessError),
+
+    /// No release of the distribution serves.
+    #[error("no release of the distribution offers what is missing; `lab setup --system` installs it with apt-get")]
+    NoArchive,
+
+    /// A downloaded package is not the one that the signed index names.
+    #[error("{file} has the SHA-256 sum {found}, and the archive's signed index says {wanted}; repeat `lab setup`")]
+    Checksum {
+        /// The file's name.
+        file: String,
+        /// The sum of what is there.
+        found: String,
+        /// The sum of what should be.
+        wanted: String,
+    },
+
+    /// A program is not where its package is expected to have it.
+    #[error("no {what} in the packages {packages}; `lab setup --system` installs them with apt-get")]
+    NotInPackages {
+        /// The program.
+        what: String,
+        /// The packages, comma separated.
+        packages: String,
+    },
+
     /// Every step succeeded and yet a check fails.
     #[error("{name} is still missing after setup: {found}; `lab doctor` shows the whole picture")]
     StillMissing {

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 
 use duct::cmd;
 
-use super::test_tools::TestTools;
+use super::{private, test_tools::TestTools};
+use lab_vm::qemu_version;
+
+/// The oldest that serves where there is a newer one to be had: 7.2 leaves wrong flags behind cmpxchg16b.
+pub(super) const QEMU_SERVES: (u32, u32, u32) = (9, 0, 0);
 
 /// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
 pub(super) const BPF_LINKER: (u32, u32, u32) = (0, 13, 0);
@@ -37,6 +41,12 @@ impl Program {
         Self { version: output.ok().and_then(|text| first_version(&text)), path }
     }
 
+    /// As [`Self::ask`], of what is to be QEMU: another program's version is none.
+    pub(super) fn ask_qemu(path: PathBuf) -> Self {
+        let version = qemu_version(Some(&path)).ok().and_then(|text| first_version(&text));
+        Self { version, path }
+    }
+
     /// The version as `1.2.3`, or a remark that there is none.
     pub fn version_text(&self) -> String {
         self.version.map_or("does not start".into(), |(major, minor, patch)| format!("{major}.{minor}.{patch}"))
@@ -48,6 +58,8 @@ impl Program {
 pub enum BpfRust {
     /// Debian's rustc-web, which has a prebuilt libcore for bpfel-unknown-none.
     Debian,
+    /// The same, unpacked into the cache.
+    Private,
     /// A rustup nightly with the rust-src component, and bpf-linker in `PATH`.
     Nightly,
 }
@@ -65,6 +77,8 @@ pub struct Host {
     pub rustc: Option<Program>,
     /// The QEMU that will run guests.
     pub qemu: Option<Program>,
+    /// The sets of packages in the cache, by name: the versions of their packages.
+    pub private: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// Whether [`QEMU_VARIABLE`] chose it.
     pub qemu_chosen: bool,
     /// The pinned virtme-ng, if whole.
@@ -86,6 +100,9 @@ impl Host {
     pub fn bpf_rust(&self) -> Option<BpfRust> {
         if BPF_RUST.iter().all(|name| self.packages.contains_key(*name)) {
             return Some(BpfRust::Debian);
+        }
+        if self.private.contains_key(private::BPF.name) {
+            return Some(BpfRust::Private);
         }
         let linker = self.bpf_linker.as_ref().and_then(|program| program.version);
         (self.nightly_rust_src && linker >= Some(BPF_LINKER)).then_some(BpfRust::Nightly)

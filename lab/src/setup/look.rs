@@ -15,17 +15,17 @@ use std::{
 impl Host {
     /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
     pub fn look(tools: &Tools) -> Self {
-        let chosen_qemu = chosen_qemu();
-        let qemu_chosen = chosen_qemu.is_some();
+        let qemu_chosen = chosen_qemu().is_some();
         let debian = debian_name();
         thread::scope(|scope| {
             let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
             let rustc = scope.spawn(|| in_path("rustc").map(Program::ask));
-            let qemu = scope.spawn(|| chosen_qemu.or_else(|| in_path("qemu-system-x86_64")).map(Program::ask));
+            let qemu = scope.spawn(|| tools.qemu());
             let linker = scope.spawn(|| tools.pinned_bpf_linker().or_else(|| in_path("bpf-linker")).map(Program::ask));
             Self {
                 commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
                 qemu_chosen,
+                private: tools.private(),
                 virtme_ng: tools.virtme_ng(),
                 test_tools: tools.test_tools(),
                 nightly_rust_src: nightly_rust_src(),

@@ -1,7 +1,8 @@
 //! What the lab needs on this machine: one list of checks, reported by `lab doctor` and mended by `lab setup`.
 //!
-//! Probes only look, and together cost a fraction of a second, so that every run can afford them. Packages come from
-//! the distribution; virtme-ng and bpf-linker are pinned and live in the cache, where they cannot disturb the host.
+//! Probes only look, and together cost a fraction of a second, so that every run can afford them. What the host has in a
+//! version that serves is used; everything else is unpacked from the distribution's packages into the cache, or built
+//! there, where it cannot disturb the host. Only the C compiler is installed, and what only the tests need.
 
 mod apply;
 mod apt;
@@ -11,21 +12,30 @@ mod error;
 mod host;
 mod look;
 mod path;
+mod private;
+mod progress;
 mod report;
 mod test_tools;
 #[cfg(test)]
 mod tests;
 mod tools;
 
-pub use apply::setup;
+pub use apply::{Place, setup};
 pub use check::Purpose;
 pub use error::SetupError;
-pub use host::{QEMU_VARIABLE, chosen_qemu};
+pub use host::QEMU_VARIABLE;
 pub use report::{Finding, Report};
 pub use test_tools::TestTools;
 pub use tools::{Tools, VIRTME_NG_VERSION};
 
 use host::Host;
+
+/// `PATH` with the cache's programs behind the host's, for everything that the lab starts; `None` where there are none.
+pub fn search_path() -> Option<std::ffi::OsString> {
+    let shell = Tools::in_cache(&lab_base::paths::cache_dir().ok()?).shell()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::env::split_paths(&path).chain([shell.bin()])).ok()
+}
 
 /// Looks at this machine and changes nothing.
 ///

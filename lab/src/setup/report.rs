@@ -35,6 +35,7 @@ impl Finding {
             State::Unfit { found, advice } => finding("unfit", found, Some(advice)),
             State::Missing { absent } => {
                 let fix = match check.fix {
+                    Fix::Packages { set: Some(_), .. } if host.debian.is_some() => "make setup".into(),
                     Fix::Packages { .. } if host.debian.is_some() => apt::command_line(&absent),
                     Fix::Packages { .. } => "install them with this distribution's package manager".into(),
                     Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),

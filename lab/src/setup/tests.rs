@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use super::{
     Purpose, Report,
-    apply::{Plan, Step},
+    apply::{Place, Plan, Step},
     catalogue,
     host::{Host, Program},
+    private,
 };
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
@@ -38,25 +39,40 @@ fn complete() -> Host {
 
 #[test]
 fn a_complete_machine_needs_nothing() {
-    assert_eq!(Plan::of(&complete(), Purpose::Runs).unwrap().steps, []);
+    assert_eq!(Plan::of(&complete(), Purpose::Runs, Place::Cache).unwrap().steps, []);
     assert!(Report::of(&complete(), Purpose::Runs).ready());
 }
 
 #[test]
 fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
-    let steps = Plan::of(&fresh(), Purpose::Tests).unwrap().steps;
+    let steps = Plan::of(&fresh(), Purpose::Tests, Place::System).unwrap().steps;
     let [Step::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
     assert_eq!(rest, [Step::VirtmeNg, Step::BpfLinker, Step::TestTools]);
     let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
     let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
     assert_eq!(others, ["bc", "bison", "flex", "libelf-dev", "make"], "only who builds kernels needs these");
-    let Step::Packages(to_run) = &Plan::of(&fresh(), Purpose::Runs).unwrap().steps[0] else { panic!() };
+    let Step::Packages(to_run) = &Plan::of(&fresh(), Purpose::Runs, Place::System).unwrap().steps[0] else { panic!() };
     assert!(!to_run.contains(&"chromium"), "who only runs the lab needs no browser");
 }
 
 #[test]
+fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
+    assert_eq!(
+        Plan::of(&fresh(), Purpose::Runs, Place::Cache).unwrap().steps,
+        [
+            Step::Packages(vec!["gcc", "libc6-dev", "python3", "python3-venv"]),
+            Step::Unpack(&private::QEMU),
+            Step::Unpack(&private::SHELL),
+            Step::Unpack(&private::BPF),
+            Step::VirtmeNg,
+            Step::BpfLinker
+        ]
+    );
+}
+
+#[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
-    let steps = |host: &Host| Plan::of(host, Purpose::Tests).unwrap().steps;
+    let steps = |host: &Host| Plan::of(host, Purpose::Tests, Place::Cache).unwrap().steps;
     assert_eq!(steps(&complete()), [Step::TestTools]);
     let mut host = complete();
     host.packages.remove("chromium");
@@ -70,8 +86,8 @@ fn kernels_are_built_where_setup_was_told_so() {
     for name in ["flex", "bison"] {
         host.packages.remove(name);
     }
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, []);
-    assert_eq!(Plan::of(&host, Purpose::Builds).unwrap().steps, [Step::Packages(vec!["flex", "bison"])]);
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
+    assert_eq!(Plan::of(&host, Purpose::Builds, Place::Cache).unwrap().steps, [Step::Packages(vec!["flex", "bison"])]);
 }
 
 #[test]
@@ -79,29 +95,59 @@ fn only_what_is_missing_is_installed() {
     let mut host = complete();
     host.packages.remove("kmod");
     host.packages.remove("libc6-dev");
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(vec!["libc6-dev", "kmod"])]);
+    assert_eq!(
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps,
+        [Step::Packages(vec!["libc6-dev"]), Step::Unpack(&private::SHELL)]
+    );
+    assert_eq!(
+        Plan::of(&host, Purpose::Runs, Place::System).unwrap().steps,
+        [Step::Packages(vec!["libc6-dev", "kmod"])]
+    );
+}
+
+#[test]
+fn an_old_qemu_of_the_hosts_is_not_enough_unless_it_was_chosen() {
+    let host = Host { qemu: program("/usr/bin/qemu-system-x86_64", (7, 2, 22)), ..complete() };
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::Unpack(&private::QEMU)]);
+    let host = Host { qemu_chosen: true, ..host };
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
+}
+
+#[test]
+fn what_is_in_the_cache_is_not_missing() {
+    let mut host = complete();
+    for name in ["kmod", "busybox-static", "tcpdump", "rustc-web"] {
+        host.packages.remove(name);
+    }
+    let versions = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "2-1".to_owned())).collect();
+    host.private = [("shell", versions(&["kmod", "file"])), ("bpf", versions(&["rustc-web"]))].into();
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
+    let report = Report::of(&host, Purpose::Runs);
+    let found = |name| report.findings.iter().find(|finding| finding.name == name).unwrap().found.clone();
+    assert_eq!(found("kernel tools"), "kmod 2-1, file 2-1, in the cache");
+    assert_eq!(found("BPF compiler"), "rustc-web 2-1, cargo-web, in the cache");
 }
 
 #[test]
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
     host.packages.retain(|name, _| !crate::setup::host::BPF_RUST.contains(&name.as_str()));
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::Packages(crate::setup::host::BPF_RUST.to_vec())]);
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::Unpack(&private::BPF)]);
     host.nightly_rust_src = true;
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, []);
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
 }
 
 #[test]
 fn an_old_bpf_linker_is_replaced() {
     let host = Host { bpf_linker: program("/root/.cargo/bin/bpf-linker", (0, 9, 14)), ..complete() };
-    assert_eq!(Plan::of(&host, Purpose::Runs).unwrap().steps, [Step::BpfLinker]);
+    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::BpfLinker]);
 }
 
 #[test]
 fn an_old_compiler_stops_everything_with_one_line() {
     let host = Host { rustc: program("/usr/bin/rustc", (1, 63, 0)), ..fresh() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs).unwrap_err().to_string(),
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
         "Rust: 1.63.0; install Rust 1.95 or newer, with rustup: `rustup update stable`"
     );
 }
@@ -111,7 +157,7 @@ fn a_chosen_qemu_that_does_not_start_is_named() {
     let qemu = Some(Program { path: "/opt/qemu".into(), version: None });
     let host = Host { qemu, qemu_chosen: true, ..complete() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs).unwrap_err().to_string(),
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
         "QEMU: does not start (/opt/qemu); correct or unset NETKIT_LAB_QEMU"
     );
 }
@@ -120,7 +166,7 @@ fn a_chosen_qemu_that_does_not_start_is_named() {
 fn other_distributions_are_told_what_to_provide() {
     let host = Host { debian: None, ..fresh() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs).unwrap_err().to_string(),
+        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
         "C compiler: cc missing; install with this distribution's package manager"
     );
 }
@@ -136,11 +182,12 @@ fn the_doctor_names_a_fix_for_each_finding() {
     insta::assert_snapshot!(report, @"
     ok       Rust           1.95.0
     ok       C compiler     gcc 1-1, libc6-dev 1-1
-    warn     QEMU           6.2.0 (/usr/bin/qemu-system-x86_64)
-                            note: older than any that the lab was tried with, 7.2.0; NETKIT_LAB_QEMU=PATH chooses another
+    missing  QEMU           qemu-system-x86 9.0 or newer
+                            why: runs the guests
+                            fix: make setup
     missing  kernel tools   kmod
                             why: verify, unpack and inspect kernel packages
-                            fix: sudo apt-get install --no-install-recommends kmod
+                            fix: make setup
     ok       Python         python3 1-1, python3-venv 1-1
     ok       busybox        busybox-static 1-1
     ok       network tools  iproute2 1-1, bpftool 1-1
@@ -151,8 +198,8 @@ fn the_doctor_names_a_fix_for_each_finding() {
     ok       bpf-linker     0.13.0 (/cache/tools/bin/bpf-linker)
     ok       KVM            /dev/kvm opens; the first run proves that it works
 
-    2 of 11 to mend; `make setup` does what it can.
+    3 of 11 to mend; `make setup` does what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
-    assert_eq!(json["findings"][3]["fix"], "sudo apt-get install --no-install-recommends kmod");
+    assert_eq!(json["findings"][3]["fix"], "make setup");
 }

@@ -3,22 +3,29 @@
 //! Either appears under its name only when it has been built and has answered with its version, by one rename, so that
 //! a setup that died half-way leaves nothing that a later run would take for a tool.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use duct::{Expression, cmd};
 
 use super::error::SetupError;
-use crate::setup::path::in_path;
+use super::{
+    host::{Program, QEMU_SERVES, chosen_qemu},
+    path::in_path,
+    private::{self, Set, Unpacked},
+    progress::Progress,
+};
 
 /// virtme-ng's version.
 pub const VIRTME_NG_VERSION: &str = "1.42";
 /// Its directory, which has the version in its name.
 const VIRTME_NG: &str = "virtme-ng-1.42";
 const BPF_LINKER_VERSION: &str = "0.13.0";
-const LLVM: &str = "/usr/lib/llvm-22";
+/// Where Debian's LLVM is, in the root of the host or of a set.
+const LLVM: &str = "usr/lib/llvm-22";
 /// Prefixes of directories in which something is being built; `VENV` ones stay if a link names them.
 const VENV: &str = "venv-";
 const BUILD: &str = "build-";
@@ -45,6 +52,50 @@ impl Tools {
     /// The `bpf-linker` built by setup, if there.
     pub fn pinned_bpf_linker(&self) -> Option<PathBuf> {
         Some(self.dir.join("bin/bpf-linker")).filter(|path| path.exists())
+    }
+
+    /// The QEMU that runs guests: the one that the user chose, the host's if it serves, the one in the cache, and else
+    /// whatever the host has.
+    pub fn qemu(&self) -> Option<Program> {
+        if let Some(chosen) = chosen_qemu() {
+            return Some(Program::ask_qemu(chosen));
+        }
+        let host = in_path("qemu-system-x86_64").map(Program::ask_qemu);
+        if host.as_ref().is_some_and(|qemu| qemu.version >= Some(QEMU_SERVES)) {
+            return host;
+        }
+        let private = private::QEMU.find(&self.dir).map(|set| Program::ask_qemu(set.program("qemu-system-x86_64")));
+        private.or(host)
+    }
+
+    /// The programs for kernel packages and for who enters a guest, if they are in the cache.
+    pub fn shell(&self) -> Option<Unpacked> {
+        private::SHELL.find(&self.dir)
+    }
+
+    /// The compiler of the BPF programs, if it is in the cache.
+    pub fn bpf(&self) -> Option<Unpacked> {
+        private::BPF.find(&self.dir)
+    }
+
+    /// The sets of packages that are here, by name: the versions of their packages.
+    pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
+        let sets = [&private::QEMU, &private::SHELL, &private::BPF];
+        sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
+    }
+
+    /// Unpacks a set of packages into the cache.
+    pub(super) fn unpack(&self, set: &Set, progress: &mut Progress<'_>) -> Result<(), SetupError> {
+        set.install(&self.dir, self.scratch(BUILD)?, host_release().as_deref(), progress)
+    }
+
+    /// Removes what was downloaded for sets that are unpacked.
+    pub(super) fn clear_downloads(&self) -> Result<(), SetupError> {
+        let dir = self.dir.join("apt");
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SetupError::io(&dir)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// The directory itself.
@@ -109,27 +160,67 @@ impl Tools {
     /// Builds the pinned bpf-linker against Debian's LLVM 22, the one that rustc-web emits bitcode for.
     pub(super) fn install_bpf_linker(&self, log: &Path) -> Result<(), SetupError> {
         let root = self.scratch(BUILD)?;
+        let private = self.bpf();
+        let llvm = private.as_ref().map_or(Path::new("/"), Unpacked::root).join(LLVM);
+        let prefix = match &private {
+            Some(set) => llvm_prefix(&root.path().join("llvm"), &llvm, &set.program("llvm-config"))?,
+            None => llvm.clone(),
+        };
+        let mut flags = format!("-Lnative={}", llvm.join("lib").display());
+        if let Some(set) = &private {
+            let libraries = set.libraries();
+            libraries.iter().for_each(|dir| flags.push_str(&format!(" -Lnative={}", dir.display())));
+        }
         let arguments = ["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked"];
         let features = ["--no-default-features", "--features", "llvm-22", "--root"];
         let words = arguments.iter().chain(&features).map(OsStr::new).chain([root.path().as_os_str()]);
         let build = cmd("cargo", words)
             .dir(root.path())
             .env("CARGO_TARGET_DIR", root.path().join("target"))
-            .env("LLVM_SYS_221_PREFIX", LLVM)
-            .env("LLVM_PREFIX", LLVM)
+            // Its release profile asks for all of the debugging information, which takes a third of the time.
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+            .env("LLVM_SYS_221_PREFIX", &prefix)
+            .env("LLVM_PREFIX", &prefix)
             // llvm-sys names the libraries LLVM itself needs, but not the directory they are looked up in.
-            .env("RUSTFLAGS", format!("-Lnative={LLVM}/lib"))
+            .env("RUSTFLAGS", flags)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("CARGO_BUILD_TARGET");
         run_logged("cargo install bpf-linker", build, log)?;
-        let built = root.path().join("bin/bpf-linker");
-        run_logged("bpf-linker --version", cmd!(&built, "--version"), log)?;
-
         let bin = self.dir.join("bin");
         fs::create_dir_all(&bin).map_err(SetupError::io(&bin))?;
+        let mut built = root.path().join("bin/bpf-linker");
+        if let Some(set) = &private {
+            // What is linked with a set's libraries finds them as the set's own programs do.
+            let real = bin.join("bpf-linker.real");
+            fs::rename(&built, &real).map_err(SetupError::io(&real))?;
+            built = root.path().join("bpf-linker");
+            set.script_for(&built, &real, &[llvm.join("lib")])?;
+        }
+        run_logged("bpf-linker --version", cmd!(&built, "--version"), log)?;
         let target = bin.join("bpf-linker");
         fs::rename(&built, &target).map_err(SetupError::io(&target))
     }
+}
+
+/// A prefix as llvm-sys wants it, with an `llvm-config` that starts.
+fn llvm_prefix(prefix: &Path, llvm: &Path, config: &Path) -> Result<PathBuf, SetupError> {
+    let bin = prefix.join("bin");
+    fs::create_dir_all(&bin).map_err(SetupError::io(&bin))?;
+    let script = format!("#!/bin/sh\nexec \"{}\" \"$@\"\n", config.display());
+    let path = bin.join("llvm-config");
+    fs::write(&path, script).map_err(SetupError::io(&path))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(SetupError::io(&path))?;
+    for name in ["lib", "include"] {
+        symlink(llvm.join(name), prefix.join(name)).map_err(SetupError::io(prefix))?;
+    }
+    Ok(prefix.to_owned())
+}
+
+/// The code name of the host's release.
+fn host_release() -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.map(|name| name.trim_matches('"').to_owned())
 }
 
 /// The interpreter for virtual environments. Debian's own comes first: one from a version manager may lack the venv

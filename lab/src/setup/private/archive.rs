@@ -1,0 +1,205 @@
+//! The distribution's archive: which packages a set consists of today, and their files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::error::SetupError;
+use super::super::progress::Progress;
+use super::sets::{Release, Set};
+use lab_base::interrupt::Interrupt;
+use lab_base::process;
+use lab_kernel_store::{AptState, Debian, KernelsError, sha256_of};
+
+/// Releases that the lab knows, the newest first.
+const RELEASES: [&str; 2] = ["trixie", "bookworm"];
+
+/// One package's file, as the signed index describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Name in the directory of downloads: `kmod_34.2-2_amd64.deb`.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// In hex.
+    pub sha256: String,
+}
+
+impl File {
+    /// Package and version.
+    pub fn package(&self) -> (&str, String) {
+        let mut parts = self.name.split('_');
+        let name = parts.next().unwrap_or_default();
+        (name, parts.next().unwrap_or_default().replace("%3a", ":"))
+    }
+}
+
+/// A release's archive with a state of its own.
+#[derive(Debug)]
+pub struct Archive {
+    root: PathBuf,
+    apt: AptState,
+    suites: Vec<String>,
+}
+
+/// The suites of a release, those that a mirror may lack last.
+fn suites(release: &str, backports: bool) -> Vec<String> {
+    let mut suites = vec![release.to_owned(), format!("{release}-updates"), format!("{release}-security")];
+    if backports {
+        suites.push(format!("{release}-backports"));
+    }
+    suites
+}
+
+/// The releases that may serve a set on a host of the given release, in the order in which they are tried.
+fn releases(wanted: Release, host: Option<&str>) -> Vec<&'static str> {
+    match wanted {
+        Release::Newest => RELEASES.to_vec(),
+        // Elsewhere than on Debian the oldest: its programs link with any newer C library.
+        Release::Own => {
+            let own = RELEASES.into_iter().find(|release| Some(*release) == host);
+            vec![own.unwrap_or(RELEASES[RELEASES.len() - 1])]
+        }
+    }
+}
+
+impl Archive {
+    /// The first archive that serves a set, with its indexes read.
+    ///
+    /// # Errors
+    /// What was wrong with the first one, where none can be read.
+    pub fn open(dir: &Path, set: &Set, host: Option<&str>) -> Result<Self, SetupError> {
+        let mut first = None;
+        for release in releases(set.release, host) {
+            match Self::read(&dir.join(release), release, set) {
+                Ok(archive) => return Ok(archive),
+                Err(error @ KernelsError::Interrupted { .. }) => return Err(error.into()),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.map_or_else(|| SetupError::NoArchive, SetupError::Archive))
+    }
+
+    fn read(root: &Path, release: &str, set: &Set) -> Result<Self, KernelsError> {
+        let suites = suites(release, set.release == Release::Newest);
+        let names: Vec<&str> = suites.iter().map(String::as_str).collect();
+        // Both states of one release share what they download.
+        let apt = AptState::create(root, &Debian::default(), &names, &set.status())?;
+        apt.update(release)?;
+        Ok(Self { root: root.to_owned(), apt, suites })
+    }
+
+    /// Where downloads are.
+    fn downloads(&self) -> PathBuf {
+        self.root.join("cache/archives")
+    }
+
+    fn install(&self, set: &Set, options: &[&str]) -> duct::Expression {
+        let backports = self.suites.iter().filter(|suite| suite.ends_with("-backports"));
+        let target = backports.flat_map(|suite| ["-t".to_owned(), suite.clone()]);
+        let words = ["-q", "-y", "--no-install-recommends"].iter().chain(options).map(|word| (*word).to_owned());
+        let roots = set.roots.iter().map(|root| (*root).to_owned());
+        self.apt.command("apt-get", words.chain(target).chain(["install".to_owned()]).chain(roots))
+    }
+
+    /// The files of a set.
+    ///
+    /// # Errors
+    /// The release has not all of the packages.
+    pub fn resolve(&self, set: &Set) -> Result<Vec<File>, SetupError> {
+        // apt does not list what it has downloaded already, so it is shown an empty directory.
+        let none = self.root.join("none");
+        fs::create_dir_all(none.join("partial")).map_err(SetupError::io(&none))?;
+        let empty = format!("Dir::Cache::archives={}/", none.display());
+        // Its custom is to print MD5 sums, whichever the index has beside.
+        let options = ["--print-uris", "-o", &empty, "-o", "Acquire::ForceHash=SHA256"];
+        let output = process::capture("apt-get --print-uris", "apt", self.install(set, &options))?;
+        let files: Vec<File> = output.lines().filter_map(file).collect();
+        if files.is_empty() {
+            return Err(SetupError::NoCandidate { packages: set.roots.join(", ") });
+        }
+        Ok(files)
+    }
+
+    /// Downloads the files of a set and checks their sums: what an interrupted setup downloaded is taken up again.
+    ///
+    /// # Errors
+    /// The network, or a file that is not what the index says.
+    pub fn download(&self, set: &Set, files: &[File], progress: &mut Progress<'_>) -> Result<Vec<PathBuf>, SetupError> {
+        let total: u64 = files.iter().map(|file| file.size).sum();
+        let dir = self.downloads();
+        let command = self.install(set, &["--download-only"]).stdout_capture().stderr_capture();
+        progress.bytes("downloading", 0, total);
+        let step = format!("apt-get --download-only of {}", set.label);
+        let output = process::to_end(&command, |elapsed| {
+            if elapsed > Duration::ZERO {
+                progress.bytes("downloading", there(&dir, files), total);
+            }
+            Interrupt::raised().is_some()
+        });
+        let output = output.map_err(|error| process::start_error(&step, "apt", &error))?;
+        let output = output.ok_or_else(|| KernelsError::Interrupted { what: step.clone() })?;
+        process::success(&step, &output)?;
+        files.iter().map(|file| checked(&dir, file)).collect()
+    }
+}
+
+/// How many bytes of the files are there, whole or in part.
+fn there(dir: &Path, files: &[File]) -> u64 {
+    let size = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.len()).ok();
+    let of = |file: &File| size(dir.join(&file.name)).or_else(|| size(dir.join("partial").join(&file.name)));
+    files.iter().filter_map(of).sum()
+}
+
+/// apt has checked what it downloaded, and does not look again at what an earlier setup left.
+fn checked(dir: &Path, file: &File) -> Result<PathBuf, SetupError> {
+    let path = dir.join(&file.name);
+    let found = sha256_of(&path)?;
+    if found == file.sha256 {
+        return Ok(path);
+    }
+    fs::remove_file(&path).map_err(SetupError::io(&path))?;
+    Err(SetupError::Checksum { file: file.name.clone(), found, wanted: file.sha256.clone() })
+}
+
+/// A line of `apt-get --print-uris`: `'http://…' kmod_34.2-2_amd64.deb 95704 SHA256:…`.
+fn file(line: &str) -> Option<File> {
+    let mut words = line.strip_prefix('\'')?.split_whitespace().skip(1);
+    let (name, size, sum) = (words.next()?, words.next()?, words.next()?);
+    Some(File { name: name.to_owned(), size: size.parse().ok()?, sha256: sum.strip_prefix("SHA256:")?.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_read_from_the_line_that_apt_prints() {
+        let sum = "a".repeat(64);
+        let line = format!("'http://m.example/x%3a1.deb' seabios_1%3a1.16-2_all.deb 1234 SHA256:{sum}");
+        let found = file(&line).unwrap();
+        assert_eq!(found, File { name: "seabios_1%3a1.16-2_all.deb".into(), size: 1234, sha256: sum });
+        assert_eq!(found.package(), ("seabios", "1:1.16-2".to_owned()));
+        assert_eq!(file("Need to get 24.5 MB of archives."), None);
+        assert_eq!(file("'http://m.example/x.deb' x_1_all.deb 12 MD5Sum:00"), None, "a weak sum is none");
+    }
+
+    #[test]
+    fn what_links_with_the_hosts_compiler_is_of_the_hosts_release() {
+        assert_eq!(releases(Release::Newest, Some("bookworm")), ["trixie", "bookworm"]);
+        assert_eq!(releases(Release::Own, Some("trixie")), ["trixie"]);
+        assert_eq!(releases(Release::Own, Some("noble")), ["bookworm"]);
+        assert_eq!(releases(Release::Own, None), ["bookworm"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_the_signed_one_is_refused_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x_1_all.deb"), "other").unwrap();
+        let file = File { name: "x_1_all.deb".into(), size: 5, sha256: "0".repeat(64) };
+        assert_eq!(there(dir.path(), std::slice::from_ref(&file)), 5);
+        let error = checked(dir.path(), &file).unwrap_err().to_string();
+        assert!(error.starts_with("x_1_all.deb has the SHA-256 sum "), "{error}");
+        assert!(!dir.path().join("x_1_all.deb").exists(), "the next setup downloads it again");
+    }
+}

@@ -1,0 +1,282 @@
+//! Programs of the distribution's without installing them: a set of packages with everything that they depend on, the
+//! C library included, unpacked into the cache.
+//!
+//! Nothing of the host is changed, nothing needs root, and nothing can conflict. A program of a set is started through a
+//! small script that has the set's own loader load the set's own libraries, so that the host's C library does not
+//! matter. A directory is named after what is in it, appears by one rename, and is found through a link.
+
+mod archive;
+mod sets;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use archive::{Archive, File};
+pub use sets::{BPF, QEMU, SHELL, Set};
+
+use super::error::SetupError;
+use super::progress::Progress;
+use lab_base::interrupt::Interrupt;
+use lab_base::process;
+use lab_kernel_store::KernelsError;
+use sets::{Program, hex};
+
+/// What a directory consists of; written last.
+const MANIFEST: &str = "packages.json";
+/// Where the scripts are.
+const BIN: &str = "bin";
+/// Where programs of packages are.
+const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
+/// Where libraries of packages are.
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+const LOADER: &str = "ld-linux-x86-64.so.2";
+/// In which of a program's first bytes linkers put the loader's name.
+const HEADERS: usize = 4096;
+/// What only people read, and what only an installed package has.
+const PRUNED: [&str; 6] =
+    ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "var"];
+/// How many packages are unpacked at once.
+const WORKERS: usize = 2;
+
+/// A package of an unpacked set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    sha256: String,
+}
+
+/// A set that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    root: PathBuf,
+}
+
+impl Unpacked {
+    /// The directory with the packages' files.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of the scripts, for `PATH`.
+    pub fn bin(&self) -> PathBuf {
+        self.root.join(BIN)
+    }
+
+    /// The script that starts a program.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin().join(name)
+    }
+
+    /// Where its libraries are.
+    pub fn libraries(&self) -> Vec<PathBuf> {
+        LIBRARIES.iter().map(|dir| self.root.join(dir)).filter(|dir| dir.is_dir()).collect()
+    }
+
+    /// Writes a script that starts a program from elsewhere with this set's loader and libraries.
+    ///
+    /// # Errors
+    /// The set has no loader, or the disk is full.
+    pub fn script_for(&self, script: &Path, program: &Path, more: &[PathBuf]) -> Result<(), SetupError> {
+        let libraries = self.libraries();
+        let loader = libraries.iter().map(|dir| dir.join(LOADER)).find(|path| path.is_file());
+        let loader = loader.ok_or_else(|| SetupError::NotInPackages {
+            what: LOADER.to_owned(),
+            packages: self.root.display().to_string(),
+        })?;
+        let libraries: Vec<_> = libraries.iter().chain(more).map(|dir| dir.display().to_string()).collect();
+        let text = format!(
+            "#!/bin/sh\nexec \"{}\" --library-path \"{}\" \"{}\" \"$@\"\n",
+            loader.display(),
+            libraries.join(":"),
+            program.display()
+        );
+        executable(script, &text)
+    }
+
+    /// Its packages with their versions.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let text = fs::read(self.root.join(MANIFEST)).unwrap_or_default();
+        let packages: Vec<Package> = serde_json::from_slice(&text).unwrap_or_default();
+        packages.into_iter().map(|package| (package.name, package.version)).collect()
+    }
+}
+
+impl Set {
+    /// The set below the directory of tools, if it is there.
+    pub fn find(&self, tools: &Path) -> Option<Unpacked> {
+        let link = tools.join(self.name);
+        let target = fs::read_link(&link).ok()?;
+        let current = target.to_str().is_some_and(|name| name.starts_with(&self.prefix()));
+        (current && link.join(MANIFEST).is_file()).then_some(Unpacked { root: link })
+    }
+
+    /// Downloads and unpacks the set into `stage`, a directory beside its place, and puts it in place.
+    ///
+    /// # Errors
+    /// The network, the disk, or packages that are not what the archive's signed index says.
+    pub fn install(
+        &self,
+        tools: &Path,
+        stage: tempfile::TempDir,
+        host: Option<&str>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), SetupError> {
+        let archive = Archive::open(&tools.join("apt"), self, host)?;
+        let files = archive.resolve(self)?;
+        let debs = archive.download(self, &files, progress)?;
+        unpack(&debs, stage.path(), progress)?;
+        self.finish(&files, stage.path())?;
+        let name = self.prefix() + &content(&files);
+        put_in_place(tools, self.name, &name, stage)
+    }
+
+    /// Removes what nobody needs, writes the scripts and the list of packages.
+    fn finish(&self, files: &[File], root: &Path) -> Result<(), SetupError> {
+        for path in PRUNED.iter().chain(self.prune).map(|path| root.join(path)).filter(|path| path.exists()) {
+            fs::remove_dir_all(&path).map_err(SetupError::io(&path))?;
+        }
+        drop_privileges(root)?;
+        let bin = root.join(BIN);
+        fs::create_dir_all(&bin).map_err(SetupError::io(&bin))?;
+        for program in self.programs {
+            program.script(self, root)?;
+        }
+        let packages = files.iter().map(|file| {
+            let (name, version) = file.package();
+            Package { name: name.to_owned(), version, sha256: file.sha256.clone() }
+        });
+        let packages: Vec<Package> = packages.collect();
+        let manifest = root.join(MANIFEST);
+        let text = serde_json::to_string_pretty(&packages).unwrap_or_default();
+        fs::write(&manifest, text).map_err(SetupError::io(&manifest))
+    }
+}
+
+impl Program {
+    /// Writes the script that starts the program with the set's own loader and libraries.
+    ///
+    /// The loader is started by a second name beside the program: programs look for their files from where the kernel
+    /// says that they were started from, and the lab knows QEMU by the name of its process.
+    fn script(&self, set: &Set, root: &Path) -> Result<(), SetupError> {
+        let missing = |what: &str| SetupError::NotInPackages { what: what.to_owned(), packages: set.roots.join(", ") };
+        let mut places = self.path.map(str::to_owned).into_iter();
+        let mut usual = PROGRAMS.iter().map(|dir| format!("{dir}/{}", self.name));
+        let place = places.next().or_else(|| usual.find(|place| root.join(place).exists()));
+        let place = place.filter(|place| root.join(place).exists()).ok_or_else(|| missing(self.name))?;
+        let link = root.join(BIN).join(self.name);
+        let program = root.join(&place);
+        if is_static(&program)? {
+            return symlink(format!("../{place}"), &link).map_err(SetupError::io(&link));
+        }
+        let loader = LIBRARIES.iter().map(|dir| root.join(dir).join(LOADER)).find(|path| path.is_file());
+        let loader = loader.ok_or_else(|| missing(LOADER))?;
+        let named = root.join(format!("{place}.loader"));
+        fs::hard_link(&loader, &named).map_err(SetupError::io(&named))?;
+        let arguments: String =
+            self.arguments.iter().map(|word| format!(" \"{}\"", word.replace("{root}", "$root"))).collect();
+        let libraries = LIBRARIES.map(|dir| format!("$root/{dir}")).join(":");
+        let text = format!(
+            "#!/bin/sh\nroot=${{0%/*}}/..\nexec \"$root/{place}.loader\" --argv0 {name} --library-path \"{libraries}\" \\\n  \
+             \"$root/{place}\"{arguments} \"$@\"\n",
+            name = self.name,
+        );
+        executable(&link, &text)
+    }
+}
+
+fn executable(path: &Path, text: &str) -> Result<(), SetupError> {
+    fs::write(path, text).map_err(SetupError::io(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(SetupError::io(path))
+}
+
+/// Whether a program needs no loader: it names none.
+fn is_static(program: &Path) -> Result<bool, SetupError> {
+    let bytes = fs::read(program).map_err(SetupError::io(program))?;
+    Ok(!bytes[..bytes.len().min(HEADERS)].windows(LOADER.len()).any(|window| window == LOADER.as_bytes()))
+}
+
+/// A name for the content: another package is another directory.
+fn content(files: &[File]) -> String {
+    let mut sums: Vec<&str> = files.iter().map(|file| &*file.sha256).collect();
+    sums.sort_unstable();
+    let mut hash = Sha256::new();
+    sums.iter().for_each(|sum| hash.update(sum));
+    hex(hash, 6)
+}
+
+fn unpack(debs: &[PathBuf], root: &Path, progress: &mut Progress<'_>) -> Result<(), SetupError> {
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<(), SetupError> {
+        while let Some(deb) = debs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let args = ["-x".as_ref(), deb.as_os_str(), root.as_os_str()];
+            process::capture("dpkg-deb -x", "dpkg", process::command("dpkg-deb", args))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
+        while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            progress.count("unpacking package", next.load(Ordering::Relaxed).min(debs.len()), debs.len());
+            thread::sleep(process::POLL);
+        }
+        for worker in workers {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        match Interrupt::raised() {
+            Some(_) => Err(KernelsError::Interrupted { what: "unpacking packages".into() }.into()),
+            None => Ok(()),
+        }
+    })
+}
+
+/// A cache is no place for programs that run as their owner, and everything in it must be removable.
+fn drop_privileges(root: &Path) -> Result<(), SetupError> {
+    for entry in walkdir::WalkDir::new(root) {
+        let entry = entry.map_err(|error| SetupError::Io { path: root.to_owned(), source: error.into() })?;
+        let kind = entry.file_type();
+        if kind.is_symlink() {
+            continue;
+        }
+        let path = entry.path();
+        let mode = entry.metadata().map_err(|error| SetupError::Io { path: path.to_owned(), source: error.into() })?;
+        let mode = mode.permissions().mode() & 0o7777;
+        let wanted = mode & 0o777 | if kind.is_dir() { 0o700 } else { 0o600 };
+        if mode != wanted {
+            fs::set_permissions(path, fs::Permissions::from_mode(wanted)).map_err(SetupError::io(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Renames the stage to its name, has the link name it, and removes its predecessors.
+fn put_in_place(tools: &Path, link: &str, name: &str, stage: tempfile::TempDir) -> Result<(), SetupError> {
+    let place = tools.join(name);
+    if place.exists() {
+        fs::remove_dir_all(&place).map_err(SetupError::io(&place))?;
+    }
+    fs::set_permissions(stage.path(), fs::Permissions::from_mode(0o755)).map_err(SetupError::io(stage.path()))?;
+    fs::rename(stage.keep(), &place).map_err(SetupError::io(&place))?;
+    let new = tools.join(format!("build-{link}"));
+    let _ = fs::remove_file(&new);
+    symlink(name, &new).map_err(SetupError::io(&new))?;
+    let link_path = tools.join(link);
+    fs::rename(&new, &link_path).map_err(SetupError::io(&link_path))?;
+    for entry in fs::read_dir(tools).map_err(SetupError::io(tools))?.flatten() {
+        let other = entry.file_name().to_string_lossy().into_owned();
+        let predecessor = other.strip_prefix(link).is_some_and(|rest| rest.starts_with('-')) && other != name;
+        if predecessor && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            fs::remove_dir_all(entry.path()).map_err(SetupError::io(entry.path()))?;
+        }
+    }
+    Ok(())
+}

@@ -30,6 +30,7 @@
 
 pub mod bench;
 pub mod bisect;
+pub mod cache;
 pub mod cli;
 pub mod error;
 pub mod guests;

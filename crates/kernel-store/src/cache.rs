@@ -13,6 +13,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -57,6 +58,8 @@ impl Errand {
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    /// Says that a lab is at work here; none where nobody can write.
+    used: Option<Arc<File>>,
 }
 
 impl Cache {
@@ -78,12 +81,25 @@ impl Cache {
             return Err(KernelsError::BadCache { path: root });
         }
         fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
-        Ok(Self { root })
+        let used = File::options().create(true).append(true).open(root.join(".in-use")).ok();
+        let used = used.filter(|file| file.lock_shared().is_ok()).map(Arc::new);
+        Ok(Self { root, used })
     }
 
     /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The right to remove from the cache; none while another lab is at work in it.
+    pub fn alone(&self) -> Option<Alone<'_>> {
+        let file = self.used.as_deref()?;
+        if file.try_lock().is_err() {
+            // Linux gives up a lock to change it (flock(2)).
+            let _ = file.lock_shared();
+            return None;
+        }
+        Some(Alone(file))
     }
 
     /// The unpacked kernel of this identity, if it is there and whole.
@@ -123,6 +139,16 @@ impl Cache {
         let writing = Writing { cache: self, errand, _lock: file };
         writing.clear_leftovers()?;
         Ok(writing)
+    }
+}
+
+/// The right to remove from the cache; ends with the value.
+#[derive(Debug)]
+pub struct Alone<'a>(&'a File);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.lock_shared();
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     recipe::{self, BARE, BASE},
     store::Unpacked,
 };
-use lab_base::process;
+use lab_base::{file::touch, process};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -112,6 +112,7 @@ impl Checkout<'_> {
     /// An earlier build's result.
     pub fn find(&self, key: &str) -> Option<Built> {
         let place = self.products.join(key);
+        touch(&place);
         if let Ok(why) = fs::read_to_string(place.join("failed")) {
             return Some(Built::Cannot(why));
         }

@@ -9,6 +9,7 @@ use super::{
     recipe::{self, BASE},
 };
 use lab_base::{
+    file::touch,
     git::git,
     process::{self, ProcessError},
 };
@@ -118,6 +119,7 @@ impl Build<'_> {
         if worktree.join(".git").exists() {
             let switch = git(&worktree, ["checkout", "--quiet", "--force", "--detach", self.commit]);
             if switch.is_ok() {
+                touch(&worktree);
                 return Ok(worktree);
             }
             // It belongs to another repository, or to one that has moved.

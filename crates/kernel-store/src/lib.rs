@@ -35,8 +35,8 @@ mod untar;
 mod update;
 
 pub use apt::AptState;
-pub use cache::Cache;
 pub use cache::sha256_of;
+pub use cache::{Alone, Cache};
 pub use changelog::news;
 pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;

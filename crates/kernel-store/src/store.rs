@@ -15,6 +15,7 @@ use super::{
     mainline::Mainline,
     update::{Change, Update},
 };
+use lab_base::file::touch;
 use lab_protocol::KernelVersion;
 use std::path::{Path, PathBuf};
 
@@ -164,6 +165,7 @@ impl Store<'_> {
         let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
             let find = || self.cache.find(&kernel.id, plan.version, &plan.sha256);
             if let Some(finished) = find() {
+                touch(&finished.dir);
                 return Ok(finished);
             }
             let errand = if kernel.is_built() { Errand::Build } else { Errand::Fetch };

@@ -1,6 +1,6 @@
 //! `lab kernels list|fetch|build|source|update`.
 
-use crate::{cli::args::KernelArgs, error::Error, project::Project};
+use crate::{cache, cli::args::KernelArgs, error::Error, project::Project};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
@@ -85,6 +85,9 @@ fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
     for kernel in kernels {
         let unpacked = project.store().fetch(kernel, &project.lock, &say)?;
         show(format_args!("{}: {} at {}\n", unpacked.id, unpacked.release, unpacked.vmlinuz.display()))?;
+    }
+    if let Some(line) = cache::sweep(&project.cache, &project.root) {
+        say(&line);
     }
     if kernels.is_empty() { Err(Error::NothingSelected) } else { Ok(Exit::Passed) }
 }

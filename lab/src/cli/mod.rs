@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod bisect;
+mod cache;
 mod capabilities;
 mod compare;
 mod history;
@@ -65,6 +66,8 @@ enum Command {
     /// Kernels of the matrix.
     #[command(subcommand)]
     Kernels(kernels::KernelsCommand),
+    /// Show what the cache holds, or remove what is beyond its bounds.
+    Cache(cache::CacheArgs),
     /// Show what this machine has and lacks.
     Doctor {
         /// As JSON.
@@ -138,6 +141,7 @@ impl Cli {
             Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),
+            Command::Cache(args) => cache::cache(project, &args),
             Command::Doctor { json, tests } => setup::doctor(json, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
             Command::Plan(args) => plan::plan(project, &args),

@@ -2,6 +2,7 @@
 
 use super::{Guests, How, progress};
 use crate::{
+    cache,
     error::Error,
     project::{Project, select::Selected},
     run::queue::Isolate,
@@ -86,6 +87,9 @@ impl Guests {
         if out.is_none()
             && let Some(line) = lab_report::results::sweep(&project.root, &results)
         {
+            say(&line);
+        }
+        if let Some(line) = cache::sweep(&project.cache, &project.root) {
             say(&line);
         }
         Ok(Conducted { record, results })

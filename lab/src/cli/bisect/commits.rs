@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     project::{Project, absolute},
 };
-use lab_base::{git::git, hex::hex, interrupt::Interrupt, process::vng_home, say::say, text};
+use lab_base::{file::touch, git::git, hex::hex, interrupt::Interrupt, process::vng_home, say::say, text};
 use lab_kernel_store::{Built, Checkout, KernelsError, Settings, Unpacked};
 use sha2::{Digest, Sha256};
 use std::{
@@ -44,6 +44,7 @@ impl Workshop {
             home: vng_home(project.cache.root())?,
         };
         let worktree = Worktree::open(tree, &place, commit).map_err(|stop| Error::Host(stop.to_string()))?;
+        touch(&worktree.path);
         Ok(Self { worktree, products: place.join("products"), settings, _lock: lock })
     }
 

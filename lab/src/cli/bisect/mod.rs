@@ -22,6 +22,7 @@ use crate::{
         search::{Step, Wish, search},
         state::{Remembering, State},
     },
+    cache,
     error::Error,
     guests::How,
     project::{
@@ -281,6 +282,9 @@ fn conduct<S: Source, W: Walk>(
         names,
     };
     place.keep(&report, extra.config.as_deref(), args.format)?;
+    if let Some(line) = cache::sweep(&project.cache, &project.root) {
+        say(&line);
+    }
     Ok(if report.finding.sure { Exit::Passed } else { Exit::Failed })
 }
 

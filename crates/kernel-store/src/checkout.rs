@@ -332,6 +332,8 @@ fn product(place: &Path) -> Result<Unpacked> {
         cmdline: Vec::new(),
         memory_mib: None,
         may_fail: false,
+        has: Vec::new(),
+        believe_probes: None,
         sha256,
     })
 }

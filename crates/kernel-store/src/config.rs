@@ -50,6 +50,10 @@ pub struct Kernel {
     pub source: Source,
     /// Capabilities that it lacks though its version says otherwise.
     pub departures: Vec<Departure>,
+    /// Capabilities that it has though its version says otherwise.
+    pub has: Vec<Backport>,
+    /// Why its probes are believed and not its version; none where the version counts.
+    pub believe_probes: Option<String>,
     /// Extra words for the kernel's command line.
     pub cmdline: Vec<String>,
     /// Guest memory in MiB, where the lab's default does not fit.
@@ -61,7 +65,14 @@ impl Kernel {
     /// that was built without netkit does what those before 6.7 do.
     pub fn fits(&self, version: KernelVersion) -> bool {
         let without_netkit = || self.departures.iter().any(|departure| departure.capability == Capability::Netkit);
-        self.class.holds(version) || self.class == Class::Below67 && without_netkit()
+        let with_netkit = || self.has.iter().any(|backport| backport.capability == Capability::Netkit);
+        match self.class {
+            Class::Below67 if with_netkit() => false,
+            Class::Below67 | Class::From67 if self.believe_probes.is_some() => true,
+            Class::Below67 => self.class.holds(version) || without_netkit(),
+            Class::From67 => self.class.holds(version) || with_netkit(),
+            Class::Ubuntu2510 => self.class.holds(version),
+        }
     }
 
     /// Whether the lab compiles it.
@@ -74,6 +85,17 @@ impl Kernel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Departure {
     /// What is missing.
+    pub capability: Capability,
+    /// Why, for reports.
+    pub reason: String,
+    /// Where that can be looked up.
+    pub source: Option<String>,
+}
+
+/// A capability that is there although the version does not have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backport {
+    /// What is there.
     pub capability: Capability,
     /// Why, for reports.
     pub reason: String,
@@ -209,7 +231,8 @@ fn debian(section: &Section<'_>) -> std::result::Result<Debian, ConfigError> {
     })
 }
 
-const KERNEL_KEYS: &[&str] = &["class", "default", "may-fail", "source", "departures", "cmdline", "memory_mib"];
+const KERNEL_KEYS: &[&str] =
+    &["class", "default", "may-fail", "source", "departures", "has", "believe", "reason", "cmdline", "memory_mib"];
 
 fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kernel, ConfigError> {
     if !is_file_name(id) {
@@ -235,9 +258,18 @@ fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kern
         may_fail: section.flag("may-fail")?,
         source,
         departures: departures(&section, &name)?,
+        has: backports(&section, &name)?,
+        believe_probes: believed(&section, &name)?,
         cmdline,
         memory_mib: section.number("memory_mib", 128..65_537)?,
     };
+    if let Some(both) =
+        kernel.has.iter().find(|it| kernel.departures.iter().any(|gone| gone.capability == it.capability))
+    {
+        let message =
+            format!("{name} lists `{}` under `has` and under `departures`: drop one of them", both.capability);
+        return Err(section.error_at("has", message));
+    }
     match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
         None => Ok(kernel),
         Some(version) => {
@@ -261,6 +293,55 @@ fn departures(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Depa
         found.push(Departure { capability, reason, source: table.text("source")?.map(str::to_owned) });
     }
     Ok(found)
+}
+
+/// `has`: names of capabilities, for which the kernel's own `reason` stands, or tables with a reason each.
+fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backport>, ConfigError> {
+    let known = Capability::ALL.map(|capability| (capability.name(), capability));
+    let mut found: Vec<Backport> = Vec::new();
+    if let Ok(names) = section.texts("has") {
+        for text in names {
+            let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
+            let capability = capability.ok_or_else(|| {
+                let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+                let message = format!("`{text}` in `has` of {name} is not a capability (wanted: {})", names.join(", "));
+                section.error_at("has", message)
+            })?;
+            let reason = reason(section, name, "has")?;
+            found.push(Backport { capability, reason, source: None });
+        }
+    } else {
+        for table in section.sections("has", &format!("has of {name}"), &["capability", "reason", "source"])? {
+            let capability = table.word("capability", &known)?;
+            let reason = table.required("reason")?.to_owned();
+            found.push(Backport { capability, reason, source: table.text("source")?.map(str::to_owned) });
+        }
+    }
+    for (at, backport) in found.iter().enumerate() {
+        if found[..at].iter().any(|it| it.capability == backport.capability) {
+            return Err(section.error_at("has", format!("{name} lists `{}` under `has` twice", backport.capability)));
+        }
+    }
+    Ok(found)
+}
+
+/// `believe`, which takes `"probes"`, and the reason for it.
+fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<String>, ConfigError> {
+    if section.text("believe")?.is_none() {
+        if section.text("reason")?.is_some() && !section.keys().any(|key| key == "has") {
+            let message = format!("`reason` of {name} is one for `believe` or `has`, and there is neither");
+            return Err(section.error_at("reason", message));
+        }
+        return Ok(None);
+    }
+    section.word("believe", &[("probes", ())])?;
+    reason(section, name, "believe").map(Some)
+}
+
+fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<String, ConfigError> {
+    let reason = section.text("reason")?.map(str::to_owned);
+    let why = || format!("`{of}` of {name} needs a `reason`: why the version does not tell what this kernel has");
+    reason.ok_or_else(|| section.error_at(of, why()))
 }
 
 const SOURCE_KINDS: &[&str] = &["deb", "linux-source", "path", "git", "mainline"];

@@ -42,6 +42,8 @@ fn builds_the_locked_commit_in_a_worktree_of_its_own() {
         id: "tree".into(),
         class: Class::From67,
         may_fail: false,
+        has: Vec::new(),
+        believe_probes: None,
         default: false,
         source: Source::Git { tree: tree.clone(), reference: "HEAD".into(), fragment: None },
         departures: vec![],

@@ -3,7 +3,7 @@
 use super::{
     cache::{Cache, Errand, Finished, Writing},
     class::Class,
-    config::{Config, Departure, Kernel, Source},
+    config::{Backport, Config, Departure, Kernel, Source},
     deb::{self, Indexes},
     error::{KernelsError, Result},
     files::Identity,
@@ -38,6 +38,10 @@ pub struct Unpacked {
     pub config: Option<PathBuf>,
     /// What it lacks though its version says otherwise.
     pub departures: Vec<Departure>,
+    /// What it has though its version says otherwise.
+    pub has: Vec<Backport>,
+    /// Why its probes are believed and not its version.
+    pub believe_probes: Option<String>,
     /// Whether its failures are told and do not count.
     pub may_fail: bool,
     /// Extra words for the command line.
@@ -380,6 +384,8 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         modules: dir.join("modules"),
         config: config.is_file().then_some(config),
         departures: kernel.departures.clone(),
+        has: kernel.has.clone(),
+        believe_probes: kernel.believe_probes.clone(),
         may_fail: kernel.may_fail,
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,

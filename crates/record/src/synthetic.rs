@@ -49,7 +49,15 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
         let id = if round == 0 { format!("{major}.{minor}") } else { format!("{major}.{minor}-{round}") };
         let class = if (major, minor) < (6, 7) { "below-6.7" } else { "6.7+" };
         let version = KernelVersion::new(major, minor, patch);
-        KernelFacts { id, class: class.to_owned(), version, departures: Vec::new(), may_fail: false }
+        KernelFacts {
+            id,
+            class: class.to_owned(),
+            version,
+            departures: Vec::new(),
+            has: Vec::new(),
+            believe_probes: None,
+            may_fail: false,
+        }
     };
     let mut infos: Vec<CellInfo> = (0..cells).map(info).collect();
     infos.sort_by(|a, b| a.area.cmp(&b.area));

@@ -72,7 +72,7 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
         let seen = record.kernels.get(&facts.id);
         let answer = |report: &CapabilityReport| Answer {
             report: report.clone(),
-            expected: report.capability.since().expected_on(facts.version),
+            expected: facts.expects(report.capability),
             departure: facts.departure(report.capability).map(|departure| departure.reason.clone()),
         };
         Row {

@@ -14,7 +14,7 @@ use crate::{
     lists::Lists,
     project::{
         artifacts,
-        select::{Selected, facts},
+        select::{Selected, facts, stated},
     },
     run::{
         common::Retries,
@@ -144,7 +144,11 @@ impl Guests {
 
     /// What the plan must know of the kernels.
     pub fn facts(&self) -> Vec<KernelFacts> {
-        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail)).collect()
+        let facts = |it: &Unpacked| {
+            let facts = facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail);
+            stated(facts, &it.has, it.believe_probes.as_deref())
+        };
+        self.kernels.iter().map(facts).collect()
     }
 
     /// Runs a plan, possibly several at once; consoles go below `directory`.

@@ -9,7 +9,10 @@ pub mod watch;
 use crate::{
     error::Error,
     lists::Lists,
-    project::{filter::KernelFilter, select::facts},
+    project::{
+        filter::KernelFilter,
+        select::{facts, stated},
+    },
     setup::Tools,
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, selection};
@@ -72,7 +75,8 @@ impl Project {
     /// Nobody knows its version yet.
     pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
         let version = self.store().version(kernel, &self.lock)?;
-        Ok(facts(&kernel.id, kernel.class.name(), version, &kernel.departures, kernel.may_fail))
+        let facts = facts(&kernel.id, kernel.class.name(), version, &kernel.departures, kernel.may_fail);
+        Ok(stated(facts, &kernel.has, kernel.believe_probes.as_deref()))
     }
 
     /// The kernels that the arguments mean.

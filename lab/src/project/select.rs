@@ -13,7 +13,7 @@ use lab_base::{
     say::say,
     selection::{self, NoMatch},
 };
-use lab_kernel_store::Departure;
+use lab_kernel_store::{Backport, Departure};
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 
@@ -93,6 +93,12 @@ pub fn names(info: &CellInfo) -> Vec<&str> {
     vec![info.id.case(), info.id.as_str(), &info.catalogue]
 }
 
+/// The same of a kernel of which `kernels.toml` states more than its version tells.
+pub fn stated(facts: KernelFacts, has: &[Backport], believe_probes: Option<&str>) -> KernelFacts {
+    let backport = |it: &Backport| plan::Backport { capability: it.capability, reason: it.reason.clone() };
+    KernelFacts { has: has.iter().map(backport).collect(), believe_probes: believe_probes.map(str::to_owned), ..facts }
+}
+
 /// What the plan must know of a kernel.
 pub fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Departure], may_fail: bool) -> KernelFacts {
     KernelFacts {
@@ -100,6 +106,8 @@ pub fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Depart
         class: class.to_owned(),
         version,
         may_fail,
+        has: Vec::new(),
+        believe_probes: None,
         departures: departures
             .iter()
             .map(|departure| plan::Departure { capability: departure.capability, reason: departure.reason.clone() })

@@ -30,6 +30,7 @@ impl KernelRun<'_> {
             }
             Word::Probed { capabilities, modules } => {
                 let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
+                self.learn(&capabilities);
                 (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
                 // Every guest of a kernel probes the same; saying it once is enough.
                 if guest == 1 {
@@ -59,7 +60,7 @@ impl KernelRun<'_> {
             self.note(format!("evidence of {}: {error}", report.cell));
             Vec::new()
         });
-        let mut verdict = Verdict { files, ..judge::judge(self.kernel, info, report) };
+        let mut verdict = Verdict { files, ..judge::judge(self.planned(), info, report) };
         let splats = launch.complaints_before(&format!("end {}", verdict.report.cell));
         verdict.complain(self.inside(launch, splats));
         if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {

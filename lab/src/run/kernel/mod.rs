@@ -19,7 +19,7 @@ use super::{
 };
 use attempts::Attempts;
 use lab_base::lock::lock;
-use lab_protocol::{CellId, ErrorKind, Outcome};
+use lab_protocol::{CapabilityReport, CellId, ErrorKind, Outcome};
 use lab_record::{
     event::{Event, Start},
     plan::PlannedKernel,
@@ -29,7 +29,7 @@ use lab_report::results::directory;
 use lab_vm::Guest;
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, OnceLock},
     time::Instant,
 };
 
@@ -37,6 +37,8 @@ use std::{
 pub struct KernelRun<'a> {
     common: Common<'a>,
     kernel: &'a PlannedKernel,
+    /// The same, once the probes of a kernel that is believed have spoken.
+    learned: OnceLock<PlannedKernel>,
     pub(super) warmth: Warmth,
     progress: Mutex<Progress<'a>>,
 }
@@ -90,7 +92,21 @@ impl<'a> KernelRun<'a> {
             gave_up: false,
             stopped: None,
         };
-        Self { common, kernel, warmth: Warmth::default(), progress: Mutex::new(progress) }
+        Self { common, kernel, learned: OnceLock::new(), warmth: Warmth::default(), progress: Mutex::new(progress) }
+    }
+
+    /// What the plan, and for a kernel that is believed its probes, expect of it.
+    fn planned(&self) -> &PlannedKernel {
+        self.learned.get().unwrap_or(self.kernel)
+    }
+
+    /// Hears what the probes found. Every guest of a kernel probes the same.
+    fn learn(&self, probes: &[CapabilityReport]) {
+        self.learned.get_or_init(|| {
+            let mut kernel = self.kernel.clone();
+            kernel.learn(&self.plan.cells, probes);
+            kernel
+        });
     }
 
     /// Cells that no guest has taken.

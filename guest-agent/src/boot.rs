@@ -1,6 +1,7 @@
-//! PID 1: mounts, modules, the port to the host, and the end of the machine.
+//! PID 1: mounts, modules, the port to the host, and power-off.
 
-use crate::{kmsg, modules, port, session};
+use crate::{kmsg, modules, port, sender, session};
+use lab_harness::Suite;
 use nix::{
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
@@ -11,16 +12,16 @@ use std::{fs, path::Path};
 pub const BPFFS: &str = "/sys/fs/bpf";
 
 /// Runs the guest's whole life and powers off. Never returns.
-pub fn as_init() -> ! {
-    if let Err(error) = live() {
-        // The port may be the very thing that is missing, so the console is the only place left to say it.
+pub fn as_init(suites: &[&'static dyn Suite]) -> ! {
+    if let Err(error) = live(suites) {
+        // The port itself may be missing, so that the console is the only place to report it.
         kmsg::say(&format!("fatal: {error}"));
     }
     power_off()
 }
 
-fn live() -> Result<(), String> {
-    let boot_ms = session::boottime_ms();
+fn live(suites: &[&'static dyn Suite]) -> Result<(), String> {
+    let boot_ms = sender::boottime_ms();
     mount_all()?;
     quiet_console();
     expedite_grace_periods();
@@ -29,7 +30,7 @@ fn live() -> Result<(), String> {
         kmsg::say(complaint);
     }
     let port = port::open().map_err(|error| format!("no port to the host: {error}"))?;
-    session::run(port, boot_ms, loaded.modules)
+    session::run(suites, port, boot_ms, loaded.modules)
 }
 
 /// `/dev` first: without it the port has no node. bpffs last: it sits on sysfs.
@@ -55,14 +56,14 @@ fn mount_all() -> Result<(), String> {
     Ok(())
 }
 
-/// The boot log is told in full; from here on the console is evidence, and gets what matters: warnings and worse.
+/// The boot log is on the console in full; from here on the console gets warnings and worse only.
 fn quiet_console() {
     let _ = fs::write("/proc/sys/kernel/printk", "5 4 1 7");
 }
 
 /// Deleting devices, namespaces and programs waits for grace periods, several in a row, and each takes a few ticks of an
-/// otherwise idle guest. Expedited ones take none, and change no outcome but time. A kernel without the switch is slower,
-/// no more.
+/// otherwise idle guest. Expedited ones take none, and change nothing but the time. A kernel without the switch is
+/// slower.
 fn expedite_grace_periods() {
     let _ = fs::write("/sys/kernel/rcu_expedited", "1");
 }

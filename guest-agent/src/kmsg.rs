@@ -1,5 +1,5 @@
-//! The kernel log: marks in it, so that a complaint can be attributed to the case it fell into, and the complaints
-//! themselves. The console shows warnings and worse only; the log has the backtraces too.
+//! The kernel log: marks in it, so that a splat can be attributed to the cell that was running, and the splats themselves. The
+//! console shows warnings and worse only; the log has the backtraces too.
 
 use lab_protocol::complaint::{CUT_HERE, scan};
 use nix::libc::O_NONBLOCK;
@@ -11,7 +11,7 @@ use std::{
 
 /// A record of `/dev/kmsg` with its dictionary is never longer (`CONSOLE_EXT_LOG_MAX`, `PRINTK_MESSAGE_MAX`).
 const RECORD: usize = 16 << 10;
-/// Bytes of complaints that are told at once; the host cuts at the same place.
+/// Bytes of splats in one message; the host cuts at the same place.
 const MOST: usize = 256 << 10;
 
 /// What the agent's own lines begin with.
@@ -21,7 +21,7 @@ const WARNING: u8 = 4;
 /// What stays in the log.
 const NOTICE: u8 = 5;
 
-/// Writes one line to the kernel log and the console; where that fails there is nobody left to tell.
+/// Writes one line to the kernel log and the console; where that fails the line is lost.
 pub fn say(line: &str) {
     write(WARNING, line);
 }
@@ -48,15 +48,15 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens it; where that fails the console is the only witness.
+    /// Opens it; where that fails the host has the console only.
     pub fn open() -> Self {
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg");
         let file = file.inspect_err(|error| say(&format!("cannot read /dev/kmsg: {error}"))).ok();
         Self { file, loud: false }
     }
 
-    /// The complaints since the last call, as text that reads as they did; empty where there are none.
-    pub fn complaints(&mut self) -> String {
+    /// The splats since the last call, as they are in the log; empty where there are none.
+    pub fn splats(&mut self) -> String {
         let mut lines = String::new();
         let mut buffer = vec![0; RECORD];
         while let Some(file) = &mut self.file {
@@ -88,7 +88,7 @@ fn is_loud(record: &str) -> bool {
     prefix.is_some_and(|prefix| prefix & 7 <= u32::from(WARNING)) && !text.starts_with(OWN)
 }
 
-/// A complaint that begins with the message of a WARN is known by the line before it only, so that every one gets it.
+/// A splat that begins with the message of a WARN is recognised by the line before it only, so that every one gets that line.
 fn told(log: &str) -> String {
     let mut out = String::new();
     for (_, lines) in scan(log) {

@@ -8,17 +8,17 @@ const ORDER: &str = "/lib/modules/load-order";
 
 /// What became of the image's modules.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedModules {
     /// Modules that are in the kernel now, built in ones included.
     pub modules: Vec<String>,
     /// One line per module that is not.
     pub complaints: Vec<String>,
 }
 
-/// Loads every module of the order file. A module that does not load is a complaint, not the end: the probe of what
-/// needs it gives the verdict.
-pub fn load_all() -> Loaded {
-    let mut loaded = Loaded::default();
+/// Loads every module of the order file. A module that does not load is reported and does not end the agent: the probes of
+/// what needs it decide.
+pub fn load_all() -> LoadedModules {
+    let mut loaded = LoadedModules::default();
     let text = match std::fs::read_to_string(ORDER) {
         Ok(text) => text,
         Err(error) => {

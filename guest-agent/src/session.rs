@@ -3,77 +3,22 @@
 use crate::{
     entropy,
     kmsg::{self, Log},
+    sender::Sender,
     shell::Shell,
 };
+use lab_harness::{RunOptions, Runner, Suite};
 use lab_protocol::{
-    AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION,
-    frame::{self, Decoder},
-    measure::MeasureRequest,
-    message::HEARTBEAT_MS,
+    AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION, frame::Decoder, measure::MeasureRequest,
 };
-use lab_suite::{RunOptions, Runner};
-use std::{
-    fs::File,
-    io::{Read, Write},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs::File, io::Read, sync::Arc, time::Duration};
 
-/// `CLOCK_BOOTTIME`, milliseconds.
-pub fn boottime_ms() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |now| Duration::from(now).as_millis() as u64)
-}
-
-/// The writing half: one writer per port, shared by the session, the heartbeat and a shell.
-#[derive(Clone)]
-pub struct Sender {
-    port: Arc<Mutex<File>>,
-    current: Arc<Mutex<Option<CellId>>>,
-}
-
-impl Sender {
-    /// Says one thing to the host.
-    ///
-    /// # Errors
-    /// One line where the port is gone, or the message is larger than a frame may be.
-    pub fn send(&self, message: &AgentMessage) -> Result<(), String> {
-        let bytes = frame::encode(message).map_err(|error| error.to_string())?;
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        port.write_all(&bytes).map_err(|error| format!("the port to the host broke: {error}"))
-    }
-
-    /// Tells what the kernel log complains of, where it does.
-    fn tell(&self, complaints: &str) -> Result<(), String> {
-        if complaints.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: complaints.to_owned() }) }
-    }
-
-    fn set_current(&self, cell: Option<CellId>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = cell;
-    }
-
-    /// Tells the host that the guest lives, from a thread of its own: a case that blocks must not look like a hang of
-    /// the guest before its own deadline.
-    fn start_heartbeat(&self) {
-        let sender = self.clone();
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
-                let cell = sender.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                if sender.send(&AgentMessage::Heartbeat { uptime_ms: boottime_ms(), cell }).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-}
-
-/// Speaks with the host until it says `Shutdown`.
+/// Answers the host until it sends `Shutdown`.
 ///
 /// # Errors
 /// One line where the port breaks or the host speaks another protocol.
-pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
+pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
     let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
-    let sender = Sender { port: Arc::new(Mutex::new(port)), current: Arc::default() };
+    let sender = Sender::new(port);
     let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
 
     let uts = nix::sys::utsname::uname().map_err(|error| format!("uname: {error}"))?;
@@ -97,7 +42,7 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
     sender.start_heartbeat();
 
     let mut log = Log::open();
-    // What the kernel complained of while it booted: every host that resumes this guest is told.
+    // Splats of the boot: reported to every host that resumes this guest.
     let mut boot_log = String::new();
     let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
@@ -110,13 +55,13 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 return Err(message);
             }
             HostMessage::Hello { .. } => {
-                let fresh = Runner::probe(kernel).inspect_err(|error| {
+                let fresh = Runner::probe(kernel, suites).inspect_err(|error| {
                     let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
                 })?;
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
-                boot_log = log.complaints();
-                sender.tell(&boot_log)?;
+                boot_log = log.splats();
+                sender.report(&boot_log)?;
             }
             HostMessage::Settle => {
                 settle();
@@ -132,7 +77,7 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 }
                 sender.send(&hello(Some(nonce)))?;
                 sender.send(&probed(runner))?;
-                sender.tell(&boot_log)?;
+                sender.report(&boot_log)?;
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
@@ -156,12 +101,12 @@ pub fn run(port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String>
                 set_clock(request.now_unix_ns);
                 measure(&sender, runner, &request)?;
             }
-            // Without a shell there is nobody to hear it.
+            // Ignored where no shell is open.
             HostMessage::Input { bytes } => drop(shell.as_ref().map(|shell| shell.input(bytes))),
             HostMessage::Resize(size) => drop(shell.as_ref().map(|shell| shell.resize(size))),
             HostMessage::Shutdown => {
                 let left = runner.as_ref().map(|runner| runner.left(scale)).unwrap_or_default();
-                sender.tell(&log.complaints())?;
+                sender.report(&log.splats())?;
                 return sender.send(&AgentMessage::Farewell { left });
             }
         }
@@ -194,16 +139,16 @@ fn run_cells(
     sender.send(&AgentMessage::Done { ran })
 }
 
-/// Tells what the kernel complained of since the last mark, and marks the place in its log. Where anything came to the
-/// console since then, the mark goes there too: the host tells by it what lies before.
+/// Reports splats since the last mark, and marks the place in the kernel log. Where the console got a line since then, the
+/// mark goes there too: the host attributes what precedes it to the cell before.
 fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
-    let complaints = log.complaints();
-    if log.was_loud() || !complaints.is_empty() {
+    let splats = log.splats();
+    if log.was_loud() || !splats.is_empty() {
         kmsg::say(line);
     } else {
         kmsg::note(line);
     }
-    sender.tell(&complaints)
+    sender.report(&splats)
 }
 
 fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), String> {

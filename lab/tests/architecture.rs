@@ -10,7 +10,7 @@ use std::{
 };
 
 /// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("lab", &["lab-base", "lab-image", "lab-kernel-store", "lab-protocol", "lab-record", "lab-report", "lab-vm"]),
     ("lab-report", &["lab-base", "lab-protocol", "lab-record"]),
     ("lab-vm", &["lab-base", "lab-protocol", "lab-record"]),
@@ -19,8 +19,9 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("lab-base", &[]),
     ("lab-image", &["lab-base"]),
     ("lab-protocol", &[]),
-    ("guest-agent", &["lab-protocol", "lab-suite"]),
-    ("lab-suite", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
+    ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
+    ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
+    ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-topology", &["lab-protocol", "lab-netlink"]),
     ("lab-traffic", &["lab-topology"]),
     ("lab-bpf", &["lab-protocol", "lab-abi", "lab-netlink"]),

@@ -155,7 +155,7 @@ pub struct ProgInfo {
 /// `struct bpf_link_info` of a tcx or netkit link.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub struct LinkInfo {
+pub struct RawLinkInfo {
     pub link_type: u32,
     pub id: u32,
     pub prog_id: u32,
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(offset_of!(TestRun, repeat), offset_of!(uapi::bpf_attr__bindgen_ty_7, repeat));
         assert_eq!(offset_of!(MapElem, value), 16);
         assert_eq!(offset_of!(MapElem, flags), offset_of!(uapi::bpf_attr__bindgen_ty_2, flags));
-        assert_eq!(offset_of!(LinkInfo, ifindex), offset_of!(uapi::bpf_link_info, __bindgen_anon_1));
+        assert_eq!(offset_of!(RawLinkInfo, ifindex), offset_of!(uapi::bpf_link_info, __bindgen_anon_1));
         assert_eq!(offset_of!(ProgInfo, id), offset_of!(uapi::bpf_prog_info, id));
         assert_eq!(size_of::<LinkCreate>(), 32);
         assert_eq!(size_of::<ProgAttach>(), 32);

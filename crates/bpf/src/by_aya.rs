@@ -1,7 +1,7 @@
 //! Attaching the way aya does it by itself, for the cases that ask what that comes to.
 
 use crate::{
-    BpfError, Direction, ProgramKind, Programs,
+    BpfError, ProgramKind, Programs, TcDirection,
     error::errno_in,
     load::{self, object_error},
     program::id_of,
@@ -20,7 +20,7 @@ pub struct AyaAttachment {
 }
 
 impl AyaAttachment {
-    /// Kernel id of the program; [`crate::find`] tells where it went.
+    /// Kernel id of the program; [`crate::find`] reports where it is attached.
     pub const fn prog_id(&self) -> u32 {
         self.prog_id
     }
@@ -42,7 +42,7 @@ pub fn attach_by_aya(
     kind: ProgramKind,
     config: &Config,
     interface: &str,
-    direction: Direction,
+    direction: TcDirection,
 ) -> Result<AyaAttachment, BpfError> {
     let mut ebpf = programs.loaded_by_aya(kind, config)?;
     let program = load::classifier(&mut ebpf, kind)?;
@@ -52,8 +52,8 @@ pub fn attach_by_aya(
     };
     let prog_id = id_of(program.fd().map_err(fault)?)?;
     let direction = match direction {
-        Direction::Ingress => TcAttachType::Ingress,
-        Direction::Egress => TcAttachType::Egress,
+        TcDirection::Ingress => TcAttachType::Ingress,
+        TcDirection::Egress => TcAttachType::Egress,
     };
     program.attach(interface, direction).map_err(fault)?;
     Ok(AyaAttachment { prog_id, _ebpf: ebpf })

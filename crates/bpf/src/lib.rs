@@ -1,10 +1,14 @@
-//! Loads the suite's eBPF programs, attaches them by every attach type, and asks the kernel what is attached.
+//! Loads eBPF programs, attaches them by every attach type, and asks the kernel what is attached.
 //!
-//! Interface indexes are resolved in the network namespace of the *calling thread*, as the kernel does it. Nothing here
-//! remembers a request as if it were a fact: [`observe`], [`query`] and [`Link::info`] read back from the kernel.
+//! Where to start: [`Programs`] opens the object and loads [`Program`]s; [`attach_tc`], [`attach_link`] and [`attach_prog`]
+//! attach them; [`observe`] and [`query`] list what is attached. aya loads programs and owns the maps. What aya does not offer
+//! is done with bpf(2) directly: links and attachments of tcx and netkit with all their anchors, `expected_attach_type` at
+//! load, link ids in queries.
 //!
-//! aya loads and owns the maps. What aya has no words for is done with bpf(2) directly: links and attachments of tcx
-//! and netkit with all their anchors, `expected_attach_type` at load, link ids in queries.
+//! *Architecture invariant:* nothing reports a request as a fact: [`observe`], [`query`] and [`Link::info`] read from the kernel.
+//!
+//! *Architecture invariant:* interface indexes are resolved in the network namespace of the *calling thread*, as the kernel
+//! does it; this crate knows no topology.
 
 mod attr;
 mod by_aya;
@@ -41,7 +45,7 @@ pub use program::{Program, id_of};
 pub use query::{Entry, Query, query, query_with_room};
 pub use sys::as_nobody;
 pub use tc::{
-    ClsactState, Direction, ListedFilter, Qdisc, Sharing, TcFilter, TcOptions, attach_tc, attach_to_block, clsact_add,
-    clsact_del, clsact_sharing, filters, qdiscs,
+    ClsactState, ListedFilter, Qdisc, Sharing, TcDirection, TcFilter, TcOptions, attach_tc, attach_to_block,
+    clsact_add, clsact_del, clsact_sharing, filters, qdiscs,
 };
 pub use xdp::{XdpMode, attach_xdp};

@@ -20,7 +20,7 @@ pub struct Link {
     fd: OwnedFd,
 }
 
-/// What the kernel tells of a link.
+/// What the kernel reports of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkInfo {
     /// Kernel id.
@@ -29,7 +29,7 @@ pub struct LinkInfo {
     pub link_type: u32,
     /// Kernel id of its program.
     pub prog_id: u32,
-    /// Device, 0 once detached. A netkit PEER link tells the *peer's* index, which counts in another namespace.
+    /// Device, 0 once detached. A netkit PEER link reports the *peer's* index, which is valid in another namespace.
     pub ifindex: u32,
     /// `enum bpf_attach_type`.
     pub attach_type: u32,
@@ -57,7 +57,7 @@ impl Link {
     /// # Errors
     /// [`BpfError::Call`].
     pub fn info(&self) -> Result<LinkInfo, BpfError> {
-        let info: attr::LinkInfo =
+        let info: attr::RawLinkInfo =
             sys::info(self.as_fd()).map_err(|errno| BpfError::call("BPF_OBJ_GET_INFO_BY_FD of a link", errno))?;
         Ok(LinkInfo {
             id: info.id,

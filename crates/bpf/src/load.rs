@@ -195,7 +195,7 @@ pub(crate) fn object_error(program: &str, detail: impl ToString) -> BpfError {
     BpfError::Object { program: program.to_owned(), detail: detail.to_string() }
 }
 
-/// The end of a verifier log: its last lines name the instruction and the complaint.
+/// The end of a verifier log: its last lines name the instruction and the error.
 pub(crate) fn last_words(log: &str) -> String {
     const LINES: usize = 20;
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();

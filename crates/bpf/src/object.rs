@@ -70,7 +70,7 @@ impl Parsed {
         Ok(Self { maps, settings, programs })
     }
 
-    /// Makes every map but the named ones, which nobody shares.
+    /// Creates every map except the named ones, which are not shared.
     pub fn maps(&self, of: &str, but: &[&str]) -> Result<HashMap<String, MapData>, BpfError> {
         let shared = self
             .maps

@@ -1,4 +1,4 @@
-//! What is on a device, whoever put it there.
+//! What is attached to a device, by any owner.
 
 use crate::{BpfError, filters, query};
 use lab_protocol::Hook;

@@ -47,7 +47,7 @@ pub fn tcx(ifindex: u32) -> Result<Answer, BpfError> {
 /// attach type at all.
 ///
 /// # Errors
-/// Whatever tells neither.
+/// An errno that says neither.
 pub fn netkit_attach(ifindex: u32) -> Result<Answer, BpfError> {
     let program = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
     match attach_link(Hook::NetkitPrimary, ifindex, &program, &Mprog::default()) {

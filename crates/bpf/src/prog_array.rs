@@ -30,7 +30,7 @@ impl ProgArray {
             .map_err(|errno| BpfError::call("BPF_MAP_CREATE prog_array", errno))
     }
 
-    /// Puts a program into a slot, whoever was in it.
+    /// Puts a program into a slot and replaces what was in it.
     ///
     /// # Errors
     /// [`BpfError::Call`]: `EINVAL` where the program does not go with the map's owner, `E2BIG` past the last slot.

@@ -1,7 +1,7 @@
 //! A loaded program and its maps.
 
 use crate::{BpfError, ProgramKind, attr, load::missing, sys};
-use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{HashMap, MapData, PerCpuArray};
 use lab_abi::{PolicyKey, Stats};
 use std::{
     fmt,
@@ -56,17 +56,6 @@ impl Program {
         Ok(sum)
     }
 
-    /// Sets the counters to zero. Packets in flight may be counted or not.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
-    pub fn reset_stats(&mut self) -> Result<(), BpfError> {
-        let shares = self.maps.stats.get(&0, 0).map_err(|source| BpfError::Map { map: "STATS", source })?;
-        let zeros = PerCpuValues::try_from(vec![Stats::default(); shares.len()])
-            .map_err(|error| BpfError::Map { map: "STATS", source: error.into() })?;
-        self.maps.stats.set(0, zeros, 0).map_err(|source| BpfError::Map { map: "STATS", source })
-    }
-
     /// Lists a destination in the policy map.
     ///
     /// # Errors
@@ -74,15 +63,6 @@ impl Program {
     pub fn set_policy(&mut self, key: PolicyKey, verdict: i32) -> Result<(), BpfError> {
         self.policy()?.insert(key, verdict, 0).map_err(|source| BpfError::Map { map: "POLICY", source })
     }
-
-    /// Takes a destination off the policy map.
-    ///
-    /// # Errors
-    /// Like [`Program::set_policy`], and [`BpfError::Map`] with `ENOENT` where it isn't listed.
-    pub fn clear_policy(&mut self, key: &PolicyKey) -> Result<(), BpfError> {
-        self.policy()?.remove(key).map_err(|source| BpfError::Map { map: "POLICY", source })
-    }
-
     fn policy(&mut self) -> Result<&mut HashMap<MapData, PolicyKey, i32>, BpfError> {
         self.maps.policy.as_mut().ok_or_else(|| missing(self.kind.name(), "POLICY"))
     }

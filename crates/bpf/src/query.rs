@@ -1,4 +1,4 @@
-//! What is on a tcx or netkit hook, as `BPF_PROG_QUERY` tells it.
+//! What is on a tcx or netkit hook, as `BPF_PROG_QUERY` reports it.
 
 use crate::{
     BpfError, attr, hook,

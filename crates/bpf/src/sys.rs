@@ -54,13 +54,13 @@ pub fn bpf_padded<T>(command: Command, attr: &T, length: usize, set: Option<usiz
     }
     // SAFETY: valid for reads and writes of its length; addresses within it are covered by the contract of `bpf`.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_long, bytes.as_mut_ptr(), bytes.len()) };
-    // SAFETY: the kernel just created the descriptor for this call, nobody else owns it.
+    // SAFETY: the kernel just created the descriptor for this call, nothing else owns it.
     Errno::result(result).map(|fd| drop(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
 /// As [`bpf`], for the commands that answer with a descriptor (close-on-exec by the kernel's doing).
 pub fn bpf_fd<T>(command: Command, attr: &mut T) -> Result<OwnedFd, Errno> {
-    // SAFETY: the kernel just created the descriptor for this call, nobody else owns it.
+    // SAFETY: the kernel just created the descriptor for this call, nothing else owns it.
     bpf(command, attr).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

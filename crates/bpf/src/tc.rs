@@ -30,14 +30,14 @@ const TCMSG: usize = 20;
 
 /// The two filter lists of clsact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum TcDirection {
     /// Packets that the device received.
     Ingress,
     /// Packets that leave through the device.
     Egress,
 }
 
-impl Direction {
+impl TcDirection {
     /// The hook's name.
     pub const fn hook(self) -> Hook {
         match self {
@@ -77,7 +77,7 @@ impl Default for TcOptions {
 pub enum ClsactState {
     /// It was there.
     Found,
-    /// This call made it, so whoever called removes it.
+    /// This call created it, so that the caller removes it.
     Created,
 }
 
@@ -101,7 +101,7 @@ pub struct TcFilter {
     netlink: Netlink,
     ifindex: u32,
     parent: u32,
-    direction: Direction,
+    direction: TcDirection,
     options: TcOptions,
     clsact: ClsactState,
 }
@@ -110,7 +110,7 @@ pub struct TcFilter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedFilter {
     /// Its list.
-    pub direction: Direction,
+    pub direction: TcDirection,
     /// Priority.
     pub priority: u16,
     /// Handle.
@@ -141,7 +141,7 @@ pub struct Qdisc {
 /// `cls_bpf`, `ENODEV` without the device.
 pub fn attach_tc(
     ifindex: u32,
-    direction: Direction,
+    direction: TcDirection,
     program: &impl AsFd,
     options: TcOptions,
 ) -> Result<TcFilter, BpfError> {
@@ -169,7 +169,7 @@ pub fn attach_to_block(block: u32, program: &impl AsFd, options: TcOptions) -> R
         netlink: Netlink::open()?,
         ifindex: TCM_IFINDEX_MAGIC_BLOCK,
         parent: block,
-        direction: Direction::Ingress,
+        direction: TcDirection::Ingress,
         options,
         clsact: ClsactState::Found,
     };
@@ -315,7 +315,7 @@ pub fn qdiscs(ifindex: u32) -> Result<Vec<Qdisc>, BpfError> {
 pub fn filters(ifindex: u32) -> Result<Vec<ListedFilter>, BpfError> {
     let mut netlink = Netlink::open()?;
     let mut found = Vec::new();
-    for direction in [Direction::Ingress, Direction::Egress] {
+    for direction in [TcDirection::Ingress, TcDirection::Egress] {
         let asked = format!("RTM_GETTFILTER {} ifindex {ifindex}", direction.hook());
         let body = tcmsg(ifindex, 0, direction.parent(), 0);
         let listed = netlink.dump_raw(RTM_GETTFILTER, &body, &asked)?;
@@ -325,7 +325,7 @@ pub fn filters(ifindex: u32) -> Result<Vec<ListedFilter>, BpfError> {
 }
 
 /// One filter of a dump; `None` for the list heads, which have no program.
-fn listed_filter(direction: Direction, body: &[u8]) -> Option<ListedFilter> {
+fn listed_filter(direction: TcDirection, body: &[u8]) -> Option<ListedFilter> {
     let options = find(body.get(TCMSG..)?, TCA_OPTIONS)?;
     Some(ListedFilter {
         direction,
@@ -361,8 +361,8 @@ mod tests {
 
     #[test]
     fn a_filter_is_read_and_a_list_head_is_not() {
-        let head = [tcmsg(2, 0, Direction::Egress.parent(), 7 << 16), attribute(TCA_KIND, b"bpf\0")].concat();
-        assert_eq!(listed_filter(Direction::Egress, &head), None);
+        let head = [tcmsg(2, 0, TcDirection::Egress.parent(), 7 << 16), attribute(TCA_KIND, b"bpf\0")].concat();
+        assert_eq!(listed_filter(TcDirection::Egress, &head), None);
 
         let options = nested(
             TCA_OPTIONS,
@@ -372,16 +372,17 @@ mod tests {
                 attribute(TCA_BPF_ID, &9u32.to_ne_bytes()),
             ],
         );
-        let body = [tcmsg(2, 3, Direction::Egress.parent(), 7 << 16), attribute(TCA_KIND, b"bpf\0"), options].concat();
+        let body =
+            [tcmsg(2, 3, TcDirection::Egress.parent(), 7 << 16), attribute(TCA_KIND, b"bpf\0"), options].concat();
         let wanted = ListedFilter {
-            direction: Direction::Egress,
+            direction: TcDirection::Egress,
             priority: 7,
             handle: 3,
             prog_id: 9,
             name: "lab-9".to_owned(),
             direct_action: true,
         };
-        assert_eq!(listed_filter(Direction::Egress, &body), Some(wanted));
-        assert_eq!(listed_filter(Direction::Egress, &body[..10]), None);
+        assert_eq!(listed_filter(TcDirection::Egress, &body), Some(wanted));
+        assert_eq!(listed_filter(TcDirection::Egress, &body[..10]), None);
     }
 }

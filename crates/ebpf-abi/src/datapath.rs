@@ -1,4 +1,4 @@
-//! Layouts of the miniature datapath: what its maps hold, and what each of its programs is told.
+//! Layouts of the miniature datapath: what its maps hold, and what each of its programs is configured with.
 //!
 //! Addresses are four words in network byte order, IPv4 ones mapped (`::ffff:a.b.c.d`), so that one layout and one
 //! checksum difference serve both families. Ports are in network byte order, ICMP has its echo identifier as both.
@@ -55,7 +55,7 @@ pub mod fault {
     pub const NO_CHECKSUM_FILLED: u32 = 14;
 }
 
-/// What a program of the datapath is told at load time.
+/// Configuration of a program of the datapath, set at load time.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DatapathConfig {

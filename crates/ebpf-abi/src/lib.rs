@@ -1,12 +1,14 @@
-//! Layouts that the eBPF programs and user space read and write alike.
+//! Layouts that the eBPF programs and user space share.
 //!
-//! Everything is `#[repr(C)]` without implicit padding, in the byte order of the machine. A field that is added here
-//! changes both sides at once, and the tests below pin the sizes so that nobody changes them unawares.
+//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature datapath.
+//!
+//! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and tests pin
+//! every size, so that no layout changes unnoticed.
 #![no_std]
 
 pub mod datapath;
 
-/// Verdict "no opinion, ask the next program": `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
+/// Verdict that leaves the packet to the next program: `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
 /// (include/uapi/linux/pkt_cls.h, include/uapi/linux/bpf.h).
 pub const VERDICT_NEXT: i32 = -1;
 /// Verdict "let it pass": `TC_ACT_OK`, `TCX_PASS`, `NETKIT_PASS`.
@@ -21,7 +23,7 @@ pub const JUMP_SLOTS: u32 = 16;
 /// Entries of the policy map.
 pub const POLICY_ENTRIES: u32 = 64;
 
-/// What a program is told at load time, through its `.rodata`.
+/// Configuration of a program, set at load time in its `.rodata`.
 ///
 /// A packet is *marked* when it is TCP or UDP with [`Config::marker`] as either port, or an ICMP/ICMPv6 echo with
 /// the marker as its identifier. ARP, neighbour discovery, MLD, fragments and ICMP errors never are.
@@ -54,7 +56,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Marks traffic with `marker` and has no opinion on it.
+    /// Counts traffic with `marker` and returns UNSPEC for it.
     pub const fn new(marker: u16) -> Self {
         Self {
             redirect_flags: 0,
@@ -81,9 +83,9 @@ impl Default for Config {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// `CLOCK_MONOTONIC`, nanoseconds: tells the order in which the programs of a chain ran.
+    /// `CLOCK_MONOTONIC`, nanoseconds: gives the order in which the programs of a chain ran.
     pub time_ns: u64,
-    /// `tstamp`: when the packet is to depart, nanoseconds; 0 where nobody said.
+    /// `tstamp`: when the packet is to depart, nanoseconds; 0 where it is not set.
     pub tstamp_ns: u64,
     /// `ifindex` of the packet's device.
     pub ifindex: u32,
@@ -113,7 +115,7 @@ pub struct Seen {
     pub fib_ifindex: u32,
     /// What `bpf_check_mtu` returned (`BPF_MTU_CHK_RET_*`, or a negative errno), in the program that asks it.
     pub mtu_code: i32,
-    /// The MTU that it told, bytes.
+    /// The MTU that it returned, bytes.
     pub mtu: u32,
     /// Destination of the Ethernet header; zeros on an L3 netkit.
     pub eth_dst: [u8; 6],

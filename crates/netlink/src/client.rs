@@ -146,7 +146,7 @@ impl Netlink {
     /// Asks for one object: `RTM_GETLINK` with an index or a name.
     ///
     /// # Errors
-    /// As [`Self::request`]; [`NetlinkError::Answer`] where the kernel acknowledges and tells nothing.
+    /// As [`Self::request`]; [`NetlinkError::Answer`] where the kernel acknowledges without an answer.
     pub fn get(&mut self, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, NetlinkError> {
         let asked = describe(&message);
         let answers = self.converse(message.message_type(), NLM_F_ACK, &body_of(&message), &asked)?.0;
@@ -229,7 +229,7 @@ impl Netlink {
         Err(NetlinkError::Unstable { asked: asked.to_owned(), attempts: DUMP_ATTEMPTS })
     }
 
-    /// Sends, then reads up to the message that ends the answer; tells whether a dump was interrupted.
+    /// Sends, then reads up to the message that ends the answer; returns whether a dump was interrupted.
     fn converse(
         &mut self,
         kind: u16,
@@ -245,7 +245,7 @@ impl Netlink {
             let datagram = self.receive().map_err(|error| socket_error(asked, &error))?;
             let received =
                 messages(&datagram).map_err(|detail| NetlinkError::Answer { asked: asked.to_owned(), detail })?;
-            // An answer that an earlier, failed conversation left in the socket is nobody's any more.
+            // An answer that an earlier, failed request left in the socket is dropped.
             for received in received.iter().filter(|received| received.sequence == self.sequence) {
                 interrupted |= received.flags & DUMP_INTERRUPTED != 0;
                 match verdict(received) {

@@ -1,7 +1,10 @@
-//! A small blocking rtnetlink client whose errors carry the kernel's own words.
+//! A small blocking rtnetlink client whose errors carry the kernel's extended acknowledgement.
 //!
-//! [`Netlink`] is one socket in the network namespace of the thread that opened it. Requests are typed through
-//! `netlink-packet-route`, or raw bytes where the typed form can't say what a case wants to say.
+//! Where to start: [`Netlink`] is one socket in the network namespace of the thread that opened it; [`NetlinkError`] is what the
+//! kernel answers. Requests are typed through `netlink-packet-route`, or raw bytes where a case needs a request that the typed
+//! form can't express.
+//!
+//! *Architecture invariant:* no dependency on another crate of the lab.
 
 mod client;
 mod error;

@@ -88,7 +88,49 @@ impl FromStr for AttachRequest {
     }
 }
 
-/// Kind of the device that a workload hangs on, `IFLA_INFO_KIND` as the kernel reports it.
+/// The kind of a workload's link: an axis of cases and a parameter of topologies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// A veth pair.
+    Veth,
+    /// A netkit pair in L2 mode (`NETKIT_L2`): Ethernet with ARP.
+    NetkitL2,
+    /// A netkit pair in L3 mode (`NETKIT_L3`, the kernel's default): no ARP, zero MAC addresses.
+    NetkitL3,
+}
+
+impl LinkKind {
+    /// Every kind, in the order of cells.
+    pub const ALL: [Self; 3] = [Self::Veth, Self::NetkitL2, Self::NetkitL3];
+
+    /// The name used in cell ids and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::NetkitL2 => "nk-l2",
+            Self::NetkitL3 => "nk-l3",
+        }
+    }
+
+    /// True for either netkit mode.
+    pub const fn is_netkit(self) -> bool {
+        matches!(self, Self::NetkitL2 | Self::NetkitL3)
+    }
+
+    /// Whether the devices have MAC addresses of their own and resolve neighbours.
+    pub const fn has_macs(self) -> bool {
+        matches!(self, Self::Veth | Self::NetkitL2)
+    }
+}
+
+impl fmt::Display for LinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Kind of an existing device, from `IFLA_INFO_KIND` as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceKind {
@@ -102,16 +144,23 @@ pub enum DeviceKind {
     Other,
 }
 
-impl DeviceKind {
-    /// The kinds that a workload's link can have.
-    pub const WORKLOAD: [Self; 3] = [Self::Veth, Self::NetkitL2, Self::NetkitL3];
+impl From<LinkKind> for DeviceKind {
+    fn from(kind: LinkKind) -> Self {
+        match kind {
+            LinkKind::Veth => Self::Veth,
+            LinkKind::NetkitL2 => Self::NetkitL2,
+            LinkKind::NetkitL3 => Self::NetkitL3,
+        }
+    }
+}
 
-    /// The name used in cell ids.
+impl DeviceKind {
+    /// The name used in reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Veth => "veth",
-            Self::NetkitL2 => "nk-l2",
-            Self::NetkitL3 => "nk-l3",
+            Self::Veth => LinkKind::Veth.name(),
+            Self::NetkitL2 => LinkKind::NetkitL2.name(),
+            Self::NetkitL3 => LinkKind::NetkitL3.name(),
             Self::Other => "other",
         }
     }

@@ -4,51 +4,6 @@ use crate::version::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Something that a case needs and that not every kernel has.
-///
-/// [`since`](Capability::since) is what the suite holds a kernel to: a capability that a probe finds missing at or
-/// above that version is a failure, not a skip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Capability {
-    /// `cls_bpf` filters on a clsact qdisc.
-    Clsact,
-    /// veth pairs.
-    Veth,
-    /// dummy devices.
-    Dummy,
-    /// bridges.
-    Bridge,
-    /// VRF devices.
-    Vrf,
-    /// tap devices.
-    Tun,
-    /// VXLAN devices.
-    Vxlan,
-    /// IPv4 in IPv4.
-    Ipip,
-    /// IPv4 and IPv6 in IPv6.
-    Ip6Tnl,
-    /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
-    NftNat,
-    /// tcx programs and links.
-    Tcx,
-    /// netkit devices and links.
-    Netkit,
-    /// A prog_array refuses a program whose `expected_attach_type` differs from its owner's.
-    ProgArrayStrict,
-    /// `IFLA_NETKIT_SCRUB` / `IFLA_NETKIT_PEER_SCRUB`.
-    NetkitScrub,
-    /// `IFLA_NETKIT_HEADROOM` / `IFLA_NETKIT_TAILROOM`.
-    NetkitHeadroom,
-    /// `IFLA_NETKIT_PAIRING`: a netkit device without a peer.
-    NetkitSingle,
-    /// Receive queues of a netkit device that are leased from another one, `NETDEV_CMD_QUEUE_CREATE`.
-    NetkitQueueLease,
-    /// `bpf_redirect_peer` with `BPF_F_EGRESS`.
-    RedirectPeerEgress,
-}
-
 /// The mainline release that brought something, and the stable releases that took it back.
 #[derive(Debug, Clone, Copy)]
 pub struct Since {
@@ -83,112 +38,112 @@ const fn v(major: u16, minor: u16, patch: u16) -> KernelVersion {
     KernelVersion::new(major, minor, patch)
 }
 
-const STRICT_BACKPORTS: &[KernelVersion] = &[v(6, 17, 3), v(6, 12, 53), v(6, 6, 112), v(6, 1, 156)];
-const SCRUB_BACKPORTS: &[KernelVersion] = &[v(6, 12, 4)];
-
-impl Capability {
-    /// Every capability, in the order of reports.
-    pub const ALL: [Self; 18] = [
-        Self::Veth,
-        Self::Dummy,
-        Self::Bridge,
-        Self::Vrf,
-        Self::Tun,
-        Self::Vxlan,
-        Self::Ipip,
-        Self::Ip6Tnl,
-        Self::NftNat,
-        Self::Clsact,
-        Self::Tcx,
-        Self::Netkit,
-        Self::ProgArrayStrict,
-        Self::NetkitScrub,
-        Self::NetkitHeadroom,
-        Self::NetkitSingle,
-        Self::NetkitQueueLease,
-        Self::RedirectPeerEgress,
-    ];
-
-    /// The name used in reports and in `kernels.toml`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Clsact => "clsact",
-            Self::Veth => "veth",
-            Self::Dummy => "dummy",
-            Self::Bridge => "bridge",
-            Self::Vrf => "vrf",
-            Self::Tun => "tun",
-            Self::Vxlan => "vxlan",
-            Self::Ipip => "ipip",
-            Self::Ip6Tnl => "ip6-tnl",
-            Self::NftNat => "nft-nat",
-            Self::Tcx => "tcx",
-            Self::Netkit => "netkit",
-            Self::ProgArrayStrict => "prog-array-strict",
-            Self::NetkitScrub => "netkit-scrub",
-            Self::NetkitHeadroom => "netkit-headroom",
-            Self::NetkitSingle => "netkit-single",
-            Self::NetkitQueueLease => "netkit-queue-lease",
-            Self::RedirectPeerEgress => "redirect-peer-egress",
+/// Declares [`Capability`] and all that is known of each: a row has its name in reports and in `kernels.toml`, whether Debian
+/// builds it as a module, the first mainline release, the first stable release of each older series that has it too, and
+/// the source of these facts. What is left to write for a new one is its probe, in `lab-harness`.
+macro_rules! capabilities {
+    ($($(#[$doc:meta])* $id:ident: $name:literal, $built:ident, $since:expr, [$($backport:expr),*], $source:literal;)*) => {
+        /// Something that a case needs and that not every kernel has.
+        ///
+        /// [`since`](Capability::since) is what the suite holds a kernel to: a capability that a probe finds missing at or
+        /// above that version is a failure, not a skip.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Capability {
+            $($(#[$doc])* $id,)*
         }
-    }
 
-    /// Whether Debian builds it as a module: then its absence is a missing file, and else a matter of configuration.
-    pub const fn is_module(self) -> bool {
-        match self {
-            Self::Veth
-            | Self::Dummy
-            | Self::Bridge
-            | Self::Vrf
-            | Self::Tun
-            | Self::Vxlan
-            | Self::Ipip
-            | Self::Ip6Tnl
-            | Self::NftNat
-            | Self::Clsact => true,
-            Self::Tcx
-            | Self::Netkit
-            | Self::ProgArrayStrict
-            | Self::NetkitScrub
-            | Self::NetkitHeadroom
-            | Self::NetkitSingle
-            | Self::NetkitQueueLease
-            | Self::RedirectPeerEgress => false,
+        impl Capability {
+            /// Every capability, in the order of reports.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$id),*];
+
+            /// The name used in reports and in `kernels.toml`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$id => $name,)*
+                }
+            }
+
+            /// Whether Debian builds it as a module: then its absence is a missing file, and otherwise a matter of
+            /// configuration.
+            pub const fn is_module(self) -> bool {
+                match self {
+                    $(Self::$id => matches!(Built::$built, Built::module),)*
+                }
+            }
+
+            /// Since which kernels the capability is there.
+            pub const fn since(self) -> Since {
+                match self {
+                    $(Self::$id => Since { mainline: $since, backports: const { &[$($backport),*] }, source: $source },)*
+                }
+            }
         }
-    }
+    };
+}
 
-    /// Since which kernels the capability is there.
-    pub const fn since(self) -> Since {
-        let (mainline, backports, source): (_, &'static [KernelVersion], _) = match self {
-            Self::Clsact => (v(4, 5, 0), &[], "net, sched: add clsact qdisc"),
-            Self::Veth => (v(2, 6, 24), &[], "[NET]: Virtual ethernet device driver."),
-            Self::Dummy => (v(2, 6, 23), &[], "[RTNETLINK]: Link creation API"),
-            Self::Bridge => (v(2, 6, 39), &[], "bridge: allow creating bridge devices with netlink"),
-            Self::Vrf => (v(4, 3, 0), &[], "net: Introduce VRF device driver"),
-            Self::Tun => (v(2, 4, 0), &[], "Documentation/networking/tuntap.rst"),
-            Self::Vxlan => (v(3, 7, 0), &[], "vxlan: virtual extensible lan"),
-            Self::Ipip => (v(3, 8, 0), &[], "net/ipv4/ipip.c, ipip_newlink()"),
-            Self::Ip6Tnl => {
-                (v(3, 8, 0), &[], "net/ipv6/ip6_tunnel.c, ip6_tnl_newlink(); commit 0b112457229d of November 2012")
-            }
-            Self::NftNat => {
-                (v(3, 18, 0), &[], "nftables wiki: masquerade is available starting with Linux kernel 3.18")
-            }
-            Self::Tcx => (v(6, 6, 0), &[], "bpf: Add fd-based tcx multi-prog infra with link support"),
-            Self::Netkit => (v(6, 7, 0), &[], "netkit, bpf: Add bpf programmable net device"),
-            Self::ProgArrayStrict => (
-                v(6, 18, 0),
-                STRICT_BACKPORTS,
-                "bpf: Enforce expected_attach_type for tailcall compatibility (CVE-2025-40123)",
-            ),
-            Self::NetkitScrub => (v(6, 13, 0), SCRUB_BACKPORTS, "netkit: Add option for scrubbing skb meta data"),
-            Self::NetkitHeadroom => (v(6, 14, 0), &[], "netkit: Allow for configuring needed_{head,tail}room"),
-            Self::NetkitSingle => (v(7, 1, 0), &[], "netkit: Add single device mode for netkit"),
-            Self::NetkitQueueLease => (v(7, 1, 0), &[], "netkit: Implement rtnl_link_ops->alloc and ndo_queue_create"),
-            Self::RedirectPeerEgress => (v(7, 3, 0), &[], "bpf: Support BPF_F_EGRESS with bpf_redirect_peer"),
-        };
-        Since { mainline, backports, source }
-    }
+/// How Debian builds it.
+#[allow(non_camel_case_types)]
+enum Built {
+    module,
+    built_in,
+}
+
+capabilities! {
+    /// `cls_bpf` filters on a clsact qdisc.
+    Clsact: "clsact", module, v(4, 5, 0), [],
+        "net, sched: add clsact qdisc";
+    /// veth pairs.
+    Veth: "veth", module, v(2, 6, 24), [],
+        "[NET]: Virtual ethernet device driver.";
+    /// dummy devices.
+    Dummy: "dummy", module, v(2, 6, 23), [],
+        "[RTNETLINK]: Link creation API";
+    /// bridges.
+    Bridge: "bridge", module, v(2, 6, 39), [],
+        "bridge: allow creating bridge devices with netlink";
+    /// VRF devices.
+    Vrf: "vrf", module, v(4, 3, 0), [],
+        "net: Introduce VRF device driver";
+    /// tap devices.
+    Tun: "tun", module, v(2, 4, 0), [],
+        "Documentation/networking/tuntap.rst";
+    /// VXLAN devices.
+    Vxlan: "vxlan", module, v(3, 7, 0), [],
+        "vxlan: virtual extensible lan";
+    /// IPv4 in IPv4.
+    Ipip: "ipip", module, v(3, 8, 0), [],
+        "net/ipv4/ipip.c, ipip_newlink()";
+    /// IPv4 and IPv6 in IPv6.
+    Ip6Tnl: "ip6-tnl", module, v(3, 8, 0), [],
+        "net/ipv6/ip6_tunnel.c, ip6_tnl_newlink(); commit 0b112457229d of November 2012";
+    /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
+    NftNat: "nft-nat", module, v(3, 18, 0), [],
+        "nftables wiki: masquerade is available starting with Linux kernel 3.18";
+    /// tcx programs and links.
+    Tcx: "tcx", built_in, v(6, 6, 0), [],
+        "bpf: Add fd-based tcx multi-prog infra with link support";
+    /// netkit devices and links.
+    Netkit: "netkit", built_in, v(6, 7, 0), [],
+        "netkit, bpf: Add bpf programmable net device";
+    /// A prog_array refuses a program whose `expected_attach_type` differs from its owner's.
+    ProgArrayStrict: "prog-array-strict", built_in, v(6, 18, 0), [v(6, 17, 3), v(6, 12, 53), v(6, 6, 112), v(6, 1, 156)],
+        "bpf: Enforce expected_attach_type for tailcall compatibility (CVE-2025-40123)";
+    /// `IFLA_NETKIT_SCRUB` / `IFLA_NETKIT_PEER_SCRUB`.
+    NetkitScrub: "netkit-scrub", built_in, v(6, 13, 0), [v(6, 12, 4)],
+        "netkit: Add option for scrubbing skb meta data";
+    /// `IFLA_NETKIT_HEADROOM` / `IFLA_NETKIT_TAILROOM`.
+    NetkitHeadroom: "netkit-headroom", built_in, v(6, 14, 0), [],
+        "netkit: Allow for configuring needed_{head,tail}room";
+    /// `IFLA_NETKIT_PAIRING`: a netkit device without a peer.
+    NetkitSingle: "netkit-single", built_in, v(7, 1, 0), [],
+        "netkit: Add single device mode for netkit";
+    /// Receive queues of a netkit device that are leased from another one, `NETDEV_CMD_QUEUE_CREATE`.
+    NetkitQueueLease: "netkit-queue-lease", built_in, v(7, 1, 0), [],
+        "netkit: Implement rtnl_link_ops->alloc and ndo_queue_create";
+    /// `bpf_redirect_peer` with `BPF_F_EGRESS`.
+    RedirectPeerEgress: "redirect-peer-egress", built_in, v(7, 3, 0), [],
+        "bpf: Support BPF_F_EGRESS with bpf_redirect_peer";
 }
 
 impl fmt::Display for Capability {
@@ -214,7 +169,7 @@ pub enum CapabilityState {
 }
 
 impl CapabilityState {
-    /// Words for people.
+    /// As reports say it.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Supported => "supported",

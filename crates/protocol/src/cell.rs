@@ -1,7 +1,7 @@
 //! Cells: a case in one variant, the unit that is planned, run and reported.
 
 use crate::{
-    attach::{AttachRequest, DeviceKind},
+    attach::{AttachRequest, LinkKind},
     capability::Capability,
 };
 use serde::{Deserialize, Serialize};
@@ -41,17 +41,20 @@ pub struct CellInfo {
     pub area: String,
     /// One sentence: what holds when the cell passes.
     pub title: String,
-    /// The topology it runs on.
+    /// Name of the topology that it builds, or [`NO_TOPOLOGY`].
     pub topology: String,
     /// The attach type it asks for; `None` where the case is about something else.
     pub attach: Option<AttachRequest>,
     /// The kind of the workload's link; `None` where the topology has none or several.
-    pub device: Option<DeviceKind>,
+    pub device: Option<LinkKind>,
     /// What the kernel must have; a kernel without it gives a skip with reason.
     pub requires: Vec<Capability>,
     /// Time that the cell may take on a fast guest, milliseconds.
     pub deadline_ms: u32,
 }
+
+/// [`CellInfo::topology`] of a cell that makes its own devices or needs no network.
+pub const NO_TOPOLOGY: &str = "none";
 
 /// Everything an agent can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Topologies as the agent describes them to the host, which can't build any.
 
-use crate::attach::DeviceKind;
+use crate::attach::LinkKind;
 use serde::{Deserialize, Serialize};
 
 /// One topology of the library.
@@ -18,7 +18,7 @@ pub struct TopologyInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawing {
     /// The kind.
-    pub kind: Option<DeviceKind>,
+    pub kind: Option<LinkKind>,
     /// For a terminal, at most 100 columns.
     pub text: String,
     /// An SVG document.

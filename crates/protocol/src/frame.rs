@@ -81,9 +81,9 @@ impl Decoder {
         self.buffer.len() - self.start
     }
 
-    /// The next message or complaint; `None` when more bytes are needed.
+    /// The next message or error; `None` when more bytes are needed.
     ///
-    /// After a complaint the decoder has moved on, so calling again makes progress.
+    /// After an error the decoder has skipped the bytes that caused it, so that calling again makes progress.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Option<Result<T, FrameError>> {
         let skipped = self.seek_magic();
         if skipped > 0 {

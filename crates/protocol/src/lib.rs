@@ -1,7 +1,10 @@
-//! What passes between the host runner and the guest agent, and nothing else.
+//! The vocabulary and the messages of the host runner and the guest agent.
 //!
-//! The crate has no I/O: [`frame`] turns messages into bytes and survives any bytes that come back,
-//! [`message`] names the messages, the other modules are the vocabulary that both sides share.
+//! Where to start: [`message`] has the messages and their order, [`cell`] what an agent lists, [`outcome`] what it reports,
+//! [`capability`] what kernels can do and since when. [`frame`] turns messages into bytes and reads any bytes back without
+//! failing.
+//!
+//! *Architecture invariant:* no I/O, and no dependency on another crate of the lab.
 
 pub mod attach;
 pub mod attachment;
@@ -19,7 +22,7 @@ pub mod outcome;
 pub mod shell;
 pub mod version;
 
-pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook};
+pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
 pub use capability::{Capability, CapabilityReport, CapabilityState};
 pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};

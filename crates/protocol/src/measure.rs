@@ -1,6 +1,6 @@
 //! What a packet costs: the mechanisms against each other inside one guest.
 
-use crate::attach::{AttachType, DeviceKind};
+use crate::attach::{AttachType, LinkKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -43,7 +43,7 @@ pub struct Setup {
     /// How packets travel.
     pub way: Way,
     /// Kind of both workloads' links.
-    pub device: DeviceKind,
+    pub device: LinkKind,
     /// By which mechanism the programs are attached; none measures the path without programs.
     pub attach: Option<AttachType>,
 }

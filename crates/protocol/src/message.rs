@@ -17,17 +17,17 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Both sides refuse another version: an image built from other sources must not half-work.
+/// Both sides refuse another version.
 pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it in the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
 
-/// What the agent says.
+/// Messages of the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum AgentMessage {
-    /// First word after boot, and the answer to `Resume`.
+    /// First message after boot, and the answer to `Resume`.
     Hello {
         /// [`PROTOCOL_VERSION`] of the agent.
         protocol: u32,
@@ -72,10 +72,10 @@ pub enum AgentMessage {
     Settled,
     /// The program of a `Shell` runs.
     ShellReady {
-        /// What was built, for people.
+        /// What was built, as text.
         welcome: String,
     },
-    /// What was asked for can't be had in this guest, which is as before.
+    /// The request can't be fulfilled in this guest, whose state is as before.
     Refused {
         /// One line.
         message: String,
@@ -98,8 +98,8 @@ pub enum AgentMessage {
         /// Its exit code; 128 + signal where one ended it.
         code: u8,
     },
-    /// Complaints that the kernel log holds and that were not told yet, as [`crate::complaint::scan`] reads them. What is
-    /// told before `CellFinished` fell into the cell that is running, otherwise it fell between cells.
+    /// Splats of the kernel log that were not reported yet, as [`crate::complaint::scan`] finds them. Those reported before
+    /// `CellFinished` belong to the cell that is running, others were between cells.
     KernelLog {
         /// Lines of the log, each with its time stamp.
         text: String,
@@ -123,12 +123,12 @@ pub enum AgentMessage {
         /// How many ran.
         ran: u32,
     },
-    /// The answer to `Shutdown`, and the last word.
+    /// The answer to `Shutdown`, and the last message.
     Farewell {
         /// What is there now and was not before the first cell: `map 7`, `namespace net:[…]`.
         left: Vec<String>,
     },
-    /// The agent can't go on, and says why before it stops.
+    /// The agent can't go on; it sends the reason before it stops.
     Fatal {
         /// One line.
         message: String,
@@ -138,7 +138,7 @@ pub enum AgentMessage {
 /// Interval between heartbeats, milliseconds of guest time.
 pub const HEARTBEAT_MS: u64 = 1000;
 
-/// What the host says.
+/// Messages of the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum HostMessage {
@@ -147,13 +147,13 @@ pub enum HostMessage {
         /// [`PROTOCOL_VERSION`] of the host.
         protocol: u32,
     },
-    /// Come to rest: a snapshot will be taken. The agent answers `Settled`.
+    /// Finish all work: a snapshot will be taken. The agent answers `Settled`.
     Settle,
-    /// First word to a guest that was restored from a snapshot.
+    /// First message to a guest that was restored from a snapshot.
     Resume {
         /// [`PROTOCOL_VERSION`] of the host.
         protocol: u32,
-        /// Comes back in the agent's `Hello`, so that no word from before the snapshot passes for an answer.
+        /// Comes back in the agent's `Hello`, so that no message from before the snapshot is taken for an answer.
         nonce: u64,
         /// Wall clock for the guest, nanoseconds since the epoch.
         now_unix_ns: u64,

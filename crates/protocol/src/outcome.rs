@@ -81,7 +81,7 @@ pub enum FailureKind {
     Unexpected,
     /// Clean-up failed.
     Cleanup,
-    /// The kernel complained (WARN, BUG, oops) while the cell ran.
+    /// A splat (WARN, BUG, oops) while the cell ran.
     Splat,
     /// The cell passed only when it was run again.
     Flaky,

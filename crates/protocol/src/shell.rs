@@ -1,6 +1,6 @@
 //! A person or a command inside a guest.
 
-use crate::{attach::DeviceKind, cell::CellId};
+use crate::{attach::LinkKind, cell::CellId};
 use serde::{Deserialize, Serialize};
 
 /// What a guest is to prepare, and what it then runs.
@@ -31,7 +31,7 @@ pub enum Stage {
         /// Its name.
         name: String,
         /// Kind of the workloads' link, where the topology leaves the choice.
-        device: Option<DeviceKind>,
+        device: Option<LinkKind>,
     },
     /// A cell, up to its first packet; one that sends none, up to its last attachment. It goes on when the program ends.
     Case {

@@ -24,7 +24,7 @@ impl KernelVersion {
     /// The version that `uname` hides: distributions put an ABI number into the release
     /// (`6.1.0-56-cloud-amd64`) and the real version elsewhere (`Debian 6.1.192-2` in `uname -v`).
     ///
-    /// `version` is the `uname -v` string; the release decides where it tells nothing better.
+    /// `version` is the `uname -v` string; the release decides where that has no version.
     pub fn from_uname(release: &str, version: &str) -> Option<Self> {
         let hidden = version
             .split_once("Debian ")

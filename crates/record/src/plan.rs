@@ -204,7 +204,7 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
         (Some(AttachRequest::Auto), Some(_)) if facts.is_open(Capability::Tcx) || facts.is_open(Capability::Netkit) => {
             None
         }
-        (Some(request), Some(device)) => Some(required_attach(facts, request, device)),
+        (Some(request), Some(device)) => Some(required_attach(facts, request, device.into())),
         (Some(request), None) => exact(request),
         (None, _) => None,
     };

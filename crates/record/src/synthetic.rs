@@ -9,7 +9,7 @@ use crate::{
 };
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
-    CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, Outcome, SkipReason,
+    CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, LinkKind, Outcome, SkipReason,
     drawing::{Drawing, TopologyInfo},
 };
 use std::collections::{BTreeMap, HashMap};
@@ -66,7 +66,7 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
 
 fn info(number: usize) -> CellInfo {
     let attach = AttachType::ALL[number % 3];
-    let device = DeviceKind::WORKLOAD[number / 3 % 3];
+    let device = LinkKind::ALL[number / 3 % 3];
     let needs = match attach {
         AttachType::Tc => Capability::Clsact,
         AttachType::Tcx => Capability::Tcx,
@@ -110,7 +110,7 @@ pub fn events(info: RunInfo) -> impl Iterator<Item = Stamped> {
 }
 
 fn library() -> Vec<TopologyInfo> {
-    let drawing = |name: &str, kind: DeviceKind| Drawing {
+    let drawing = |name: &str, kind: LinkKind| Drawing {
         kind: Some(kind),
         text: name.to_owned(),
         svg: format!(
@@ -121,7 +121,7 @@ fn library() -> Vec<TopologyInfo> {
     let topology = |name: &str| TopologyInfo {
         name: name.to_owned(),
         title: format!("A made-up {name}."),
-        drawings: DeviceKind::WORKLOAD.map(|kind| drawing(name, kind)).to_vec(),
+        drawings: LinkKind::ALL.map(|kind| drawing(name, kind)).to_vec(),
     };
     TOPOLOGIES.map(topology).to_vec()
 }
@@ -235,7 +235,7 @@ fn attachments(cell: &PlannedCell, info: &CellInfo, number: usize) -> Vec<Attach
     let prog_id = u32::try_from(number).unwrap_or(u32::MAX);
     let record = AttachRecord {
         interface: "p0".to_owned(),
-        device: info.device.unwrap_or(DeviceKind::Other),
+        device: info.device.map_or(DeviceKind::Other, DeviceKind::from),
         requested,
         used: Some(used),
         hook: Some(hook),

@@ -5,7 +5,8 @@ use crate::{
     splat::{Seen, Splat},
 };
 use lab_protocol::{
-    AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, Outcome, complaint::Class,
+    AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome,
+    complaint::Class,
 };
 
 /// A kernel without departures.
@@ -31,7 +32,7 @@ pub fn cell(id: &str) -> CellInfo {
         title: "a test".to_owned(),
         topology: "pair".to_owned(),
         attach: words[1..].iter().find_map(|word| word.parse().ok()),
-        device: DeviceKind::WORKLOAD.into_iter().find(|device| words.contains(&device.name())),
+        device: LinkKind::ALL.into_iter().find(|device| words.contains(&device.name())),
         requires: Vec::new(),
         deadline_ms: 100,
     }

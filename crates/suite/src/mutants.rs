@@ -1,47 +1,8 @@
 //! Deliberate faults: each one is a mistake that a datapath team could make, and the suite must notice it.
 
 use lab_bpf::datapath::fault;
-use lab_protocol::{
-    Capability, CellId,
-    cell::{MutantInfo, NO_MUTANT},
-};
-
-/// A deliberate fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// `auto` takes tcx on netkit devices too.
-    AutoTcx,
-    /// Programs go to the hook of the other direction.
-    OtherDirection,
-    /// A detached link stays.
-    LinkStays,
-    /// Pins are not removed.
-    PinStays,
-    /// Every mechanism's programs join one jump map.
-    SharedJump,
-    /// Two workloads' policies get one slot.
-    SharedSlot,
-    /// One of [`lab_bpf::datapath::fault`], in every program of the miniature datapath.
-    Datapath(u32),
-}
-
-/// What waiting is stretched by at most while a fault is built in, and once a case has failed: what fails waits for its whole
-/// deadline, and what passes needs a fraction of it.
-pub const HASTE: f32 = 2.5;
-
-/// A fault, and where it must show.
-pub struct Mutant {
-    /// What it goes by.
-    pub name: &'static str,
-    /// What it is.
-    pub fault: Fault,
-    /// What it breaks, for people.
-    pub breaks: &'static str,
-    /// Cells that are run with it: at least one must fail. Few, since what fails waits for its deadline.
-    pub noticed_by: &'static [&'static str],
-    /// What a kernel must have for the fault to be one.
-    pub needs: &'static [Capability],
-}
+use lab_harness::fault::{Fault, Mutant};
+use lab_protocol::Capability;
 
 /// Every mutant.
 pub static ALL: &[Mutant] = &[
@@ -187,40 +148,15 @@ pub static ALL: &[Mutant] = &[
     },
 ];
 
-/// The fault that the host asks for.
-///
-/// # Errors
-/// One line for a name that is no mutant's.
-pub fn fault(name: Option<&str>) -> Result<Option<Fault>, String> {
-    match name {
-        None | Some(NO_MUTANT) => Ok(None),
-        Some(name) => match ALL.iter().find(|mutant| mutant.name == name) {
-            Some(mutant) => Ok(Some(mutant.fault)),
-            None => Err(format!("the agent knows no mutant `{name}`")),
-        },
-    }
-}
-
-/// All of them, for the host.
-pub fn listing() -> Vec<MutantInfo> {
-    ALL.iter()
-        .map(|mutant| MutantInfo {
-            name: mutant.name.into(),
-            breaks: mutant.breaks.into(),
-            noticed_by: mutant.noticed_by.iter().map(|id| CellId((*id).into())).collect(),
-            needs: mutant.needs.to_vec(),
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lab_harness::Suite;
     use std::collections::HashSet;
 
     #[test]
     fn mutants_have_names_of_their_own_and_cells_that_exist() {
-        let cells = crate::cells();
+        let cells = crate::SUITE.cells();
         let mut names = HashSet::new();
         for mutant in ALL {
             assert!(names.insert(mutant.name), "{} twice", mutant.name);

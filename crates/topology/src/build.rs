@@ -7,14 +7,14 @@ use crate::{
     nat,
     netns::Netns,
     quiet,
-    readback::LinkInfo,
+    readback::DeviceInfo,
     tap::Tap,
 };
 use lab_netlink::NetlinkError;
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     thread,
     time::{Duration, Instant},
 };
@@ -118,22 +118,11 @@ impl Net {
         }
     }
 
-    /// A node's IPv6 address.
-    ///
-    /// # Panics
-    /// If the node has none.
-    pub fn addr6(&self, node: &str) -> Ipv6Addr {
-        match self.addr(node, Family::V6) {
-            IpAddr::V6(addr) => addr,
-            IpAddr::V4(_) => unreachable!("asked for IPv6"),
-        }
-    }
-
     /// A device as the kernel reports it now.
     ///
     /// # Errors
     /// [`TopologyError::Netlink`], with `ENODEV` if it is gone.
-    pub fn readback(&self, node: &str, dev: &str) -> Result<LinkInfo, TopologyError> {
+    pub fn readback(&self, node: &str, dev: &str) -> Result<DeviceInfo, TopologyError> {
         let ns = self.ns(node);
         link::info(ns, dev).map_err(|error| ns.error(error))
     }
@@ -256,7 +245,7 @@ impl Net {
         Ok(())
     }
 
-    /// An end of a pair that does not carry packets yet, in words. Its carrier comes with its other end, and until the
+    /// Describes an end of a pair that does not carry packets yet. Its carrier comes with its other end, and until the
     /// kernel has dealt with that (linkwatch_do_dev) what is sent is lost without a word.
     fn ends_down(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
         let links = link::list(ns)?;
@@ -265,7 +254,7 @@ impl Net {
         Ok(down.map(|end| format!("{} does not carry packets", end.name)))
     }
 
-    /// What is not usable yet, in words.
+    /// Describes what is not usable yet.
     fn missing(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
         if let Some(down) = self.ends_down(node, ns)? {
             return Ok(Some(down));

@@ -1,8 +1,10 @@
-//! Few network topologies as pure data, and the netlink builder that makes them real.
+//! Network topologies as pure data, and the netlink builder that makes them real.
 //!
-//! [`model`] says what there is, [`library`] names the topologies that the suite uses, [`Net::build`] makes one real in
-//! fresh network namespaces and returns once every link is up and every address is usable. [`link`] holds the single
-//! operations that cases do to a device.
+//! Where to start: a [`Template`] declares a topology by name and [`library`] has those of the lab; [`model`] is what they are
+//! made of. [`Net::build`] makes one real in fresh network namespaces and returns once every link is up and every address is
+//! usable. [`link`] has the single operations that cases do to a device.
+//!
+//! *Architecture invariant:* a topology is data: listing and drawing one need no kernel and no privilege.
 
 mod address;
 mod build;
@@ -22,6 +24,7 @@ mod readback;
 mod render;
 mod svg;
 mod tap;
+mod template;
 mod terms;
 
 pub use address::addresses;
@@ -31,5 +34,6 @@ pub use link::{LinkStats, PairRequest, detect_kind};
 pub use model::{End, Family, Hop, LinkKind, NetkitOptions, Policy, Scrub, Topology};
 pub use nat::translate;
 pub use netns::Netns;
-pub use readback::{LinkInfo, NetkitInfo};
+pub use readback::{DeviceInfo, NetkitInfo};
 pub use tap::Tap;
+pub use template::Template;

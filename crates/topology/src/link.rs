@@ -6,7 +6,7 @@ use crate::{
     address, message,
     model::{Cidr, DeviceSpec, Link, LinkKind, NetkitOptions},
     netns::Netns,
-    readback::LinkInfo,
+    readback::DeviceInfo,
 };
 use lab_netlink::{
     NLM_F_CREATE, NLM_F_EXCL, NetlinkError,
@@ -182,14 +182,6 @@ pub fn set_up(ns: &Netns, name: &str) -> Done {
     set_flags(ns, name, LinkFlags::Up)
 }
 
-/// Sets a device down.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn set_down(ns: &Netns, name: &str) -> Done {
-    set_flags(ns, name, LinkFlags::empty())
-}
-
 /// Gives a device an address: `10.1.0.9/24`. An IPv6 one is not checked for being the only one.
 ///
 /// # Errors
@@ -275,26 +267,26 @@ pub fn rename(ns: &Netns, name: &str, new_name: &str) -> Done {
 ///
 /// # Errors
 /// The kernel's refusal: `ENODEV` if it is not there.
-pub fn info(ns: &Netns, name: &str) -> Result<LinkInfo, NetlinkError> {
-    get(ns, without_counters(message::named(name))).map(|message| LinkInfo::of(&message))
+pub fn info(ns: &Netns, name: &str) -> Result<DeviceInfo, NetlinkError> {
+    get(ns, without_counters(message::named(name))).map(|message| DeviceInfo::of(&message))
 }
 
 /// The device of that index, as the kernel reports it.
 ///
 /// # Errors
 /// The kernel's refusal: `ENODEV` if it is not there.
-pub fn info_by_index(ns: &Netns, ifindex: u32) -> Result<LinkInfo, NetlinkError> {
-    get(ns, without_counters(message::indexed(ifindex, Vec::new()))).map(|message| LinkInfo::of(&message))
+pub fn info_by_index(ns: &Netns, ifindex: u32) -> Result<DeviceInfo, NetlinkError> {
+    get(ns, without_counters(message::indexed(ifindex, Vec::new()))).map(|message| DeviceInfo::of(&message))
 }
 
 /// Every device of the namespace.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn list(ns: &Netns) -> Result<Vec<LinkInfo>, NetlinkError> {
+pub fn list(ns: &Netns) -> Result<Vec<DeviceInfo>, NetlinkError> {
     let answers = ns.netlink().dump(RouteNetlinkMessage::GetLink(without_counters(LinkMessage::default())))?;
     let links = answers.iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(message) => Some(LinkInfo::of(message)),
+        RouteNetlinkMessage::NewLink(message) => Some(DeviceInfo::of(message)),
         _ => None,
     });
     Ok(links.collect())

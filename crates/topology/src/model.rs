@@ -17,8 +17,8 @@ pub struct End {
     pub mtu: Option<u32>,
     /// MAC address; unset lets the builder give each end a fixed one, except in L3 mode, where the kernel refuses any.
     pub mac: Option<[u8; 6]>,
-    /// Index in its node; unset lets the builder give each end of a topology another one, so that a number that a
-    /// program reports tells which device it means.
+    /// Index in its node; unset lets the builder give each end of a topology another one, so that an index that a
+    /// program reports identifies one device.
     pub ifindex: Option<u32>,
 }
 
@@ -139,9 +139,9 @@ pub struct Sysctl {
 }
 
 /// A whole topology. Built by chaining, in the order in which one would draw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
-    /// Name, as in cell listings.
+    /// Name of the [`Template`](crate::Template) that it was built from, as in cell listings.
     pub name: String,
     /// Namespaces.
     pub nodes: Vec<Node>,
@@ -167,21 +167,9 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// An empty topology.
-    pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            nodes: Vec::new(),
-            links: Vec::new(),
-            devices: Vec::new(),
-            ports: Vec::new(),
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            rules: Vec::new(),
-            nat: Vec::new(),
-            sysctls: Vec::new(),
-            static_neighbours: false,
-        }
+    /// An empty topology. Its name comes from the [`Template`](crate::Template) that it is built from.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Adds a node that does not forward.

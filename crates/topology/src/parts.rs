@@ -43,7 +43,7 @@ pub enum DeviceSpec {
     },
     /// Ethernet whose far end is user space, see [`crate::Net::tap`].
     Tap {
-        /// Addresses at the far end. The node knows them as permanent neighbours, since nobody there answers for them.
+        /// Addresses at the far end. The node has them as permanent neighbours, since nothing there answers for them.
         far: Vec<IpAddr>,
     },
 }

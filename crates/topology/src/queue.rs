@@ -23,7 +23,7 @@ const RX: u32 = 0;
 /// # Errors
 /// The kernel's refusal: `ENOENT` before 6.3 and `EOPNOTSUPP` before 7.1, which have no such family or command; `EINVAL`
 /// where the one can't take a queue (`netdev_can_create_queue()`) or the other can't give one
-/// (`netdev_can_lease_queue()`), which the explanation tells apart; `ENODEV` without the device.
+/// (`netdev_can_lease_queue()`), which the extended acknowledgement distinguishes; `ENODEV` without the device.
 pub fn lease(ns: &Netns, taker: u32, giver: u32, queue: u32) -> Result<u32, NetlinkError> {
     let asked = format!("queue-create ifindex {taker} from queue {queue} of ifindex {giver}");
     let parts = [

@@ -19,7 +19,7 @@ static QUIET: [Setting; 7] = [
 ];
 
 /// Written once where a machine is the lab's own (Documentation/admin-guide/sysctl/net.rst): namespaces take the
-/// settings of the first one, and none gets tunnel devices that nobody asked for.
+/// settings of the first one, and none gets tunnel devices that it does not declare.
 const INHERIT: [Setting; 2] =
     [("net/core/devconf_inherit_init_net", "1"), ("net/core/fb_tunnels_only_for_init_net", "1")];
 

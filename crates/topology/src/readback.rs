@@ -9,7 +9,7 @@ use lab_protocol::DeviceKind;
 
 /// A device, from `RTM_GETLINK`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkInfo {
+pub struct DeviceInfo {
     /// Index in its own namespace.
     pub ifindex: u32,
     /// Name.
@@ -56,7 +56,7 @@ pub struct NetkitInfo {
     pub single: Option<bool>,
 }
 
-impl LinkInfo {
+impl DeviceInfo {
     pub(crate) fn of(message: &LinkMessage) -> Self {
         let mut info = Self {
             ifindex: message.header.index,

@@ -1,6 +1,6 @@
 //! Draws a topology as text, for reports.
 
-use crate::model::{Device, DeviceSpec, Nat, Rule, Selector, Topology};
+use crate::model::{Device, DeviceSpec, Nat, NetkitOptions, Policy, Rule, Scrub, Selector, Topology};
 use std::fmt;
 
 /// Columns of a drawing: what a terminal and a report show without wrapping.
@@ -25,7 +25,8 @@ impl fmt::Display for Topology {
         for link in &self.links {
             let end = |end: &crate::model::End| self.end(&end.node, &end.name, end.mtu);
             let (primary, peer) = (end(&link.primary), end(&link.peer));
-            write!(f, "\n{}", wrapped(&format!("  {primary} =={}== {peer}", link.kind)))?;
+            let options = netkit_words(&link.netkit);
+            write!(f, "\n{}", wrapped(&format!("  {primary} =={}== {peer}{options}", link.kind)))?;
         }
         for device in &self.devices {
             write!(f, "\n  {} {}", self.end(&device.node, &device.name, None), words(device))?;
@@ -46,8 +47,28 @@ impl fmt::Display for Topology {
         for nat in &self.nat {
             write!(f, "\n  {}: {}", nat.node(), nat_words(nat))?;
         }
+        for sysctl in &self.sysctls {
+            write!(f, "\n  {}: {} = {}", sysctl.node, sysctl.key, sysctl.value)?;
+        }
+        if self.static_neighbours {
+            write!(f, "\n  permanent neighbours at both ends of every link")?;
+        }
         Ok(())
     }
+}
+
+/// What a netkit pair has beyond the kernel's defaults.
+fn netkit_words(options: &NetkitOptions) -> String {
+    let policy = |policy| if policy == Policy::Forward { "forward" } else { "blackhole" };
+    let scrub = |scrub| if scrub == Scrub::None { "none" } else { "default" };
+    let words = [
+        ("policy", options.policy.map(policy)),
+        ("peer policy", options.peer_policy.map(policy)),
+        ("scrub", options.scrub.map(scrub)),
+        ("peer scrub", options.peer_scrub.map(scrub)),
+    ];
+    let set: Vec<String> = words.iter().filter_map(|(name, value)| Some(format!("{name} {}", (*value)?))).collect();
+    if set.is_empty() { String::new() } else { format!(" ({})", set.join(", ")) }
 }
 
 /// A line broken between words where it is wider than a terminal.
@@ -127,16 +148,19 @@ mod tests {
 
     #[test]
     fn a_pair_reads_like_a_diagram() {
-        let text = library::pair(LinkKind::NetkitL3).to_string();
+        let text = library::PAIR.of(LinkKind::NetkitL3).to_string();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "pair: host pod");
         assert_eq!(lines[1], "  host:p0 [10.1.0.1/32 fd01::1/128] ==nk-l3== pod:eth0 [10.1.0.2/32 fd01::2/128]");
-        assert_eq!(lines.last(), Some(&"  pod: ::/0 via fd01::1 dev eth0"));
+        let last = &lines[lines.len() - 2..];
+        assert_eq!(last, ["  pod: ::/0 via fd01::1 dev eth0", "  permanent neighbours at both ends of every link"]);
+        let resolving = library::PAIR_RESOLVING.of(LinkKind::NetkitL3).to_string();
+        assert_eq!(resolving.lines().last(), Some("  pod: ::/0 via fd01::1 dev eth0"));
     }
 
     #[test]
     fn every_drawing_fits_a_terminal() {
-        for topology in library::all() {
+        for (_, topology) in library::ALL.iter().flat_map(crate::Template::variants) {
             for line in topology.to_string().lines() {
                 assert!(line.len() <= COLUMNS, "{}: {line}", topology.name);
             }

@@ -1,63 +1,11 @@
 //! The words that topologies are written in: kinds of link, address families, netkit options.
 
-use lab_protocol::DeviceKind;
+pub use lab_protocol::LinkKind;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
-
-/// The kind of a workload's link: a parameter of a topology, so that every topology exists in every kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LinkKind {
-    /// A veth pair.
-    Veth,
-    /// A netkit pair in L2 mode.
-    NetkitL2,
-    /// A netkit pair in L3 mode.
-    NetkitL3,
-}
-
-impl LinkKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Veth, Self::NetkitL2, Self::NetkitL3];
-
-    /// Whether the devices have MAC addresses of their own and resolve neighbours.
-    pub const fn has_macs(self) -> bool {
-        matches!(self, Self::Veth | Self::NetkitL2)
-    }
-
-    /// The name used in cell ids.
-    pub fn name(self) -> &'static str {
-        DeviceKind::from(self).name()
-    }
-}
-
-impl From<LinkKind> for DeviceKind {
-    fn from(kind: LinkKind) -> Self {
-        match kind {
-            LinkKind::Veth => Self::Veth,
-            LinkKind::NetkitL2 => Self::NetkitL2,
-            LinkKind::NetkitL3 => Self::NetkitL3,
-        }
-    }
-}
-
-impl TryFrom<DeviceKind> for LinkKind {
-    type Error = DeviceKind;
-
-    /// # Errors
-    /// Gives the kind back where no pair has it.
-    fn try_from(kind: DeviceKind) -> Result<Self, DeviceKind> {
-        Self::ALL.into_iter().find(|link| DeviceKind::from(*link) == kind).ok_or(kind)
-    }
-}
-
-impl fmt::Display for LinkKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

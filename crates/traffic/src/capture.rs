@@ -88,7 +88,7 @@ impl Stamping {
 }
 
 /// A capture on every device of a namespace, from its start on. The kernel keeps the packets until they are asked for,
-/// so that a capture that nobody reads costs no thread and no copy.
+/// so that a capture that is not read costs no thread and no copy.
 #[derive(Debug)]
 pub struct Capture {
     socket: Socket,
@@ -126,7 +126,7 @@ impl Capture {
         let mut buffer = [0; SNAP];
         let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
         let mut parts = [IoSliceMut::new(&mut buffer)];
-        // With MSG_TRUNC the kernel tells the packet's own length.
+        // With MSG_TRUNC the kernel returns the packet's full length.
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let received = match recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
             Ok(received) => received,

@@ -1,4 +1,4 @@
-//! Content that tells where in a stream it belongs.
+//! Content from which its offset in a stream can be computed.
 
 /// Eight bytes are made at once: one by one they would take longer than all else that a bulk transfer does in an emulated
 /// guest.

@@ -78,7 +78,7 @@ pub struct FlowReport {
     pub source_seen: Option<IpAddr>,
     /// Errnos that the client got.
     pub errors: Vec<i32>,
-    /// One line for people.
+    /// One line of text.
     pub detail: String,
 }
 

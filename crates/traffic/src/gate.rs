@@ -1,6 +1,6 @@
-//! A gate in front of the first packet: closed by whoever wants to look at what a case has built before it sends.
+//! Stops a case before its first packet, so that `lab shell` can show what it has built.
 //!
-//! Every meter passes here first. An open gate, which is the rule, costs a lock that nobody else holds.
+//! Every exchange passes here first. An open gate, the usual state, costs one uncontended lock.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ static GATE: Mutex<Option<Gate>> = Mutex::new(None);
 
 /// Where a case is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopAt {
     /// Before its first packet.
     Flow,
     /// Behind the attachment of this number, counted from 1.
@@ -23,7 +23,7 @@ pub enum Stop {
 
 #[derive(Debug)]
 struct Gate {
-    stop: Stop,
+    stop: StopAt,
     attachments: u32,
     reached: Sender<()>,
     open: Receiver<()>,
@@ -36,14 +36,14 @@ pub struct Hold {
     _open: Sender<()>,
 }
 
-/// Closes the gate, once: who is stopped there goes on when the [`Hold`] is dropped, and nobody is stopped again.
-pub fn close(stop: Stop) -> Hold {
+/// Closes the gate, once: a case that is stopped there goes on when the [`Hold`] is dropped, and is not stopped again.
+pub fn close(stop: StopAt) -> Hold {
     let ((reached, wait), (keep, open)) = (mpsc::channel(), mpsc::channel());
     *gate() = Some(Gate { stop, attachments: 0, reached, open });
     Hold { reached: wait, _open: keep }
 }
 
-/// Takes a gate away that nobody has reached; gives how many attachments it has seen.
+/// Removes a gate that no case has reached; returns how many attachments it has seen.
 pub fn remove() -> u32 {
     gate().take().map_or(0, |gate| gate.attachments)
 }
@@ -57,14 +57,14 @@ impl Hold {
 
 /// A packet is about to be sent.
 pub(crate) fn flow() {
-    pass(|gate| gate.stop == Stop::Flow);
+    pass(|gate| gate.stop == StopAt::Flow);
 }
 
 /// A program has been attached.
 pub fn attached() {
     pass(|gate| {
         gate.attachments += 1;
-        gate.stop == Stop::Attachment(gate.attachments)
+        gate.stop == StopAt::Attachment(gate.attachments)
     });
 }
 
@@ -105,7 +105,7 @@ mod tests {
                 passed.fetch_add(10, Ordering::SeqCst);
             })
         };
-        for (stop, seen) in [(Stop::Flow, 3), (Stop::Attachment(2), 1)] {
+        for (stop, seen) in [(StopAt::Flow, 3), (StopAt::Attachment(2), 1)] {
             passed.store(0, Ordering::SeqCst);
             let hold = close(stop);
             let thread = case(passed.clone());
@@ -115,7 +115,7 @@ mod tests {
             thread.join().unwrap();
             assert_eq!(passed.load(Ordering::SeqCst), 13, "{stop:?}");
         }
-        let hold = close(Stop::Attachment(7));
+        let hold = close(StopAt::Attachment(7));
         case(passed).join().unwrap();
         assert_eq!(remove(), 3);
         assert!(!hold.reached(Duration::from_secs(10)), "a gate that is gone is never reached");

@@ -78,7 +78,7 @@ struct Ends {
 }
 
 impl PingExchange {
-    /// Sends them all. What prevents that is told by the report.
+    /// Sends them all. The report has the errors.
     pub fn start(from: &Netns, at: &Netns, to: IpAddr, id: u16, count: u16) -> Self {
         gate::flow();
         let mut report = PingReport::default();
@@ -137,7 +137,7 @@ impl Ends {
     }
 }
 
-/// A raw ICMP socket that hears of the errors its packets cause.
+/// A raw ICMP socket with `IP_RECVERR`.
 fn raw(to: IpAddr) -> io::Result<UdpSocket> {
     let socket = if to.is_ipv4() {
         let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;

@@ -1,10 +1,13 @@
-//! Traffic meters that run between network namespaces: ICMP, UDP and TCP, IPv4 and IPv6 by address.
+//! Traffic between network namespaces, with counts: ICMP, UDP and TCP over IPv4 and IPv6.
 //!
-//! A meter never fails: it reports what was sent, what arrived and which errors the kernel gave, and the case judges.
-//! Sockets are made inside their namespace and stay in it, whichever thread uses them.
+//! Where to start: [`Flow`] is one exchange between two nodes, [`UdpStream`] a one-way stream that losses are counted by,
+//! [`Capture`] the packets of a namespace. Each exchange carries a *marker* that programs count by: the identifier of an echo
+//! request, the server's port of UDP and TCP.
 //!
-//! Each exchange carries a *marker* that programs count by: the identifier of an echo request, the server's port of
-//! UDP and TCP.
+//! *Architecture invariant:* an exchange never fails. It reports what was sent, what arrived and which errors the kernel gave;
+//! the case decides.
+//!
+//! *Architecture invariant:* a socket is created in its namespace and stays in it, whichever thread uses it.
 
 mod capture;
 pub mod content;

@@ -51,13 +51,13 @@ sockopt_impl!(
 pub enum Oversized {
     /// The sender fragments them by what it knows of the path, `IP_PMTUDISC_WANT`: the kernel's default.
     Fragment,
-    /// The sender refuses what it knows to be too large, and nobody may fragment the rest, `IP_PMTUDISC_DO`.
+    /// The sender refuses what it knows to be too large, and routers must not fragment the rest, `IP_PMTUDISC_DO`.
     Refuse,
     /// They leave as they are, whatever is known of the path beyond the device, `IP_PMTUDISC_PROBE`.
     Send,
 }
 
-/// A connected UDP socket that hears of the errors that it causes.
+/// A connected UDP socket that receives the errors that it causes.
 #[derive(Debug)]
 pub struct UdpProbe {
     socket: UdpSocket,

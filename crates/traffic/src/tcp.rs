@@ -26,7 +26,7 @@ pub struct TcpReport {
     pub content_ok: bool,
     /// The client's address as the server saw it.
     pub source_seen: Option<IpAddr>,
-    /// The first error, in words, with the side that had it.
+    /// The first error as text, with the side that had it.
     pub error: Option<String>,
     /// Errno of that error, where it has one.
     pub errno: Option<i32>,
@@ -38,10 +38,9 @@ const WRITE: usize = 1 << 20;
 /// Connections that may wait for their accept.
 const BACKLOG: i32 = 128;
 
-/// Connects, sends `bytes` bytes, closes its half, and reads the echo to its end, all within `timeout`.
+/// Connects within `timeout`; then sends `bytes` bytes, closes its half, and reads the echo to its end, within another.
 pub fn tcp_exchange(path: Path<'_>, bytes: u64, timeout: Duration) -> TcpReport {
     gate::flow();
-    let deadline = Deadline::after(timeout);
     let mut report = TcpReport::default();
     let sockets = path.to.run(|| listen(path.listen)).and_then(|listener| {
         let client =
@@ -60,15 +59,15 @@ pub fn tcp_exchange(path: Path<'_>, bytes: u64, timeout: Duration) -> TcpReport 
     thread::scope(|scope| {
         let server = scope.spawn(|| {
             let mut served = Served::default();
-            let result = serve(&listener, deadline, &mut served);
+            let result = serve(&listener, timeout, &mut served);
             (served, result)
         });
-        let result = talk(client, path.dial, seed, bytes, deadline, &mut report);
+        let result = talk(client, path.dial, seed, bytes, timeout, &mut report);
         if let Err(error) = &result {
             report.fail("client", error);
         }
         if !report.connected {
-            // Wakes the server: nobody will come.
+            // Wakes the server, since no client will connect.
             _ = socket2::SockRef::from(&listener).shutdown(Shutdown::Both);
         }
         let (seen, result) = server.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload));
@@ -108,10 +107,10 @@ pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn serve(listener: &TcpListener, deadline: Deadline, served: &mut Served) -> io::Result<()> {
-    let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
-    readable(listener, deadline.left().ok_or_else(timed_out)?);
+fn serve(listener: &TcpListener, timeout: Duration, served: &mut Served) -> io::Result<()> {
+    readable(listener, timeout);
     let (mut stream, source) = listener.accept()?;
+    let deadline = Deadline::after(timeout);
     served.source = Some(source.ip());
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -130,11 +129,12 @@ fn talk(
     dial: SocketAddr,
     seed: u64,
     bytes: u64,
-    deadline: Deadline,
+    timeout: Duration,
     report: &mut TcpReport,
 ) -> io::Result<()> {
-    let left = deadline.left().ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
-    client.connect_timeout(&dial.into(), left)?;
+    // The clock starts with the SYN: a guest whose host let it stand still before has sent one all the same.
+    client.connect_timeout(&dial.into(), timeout)?;
+    let deadline = Deadline::after(timeout);
     report.connected = true;
     let stream = TcpStream::from(client);
     if bytes <= CHUNK as u64 {
@@ -188,4 +188,18 @@ pub(crate) fn patience(stream: &TcpStream, deadline: Deadline) -> io::Result<()>
     let left = deadline.left().ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
     stream.set_read_timeout(Some(left))?;
     stream.set_write_timeout(Some(left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syn_is_sent_however_short_the_time_is() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let mut report = TcpReport::default();
+        _ = talk(client, listener.local_addr().unwrap(), 0, 1, Duration::from_nanos(1), &mut report);
+        listener.accept().expect("the handshake was made");
+    }
 }

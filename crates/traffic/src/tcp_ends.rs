@@ -87,7 +87,7 @@ impl Attempt {
     }
 }
 
-/// Connects to a port where nobody listens; gives the errno.
+/// Connects to a closed port; returns the errno.
 pub fn refused(path: Path<'_>, timeout: Duration) -> Option<Errno> {
     match Attempt::start(path) {
         Ok(attempt) => attempt.errno(timeout),

@@ -25,7 +25,7 @@ use std::{
 pub struct UdpOptions {
     /// Whether the client's socket is connected.
     pub connected: bool,
-    /// Whether the client hears of errors (`IP_RECVERR`): a netkit drop is then `ENOBUFS`, else success.
+    /// Whether the client sets `IP_RECVERR`: a netkit drop is then `ENOBUFS`, otherwise success.
     pub hear_errors: bool,
     /// Payload of each datagram, bytes; at least 4.
     pub payload: usize,
@@ -84,7 +84,7 @@ pub(crate) struct UdpExchange {
 }
 
 impl UdpExchange {
-    /// Sends them all. What prevents that is told by the report.
+    /// Sends them all. The report has the errors.
     pub fn start(path: Path<'_>, count: u32, options: UdpOptions) -> Self {
         gate::flow();
         let mut report = UdpReport::default();

@@ -1,17 +1,17 @@
-//! A shell, or any other program, in the guest: what was asked for is built, the program runs, everything is taken away.
+//! A shell, or any other program, in the guest: the request's stage is built, the program runs, everything is deleted.
 
 mod names;
 mod program;
 mod root;
 
-use crate::session::Sender;
+use crate::sender::Sender;
+use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
     shell::{ShellRequest, Size, Stream},
 };
-use lab_suite::{Runner, Staged};
 use names::Names;
-use program::{Input, Program};
+use program::{Input, ShellProgram};
 use std::{
     io::Read,
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -25,11 +25,11 @@ const PIECE: usize = 16 << 10;
 pub struct Shell {
     input: mpsc::Sender<Vec<u8>>,
     /// Known once the program runs in a terminal.
-    terminal: Arc<Mutex<Option<program::Terminal>>>,
+    terminal: Arc<Mutex<Option<program::Pty>>>,
 }
 
 impl Shell {
-    /// Starts it. The host hears of all that happens through `sender`.
+    /// Starts it. `sender` reports to the host.
     pub fn start(runner: Arc<Runner>, request: ShellRequest, sender: Sender) -> Self {
         let (input, taken) = mpsc::channel();
         let terminal = Arc::new(Mutex::new(None));
@@ -39,7 +39,7 @@ impl Shell {
                 Ok(code) => sender.send(&AgentMessage::ShellExited { code }),
                 Err(message) => sender.send(&AgentMessage::Refused { message }),
             };
-            // The host may have left; then nobody is there to tell.
+            // Fails where the host has closed the port: there is no one to report to.
             drop(said);
         });
         Self { input, terminal }
@@ -64,7 +64,7 @@ fn live(
     runner: &Arc<Runner>,
     request: &ShellRequest,
     input: mpsc::Receiver<Vec<u8>>,
-    seat: &Mutex<Option<program::Terminal>>,
+    seat: &Mutex<Option<program::Pty>>,
     sender: &Sender,
 ) -> Result<u8, String> {
     root::describe_guest()?;
@@ -72,7 +72,7 @@ fn live(
     let names = Names::publish(&staged.namespaces()?)?;
     let root = root::prepare(request.root)?;
     let welcome = staged.describe()?;
-    let mut program = Program::start(&root, &request.command, request.terminal.as_ref())?;
+    let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
     *seat.lock().unwrap_or_else(PoisonError::into_inner) = program.terminal();
     sender.send(&AgentMessage::ShellReady { welcome })?;
 
@@ -81,7 +81,7 @@ fn live(
             scope.spawn(move || forward(stream, source, sender));
         }
         let writer = program.input();
-        // Ends with the last word from the host, which may come after the program's end: it is not waited for.
+        // Ends with the host's last message, which may come after the program's end: it is not waited for.
         let sender = sender.clone();
         thread::spawn(move || feed(writer, &input, &sender));
         let code = program.wait();
@@ -96,7 +96,7 @@ fn live(
     Ok(code)
 }
 
-/// Output as it comes, until nobody holds the other end.
+/// Forwards output until the other end is closed.
 fn forward(stream: Stream, mut source: impl Read, sender: &Sender) {
     let mut buffer = vec![0; PIECE];
     // A terminal whose last program has ended reads as EIO.
@@ -107,7 +107,7 @@ fn forward(stream: Stream, mut source: impl Read, sender: &Sender) {
     }
 }
 
-/// Input as the program takes it. The host is told, so that it never sends more than fits.
+/// Writes input as the program takes it, and reports that to the host, so that it never sends more than fits.
 fn feed(mut writer: Input, input: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
     for bytes in input {
         writer.write(&bytes);

@@ -1,6 +1,6 @@
 //! Namespaces under names: where `ip netns` and `nsenter` look for them.
 
-use lab_suite::Netns;
+use lab_harness::Netns;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
     fs::{self, File},

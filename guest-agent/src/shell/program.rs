@@ -18,9 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// In the environment of the program and of all that it starts: how they are found again.
+/// In the environment of the program and of all that it starts, by which they are found.
 const MARK: &str = "NETKIT_LAB_SHELL=1";
-/// End of input, as a terminal tells it: Ctrl-D.
+/// End of input in a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
 /// How long killed processes may take to go.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -34,9 +34,9 @@ nix::ioctl_write_ptr_bad!(
 );
 
 /// The controlling end of a terminal.
-pub struct Terminal(File);
+pub struct Pty(File);
 
-impl Terminal {
+impl Pty {
     /// Tells the programs in it its size.
     pub fn resize(&self, size: Size) {
         let size = window(size);
@@ -59,12 +59,12 @@ fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
 }
 
 /// A program that was started.
-pub struct Program {
+pub struct ShellProgram {
     child: Child,
     terminal: Option<File>,
 }
 
-impl Program {
+impl ShellProgram {
     /// Starts it in a session of its own.
     ///
     /// # Errors
@@ -99,9 +99,9 @@ impl Program {
         Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
     }
 
-    /// The terminal, for whoever resizes it.
-    pub fn terminal(&self) -> Option<Terminal> {
-        self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()).map(Terminal)
+    /// The terminal, for resizing.
+    pub fn terminal(&self) -> Option<Pty> {
+        self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()).map(Pty)
     }
 
     /// What it writes.
@@ -159,8 +159,8 @@ impl Input {
     }
 }
 
-/// Kills the program and all that it started, in whatever session. They are told by their environment, since helpers of a
-/// case that stands at its gate must stay.
+/// Kills the program and all that it started, in any session. They are found by their environment, since helpers of a
+/// stopped case must stay.
 pub fn end_all() {
     let deadline = Instant::now() + GONE_WITHIN;
     loop {

@@ -14,11 +14,11 @@ pub const TOOLS: &str = "/bin/busybox";
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// Scripts of the lab, visible below every root.
 const OWN: &str = "/run/lab";
-/// How the host's root is tagged: virtme-ng's name for it (`virtme/commands/run.py`).
+/// Tag of the host's root: virtme-ng's name for it (`virtme/commands/run.py`).
 const TAG: &str = "/dev/root";
 /// The host's root as it is exported, read-only.
 const LOWER: &str = "/host/lower";
-/// What the guest writes: in its memory, and gone with it.
+/// What the guest writes: in its memory only.
 const CHANGES: &str = "/host/changes";
 /// Both together.
 const MERGED: &str = "/host/root";
@@ -37,7 +37,7 @@ const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='$HOSTNAME${NODE:+ [$NODE]} \\w # '\n";
 /// Where programs look for what they know of terminals.
 const TERMINALS: [&str; 3] = ["etc/terminfo", "lib/terminfo", "usr/share/terminfo"];
-/// A terminal that everybody knows.
+/// A terminal that every program knows.
 const USUAL_TERMINAL: &str = "xterm";
 
 /// Where a program runs.
@@ -45,7 +45,7 @@ pub struct Environment {
     root: Root,
 }
 
-/// Gives the guest the name of its kernel, for prompts and for whoever looks into it.
+/// Sets the host name to the kernel's id, for prompts.
 ///
 /// # Errors
 /// One line.
@@ -104,7 +104,7 @@ fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) 
 }
 
 impl Environment {
-    /// Words that lead from the image to a program in this root.
+    /// The command prefix that runs a program in this root.
     pub fn enter(&self) -> impl Iterator<Item = String> {
         let chroot: &[&str] = if self.root == Root::Host { &[TOOLS, "chroot", MERGED] } else { &[] };
         chroot.iter().chain(&BY_PATH).map(|word| (*word).to_owned())
@@ -124,7 +124,7 @@ impl Environment {
         }
     }
 
-    /// A terminal's name if programs in here know it, else a name that they do.
+    /// The terminal's name if this root has its terminfo entry, otherwise `xterm`.
     pub fn terminal<'t>(&self, kind: &'t str) -> &'t str {
         let entry = |at: &str| Some(self.path(at).join(kind.get(..1)?).join(kind));
         let known = !kind.contains('/') && TERMINALS.iter().filter_map(|at| entry(at)).any(|path| path.exists());

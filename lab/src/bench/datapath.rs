@@ -3,7 +3,7 @@
 
 use crate::{bench::boot::Spread, run::visitor::Visitor};
 use lab_protocol::{
-    AgentMessage, AttachType, Capability, DeviceKind, HostMessage,
+    AgentMessage, AttachType, Capability, HostMessage, LinkKind,
     measure::{DATAGRAM, MeasureRequest, Sample, Setup, Way},
 };
 use lab_record::plan::KernelFacts;
@@ -24,7 +24,7 @@ const WINDOWS: u32 = 3;
 pub fn setups(kernel: &KernelFacts) -> Vec<Setup> {
     let mut setups = Vec::new();
     for way in Way::ALL {
-        for device in DeviceKind::WORKLOAD {
+        for device in LinkKind::ALL {
             let can = |attach: Option<AttachType>| match attach {
                 None => way == Way::Routed,
                 Some(AttachType::Tc) => true,
@@ -47,7 +47,7 @@ pub fn setups(kernel: &KernelFacts) -> Vec<Setup> {
 
 /// What all ratios of a way are to.
 const fn baseline(way: Way) -> Setup {
-    Setup { way, device: DeviceKind::Veth, attach: Some(AttachType::Tc) }
+    Setup { way, device: LinkKind::Veth, attach: Some(AttachType::Tc) }
 }
 
 /// A visitor that has a guest measure.

@@ -57,7 +57,7 @@ impl Policy {
     fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
-        let top = Section::open(origin, document.as_table(), None, "the file".into(), &SECTIONS)?;
+        let top = Section::open(origin, document.as_table(), None, "the file".into(), SECTIONS)?;
         let mut policy = Self::default();
         if let Some(cache) = top.section("cache", "[cache]".into(), &["max-gib", "days"])? {
             policy.size = cache.number("max-gib", 1..100_001)?.map_or(policy.size, |gib| u64::from(gib) << 30);

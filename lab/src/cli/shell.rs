@@ -19,7 +19,7 @@ use clap::Args;
 use lab_base::{say::say, selection, text};
 use lab_image::{PROGRAMS, Profile, Toolbox};
 use lab_protocol::{
-    Capability, CellReport, DeviceKind, Outcome,
+    Capability, CellReport, LinkKind, Outcome,
     shell::{Root, ShellRequest, Stage, Terminal},
 };
 use lab_record::{
@@ -144,7 +144,7 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
     let Some(name) = &args.topology else { return Ok(Stage::Bare) };
     let library = artifacts::topologies(&selected.artifacts.agent.path)?;
     let device = topology::find(&library, name, args.kind.as_deref())?.kind;
-    if device.is_some_and(DeviceKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
+    if device.is_some_and(LinkKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
         let why = kernel.departure(Capability::Netkit).map_or_else(
             || format!("needs kernel {}", Capability::Netkit.since().lifted_by(kernel.version)),
             |departure| departure.reason.clone(),

@@ -14,7 +14,7 @@ use lab_base::{
     selection,
 };
 use lab_protocol::{
-    DeviceKind,
+    LinkKind,
     drawing::{Drawing, TopologyInfo},
 };
 use lab_record::exit::Exit;
@@ -59,14 +59,14 @@ pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Resu
 fn list(library: &[TopologyInfo]) -> String {
     let width = library.iter().map(|topology| topology.name.len()).max().unwrap_or(0);
     let line = |topology: &TopologyInfo| {
-        let kinds: Vec<&str> = kinds(topology).map(DeviceKind::name).collect();
+        let kinds: Vec<&str> = kinds(topology).map(LinkKind::name).collect();
         let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
         format!("{:width$}  {}{kinds}\n", topology.name, topology.title)
     };
     library.iter().map(line).collect()
 }
 
-fn kinds(topology: &TopologyInfo) -> impl Iterator<Item = DeviceKind> {
+fn kinds(topology: &TopologyInfo) -> impl Iterator<Item = LinkKind> {
     topology.drawings.iter().filter_map(|drawing| drawing.kind)
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     fn library() -> Vec<TopologyInfo> {
         let drawing = |kind| Drawing { kind, text: format!("{kind:?}"), svg: String::new() };
-        let varying = DeviceKind::WORKLOAD.map(|kind| drawing(Some(kind))).to_vec();
+        let varying = LinkKind::ALL.map(|kind| drawing(Some(kind))).to_vec();
         vec![
             TopologyInfo { name: "solo".into(), title: "One node.".into(), drawings: vec![drawing(None)] },
             TopologyInfo { name: "pair".into(), title: "Two.".into(), drawings: varying },
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn a_wrong_name_or_kind_is_answered_with_the_right_ones() {
         let library = library();
-        assert_eq!(find(&library, "pair", Some("nk-l3")).unwrap().kind, Some(DeviceKind::NetkitL3));
-        assert_eq!(find(&library, "pair", None).unwrap().kind, Some(DeviceKind::Veth));
+        assert_eq!(find(&library, "pair", Some("nk-l3")).unwrap().kind, Some(LinkKind::NetkitL3));
+        assert_eq!(find(&library, "pair", None).unwrap().kind, Some(LinkKind::Veth));
         let error = find(&library, "pairs", None).unwrap_err().to_string();
         assert!(error.contains("pairs") && error.contains("pair"), "{error}");
         let error = find(&library, "pair", Some("ipvlan")).unwrap_err().to_string();

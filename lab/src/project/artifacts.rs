@@ -1,5 +1,6 @@
 //! What goes into a guest and is built here: the agent and the eBPF object.
 
+use super::agent_package::{AgentPackage, AgentPackageError};
 use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{interrupt::Interrupt, process::to_end};
@@ -88,6 +89,9 @@ pub enum ArtifactError {
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
+    /// The package of the agent can't be told.
+    #[error(transparent)]
+    Package(#[from] AgentPackageError),
     /// The agent's listing can't be used.
     #[error("{}: {problem}", agent.display())]
     Listing {
@@ -139,7 +143,8 @@ impl Builder<'_> {
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
         let _lock = self.lock(File::try_lock_shared)?;
-        let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release/guest-agent");
+        let package = AgentPackage::load(self.root)?;
+        let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(&package.name);
         let objects = self.target_dir(BPF_DIR).join(BPF_TARGET).join("release");
         read(agent, |target| objects.join(target))
     }
@@ -171,11 +176,13 @@ impl Builder<'_> {
 
     fn cargo_agent(&self) -> Result<PathBuf, ArtifactError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let package = AgentPackage::load(self.root)?;
         // An own target directory: other flags in the shared one would rebuild the world at every turn.
-        let args: [OsString; 9] = [
+        let mut args: Vec<OsString> = vec![
             "build".into(),
             "--release".into(),
-            "--package=guest-agent".into(),
+            "--package".into(),
+            package.name.clone().into(),
             "--target".into(),
             AGENT_TARGET.into(),
             "--target-dir".into(),
@@ -183,13 +190,16 @@ impl Builder<'_> {
             "--quiet".into(),
             MESSAGES.into(),
         ];
+        if let Some(directory) = &package.directory {
+            args.extend(["--manifest-path".into(), directory.join("Cargo.toml").into()]);
+        }
         let command = duct::cmd(&cargo, args)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
             .dir(self.root);
         let what = "the guest agent";
         let messages = self.run(what, &cargo.to_string_lossy(), command)?;
-        executable(&messages, "guest-agent").ok_or(ArtifactError::Unnamed { what })
+        executable(&messages, &package.name).ok_or(ArtifactError::Unnamed { what })
     }
 
     /// Builds the eBPF objects; where each is, by its target's name.
@@ -305,8 +315,9 @@ fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, A
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
         Err(source) => Err(ArtifactError::Read { path, source }),
     };
-    let objects = BPF_OBJECTS.map(|(target, name)| Ok((name.to_owned(), read("the eBPF object", object(target))?)));
-    Ok(Artifacts { agent: read("the guest agent", agent)?, objects: objects.into_iter().collect::<Result<_, _>>()? })
+    let object = |(target, name): (&str, &str)| Ok((name.to_owned(), read("the eBPF object", object(target))?));
+    let objects = BPF_OBJECTS.into_iter().map(object).collect::<Result<_, ArtifactError>>()?;
+    Ok(Artifacts { agent: read("the guest agent", agent)?, objects })
 }
 
 /// Where cargo says that it put a program (the Cargo Book, "External tools": `compiler-artifact`). It says so of fresh ones

@@ -1,5 +1,6 @@
 //! What every command needs to know of the project.
 
+pub mod agent_package;
 pub mod artifacts;
 pub mod filter;
 pub mod select;

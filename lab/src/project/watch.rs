@@ -1,6 +1,6 @@
 //! Sources that change while somebody works on them, and what that did to the cells.
 
-use super::sources;
+use super::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
 use crate::error::Error;
 use lab_base::interrupt::Interrupt;
 use lab_record::run::RunRecord;
@@ -42,10 +42,11 @@ impl Sources {
         let (sender, events) = mpsc::channel();
         let failed = |error: notify::Error| Error::Host(format!("can't watch {}: {error}", root.display()));
         let mut watcher = notify::recommended_watcher(sender).map_err(failed)?;
-        for source in sources::all() {
+        let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
+        for directory in sources::all().map(|source| root.join(source)).chain(package) {
             // Not the whole directory: what is built lies beside.
-            watcher.watch(&root.join(source), RecursiveMode::NonRecursive).map_err(failed)?;
-            watcher.watch(&root.join(source).join("src"), RecursiveMode::Recursive).map_err(failed)?;
+            watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(failed)?;
+            watcher.watch(&directory.join("src"), RecursiveMode::Recursive).map_err(failed)?;
         }
         Ok(Self { root: root.to_owned(), events, _watcher: watcher })
     }

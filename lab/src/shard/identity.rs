@@ -1,12 +1,16 @@
 //! What machines that run parts of one plan must agree on.
 
 use crate::error::Error;
-use crate::project::sources;
+use crate::project::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
 use lab_base::hex::hex;
 use lab_record::plan::Plan;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 use walkdir::WalkDir;
 
 /// What decides beside the sources of a guest's programs: versions and settings of what they are built with, the lab itself, and
@@ -33,7 +37,7 @@ pub fn identity(
         ("the cells", hash(&(&plan.cells, cells, plan.full_matrix, &plan.others))),
         ("the kernels", hash(&(kernels, identities))),
         ("the recorded durations", hash(durations)),
-        ("the sources", files(root, sources::all().chain(BESIDE))?),
+        ("the sources", sources(root)?),
         ("splats.toml and known.toml", files(root, LISTS)?),
     ];
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
@@ -53,16 +57,30 @@ fn hash(what: &impl Serialize) -> String {
 }
 
 fn files(root: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<String, Error> {
+    let own = names.into_iter().map(|name| (root.to_owned(), root.join(name)));
+    digest(own.filter(|(_, path)| path.exists()).collect())
+}
+
+/// The sources of the lab, of what its guests run, and of an agent that lies elsewhere.
+fn sources(root: &Path) -> Result<String, Error> {
+    let own: std::collections::BTreeSet<&str> = sources::all().chain(BESIDE).collect();
+    let own = own.into_iter().map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
+    // Named by its own directory, which may be another one on each machine.
+    let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
+    digest(own.chain(package.map(|directory| (directory.clone(), directory))).collect())
+}
+
+/// Hashes files below places, each by its path from a base.
+fn digest(places: Vec<(PathBuf, PathBuf)>) -> Result<String, Error> {
     let mut hasher = Sha256::new();
-    let names: std::collections::BTreeSet<&str> = names.into_iter().collect();
-    for name in names.into_iter().map(|name| root.join(name)).filter(|path| path.exists()) {
+    for (base, place) in places {
         // A checkout may have links for files; what they lead to is what gets built.
-        let files = WalkDir::new(name).follow_links(true).sort_by_file_name().into_iter();
+        let files = WalkDir::new(&place).follow_links(true).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
-            let entry = entry.map_err(|error| Error::file("read", root)(error.into()))?;
+            let entry = entry.map_err(|error| Error::file("read", &place)(error.into()))?;
             if entry.file_type().is_file() {
                 let bytes = fs::read(entry.path()).map_err(Error::file("read", entry.path()))?;
-                let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
+                let path = entry.path().strip_prefix(&base).unwrap_or(entry.path());
                 hasher.update(path.as_os_str().as_encoded_bytes());
                 hasher.update(Sha256::digest(bytes));
             }
@@ -107,5 +125,20 @@ mod tests {
         fs::remove_file(root.path().join("known.toml")).unwrap();
         fs::write(root.path().join("elsewhere/linked.rs"), "two").unwrap();
         assert_eq!(differs(&of(&plan, 1)), "the sources");
+    }
+
+    #[test]
+    fn the_agents_own_package_is_a_source_wherever_it_lies() {
+        let agent = |place: &str, source: &str| {
+            let root = tempfile::tempdir().unwrap();
+            let package = root.path().join(place);
+            fs::create_dir_all(package.join("src")).unwrap();
+            fs::write(package.join("Cargo.toml"), "[package]\nname = \"mine\"\n").unwrap();
+            fs::write(package.join("src/main.rs"), source).unwrap();
+            fs::write(root.path().join("lab.toml"), format!("[agent]\npackage = \"{place}\"\n")).unwrap();
+            sources(root.path()).unwrap()
+        };
+        assert_eq!(agent("here", "fn main() {}"), agent("there", "fn main() {}"));
+        assert_ne!(agent("here", "fn main() {}"), agent("here", "fn main() { }"));
     }
 }

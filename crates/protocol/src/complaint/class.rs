@@ -1,9 +1,9 @@
-//! Sorts of complaint.
+//! Classes of splats.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What sort of complaint.
+/// Class of a splat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -39,7 +39,7 @@ pub enum Class {
     NetnsLeak,
     /// A reference counter that overflowed or underflowed (`lib/refcount.c`).
     Refcount,
-    /// References or memory that nobody gave back (`lib/ref_tracker.c`, `mm/kmemleak.c`).
+    /// References or memory that were not released (`lib/ref_tracker.c`, `mm/kmemleak.c`).
     Leak,
 }
 
@@ -160,7 +160,7 @@ impl Class {
         }
     }
 
-    /// The class of the complaint that a record begins, if it begins one. The record carries no time stamp.
+    /// The class of the splat that a record begins, if it begins one. The record carries no time stamp.
     pub fn of(record: &str) -> Option<Self> {
         let known = HEADERS.iter().find(|(words, _)| match words {
             Words::Starts(start) => record.starts_with(start),
@@ -182,7 +182,7 @@ impl Class {
         (record.starts_with("ref_tracker: ") || record.starts_with("leaked reference")).then_some(Self::Leak)
     }
 
-    /// Whether the kernel that the lab boots (`oops=panic`) does not survive what this record of the class tells.
+    /// Whether the kernel that the lab boots (`oops=panic`) panics after this record of the class.
     pub fn is_deadly(self, record: &str) -> bool {
         match self {
             Self::Panic | Self::Oops => true,

@@ -1,4 +1,4 @@
-//! What a kernel complains of, in its own words: the headers at the start of a log record, and where a complaint ends.
+//! Splats: the headers at the start of a log record, and where a splat ends.
 //!
 //! Both sides read the same words: the agent in the kernel log, of which it passes on complaints only, and the host on the
 //! console, which is all that is left of a kernel that died. What is looked for are the kernel's own headers at the start

@@ -1,10 +1,10 @@
-//! Where a complaint begins and ends.
+//! Where a splat begins and ends.
 
 use super::Class;
 
-/// What the lab's own records start with: a complaint ends where one begins.
+/// What the lab's own records start with: a splat ends where one begins.
 pub const MARK: &str = "netkit-lab:";
-/// Lines of a complaint that are kept, header and backtrace; a longer one is cut.
+/// Lines of a splat that are kept, header and backtrace; a longer one is cut.
 pub const MOST_LINES: usize = 120;
 /// Records between the end of an oops and the panic that it leads to (`oops_end`: registers once more).
 const PANIC_WITHIN: usize = 40;
@@ -29,7 +29,7 @@ pub fn record(line: &str) -> &str {
     rest
 }
 
-/// Finds complaints in log text: class and lines of each, without time stamps.
+/// Finds splats in log text: class and lines of each, without time stamps.
 pub fn scan(log: &str) -> Vec<(Class, Vec<&str>)> {
     let records: Vec<&str> = log.lines().map(record).collect();
     let mut found: Vec<(Class, Vec<&str>)> = Vec::new();
@@ -46,7 +46,7 @@ pub fn scan(log: &str) -> Vec<(Class, Vec<&str>)> {
             && records[last_end..at].iter().all(|record| !record.starts_with(MARK))
             && lines.iter().any(|line| line.starts_with("---[ end trace"))
         {
-            // The panic that an oops leads to is no complaint of its own.
+            // The panic that an oops leads to is no splat of its own.
             let end = end_of(class, &records, at);
             let room = MOST_LINES.saturating_sub(lines.len());
             lines.extend(records[at..end].iter().take(room));
@@ -82,7 +82,7 @@ fn end_of(class: Class, records: &[&str], header: usize) -> usize {
         }
         if let Some(next) = Class::of(record) {
             let goes_on = match (sub, next) {
-                // A fault is told by several headers, and may end in a panic at once.
+                // A fault has several headers, and may end in a panic at once.
                 (Class::Oops | Class::Bug | Class::Kasan, Class::Oops) | (_, Class::Panic) => true,
                 (Class::Oom, Class::Oom) => !record.contains(" invoked oom-killer: "),
                 (Class::Leak, Class::Leak) | (Class::NetnsLeak, Class::Leak) => true,
@@ -107,7 +107,7 @@ const fn is_brief(class: Class) -> bool {
     matches!(class, Class::NetnsLeak | Class::Leak)
 }
 
-/// A refcount's complaint is a WARN by its header.
+/// A refcount splat is a WARN by its header.
 fn refine(class: Class, lines: &[&str]) -> Class {
     match class {
         Class::Warn if lines.iter().take(HEADER_WITHIN).any(|line| line.starts_with("refcount_t: ")) => Class::Refcount,

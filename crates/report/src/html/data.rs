@@ -6,7 +6,7 @@ use crate::{
     results::directory::console,
 };
 use lab_base::text;
-use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, DeviceKind, Outcome};
+use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, LinkKind, Outcome};
 use lab_record::{
     event::RunInfo,
     guest::KernelRecord,
@@ -135,7 +135,7 @@ impl<'a> From<&'a CellInfo> for Row<'a> {
             area: &cell.area,
             title: &cell.title,
             topology: &cell.topology,
-            device: cell.device.map(DeviceKind::name),
+            device: cell.device.map(LinkKind::name),
             attach: cell.attach.map(AttachRequest::name),
         }
     }
@@ -358,7 +358,7 @@ pub(super) fn drawings(record: &RunRecord) -> BTreeMap<String, &str> {
     let topologies = record.topologies.iter().filter(|it| used.contains(&&*it.name));
     let each = topologies.flat_map(|topology| {
         let drawn = |drawing: &'_ lab_protocol::drawing::Drawing| {
-            format!("{} {}", topology.name, drawing.kind.map_or("", DeviceKind::name))
+            format!("{} {}", topology.name, drawing.kind.map_or("", LinkKind::name))
         };
         topology.drawings.iter().map(move |drawing| (drawn(drawing), &*drawing.svg))
     });

@@ -17,7 +17,7 @@ use toml_edit::Document;
 /// The lab's own settings, beside `kernels.toml`.
 pub const LAB_TOML: &str = "lab.toml";
 /// Its tables, each read by whoever it is for.
-pub const SECTIONS: [&str; 2] = ["results", "cache"];
+pub const SECTIONS: &[&str] = &["results", "agent", "cache"];
 /// What a run is renamed to before its files go, so that no half of one is ever taken for a run.
 const DOOMED: &str = ".pruned-";
 
@@ -53,7 +53,7 @@ impl Retention {
     fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
-        let top = Section::open(origin, document.as_table(), None, "the file".into(), &SECTIONS)?;
+        let top = Section::open(origin, document.as_table(), None, "the file".into(), SECTIONS)?;
         let mut retention = Self::default();
         if let Some(results) = top.section("results", "[results]".into(), &["keep", "days"])? {
             retention.keep = results.number("keep", 1..100_001)?.unwrap_or(retention.keep);

@@ -3,15 +3,15 @@
 
 mod spoiled;
 
-use crate::{
-    bench::{Bench, P0},
+use lab_bpf::ProgArray;
+use lab_harness::{
+    PINS,
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::Ctx,
-    runner::PINS,
+    testbed::P0,
 };
-use lab_bpf::ProgArray;
-use lab_protocol::{AttachRequest, Capability, DeviceKind};
-use lab_topology::Netns;
+use lab_protocol::{AttachRequest, Capability, LinkKind};
+use lab_topology::{Netns, library};
 use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, OpenOptions},
@@ -25,75 +25,38 @@ use std::{
 static KEPT: Mutex<Vec<Box<dyn std::any::Any + Send>>> = Mutex::new(Vec::new());
 
 /// Every canary. The deadly ones stand between harmless ones, so that going on after a death is seen too.
-pub static CASES: &[Case] = &[
-    Case::new("Z01", "must-pass", Area::Canary, "solo", "The control: a check that holds.", must_pass),
-    Case::new("Z25", "must-see-no-host", Area::Canary, "solo", "Nothing of the host is in reach.", sees_no_host),
-    Case::new("Z02", "must-fail", Area::Canary, "solo", "A check that does not hold fails the cell.", must_fail),
-    Case::new("Z03", "must-skip", Area::Canary, "solo", "A missing capability skips with its reason.", must_pass)
-        .needs(&[Capability::NetkitSingle]),
-    Case::new("Z04", "must-not-assert-nothing", Area::Canary, "solo", "A case without a check fails.", asserts_nothing),
-    Case::new("Z05", "must-leak-a-map", Area::Canary, "solo", "A map that stays is a leak.", leaks_a_map),
-    Case::new("Z06", "must-leak-a-pin", Area::Canary, "pair", "A pin that stays is a leak.", leaks_a_pin)
-        .over(|| vec![on(DeviceKind::Veth)]),
-    Case::new("Z07", "must-leak-a-namespace", Area::Canary, "solo", "A namespace that stays is a leak.", leaks_a_netns),
-    Case::new("Z08", "must-fail-to-clean-up", Area::Canary, "solo", "Clean-up that fails fails the cell.", bad_cleanup),
-    Case::new(
-        "Z09",
-        "must-not-hide-its-attachment",
-        Area::Canary,
-        "pair",
-        "No reported attachment is a mismatch.",
-        hides,
-    )
-    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(DeviceKind::Veth) }]),
-    Case::new(
-        "Z10",
-        "must-carry-traffic",
-        Area::Canary,
-        "pair",
-        "A program that never ran fails the cell.",
-        no_traffic,
-    )
-    .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(DeviceKind::Veth) }]),
-    Case::new("Z11", "must-panic-the-case", Area::Canary, "solo", "A panic in a case costs that case.", panics),
-    Case::new("Z12", "must-warn", Area::Canary, "solo", "A WARN on the console fails its cell.", warns),
-    Case::new("Z13", "must-flood-the-log", Area::Canary, "solo", "A flood of messages harms nobody.", floods),
-    Case::new(
-        "Z14",
-        "must-panic-the-kernel",
-        Area::Canary,
-        "solo",
-        "A kernel panic costs its cell.",
-        panics_the_kernel,
-    ),
-    Case::new("Z15", "must-go-on-after-the-panic", Area::Canary, "solo", "The next cell has a fresh guest.", must_pass),
-    Case::new("Z16", "must-hang", Area::Canary, "solo", "A case that never ends is a hang.", hangs).within(300),
-    Case::new("Z17", "must-go-on-after-the-hang", Area::Canary, "solo", "The next cell has a fresh guest.", must_pass),
-    Case::new("Z18", "must-kill-the-agent", Area::Canary, "solo", "The agent's end is the guest's.", kills_the_agent),
-    Case::new("Z19", "must-oops", Area::Canary, "solo", "A null pointer in the kernel costs its cell.", oopses),
-    Case::new("Z20", "must-go-on-after-the-oops", Area::Canary, "solo", "The next cell has a fresh guest.", must_pass),
-    Case::new(
-        "Z21",
-        "must-lock-up",
-        Area::Canary,
-        "solo",
-        "A task that spins in the kernel: its watchdog sees it, or the kernel is preempted and the agent does.",
-        locks_up,
-    )
-    .within(300),
-    Case::new(
-        "Z22",
-        "must-spin-in-the-kernel",
-        Area::Canary,
-        "solo",
-        "A processor that spins with interrupts off is seen from outside only.",
-        spins,
-    ),
-    Case::new("Z23", "must-hang-the-agent", Area::Canary, "solo", "A frozen agent in a kernel that lives.", freezes),
-    Case::new("Z24", "must-come-last", Area::Canary, "solo", "And still every cell has its verdict.", must_pass),
+pub static AREA: Area = Area::new("canary", &[CASES]);
+
+/// In the order in which they run.
+const CASES: &[Case] = &[
+    MUST_PASS,
+    MUST_SEE_NO_HOST,
+    MUST_FAIL,
+    MUST_SKIP,
+    MUST_NOT_ASSERT_NOTHING,
+    MUST_LEAK_A_MAP,
+    MUST_LEAK_A_PIN,
+    MUST_LEAK_A_NAMESPACE,
+    MUST_FAIL_TO_CLEAN_UP,
+    MUST_NOT_HIDE_ITS_ATTACHMENT,
+    MUST_CARRY_TRAFFIC,
+    MUST_PANIC_THE_CASE,
+    MUST_WARN,
+    MUST_FLOOD_THE_LOG,
+    MUST_PANIC_THE_KERNEL,
+    MUST_GO_ON_AFTER_THE_PANIC,
+    MUST_HANG,
+    MUST_GO_ON_AFTER_THE_HANG,
+    MUST_KILL_THE_AGENT,
+    MUST_OOPS,
+    MUST_GO_ON_AFTER_THE_OOPS,
+    MUST_LOCK_UP,
+    MUST_SPIN_IN_THE_KERNEL,
+    MUST_HANG_THE_AGENT,
+    MUST_COME_LAST,
 ];
 
-fn on(device: DeviceKind) -> Variant {
+fn on(device: LinkKind) -> Variant {
     Variant { device: Some(device), ..Variant::default() }
 }
 
@@ -101,11 +64,23 @@ fn keep(thing: impl std::any::Any + Send) {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
 }
 
+const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that holds passes.", must_pass);
+const MUST_SKIP: Case = Case::new("Z03", "must-skip", "A missing capability skips with its reason.", must_pass)
+    .needs(&[Capability::NetkitSingle]);
+const MUST_GO_ON_AFTER_THE_PANIC: Case =
+    Case::new("Z15", "must-go-on-after-the-panic", "The next cell has a fresh guest.", must_pass);
+const MUST_GO_ON_AFTER_THE_HANG: Case =
+    Case::new("Z17", "must-go-on-after-the-hang", "The next cell has a fresh guest.", must_pass);
+const MUST_GO_ON_AFTER_THE_OOPS: Case =
+    Case::new("Z20", "must-go-on-after-the-oops", "The next cell has a fresh guest.", must_pass);
+const MUST_COME_LAST: Case =
+    Case::new("Z24", "must-come-last", "Every cell has a verdict after all of this.", must_pass);
 fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 2);
     Ok(())
 }
 
+const MUST_SEE_NO_HOST: Case = Case::new("Z25", "must-see-no-host", "Nothing of the host is in reach.", sees_no_host);
 /// What a guest could reach the host by: file systems, network devices, disks. virtme-ng exports two directories over 9p,
 /// which a guest without the module can't mount; one that had it would find an empty root.
 fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -144,62 +119,84 @@ fn names(directory: &str) -> Result<Vec<String>, std::io::Error> {
     }
 }
 
+const MUST_FAIL: Case = Case::new("Z02", "must-fail", "A check that does not hold fails the cell.", must_fail);
 fn must_fail(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 3);
     Ok(())
 }
 
+const MUST_NOT_ASSERT_NOTHING: Case =
+    Case::new("Z04", "must-not-assert-nothing", "A case without a check fails.", asserts_nothing);
 fn asserts_nothing(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     Ok(())
 }
 
+const MUST_LEAK_A_MAP: Case = Case::new("Z05", "must-leak-a-map", "A map that stays is a leak.", leaks_a_map);
 fn leaks_a_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     keep(ProgArray::create(1)?);
     must_pass(ctx, variant)
 }
 
+const MUST_LEAK_A_PIN: Case =
+    Case::new("Z06", "must-leak-a-pin", "A pin that stays is a leak.", leaks_a_pin).over(|| vec![on(LinkKind::Veth)]);
 fn leaks_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     fs::create_dir(Path::new(PINS).join("canary"))?;
     must_pass(ctx, variant)
 }
 
+const MUST_LEAK_A_NAMESPACE: Case =
+    Case::new("Z07", "must-leak-a-namespace", "A namespace that stays is a leak.", leaks_a_netns);
 fn leaks_a_netns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     keep(Netns::new("canary")?);
     must_pass(ctx, variant)
 }
 
+const MUST_FAIL_TO_CLEAN_UP: Case =
+    Case::new("Z08", "must-fail-to-clean-up", "Clean-up that fails fails the cell.", bad_cleanup);
 fn bad_cleanup(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.defer("the canary's clean-up", || Err("refuses".into()));
     must_pass(ctx, variant)
 }
 
+const MUST_NOT_HIDE_ITS_ATTACHMENT: Case =
+    Case::new("Z09", "must-not-hide-its-attachment", "An attachment that is not reported is a mismatch.", hides)
+        .on(library::PAIR)
+        .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]);
 /// Attaches behind the report's back.
-fn hides(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::pair(variant.device())?;
-    let (program, ifindex) = (bench.counter(ctx, P0)?, bench.ifindex(P0));
+fn hides(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (program, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
     let options = lab_bpf::TcOptions::default();
-    let attached = bench.run(P0, || lab_bpf::attach_tc(ifindex, lab_bpf::Direction::Ingress, &*program, options));
+    let attached = testbed.run(P0, || lab_bpf::attach_tc(ifindex, lab_bpf::TcDirection::Ingress, &*program, options));
     ctx.check("attached", attached.is_ok(), "clsact");
     Ok(())
 }
 
+const MUST_CARRY_TRAFFIC: Case =
+    Case::new("Z10", "must-carry-traffic", "A program that never ran fails the cell.", no_traffic)
+        .on(library::PAIR)
+        .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]);
 fn no_traffic(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::pair(variant.device())?;
-    let program = bench.counter(ctx, P0)?;
-    let _attachment = bench.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     must_pass(ctx, variant)
 }
 
+const MUST_PANIC_THE_CASE: Case =
+    Case::new("Z11", "must-panic-the-case", "A panic in a case fails that case only.", panics);
 fn panics(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     panic!("the canary's own panic");
 }
 
-/// The kernel's words without the kernel's trouble: what is tested is the road from the console to the verdict.
+const MUST_WARN: Case = Case::new("Z12", "must-warn", "A WARN on the console fails its cell.", warns);
+/// Prints a splat without its cause: this tests the path from the console to the verdict.
 fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     say("<4>WARNING: CPU: 0 PID: 1 at canary.c:1 canary+0x1/0x2\n")?;
     must_pass(ctx, variant)
 }
 
+const MUST_FLOOD_THE_LOG: Case = Case::new("Z13", "must-flood-the-log", "A flood of messages harms no cell.", floods);
 fn floods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LINES: usize = 2_000;
     for line in 0..LINES {
@@ -213,18 +210,23 @@ fn say(record: &str) -> Result<(), std::io::Error> {
     OpenOptions::new().write(true).open("/dev/kmsg")?.write_all(record.as_bytes())
 }
 
+const MUST_PANIC_THE_KERNEL: Case =
+    Case::new("Z14", "must-panic-the-kernel", "A kernel panic fails its cell only.", panics_the_kernel);
 fn panics_the_kernel(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::write("/proc/sysrq-trigger", "c")?;
     ctx.check("the kernel is gone", false, "sysrq-c returned");
     Ok(())
 }
 
+const MUST_HANG: Case = Case::new("Z16", "must-hang", "A case that never ends is a hang.", hangs).within(300);
 fn hangs(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
 }
 
+const MUST_KILL_THE_AGENT: Case =
+    Case::new("Z18", "must-kill-the-agent", "The guest crashes when the agent exits.", kills_the_agent);
 /// PID 1 must not end: the kernel panics over it.
 fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     std::process::exit(7);
@@ -236,20 +238,41 @@ fn dies_of(ctx: &mut Ctx, instructions: &[u8]) -> CaseResult {
     Ok(())
 }
 
+const MUST_OOPS: Case =
+    Case::new("Z19", "must-oops", "A null pointer dereference in the kernel fails its cell only.", oopses);
 fn oopses(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     dies_of(ctx, spoiled::OOPS)
 }
 
-/// The watchdog barks after twice its threshold, 20 seconds unless it is told otherwise.
+const MUST_LOCK_UP: Case = Case::new(
+    "Z21",
+    "must-lock-up",
+    "A task that spins in the kernel is found by the kernel's watchdog or, with preemption, by the agent.",
+    locks_up,
+)
+.within(300);
+/// The watchdog reports after twice its threshold, 20 seconds by default.
 fn locks_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::write("/proc/sys/kernel/watchdog_thresh", "1")?;
     dies_of(ctx, spoiled::SPIN)
 }
 
+const MUST_SPIN_IN_THE_KERNEL: Case = Case::new(
+    "Z22",
+    "must-spin-in-the-kernel",
+    "A processor that spins with interrupts off is detected by the host only.",
+    spins,
+);
 fn spins(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     dies_of(ctx, spoiled::DEAF)
 }
 
+const MUST_HANG_THE_AGENT: Case = Case::new(
+    "Z23",
+    "must-hang-the-agent",
+    "A frozen agent in a running kernel is detected by its missing heartbeat.",
+    freezes,
+);
 /// Stops every thread of the agent, its heartbeat too, and leaves the kernel alone.
 fn freezes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let (root, group) = (Path::new("/run/cgroup"), Path::new("/run/cgroup/frozen"));

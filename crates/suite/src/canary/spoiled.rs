@@ -1,4 +1,4 @@
-//! Real trouble in an unmodified kernel: one of its own modules, with other instructions at the start of its init
+//! A real crash of an unmodified kernel: one of its own modules, with other instructions at the start of its init
 //! function. Debian's kernels have no LKDTM, and a module built for the purpose would need every kernel's headers; a
 //! module that is there already fits the kernel by nature. Nothing but a guest that is thrown away loads it.
 
@@ -32,7 +32,7 @@ pub fn run(instructions: &[u8]) -> io::Result<()> {
     let file = files.and_then(|files| files.split_whitespace().last());
     let file = file.ok_or_else(|| io::Error::other(format!("this kernel has no module {MODULE} to spoil")))?;
     let image = spoil(fs::read(Path::new(MODULES).join(file))?, instructions).map_err(io::Error::other)?;
-    // It is loaded, as all of the image's modules are; without one of its devices nobody holds it.
+    // It is loaded, as all of the image's modules are; without one of its devices nothing references it.
     delete_module(c"dummy", DeleteModuleFlags::O_NONBLOCK)?;
     let mut spoiled = fs::File::from(nix::sys::memfd::memfd_create(c"spoiled", nix::sys::memfd::MFdFlags::empty())?);
     spoiled.write_all(&image)?;

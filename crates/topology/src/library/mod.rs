@@ -6,23 +6,39 @@ mod routed;
 mod tunnels;
 
 pub use routed::{
-    DIAMOND_PATHS, NODE_ADDR_V4, NODE_ADDR_V6, NODE_PORT, POD_PORT, POLICY_ADDRS, POLICY_MARK, diamond, gateway_nat,
-    policy, vrf,
+    DIAMOND, DIAMOND_PATHS, GATEWAY_NAT, NODE_ADDR_V4, NODE_ADDR_V6, NODE_PORT, POD_PORT, POLICY, POLICY_ADDRS,
+    POLICY_MARK, VRF,
 };
-pub use tunnels::{Overlay, VNI, two_node};
+pub use tunnels::{
+    Overlay, TWO_NODE, TWO_NODE_IP6TNL, TWO_NODE_IPIP, TWO_NODE_METADATA, TWO_NODE_VXLAN, TWO_NODE_VXLAN6, VNI,
+};
 
-use crate::model::{DeviceSpec, Hop, LinkKind, Topology};
-use lab_protocol::drawing::{Drawing, TopologyInfo};
+use crate::{
+    model::{DeviceSpec, Hop, LinkKind, Topology},
+    template::Template,
+};
 use std::net::IpAddr;
 
-/// One node with `dummy0`: for cases that need no path.
-pub fn solo() -> Topology {
-    Topology::new("solo").node("host").dummy("host", "dummy0").addr("host", "dummy0", &["10.0.0.1/24", "fd00::1/64"])
+/// One node with a dummy device: for what needs no path.
+pub const SOLO: Template = Template::new("solo", "One node with a dummy device: for what needs no path.", |_| solo());
+
+fn solo() -> Topology {
+    Topology::new().node("host").dummy("host", "dummy0").addr("host", "dummy0", &["10.0.0.1/24", "fd00::1/64"])
 }
 
-/// One workload on one host.
-pub fn pair(kind: LinkKind) -> Topology {
-    Topology::new("pair")
+/// One workload on one host, each end of whose link knows the other's addresses as permanent neighbours.
+pub const PAIR: Template =
+    Template::new("pair", "One workload on one host.", |kind| resolving(kind).static_neighbours());
+
+/// [`PAIR`] without permanent neighbours: both ends have to resolve each other's addresses.
+pub const PAIR_RESOLVING: Template = Template::new(
+    "pair-resolving",
+    "One workload on one host; each end resolves the other's link-layer address.",
+    resolving,
+);
+
+fn resolving(kind: LinkKind) -> Topology {
+    Topology::new()
         .node("host")
         .node("pod")
         .link(kind, ("host", "p0"), ("pod", "eth0"))
@@ -37,16 +53,20 @@ pub fn pair(kind: LinkKind) -> Topology {
 }
 
 /// Two workloads on one host that routes between them.
-pub fn pods(kind: LinkKind) -> Topology {
-    let host = Topology::new("pods").router("host");
+pub const PODS: Template = Template::new("pods", "Two workloads on one host that routes between them.", pods);
+
+fn pods(kind: LinkKind) -> Topology {
+    let host = Topology::new().router("host");
     let host = workload(host, "w0", kind, "p0", 2);
     workload(host, "w1", kind, "p1", 3)
 }
 
-/// Workloads of all three kinds on one host that routes between them, and a bridge with two further ones that have
-/// Ethernet.
-pub fn mixed() -> Topology {
-    let host = Topology::new("mixed").router("host");
+/// Workloads of every kind on one host, and a bridge with two more.
+pub const MIXED: Template =
+    Template::new("mixed", "Workloads of every kind on one host, and a bridge with two more.", |_| mixed());
+
+fn mixed() -> Topology {
+    let host = Topology::new().router("host");
     let host = LinkKind::ALL.into_iter().zip(0u8..).fold(host, |host, (kind, number)| {
         workload(host, &format!("w{number}"), kind, &format!("p{number}"), number + 2)
     });
@@ -64,20 +84,27 @@ pub fn mixed() -> Topology {
     )
 }
 
-/// One workload on one host, and beyond the host whatever the case itself plays through a tap.
-pub fn tap(kind: LinkKind) -> Topology {
+/// One workload on one host, and a tap behind which the case itself plays the other end.
+pub const TAP: Template = Template::new("tap", "One workload on one host, and beyond the host user space itself.", tap);
+
+fn tap(kind: LinkKind) -> Topology {
     let far = FAR_END.map(|addr| addr.parse::<IpAddr>().expect("a constant")).to_vec();
-    workload(Topology::new("tap").router("host"), "w0", kind, "p0", 2)
-        .device("host", "tap0", DeviceSpec::Tap { far })
-        .addr("host", "tap0", &["10.68.0.1/24", "fd68::1/64"])
+    workload(Topology::new().router("host"), "w0", kind, "p0", 2).device("host", "tap0", DeviceSpec::Tap { far }).addr(
+        "host",
+        "tap0",
+        &["10.68.0.1/24", "fd68::1/64"],
+    )
 }
 
-/// What the far end of [`tap`] calls itself.
+/// Addresses of the far end of [`TAP`].
 pub const FAR_END: [&str; 2] = ["10.68.0.2", "fd68::2"];
 
-/// [`pods`], and beyond the host a router and an outside node. Only the workloads' links vary in kind.
-pub fn gateway(kind: LinkKind) -> Topology {
-    Topology { name: "gateway".to_owned(), ..pods(kind) }
+/// [`PODS`], and beyond the host a router and an outside node. Only the workloads' links vary in kind.
+pub const GATEWAY: Template =
+    Template::new("gateway", "Two workloads on a host, and beyond the host a router and an outside node.", gateway);
+
+fn gateway(kind: LinkKind) -> Topology {
+    pods(kind)
         .router("r")
         .node("ext")
         .link(LinkKind::Veth, ("host", "u0"), ("r", "a"))
@@ -94,62 +121,26 @@ pub fn gateway(kind: LinkKind) -> Topology {
         .route("ext", "::/0", Hop::via("2001:db8:b::1", "e"))
 }
 
-/// A topology as a function of its workloads' link kind; where it has none or several the kind is ignored.
-type Build = fn(LinkKind) -> Topology;
-
-/// The catalogue: every topology with one line about it.
-pub const CATALOGUE: [(Build, &str); 16] = [
-    (|_| solo(), "One node with a dummy device: for what needs no path."),
-    (pair, "One workload on one host."),
-    (pods, "Two workloads on one host that routes between them."),
-    (gateway, "Two workloads on a host, and beyond the host a router and an outside node."),
-    (gateway_nat, "The gateway topology, whose host masquerades its workloads and offers one of them at a port."),
-    (policy, "Two workloads on a host that routes by device, source and mark."),
-    (|kind| two_node(kind, Overlay::None), "A workload on each of two hosts that route between them."),
-    (|kind| two_node(kind, Overlay::Vxlan4), "Two hosts with VXLAN over IPv4 between them."),
-    (|kind| two_node(kind, Overlay::Vxlan6), "Two hosts with VXLAN over IPv6 between them."),
-    (|kind| two_node(kind, Overlay::Ipip), "Two hosts with IPv4 in IPv4 between them; IPv6 goes without a tunnel."),
-    (|kind| two_node(kind, Overlay::Ip6Tnl), "Two hosts with IPv4 and IPv6 in IPv6 between them."),
-    (
-        |kind| two_node(kind, Overlay::VxlanMetadata),
-        "Two hosts with a VXLAN device each that has no far end of its own: programs choose it per packet.",
-    ),
-    (diamond, "A workload and a server with two paths of different MTU between them."),
-    (vrf, "A workload in one VRF and a server in another, with routes that lead from each into the other."),
-    (|_| mixed(), "Workloads of every kind on one host, and a bridge with two more."),
-    (tap, "One workload on one host, and beyond the host user space itself."),
+/// The topologies of the library, in the order of listings.
+pub const ALL: &[Template] = &[
+    SOLO,
+    PAIR,
+    PAIR_RESOLVING,
+    PODS,
+    GATEWAY,
+    GATEWAY_NAT,
+    POLICY,
+    TWO_NODE,
+    TWO_NODE_VXLAN,
+    TWO_NODE_VXLAN6,
+    TWO_NODE_IPIP,
+    TWO_NODE_IP6TNL,
+    TWO_NODE_METADATA,
+    DIAMOND,
+    VRF,
+    MIXED,
+    TAP,
 ];
-
-/// The catalogue for whoever can't build it: names, titles and drawings.
-pub fn listing() -> Vec<TopologyInfo> {
-    let listed = CATALOGUE.iter().map(|(build, title)| {
-        let built = LinkKind::ALL.map(|kind| (kind, build(kind)));
-        let varies = built[0].1 != built[1].1;
-        let drawn = if varies { &built[..] } else { &built[..1] };
-        let drawings = drawn.iter().map(|(kind, topology)| Drawing {
-            kind: varies.then(|| (*kind).into()),
-            text: topology.to_string(),
-            svg: topology.svg(),
-        });
-        TopologyInfo { name: built[0].1.name.clone(), title: (*title).to_owned(), drawings: drawings.collect() }
-    });
-    listed.collect()
-}
-
-/// Every topology in every kind of link that it can have.
-pub fn all() -> Vec<Topology> {
-    let catalogue = CATALOGUE.iter().flat_map(|(build, _)| {
-        let mut kinds: Vec<Topology> = LinkKind::ALL.into_iter().map(build).collect();
-        kinds.dedup();
-        kinds
-    });
-    catalogue.collect()
-}
-
-/// The topology of that name; the kind matters where the topology has one.
-pub fn by_name(name: &str, kind: LinkKind) -> Option<Topology> {
-    CATALOGUE.iter().map(|(build, _)| build(kind)).find(|topology| topology.name == name)
-}
 
 /// A workload on the node `host`, see [`workload_on`].
 fn workload(on: Topology, node: &str, kind: LinkKind, host_end: &str, number: u8) -> Topology {
@@ -189,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_topology_refers_only_to_what_it_has() {
-        for topology in all() {
+        for topology in ALL.iter().flat_map(Template::variants).map(|(_, topology)| topology) {
             let nodes: HashSet<_> = topology.nodes.iter().map(|node| &*node.name).collect();
             assert_eq!(nodes.len(), topology.nodes.len(), "{}: a node twice", topology.name);
             let devices: HashSet<_> = topology
@@ -224,12 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn names_find_their_topology() {
-        for topology in all() {
-            let workload = topology.links.iter().find(|link| link.peer.name == "eth0");
-            let kind = workload.map_or(LinkKind::Veth, |link| link.kind);
-            assert!(by_name(&topology.name, kind).as_ref() == Some(&topology), "{topology}");
-        }
-        assert_eq!(by_name("triangle", LinkKind::Veth), None);
+    fn names_are_unique() {
+        let names: HashSet<_> = ALL.iter().map(|template| template.name).collect();
+        assert_eq!(names.len(), ALL.len());
     }
 }

@@ -1,9 +1,12 @@
 //! Topologies about routing: translation at the node, policy routing, several paths, routing domains.
 
 use super::{gateway, pods, workload_on};
-use crate::model::{DeviceSpec, End, Family, Hop, LinkKind, Nat, Selector, Topology};
+use crate::{
+    model::{DeviceSpec, End, Family, Hop, LinkKind, Nat, Selector, Topology},
+    template::Template,
+};
 
-/// The node's address on the outside, in [`gateway_nat`].
+/// The node's address on the outside, in [`GATEWAY_NAT`].
 pub const NODE_ADDR_V4: &str = "192.0.2.1";
 /// The same for IPv6.
 pub const NODE_ADDR_V6: &str = "2001:db8:a::1";
@@ -12,9 +15,15 @@ pub const NODE_PORT: u16 = 30_080;
 /// The first workload's port.
 pub const POD_PORT: u16 = 8_080;
 
-/// [`gateway`] with translation on the host: workloads leave under the node's address, and a port of the node leads to
-/// the first workload.
-pub fn gateway_nat(kind: LinkKind) -> Topology {
+/// [`GATEWAY`](super::GATEWAY) with translation on the host: workloads leave under the node's address, and a port of the
+/// node leads to the first workload.
+pub const GATEWAY_NAT: Template = Template::new(
+    "gateway-nat",
+    "The gateway topology, whose host masquerades its workloads and offers one of them at a port.",
+    gateway_nat,
+);
+
+fn gateway_nat(kind: LinkKind) -> Topology {
     let dnat = |from: &str, to: &str| Nat::Dnat {
         node: "host".to_owned(),
         from: from.parse().expect("a constant"),
@@ -22,16 +31,19 @@ pub fn gateway_nat(kind: LinkKind) -> Topology {
         to: to.parse().expect("a constant"),
         to_port: POD_PORT,
     };
-    Topology { name: "gateway-nat".to_owned(), ..gateway(kind) }
+    gateway(kind)
         .nat(Nat::Masquerade { node: "host".to_owned(), out: "u0".to_owned() })
         .nat(dnat(NODE_ADDR_V4, "10.65.0.2"))
         .nat(dnat(NODE_ADDR_V6, "fd65::2"))
 }
 
-/// [`pods`], where the second workload has further addresses that only rules lead to: by the device that a packet came
-/// in by, by its source, by its mark.
-pub fn policy(kind: LinkKind) -> Topology {
-    let mut topology = Topology { name: "policy".to_owned(), ..pods(kind) };
+/// [`PODS`](super::PODS), where the second workload has further addresses that only rules lead to: by the device that a
+/// packet came in by, by its source, by its mark.
+pub const POLICY: Template =
+    Template::new("policy", "Two workloads on a host that routes by device, source and mark.", policy);
+
+fn policy(kind: LinkKind) -> Topology {
+    let mut topology = pods(kind);
     let first = |text: &str| text.parse().expect("a constant");
     let selectors = [
         (Family::V4, Selector::Iif("p0".to_owned())),
@@ -56,17 +68,20 @@ pub fn policy(kind: LinkKind) -> Topology {
     topology
 }
 
-/// The second workload's addresses in [`policy`] for each family: by device, by source, by mark.
+/// The second workload's addresses in [`POLICY`] for each family: by device, by source, by mark.
 pub const POLICY_ADDRS: [[&str; 3]; 2] =
     [["203.0.113.1", "203.0.113.2", "203.0.113.3"], ["2001:db8:c::1", "2001:db8:c::2", "2001:db8:c::3"]];
 
-/// The mark that [`policy`] has a rule for.
+/// The mark that [`POLICY`] has a rule for.
 pub const POLICY_MARK: u32 = 0x65;
 
 /// A workload and a server with two paths between them: behind the first one's router links have an MTU of 1400 bytes,
 /// behind the other one's of 1500, and before both of 2000.
-pub fn diamond(kind: LinkKind) -> Topology {
-    let mut topology = workload_on(Topology::new("diamond").router("a"), "a", ("w", kind), "p0", 65, 2).node("b");
+pub const DIAMOND: Template =
+    Template::new("diamond", "A workload and a server with two paths of different MTU between them.", diamond);
+
+fn diamond(kind: LinkKind) -> Topology {
+    let mut topology = workload_on(Topology::new().router("a"), "a", ("w", kind), "p0", 65, 2).node("b");
     for end in topology.links.iter_mut().flat_map(|link| [&mut link.primary, &mut link.peer]) {
         end.mtu = Some(2000);
     }
@@ -101,15 +116,21 @@ pub fn diamond(kind: LinkKind) -> Topology {
     topology
 }
 
-/// The server's addresses in [`diamond`], each behind a path of its own, with that path's MTU in bytes.
+/// The server's addresses in [`DIAMOND`], each behind a path of its own, with that path's MTU in bytes.
 pub const DIAMOND_PATHS: [(&str, u32); 4] =
     [("10.20.1.2", 1400), ("fd20:1::2", 1400), ("10.20.2.2", 1500), ("fd20:2::2", 1500)];
 
 /// A workload in the VRF `blue`, a server in the VRF `red`, on one router whose VRF tables leak into each other.
-pub fn vrf(kind: LinkKind) -> Topology {
+pub const VRF: Template = Template::new(
+    "vrf",
+    "A workload in one VRF and a server in another, with routes that lead from each into the other.",
+    vrf,
+);
+
+fn vrf(kind: LinkKind) -> Topology {
     const BLUE: u32 = 10;
     const RED: u32 = 20;
-    Topology::new("vrf")
+    Topology::new()
         .router("r1")
         .node("h1")
         .node("h2")

@@ -1,9 +1,12 @@
 //! Two nodes, with and without a tunnel between them.
 
 use super::workload_on;
-use crate::model::{DeviceSpec, Hop, LinkKind, Topology, Tunnel};
+use crate::{
+    model::{DeviceSpec, Hop, LinkKind, Topology, Tunnel},
+    template::Template,
+};
 
-/// How packets get from one node of [`two_node`] to the other.
+/// How packets get from one node of the topologies `two-node…` to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlay {
     /// As they are.
@@ -21,21 +24,6 @@ pub enum Overlay {
 }
 
 impl Overlay {
-    /// Every overlay.
-    pub const ALL: [Self; 6] = [Self::None, Self::Vxlan4, Self::Vxlan6, Self::Ipip, Self::Ip6Tnl, Self::VxlanMetadata];
-
-    /// The topology's name.
-    pub const fn topology(self) -> &'static str {
-        match self {
-            Self::None => "two-node",
-            Self::Vxlan4 => "two-node-vxlan",
-            Self::Vxlan6 => "two-node-vxlan6",
-            Self::Ipip => "two-node-ipip",
-            Self::Ip6Tnl => "two-node-ip6tnl",
-            Self::VxlanMetadata => "two-node-metadata",
-        }
-    }
-
     /// Bytes by which its device's MTU is smaller than the way below: outer IP, UDP, VXLAN and the inner Ethernet header.
     /// Where packets choose the way, the device knows of none.
     pub const fn overhead(self) -> u32 {
@@ -74,11 +62,47 @@ const MTU: u32 = 1500;
 /// The network identifier of both VXLANs.
 pub const VNI: u32 = 42;
 
-/// A workload on each of two nodes.
-pub fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
+/// A workload on each of two hosts that route between them.
+pub const TWO_NODE: Template =
+    Template::new("two-node", "A workload on each of two hosts that route between them.", |kind| {
+        two_node(kind, Overlay::None)
+    });
+
+/// Two hosts with VXLAN over IPv4 between them.
+pub const TWO_NODE_VXLAN: Template =
+    Template::new("two-node-vxlan", "Two hosts with VXLAN over IPv4 between them.", |kind| {
+        two_node(kind, Overlay::Vxlan4)
+    });
+
+/// Two hosts with VXLAN over IPv6 between them.
+pub const TWO_NODE_VXLAN6: Template =
+    Template::new("two-node-vxlan6", "Two hosts with VXLAN over IPv6 between them.", |kind| {
+        two_node(kind, Overlay::Vxlan6)
+    });
+
+/// Two hosts with IPv4 in IPv4 between them; IPv6 goes without a tunnel.
+pub const TWO_NODE_IPIP: Template =
+    Template::new("two-node-ipip", "Two hosts with IPv4 in IPv4 between them; IPv6 goes without a tunnel.", |kind| {
+        two_node(kind, Overlay::Ipip)
+    });
+
+/// Two hosts with IPv4 and IPv6 in IPv6 between them.
+pub const TWO_NODE_IP6TNL: Template =
+    Template::new("two-node-ip6tnl", "Two hosts with IPv4 and IPv6 in IPv6 between them.", |kind| {
+        two_node(kind, Overlay::Ip6Tnl)
+    });
+
+/// Two hosts with a VXLAN device each that has no far end of its own: programs choose it per packet.
+pub const TWO_NODE_METADATA: Template = Template::new(
+    "two-node-metadata",
+    "Two hosts with a VXLAN device each that has no far end of its own: programs choose it per packet.",
+    |kind| two_node(kind, Overlay::VxlanMetadata),
+);
+
+fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
     const SIDES: [(&str, &str, u8); 2] = [("nodeA", "w0", 65), ("nodeB", "w1", 66)];
     let underlay = |side: usize| (format!("192.0.2.{}", side + 1), format!("2001:db8:a::{}", side + 1));
-    let mut topology = Topology::new(overlay.topology()).router(SIDES[0].0).router(SIDES[1].0).link(
+    let mut topology = Topology::new().router(SIDES[0].0).router(SIDES[1].0).link(
         LinkKind::Veth,
         (SIDES[0].0, "u"),
         (SIDES[1].0, "u"),
@@ -91,7 +115,7 @@ pub fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
         topology = topology.addr(node, "u", &[&format!("{v4}/24"), &format!("{v6}/64")]);
         topology = workload_on(topology, node, (workload, kind), "p0", network, 2);
         if let (Overlay::VxlanMetadata, Some(link)) = (overlay, topology.links.last_mut()) {
-            // No route tells the workload that a tunnel takes its part of every packet.
+            // No route carries the smaller MTU of the tunnel, so that the link has it.
             let mtu = Some(MTU - Overlay::Vxlan6.overhead());
             (link.primary.mtu, link.peer.mtu) = (mtu, mtu);
         }

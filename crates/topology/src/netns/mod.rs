@@ -30,7 +30,7 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// A fresh namespace. The name is for people.
+    /// A new namespace. The name is for display only.
     ///
     /// # Errors
     /// [`TopologyError::Netns`] without `CAP_SYS_ADMIN`, without `CONFIG_NET_NS` or beyond
@@ -46,7 +46,7 @@ impl Netns {
         Ok(Self { name: name.to_owned(), space })
     }
 
-    /// Every namespace that somebody in this process holds, oldest first: for whoever shows what there is. What this
+    /// Every namespace that this process holds, oldest first, for display. What this
     /// gives holds them too.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Netns {
         self.space.fd.as_fd()
     }
 
-    /// Inode of the namespace's file: what tells two namespaces apart, and what leak checks count.
+    /// Inode of the namespace's file: it identifies a namespace, and leak checks count it.
     pub fn inode(&self) -> u64 {
         self.space.inode
     }

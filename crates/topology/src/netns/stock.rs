@@ -46,7 +46,7 @@ pub(super) fn keep(level: usize) {
     }
 }
 
-/// Inodes of those that nobody uses yet, the one that is being made included.
+/// Inodes of the unused ones, including the one that is being made.
 pub(super) fn inodes() -> Vec<u64> {
     let shelf = shelf();
     let inode = |path: &str| fs::metadata(path).ok().map(|namespace| namespace.ino());
@@ -73,7 +73,7 @@ fn make() {
                 shelf.spares.push(space);
                 CHANGED.notify_all();
             }
-            // Whoever needs one will meet the same problem, and tell it.
+            // The next caller that needs one gets the same error and reports it.
             Err(_) => {
                 shelf.has_maker = false;
                 CHANGED.notify_all();

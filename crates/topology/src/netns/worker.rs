@@ -26,7 +26,7 @@ struct Desk {
 /// The thread. Dropping this value ends it, and waits until it has ended.
 #[derive(Debug)]
 pub(super) struct Worker {
-    /// Locked by whoever has a job in work; empty once the worker is being dropped.
+    /// Locked while a job runs; empty once the worker is being dropped.
     line: Mutex<Option<Line>>,
     thread: Option<JoinHandle<()>>,
 }

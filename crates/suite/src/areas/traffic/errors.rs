@@ -1,9 +1,9 @@
 //! ICMP errors on their way back through the hooks, with the packet that caused them inside.
 
-use crate::{
-    bench::{Bench, P0, Spot},
-    case::{Area, Case, CaseResult, Variant},
+use lab_harness::{
+    case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
+    testbed::{P0, Spot},
     trip::{Counted, Trip, Watch},
     variants,
 };
@@ -18,37 +18,10 @@ const TTL_EXCEEDED: Kinds = [(11, 0), (3, 0)];
 pub const PORT_UNREACHABLE: Kinds = [(3, 3), (1, 4)];
 const TOO_BIG: Kinds = [(3, 4), (2, 0)];
 
-pub const CASES: &[Case] = &[
-    Case::new(
-        "T15",
-        "ttl-exceeded",
-        Area::Traffic,
-        "gateway",
-        "Packets that run out of hops come back as errors of the host and of the router, the way traceroute asks.",
-        ttl_exceeded,
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T15",
-        "port-unreachable",
-        Area::Traffic,
-        "gateway",
-        "A closed port of an outside node is heard in the pod as ECONNREFUSED.",
-        port_unreachable,
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T15",
-        "too-big",
-        Area::Traffic,
-        "diamond",
-        "A packet that is too big for a router further on comes back as an error that names the MTU.",
-        too_big,
-    )
-    .over(variants::one_each),
-];
+/// In the order in which they run.
+pub const CASES: &[Case] = &[TTL_EXCEEDED_CASE, PORT_UNREACHABLE_CASE, TOO_BIG_CASE];
 
-/// What a pod sent and what it must hear of it.
+/// What a pod sent, and the errors that it must get.
 pub struct Wanted {
     /// Where the packet was to go.
     pub to: SocketAddr,
@@ -90,19 +63,27 @@ pub fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, want
     Ok(rest)
 }
 
+const TTL_EXCEEDED_CASE: Case = Case::new(
+    "T15",
+    "ttl-exceeded",
+    "Packets that run out of hops come back as errors of the host and of the router, the way traceroute asks.",
+    ttl_exceeded,
+)
+.on(library::GATEWAY)
+.over(variants::one_each);
 fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(library::gateway, variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    ctx.watch(&bench.net, ["w0", "ext"]);
-    let mut capture = Capture::start(bench.net.ns("w0"))?;
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    ctx.watch(&testbed.net, ["w0", "ext"]);
+    let mut capture = Capture::start(testbed.net.ns("w0"))?;
     let routers: [[IpAddr; 2]; 2] =
         [["169.254.1.1".parse()?, "192.0.2.254".parse()?], ["fd65::fe:1".parse()?, "2001:db8:a::254".parse()?]];
     for (family, routers) in Family::ALL.into_iter().zip(routers) {
-        let pod = bench.net.addr("w0", family);
+        let pod = testbed.net.addr("w0", family);
         for (hops, router) in (1u8..).zip(routers) {
-            // A port per hop tells the errors apart.
-            let to = SocketAddr::new(bench.net.addr("ext", family), ctx.marker + u16::from(hops) - 1);
-            let probe = UdpProbe::connect(bench.net.ns("w0"), to)?;
+            // A port per hop distinguishes the errors.
+            let to = SocketAddr::new(testbed.net.addr("ext", family), ctx.marker + u16::from(hops) - 1);
+            let probe = UdpProbe::connect(testbed.net.ns("w0"), to)?;
             probe.set_hops(hops)?;
             probe.send(b"how far")?;
             let wanted = Wanted { to, kinds: TTL_EXCEEDED, offender: Some(router) };
@@ -112,40 +93,56 @@ fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         }
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
-    Trip::control(ctx, "w0", "ext").passes(ctx, &bench, &[&watch])
+    Trip::control(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])
 }
 
+const PORT_UNREACHABLE_CASE: Case = Case::new(
+    "T15",
+    "port-unreachable",
+    "Sending to a closed port of an outside node gives ECONNREFUSED in the pod.",
+    port_unreachable,
+)
+.on(library::GATEWAY)
+.over(variants::one_each);
 fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(library::gateway, variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    ctx.watch(&bench.net, ["w0", "ext"]);
-    let mut capture = Capture::start(bench.net.ns("w0"))?;
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    ctx.watch(&testbed.net, ["w0", "ext"]);
+    let mut capture = Capture::start(testbed.net.ns("w0"))?;
     for family in Family::ALL {
-        let to = SocketAddr::new(bench.net.addr("ext", family), ctx.marker);
-        let probe = UdpProbe::connect(bench.net.ns("w0"), to)?;
+        let to = SocketAddr::new(testbed.net.addr("ext", family), ctx.marker);
+        let probe = UdpProbe::connect(testbed.net.ns("w0"), to)?;
         probe.send(b"anybody there?")?;
         let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
-        heard(ctx, &format!("{family}"), &mut capture, bench.net.addr("w0", family), &wanted)?;
+        heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
         ctx.equal(format!("{family}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
-    Trip::control(ctx, "w0", "ext").passes(ctx, &bench, &[&watch])
+    Trip::control(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])
 }
 
+const TOO_BIG_CASE: Case = Case::new(
+    "T15",
+    "too-big",
+    "A packet that is too big for a router further on comes back as an error that names the MTU.",
+    too_big,
+)
+.on(library::DIAMOND)
+.over(variants::one_each);
 fn too_big(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const NARROW: u32 = 1400;
-    let bench = Bench::on(library::diamond, variant.device())?;
-    let watch = Watch::new(ctx, &bench, Spot { node: "a", dev: "p0" }, variant.attach())?;
-    ctx.watch(&bench.net, ["w", "b"]);
-    let mut capture = Capture::start(bench.net.ns("w"))?;
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, Spot { node: "a", dev: "p0" }, variant.attach())?;
+    ctx.watch(&testbed.net, ["w", "b"]);
+    let mut capture = Capture::start(testbed.net.ns("w"))?;
     for family in Family::ALL {
-        let to = SocketAddr::new(bench.net.addr("b", family), ctx.marker);
-        let probe = UdpProbe::connect(bench.net.ns("w"), to)?;
+        let to = SocketAddr::new(testbed.net.addr("b", family), ctx.marker);
+        let probe = UdpProbe::connect(testbed.net.ns("w"), to)?;
         probe.set_oversized(Oversized::Refuse)?;
         probe.send(&[0x4e; 1_800])?;
         let wanted = Wanted { to, kinds: TOO_BIG, offender: None };
-        let rest = heard(ctx, &format!("{family}"), &mut capture, bench.net.addr("w", family), &wanted)?;
+        let rest = heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w", family), &wanted)?;
         // IPv4 has the MTU in the last two of the four bytes, IPv6 in all of them.
         ctx.equal(format!("{family}: MTU that the error names"), u32::from_be_bytes(rest), NARROW);
         let error = probe.error(ctx.patience(1_000));
@@ -153,5 +150,5 @@ fn too_big(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.equal(format!("{family}: what the kernel then knows of the path"), probe.path_mtu()?, NARROW);
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
-    Trip::control(ctx, "w", "b").passes(ctx, &bench, &[&watch])
+    Trip::control(ctx, "w", "b").passes(ctx, &testbed, &[&watch])
 }

@@ -1,13 +1,13 @@
 //! Within one node.
 
-use crate::{
-    bench::{Bench, P0, P1},
-    case::{Area, Case, CaseResult, Variant},
+use lab_harness::{
+    case::{Case, CaseResult, Variant},
     ctx::Ctx,
+    testbed::{P0, P1},
     trip::{Trip, Watch},
     variants,
 };
-use lab_topology::{Family, LinkKind, library, link};
+use lab_topology::{Family, library, link};
 use lab_traffic::{Capture, Headers, Path, UdpProbe};
 use nix::errno::Errno;
 use std::net::{IpAddr, SocketAddr};
@@ -15,78 +15,56 @@ use std::net::{IpAddr, SocketAddr};
 /// Bytes of a large transfer: many windows, and bearable under emulation.
 const LARGE: u64 = 256 << 10;
 
-pub const CASES: &[Case] = &[
-    Case::new(
-        "T01",
-        "pod-and-host",
-        Area::Traffic,
-        "pair",
-        "ICMP, UDP and TCP pass between a pod and its node, whoever begins, and both hooks count every packet.",
-        pod_and_host,
-    )
-    .over(variants::mechanisms),
-    Case::new(
-        "T02",
-        "pod-to-pod",
-        Area::Traffic,
-        "pods",
-        "ICMP, UDP and TCP pass between two pods of a node that routes, and both pods' hooks count every packet.",
-        pod_to_pod,
-    )
-    .over(variants::mechanisms),
-    Case::new(
-        "T02",
-        "tcp-ends",
-        Area::Traffic,
-        "pods",
-        "A large transfer arrives intact, a half-closed connection still carries the other half, a reset and a closed \
-         port are heard at once.",
-        tcp_ends,
-    )
-    .over(variants::usual_mechanisms),
-    Case::new(
-        "T16",
-        "neighbours-resolve",
-        Area::Traffic,
-        "pair",
-        "ARP, neighbour discovery, broadcast and multicast pass the programs; an L3 netkit has no neighbours at all.",
-        neighbours_resolve,
-    )
-    .over(variants::usual_mechanisms),
-    Case::new(
-        "T18",
-        "many-connections",
-        Area::Traffic,
-        "pods",
-        "A thousand short connections one by one, and 64 at the same time, all go through.",
-        many_connections,
-    )
-    .over(variants::one_each)
-    .within(30_000),
-];
+/// In the order in which they run.
+pub const CASES: &[Case] = &[POD_AND_HOST, POD_TO_POD, TCP_ENDS, NEIGHBOURS_RESOLVE, MANY_CONNECTIONS];
 
+const POD_AND_HOST: Case = Case::new(
+    "T01",
+    "pod-and-host",
+    "ICMP, UDP and TCP pass between a pod and its node in both directions, and both hooks count every packet.",
+    pod_and_host,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
 fn pod_and_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::pair(variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    Trip::new(ctx, "pod", "host").passes(ctx, &bench, &[&watch])?;
-    Trip::new(ctx, "host", "pod").passes(ctx, &bench, &[&watch])
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    Trip::new(ctx, "pod", "host").passes(ctx, &testbed, &[&watch])?;
+    Trip::new(ctx, "host", "pod").passes(ctx, &testbed, &[&watch])
 }
 
+const POD_TO_POD: Case = Case::new(
+    "T02",
+    "pod-to-pod",
+    "ICMP, UDP and TCP pass between two pods of a node that routes, and both pods' hooks count every packet.",
+    pod_to_pod,
+)
+.on(library::PODS)
+.over(variants::mechanisms);
 fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::pods(variant.device())?;
-    let first = Watch::new(ctx, &bench, P0, variant.attach())?;
-    let second = Watch::new(ctx, &bench, P1, variant.attach())?;
-    Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[&first, &second])?;
-    Trip::new(ctx, "w1", "w0").passes(ctx, &bench, &[&first, &second])
+    let testbed = ctx.testbed()?;
+    let first = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let second = Watch::new(ctx, &testbed, P1, variant.attach())?;
+    Trip::new(ctx, "w0", "w1").passes(ctx, &testbed, &[&first, &second])?;
+    Trip::new(ctx, "w1", "w0").passes(ctx, &testbed, &[&first, &second])
 }
 
+const TCP_ENDS: Case = Case::new(
+    "T02",
+    "tcp-ends",
+    "A large transfer arrives intact, a half-closed connection still carries the other half, a reset and a closed \
+         port are heard at once.",
+    tcp_ends,
+)
+.on(library::PODS)
+.over(variants::usual_mechanisms);
 fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::pods(variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    ctx.watch(&bench.net, ["w0", "w1"]);
-    let (from, to) = (bench.net.ns("w0"), bench.net.ns("w1"));
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    ctx.watch(&testbed.net, ["w0", "w1"]);
+    let (from, to) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
     for family in Family::ALL {
-        let path = Path::direct(from, to, bench.net.addr("w1", family), ctx.marker);
+        let path = Path::direct(from, to, testbed.net.addr("w1", family), ctx.marker);
         let large = lab_traffic::tcp_exchange(path, LARGE, ctx.patience(5_000));
         let intact = large.content_ok && large.bytes_delivered == LARGE;
         ctx.check(format!("{LARGE} bytes there and back ({family})"), intact, format!("{large:?}"));
@@ -104,13 +82,21 @@ fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
+const NEIGHBOURS_RESOLVE: Case = Case::new(
+    "T16",
+    "neighbours-resolve",
+    "ARP, neighbour discovery, broadcast and multicast pass the programs; an L3 netkit has no neighbours at all.",
+    neighbours_resolve,
+)
+.on(library::PAIR_RESOLVING)
+.over(variants::usual_mechanisms);
 fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let kind = LinkKind::try_from(variant.device()).map_err(|_| crate::ctx::Stop::check("no workload link"))?;
+    let kind = variant.device();
     // Unlike everywhere else the ends have to find each other.
-    let bench = Bench::build(&library::pair(kind))?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    let mut capture = Capture::start(bench.net.ns("host"))?;
-    Trip::new(ctx, "pod", "host").passes(ctx, &bench, &[&watch])?;
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let mut capture = Capture::start(testbed.net.ns("host"))?;
+    Trip::new(ctx, "pod", "host").passes(ctx, &testbed, &[&watch])?;
     let resolving = |packets: &[lab_traffic::Packet]| {
         let arp = packets.iter().filter(|packet| packet.protocol == ETH_P_ARP).count();
         let solicited = packets.iter().filter_map(|packet| Headers::of(&packet.data)).filter(is_neighbour_discovery);
@@ -127,11 +113,11 @@ fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let to = match group {
             IpAddr::V4(_) => SocketAddr::new(group, ctx.marker),
             IpAddr::V6(group) => {
-                let scope = link::info(bench.net.ns("pod"), "eth0")?.ifindex;
+                let scope = link::info(testbed.net.ns("pod"), "eth0")?.ifindex;
                 std::net::SocketAddrV6::new(group, ctx.marker, 0, scope).into()
             }
         };
-        UdpProbe::connect(bench.net.ns("pod"), to)?.send(b"to all")?;
+        UdpProbe::connect(testbed.net.ns("pod"), to)?.send(b"to all")?;
     }
     let marker = ctx.marker;
     let heard = ctx.wait_until(1_000, || {
@@ -155,13 +141,22 @@ fn is_neighbour_discovery(headers: &Headers) -> bool {
     matches!(headers.transport, lab_traffic::Transport::Icmp { kind: 135 | 136, .. } if headers.source.is_ipv6())
 }
 
+const MANY_CONNECTIONS: Case = Case::new(
+    "T18",
+    "many-connections",
+    "A thousand short connections one by one, and 64 at the same time, all go through.",
+    many_connections,
+)
+.on(library::PODS)
+.over(variants::one_each)
+.within(30_000);
 fn many_connections(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SHORT: u32 = 1_000;
     const PARALLEL: u32 = 64;
-    let bench = Bench::pods(variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    let (from, to) = (bench.net.ns("w0"), bench.net.ns("w1"));
-    let path = Path::direct(from, to, bench.net.addr("w1", Family::V4), ctx.marker);
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let (from, to) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
+    let path = Path::direct(from, to, testbed.net.addr("w1", Family::V4), ctx.marker);
     for (what, count, parallel) in [("one by one", SHORT, 1), ("at the same time", PARALLEL, PARALLEL)] {
         let before = watch.counted()?;
         let result = lab_traffic::many(path, count, parallel, ctx.patience(20_000));

@@ -1,14 +1,13 @@
-//! Traffic of every protocol over every path that a node offers, with programs on the workload's link that only count.
-//!
-//! The oracle is the traffic itself, as sockets and captures saw it; the programs' counters must agree.
+//! Plain traffic over the workload's link.
 
-pub(super) mod errors;
+pub mod errors;
 mod local;
 mod overlay;
 mod routed;
 mod routing;
 
-pub use {
-    errors::CASES as ERRORS, local::CASES as LOCAL, overlay::CASES as OVERLAY, routed::CASES as ROUTED,
-    routing::CASES as ROUTING,
-};
+use lab_harness::case::Area;
+
+pub static AREA: Area =
+    Area::new("traffic", &[local::CASES, routed::CASES, overlay::CASES, routing::CASES, errors::CASES])
+        .keeping_evidence();

@@ -1,13 +1,13 @@
 //! Between two nodes, as packets are and inside tunnels.
 
-use crate::{
-    bench::{Bench, Spot},
-    case::{Area, Case, CaseResult, Direction, Variant},
+use lab_bpf::{Config, ProgramKind};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
+    testbed::{Spot, Testbed},
     trip::{Trip, Watch},
     variants,
 };
-use lab_bpf::{Config, ProgramKind};
 use lab_topology::{Family, library, library::Overlay};
 use lab_traffic::{Capture, Headers, Packet, Transport};
 
@@ -17,83 +17,54 @@ const VXLAN_PORT: u16 = 4789;
 const HERE: Spot = Spot { node: "nodeA", dev: "p0" };
 const THERE: Spot = Spot { node: "nodeB", dev: "p0" };
 
-pub const CASES: &[Case] = &[
-    Case::new(
-        "T09",
-        "cross-node",
-        Area::Traffic,
-        "two-node",
-        "Pods of two nodes reach each other by plain routes.",
-        |ctx, variant| across(ctx, variant, Overlay::None),
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T10",
-        "vxlan-over-ipv4",
-        Area::Traffic,
-        "two-node-vxlan",
-        "Pods of two nodes reach each other through VXLAN, and nothing of theirs crosses the fabric unwrapped.",
-        |ctx, variant| across(ctx, variant, Overlay::Vxlan4),
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T10",
-        "vxlan-over-ipv6",
-        Area::Traffic,
-        "two-node-vxlan6",
-        "The same over an IPv6 fabric.",
-        |ctx, variant| across(ctx, variant, Overlay::Vxlan6),
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T11",
-        "ipip",
-        Area::Traffic,
-        "two-node-ipip",
-        "Pods of two nodes reach each other through IPv4 in IPv4; IPv6 goes beside it.",
-        |ctx, variant| across(ctx, variant, Overlay::Ipip),
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T11",
-        "ip6tnl",
-        Area::Traffic,
-        "two-node-ip6tnl",
-        "Pods of two nodes reach each other in both families through IPv6.",
-        |ctx, variant| across(ctx, variant, Overlay::Ip6Tnl),
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T12",
-        "tunnel-chosen-by-program",
-        Area::Traffic,
-        "two-node-metadata",
-        "Where no route leads, programs at the pods choose VXLAN's network and far end per packet, over IPv4 and over IPv6.",
-        tunnel_chosen_by_program,
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T13",
-        "host-to-host",
-        Area::Traffic,
-        "two-node",
-        "Traffic between the nodes themselves meets no program of a pod.",
-        host_to_host,
-    )
-    .over(variants::one_each),
-];
+/// In the order in which they run.
+pub const CASES: &[Case] =
+    &[CROSS_NODE, VXLAN_OVER_IPV4, VXLAN_OVER_IPV6, IPIP, IP6TNL, TUNNEL_CHOSEN_BY_PROGRAM, HOST_TO_HOST];
 
+const CROSS_NODE: Case =
+    Case::new("T09", "cross-node", "Pods of two nodes reach each other by plain routes.", |ctx, variant| {
+        across(ctx, variant, Overlay::None)
+    })
+    .on(library::TWO_NODE)
+    .over(variants::one_each);
+const VXLAN_OVER_IPV4: Case = Case::new(
+    "T10",
+    "vxlan-over-ipv4",
+    "Pods of two nodes reach each other through VXLAN, and nothing of theirs crosses the fabric unwrapped.",
+    |ctx, variant| across(ctx, variant, Overlay::Vxlan4),
+)
+.on(library::TWO_NODE_VXLAN)
+.over(variants::one_each);
+const VXLAN_OVER_IPV6: Case = Case::new("T10", "vxlan-over-ipv6", "The same over an IPv6 fabric.", |ctx, variant| {
+    across(ctx, variant, Overlay::Vxlan6)
+})
+.on(library::TWO_NODE_VXLAN6)
+.over(variants::one_each);
+const IPIP: Case = Case::new(
+    "T11",
+    "ipip",
+    "Pods of two nodes reach each other through IPv4 in IPv4; IPv6 goes beside it.",
+    |ctx, variant| across(ctx, variant, Overlay::Ipip),
+)
+.on(library::TWO_NODE_IPIP)
+.over(variants::one_each);
+const IP6TNL: Case =
+    Case::new("T11", "ip6tnl", "Pods of two nodes reach each other in both families through IPv6.", |ctx, variant| {
+        across(ctx, variant, Overlay::Ip6Tnl)
+    })
+    .on(library::TWO_NODE_IP6TNL)
+    .over(variants::one_each);
 fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
-    let bench = Bench::on(|kind| library::two_node(kind, overlay), variant.device())?;
-    let here = Watch::new(ctx, &bench, HERE, variant.attach())?;
-    let there = Watch::new(ctx, &bench, THERE, variant.attach())?;
-    let mut fabric = Capture::start(bench.net.ns("nodeB"))?;
-    let mtu = bench.net.readback("nodeA", overlay.dev())?.mtu;
+    let testbed = ctx.testbed()?;
+    let here = Watch::new(ctx, &testbed, HERE, variant.attach())?;
+    let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
+    let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
+    let mtu = testbed.net.readback("nodeA", overlay.dev())?.mtu;
     ctx.equal("MTU of the way between the nodes", mtu, 1500 - overlay.overhead());
-    Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[&here, &there])?;
-    Trip::control(ctx, "w1", "w0").passes(ctx, &bench, &[&here, &there])?;
-    let pods: Vec<_> = Family::ALL.iter().flat_map(|f| ["w0", "w1"].map(|pod| bench.net.addr(pod, *f))).collect();
-    let crossed = crossed(&bench, &mut fabric)?;
+    Trip::new(ctx, "w0", "w1").passes(ctx, &testbed, &[&here, &there])?;
+    Trip::control(ctx, "w1", "w0").passes(ctx, &testbed, &[&here, &there])?;
+    let pods: Vec<_> = Family::ALL.iter().flat_map(|f| ["w0", "w1"].map(|pod| testbed.net.addr(pod, *f))).collect();
+    let crossed = crossed(&testbed, &mut fabric)?;
     let bare: Vec<&Headers> = crossed.iter().filter(|headers| pods.contains(&headers.source)).collect();
     let wrapped = crossed.iter().filter(|headers| wraps(headers, overlay, library::VNI)).count();
     let shown = format!("{} bare, {wrapped} wrapped", bare.len());
@@ -107,8 +78,8 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
 }
 
 /// What went from node to node, as the second one saw it.
-fn crossed(bench: &Bench, fabric: &mut Capture) -> Result<Vec<Headers>, Stop> {
-    let uplink = bench.net.ifindex("nodeB", "u");
+fn crossed(testbed: &Testbed, fabric: &mut Capture) -> Result<Vec<Headers>, Stop> {
+    let uplink = testbed.net.ifindex("nodeB", "u");
     let packets = fabric.packets()?.iter().filter(|packet| packet.ifindex == uplink);
     Ok(packets.filter_map(|packet: &Packet| Headers::of(&packet.data)).collect())
 }
@@ -130,51 +101,56 @@ fn wraps(headers: &Headers, overlay: Overlay, network: u32) -> bool {
     }
 }
 
+const TUNNEL_CHOSEN_BY_PROGRAM: Case = Case::new("T12", "tunnel-chosen-by-program", "Where no route leads, programs at the pods choose VXLAN's network and far end per packet, over IPv4 and over IPv6.", tunnel_chosen_by_program).on(library::TWO_NODE_METADATA).over(variants::one_each);
 fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let tunnel = Overlay::VxlanMetadata;
-    let bench = Bench::on(|kind| library::two_node(kind, tunnel), variant.device())?;
+    let testbed = ctx.testbed()?;
     let mac = |node| {
-        let info = bench.net.readback(node, tunnel.dev())?;
+        let info = testbed.net.readback(node, tunnel.dev())?;
         info.mac.ok_or_else(|| Stop::check(format!("{node}: {} has no address", tunnel.dev())))
     };
     // Another network each time, and neither the one that the topologies have.
     for (family, overlay, network) in [(Family::V4, Overlay::Vxlan4, 4_242), (Family::V6, Overlay::Vxlan6, 6_262)] {
-        let mut fabric = Capture::start(bench.net.ns("nodeB"))?;
+        let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
         let mut choosing = |here: Spot, far: &'static str| {
             let config = Config {
-                target_ifindex: bench.net.ifindex(here.node, tunnel.dev()),
+                target_ifindex: testbed.net.ifindex(here.node, tunnel.dev()),
                 eth_dst: mac(far)?,
                 tunnel_id: network,
-                tunnel_remote: lab_bpf::datapath::words(bench.net.addr(far, family)),
+                tunnel_remote: lab_bpf::datapath::words(testbed.net.addr(far, family)),
                 ..Config::new(ctx.marker)
             };
-            let program = bench.load(ctx, here, ProgramKind::Tunnel, config)?;
-            let attachment = bench.attach(ctx, here, variant.attach(), Direction::FromWorkload, &program)?;
+            let program = testbed.load(ctx, here, ProgramKind::Tunnel, config)?;
+            let attachment = testbed.attach(ctx, here, variant.attach(), Direction::FromWorkload, &program)?;
             Ok::<_, Stop>((program, attachment))
         };
         let (here, first) = choosing(HERE, "nodeB")?;
         let (there, second) = choosing(THERE, "nodeA")?;
-        Trip::new(ctx, "w0", "w1").passes(ctx, &bench, &[])?;
+        Trip::new(ctx, "w0", "w1").passes(ctx, &testbed, &[])?;
         let sent = here.stats()?.marked + there.stats()?.marked;
-        let crossed = crossed(&bench, &mut fabric)?;
+        let crossed = crossed(&testbed, &mut fabric)?;
         let wrapped = crossed.iter().filter(|headers| wraps(headers, overlay, network)).count();
         ctx.equal(format!("over {family}: packets in the network that the programs chose"), wrapped as u64, sent);
         for attachment in [first, second] {
             attachment.detach()?;
         }
-        let report = bench.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);
+        let report = testbed.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);
         ctx.check(format!("over {family}: without the programs there is no way"), report.silent(), &report);
     }
     Ok(())
 }
 
+const HOST_TO_HOST: Case =
+    Case::new("T13", "host-to-host", "Traffic between the nodes themselves meets no program of a pod.", host_to_host)
+        .on(library::TWO_NODE)
+        .over(variants::one_each);
 fn host_to_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(|kind| library::two_node(kind, Overlay::None), variant.device())?;
-    let here = Watch::new(ctx, &bench, HERE, variant.attach())?;
-    let there = Watch::new(ctx, &bench, THERE, variant.attach())?;
+    let testbed = ctx.testbed()?;
+    let here = Watch::new(ctx, &testbed, HERE, variant.attach())?;
+    let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
     let before = (here.counted()?, there.counted()?);
-    Trip::new(ctx, "nodeA", "nodeB").passes(ctx, &bench, &[])?;
+    Trip::new(ctx, "nodeA", "nodeB").passes(ctx, &testbed, &[])?;
     ctx.equal("packets that met a pod's program", (here.counted()?, there.counted()?), before);
     // The programs are there and would have counted.
-    Trip::control(ctx, "w0", "w1").passes(ctx, &bench, &[&here, &there])
+    Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&here, &there])
 }

@@ -1,9 +1,9 @@
 //! Beyond the node: through a router, with and without translation.
 
-use crate::{
-    bench::{Bench, P0},
-    case::{Area, Case, CaseResult, Variant},
+use lab_harness::{
+    case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
+    testbed::P0,
     trip::{Trip, Watch},
     variants,
 };
@@ -14,62 +14,24 @@ use std::net::{IpAddr, SocketAddr};
 /// What a sender starts with: `net.ipv4.ip_default_ttl` and `IPV6_DEFAULT_HOPLIMIT`.
 const DEFAULT_TTL: u8 = 64;
 
-pub const CASES: &[Case] = &[
-    Case::new(
-        "T04",
-        "pod-to-external",
-        Area::Traffic,
-        "gateway",
-        "A pod reaches an outside node through its host and a router, each of which takes one off the TTL.",
-        pod_to_external,
-    )
-    .over(variants::usual_mechanisms),
-    Case::new(
-        "T04",
-        "pod-to-user-space",
-        Area::Traffic,
-        "tap",
-        "What user space reads from a tap is what the pod sent, one hop older and otherwise intact, and its answer \
-         arrives.",
-        pod_to_user_space,
-    )
-    .over(variants::usual_mechanisms),
-    Case::new(
-        "T05",
-        "external-to-pod",
-        Area::Traffic,
-        "gateway",
-        "An outside node reaches a pod by its own address.",
-        external_to_pod,
-    )
-    .over(variants::usual_mechanisms),
-    Case::new(
-        "T06",
-        "masquerade",
-        Area::Traffic,
-        "gateway-nat",
-        "Behind a masquerading host the outside sees the host's address, and answers find the pod.",
-        masquerade,
-    )
-    .over(variants::usual_mechanisms),
-    Case::new(
-        "T07",
-        "node-port",
-        Area::Traffic,
-        "gateway-nat",
-        "A port of the node leads to a pod, and the answers come from the node's address.",
-        node_port,
-    )
-    .over(variants::usual_mechanisms),
-];
+/// In the order in which they run.
+pub const CASES: &[Case] = &[POD_TO_EXTERNAL, POD_TO_USER_SPACE, EXTERNAL_TO_POD, MASQUERADE, NODE_PORT];
 
+const POD_TO_EXTERNAL: Case = Case::new(
+    "T04",
+    "pod-to-external",
+    "A pod reaches an outside node through its host and a router, each of which takes one off the TTL.",
+    pod_to_external,
+)
+.on(library::GATEWAY)
+.over(variants::usual_mechanisms);
 fn pod_to_external(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const HOPS: u8 = 2;
-    let bench = Bench::on(library::gateway, variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    let mut capture = Capture::start(bench.net.ns("ext"))?;
-    Trip::new(ctx, "w0", "ext").passes(ctx, &bench, &[&watch])?;
-    let pod = Family::ALL.map(|family| bench.net.addr("w0", family));
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let mut capture = Capture::start(testbed.net.ns("ext"))?;
+    Trip::new(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])?;
+    let pod = Family::ALL.map(|family| testbed.net.addr("w0", family));
     let ttls: Vec<u8> = capture
         .packets()?
         .iter()
@@ -82,10 +44,14 @@ fn pod_to_external(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
+const EXTERNAL_TO_POD: Case =
+    Case::new("T05", "external-to-pod", "An outside node reaches a pod by its own address.", external_to_pod)
+        .on(library::GATEWAY)
+        .over(variants::usual_mechanisms);
 fn external_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(library::gateway, variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    Trip::new(ctx, "ext", "w0").passes(ctx, &bench, &[&watch])
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    Trip::new(ctx, "ext", "w0").passes(ctx, &testbed, &[&watch])
 }
 
 /// The addresses of the node on the outside, as [`library::gateway_nat`] has them.
@@ -93,36 +59,60 @@ fn node_addrs() -> [IpAddr; 2] {
     [library::NODE_ADDR_V4, library::NODE_ADDR_V6].map(|addr| addr.parse().expect("the library's own constant"))
 }
 
+const MASQUERADE: Case = Case::new(
+    "T06",
+    "masquerade",
+    "Behind a masquerading host the outside sees the host's address, and answers find the pod.",
+    masquerade,
+)
+.on(library::GATEWAY_NAT)
+.over(variants::usual_mechanisms);
 fn masquerade(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(library::gateway_nat, variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
     let trip = Trip::new(ctx, "w0", "ext");
-    Trip { source: Some(node_addrs()), ..trip }.passes(ctx, &bench, &[&watch])
+    Trip { source: Some(node_addrs()), ..trip }.passes(ctx, &testbed, &[&watch])
 }
 
+const NODE_PORT: Case = Case::new(
+    "T07",
+    "node-port",
+    "A port of the node leads to a pod, and the answers come from the node's address.",
+    node_port,
+)
+.on(library::GATEWAY_NAT)
+.over(variants::usual_mechanisms);
 fn node_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(library::gateway_nat, variant.device())?;
-    let watch = Watch::marking(ctx, &bench, P0, variant.attach(), library::POD_PORT)?;
+    let testbed = ctx.testbed()?;
+    let watch = Watch::marking(ctx, &testbed, P0, variant.attach(), library::POD_PORT)?;
     let trip = Trip {
         marker: library::POD_PORT,
         protos: &[Proto::Udp, Proto::Tcp],
         dial: Some(node_addrs().map(|addr| SocketAddr::new(addr, library::NODE_PORT))),
         ..Trip::new(ctx, "ext", "w0")
     };
-    trip.passes(ctx, &bench, &[&watch])
+    trip.passes(ctx, &testbed, &[&watch])
 }
 
+const POD_TO_USER_SPACE: Case = Case::new(
+    "T04",
+    "pod-to-user-space",
+    "User space reads from a tap what the pod sent, with the TTL one lower and otherwise intact, and its answer arrives.",
+    pod_to_user_space,
+)
+.on(library::TAP)
+.over(variants::usual_mechanisms);
 fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const WORDS: &[u8] = b"read by user space";
     const ETHERNET: usize = 14;
-    let bench = Bench::on(library::tap, variant.device())?;
-    let watch = Watch::new(ctx, &bench, P0, variant.attach())?;
-    let tap = bench.net.tap("host", "tap0");
-    ctx.watch(&bench.net, ["w0", "host"]);
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let tap = testbed.net.tap("host", "tap0");
+    ctx.watch(&testbed.net, ["w0", "host"]);
     for far in library::FAR_END {
         let far: IpAddr = far.parse()?;
-        let pod = bench.net.addr("w0", Family::of(far));
-        let probe = UdpProbe::connect(bench.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
+        let pod = testbed.net.addr("w0", Family::of(far));
+        let probe = UdpProbe::connect(testbed.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
         let before = watch.counted()?;
         probe.send(WORDS)?;
         // The node also says things of its own there: multicast listener reports, for one.

@@ -3,10 +3,10 @@
 //! netkit's PEER programs see an ingress_ifindex of 0, and the packet still arrives by the primary: rules about the
 //! incoming device must match it like that of a veth.
 
-use crate::{
-    bench::{Bench, P0, P1, Spot},
-    case::{Area, Case, CaseResult, Variant},
+use lab_harness::{
+    case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
+    testbed::{P0, P1, Spot, Testbed},
     trip::{Trip, Watch},
     variants,
 };
@@ -14,42 +14,35 @@ use lab_topology::library;
 use lab_traffic::{SILENCE_WINDOW, UdpProbe, UdpSink};
 use std::net::{IpAddr, SocketAddr};
 
-pub const CASES: &[Case] = &[
-    Case::new(
-        "T14",
-        "vrf",
-        Area::Traffic,
-        "vrf",
-        "A workload in one VRF reaches a server in another through leaked routes, both ways.",
-        vrf,
-    )
-    .over(variants::one_each),
-    Case::new(
-        "T14",
-        "rules",
-        Area::Traffic,
-        "policy",
-        "Rules by incoming device, source and mark decide where a workload's packets go; without a match there is no way.",
-        rules,
-    )
-    .over(variants::one_each),
-];
+/// In the order in which they run.
+pub const CASES: &[Case] = &[VRF, RULES];
 
+const VRF: Case =
+    Case::new("T14", "vrf", "A workload in one VRF reaches a server in another through leaked routes, both ways.", vrf)
+        .on(library::VRF)
+        .over(variants::one_each);
 fn vrf(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(library::vrf, variant.device())?;
-    let watch = Watch::new(ctx, &bench, Spot { node: "r1", dev: "p0" }, variant.attach())?;
-    Trip::new(ctx, "h1", "h2").passes(ctx, &bench, &[&watch])?;
-    Trip::new(ctx, "h2", "h1").passes(ctx, &bench, &[&watch])
+    let testbed = ctx.testbed()?;
+    let watch = Watch::new(ctx, &testbed, Spot { node: "r1", dev: "p0" }, variant.attach())?;
+    Trip::new(ctx, "h1", "h2").passes(ctx, &testbed, &[&watch])?;
+    Trip::new(ctx, "h2", "h1").passes(ctx, &testbed, &[&watch])
 }
 
 /// One datagram to an address of the second workload; gives whether it arrived.
-fn arrives(ctx: &Ctx, bench: &Bench, from: &str, to: IpAddr, mark: Option<u32>, wanted: bool) -> Result<bool, Stop> {
-    ctx.watch(&bench.net, [from, "w1"]);
+fn arrives(
+    ctx: &Ctx,
+    testbed: &Testbed,
+    from: &str,
+    to: IpAddr,
+    mark: Option<u32>,
+    wanted: bool,
+) -> Result<bool, Stop> {
+    ctx.watch(&testbed.net, [from, "w1"]);
     let to = SocketAddr::new(to, ctx.marker);
-    let sink = UdpSink::bind(bench.net.ns("w1"), to)?;
+    let sink = UdpSink::bind(testbed.net.ns("w1"), to)?;
     let patience = if wanted { ctx.patience(2_000) } else { SILENCE_WINDOW };
     // Without a route the kernel may say so at once; that is as good as silence.
-    let sent = UdpProbe::connect_marked(bench.net.ns(from), to, mark).and_then(|probe| probe.send(b"by rule"));
+    let sent = UdpProbe::connect_marked(testbed.net.ns(from), to, mark).and_then(|probe| probe.send(b"by rule"));
     Ok(match sent {
         Ok(()) => sink.receive(patience).is_some(),
         Err(_) if !wanted => false,
@@ -57,10 +50,18 @@ fn arrives(ctx: &Ctx, bench: &Bench, from: &str, to: IpAddr, mark: Option<u32>, 
     })
 }
 
+const RULES: Case = Case::new(
+    "T14",
+    "rules",
+    "Rules by incoming device, source and mark route a workload's packets; without a match there is no route.",
+    rules,
+)
+.on(library::POLICY)
+.over(variants::one_each);
 fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let bench = Bench::on(library::policy, variant.device())?;
-    let first = Watch::new(ctx, &bench, P0, variant.attach())?;
-    let second = Watch::new(ctx, &bench, P1, variant.attach())?;
+    let testbed = ctx.testbed()?;
+    let first = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let second = Watch::new(ctx, &testbed, P1, variant.attach())?;
     let mark = Some(library::POLICY_MARK);
     for [by_device, by_source, by_mark] in library::POLICY_ADDRS.map(|addrs| addrs.map(|addr| addr.parse::<IpAddr>())) {
         let (by_device, by_source, by_mark) = (by_device?, by_source?, by_mark?);
@@ -75,7 +76,7 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             // The mark is the sender's: it does not cross into another namespace.
             ("mark, from the first workload", "w0", by_mark, mark, false),
         ] {
-            let arrived = arrives(ctx, &bench, from, to, mark, wanted)?;
+            let arrived = arrives(ctx, &testbed, from, to, mark, wanted)?;
             ctx.equal(format!("{to} by {what}: arrives"), arrived, wanted);
         }
         let after = (first.counted()?.from, second.counted()?.to);
@@ -85,5 +86,5 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             (3, 3),
         );
     }
-    Trip::control(ctx, "w0", "w1").passes(ctx, &bench, &[&first, &second])
+    Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&first, &second])
 }

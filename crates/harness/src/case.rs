@@ -1,0 +1,268 @@
+//! What a case is: a name from the catalogue, its variants, and one function.
+
+use crate::{
+    ctx::{Ctx, Stop},
+    suite::Cell,
+};
+use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, LinkKind, cell::NO_TOPOLOGY};
+use lab_topology::{Template, Topology, model::DeviceSpec};
+use std::fmt::Write as _;
+
+/// Cases about one subject.
+#[derive(Debug)]
+pub struct Area {
+    /// The name used in reports and in filters.
+    pub name: &'static str,
+    cases: &'static [&'static [Case]],
+    keeps_evidence: bool,
+}
+
+impl Area {
+    /// An area of these cases, in the order in which they run: one list per file.
+    pub const fn new(name: &'static str, cases: &'static [&'static [Case]]) -> Self {
+        Self { name, cases, keeps_evidence: false }
+    }
+
+    /// Keeps the packets of cells that fail: for areas whose subject is traffic.
+    #[must_use]
+    pub const fn keeping_evidence(mut self) -> Self {
+        self.keeps_evidence = true;
+        self
+    }
+
+    /// Every case in every variant.
+    pub fn cells(&'static self) -> impl Iterator<Item = Cell> {
+        let cases = self.cases.iter().flat_map(|cases| cases.iter());
+        cases.flat_map(move |case| (case.variants)().into_iter().map(move |variant| case.cell(self, variant)))
+    }
+}
+
+/// Which way the packets go, seen from the workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Ingress of the node's end, or `BPF_NETKIT_PEER`.
+    FromWorkload,
+    /// Egress of the node's end, or `BPF_NETKIT_PRIMARY`.
+    ToWorkload,
+}
+
+impl Direction {
+    /// Both directions.
+    pub const BOTH: [Self; 2] = [Self::FromWorkload, Self::ToWorkload];
+
+    /// The opposite one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::FromWorkload => Self::ToWorkload,
+            Self::ToWorkload => Self::FromWorkload,
+        }
+    }
+
+    /// Sender and receiver of packets of this direction.
+    pub const fn ends(self, workload: &'static str, other: &'static str) -> (&'static str, &'static str) {
+        match self {
+            Self::FromWorkload => (workload, other),
+            Self::ToWorkload => (other, workload),
+        }
+    }
+
+    /// The name used in cell ids.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromWorkload => "from-workload",
+            Self::ToWorkload => "to-workload",
+        }
+    }
+}
+
+/// One point on the axes that a case is run over. Axes that a case does not vary are `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Variant {
+    /// The attach type that is asked for.
+    pub attach: Option<AttachRequest>,
+    /// The kind of the workload's link.
+    pub device: Option<LinkKind>,
+    /// The direction of the hook.
+    pub direction: Option<Direction>,
+    /// Anything else that distinguishes two variants.
+    pub tag: Option<&'static str>,
+}
+
+impl Variant {
+    /// The device kind of a variant that has one.
+    ///
+    /// # Panics
+    /// The case's variants have no device axis: a mistake in the case's entry.
+    pub fn device(&self) -> LinkKind {
+        self.device.expect("the case's variants have a device axis")
+    }
+
+    /// The attach request of a variant that has one. Panics like [`Variant::device`].
+    pub fn attach(&self) -> AttachRequest {
+        self.attach.expect("the case's variants have an attach axis")
+    }
+
+    /// The direction of a variant that has one. Panics like [`Variant::device`].
+    pub fn direction(&self) -> Direction {
+        self.direction.expect("the case's variants have a direction axis")
+    }
+
+    fn suffix(&self) -> String {
+        let parts: Vec<&str> = [
+            self.attach.map(AttachRequest::name),
+            self.device.map(LinkKind::name),
+            self.direction.map(Direction::name),
+            self.tag,
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if parts.is_empty() { String::new() } else { format!("[{}]", parts.join(",")) }
+    }
+}
+
+/// What a case's function returns.
+pub type CaseResult = Result<(), Stop>;
+
+/// The topology that a case runs on.
+#[derive(Debug, Clone, Copy)]
+enum On {
+    /// None: the case makes its own devices, or needs no network.
+    Nothing,
+    /// The same one in every variant.
+    One(Template),
+    /// Another one by variant.
+    Each(fn(&Variant) -> Template),
+}
+
+/// One case of the catalogue. An entry stands directly above its function.
+#[derive(Debug)]
+pub struct Case {
+    /// The catalogue's number.
+    catalogue: &'static str,
+    /// Short name, unique together with the number.
+    name: &'static str,
+    /// One sentence: what holds when it passes.
+    title: &'static str,
+    on: On,
+    variants: fn() -> Vec<Variant>,
+    /// Needed beyond what variants and topology imply.
+    requires: &'static [Capability],
+    /// On a fast guest.
+    deadline_ms: u32,
+    run: fn(&mut Ctx, &Variant) -> CaseResult,
+}
+
+impl Case {
+    /// A case with the usual deadline of ten seconds, without topology, variants and extra requirements. `catalogue` and
+    /// `name` make its cells' ids, `title` says in one sentence what holds when it passes.
+    pub const fn new(
+        catalogue: &'static str,
+        name: &'static str,
+        title: &'static str,
+        run: fn(&mut Ctx, &Variant) -> CaseResult,
+    ) -> Self {
+        let variants = || vec![Variant::default()];
+        Self { catalogue, name, title, on: On::Nothing, variants, requires: &[], deadline_ms: 10_000, run }
+    }
+
+    /// On this topology, which [`Ctx::testbed`] builds.
+    #[must_use]
+    pub const fn on(mut self, topology: Template) -> Self {
+        self.on = On::One(topology);
+        self
+    }
+
+    /// On a topology that depends on the variant.
+    #[must_use]
+    pub const fn on_each(mut self, topology: fn(&Variant) -> Template) -> Self {
+        self.on = On::Each(topology);
+        self
+    }
+
+    /// In these variants.
+    #[must_use]
+    pub const fn over(mut self, variants: fn() -> Vec<Variant>) -> Self {
+        self.variants = variants;
+        self
+    }
+
+    /// On kernels with these capabilities only, beside those that variants and topology imply.
+    #[must_use]
+    pub const fn needs(mut self, requires: &'static [Capability]) -> Self {
+        self.requires = requires;
+        self
+    }
+
+    /// With this deadline, milliseconds on a fast guest.
+    #[must_use]
+    pub const fn within(mut self, deadline_ms: u32) -> Self {
+        self.deadline_ms = deadline_ms;
+        self
+    }
+
+    fn cell(&'static self, area: &'static Area, variant: Variant) -> Cell {
+        let mut id = format!("{}-{}", self.catalogue, self.name);
+        let _ = write!(id, "{}", variant.suffix());
+        let topology = match self.on {
+            On::Nothing => None,
+            On::One(template) => Some(template),
+            On::Each(template) => Some(template(&variant)),
+        };
+        let built = topology.map(|template| template.of(variant.device.unwrap_or(LinkKind::Veth)));
+        let info = CellInfo {
+            id: CellId(id),
+            catalogue: self.catalogue.into(),
+            area: area.name.into(),
+            title: self.title.into(),
+            topology: topology.map_or(NO_TOPOLOGY, |template| template.name).into(),
+            attach: variant.attach,
+            device: variant.device,
+            requires: requirements(self.requires, &variant, built.as_ref()),
+            deadline_ms: self.deadline_ms,
+        };
+        let id = info.id.clone();
+        Cell::new(info, topology, move |ctx| {
+            let mut ctx = if area.keeps_evidence { ctx.with_evidence() } else { ctx };
+            let result = (self.run)(&mut ctx, &variant);
+            ctx.finish(id.clone(), result)
+        })
+    }
+}
+
+/// A variant's axes and the devices of its topology say what it needs; the case adds the rest. `auto` needs nothing
+/// beyond its device, since it chooses from what the kernel has.
+fn requirements(own: &[Capability], variant: &Variant, topology: Option<&Topology>) -> Vec<Capability> {
+    let mut requires = own.to_vec();
+    if let Some(topology) = topology {
+        requires.extend(topology.links.iter().map(|link| match link.kind {
+            LinkKind::Veth => Capability::Veth,
+            LinkKind::NetkitL2 | LinkKind::NetkitL3 => Capability::Netkit,
+        }));
+        requires.extend(topology.devices.iter().map(|device| match &device.spec {
+            DeviceSpec::Dummy => Capability::Dummy,
+            DeviceSpec::Bridge => Capability::Bridge,
+            DeviceSpec::Vrf { .. } => Capability::Vrf,
+            DeviceSpec::Tap { .. } => Capability::Tun,
+            DeviceSpec::Vxlan { .. } | DeviceSpec::VxlanMetadata => Capability::Vxlan,
+            DeviceSpec::IpTunnel { tunnel } if tunnel.local.is_ipv4() => Capability::Ipip,
+            DeviceSpec::IpTunnel { .. } => Capability::Ip6Tnl,
+        }));
+        requires.extend(topology.nat.first().map(|_| Capability::NftNat));
+    }
+    match variant.device {
+        Some(LinkKind::Veth) => requires.push(Capability::Veth),
+        Some(kind) if kind.is_netkit() => requires.push(Capability::Netkit),
+        _ => {}
+    }
+    match variant.attach {
+        Some(AttachRequest::Tc) => requires.push(Capability::Clsact),
+        Some(AttachRequest::Tcx) => requires.push(Capability::Tcx),
+        Some(AttachRequest::Netkit) => requires.push(Capability::Netkit),
+        Some(AttachRequest::Auto) | None => {}
+    }
+    requires.sort();
+    requires.dedup();
+    requires
+}

@@ -1,0 +1,46 @@
+//! Auto mode: which attach type to use for one workload interface.
+//!
+//! The choice is made per interface, from its kind as netlink reports it and from what the probes found, so that veth
+//! and netkit workloads share a node. It is the guest's choice; what the kernel must give is worked out by the host.
+
+use crate::{capabilities::Capabilities, fault::Fault};
+use lab_protocol::{AttachType, Capability, DeviceKind};
+
+/// The best attach type for a device of this kind.
+pub fn choose(kind: DeviceKind, capabilities: &Capabilities, fault: Option<Fault>) -> AttachType {
+    if kind.is_netkit() && capabilities.has(Capability::Netkit) && fault != Some(Fault::AutoTcx) {
+        AttachType::Netkit
+    } else if capabilities.has(Capability::Tcx) {
+        AttachType::Tcx
+    } else {
+        AttachType::Tc
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::{CapabilityReport, CapabilityState};
+
+    fn capabilities(supported: &[Capability]) -> Capabilities {
+        let reports = supported
+            .iter()
+            .map(|&capability| CapabilityReport {
+                capability,
+                state: CapabilityState::Supported,
+                detail: String::new(),
+            })
+            .collect();
+        Capabilities::new("6.17".parse().unwrap(), reports)
+    }
+
+    #[test]
+    fn the_kind_of_each_interface_decides_for_that_interface_alone() {
+        let all = capabilities(&[Capability::Tcx, Capability::Netkit]);
+        assert_eq!(choose(DeviceKind::Veth, &all, None), AttachType::Tcx);
+        assert_eq!(choose(DeviceKind::NetkitL3, &all, None), AttachType::Netkit);
+        let no_netkit = capabilities(&[Capability::Tcx]);
+        assert_eq!(choose(DeviceKind::NetkitL2, &no_netkit, None), AttachType::Tcx);
+        assert_eq!(choose(DeviceKind::Veth, &capabilities(&[]), None), AttachType::Tc);
+    }
+}

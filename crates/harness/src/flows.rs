@@ -1,0 +1,148 @@
+//! Traffic across a testbed, and the agreement of two independent witnesses.
+//!
+//! The oracle is the traffic itself: sequence numbers and contents as the sockets saw them. The programs' counters are
+//! the second witness; for ICMP and UDP, which never retransmit here, both must name the same number.
+
+use crate::{
+    case::Direction,
+    ctx::{Ctx, Stop},
+    testbed::Testbed,
+};
+use lab_bpf::Program;
+use lab_topology::Family;
+use lab_traffic::{Flow, FlowReport, Path, Proto, SILENCE_WINDOW, UdpStream};
+use std::{sync::Arc, time::Duration};
+
+/// Exchanges per flow: enough to tell "all" from "some", few enough for an emulated guest.
+pub const EXCHANGES: u16 = 3;
+/// Between two datagrams of a stream: several per attach operation, and bearable under emulation.
+pub const STREAM_INTERVAL: Duration = Duration::from_millis(4);
+/// How long a stream that may have lost something must be silent before what is missing counts as lost: its receiver is a
+/// thread, which a busy host may keep waiting.
+pub const DRAIN_WINDOW: Duration = SILENCE_WINDOW.saturating_mul(10);
+/// Time for one flow, milliseconds on a fast guest.
+const FLOW_MS: u64 = 2_000;
+
+/// Every protocol in every family.
+pub fn all() -> impl Iterator<Item = (Proto, Family)> {
+    Proto::ALL.into_iter().flat_map(|proto| Family::ALL.map(|family| (proto, family)))
+}
+
+impl Testbed {
+    /// One flow from one node to another, with the cell's marker.
+    pub fn flow(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family) -> FlowReport {
+        self.between(ctx, from, to, proto, family).run(EXCHANGES, ctx.patience(FLOW_MS))
+    }
+
+    /// The same, listened to for the one short window in which nothing is expected to arrive.
+    pub fn silence(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family) -> FlowReport {
+        Flow::silence(&[self.between(ctx, from, to, proto, family)], EXCHANGES).remove(0)
+    }
+
+    /// The same for several flows at once: one window serves them all.
+    pub fn silences<const N: usize>(&self, ctx: &Ctx, flows: [(&str, &str, Proto, Family); N]) -> Vec<FlowReport> {
+        let flows = flows.map(|(from, to, proto, family)| self.between(ctx, from, to, proto, family));
+        Flow::silence(&flows, EXCHANGES)
+    }
+
+    fn between(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family) -> Flow<'_> {
+        ctx.watch(&self.net, [from, to]);
+        let (from, addr, to) = (self.net.ns(from), self.net.addr(to, family), self.net.ns(to));
+        Flow { from, to, addr, proto, marker: ctx.marker }
+    }
+
+    /// Asserts that ICMP, UDP and TCP pass in both families, and that the receiver sees the sender's own address.
+    ///
+    /// # Errors
+    /// None of its own: a flow that does not pass is a failed check.
+    pub fn passes(&self, ctx: &mut Ctx, from: &str, to: &str) -> Result<(), Stop> {
+        for (proto, family) in all() {
+            self.flow_passes(ctx, from, to, proto, family);
+        }
+        Ok(())
+    }
+
+    /// Asserts that one flow passes.
+    pub fn flow_passes(&self, ctx: &mut Ctx, from: &str, to: &str, proto: Proto, family: Family) -> bool {
+        let report = self.flow(ctx, from, to, proto, family);
+        let source = self.net.addr(from, family);
+        let name = format!("{proto} over {family} passes from {from} to {to}");
+        ctx.check(name, report.complete(), &report)
+            && match report.source_seen {
+                Some(seen) => ctx.equal(format!("{to} sees the address of {from} ({proto}, {family})"), seen, source),
+                None => true,
+            }
+    }
+
+    /// Asserts that nothing gets through in either family. UDP and ICMP only: TCP's silence is UDP's, and waiting for
+    /// a connect to time out would take seconds.
+    pub fn blocked(&self, ctx: &mut Ctx, from: &str, to: &str) {
+        self.none_pass(
+            ctx,
+            [
+                (from, to, Proto::Udp, Family::V4),
+                (from, to, Proto::Icmp, Family::V4),
+                (from, to, Proto::Udp, Family::V6),
+                (from, to, Proto::Icmp, Family::V6),
+            ],
+        );
+    }
+
+    /// Asserts that none of these flows gets through.
+    pub fn none_pass<const N: usize>(&self, ctx: &mut Ctx, flows: [(&str, &str, Proto, Family); N]) {
+        for ((from, to, proto, family), report) in flows.into_iter().zip(self.silences(ctx, flows)) {
+            let ok = report.tried() && report.silent();
+            ctx.check(format!("no {proto} over {family} from {from} to {to}"), ok, &report);
+        }
+    }
+
+    /// Starts a one-way stream of numbered datagrams with the cell's marker: what losses are counted by.
+    ///
+    /// # Errors
+    /// Where a socket can't be made.
+    pub fn stream(&self, ctx: &Ctx, from: &str, to: &str, family: Family) -> Result<UdpStream, Stop> {
+        let (from, addr, to) = (self.net.ns(from), self.net.addr(to, family), self.net.ns(to));
+        Ok(UdpStream::start(Path::direct(from, to, addr, ctx.marker), STREAM_INTERVAL)?)
+    }
+
+    /// Asserts that every flow between a workload and another node passes *and* that the program on the workload's
+    /// link counted exactly the packets that the sockets sent in its direction.
+    ///
+    /// # Errors
+    /// Where the program's counters can't be read.
+    pub fn passes_counted(
+        &self,
+        ctx: &mut Ctx,
+        workload: &str,
+        other: &str,
+        direction: Direction,
+        program: &Arc<Program>,
+    ) -> Result<(), Stop> {
+        for (proto, family) in all() {
+            let before = program.stats()?.marked;
+            if !self.flow_passes(ctx, workload, other, proto, family) {
+                continue;
+            }
+            let counted = program.stats()?.marked - before;
+            let name = format!("the program counts what the sockets sent ({proto}, {family}, {})", direction.name());
+            match proto {
+                Proto::Icmp | Proto::Udp => ctx.equal(name, counted, u64::from(EXCHANGES)),
+                // A TCP conversation has at least a handshake, data and an end in each direction.
+                Proto::Tcp => ctx.check(name, counted >= 3, counted),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a stream got a few datagrams further.
+///
+/// # Errors
+/// A failed check where it does not.
+pub fn some_traffic(ctx: &Ctx, stream: &UdpStream) -> Result<(), Stop> {
+    const DATAGRAMS: u32 = 3;
+    match stream.wait_received(DATAGRAMS, ctx.patience(3_000)) {
+        true => Ok(()),
+        false => Err(Stop::check("the stream stands still")),
+    }
+}

@@ -1,0 +1,199 @@
+//! What a case left behind: programs, maps, links, pins, devices and namespaces, counted before and after.
+
+use crate::fence;
+use lab_topology::Netns;
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// The kernel frees programs, maps and links after an RCU grace period and a work item: not at once.
+const POLL: Duration = Duration::from_millis(1);
+/// Nearly everything is freed within this time. For what is left, the check waits for the end of every dead namespace too,
+/// see [`FENCES`].
+const SOON: Duration = Duration::from_millis(200);
+/// What is still there after this many passes of the kernel's own clean-up, none of which freed any of it, is a leak.
+///
+/// The first waits for the devices of dead namespaces, the second for all else of theirs, and what they held (filters,
+/// programs, maps of maps) goes by work items behind that.
+const FENCES: u32 = 4;
+
+/// Everything that outlives a case unless it is cleaned up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    objects: Objects,
+    pins: BTreeSet<PathBuf>,
+    devices: BTreeSet<String>,
+    namespaces: BTreeSet<PathBuf>,
+}
+
+/// What the kernel frees asynchronously, after the last reference to it is dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Objects {
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+    links: BTreeSet<u32>,
+}
+
+impl Objects {
+    fn take() -> Result<Self, String> {
+        Ok(Self {
+            programs: ids("programs", lab_bpf::prog_ids())?,
+            maps: ids("maps", lab_bpf::map_ids())?,
+            links: ids("links", lab_bpf::link_ids())?,
+        })
+    }
+
+    fn leaks(&self, after: &Self) -> Vec<String> {
+        let mut leaks = Vec::new();
+        diff("program", &self.programs, &after.programs, &mut leaks);
+        diff("map", &self.maps, &after.maps, &mut leaks);
+        diff("link", &self.links, &after.links, &mut leaks);
+        leaks
+    }
+}
+
+impl Inventory {
+    /// Counts what there is now.
+    ///
+    /// # Errors
+    /// The kernel refuses the query.
+    pub fn take(pins: &Path) -> Result<Self, String> {
+        Self::around(Objects::take()?, pins)
+    }
+
+    fn around(objects: Objects, pins: &Path) -> Result<Self, String> {
+        Ok(Self {
+            objects,
+            pins: walk(pins).map_err(|error| format!("cannot walk {}: {error}", pins.display()))?,
+            devices: devices().map_err(|error| format!("cannot list devices: {error}"))?,
+            namespaces: namespaces(),
+        })
+    }
+
+    /// Waits until nothing is left that was not there before, and returns what there is then. A leak is not decided by time:
+    /// `patience` bounds only how long one pass of the kernel's clean-up may take.
+    ///
+    /// # Errors
+    /// One line that names what leaked.
+    pub fn settled(&self, pins: &Path, patience: Duration) -> Result<Self, String> {
+        let begin = Instant::now();
+        let (soon, deadline) = (begin + SOON.min(patience), begin + patience);
+        let mut before: Vec<String> = Vec::new();
+        let mut passes = 0;
+        loop {
+            let objects = Objects::take()?;
+            let early = Instant::now() < soon;
+            if early && !self.objects.leaks(&objects).is_empty() {
+                // There is no need to look further yet.
+                std::thread::sleep(POLL);
+                continue;
+            }
+            let now = Self::around(objects, pins)?;
+            let leaks = self.leaks(&now);
+            if leaks.is_empty() {
+                return Ok(now);
+            }
+            if early {
+                std::thread::sleep(POLL);
+                continue;
+            }
+            if leaks != before {
+                passes = 0;
+            }
+            if passes == FENCES {
+                return Err(leaks.join(", "));
+            }
+            match fence::pass(deadline) {
+                Ok(()) => passes += 1,
+                Err(error) if Instant::now() > deadline => return Err(format!("{} ({error})", leaks.join(", "))),
+                // A kernel without the devices of a fence: only time is left to go by.
+                Err(_) => std::thread::sleep(POLL),
+            }
+            before = leaks;
+        }
+    }
+
+    fn leaks(&self, after: &Self) -> Vec<String> {
+        let mut leaks = self.objects.leaks(&after.objects);
+        diff("device", &self.devices, &after.devices, &mut leaks);
+        let paths = |set: &BTreeSet<PathBuf>| set.iter().map(|path| path.display().to_string()).collect();
+        diff("pin", &paths(&self.pins), &paths(&after.pins), &mut leaks);
+        diff::<String>("namespace", &paths(&self.namespaces), &paths(&after.namespaces), &mut leaks);
+        leaks
+    }
+}
+
+fn diff<T: Ord + fmt::Display>(what: &str, before: &BTreeSet<T>, after: &BTreeSet<T>, leaks: &mut Vec<String>) {
+    leaks.extend(after.difference(before).map(|left| format!("{what} {left}")));
+}
+
+fn ids<E: fmt::Display>(what: &str, ids: Result<Vec<u32>, E>) -> Result<BTreeSet<u32>, String> {
+    ids.map(|ids| ids.into_iter().collect()).map_err(|error| format!("cannot list {what}: {error}"))
+}
+
+fn walk(root: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    let mut left = vec![root.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            // The iterator pins that the kernel preloads are symlink-free files of its own.
+            if entry.file_type()?.is_dir() {
+                left.push(entry.path());
+            }
+            found.insert(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Devices of the namespace the agent lives in: a case builds in namespaces of its own.
+fn devices() -> std::io::Result<BTreeSet<String>> {
+    fs::read_dir("/sys/class/net")?
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect()
+}
+
+/// Network namespaces that this process keeps alive, by a thread in them or a descriptor on them; those kept ready for
+/// later cases are not counted.
+fn namespaces() -> BTreeSet<PathBuf> {
+    let threads =
+        fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path().join("ns/net"));
+    let descriptors = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().map(|fd| fd.path());
+    let found: BTreeSet<PathBuf> = threads
+        .chain(descriptors)
+        .filter_map(|link| fs::read_link(link).ok())
+        .filter(|target| target.to_string_lossy().starts_with("net:["))
+        .collect();
+    // Asked for afterwards, when none of those found can still be on its way there.
+    let spares: Vec<PathBuf> =
+        Netns::spare_inodes().into_iter().map(|inode| PathBuf::from(format!("net:[{inode}]"))).collect();
+    found.into_iter().filter(|found| !spares.contains(found)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_stayed_and_ignores_what_went() {
+        let objects = |programs: &[u32]| Objects { programs: programs.iter().copied().collect(), ..Objects::default() };
+        let before = Inventory { objects: objects(&[1, 2]), ..Inventory::default() };
+        let after = Inventory {
+            objects: objects(&[2, 7]),
+            pins: [PathBuf::from("/sys/fs/bpf/p0")].into(),
+            ..Inventory::default()
+        };
+        assert_eq!(before.leaks(&after), ["program 7", "pin /sys/fs/bpf/p0"]);
+        assert!(after.leaks(&after.clone()).is_empty());
+    }
+
+    #[test]
+    fn sees_a_namespace_that_a_descriptor_holds() {
+        let own = namespaces();
+        assert_eq!(own.len(), 1, "one namespace for all threads of the test: {own:?}");
+    }
+}

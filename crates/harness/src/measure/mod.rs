@@ -1,0 +1,124 @@
+//! The mechanisms against each other: what a packet costs on each kind of link, attached in each way.
+//!
+//! Every sample has a topology of its own, so that nothing of one setup lasts into the next, and a sample that lost a
+//! packet or whose programs did not run as they were meant to is no sample.
+
+mod meters;
+
+use crate::{
+    case::Direction,
+    ctx::{Ctx, Stop},
+    runner::Runner,
+    testbed::{AttachedProgram, P0, P1, Spot, Testbed},
+};
+use lab_bpf::{Config, Program, ProgramKind};
+use lab_protocol::{
+    AttachType,
+    measure::{MeasureRequest, Sample, Setup, Way},
+};
+use lab_topology::{Family, library};
+use meters::Ends;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+/// Takes a sample: its round, its setup's place in the request, its figures.
+type Tell<'a> = dyn FnMut(u32, u32, Sample) -> Result<(), String> + 'a;
+
+impl Runner {
+    /// Measures every setup in every round. Rounds are interleaved, and each begins one setup further on, so that whatever
+    /// slows the guest down for a while slows no setup alone.
+    ///
+    /// # Errors
+    /// One line: the first setup that can't be measured, or the error of `tell`.
+    pub fn measure(&self, request: &MeasureRequest, tell: &mut Tell<'_>) -> Result<(), String> {
+        let window = Duration::from_millis(request.window_ms.into());
+        let count = request.setups.len();
+        for round in 0..request.rounds {
+            for step in 0..count {
+                let at = (step + round as usize) % count;
+                let setup = request.setups[at];
+                let mut ctx = self.context(request.time_scale);
+                let sample = sample(&mut ctx, setup, window).map_err(|stop| format!("{setup}: {}", words(&stop)))?;
+                tell(round, at as u32, sample)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn words(stop: &Stop) -> String {
+    match stop {
+        Stop::Fail(_, message) => message.clone(),
+        Stop::Skip(reason) => reason.detail.clone(),
+    }
+}
+
+fn sample(ctx: &mut Ctx, setup: Setup, window: Duration) -> Result<Sample, Stop> {
+    let testbed = Testbed::build(&library::PODS.of(setup.device))?;
+    let programs = match setup.attach {
+        Some(attach) => attach_all(ctx, &testbed, setup.way, attach)?,
+        None => Vec::new(),
+    };
+    let (from, to) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
+    let dial = SocketAddr::new(testbed.net.addr("w1", Family::V4), ctx.marker);
+    let ends = Ends { from, to, dial, patience: ctx.patience(2_000), window };
+    let sample = Sample {
+        round_trip_ns: meters::round_trip(&ends)?,
+        bytes_per_second: meters::throughput(&ends)?,
+        cpu_ns_per_packet: meters::processor_time(&ends)?,
+    };
+    for attached in &programs {
+        let ran = attached.program.stats()?.marked;
+        // What is put into the receiver's own device goes past the programs in front of it.
+        let passed_over = setup.way == Way::RedirectPeer && attached.receives;
+        if (ran == 0) != passed_over {
+            let at = attached.attachment.hook;
+            return Err(Stop::check(format!("the program on {at} ran on {ran} packets")));
+        }
+    }
+    Ok(sample)
+}
+
+struct Attached<'b> {
+    program: Arc<Program>,
+    attachment: AttachedProgram<'b>,
+    /// Whether it stands in front of the receiver.
+    receives: bool,
+}
+
+/// A program at both hooks of both workloads, as a network plugin has them.
+fn attach_all<'b>(
+    ctx: &mut Ctx,
+    testbed: &'b Testbed,
+    way: Way,
+    attach: AttachType,
+) -> Result<Vec<Attached<'b>>, Stop> {
+    let kind = match way {
+        Way::Routed => ProgramKind::Count,
+        Way::Redirect => ProgramKind::Redirect,
+        Way::RedirectPeer => ProgramKind::RedirectPeer,
+    };
+    let mut attached = Vec::new();
+    for (at, target, node) in [(P0, P1, "w1"), (P1, P0, "w0")] {
+        // `bpf_redirect` leaves the link-layer address to the program; an L3 netkit has none to write.
+        let eth_dst = testbed.net.readback(node, "eth0")?.mac.unwrap_or_default();
+        let config = Config { target_ifindex: testbed.ifindex(target), eth_dst, ..Config::new(ctx.marker) };
+        let steering = testbed.load(ctx, at, kind, config)?;
+        let counting = testbed.counter(ctx, at)?;
+        for (program, direction) in [(steering, Direction::FromWorkload), (counting, Direction::ToWorkload)] {
+            let attachment = testbed.attach(ctx, at, attach.into(), direction, &program)?;
+            confirm(testbed, at, attach, &program)?;
+            attached.push(Attached { program, attachment, receives: direction == Direction::ToWorkload });
+        }
+    }
+    Ok(attached)
+}
+
+/// What is measured is what the kernel lists, and not what was asked for.
+fn confirm(testbed: &Testbed, at: Spot, attach: AttachType, program: &Program) -> Result<(), Stop> {
+    let used = testbed.find(at, program)?.map(|seen| seen.hook.attach_type());
+    if used == Some(attach) {
+        Ok(())
+    } else {
+        Err(Stop::check(format!("asked for {attach}, the kernel lists {used:?}")))
+    }
+}

@@ -1,0 +1,241 @@
+//! The probes: every capability is tried on scratch devices and read back, never read off the version.
+//!
+//! Unknown netkit attributes are silently accepted by older kernels, so a request that succeeds proves nothing; only
+//! what `RTM_GETLINK` reports afterwards does.
+
+use crate::ctx::AsErrno;
+use lab_bpf::{TcOptions, raw};
+use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
+use lab_topology::{
+    DeviceInfo, LinkKind, NetkitInfo, NetkitOptions, Netns, PairRequest, Scrub, Tap, link,
+    model::{DeviceSpec, Nat, Tunnel},
+    queue,
+};
+use nix::errno::Errno;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// Index of `lo` in every namespace.
+const LOOPBACK: u32 = 1;
+/// Names of the devices that the probes make.
+pub const DEVICES: (&str, &str) = ("probe0", "probe1");
+/// Of a VRF, and a VXLAN's network: any number will do.
+const TABLE: u32 = 77;
+/// Headroom that is asked for, bytes; any value that is not the default shows in the read-back.
+const HEADROOM: u16 = 64;
+
+/// How `netdev_can_lease_queue()` refuses a device without hardware.
+pub const VIRTUAL_GIVER: &str = "Lease device is a virtual device";
+
+/// What a probe found. `Err` says in which way the capability is missing, by the errno or by reading back.
+type Finding = Result<String, Missing>;
+
+/// The kernel said no.
+struct Missing {
+    /// Set where the answer itself says that the driver or module is not there.
+    absent: bool,
+    detail: String,
+}
+
+impl<E: AsErrno + fmt::Display> From<E> for Missing {
+    fn from(error: E) -> Self {
+        // EOPNOTSUPP "Unknown device type", ENOENT "TC classifier not found": the name is not registered.
+        let absent = matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::ENOENT));
+        Self { absent, detail: error.to_string() }
+    }
+}
+
+fn missing(detail: impl Into<String>) -> Missing {
+    Missing { absent: false, detail: detail.into() }
+}
+
+/// Probes everything.
+pub fn all(kernel: KernelVersion) -> Vec<CapabilityReport> {
+    Capability::ALL
+        .into_iter()
+        .map(|capability| report(kernel, capability, scratch(|ns| probe(capability, ns))))
+        .collect()
+}
+
+fn probe(capability: Capability, ns: &Netns) -> Finding {
+    match capability {
+        Capability::Veth => {
+            link::create_pair(ns, &PairRequest::new(LinkKind::Veth, DEVICES.0, DEVICES.1))?;
+            Ok("RTM_NEWLINK veth".into())
+        }
+        Capability::Dummy => {
+            link::create_dummy(ns, DEVICES.0)?;
+            Ok("RTM_NEWLINK dummy".into())
+        }
+        Capability::Bridge => device(ns, "bridge", &DeviceSpec::Bridge),
+        Capability::Vrf => device(ns, "vrf", &DeviceSpec::Vrf { table: TABLE }),
+        Capability::Vxlan => device(ns, "vxlan", &DeviceSpec::Vxlan { id: TABLE, tunnel: tunnel(Ipv4Addr::LOCALHOST) }),
+        Capability::Ipip => device(ns, "ipip", &DeviceSpec::IpTunnel { tunnel: tunnel(Ipv4Addr::LOCALHOST) }),
+        Capability::Ip6Tnl => device(ns, "ip6tnl", &DeviceSpec::IpTunnel { tunnel: tunnel(Ipv6Addr::LOCALHOST) }),
+        Capability::Tun => match Tap::open(ns, DEVICES.0) {
+            Ok(_tap) => Ok("/dev/net/tun, TUNSETIFF".into()),
+            // No driver has the device's number, or its node does not exist.
+            Err(error) => Err(Missing { absent: true, detail: error.to_string() }),
+        },
+        Capability::NftNat => nft_nat(ns),
+        Capability::Clsact => clsact(ns),
+        Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),
+        Capability::Netkit => netkit(ns),
+        Capability::ProgArrayStrict => answer(lab_bpf::probe::prog_array_strict()),
+        Capability::NetkitScrub => {
+            let options = NetkitOptions { scrub: Some(Scrub::None), ..NetkitOptions::default() };
+            read_back(ns, &netkit_request(options), "IFLA_NETKIT_SCRUB", |netkit| netkit.scrub.is_some())
+        }
+        Capability::NetkitHeadroom => {
+            let options = NetkitOptions { headroom: Some(HEADROOM), ..NetkitOptions::default() };
+            read_back(ns, &netkit_request(options), "IFLA_NETKIT_HEADROOM", |netkit| netkit.headroom == Some(HEADROOM))
+        }
+        Capability::NetkitQueueLease => queue_lease(ns),
+        Capability::RedirectPeerEgress => answer(lab_bpf::probe::redirect_peer_egress()),
+        Capability::NetkitSingle => {
+            let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
+            // netkit_new_link refuses the description of a peer that there will not be; and where it makes a pair all the
+            // same, a template lets both ends have names.
+            let request = PairRequest { name: "probe%d".into(), without_peer_info: true, ..netkit_request(options) };
+            read_back(ns, &request, "IFLA_NETKIT_PAIRING", |netkit| netkit.single == Some(true))
+        }
+    }
+}
+
+fn answer(answer: Result<lab_bpf::probe::Answer, lab_bpf::BpfError>) -> Finding {
+    let answer = answer?;
+    if answer.supported { Ok(answer.detail) } else { Err(missing(answer.detail)) }
+}
+
+fn device(ns: &Netns, kind: &str, spec: &DeviceSpec) -> Finding {
+    link::create_device(ns, DEVICES.0, spec)?;
+    Ok(format!("RTM_NEWLINK {kind}"))
+}
+
+/// From the loopback device to an unused address.
+fn tunnel(local: impl Into<IpAddr>) -> Tunnel {
+    let local = local.into();
+    let remote = match local {
+        IpAddr::V4(_) => IpAddr::from([198, 51, 100, 1]),
+        IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+    };
+    Tunnel { over: "lo".into(), local, remote }
+}
+
+/// One rule of each sort that the topologies have.
+fn nft_nat(ns: &Netns) -> Finding {
+    const PORT: u16 = 9;
+    let (node, address) = (String::new(), IpAddr::from([198, 51, 100, 1]));
+    let rules = [
+        Nat::Masquerade { node: node.clone(), out: "lo".into() },
+        Nat::Dnat { node, from: address, from_port: PORT, to: address, to_port: PORT },
+    ];
+    match lab_topology::translate(ns, rules.iter()) {
+        Ok(()) => Ok("masquerade and dnat".into()),
+        // Without nfnetlink, without nf_tables, and without a kind of chain or expression.
+        Err(error) => {
+            let errno = error.errno().map(Errno::from_raw);
+            let absent = matches!(errno, Some(Errno::EPROTONOSUPPORT | Errno::EINVAL | Errno::ENOENT));
+            Err(Missing { absent, detail: error.to_string() })
+        }
+    }
+}
+
+fn clsact(ns: &Netns) -> Finding {
+    ns.run(|| {
+        let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, 0)?;
+        let filter = lab_bpf::attach_tc(LOOPBACK, lab_bpf::TcDirection::Ingress, &program, TcOptions::default())?;
+        let listed = lab_bpf::find(LOOPBACK, program.id())?.is_some();
+        filter.detach()?;
+        if listed { Ok("filter attached and listed".into()) } else { Err(missing("filter attached, but not listed")) }
+    })
+}
+
+/// The device and its attach type are two things: a kernel could have one without the other.
+fn netkit(ns: &Netns) -> Finding {
+    let info = create(ns, &netkit_request(NetkitOptions::default()))?;
+    let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, 0)?;
+    ns.run(|| {
+        let hook = lab_protocol::Hook::NetkitPrimary;
+        let link = lab_bpf::attach_link(hook, info.ifindex, &program, &lab_bpf::Mprog::default())?;
+        let listed = lab_bpf::find(info.ifindex, program.id())?.is_some();
+        drop(link);
+        if listed { Ok("link attached and listed".into()) } else { Err(missing("link attached, but not listed")) }
+    })
+}
+
+/// No device in a virtual machine can lend a queue, so the probe asks for one of the loopback device: a kernel that refuses
+/// that device, and not the one that is to get the queue, has queue leasing.
+fn queue_lease(ns: &Netns) -> Finding {
+    let info = create(ns, &netkit_request(NetkitOptions::default()))?;
+    let taker = info.peer_ifindex.ok_or_else(|| missing("the primary does not name its peer"))?;
+    match queue::lease(ns, taker, LOOPBACK, 0) {
+        Ok(queue) => Err(missing(format!("queue {queue} leased from the loopback device"))),
+        Err(error) if error.extack() == Some(VIRTUAL_GIVER) => Ok(error.to_string()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_back(ns: &Netns, request: &PairRequest<'_>, attribute: &str, there: fn(&NetkitInfo) -> bool) -> Finding {
+    let info = create(ns, request)?;
+    if info.netkit.as_ref().is_some_and(there) {
+        Ok(format!("{attribute} read back"))
+    } else {
+        Err(missing(format!("{attribute} accepted and not read back")))
+    }
+}
+
+fn netkit_request(netkit: NetkitOptions) -> PairRequest<'static> {
+    PairRequest::new(LinkKind::NetkitL2, DEVICES.0, DEVICES.1).netkit(netkit)
+}
+
+fn create(ns: &Netns, request: &PairRequest<'_>) -> Result<DeviceInfo, Missing> {
+    link::create_pair(ns, request)?;
+    Ok(link::info(ns, DEVICES.0)?)
+}
+
+/// Runs a probe in a namespace that is deleted with everything in it.
+fn scratch(probe: impl FnOnce(&Netns) -> Finding) -> Finding {
+    match Netns::new("probe") {
+        Ok(ns) => probe(&ns),
+        Err(error) => Err(missing(error.to_string())),
+    }
+}
+
+/// Decides in which way a capability is missing. A kernel that is new enough has it configured off, except where the error
+/// came from its own code: then it is broken.
+fn report(kernel: KernelVersion, capability: Capability, finding: Finding) -> CapabilityReport {
+    let (state, detail) = match finding {
+        Ok(detail) => (CapabilityState::Supported, detail),
+        Err(Missing { absent, detail }) => (state_of(kernel, capability, absent), detail),
+    };
+    CapabilityReport { capability, state, detail }
+}
+
+fn state_of(kernel: KernelVersion, capability: Capability, absent: bool) -> CapabilityState {
+    match (capability.since().expected_on(kernel), absent, capability.is_module()) {
+        (false, ..) => CapabilityState::TooOld,
+        (true, true, true) => CapabilityState::ModuleMissing,
+        // CONFIG_NETKIT and CONFIG_NET_XGRESS are bool: absent can only mean not configured.
+        (true, true, false) => CapabilityState::ConfigOff,
+        (true, false, _) if capability == Capability::Tcx => CapabilityState::ConfigOff,
+        (true, false, _) => CapabilityState::Broken,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ways_of_missing_differ() {
+        let state = |kernel: &str, capability, absent| state_of(kernel.parse().unwrap(), capability, absent);
+        assert_eq!(state("6.1.192", Capability::Netkit, true), CapabilityState::TooOld);
+        assert_eq!(state("6.12.1", Capability::Netkit, true), CapabilityState::ConfigOff);
+        assert_eq!(state("6.12.1", Capability::Veth, true), CapabilityState::ModuleMissing);
+        assert_eq!(state("6.19.6", Capability::Vxlan, true), CapabilityState::ModuleMissing);
+        assert_eq!(state("6.17.13", Capability::NetkitHeadroom, false), CapabilityState::Broken);
+    }
+}

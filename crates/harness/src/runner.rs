@@ -1,0 +1,252 @@
+//! Runs cells one by one, each on a thread of its own, with a deadline and a count of what it left behind.
+
+use crate::{
+    capabilities::Capabilities,
+    ctx::Ctx,
+    fault::{Fault, MUTANT_TIME_SCALE},
+    leaks::Inventory,
+    probe,
+    suite::{Cell, Suite, templates},
+};
+use lab_bpf::{Programs, datapath::DatapathObject};
+use lab_protocol::{
+    CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome, cell::NO_MUTANT,
+};
+use lab_topology::{Netns, Template, quiet};
+use lab_traffic::Stamping;
+use std::{
+    any::Any,
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+/// Where the image keeps the eBPF objects.
+const OBJECT: &str = "/lib/bpf/lab.o";
+const DATAPATH: &str = "/lib/bpf/datapath.o";
+/// Where cases pin.
+pub const PINS: &str = "/sys/fs/bpf";
+/// First marker; every cell takes the next one, so that late packets of one never count for another.
+const FIRST_MARKER: u16 = 20_000;
+/// The marker of what is no case.
+const NO_CASE: u16 = FIRST_MARKER - 1;
+/// Namespaces that are kept ready: as many as most topologies have nodes.
+const SPARES: usize = 4;
+/// How long one pass of the kernel's clean-up may take, milliseconds on a fast guest.
+const SETTLE_MS: u64 = 2_000;
+
+/// What the host chose for a run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Factor on every deadline.
+    pub time_scale: f32,
+    /// A deliberate fault, by name.
+    pub mutant: Option<String>,
+    /// Whether somebody may hold the case up: it has no deadline then.
+    pub held: bool,
+}
+
+/// What running one cell gave.
+#[derive(Debug)]
+pub struct Finished {
+    /// The report to send.
+    pub report: CellReport,
+    /// Set where the cell's thread is still running: the guest must be thrown away.
+    pub stuck: Option<String>,
+}
+
+/// All cells, on a probed kernel.
+pub struct Runner {
+    cells: HashMap<CellId, (u16, Arc<Cell>)>,
+    mutants: Vec<(&'static str, Fault)>,
+    templates: Vec<Template>,
+    /// What there was before the first cell.
+    before: Inventory,
+    capabilities: Arc<Capabilities>,
+    programs: Arc<Programs>,
+    datapath: DatapathObject,
+    settled: Mutex<Option<Inventory>>,
+    _stamping: Stamping,
+}
+
+impl Runner {
+    /// Opens the eBPF objects, probes the kernel and prepares the machine, which must be the lab's own.
+    ///
+    /// # Errors
+    /// One line where the image has no object that can be read.
+    pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, String> {
+        let programs = Programs::open(Path::new(OBJECT)).map_err(|error| error.to_string())?;
+        let datapath = DatapathObject::open(Path::new(DATAPATH)).map_err(|error| error.to_string())?;
+        let capabilities = Capabilities::new(kernel, probe::all(kernel));
+        quiet::inherit();
+        let stamping = Stamping::keep().map_err(|error| format!("SO_TIMESTAMPNS: {error}"))?;
+        Netns::keep_ready(SPARES);
+        let templates = templates(suites).map_err(|error| error.to_string())?;
+        let cells = suites
+            .iter()
+            .flat_map(|suite| suite.cells())
+            .chain(suites.iter().flat_map(|suite| suite.canaries()))
+            .zip(FIRST_MARKER..)
+            .map(|(cell, marker)| (cell.info.id.clone(), (marker, Arc::new(cell))))
+            .collect();
+        let before = Inventory::take(Path::new(PINS))?;
+        Ok(Self {
+            cells,
+            mutants: suites
+                .iter()
+                .flat_map(|suite| suite.mutants())
+                .map(|mutant| (mutant.name, mutant.fault))
+                .collect(),
+            templates,
+            before,
+            capabilities: Arc::new(capabilities),
+            programs: Arc::new(programs),
+            datapath,
+            settled: Mutex::default(),
+            _stamping: stamping,
+        })
+    }
+
+    /// What is there and was not before the first cell, one entry each; `scale` is the host's factor on deadlines.
+    pub fn left(&self, scale: f32) -> Vec<String> {
+        let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
+        let left = self.before.settled(Path::new(PINS), patience);
+        left.err().map(|left| left.split(", ").map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// The probes' answers.
+    pub fn capabilities(&self) -> &[CapabilityReport] {
+        self.capabilities.reports()
+    }
+
+    /// A context for something that is no case.
+    pub(crate) fn context(&self, time_scale: f32) -> Ctx {
+        Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), NO_CASE, time_scale, None)
+    }
+
+    /// The topology of that name.
+    pub(crate) fn template(&self, name: &str) -> Option<&Template> {
+        self.templates.iter().find(|template| template.name == name)
+    }
+
+    /// The fault that the host asks for.
+    fn fault(&self, mutant: Option<&str>) -> Result<Option<Fault>, String> {
+        match mutant {
+            None | Some(NO_MUTANT) => Ok(None),
+            Some(name) => match self.mutants.iter().find(|(known, _)| *known == name) {
+                Some((_, fault)) => Ok(Some(*fault)),
+                None => Err(format!("the agent knows no mutant `{name}`")),
+            },
+        }
+    }
+
+    /// A cell's listing.
+    pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
+        self.cells.get(id).map(|(_, cell)| &cell.info)
+    }
+
+    /// Runs one cell.
+    pub fn run(&self, id: &CellId, options: &RunOptions) -> Finished {
+        let started = Instant::now();
+        let mut finished = self.run_untimed(id, options);
+        finished.report.duration_us = started.elapsed().as_micros() as u64;
+        finished
+    }
+
+    fn run_untimed(&self, id: &CellId, options: &RunOptions) -> Finished {
+        let over = |outcome| Finished { report: CellReport::bare(id.clone(), outcome), stuck: None };
+        let Some((marker, cell)) = self.cells.get(id) else {
+            return over(Outcome::Errored {
+                kind: ErrorKind::Agent,
+                message: "the agent does not know this cell".into(),
+            });
+        };
+        let fault = match self.fault(options.mutant.as_deref()) {
+            Ok(fault) => fault,
+            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+        };
+        let stretch = match options.mutant {
+            Some(_) => options.time_scale.min(MUTANT_TIME_SCALE),
+            None => options.time_scale,
+        };
+        for &capability in &cell.info.requires {
+            if let Err(reason) = self.capabilities.need(capability) {
+                return over(Outcome::Skipped { reason });
+            }
+        }
+        // What the last cell was seen to leave is what there is: nothing runs in between.
+        let known = self.settled.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let before = match known.map_or_else(|| Inventory::take(Path::new(PINS)), Ok) {
+            Ok(before) => before,
+            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+        };
+        let ctx =
+            Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), *marker, stretch, fault);
+        let scale = options.time_scale.max(1.0);
+        let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
+        let deadline = if options.held { Duration::MAX } else { deadline };
+        let mut report = match supervise(cell.clone(), ctx, deadline) {
+            Ok(report) => report,
+            Err(Death::Stuck) => {
+                let message = format!("still running after {:.1} s", deadline.as_secs_f32());
+                let outcome = Outcome::Errored { kind: ErrorKind::Hang, message: message.clone() };
+                return Finished {
+                    report: CellReport::bare(id.clone(), outcome),
+                    stuck: Some(format!("{id}: {message}")),
+                };
+            }
+            Err(Death::Panic(message)) => {
+                CellReport::bare(id.clone(), Outcome::Errored { kind: ErrorKind::Agent, message })
+            }
+        };
+        if let Outcome::Failed { kind: FailureKind::Unexpected, message } = &report.outcome
+            && let Some(reason) = self.capabilities.behind(message)
+        {
+            report.outcome = Outcome::Skipped { reason };
+        }
+        let patience = Duration::from_millis(SETTLE_MS).mul_f32(stretch.max(1.0));
+        match before.settled(Path::new(PINS), patience) {
+            Ok(now) => *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now),
+            Err(leaks) => {
+                report.log.push(format!("left behind: {leaks}"));
+                if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
+                    report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
+                }
+            }
+        }
+        Finished { report, stuck: None }
+    }
+}
+
+enum Death {
+    Stuck,
+    Panic(String),
+}
+
+fn supervise(cell: Arc<Cell>, ctx: Ctx, deadline: Duration) -> Result<CellReport, Death> {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("case".into()).spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| cell.run(ctx)));
+        let _ = sender.send(result);
+    });
+    let Ok(thread) = thread else {
+        return Err(Death::Panic("cannot start a thread for the case".into()));
+    };
+    let result = match receiver.recv_timeout(deadline) {
+        Ok(result) => result,
+        Err(_) => return Err(Death::Stuck),
+    };
+    // Joined, so that the thread's own namespace reference is gone before leaks are counted.
+    let _ = thread.join();
+    result.map_err(|panic| Death::Panic(format!("the case panicked: {}", words(&*panic))))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
+}

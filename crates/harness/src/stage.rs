@@ -1,0 +1,136 @@
+//! What `lab shell` enters: a topology, or a case that is stopped before its first packet.
+
+use crate::{
+    runner::{Finished, RunOptions, Runner},
+    survey,
+};
+use lab_protocol::{CellId, CellReport, LinkKind, Outcome, shell::Stage};
+use lab_topology::{Net, Netns, addresses};
+use lab_traffic::gate::{self, Hold, StopAt};
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// What was built. Dropping it deletes everything.
+pub struct Staged {
+    about: String,
+    net: Option<Net>,
+    case: Option<Held>,
+}
+
+/// A case that is stopped.
+struct Held {
+    hold: Hold,
+    thread: JoinHandle<Through>,
+}
+
+/// A case that has ended, and how many attachments it reported.
+struct Through {
+    finished: Finished,
+    attachments: u32,
+}
+
+impl Staged {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// One line: the kernel can't, there is nothing of that name, or the case ends before it can be stopped.
+    pub fn build(runner: &Arc<Runner>, stage: &Stage, time_scale: f32) -> Result<Self, String> {
+        let bare = Self { about: String::new(), net: None, case: None };
+        match stage {
+            Stage::Bare => Ok(bare),
+            Stage::Topology { name, device } => {
+                let net = topology(runner, name, device.unwrap_or(LinkKind::Veth))?;
+                Ok(Self { about: format!("{}\n\n", net.topology()), net: Some(net), ..bare })
+            }
+            Stage::Case { cell } => {
+                let info = runner.info(cell).ok_or_else(|| format!("the agent does not know {cell}"))?;
+                let (held, place) = hold(runner, cell, time_scale)?;
+                Ok(Self { about: format!("{cell}: {}\n{place}\n\n", info.title), case: Some(held), ..bare })
+            }
+        }
+    }
+
+    /// Every namespace that is part of it.
+    ///
+    /// # Errors
+    /// One line: the kernel refuses the query.
+    pub fn namespaces(&self) -> Result<Vec<Netns>, String> {
+        Netns::living().map_err(|error| error.to_string())
+    }
+
+    /// What was built, as text: namespaces, devices, addresses, programs.
+    ///
+    /// # Errors
+    /// As [`Staged::namespaces`].
+    pub fn describe(&self) -> Result<String, String> {
+        let mut out = self.about.clone();
+        for ns in self.namespaces()? {
+            let known = addresses(&ns).map_err(|error| error.to_string())?;
+            survey::write(&mut out, &ns, |info| {
+                let own = known.iter().filter(|(ifindex, _)| *ifindex == info.ifindex);
+                let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
+                // Every namespace has a loopback, and the devices that tunnel modules bring unasked are down.
+                (info.up && info.name != "lo").then(|| own.join(" "))
+            });
+        }
+        Ok(out)
+    }
+
+    /// Takes it away; a case goes on to its end first, and this is its report.
+    ///
+    /// # Errors
+    /// One line: what could not be taken away.
+    pub fn end(self) -> Result<Option<CellReport>, String> {
+        drop(self.net);
+        let Some(Held { hold, thread }) = self.case else { return Ok(None) };
+        drop(hold);
+        join(thread).map(|through| Some(through.finished.report))
+    }
+}
+
+fn topology(runner: &Runner, name: &str, device: LinkKind) -> Result<Net, String> {
+    let template = runner.template(name).ok_or_else(|| format!("the agent has no topology {name}"))?;
+    Net::build(&template.of(device)).map_err(|error| error.to_string())
+}
+
+/// Runs a case up to its first packet; where it sends none, again and up to its last attachment. Also describes where it was
+/// stopped.
+fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &'static str), String> {
+    let held = match run_to(runner, cell, time_scale, StopAt::Flow)? {
+        Ok(held) => return Ok((held, "Stopped before its first packet; it goes on when the shell ends.")),
+        Err(through) => through,
+    };
+    let ended = |through: &Through| match &through.finished.report.outcome {
+        Outcome::Passed => None,
+        outcome => Some(format!("{cell} {} before it sent a packet: {}", outcome.word(), outcome.message())),
+    };
+    match (ended(&held), held.attachments) {
+        (Some(end), _) => return Err(end),
+        (None, 0) => return Err(format!("{cell} sends nothing and attaches nothing, so it can't be stopped anywhere")),
+        (None, _) => {}
+    }
+    match run_to(runner, cell, time_scale, StopAt::Attachment(held.attachments))? {
+        Ok(held) => Ok((held, "It sends nothing: stopped behind its last attachment; it goes on when the shell ends.")),
+        Err(through) => Err(ended(&through).unwrap_or_else(|| format!("{cell} attached less than before"))),
+    }
+}
+
+/// A case at its gate, or through because it never came to it.
+fn run_to(runner: &Arc<Runner>, cell: &CellId, time_scale: f32, stop: StopAt) -> Result<Result<Held, Through>, String> {
+    let hold = gate::close(stop);
+    let (runner, cell) = (Arc::clone(runner), cell.clone());
+    let run = move || {
+        let finished = runner.run(&cell, &RunOptions { time_scale, mutant: None, held: true });
+        // Ends the wait for a case that never reached the gate.
+        Through { finished, attachments: gate::remove() }
+    };
+    let thread = thread::Builder::new().name("held-case".into()).spawn(run).map_err(|error| error.to_string())?;
+    if hold.reached(Duration::MAX) { Ok(Ok(Held { hold, thread })) } else { join(thread).map(Err) }
+}
+
+fn join(thread: JoinHandle<Through>) -> Result<Through, String> {
+    thread.join().map_err(|_| "the case's runner panicked".to_owned())
+}

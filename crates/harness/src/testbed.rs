@@ -1,0 +1,362 @@
+//! What cases work on: a built topology, programs attached to its devices, traffic across it.
+
+use crate::{
+    case::Direction,
+    ctx::{AsErrno, Ctx, Stop},
+    detect,
+    fault::Fault,
+};
+use lab_bpf::{BpfError, Config, Link, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
+use lab_netlink::NetlinkError;
+use lab_protocol::{AttachRecord, AttachRequest, AttachType, Hook};
+use lab_topology::{Net, Netns, Topology, link};
+use nix::errno::Errno;
+use std::{os::fd::AsFd, sync::Arc};
+
+/// A device in its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// The node.
+    pub node: &'static str,
+    /// The device.
+    pub dev: &'static str,
+}
+
+/// The node's end of the first workload's link, in every topology with workloads.
+pub const P0: Spot = Spot { node: "host", dev: "p0" };
+/// The node's end of the second workload's link.
+pub const P1: Spot = Spot { node: "host", dev: "p1" };
+
+/// `expected_attach_type` 0 is valid for every hook. Given explicitly, it selects the loader that does not read the kernel's
+/// BTF for each program, which takes a tenth of a second and more under emulation.
+pub const UNTYPED: LoadOptions<'static> = LoadOptions { expected_attach_type: Some(0), jump: None };
+
+/// A built topology.
+pub struct Testbed {
+    /// The namespaces and devices.
+    pub net: Arc<Net>,
+}
+
+impl Testbed {
+    /// Builds a topology. Cases get theirs from [`Ctx::testbed`].
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub(crate) fn build(topology: &Topology) -> Result<Self, Stop> {
+        Ok(Self { net: Arc::new(Net::build(topology)?) })
+    }
+
+    /// Index of a device in its node.
+    pub fn ifindex(&self, at: Spot) -> u32 {
+        self.net.ifindex(at.node, at.dev)
+    }
+
+    /// Loads a program that is given its device's index in a global, as Felix does, since `skb->ifindex`
+    /// differs between netkit's hooks.
+    ///
+    /// # Errors
+    /// The verifier's refusal.
+    pub fn load(&self, ctx: &Ctx, at: Spot, kind: ProgramKind, config: Config) -> Result<Arc<Program>, Stop> {
+        let config = Config { host_ifindex: self.ifindex(at), ..config };
+        Ok(Arc::new(ctx.programs.load(kind, &config, &UNTYPED)?))
+    }
+
+    /// Loads the counting program, which returns UNSPEC for every packet.
+    ///
+    /// # Errors
+    /// Like [`Testbed::load`].
+    pub fn counter(&self, ctx: &Ctx, at: Spot) -> Result<Arc<Program>, Stop> {
+        self.load(ctx, at, ProgramKind::Count, Config::new(ctx.marker))
+    }
+
+    /// Attaches as requested, and reports what the kernel then lists.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        request: AttachRequest,
+        direction: Direction,
+        program: &Arc<Program>,
+    ) -> Result<AttachedProgram<'_>, Stop> {
+        self.attach_as(ctx, at, request, direction, program, How::Link)
+    }
+
+    /// Like [`Testbed::attach`], by link or by `BPF_PROG_ATTACH`. tc filters have no such choice.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_as(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        request: AttachRequest,
+        direction: Direction,
+        program: &Arc<Program>,
+        how: How,
+    ) -> Result<AttachedProgram<'_>, Stop> {
+        let ifindex = self.ifindex(at);
+        let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
+        let attach_type = match request {
+            AttachRequest::Tc => AttachType::Tc,
+            AttachRequest::Tcx => AttachType::Tcx,
+            AttachRequest::Netkit => AttachType::Netkit,
+            AttachRequest::Auto => detect::choose(device, &ctx.capabilities, ctx.fault),
+        };
+        let direction = if ctx.fault == Some(Fault::OtherDirection) { direction.other() } else { direction };
+        let hook = hook(attach_type, direction);
+        let handle = self.run(at, || attach_hook(hook, ifindex, &**program, how))?;
+        self.report(ctx, at, request, program.id(), Some(program.clone()))?;
+        let stays = ctx.fault == Some(Fault::LinkStays);
+        Ok(AttachedProgram { testbed: self, handle, hook, at, program: program.clone(), stays })
+    }
+
+    /// Attaches a clsact filter with options of its own; the caller reports it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn filter(
+        &self,
+        at: Spot,
+        direction: Direction,
+        program: &Program,
+        options: TcOptions,
+    ) -> Result<TcFilter, Stop> {
+        let ifindex = self.ifindex(at);
+        let list = match direction {
+            Direction::FromWorkload => lab_bpf::TcDirection::Ingress,
+            Direction::ToWorkload => lab_bpf::TcDirection::Egress,
+        };
+        Ok(self.run(at, || lab_bpf::attach_tc(ifindex, list, program, options))?)
+    }
+
+    /// Adds to the report what the kernel lists of a program on a device. A program without counters is given by its id
+    /// alone.
+    ///
+    /// # Errors
+    /// The kernel refuses the query.
+    pub fn report(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        requested: AttachRequest,
+        prog_id: u32,
+        program: Option<Arc<Program>>,
+    ) -> Result<(), Stop> {
+        let record = self.record(at, requested, prog_id)?;
+        ctx.watch_link(&self.net, at.node, at.dev);
+        ctx.outlive(&self.net);
+        ctx.report_attachment(record, program);
+        Ok(())
+    }
+
+    /// What the kernel lists of a program on a device.
+    ///
+    /// # Errors
+    /// The kernel refuses the query.
+    pub fn record(&self, at: Spot, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
+        record(self.net.ns(at.node), at.dev, requested, prog_id)
+    }
+
+    /// Where the kernel lists a program on a device, if it does.
+    ///
+    /// # Errors
+    /// The kernel refuses the query.
+    pub fn find(&self, at: Spot, program: &Program) -> Result<Option<Observed>, Stop> {
+        let ifindex = self.ifindex(at);
+        Ok(self.run(at, || lab_bpf::find(ifindex, program.id()))?)
+    }
+
+    /// Everything that the kernel lists on a device.
+    ///
+    /// # Errors
+    /// The kernel refuses the query.
+    pub fn observe(&self, at: Spot) -> Result<Vec<Observed>, Stop> {
+        let ifindex = self.ifindex(at);
+        Ok(self.run(at, || lab_bpf::observe(ifindex))?)
+    }
+
+    /// Runs `work` in a device's namespace, where its index is valid.
+    pub fn run<R: Send>(&self, at: Spot, work: impl FnOnce() -> R + Send) -> R {
+        self.net.ns(at.node).run(work)
+    }
+}
+
+/// [`Testbed::record`] for a device outside of a testbed.
+///
+/// # Errors
+/// The kernel refuses the query.
+pub fn record(ns: &Netns, dev: &str, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
+    let info = link::info(ns, dev)?;
+    let seen = ns.run(|| lab_bpf::find(info.ifindex, prog_id))?;
+    Ok(AttachRecord {
+        interface: dev.into(),
+        device: info.kind,
+        requested,
+        used: seen.map(|seen| seen.hook.attach_type()),
+        hook: seen.map(|seen| seen.hook),
+        prog_id,
+        link_id: seen.and_then(|seen| seen.link_id),
+        ran: None,
+    })
+}
+
+/// How to attach to a multi-program hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// `BPF_LINK_CREATE`.
+    Link,
+    /// `BPF_PROG_ATTACH`.
+    Prog,
+}
+
+/// What keeps a program on a hook.
+pub enum Handle {
+    /// A clsact filter.
+    Filter(Filter),
+    /// A link.
+    Link(Link),
+    /// Nothing: `BPF_PROG_ATTACH` holds until it is undone or the device goes.
+    Prog,
+}
+
+/// A filter that is detached when it is dropped, as a link is. Left to the device's deletion, its program would exist until
+/// the namespace is gone, and the leak check would wait for that.
+pub struct Filter(Option<TcFilter>);
+
+impl Filter {
+    fn new(filter: TcFilter) -> Self {
+        Self(Some(filter))
+    }
+
+    /// Detaches it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn detach(mut self) -> Result<(), BpfError> {
+        self.0.take().map_or(Ok(()), TcFilter::detach)
+    }
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        // Already gone where the case deleted its device or qdisc.
+        _ = self.0.take().map(TcFilter::detach);
+    }
+}
+
+/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its device is
+/// deleted.
+pub struct AttachedProgram<'b> {
+    testbed: &'b Testbed,
+    handle: Handle,
+    /// The hook it was put on.
+    pub hook: Hook,
+    /// The device.
+    pub at: Spot,
+    /// The program that was attached first.
+    pub program: Arc<Program>,
+    stays: bool,
+}
+
+impl AttachedProgram<'_> {
+    /// The link, where it is one.
+    ///
+    /// # Errors
+    /// A failed check where it is not a link.
+    pub fn link(&self) -> Result<&Link, Stop> {
+        match &self.handle {
+            Handle::Link(link) => Ok(link),
+            _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
+        }
+    }
+
+    /// The link itself, for cases about its owner.
+    ///
+    /// # Errors
+    /// Like [`AttachedProgram::link`].
+    pub fn into_link(self) -> Result<Link, Stop> {
+        match self.handle {
+            Handle::Link(link) => Ok(link),
+            _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
+        }
+    }
+
+    /// Leaves a filter attached, as an owner that is killed does.
+    pub fn abandon(mut self) {
+        if let Handle::Filter(Filter(filter)) = &mut self.handle {
+            drop(filter.take());
+        }
+    }
+
+    /// The filter, where it is one.
+    ///
+    /// # Errors
+    /// Like [`AttachedProgram::link`].
+    pub fn filter(&mut self) -> Result<&mut TcFilter, Stop> {
+        match &mut self.handle {
+            Handle::Filter(Filter(Some(filter))) => Ok(filter),
+            _ => Err(Stop::check(format!("{} on {} is not a filter", self.hook, self.at.dev))),
+        }
+    }
+
+    /// Detaches the program.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn detach(self) -> Result<(), Stop> {
+        let ifindex = self.testbed.ifindex(self.at);
+        match self.handle {
+            Handle::Link(link) if self.stays => std::mem::forget(link),
+            Handle::Filter(filter) => filter.detach()?,
+            Handle::Link(link) => link.detach()?,
+            Handle::Prog => self.testbed.run(self.at, || {
+                lab_bpf::detach_prog(self.hook, ifindex, Some(self.program.as_fd()), &Mprog::default())
+            })?,
+        }
+        Ok(())
+    }
+}
+
+/// The hook of an attach type that sees packets in this direction.
+pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
+    match (attach_type, direction) {
+        (AttachType::Tc, Direction::FromWorkload) => Hook::ClsactIngress,
+        (AttachType::Tc, Direction::ToWorkload) => Hook::ClsactEgress,
+        (AttachType::Tcx, Direction::FromWorkload) => Hook::TcxIngress,
+        (AttachType::Tcx, Direction::ToWorkload) => Hook::TcxEgress,
+        // The peer transmits what comes from the workload; its programs are attached through the primary all the same.
+        (AttachType::Netkit, Direction::FromWorkload) => Hook::NetkitPeer,
+        (AttachType::Netkit, Direction::ToWorkload) => Hook::NetkitPrimary,
+    }
+}
+
+/// Attaches a program to a hook of a device of the calling thread's namespace.
+pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: How) -> Result<Handle, BpfError> {
+    let direction = match hook {
+        Hook::ClsactIngress => lab_bpf::TcDirection::Ingress,
+        Hook::ClsactEgress => lab_bpf::TcDirection::Egress,
+        _ => {
+            return match how {
+                How::Link => lab_bpf::attach_link(hook, ifindex, program, &Mprog::default()).map(Handle::Link),
+                How::Prog => lab_bpf::attach_prog(hook, ifindex, program, &Mprog::default()).map(|()| Handle::Prog),
+            };
+        }
+    };
+    lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default())
+        .map(|filter| Handle::Filter(Filter::new(filter)))
+}
+
+impl AsErrno for BpfError {
+    fn errno(&self) -> Option<Errno> {
+        BpfError::errno(self)
+    }
+}
+
+impl AsErrno for NetlinkError {
+    fn errno(&self) -> Option<Errno> {
+        NetlinkError::errno(self).map(Errno::from_raw)
+    }
+}

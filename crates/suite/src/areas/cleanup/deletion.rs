@@ -1,0 +1,273 @@
+//! Deletion: what goes with what, under traffic and from several sides at once, and that nothing is left.
+//!
+//! A splat meanwhile fails the cell: the host reads the console.
+
+use crate::areas::links::pins::pin_path;
+use lab_bpf::{Config, Link, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};
+use lab_harness::leaks::Inventory;
+use lab_harness::{
+    PINS,
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{AsErrno, Ctx, Stop},
+    testbed::{self, P0, P1, Spot},
+    variants,
+};
+use lab_protocol::{AttachRequest, Capability, Hook};
+use lab_topology::{Family, Netns, PairRequest, library, link};
+use lab_traffic::Proto;
+use nix::errno::Errno;
+use std::{fs, path::Path, time::Duration};
+
+/// How long the kernel may take to free things, milliseconds on a fast guest.
+const SETTLE_MS: u64 = 2_000;
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[
+    NOTHING_LEFT,
+    POD_GONE_WITH_EVERYTHING_ATTACHED,
+    AGAIN_AND_AGAIN,
+    DELETED_IN_FLIGHT,
+    BOTH_ENDS_AT_ONCE,
+    CLSACT_UNDER_TCX,
+];
+
+fn ends() -> Vec<Variant> {
+    const ENDS: [&str; 2] = ["primary", "peer"];
+    variants::link_mechanisms()
+        .into_iter()
+        .flat_map(|variant| ENDS.map(|end| Variant { tag: Some(end), ..variant }))
+        .collect()
+}
+
+fn settled(ctx: &mut Ctx, what: &str, before: &Inventory) {
+    let left = before.settled(Path::new(PINS), ctx.patience(SETTLE_MS));
+    ctx.check(what, left.is_ok(), left.err().unwrap_or_else(|| "nothing left".to_owned()));
+}
+
+const NOTHING_LEFT: Case = Case::new(
+    "X01",
+    "nothing-left",
+    "The programs, maps, links and pins of a node are counted while they exist, and none is left after teardown.",
+    nothing_left,
+)
+.on(library::PODS)
+.over(variants::mechanisms);
+fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    {
+        let testbed = ctx.testbed()?;
+        let path = pin_path(ctx, "node");
+        let config = Config { host_ifindex: testbed.ifindex(P0), ..Config::new(ctx.marker) };
+        let mut policy = ctx.programs.load(ProgramKind::Policy, &config, &testbed::UNTYPED)?;
+        policy.set_policy(PolicyKey { protocol: 17, port: ctx.marker }, 0)?;
+        let policy = std::sync::Arc::new(policy);
+        let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &policy)?;
+        let other = testbed.counter(ctx, P1)?;
+        let _other = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &other)?;
+        let jump = ProgArray::create(1)?;
+        jump.pin(&path)?;
+        testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+        let seen = before.settled(Path::new(PINS), Duration::ZERO).err().unwrap_or_default();
+        let mut kinds = vec!["program", "map", "pin"];
+        if attachment.link().is_ok() {
+            kinds.push("link");
+        }
+        for kind in kinds {
+            ctx.check(format!("a {kind} that lives is counted"), seen.contains(kind), &seen);
+        }
+        fs::remove_file(&path)?;
+        ctx.ask_programs();
+    }
+    settled(ctx, "after teardown", &before);
+    Ok(())
+}
+
+const POD_GONE_WITH_EVERYTHING_ATTACHED: Case = Case::new(
+    "X02",
+    "pod-gone-with-everything-attached",
+    "When the pod's namespace goes, the node's end goes too, with filters, programs and links on both ends.",
+    pod_gone,
+)
+.over(variants::devices)
+.needs(&[Capability::Clsact]);
+fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let host = Netns::new("host")?;
+    let pod = Netns::new("pod")?;
+    let request = PairRequest { peer_netns: Some(pod.fd()), ..PairRequest::new(variant.device(), P0.dev, "eth0") };
+    link::create_pair(&host, &request)?;
+    let (primary, peer) = (link::info(&host, P0.dev)?.ifindex, link::info(&pod, "eth0")?.ifindex);
+    let program = || raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1);
+    for (ns, ifindex) in [(&host, primary), (&pod, peer)] {
+        for direction in [lab_bpf::TcDirection::Ingress, lab_bpf::TcDirection::Egress] {
+            let filter = program()?;
+            ns.run(|| lab_bpf::attach_tc(ifindex, direction, &filter, TcOptions::default()))?;
+        }
+    }
+    let mut hooks = Vec::new();
+    if ctx.capabilities.has(Capability::Tcx) {
+        hooks.extend([(&host, primary, Hook::TcxIngress), (&host, primary, Hook::TcxEgress)]);
+        hooks.extend([(&pod, peer, Hook::TcxIngress), (&pod, peer, Hook::TcxEgress)]);
+    }
+    if variant.device().is_netkit() {
+        hooks.extend([(&host, primary, Hook::NetkitPrimary), (&host, primary, Hook::NetkitPeer)]);
+    }
+    let mut links: Vec<(Hook, Link)> = Vec::new();
+    for (ns, ifindex, hook) in hooks {
+        let (linked, plain) = (program()?, program()?);
+        links.push((hook, ns.run(|| lab_bpf::attach_link(hook, ifindex, &linked, &Mprog::default()))?));
+        ns.run(|| lab_bpf::attach_prog(hook, ifindex, &plain, &Mprog::default()))?;
+    }
+    let listed = host.run(|| lab_bpf::observe(primary))?.len();
+    ctx.check("programs on the node's end", listed >= 2, listed);
+    drop(pod);
+    let is_gone = || link::info(&host, P0.dev).is_err_and(|error| AsErrno::errno(&error) == Some(Errno::ENODEV));
+    let gone = ctx.wait_until(SETTLE_MS, || Ok(is_gone()))?;
+    ctx.check("the node's end is gone", gone, "RTM_GETLINK");
+    for (hook, link) in &links {
+        let orphaned = ctx.wait_until(SETTLE_MS, || Ok(link.info()?.ifindex == 0))?;
+        ctx.check(format!("the link of {hook} has no device"), orphaned, format!("{:?}", link.info()?));
+    }
+    Ok(())
+}
+
+const AGAIN_AND_AGAIN: Case = Case::new(
+    "X03",
+    "again-and-again",
+    "Creating, attaching, using and deleting repeatedly does not change the kernel's counts.",
+    again_and_again,
+)
+.on(library::PAIR)
+.over(variants::link_mechanisms)
+.within(30_000);
+fn again_and_again(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const ROUNDS: usize = 6;
+    // Reported once: the rounds that follow are the same.
+    let reported = ctx.testbed()?;
+    let program = reported.counter(ctx, P0)?;
+    let attachment = reported.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    reported.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    let hook = attachment.hook;
+    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    for _ in 0..ROUNDS {
+        let testbed = ctx.testbed()?;
+        let program = testbed.counter(ctx, P0)?;
+        let ifindex = testbed.ifindex(P0);
+        let _link = testbed.run(P0, || lab_bpf::attach_link(hook, ifindex, &*program, &Mprog::default()))?;
+        testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+        let seen = program.stats()?.marked;
+        ctx.check("the round's program ran", seen > 0, seen);
+    }
+    settled(ctx, "after all rounds", &before);
+    Ok(())
+}
+
+const DELETED_IN_FLIGHT: Case = Case::new(
+    "X04",
+    "deleted-in-flight",
+    "Deleting either end under traffic both ways ends the traffic with errors for the senders and detaches the link.",
+    deleted_in_flight,
+)
+.on(library::PAIR)
+.over(ends);
+fn deleted_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    let streams = [("pod", "host", Family::V4), ("host", "pod", Family::V6)];
+    let streams = streams.map(|(from, to, family)| testbed.stream(ctx, from, to, family));
+    let [out, into] = streams;
+    let (out, into) = (out?, into?);
+    for stream in [&out, &into] {
+        let flows = stream.wait_received(3, ctx.patience(3_000));
+        ctx.require("the stream flows", flows, flows)?;
+    }
+    match variant.tag {
+        Some("peer") => link::delete(testbed.net.ns("pod"), "eth0")?,
+        _ => link::delete(testbed.net.ns("host"), P0.dev)?,
+    }
+    let window = lab_traffic::SILENCE_WINDOW;
+    // What lay in the receivers' queues may still be read; after that there is no way.
+    out.wait_received(1, window);
+    for (name, stream) in [("out of the pod", out), ("into the pod", into)] {
+        let on = stream.wait_received(1, window);
+        ctx.check(format!("nothing arrives any more {name}"), !on, on);
+        let report = stream.stop(Duration::ZERO);
+        let unreachable = report.send_errors.contains(&(Errno::ENETUNREACH as i32));
+        ctx.check(format!("the sender {name} hears of it"), unreachable, format!("{:?}", report.send_errors.last()));
+    }
+    let orphaned = ctx.wait_until(SETTLE_MS, || Ok(attachment.link()?.info()?.ifindex == 0))?;
+    ctx.check("the link has no device", orphaned, format!("{:?}", attachment.link()?.info()?));
+    Ok(())
+}
+
+const BOTH_ENDS_AT_ONCE: Case = Case::new(
+    "X05",
+    "both-ends-at-once",
+    "Deleting both ends at the same time from their two namespaces deletes both, and neither caller hangs.",
+    both_ends_at_once,
+)
+.on(library::PAIR)
+.over(variants::devices);
+fn both_ends_at_once(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    let spots = [P0, Spot { node: "pod", dev: "eth0" }];
+    let start = std::sync::Barrier::new(spots.len());
+    let results = std::thread::scope(|scope| {
+        let threads = spots.map(|spot| {
+            let (testbed, start) = (&testbed, &start);
+            scope.spawn(move || {
+                start.wait();
+                link::delete(testbed.net.ns(spot.node), spot.dev)
+            })
+        });
+        threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let errnos: Vec<Option<Errno>> =
+        results.iter().map(|result| result.as_ref().err().and_then(AsErrno::errno)).collect();
+    ctx.check("one of them deletes", results.iter().any(Result::is_ok), format!("{errnos:?}"));
+    let late = errnos.iter().flatten().all(|errno| *errno == Errno::ENODEV);
+    ctx.check("the other too, or it comes too late", late, format!("{errnos:?}"));
+    for spot in spots {
+        ctx.refused(format!("{} is gone", spot.dev), link::info(testbed.net.ns(spot.node), spot.dev), Errno::ENODEV);
+    }
+    Ok(())
+}
+
+const CLSACT_UNDER_TCX: Case = Case::new(
+    "X06",
+    "clsact-under-tcx",
+    "Adding and deleting clsact repeatedly leaves the tcx programs of the device attached and running.",
+    clsact_under_tcx,
+)
+.on(library::PAIR)
+.over(variants::devices)
+.needs(&[Capability::Tcx, Capability::Clsact]);
+fn clsact_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    const ROUNDS: usize = 20;
+    let testbed = ctx.testbed()?;
+    let (from, to) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
+    let _from = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &from)?;
+    let _to = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::ToWorkload, &to)?;
+    let before = testbed.observe(P0)?;
+    let ifindex = testbed.ifindex(P0);
+    let filter = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1)?;
+    testbed.run(P0, || {
+        for round in 0..ROUNDS {
+            // Every second time with a filter on it, which goes along.
+            match round % 2 {
+                0 => lab_bpf::clsact_add(ifindex).map(drop)?,
+                _ => {
+                    let direction = lab_bpf::TcDirection::Ingress;
+                    lab_bpf::attach_tc(ifindex, direction, &filter, TcOptions::default()).map(drop)?;
+                }
+            }
+            lab_bpf::clsact_del(ifindex)?;
+        }
+        Ok::<_, lab_bpf::BpfError>(())
+    })?;
+    ctx.equal("what is attached", testbed.observe(P0)?, before);
+    testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &from)?;
+    ctx.check("the other direction ran too", to.stats()?.marked > 0, to.stats()?.marked);
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Deletion, and what it must not leave behind.
+
+mod deletion;
+mod shared_blocks;
+
+use lab_harness::case::Area;
+
+pub static AREA: Area = Area::new("cleanup", &[deletion::CASES, shared_blocks::CASES]);

@@ -1,0 +1,9 @@
+//! Traffic through a datapath of several programs: policy, services, forwarding.
+
+pub mod node;
+mod policy;
+mod services;
+
+use lab_harness::case::Area;
+
+pub static AREA: Area = Area::new("datapath", &[policy::CASES, services::CASES]).keeping_evidence();

@@ -1,0 +1,9 @@
+//! Probes, auto mode, and what happens where a mechanism is missing.
+
+mod auto;
+mod probes;
+mod queues;
+
+use lab_harness::case::Area;
+
+pub static AREA: Area = Area::new("detection", &[auto::CASES, probes::CASES, queues::CASES]);

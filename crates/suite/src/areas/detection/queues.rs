@@ -1,0 +1,113 @@
+//! Receive queues of netkit devices, which can be another device's ("net: Add queue-create operation").
+//!
+//! A lease that is granted needs a giver with hardware queues, or netdevsim, which no kernel of Debian's is built with. What
+//! can be seen in a virtual machine is whom the kernel takes for a taker, and that it then looks at the giver.
+
+use super::probes::as_released;
+use lab_harness::{
+    case::{Case, CaseResult, Variant},
+    ctx::Ctx,
+    probe::VIRTUAL_GIVER,
+};
+use lab_netlink::NetlinkError;
+use lab_protocol::{Capability, KernelVersion};
+use lab_topology::{LinkKind, NetkitOptions, Netns, PairRequest, link, queue};
+use nix::errno::Errno;
+
+/// The loopback device of every namespace.
+const LOOPBACK: u32 = 1;
+/// How `netdev_can_create_queue()` refuses a driver without `ndo_queue_create`.
+const NO_TAKER: &str = "Device does not support queue creation";
+/// "netdev-genl: Add netlink framework functions for queue".
+const QUEUE_GET: KernelVersion = KernelVersion::new(6, 8, 0);
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[QUEUE_LEASE_TAKERS, SPARE_RECEIVE_QUEUES];
+
+fn refusal(result: Result<u32, NetlinkError>) -> (Option<Errno>, Option<String>) {
+    match result {
+        Ok(_) => (None, None),
+        Err(error) => (error.errno().map(Errno::from_raw), error.extack().map(str::to_owned)),
+    }
+}
+
+const QUEUE_LEASE_TAKERS: Case = Case::new(
+    "D14",
+    "queue-lease-takers",
+    "Depending on the release, any netkit device can lease a queue; no other virtual device can, and none can lend one.",
+    takers,
+)
+.needs(&[Capability::Netkit]);
+fn takers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    /// An index that no device here has.
+    const NOBODY: u32 = 9_999;
+    let leasable = as_released(ctx, Capability::NetkitQueueLease);
+    let ns = Netns::new("takers")?;
+    link::create_pair(&ns, &PairRequest { rx_queues: Some(2), ..PairRequest::new(LinkKind::NetkitL2, "nk0", "nk1") })?;
+    if !leasable {
+        for name in ["nk0", "nk1"] {
+            let taker = link::info(&ns, name)?.ifindex;
+            // Neither who takes nor who gives is looked at: there is no such command.
+            for giver in [LOOPBACK, taker, NOBODY] {
+                let refused = queue::lease(&ns, taker, giver, 0);
+                ctx.refused(format!("{name} from index {giver}"), refused, Errno::EOPNOTSUPP);
+            }
+        }
+        return Ok(());
+    }
+    let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
+    let mut single = PairRequest::new(LinkKind::NetkitL2, "alone", "").netkit(options);
+    single.without_peer_info = true;
+    single.rx_queues = Some(2);
+    link::create_pair(&ns, &single)?;
+    let index = |name| link::info(&ns, name).map(|info| info.ifindex);
+    let because = |errno, why: &str| (Some(errno), Some(why.to_owned()));
+    for taker in ["nk0", "nk1", "alone"] {
+        let answer = refusal(queue::lease(&ns, index(taker)?, LOOPBACK, 0));
+        ctx.equal(format!("{taker} from the loopback device"), answer, because(Errno::EINVAL, VIRTUAL_GIVER));
+        let answer = refusal(queue::lease(&ns, index(taker)?, index("alone")?, 0));
+        ctx.equal(format!("{taker} from a netkit device"), answer, because(Errno::EINVAL, VIRTUAL_GIVER));
+        let (errno, _) = refusal(queue::lease(&ns, index(taker)?, NOBODY, 0));
+        ctx.equal(format!("{taker} from nobody"), errno, Some(Errno::ENODEV));
+    }
+    let answer = refusal(queue::lease(&ns, LOOPBACK, index("nk0")?, 0));
+    ctx.equal("the loopback device as the taker", answer, because(Errno::EINVAL, NO_TAKER));
+    let (errno, _) = refusal(queue::lease(&ns, NOBODY, LOOPBACK, 0));
+    ctx.equal("nobody as the taker", errno, Some(Errno::ENODEV));
+    for name in ["nk0", "nk1", "alone"] {
+        link::set_up(&ns, name)?;
+        ctx.equal(format!("{name}: receive queues afterwards"), queue::receive_queues(&ns, index(name)?)?, vec![0]);
+    }
+    Ok(())
+}
+
+const SPARE_RECEIVE_QUEUES: Case = Case::new(
+    "D14",
+    "spare-receive-queues",
+    "Queues that a netkit device is created with are usable before queue leasing, and await a lease since.",
+    spare_queues,
+)
+.needs(&[Capability::Netkit]);
+fn spare_queues(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    const QUEUES: u32 = 3;
+    let ns = Netns::new("spare")?;
+    link::create_pair(
+        &ns,
+        &PairRequest { rx_queues: Some(QUEUES), ..PairRequest::new(LinkKind::NetkitL3, "nk0", "nk1") },
+    )?;
+    for name in ["nk0", "nk1"] {
+        link::set_up(&ns, name)?;
+    }
+    let ifindex = link::info(&ns, "nk0")?.ifindex;
+    let working = queue::receive_queues(&ns, ifindex);
+    if ctx.capabilities.kernel() < QUEUE_GET {
+        // These kernels have no queue-get and refuse it.
+        let refused = working.map(drop);
+        ctx.refused("queue-get before it came", refused, Errno::EOPNOTSUPP);
+        return Ok(());
+    }
+    let leasable = ctx.capabilities.has(Capability::NetkitQueueLease);
+    let wanted: Vec<u32> = if leasable { vec![0] } else { (0..QUEUES).collect() };
+    ctx.equal("queues that a device made with three works with", working?, wanted);
+    Ok(())
+}

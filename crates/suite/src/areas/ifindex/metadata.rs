@@ -1,0 +1,221 @@
+//! What else of a packet crosses a pair: mark, priority, packet type, departure time, segments.
+
+use lab_bpf::Program;
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    testbed::{P0, Spot, Testbed},
+    variants,
+};
+use lab_protocol::{AttachRequest, Capability, KernelVersion, LinkKind};
+use lab_topology::{Family, NetkitOptions, Scrub, Template, Topology, library};
+use lab_traffic::{Path, Proto, tcp_exchange};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
+use std::{
+    io::{self, IoSlice},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+/// The workload's own end.
+const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
+/// Values that nothing else sets.
+const MARK: u32 = 0x2a;
+const PRIORITY: i32 = 5;
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[SCRUB, PACKET_TYPE, DEPARTURE_TIME, SEGMENTS_UNCUT];
+
+fn scrubs() -> Vec<Variant> {
+    const TAGS: [&str; 2] = ["scrub-default", "scrub-none"];
+    variants::netkit_hooks()
+        .into_iter()
+        .flat_map(|variant| TAGS.map(|tag| Variant { tag: Some(tag), ..variant }))
+        .collect()
+}
+
+/// Sends one datagram to the cell's marker, through a socket that `prepare` had in hand.
+fn datagram(
+    ctx: &Ctx,
+    testbed: &Testbed,
+    from: &str,
+    to: IpAddr,
+    prepare: impl FnOnce(&UdpSocket) -> io::Result<()> + Send,
+) -> Result<(), Stop> {
+    let to = SocketAddr::new(to, ctx.marker);
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    Ok(testbed.net.ns(from).run(|| {
+        let socket = UdpSocket::bind((any, 0))?;
+        prepare(&socket)?;
+        socket.send_to(b"metadata", to).map(drop)
+    })?)
+}
+
+/// Waits until the program has seen one more marked packet than before.
+fn met(ctx: &mut Ctx, what: &str, program: &Program, before: u64) -> Result<(), Stop> {
+    let seen = ctx.wait_until(2_000, || Ok(program.stats()?.marked > before))?;
+    ctx.require(&format!("the program met the packet {what}"), seen, program.stats()?.marked)
+}
+
+fn scrubbed_pair(kind: LinkKind, scrub: Scrub) -> Topology {
+    let mut topology = library::PAIR.of(kind);
+    topology.links[0].netkit =
+        NetkitOptions { scrub: Some(scrub), peer_scrub: Some(scrub), ..NetkitOptions::default() };
+    topology
+}
+
+fn scrubbing(variant: &Variant) -> Template {
+    const NONE: Template = Template::new("pair-scrub-none", "A pair with NETKIT_SCRUB_NONE at both ends.", |kind| {
+        scrubbed_pair(kind, Scrub::None)
+    });
+    const DEFAULT: Template =
+        Template::new("pair-scrub-default", "A pair with NETKIT_SCRUB_DEFAULT at both ends.", |kind| {
+            scrubbed_pair(kind, Scrub::Default)
+        });
+    if variant.tag == Some("scrub-none") { NONE } else { DEFAULT }
+}
+
+const SCRUB: Case = Case::new(
+    "G06",
+    "scrub",
+    "Between namespaces mark and priority are cleared before the program runs; with scrub none they are the sender's.",
+    scrub,
+)
+.on_each(scrubbing)
+.over(scrubs)
+.needs(&[Capability::NetkitScrub]);
+fn scrub(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let none = variant.tag == Some("scrub-none");
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    for family in Family::ALL {
+        let before = program.stats()?.marked;
+        datagram(ctx, &testbed, from, testbed.net.addr(to, family), |socket| {
+            setsockopt(socket, sockopt::Mark, &MARK)?;
+            Ok(setsockopt(socket, sockopt::Priority, &PRIORITY)?)
+        })?;
+        met(ctx, family.name(), &program, before)?;
+        let last = program.stats()?.last;
+        let wanted = if none { (MARK, PRIORITY.cast_unsigned()) } else { (0, 0) };
+        ctx.equal(format!("mark and priority ({family})"), (last.mark, last.priority), wanted);
+    }
+    Ok(())
+}
+
+const PACKET_TYPE: Case = Case::new(
+    "G07",
+    "packet-type",
+    "Inside the pod a packet for it is PACKET_HOST and one for a group PACKET_MULTICAST, whatever the device's mode.",
+    packet_type,
+)
+.on(library::PAIR)
+.over(variants::devices)
+.needs(&[Capability::Tcx]);
+fn packet_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    const PACKET_HOST: u32 = 0;
+    const PACKET_MULTICAST: u32 = 2;
+    const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, ETH0)?;
+    let _attachment = testbed.attach(ctx, ETH0, AttachRequest::Tcx, Direction::FromWorkload, &program)?;
+    testbed.flow_passes(ctx, "host", "pod", Proto::Udp, Family::V4);
+    ctx.equal("a packet for the pod", program.stats()?.last.pkt_type, PACKET_HOST);
+    testbed.flow_passes(ctx, "host", "pod", Proto::Udp, Family::V6);
+    ctx.equal("a packet for the pod (ipv6)", program.stats()?.last.pkt_type, PACKET_HOST);
+    let before = program.stats()?.marked;
+    let IpAddr::V4(source) = testbed.net.addr("host", Family::V4) else {
+        return Err(Stop::check("the host has no IPv4 address"));
+    };
+    datagram(ctx, &testbed, "host", GROUP.into(), |socket| {
+        socket2::SockRef::from(socket).set_multicast_if_v4(&source)
+    })?;
+    met(ctx, "for a group", &program, before)?;
+    ctx.equal("a packet for a group", program.stats()?.last.pkt_type, PACKET_MULTICAST);
+    Ok(())
+}
+
+/// From here on the kernel knows the time in a datagram for one of departure, whatever its clock ("net: Add additional bit to
+/// support clockid_t timestamp type"); before, TCP's only.
+const DATAGRAMS_DEPART: KernelVersion = KernelVersion::new(6, 11, 0);
+
+const DEPARTURE_TIME: Case = Case::new(
+    "G09",
+    "departure-time",
+    "A departure time (SO_TXTIME) crosses to a netkit program as it was set; programs at tc ingress never read it.",
+    departure_time,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
+fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (leaving, arriving) = (testbed.counter(ctx, ETH0)?, testbed.counter(ctx, P0)?);
+    let inside = if ctx.capabilities.has(Capability::Tcx) { AttachRequest::Tcx } else { AttachRequest::Tc };
+    // The pod's own egress: for its end of the pair the directions are the other way round.
+    let _leaving = testbed.attach(ctx, ETH0, inside, Direction::ToWorkload, &leaving)?;
+    let _arriving = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &arriving)?;
+    let due = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let due_ns = Duration::from(due).as_nanos() as u64;
+    let to = SocketAddr::new(testbed.net.addr("host", Family::V4), ctx.marker);
+    testbed.net.ns("pod").run(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let clock = nix::libc::sock_txtime { clockid: nix::libc::CLOCK_MONOTONIC, flags: 0 };
+        setsockopt(&socket, sockopt::TxTime, &clock)?;
+        let times = [ControlMessage::TxTime(&due_ns)];
+        let to = SockaddrStorage::from(to);
+        sendmsg(socket.as_raw_fd(), &[IoSlice::new(b"metadata")], &times, MsgFlags::empty(), Some(&to)).map(drop)?;
+        Ok::<_, io::Error>(())
+    })?;
+    met(ctx, "at the node", &arriving, 0)?;
+    ctx.equal("departure time where it leaves the pod", leaving.stats()?.last.tstamp_ns, due_ns);
+    // skb_clear_tstamp() spares departure times; bpf_convert_tstamp_read() hides them at ingress, and netkit is not.
+    let seen = arriving.stats()?.last.tstamp_ns;
+    if variant.attach() == AttachRequest::Netkit {
+        ctx.equal("departure time where the node meets it", seen, due_ns);
+        return Ok(());
+    }
+    if ctx.capabilities.kernel() >= DATAGRAMS_DEPART {
+        ctx.equal("departure time where the node meets it", seen, 0);
+        return Ok(());
+    }
+    // A departure time that is taken for none is cleared, and a packet then bears the time of its arrival: the agent has the
+    // kernel stamp packets.
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME)?;
+    let since = Duration::from(now).checked_sub(Duration::from_nanos(seen));
+    let arrived = since.is_some_and(|since| since < ctx.patience(10_000));
+    ctx.check("the time of arrival where the node meets it", arrived, seen);
+    Ok(())
+}
+
+const SEGMENTS_UNCUT: Case = Case::new(
+    "G10",
+    "segments-uncut",
+    "Bulk TCP crosses as packets longer than the MTU with the connection's segment size, alike on veth and netkit.",
+    segments_uncut,
+)
+.on(library::PAIR)
+.over(variants::hooks);
+fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const BYTES: u64 = 64 * 1024;
+    const MTU: u32 = 1500;
+    const ETHERNET: u32 = 14;
+    /// IPv4 or IPv6, TCP, and TCP's timestamps.
+    const HEADERS: [(Family, u32); 2] = [(Family::V4, 20 + 20 + 12), (Family::V6, 40 + 20 + 12)];
+    let testbed = ctx.testbed()?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    for (family, headers) in HEADERS {
+        // One program per family: the counters keep the largest values.
+        let program = testbed.counter(ctx, P0)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+        let path = Path::direct(testbed.net.ns(from), testbed.net.ns(to), testbed.net.addr(to, family), ctx.marker);
+        let report = tcp_exchange(path, BYTES, ctx.patience(4_000));
+        ctx.check(format!("the bytes come back intact ({family})"), report.content_ok, format!("{report:?}"));
+        let stats = program.stats()?;
+        ctx.equal(format!("segment size ({family})"), stats.max_gso_size, MTU - headers);
+        ctx.check(format!("packets longer than a frame ({family})"), stats.max_len > MTU + ETHERNET, stats.max_len);
+        attachment.detach()?;
+    }
+    Ok(())
+}

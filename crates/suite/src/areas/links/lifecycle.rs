@@ -1,0 +1,221 @@
+//! Who keeps a link alive, and what becomes of it when devices move.
+
+use super::pins::pin_path;
+use lab_bpf::{Config, Link, Mprog, Program, ProgramKind, raw};
+use lab_harness::{
+    PINS,
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    holder::Holder,
+    testbed::{P0, Testbed, UNTYPED},
+    variants,
+};
+use lab_protocol::{AttachType, Capability, Hook};
+use lab_topology::{Family, Netns, library, link};
+use lab_traffic::Proto;
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+};
+use std::{
+    fs,
+    io::IoSlice,
+    net::UdpSocket,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixDatagram,
+    },
+    path::{Path, PathBuf},
+};
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[LAST_PIN, DESCRIPTOR_IN_FLIGHT, OWNER_KILLED, PEER_RENAMED_AND_MOVED, PIN_NAMES];
+
+/// Waits until the kernel lists the program no more: the last reference goes by work item.
+fn goes(ctx: &mut Ctx, testbed: &Testbed, what: &str, program: &Program) -> Result<(), Stop> {
+    let gone = ctx.wait_until(2_000, || Ok(testbed.find(P0, program)?.is_none()))?;
+    ctx.check(what, gone, "BPF_PROG_QUERY");
+    Ok(())
+}
+
+/// Asserts that the kernel lists the program and that one flow meets it.
+fn runs(ctx: &mut Ctx, testbed: &Testbed, what: &str, program: &Program) -> Result<(), Stop> {
+    ctx.check(format!("{what}: listed"), testbed.find(P0, program)?.is_some(), "BPF_PROG_QUERY and filter dump");
+    let before = program.stats()?.marked;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    let ran = program.stats()?.marked - before;
+    ctx.check(format!("{what}: runs"), ran > 0, ran);
+    Ok(())
+}
+
+const LAST_PIN: Case = Case::new(
+    "L02",
+    "last-pin",
+    "A link with two pins and no descriptor stays attached until the second pin is unlinked.",
+    last_pin,
+)
+.on(library::PAIR)
+.over(variants::link_hooks);
+fn last_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (first, second) = (pin_path(ctx, "first"), pin_path(ctx, "second"));
+    let program = testbed.counter(ctx, P0)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    attachment.link()?.pin(&first)?;
+    attachment.link()?.pin(&second)?;
+    drop(attachment);
+    fs::remove_file(&first)?;
+    runs(ctx, &testbed, "with one pin left", &program)?;
+    fs::remove_file(&second)?;
+    goes(ctx, &testbed, "the last pin takes the link along", &program)
+}
+
+const DESCRIPTOR_IN_FLIGHT: Case = Case::new(
+    "L06",
+    "descriptor-in-flight",
+    "A link whose only descriptor lies in a socket (SCM_RIGHTS) stays attached, and goes when the socket goes.",
+    descriptor_in_flight,
+)
+.on(library::PAIR)
+.over(variants::link_mechanisms);
+fn descriptor_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    let link = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?.into_link()?;
+    let (sender, receiver) = UnixDatagram::pair()?;
+    let descriptors = [link.as_fd().as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(b"link")], &rights, MsgFlags::empty(), None)?;
+    drop(link);
+    drop(sender);
+    runs(ctx, &testbed, "in flight", &program)?;
+    // Another process takes over the socket, and with it the link.
+    let holder = Holder::of(receiver)?;
+    runs(ctx, &testbed, "in flight to another process", &program)?;
+    holder.kill()?;
+    goes(ctx, &testbed, "the socket takes the link along", &program)
+}
+
+const OWNER_KILLED: Case = Case::new(
+    "L07",
+    "owner-killed",
+    "When the owner is killed, an unpinned link is detached; a pinned link and a clsact filter stay attached and run.",
+    owner_killed,
+)
+.on(library::PAIR)
+.over(variants::usual_mechanisms);
+fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let kept = testbed.counter(ctx, P0)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &kept)?;
+    let hook = attachment.hook;
+    if hook.attach_type() == AttachType::Tc {
+        let owner = Holder::of(kept.as_fd().try_clone_to_owned()?)?;
+        owner.kill()?;
+        attachment.abandon();
+        return runs(ctx, &testbed, "the filter, its owner gone", &kept);
+    }
+    let path = pin_path(ctx, "kept");
+    let pinned = attachment.into_link()?;
+    pinned.pin(&path)?;
+    let (unpinned, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
+    let link = testbed.run(P0, || lab_bpf::attach_link(hook, ifindex, &*unpinned, &Mprog::default()))?;
+    let owners = [Holder::of(pinned)?, Holder::of(link)?];
+    runs(ctx, &testbed, "the pinned link, its owner alive", &kept)?;
+    runs(ctx, &testbed, "the unpinned link, its owner alive", &unpinned)?;
+    for owner in owners {
+        owner.kill()?;
+    }
+    goes(ctx, &testbed, "the unpinned link goes with its owner", &unpinned)?;
+    runs(ctx, &testbed, "the pinned link, its owner gone", &kept)?;
+    let info = Link::open_pinned(&path)?.info()?;
+    ctx.equal("the pin opens on its program", info.prog_id, kept.id());
+    Ok(())
+}
+
+const PEER_RENAMED_AND_MOVED: Case = Case::new(
+    "L12",
+    "peer-renamed-and-moved",
+    "A PEER link stays attached when the pod renames its end or moves it to another namespace.",
+    peer_renamed_and_moved,
+)
+.on(library::PAIR)
+.over(variants::netkit_native);
+fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    let before = attachment.link()?.info()?;
+    link::rename(testbed.net.ns("pod"), "eth0", "uplink0")?;
+    testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)?;
+    ctx.check(
+        "the link is the same",
+        attachment.link()?.info()? == before,
+        format!("{:?}", attachment.link()?.info()?),
+    );
+
+    let elsewhere = Netns::new("elsewhere")?;
+    link::move_to(testbed.net.ns("pod"), "uplink0", &elsewhere)?;
+    let moved = link::info(&elsewhere, "uplink0")?.ifindex;
+    let after = attachment.link()?.info()?;
+    ctx.equal("the link tells the peer's index in its new namespace", after.ifindex, moved);
+    ctx.equal("listed on the primary", testbed.find(P0, &program)?.map(|seen| seen.hook), Some(attachment.hook));
+    // Its addresses stayed behind. A datagram, or the question for its neighbour's address, is traffic enough; the first
+    // ones are lost while the kernel deals with the carrier.
+    link::set_up(&elsewhere, "uplink0")?;
+    link::add_address(&elsewhere, "uplink0", "10.9.0.1/24")?;
+    let packets = program.stats()?.packets;
+    let sender = elsewhere.run(|| UdpSocket::bind("10.9.0.1:0"))?;
+    let met = ctx.wait_until(3_000, || {
+        sender.send_to(b"moved", "10.9.0.2:9")?;
+        Ok(program.stats()?.packets > packets)
+    })?;
+    ctx.check("what the moved peer sends meets the program", met, program.stats()?.packets - packets);
+    Ok(())
+}
+
+const PIN_NAMES: Case = Case::new(
+    "L14",
+    "pin-names",
+    "bpffs refuses dots in names, and leaving them out makes `a.b` and `ab` collide; pins by index never do.",
+    pin_names,
+)
+.needs(&[Capability::Tcx]);
+fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    // The second pair differs in the last of the fifteen characters that a name can have.
+    const NAMES: [&str; 4] = ["a.b", "ab", "workload0123456", "workload0123457"];
+    let directory = Path::new(PINS).join(format!("case-{}", ctx.marker));
+    fs::create_dir(&directory)?;
+    let cleanup = directory.clone();
+    ctx.defer("remove the pins", move || fs::remove_dir_all(&cleanup).map_err(|error| error.to_string()));
+    let ns = Netns::new("host")?;
+    let mut links = Vec::new();
+    for name in NAMES {
+        link::create_dummy(&ns, name)?;
+        let ifindex = link::info(&ns, name)?.ifindex;
+        let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1)?;
+        let link = ns.run(|| lab_bpf::attach_link(Hook::TcxIngress, ifindex, &program, &Mprog::default()))?;
+        links.push((name, ifindex, link));
+    }
+    let dotted = links[0].2.pin(&directory.join(NAMES[0]));
+    ctx.refused("a dot in a pin's name", dotted, Errno::EPERM);
+    let stripped = |name: &str| -> PathBuf { directory.join(name.replace('.', "")) };
+    links[0].2.pin(&stripped(NAMES[0]))?;
+    ctx.refused("the dot left out: `ab` is taken", links[1].2.pin(&stripped(NAMES[1])), Errno::EEXIST);
+    for (name, ifindex, link) in &links {
+        let path = directory.join(format!("tcx_ingress_{ifindex}"));
+        let pinned = link.pin(&path);
+        ctx.check(format!("{name} by its index"), pinned.is_ok(), format!("{pinned:?}"));
+        let same = Link::open_pinned(&path)?.info()?.id == link.info()?.id;
+        ctx.check(format!("{name}: its pin opens its own link"), same, path.display());
+    }
+    let program = ctx.programs.load(ProgramKind::Count, &Config::new(ctx.marker), &UNTYPED)?;
+    links[0].2.update(&program, None)?;
+    let untouched = links[1..].iter().map(|(.., link)| link.info()).collect::<Result<Vec<_>, _>>()?;
+    ctx.check(
+        "an update by one pin touches no other link",
+        untouched.iter().all(|info| info.prog_id != program.id()),
+        format!("{untouched:?}"),
+    );
+    Ok(())
+}

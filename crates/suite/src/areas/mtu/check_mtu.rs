@@ -1,0 +1,198 @@
+//! What bpf_check_mtu says of packets, and packets beyond 64 KiB.
+
+use super::link::checksum_errors;
+use crate::topologies::{JUMBO, UNEVEN_PAIR, USUAL};
+use lab_bpf::{Config, ProgramKind};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    testbed::{P0, P1, Testbed},
+    trip::Watch,
+    variants,
+};
+use lab_protocol::{AttachRequest, Capability, KernelVersion};
+use lab_topology::{Family, Template, library, link};
+use lab_traffic::{Path, UdpProbe, UdpSink};
+use nix::errno::Errno;
+use std::net::SocketAddr;
+
+const ETHERNET: i32 = 14;
+/// `BPF_MTU_CHK_RET_*`, include/uapi/linux/bpf.h.
+mod code {
+    pub const SUCCESS: i32 = 0;
+    pub const FRAG_NEEDED: i32 = 1;
+    pub const SEGS_TOOBIG: i32 = 2;
+}
+/// `BPF_MTU_CHK_SEGS`, and a flag that there is not.
+const SEGMENTS: u64 = 1;
+const UNKNOWN: u64 = 1 << 5;
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[CHECK_MTU, BEYOND_64_KIB];
+
+/// A question, and the answer to it: device, bytes added, flags; code, MTU.
+struct Question {
+    name: &'static str,
+    device: u32,
+    add: i32,
+    flags: u64,
+    answer: (i32, u32),
+}
+
+const CHECK_MTU: Case = Case::new(
+    "U05",
+    "check-mtu",
+    "bpf_check_mtu uses the node's devices on every hook except PRIMARY, where it uses the pod's; bounds are exact.",
+    check_mtu,
+)
+.on(UNEVEN_PAIR)
+.over(variants::usual_hooks)
+.needs(&[Capability::Dummy]);
+fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const NARROW: u32 = 1_000;
+    const SEGMENT: u16 = 1_200;
+    const NOBODY: u32 = 9_999;
+    const PAYLOAD: usize = 100;
+    let testbed = ctx.testbed()?;
+    // The two ends' MTUs differ, so that an answer shows which end it is about.
+    let in_pod = variant.attach() == AttachRequest::Netkit && variant.direction() == Direction::ToWorkload;
+    let (asks, other, mtu) = if in_pod { ("pod", "host", USUAL) } else { ("host", "pod", JUMBO) };
+    link::create_dummy(testbed.net.ns(asks), "narrow")?;
+    link::set_mtu(testbed.net.ns(asks), "narrow", NARROW)?;
+    let narrow = link::info(testbed.net.ns(asks), "narrow")?.ifindex;
+    let end = |node| testbed.net.ifindex(node, if node == "pod" { "eth0" } else { "p0" });
+    let refused = |errno: Errno| (-(errno as i32), 0);
+    let ask = |name, device, add, flags, answer| Question { name, device, add, flags, answer };
+    for (family, headers) in [(Family::V4, 28), (Family::V6, 48)] {
+        // What the device takes beyond this packet: its MTU counts from the network header on.
+        let room = mtu.cast_signed() - headers - PAYLOAD as i32;
+        for question in [
+            ask("the packet's device", 0, 0, 0, (code::SUCCESS, mtu)),
+            ask("the same by its number", end(asks), 0, 0, (code::SUCCESS, mtu)),
+            ask("as much as fits", 0, room, 0, (code::SUCCESS, mtu)),
+            ask("a byte more", 0, room + 1, 0, (code::FRAG_NEEDED, mtu)),
+            ask("less than the packet", 0, -ETHERNET, 0, (code::SUCCESS, mtu)),
+            ask("another device", narrow, 0, 0, (code::SUCCESS, NARROW)),
+            ask("too much for another device", narrow, NARROW.cast_signed(), 0, (code::FRAG_NEEDED, NARROW)),
+            ask("the other namespace's device", end(other), 0, 0, refused(Errno::ENODEV)),
+            ask("no device", NOBODY, 0, 0, refused(Errno::ENODEV)),
+            ask("an unknown flag", 0, 0, UNKNOWN, refused(Errno::EINVAL)),
+            ask("segments and a length", 0, 1, SEGMENTS, refused(Errno::EINVAL)),
+        ] {
+            answered(ctx, &testbed, variant, family, &question, |probe| probe.send(&[0x4d; PAYLOAD]))?;
+        }
+        for question in [
+            ask("a train of segments", narrow, 0, 0, (code::SUCCESS, NARROW)),
+            ask("each of its segments", 0, 0, SEGMENTS, (code::SUCCESS, mtu)),
+            ask("each, too long for another device", narrow, 0, SEGMENTS, (code::SEGS_TOOBIG, NARROW)),
+        ] {
+            let train = [0x4d; SEGMENT as usize * 4];
+            answered(ctx, &testbed, variant, family, &question, |probe| probe.send_segments(&train, SEGMENT))?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks about one packet, and asserts what a program was answered.
+fn answered(
+    ctx: &mut Ctx,
+    testbed: &Testbed,
+    variant: &Variant,
+    family: Family,
+    question: &Question,
+    send: impl FnOnce(&UdpProbe) -> std::io::Result<()>,
+) -> Result<(), Stop> {
+    let config = Config {
+        target_ifindex: question.device,
+        mtu_len_diff: question.add,
+        redirect_flags: question.flags,
+        ..Config::new(ctx.marker)
+    };
+    let (from, to) = variant.direction().ends("pod", "host");
+    let program = testbed.load(ctx, P0, ProgramKind::CheckMtu, config)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    let to_addr = SocketAddr::new(testbed.net.addr(to, family), ctx.marker);
+    let sink = UdpSink::bind(testbed.net.ns(to), to_addr)?;
+    send(&UdpProbe::connect(testbed.net.ns(from), to_addr)?)?;
+    let arrived = sink.receive(ctx.patience(2_000)).is_some();
+    let stats = program.stats()?;
+    attachment.detach()?;
+    let name = format!("{family}: {}", question.name);
+    ctx.equal(format!("{name}: arrived, packets asked about"), (arrived, stats.marked), (true, 1));
+    ctx.equal(name, (stats.last.mtu_code, stats.last.mtu), question.answer);
+    Ok(())
+}
+
+/// "net: add gso_ipv4_max_size and gro_ipv4_max_size per device": before it IPv4 stays within 64 KiB.
+const IPV4_SINCE: KernelVersion = KernelVersion::new(6, 3, 0);
+/// "net/ipv6: Drop HBH for BIG TCP on TX side": before it such a packet of IPv6 has eight bytes of options, with which each
+/// of its segments is too long for a router's next link (`skb_gso_validate_network_len()`), and none is handed on whole.
+const IPV6_ROUTED_SINCE: KernelVersion = KernelVersion::new(7, 0, 0);
+
+/// A sender makes no packet longer than half of the window that the receiver has ever offered.
+const PODS_LARGE_WINDOWS: Template =
+    Template::new("pods-large-windows", "Two workloads on one host that have large TCP buffers.", |kind| {
+        ["w0", "w1"].into_iter().fold(library::PODS.of(kind), |topology, node| {
+            let memory = "4096 4194304 8388608";
+            topology.sysctl(node, "net/ipv4/tcp_rmem", memory).sysctl(node, "net/ipv4/tcp_wmem", memory)
+        })
+    });
+
+const BEYOND_64_KIB: Case = Case::new(
+    "U08",
+    "beyond-64-kib",
+    "With gso_max_size raised on every device of the path, TCP packets beyond 64 KiB leave a pod and arrive whole.",
+    beyond_64_kib,
+)
+.on(PODS_LARGE_WINDOWS)
+.over(variants::usual_mechanisms)
+.within(30_000);
+fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    // Slow start comes to the longest packets well within it.
+    const BULK: u64 = 2 << 20;
+    const LIMIT: u32 = 180_000;
+    const LEGACY: u32 = 65_536;
+    /// What of a packet is not counted by the limit: Ethernet, IPv6, TCP with its options, and the jumbo option.
+    const HEADERS: u32 = 14 + 40 + 60 + 8;
+    let testbed = ctx.testbed()?;
+    let way = [("w0", "eth0"), ("host", P0.dev), ("host", P1.dev), ("w1", "eth0")];
+    let kernel = ctx.capabilities.kernel();
+    let ipv4 = kernel >= IPV4_SINCE;
+    for limit in [None, Some(LIMIT)] {
+        if let Some(limit) = limit {
+            for (node, dev) in way {
+                link::set_gso_max_size(testbed.net.ns(node), dev, limit)?;
+                let sizes = link::gso_max_sizes(testbed.net.ns(node), dev)?;
+                ctx.equal(format!("{node} {dev}: limits"), sizes, [Some(limit), ipv4.then_some(limit)]);
+            }
+        }
+        for family in Family::ALL {
+            let watches =
+                [Watch::new(ctx, &testbed, P0, variant.attach())?, Watch::new(ctx, &testbed, P1, variant.attach())?];
+            let path =
+                Path::direct(testbed.net.ns("w0"), testbed.net.ns("w1"), testbed.net.addr("w1", family), ctx.marker);
+            let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(20_000));
+            let when = limit.map_or("as devices are made".to_owned(), |limit| format!("raised to {limit}"));
+            ctx.check(format!("{family}, {when}: {BULK} bytes there and back"), bulk.content_ok, format!("{bulk:?}"));
+            let (leaves, routed) = match family {
+                Family::V4 => (ipv4, ipv4),
+                Family::V6 => (true, kernel >= IPV6_ROUTED_SINCE),
+            };
+            for (name, program, large) in
+                [("from w0", &watches[0].outgoing, leaves), ("to w1", &watches[1].incoming, routed)]
+            {
+                let longest = program.stats()?.max_len;
+                ctx.metric(&format!("gso.max_len {name}, {family}, {when}"), f64::from(longest));
+                let fits = match limit.filter(|_| large) {
+                    Some(limit) => (LEGACY + HEADERS..=limit + HEADERS).contains(&longest),
+                    None => longest <= LEGACY + HEADERS,
+                };
+                ctx.check(format!("{family}, {when}: the longest packet {name}"), fits, longest);
+            }
+        }
+    }
+    for node in ["w0", "w1"] {
+        ctx.equal(format!("wrong checksums at {node}"), checksum_errors(testbed.net.ns(node))?, 0);
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Packet sizes: MTU, path MTU, segmentation.
+
+mod check_mtu;
+mod link;
+
+use lab_harness::case::Area;
+
+pub static AREA: Area = Area::new("mtu", &[link::CASES, check_mtu::CASES]).keeping_evidence();

@@ -1,0 +1,276 @@
+//! prog_arrays, tail calls and expected_attach_type.
+
+use crate::areas::links::pins::pin_path;
+use lab_bpf::{Config, LoadOptions, ProgArray, Program, ProgramKind, raw};
+use lab_harness::{
+    case::{Area, Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    testbed::{P0, Testbed, hook},
+    variants,
+};
+use lab_protocol::{AttachRequest, AttachType, Capability, Hook};
+use lab_topology::{Family, library};
+use lab_traffic::Proto;
+use nix::errno::Errno;
+use std::sync::Arc;
+
+const SLOTS: u32 = 16;
+/// Where Felix keeps its policy program: any slot but the first shows that the index is honoured.
+const SLOT: u32 = 5;
+const DROP: i32 = 2;
+const SCHED_CLS: u32 = raw::BPF_PROG_TYPE_SCHED_CLS;
+
+pub static AREA: Area = Area::new("prog-array", &[CASES]);
+
+/// In the order in which they run.
+const CASES: &[Case] = &[
+    ONE_MAP_FOR_ALL,
+    CALLEE_OF_ANOTHER_TYPE,
+    CALLER_OF_ANOTHER_TYPE,
+    MAP_PER_MECHANISM,
+    FIRST_USER_OWNS_THE_MAP,
+    OWNER_OUTLIVES_ITS_PROGRAMS,
+    EMPTY_SLOT,
+    REPLACE_CALLEE_LIVE,
+];
+
+/// Whether the kernel holds callers and callees to one type; a fact about releases that the probe confirms.
+fn strict(ctx: &mut Ctx) -> bool {
+    let probed = ctx.capabilities.has(Capability::ProgArrayStrict);
+    let expected = Capability::ProgArrayStrict.since().expected_on(ctx.capabilities.kernel());
+    ctx.equal("enforcement is what this release is known for", probed, expected);
+    probed
+}
+
+fn entry(ctx: &Ctx, testbed: &Testbed, jump: &ProgArray, expected: u32, verdict: i32) -> Result<Arc<Program>, Stop> {
+    let config = Config { host_ifindex: testbed.ifindex(P0), jump_index: SLOT, verdict, ..Config::new(ctx.marker) };
+    let options = LoadOptions { expected_attach_type: Some(expected), jump: Some(jump) };
+    Ok(Arc::new(ctx.programs.load(ProgramKind::TailEntry, &config, &options)?))
+}
+
+fn callee(ctx: &Ctx, expected: u32, verdict: i32) -> Result<Arc<Program>, Stop> {
+    let config = Config { verdict, ..Config::new(ctx.marker) };
+    let options = LoadOptions { expected_attach_type: Some(expected), jump: None };
+    Ok(Arc::new(ctx.programs.load(ProgramKind::TailCallee, &config, &options)?))
+}
+
+const ONE_MAP_FOR_ALL: Case = Case::new(
+    "P01",
+    "one-map-for-all",
+    "Programs loaded with expected_attach_type 0 share one prog_array across tc, tcx and netkit.",
+    one_map_for_all,
+)
+.on(library::PAIR)
+.over(variants::devices)
+.needs(&[Capability::Clsact]);
+fn one_map_for_all(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let jump = ProgArray::create(SLOTS)?;
+    let target = callee(ctx, 0, -1)?;
+    jump.insert(SLOT, &*target)?;
+    let mut requests = vec![AttachRequest::Tc];
+    if ctx.capabilities.has(Capability::Tcx) {
+        requests.push(AttachRequest::Tcx);
+    }
+    if variant.device().is_netkit() {
+        requests.push(AttachRequest::Netkit);
+    }
+    for request in requests {
+        let caller = entry(ctx, &testbed, &jump, 0, DROP)?;
+        let attachment = testbed.attach(ctx, P0, request, Direction::FromWorkload, &caller)?;
+        let before = target.stats()?.marked;
+        testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+        let ran = target.stats()?.marked - before;
+        ctx.check(format!("the callee ran for {request}"), ran > 0, ran);
+        attachment.detach()?;
+    }
+    Ok(())
+}
+
+/// Errno on enforcing kernels, consent on the others.
+fn check_refusal<T>(ctx: &mut Ctx, name: &str, strict: bool, result: Result<T, lab_bpf::BpfError>) {
+    if strict {
+        ctx.refused(name.to_owned(), result, Errno::EINVAL);
+    } else {
+        let seen = result.as_ref().err().map_or_else(|| "accepted".to_owned(), ToString::to_string);
+        ctx.check(format!("{name} (not enforced here)"), result.is_ok(), seen);
+    }
+}
+
+const CALLEE_OF_ANOTHER_TYPE: Case = Case::new(
+    "P02",
+    "callee-of-another-type",
+    "A prog_array refuses a callee of another expected_attach_type exactly on the kernels that enforce it.",
+    callee_of_another_type,
+);
+fn callee_of_another_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let strict = strict(ctx);
+    for hook in [Hook::TcxIngress, Hook::TcxEgress, Hook::NetkitPrimary, Hook::NetkitPeer] {
+        let jump = ProgArray::create(SLOTS)?;
+        let owner = raw::minimal(SCHED_CLS, 0, 0)?;
+        jump.insert(0, &owner)?;
+        let stranger = raw::minimal(SCHED_CLS, lab_bpf::expected_attach_type(hook), 0)?;
+        check_refusal(ctx, &format!("a map of type 0 refuses {hook}"), strict, jump.insert(1, &stranger));
+        let same = raw::minimal(SCHED_CLS, 0, 0)?;
+        ctx.check("and takes another of type 0", jump.insert(2, &same).is_ok(), "BPF_MAP_UPDATE_ELEM");
+    }
+    Ok(())
+}
+
+const CALLER_OF_ANOTHER_TYPE: Case = Case::new(
+    "P03",
+    "caller-of-another-type",
+    "Loading a caller of another expected_attach_type than the map's owner fails exactly where it is enforced.",
+    caller_of_another_type,
+);
+fn caller_of_another_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let strict = strict(ctx);
+    let tcx = lab_bpf::expected_attach_type(Hook::TcxIngress);
+    let jump = ProgArray::create(SLOTS)?;
+    let _owner = raw::tail_caller(&jump, 0, 0, 0)?;
+    check_refusal(ctx, "a second caller of another type does not load", strict, raw::tail_caller(&jump, 0, tcx, 0));
+    let same = raw::tail_caller(&jump, 0, 0, 0);
+    ctx.check("a second caller of the same type loads", same.is_ok(), format!("{:?}", same.err()));
+    Ok(())
+}
+
+const FIRST_USER_OWNS_THE_MAP: Case = Case::new(
+    "P05",
+    "first-user-owns-the-map",
+    "The first program decides a prog_array's type, whichever it is; one of another type is refused where that is enforced.",
+    first_user_owns,
+);
+fn first_user_owns(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let strict = strict(ctx);
+    let netkit = lab_bpf::expected_attach_type(Hook::NetkitPeer);
+    for (first, second) in [(0, netkit), (netkit, 0)] {
+        let jump = ProgArray::create(SLOTS)?;
+        let owner = raw::minimal(SCHED_CLS, first, 0)?;
+        jump.insert(0, &owner)?;
+        let late = raw::minimal(SCHED_CLS, second, 0)?;
+        check_refusal(ctx, &format!("type {second} after type {first}"), strict, jump.insert(1, &late));
+        let caller = raw::tail_caller(&jump, 0, second, 0);
+        check_refusal(ctx, &format!("a caller of type {second} after type {first}"), strict, caller);
+    }
+    Ok(())
+}
+
+const OWNER_OUTLIVES_ITS_PROGRAMS: Case = Case::new(
+    "P06",
+    "owner-outlives-its-programs",
+    "A pinned prog_array keeps the type of its first program after every program is gone, where it is enforced.",
+    owner_outlives,
+);
+fn owner_outlives(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let strict = strict(ctx);
+    let path = pin_path(ctx, "jump");
+    let tcx = lab_bpf::expected_attach_type(Hook::TcxIngress);
+    let owner = raw::minimal(SCHED_CLS, tcx, 0)?;
+    let jump = ProgArray::create(SLOTS)?;
+    jump.insert(SLOT, &owner)?;
+    jump.pin(&path)?;
+    jump.remove(SLOT)?;
+    drop(jump);
+    let id = owner.id();
+    drop(owner);
+    let gone = ctx.wait_until(2_000, || Ok(!lab_bpf::prog_ids()?.contains(&id)))?;
+    ctx.require("the owner is out of the kernel", gone, id)?;
+    let reopened = ProgArray::open_pinned(&path)?;
+    let plain = raw::minimal(SCHED_CLS, 0, 0)?;
+    check_refusal(ctx, "the empty map refuses type 0", strict, reopened.insert(SLOT, &plain));
+    let same = reopened.insert(SLOT, &raw::minimal(SCHED_CLS, tcx, 0)?);
+    let seen = format!("{same:?}");
+    // Where nothing is enforced the map took type 0 above, and takes any other too.
+    ctx.check("and takes its owner's type", same.is_ok(), seen);
+    Ok(())
+}
+
+const MAP_PER_MECHANISM: Case = Case::new(
+    "P04",
+    "map-per-mechanism",
+    "With a prog_array per mechanism, programs that carry their hook's expected_attach_type all tail-call.",
+    map_per_mechanism,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
+fn map_per_mechanism(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let strict = strict(ctx);
+    let attach_type = match variant.attach() {
+        AttachRequest::Tcx => AttachType::Tcx,
+        AttachRequest::Netkit => AttachType::Netkit,
+        AttachRequest::Tc | AttachRequest::Auto => AttachType::Tc,
+    };
+    for direction in Direction::BOTH {
+        let expected = lab_bpf::expected_attach_type(hook(attach_type, direction));
+        let jump = ProgArray::create(SLOTS)?;
+        let target = callee(ctx, expected, -1)?;
+        jump.insert(SLOT, &*target)?;
+        let caller = entry(ctx, &testbed, &jump, expected, DROP)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), direction, &caller)?;
+        testbed.passes_counted(ctx, "pod", "host", direction, &target)?;
+        let stranger = raw::minimal(SCHED_CLS, if expected == 0 { 46 } else { 0 }, 0)?;
+        check_refusal(ctx, "the map refuses another mechanism's program", strict, jump.insert(1, &stranger));
+        attachment.detach()?;
+    }
+    Ok(())
+}
+
+const EMPTY_SLOT: Case = Case::new(
+    "P08",
+    "empty-slot",
+    "A tail call into an empty slot falls through to the caller's own verdict, a drop here.",
+    empty_slot,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
+fn empty_slot(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let jump = ProgArray::create(SLOTS)?;
+    let caller = entry(ctx, &testbed, &jump, 0, DROP)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &caller)?;
+    let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V4);
+    ctx.equal("delivered with an empty slot", report.delivered, 0);
+    ctx.equal("tail calls that missed", caller.stats()?.misses, u64::from(report.wanted));
+    let target = callee(ctx, 0, -1)?;
+    jump.insert(SLOT, &*target)?;
+    testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &target)?;
+    jump.remove(SLOT)?;
+    let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V6);
+    ctx.equal("delivered once the slot is empty again", report.delivered, 0);
+    Ok(())
+}
+
+const REPLACE_CALLEE_LIVE: Case = Case::new(
+    "P09",
+    "replace-callee-live",
+    "Replacing a callee under traffic takes effect at once and loses nothing.",
+    replace_callee,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
+fn replace_callee(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const ROUNDS: usize = 10;
+    let testbed = ctx.testbed()?;
+    let jump = ProgArray::create(SLOTS)?;
+    let callees = [callee(ctx, 0, -1)?, callee(ctx, 0, 0)?];
+    jump.insert(SLOT, &*callees[0])?;
+    let caller = entry(ctx, &testbed, &jump, 0, DROP)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &caller)?;
+    let stream = testbed.stream(ctx, "pod", "host", Family::V4)?;
+    for round in 1..=ROUNDS {
+        let target = &callees[round % 2];
+        let before = target.stats()?.marked;
+        jump.insert(SLOT, &**target)?;
+        let took_over = ctx.wait_until(2_000, || Ok(target.stats()?.marked > before))?;
+        ctx.check(format!("round {round}: the new callee takes over"), took_over, target.stats()?.marked);
+    }
+    let report = stream.stop(ctx.patience(500));
+    ctx.metric("udp.sent", f64::from(report.sent));
+    ctx.metric("udp.lost", f64::from(report.lost_count()));
+    ctx.equal("datagrams lost", report.lost_count(), 0);
+    ctx.equal("tail calls that missed", caller.stats()?.misses, 0);
+    let ran: u64 = callees.iter().map(|target| target.stats().map(|stats| stats.marked)).sum::<Result<u64, _>>()?;
+    ctx.equal("every packet met one callee", ran, u64::from(report.sent));
+    Ok(())
+}

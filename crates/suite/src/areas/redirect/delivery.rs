@@ -1,0 +1,233 @@
+//! bpf_redirect, bpf_redirect_peer and bpf_redirect_neigh, from every hook.
+//!
+//! What matters is not only that a packet arrives, but which programs it met on its way: redirecting into the peer
+//! goes past the destination's own program, and so past its policy.
+
+use lab_bpf::{Config, Mprog, Program, ProgramKind};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    flows,
+    testbed::{P0, P1, Spot, Testbed},
+    variants,
+};
+use lab_protocol::{AttachRequest, Capability, DeviceKind, Hook};
+use lab_topology::{Family, library, link};
+use lab_traffic::Proto;
+use std::sync::Arc;
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[
+    REDIRECT_TO_POD,
+    REDIRECT_PEER,
+    REDIRECT_PEER_FROM_NETKIT,
+    REDIRECT_NEIGH,
+    PRIMARY_REDIRECTS_IN_THE_POD,
+    FOREIGN_ADDRESS_INTO_L3,
+    REDIRECT_TO_NOWHERE,
+];
+
+/// tc and tcx, on every device: the hooks that are ingress in skb_do_redirect()'s eyes.
+pub fn from_ingress() -> Vec<Variant> {
+    variants::mechanisms().into_iter().filter(|variant| variant.attach != Some(AttachRequest::Netkit)).collect()
+}
+
+/// A program at the first pod that sends marked packets to the second.
+pub fn steer(ctx: &Ctx, testbed: &Testbed, kind: ProgramKind, target_ifindex: u32) -> Result<Arc<Program>, Stop> {
+    // Felix writes the link-layer addresses when it forwards by FIB; an L3 netkit has none to write.
+    let eth_dst = testbed.net.readback("w1", "eth0")?.mac.unwrap_or_default();
+    testbed.load(ctx, P0, kind, Config { target_ifindex, eth_dst, ..Config::new(ctx.marker) })
+}
+
+/// Redirects from w0 to w1 by that helper, and gives back how many packets w1's own program saw of one UDP flow.
+pub fn redirected(ctx: &mut Ctx, kind: ProgramKind) -> Result<(Testbed, Arc<Program>, Arc<Program>), Stop> {
+    let testbed = ctx.testbed()?;
+    let steering = steer(ctx, &testbed, kind, testbed.ifindex(P1))?;
+    let own = testbed.counter(ctx, P1)?;
+    Ok((testbed, steering, own))
+}
+
+/// Every flow passes from w0 to w1; ICMP and UDP met `own` that many times per exchange.
+pub fn delivered(
+    ctx: &mut Ctx,
+    testbed: &Testbed,
+    steering: &Program,
+    own: &Program,
+    meets_own: bool,
+) -> Result<(), Stop> {
+    for (proto, family) in flows::all() {
+        let before = (steering.stats()?.marked, own.stats()?.marked);
+        testbed.flow_passes(ctx, "w0", "w1", proto, family);
+        let (steered, met) = (steering.stats()?.marked - before.0, own.stats()?.marked - before.1);
+        let name = format!("packets that met the pod's own program ({proto}, {family})");
+        ctx.check(format!("the helper steered the flow ({proto}, {family})"), steered > 0, steered);
+        ctx.equal(name, met, if meets_own { steered } else { 0 });
+    }
+    Ok(())
+}
+
+const REDIRECT_TO_POD: Case = Case::new(
+    "R01",
+    "redirect-to-pod",
+    "bpf_redirect to the other pod's node end delivers, and that pod's own program sees every packet once.",
+    redirect_to_pod,
+)
+.on(library::PODS)
+.over(variants::mechanisms);
+fn redirect_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::Redirect)?;
+    let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    delivered(ctx, &testbed, &steering, &own, true)
+}
+
+const REDIRECT_NEIGH: Case = Case::new(
+    "R04",
+    "redirect-neigh",
+    "bpf_redirect_neigh to the other pod's node end delivers with the link-layer addresses filled in.",
+    redirect_neigh,
+)
+.on(library::PODS)
+.over(variants::mechanisms);
+fn redirect_neigh(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectNeigh)?;
+    let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    delivered(ctx, &testbed, &steering, &own, true)
+}
+
+const REDIRECT_PEER: Case = Case::new(
+    "R02",
+    "redirect-peer",
+    "bpf_redirect_peer from clsact or tcx ingress delivers straight into the pod, past the pod's own program.",
+    redirect_peer,
+)
+.on(library::PODS)
+.over(from_ingress);
+/// The pod's own program has to be there and to work: the control is a flow before the redirection starts.
+fn redirect_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
+    let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    ctx.check("the pod's own program sees routed packets", own.stats()?.marked > 0, own.stats()?.marked);
+    let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    delivered(ctx, &testbed, &steering, &own, false)
+}
+
+const REDIRECT_PEER_FROM_NETKIT: Case = Case::new(
+    "R03",
+    "redirect-peer-from-netkit",
+    "bpf_redirect_peer from a netkit program drops silently: netkit runs on transmit, and the helper requires tc ingress.",
+    redirect_peer_from_netkit,
+)
+.on(library::PODS)
+.over(variants::netkit_native);
+fn redirect_peer_from_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
+    let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    testbed.passes(ctx, "w0", "w1")?;
+    let met = own.stats()?.marked;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    testbed.blocked(ctx, "w0", "w1");
+    ctx.check("the helper ran", steering.stats()?.marked > 0, steering.stats()?.marked);
+    ctx.equal("packets that met the pod's own program", own.stats()?.marked - met, 0);
+    attachment.detach()?;
+    let plain = steer(ctx, &testbed, ProgramKind::Redirect, testbed.ifindex(P1))?;
+    let _plain = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &plain)?;
+    delivered(ctx, &testbed, &plain, &own, true)
+}
+
+const PRIMARY_REDIRECTS_IN_THE_POD: Case = Case::new(
+    "R07",
+    "primary-redirects-in-the-pod",
+    "A PRIMARY program's redirect resolves its index in the pod: a node's index fails, a pod device's transmits.",
+    primary_redirects_in_the_pod,
+)
+.on(library::PODS)
+.over(variants::netkit_native)
+.needs(&[Capability::Dummy]);
+fn primary_redirects_in_the_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let pod = testbed.net.ns("w0");
+    link::create_dummy(pod, "sink")?;
+    link::set_up(pod, "sink")?;
+    let sink = link::info(pod, "sink")?.ifindex;
+    // Counts the flow's packets only: device counters would include neighbour discovery.
+    let (witness, p1) = (testbed.counter(ctx, P1)?, testbed.ifindex(P1));
+    let _watch = testbed.run(P1, || lab_bpf::attach_link(Hook::NetkitPrimary, p1, &*witness, &Mprog::default()))?;
+    for (name, target, wanted) in
+        [("the node's p1", testbed.ifindex(P1), 0), ("the pod's dummy", sink, u64::from(flows::EXCHANGES))]
+    {
+        let config = Config { target_ifindex: target, ..Config::new(ctx.marker) };
+        let program = testbed.load(ctx, P0, ProgramKind::Redirect, config)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &program)?;
+        let before = (witness.stats()?.marked, link::stats(pod, "sink")?.tx_packets);
+        let report = testbed.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
+        ctx.check(format!("{name}: the workload gets nothing"), report.tried() && report.silent(), &report);
+        ctx.equal(
+            format!("{name}: packets that left by the dummy"),
+            link::stats(pod, "sink")?.tx_packets - before.1,
+            wanted,
+        );
+        let strayed = witness.stats()?.marked - before.0;
+        ctx.equal(format!("{name}: packets that strayed to the other pod"), strayed, 0);
+        attachment.detach()?;
+    }
+    testbed.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+const FOREIGN_ADDRESS_INTO_L3: Case = Case::new(
+    "R09",
+    "foreign-address-into-l3",
+    "A veth pod's packet redirected into an L3 netkit is PACKET_OTHERHOST and lost; redirect_neigh delivers it.",
+    foreign_address_into_l3,
+)
+.on(library::MIXED)
+.over(|| vec![Variant { attach: Some(AttachRequest::Tcx), ..Variant::default() }])
+.needs(&[Capability::Netkit]);
+fn foreign_address_into_l3(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const L3: Spot = Spot { node: "host", dev: "p2" };
+    let testbed = ctx.testbed()?;
+    let kind = testbed.net.readback("w2", "eth0")?.kind;
+    ctx.equal("the third workload's link", kind, DeviceKind::NetkitL3);
+    let target = Config { target_ifindex: testbed.ifindex(L3), ..Config::new(ctx.marker) };
+    let plain = testbed.load(ctx, P0, ProgramKind::Redirect, target)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &plain)?;
+    testbed.blocked(ctx, "w0", "w2");
+    ctx.check("the helper ran", plain.stats()?.marked > 0, plain.stats()?.marked);
+    attachment.detach()?;
+    let neigh = testbed.load(ctx, P0, ProgramKind::RedirectNeigh, target)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &neigh)?;
+    testbed.passes(ctx, "w0", "w2")
+}
+
+const REDIRECT_TO_NOWHERE: Case = Case::new(
+    "R14",
+    "redirect-to-nowhere",
+    "Redirecting to an index that no device has, or to a device that is down, drops; lifting it lets traffic pass.",
+    redirect_to_nowhere,
+)
+.on(library::PODS)
+.over(variants::mechanisms)
+.needs(&[Capability::Dummy]);
+fn redirect_to_nowhere(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const NOWHERE: u32 = 4_000;
+    let testbed = ctx.testbed()?;
+    link::create_dummy(testbed.net.ns("host"), "down0")?;
+    let down = link::info(testbed.net.ns("host"), "down0")?.ifindex;
+    for (name, target) in [("no such index", NOWHERE), ("a device that is down", down)] {
+        let program = steer(ctx, &testbed, ProgramKind::Redirect, target)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+        let report = testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
+        ctx.check(format!("{name}: dropped"), report.tried() && report.silent(), &report);
+        ctx.equal(
+            format!("{name}: packets that the program steered"),
+            program.stats()?.marked,
+            u64::from(report.wanted),
+        );
+        attachment.detach()?;
+    }
+    testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! `bpf_redirect` and its relatives.
+
+mod delivery;
+mod effects;
+mod fib;
+
+use lab_harness::case::Area;
+
+pub static AREA: Area = Area::new("redirect", &[delivery::CASES, effects::CASES, fib::CASES]);

@@ -1,0 +1,347 @@
+//! Return codes and netkit's default policies.
+
+use lab_bpf::{Config, PolicyKey, ProgramKind};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::Ctx,
+    testbed::{How, P0, UNTYPED},
+    variants,
+};
+use lab_protocol::{AttachType, LinkKind};
+use lab_topology::{Family, NetkitOptions, Policy, Template, Topology, library, link};
+use lab_traffic::{Proto, SILENCE_WINDOW};
+use nix::errno::Errno;
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+/// `TC_ACT_SHOT`, `TCX_DROP`, `NETKIT_DROP`.
+const DROP: i32 = 2;
+
+/// Verdicts worth telling apart, with their names in pkt_cls.h.
+const CODES: [(i32, &str); 10] = [
+    (-1, "UNSPEC"),
+    (0, "OK"),
+    (1, "RECLASSIFY"),
+    (2, "SHOT"),
+    (3, "PIPE"),
+    (4, "STOLEN"),
+    (5, "QUEUED"),
+    (6, "REPEAT"),
+    (8, "TRAP"),
+    (42, "unassigned 42"),
+];
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[
+    RETURN_CODES,
+    DEFAULT_POLICY,
+    PROGRAM_OVERRIDES_BLACKHOLE,
+    BLACKHOLE_IS_BACK,
+    CHANGE_POLICY_LIVE,
+    NO_WINDOW_BEFORE_ATTACH,
+    DROP_ACCOUNTING,
+    DROP_IS_ENOBUFS,
+    POLICY_MAP,
+];
+
+fn policy_pairs() -> Vec<Variant> {
+    const TAGS: [&str; 4] = ["forward-forward", "forward-blackhole", "blackhole-forward", "blackhole-blackhole"];
+    variants::netkit_devices()
+        .into_iter()
+        .flat_map(|variant| TAGS.map(|tag| Variant { tag: Some(tag), ..variant }))
+        .collect()
+}
+
+/// Whether a program's code drops, by attach type: `cls_bpf_exec_opcode` with `tcf_classify`, `tcx_action_code`,
+/// `netkit_xmit`.
+fn drops(attach: AttachType, code: i32) -> bool {
+    match attach {
+        AttachType::Tc => matches!(code, 2 | 4 | 8),
+        AttachType::Tcx => code == 2,
+        AttachType::Netkit => !matches!(code, -1 | 0),
+    }
+}
+
+/// Datagrams sent under each return code.
+const SENT: usize = 3;
+
+const RETURN_CODES: Case = Case::new(
+    "V01",
+    "return-codes",
+    "What each return code does: clsact drops SHOT, STOLEN and TRAP, tcx only SHOT, netkit all but UNSPEC and OK.",
+    return_codes,
+)
+.on(library::PAIR)
+.over(variants::hooks)
+.within(30_000);
+fn return_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    // Each datagram carries the number of its code, so that one window at the end serves all codes.
+    let dial = SocketAddr::new(testbed.net.addr(to, Family::V4), ctx.marker);
+    let receiver = testbed.net.ns(to).run(|| UdpSocket::bind(dial))?;
+    let sender = testbed.net.ns(from).run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    receiver.set_read_timeout(Some(SILENCE_WINDOW))?;
+    let mut wanted = [0; CODES.len()];
+    let mut arrived = [0; CODES.len()];
+    for (number, (code, name)) in CODES.into_iter().enumerate() {
+        let config = Config { verdict: code, ..Config::new(ctx.marker) };
+        let program = testbed.load(ctx, P0, ProgramKind::Count, config)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+        for _ in 0..SENT {
+            sender.send_to(&[number as u8], dial)?;
+        }
+        let answered = ctx.wait_until(1_000, || Ok(program.stats()?.marked >= SENT as u64))?;
+        ctx.require(&format!("{name} ({code}): the program answered"), answered, program.stats()?.marked)?;
+        wanted[number] = if drops(attachment.hook.attach_type(), code) { 0 } else { SENT };
+        attachment.detach()?;
+    }
+    let mut buffer = [0; 8];
+    while let Ok(1) = receiver.recv(&mut buffer) {
+        if let Some(count) = arrived.get_mut(usize::from(buffer[0])) {
+            *count += 1;
+        }
+    }
+    for (((code, name), arrived), wanted) in CODES.into_iter().zip(arrived).zip(wanted) {
+        let words = if wanted == 0 { "drops" } else { "passes" };
+        ctx.equal(format!("{name} ({code}) {words}"), arrived, wanted);
+    }
+    // The flow's server wants the port.
+    drop(receiver);
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+fn pair_under(kind: LinkKind, policy: Policy, peer_policy: Policy) -> Topology {
+    let mut topology = library::PAIR.of(kind);
+    topology.links[0].netkit =
+        NetkitOptions { policy: Some(policy), peer_policy: Some(peer_policy), ..NetkitOptions::default() };
+    topology
+}
+
+/// The pair of a variant of `default_policy`, whose tag names the primary's policy and the peer's.
+fn with_policies(variant: &Variant) -> Template {
+    use Policy::{Blackhole, Forward};
+    const BOTH_OPEN: Template =
+        Template::new("pair-forward-forward", "A pair whose ends both forward without a program.", |kind| {
+            pair_under(kind, Forward, Forward)
+        });
+    const TO_HOST: Template =
+        Template::new("pair-blackhole-forward", "A pair whose primary drops without a program.", |kind| {
+            pair_under(kind, Blackhole, Forward)
+        });
+    const TO_POD: Template =
+        Template::new("pair-forward-blackhole", "A pair whose peer drops without a program.", |kind| {
+            pair_under(kind, Forward, Blackhole)
+        });
+    const CLOSED: Template =
+        Template::new("pair-blackhole-blackhole", "A pair whose ends both drop without a program.", |kind| {
+            pair_under(kind, Blackhole, Blackhole)
+        });
+    match variant.tag {
+        Some("forward-blackhole") => TO_POD,
+        Some("blackhole-forward") => TO_HOST,
+        Some("blackhole-blackhole") => CLOSED,
+        _ => BOTH_OPEN,
+    }
+}
+
+const DEFAULT_POLICY: Case = Case::new(
+    "V02",
+    "default-policy",
+    "Without a program, a netkit end's policy decides what it transmits, each end for itself.",
+    default_policy,
+)
+.on_each(with_policies)
+.over(policy_pairs);
+fn default_policy(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (primary, peer) = variant.tag.and_then(|tag| tag.split_once('-')).unwrap_or_default();
+    let testbed = ctx.testbed()?;
+    // One way only: with one end under blackhole no exchange can complete.
+    for (from, to, verdict) in [("host", "pod", primary), ("pod", "host", peer)] {
+        let flows = Family::ALL.map(|family| (from, to, Proto::Udp, family));
+        for (family, report) in Family::ALL.into_iter().zip(testbed.silences(ctx, flows)) {
+            let arrives = report.delivered == report.sent && report.sent > 0;
+            let lost = report.tried() && report.silent();
+            let ok = if verdict == "forward" { arrives } else { lost };
+            ctx.check(format!("{from} to {to} under {verdict} ({family})"), ok, &report);
+        }
+    }
+    if (primary, peer) == ("forward", "forward") {
+        testbed.passes(ctx, "pod", "host")?;
+    }
+    Ok(())
+}
+
+fn blackhole() -> NetkitOptions {
+    NetkitOptions { peer_policy: Some(Policy::Blackhole), ..NetkitOptions::default() }
+}
+
+/// A pod whose packets are dropped until a program is attached.
+const PAIR_CLOSED: Template = Template::new(
+    "pair-closed",
+    "A pair whose peer has the policy blackhole, and whose primary has the default.",
+    |kind| {
+        let mut topology = library::PAIR.of(kind);
+        topology.links[0].netkit = blackhole();
+        topology
+    },
+);
+
+const PROGRAM_OVERRIDES_BLACKHOLE: Case = Case::new(
+    "V03",
+    "program-overrides-blackhole",
+    "With any program attached, even one that returns UNSPEC, a blackhole policy does not apply.",
+    program_overrides_blackhole,
+)
+.on(PAIR_CLOSED)
+.over(variants::netkit_native);
+fn program_overrides_blackhole(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    testbed.blocked(ctx, "pod", "host");
+    let program = testbed.counter(ctx, P0)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)
+}
+
+const BLACKHOLE_IS_BACK: Case = Case::new(
+    "V04",
+    "blackhole-is-back",
+    "Under a blackhole policy traffic passes while any program is attached, and stops when the last one is detached.",
+    blackhole_is_back,
+)
+.on(PAIR_CLOSED)
+.over(variants::netkit_native);
+fn blackhole_is_back(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (linked, plain) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
+    let link = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &linked)?;
+    let prog = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, How::Prog)?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    link.detach()?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V6);
+    prog.detach()?;
+    testbed.blocked(ctx, "pod", "host");
+    Ok(())
+}
+
+const CHANGE_POLICY_LIVE: Case = Case::new(
+    "V05",
+    "change-policy-live",
+    "The policies of a live pair change through the primary with immediate effect, and not through the peer.",
+    change_policy_live,
+)
+.on(library::PAIR)
+.over(variants::netkit_devices);
+fn change_policy_live(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    testbed.passes(ctx, "pod", "host")?;
+    link::change(testbed.net.ns("host"), "p0", &blackhole())?;
+    testbed.blocked(ctx, "pod", "host");
+    let forward = NetkitOptions { peer_policy: Some(Policy::Forward), ..NetkitOptions::default() };
+    link::change(testbed.net.ns("host"), "p0", &forward)?;
+    testbed.passes(ctx, "pod", "host")?;
+    let through_peer = link::change(testbed.net.ns("pod"), "eth0", &blackhole());
+    ctx.refused("the peer may not change it", through_peer, Errno::EACCES);
+    testbed.passes(ctx, "pod", "host")
+}
+
+const NO_WINDOW_BEFORE_ATTACH: Case = Case::new(
+    "V06",
+    "no-window-before-attach",
+    "A pod that starts under a blackhole policy sends nothing before the program is attached, and everything after.",
+    no_window,
+)
+.on(PAIR_CLOSED)
+.over(variants::netkit_native);
+fn no_window(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let witness = lab_topology::link::stats(testbed.net.ns("host"), "p0")?.rx_packets;
+    testbed.blocked(ctx, "pod", "host");
+    let leaked = lab_topology::link::stats(testbed.net.ns("host"), "p0")?.rx_packets - witness;
+    ctx.equal("packets that the node's end received before attach", leaked, 0);
+    let program = testbed.counter(ctx, P0)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)
+}
+
+const DROP_ACCOUNTING: Case = Case::new(
+    "V07",
+    "drop-accounting",
+    "A netkit drop counts as tx_dropped of the sending end; a clsact or tcx ingress drop does not touch the pod's.",
+    drop_accounting,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
+fn drop_accounting(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let config = Config { verdict: DROP, ..Config::new(ctx.marker) };
+    let program = testbed.load(ctx, P0, ProgramKind::Count, config)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    let dropped = || link::stats(testbed.net.ns("pod"), "eth0").map(|stats| stats.tx_dropped);
+    let before = dropped()?;
+    let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V4);
+    ctx.equal("delivered", report.delivered, 0);
+    let counted = dropped()? - before;
+    let wanted = if attachment.hook.attach_type() == AttachType::Netkit { u64::from(report.wanted) } else { 0 };
+    ctx.equal("tx_dropped of the pod's end", counted, wanted);
+    ctx.equal("packets that the program saw", program.stats()?.marked, u64::from(report.wanted));
+    Ok(())
+}
+
+const DROP_IS_ENOBUFS: Case = Case::new(
+    "V08",
+    "drop-is-enobufs",
+    "A netkit drop is ENOBUFS for a sender with IP_RECVERR; a clsact or tcx ingress drop is reported as success.",
+    drop_is_enobufs,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
+fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let config = Config { verdict: DROP, ..Config::new(ctx.marker) };
+    let program = testbed.load(ctx, P0, ProgramKind::Count, config)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    let native = attachment.hook.attach_type() == AttachType::Netkit;
+    let flows = Family::ALL.map(|family| ("pod", "host", Proto::Udp, family));
+    for (family, report) in Family::ALL.into_iter().zip(testbed.silences(ctx, flows)) {
+        ctx.check(format!("dropped ({family})"), report.silent(), &report);
+        let wanted = if native { vec![Errno::ENOBUFS as i32; report.wanted as usize] } else { Vec::new() };
+        ctx.equal(format!("what the sender hears ({family})"), report.errors, wanted);
+    }
+    Ok(())
+}
+
+const POLICY_MAP: Case = Case::new(
+    "V11",
+    "policy-map",
+    "Verdicts by policy map: a denied port is silent, every other flow passes, and lifting the denial lets it pass.",
+    policy_map,
+)
+.on(library::PAIR)
+.over(variants::hooks);
+fn policy_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const UDP: u16 = 17;
+    let testbed = ctx.testbed()?;
+    let config = Config { host_ifindex: testbed.ifindex(P0), ..Config::new(ctx.marker) };
+    let mut program = ctx.programs.load(ProgramKind::Policy, &config, &UNTYPED)?;
+    let denied = PolicyKey { protocol: UDP, port: ctx.marker };
+    program.set_policy(denied, DROP)?;
+    let program = Arc::new(program);
+    let (from, to) = variant.direction().ends("pod", "host");
+    let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    let denied = Family::ALL.map(|family| (from, to, Proto::Udp, family));
+    for (family, report) in Family::ALL.into_iter().zip(testbed.silences(ctx, denied)) {
+        ctx.equal(format!("UDP to the denied port ({family})"), report.delivered, 0);
+        for proto in [Proto::Icmp, Proto::Tcp] {
+            testbed.flow_passes(ctx, from, to, proto, family);
+        }
+    }
+    attachment.detach()?;
+    for family in Family::ALL {
+        testbed.flow_passes(ctx, from, to, Proto::Udp, family);
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Chains of clsact filters, and what TCP makes of a drop.
+
+use lab_bpf::{Config, Program, ProgramKind, TcFilter, TcOptions};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    testbed::{P0, Testbed},
+    variants,
+};
+use lab_protocol::AttachRequest;
+use lab_topology::{Family, library};
+use lab_traffic::{Path, Proto, SILENCE_WINDOW, tcp_exchange};
+use nix::errno::Errno;
+use std::{sync::Arc, time::Duration};
+
+const DROP: i32 = 2;
+/// What a connect that meets a drop is given: the time of making both ends is in it.
+const HANDSHAKE: Duration = SILENCE_WINDOW.saturating_mul(4);
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[TCP_MEETS_A_DROP, FILTER_CHAIN];
+
+const TCP_MEETS_A_DROP: Case = Case::new(
+    "V09",
+    "tcp-meets-a-drop",
+    "A dropped TCP handshake is silence, not a reset: no errno before the deadline, where a closed port refuses.",
+    tcp_meets_a_drop,
+)
+.on(library::PAIR)
+.over(variants::usual_hooks);
+fn tcp_meets_a_drop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    let program = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict: DROP, ..Config::new(ctx.marker) })?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    let marker = ctx.marker;
+    let path = |family| Path::direct(testbed.net.ns(from), testbed.net.ns(to), testbed.net.addr(to, family), marker);
+    // Both families at once: nothing comes of either in this time.
+    let reports = std::thread::scope(|scope| {
+        let threads = Family::ALL.map(|family| scope.spawn(move || tcp_exchange(path(family), 1, HANDSHAKE)));
+        threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    for (family, report) in Family::ALL.into_iter().zip(reports) {
+        ctx.equal(format!("connected through a drop ({family})"), report.connected, false);
+        ctx.equal(format!("errno of the connect ({family})"), report.errno, None);
+    }
+    // In a guest that has just been restored the first packet may take longer than the silence is listened to. Neither is
+    // sent again within its time: the first repetition of a SYN comes after a second (TCP_TIMEOUT_INIT).
+    let handshakes = Family::ALL.len() as u64;
+    ctx.wait_until(2_000, || Ok(program.stats()?.marked >= handshakes))?;
+    let met = program.stats()?.marked;
+    ctx.equal("handshakes that the program dropped", met, handshakes);
+    attachment.detach()?;
+    // Nobody listens behind this port, and that is heard at once.
+    let mut closed = path(Family::V4);
+    closed.dial.set_port(marker ^ 1);
+    let refused = tcp_exchange(closed, 1, ctx.patience(2_000));
+    ctx.equal("errno of a connect to a closed port", refused.errno, Some(Errno::ECONNREFUSED as i32));
+    testbed.flow_passes(ctx, from, to, Proto::Tcp, Family::V4);
+    Ok(())
+}
+
+/// A filter in front of the one under observation, with this verdict for marked packets.
+fn ahead(
+    ctx: &Ctx,
+    testbed: &Testbed,
+    direction: Direction,
+    verdict: i32,
+    direct_action: bool,
+) -> Result<(TcFilter, Arc<Program>), Stop> {
+    let program = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict, ..Config::new(ctx.marker) })?;
+    let options = TcOptions { priority: 1, handle: 7, direct_action };
+    let filter = testbed.filter(P0, direction, &program, options)?;
+    Ok((filter, program))
+}
+
+const FILTER_CHAIN: Case = Case::new(
+    "V12",
+    "filter-chain",
+    "Filters run by priority; UNSPEC, PIPE and RECLASSIFY go on, OK and SHOT end; without direct action 0 goes on.",
+    filter_chain,
+)
+.on(library::PAIR)
+.over(variants::tc_hooks);
+fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    let last = testbed.counter(ctx, P0)?;
+    let behind = TcOptions { priority: 9, handle: 9, direct_action: true };
+    let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
+    testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
+    // The verdict of the first filter, whether it is direct, whether the packet passes, whether it met the second.
+    for (name, verdict, direct, passes, goes_on) in [
+        ("UNSPEC", -1, true, true, true),
+        ("PIPE", 3, true, true, true),
+        ("RECLASSIFY", 1, true, true, true),
+        ("OK", 0, true, true, false),
+        ("SHOT", DROP, true, false, false),
+        ("class 0, not direct", 0, false, true, true),
+        ("class 2, not direct", DROP, false, true, false),
+    ] {
+        let (filter, first) = ahead(ctx, &testbed, variant.direction(), verdict, direct)?;
+        let before = last.stats()?.marked;
+        let report = match passes {
+            true => testbed.flow(ctx, from, to, Proto::Udp, Family::V4),
+            false => testbed.silence(ctx, from, to, Proto::Udp, Family::V4),
+        };
+        let ended = if passes { report.complete() } else { report.tried() && report.silent() };
+        ctx.check(format!("{name}: the packet {}", if passes { "passes" } else { "is dropped" }), ended, &report);
+        let counts = (first.stats()?.marked, last.stats()?.marked - before);
+        let wanted = u64::from(report.wanted);
+        ctx.equal(
+            format!("{name}: packets at the first and the second"),
+            counts,
+            (wanted, if goes_on { wanted } else { 0 }),
+        );
+        filter.detach()?;
+    }
+    let listed = testbed.observe(P0)?.len();
+    ctx.equal("filters left", listed, 1);
+    Ok(())
+}

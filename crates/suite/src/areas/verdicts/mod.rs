@@ -1,0 +1,9 @@
+//! Return codes and netkit's default policies.
+
+mod codes;
+mod filters;
+mod reject;
+
+use lab_harness::case::Area;
+
+pub static AREA: Area = Area::new("verdicts", &[codes::CASES, filters::CASES, reject::CASES]);

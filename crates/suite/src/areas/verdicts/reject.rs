@@ -1,0 +1,83 @@
+//! Denial that is heard: a program answers with the ICMP error itself.
+
+use crate::areas::traffic::errors::{PORT_UNREACHABLE, Wanted, heard};
+use lab_bpf::{Config, ProgramKind};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::Ctx,
+    testbed::{P0, P1},
+    variants,
+};
+use lab_protocol::AttachRequest;
+use lab_topology::{Family, library, offload::send_checksummed};
+use lab_traffic::{Attempt, Capture, Headers, Packet, Path, Proto, SILENCE_WINDOW, Transport, UdpProbe, UdpSink};
+use nix::errno::Errno;
+use std::net::SocketAddr;
+
+/// `BPF_F_INGRESS`, include/uapi/linux/bpf.h.
+const BPF_F_INGRESS: u64 = 1;
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[REJECT_BY_ICMP];
+
+const REJECT_BY_ICMP: Case = Case::new("V10", "reject-by-icmp", "A program turns packets into ICMP port unreachable and sends them back: UDP and TCP get ECONNREFUSED, nothing arrives.", reject_by_icmp).on(library::PODS).over(variants::usual_hooks);
+fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    // With whole checksums from the start the receiver checks those that the program makes.
+    send_checksummed(testbed.net.ns("w0"), "eth0")?;
+    let (at, way) = match variant.direction() {
+        Direction::FromWorkload => (P0, 0),
+        // The hooks of the node's end answer into the node; PRIMARY runs as the pod's end, which sends to it anyway.
+        Direction::ToWorkload if variant.attach() == AttachRequest::Netkit => (P1, 0),
+        Direction::ToWorkload => (P1, BPF_F_INGRESS),
+    };
+    let config = Config { redirect_flags: way, ..Config::new(ctx.marker) };
+    let program = testbed.load(ctx, at, ProgramKind::Reject, config)?;
+    let attachment = testbed.attach(ctx, at, variant.attach(), variant.direction(), &program)?;
+    let (client, server) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
+    for family in Family::ALL {
+        let mut capture = Capture::start(client)?;
+        let to = SocketAddr::new(testbed.net.addr("w1", family), ctx.marker);
+        let sink = UdpSink::bind(server, to)?;
+        let before = program.stats()?.marked;
+        let probe = UdpProbe::connect(client, to)?;
+        probe.send(b"may I?")?;
+        let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
+        let what = format!("udp over {family}");
+        heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
+        let error = probe.error(ctx.patience(1_000));
+        ctx.equal(format!("{what}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("{what}: what arrives"), sink.receive(SILENCE_WINDOW), None);
+        ctx.equal(format!("{what}: packets that the program took"), program.stats()?.marked - before, 1);
+
+        // Somebody listens there, so that only the program refuses.
+        let _listener = server.run(|| std::net::TcpListener::bind(to))?;
+        let path = Path::direct(client, server, to.ip(), ctx.marker);
+        let what = format!("tcp over {family}");
+        let mut capture = Capture::start(client)?;
+        let attempt = Attempt::start(path)?;
+        heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
+        if family == Family::V6 {
+            // Refused while connect() still sends it, the first SYN over IPv6 is heard of by nobody (tcp_v6_err keeps the
+            // error in sk_err_soft where the socket is locked), and the kernel sends the next one after a second.
+            let syn = capture.packets()?.iter().find(|packet| is_syn(packet, to)).cloned();
+            ctx.require("the SYN was captured", syn.is_some(), to)?;
+            syn.map_or(Ok(()), |syn| syn.send_again(client))?;
+        }
+        let errno = attempt.errno(ctx.patience(2_000));
+        ctx.equal(format!("{what}: errno of the connect"), errno, Some(Errno::ECONNREFUSED));
+    }
+    attachment.detach()?;
+    for (proto, family) in [(Proto::Udp, Family::V4), (Proto::Tcp, Family::V6)] {
+        testbed.flow_passes(ctx, "w0", "w1", proto, family);
+    }
+    Ok(())
+}
+
+/// Whether the packet opens a connection to there; nothing else goes there by TCP.
+fn is_syn(packet: &Packet, to: SocketAddr) -> bool {
+    let opens = |headers: Headers| {
+        matches!(headers.transport, Transport::Tcp { ports } if ports.1 == to.port()) && headers.destination == to.ip()
+    };
+    packet.is_outgoing() && Headers::of(&packet.data).is_some_and(opens)
+}

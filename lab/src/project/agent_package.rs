@@ -1,0 +1,119 @@
+//! Which cargo package the agent is built from: this project's `guest-agent`, or the one that `lab.toml` names.
+
+use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_report::results::{LAB_TOML, SECTIONS};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+use toml_edit::Document;
+
+/// The package of a project that names none.
+const DEFAULT: &str = "guest-agent";
+
+/// A cargo package with a binary of the same name, whose `main` calls `guest_agent::main`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentPackage {
+    /// Name of the package and of its binary.
+    pub name: String,
+    /// Its directory, where it is not part of the project's own workspace.
+    pub directory: Option<PathBuf>,
+}
+
+/// `lab.toml` names no package that an agent can be built from.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentPackageError {
+    /// `lab.toml` has an unknown key or a wrong value.
+    #[error(transparent)]
+    Settings(#[from] ConfigError),
+    /// A file can't be read.
+    #[error("can't read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The manifest has no `package.name`.
+    #[error("{} has no `package.name`: `agent.package` in lab.toml must be the directory of a package", manifest.display())]
+    NoPackage {
+        /// The manifest.
+        manifest: PathBuf,
+    },
+}
+
+impl AgentPackage {
+    /// Reads `[agent]` of a project's `lab.toml`.
+    ///
+    /// # Errors
+    /// The file or the package's manifest can't be read, or has an unknown key or a wrong value.
+    pub fn load(project: &Path) -> Result<Self, AgentPackageError> {
+        let path = project.join(LAB_TOML);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(AgentPackageError::Read { path, source }),
+        };
+        let file = path.display().to_string();
+        let origin = Origin { file: &file, text: &text };
+        let document = Document::parse(&*text).map_err(|error| origin.syntax(&error))?;
+        let top = Section::open(origin, document.as_table(), None, "the file".into(), SECTIONS)?;
+        let Some(agent) = top.section("agent", "[agent]".into(), &["package"])? else {
+            return Ok(Self { name: DEFAULT.to_owned(), directory: None });
+        };
+        let directory = project.join(agent.required("package")?);
+        Ok(Self { name: package_name(&directory.join("Cargo.toml"))?, directory: Some(directory) })
+    }
+}
+
+fn package_name(manifest: &Path) -> Result<String, AgentPackageError> {
+    let text =
+        fs::read_to_string(manifest).map_err(|source| AgentPackageError::Read { path: manifest.to_owned(), source })?;
+    let file = manifest.display().to_string();
+    let origin = Origin { file: &file, text: &text };
+    let document = Document::parse(&*text).map_err(|error| origin.syntax(&error))?;
+    let name = document.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
+    name.map(str::to_owned).ok_or_else(|| AgentPackageError::NoPackage { manifest: manifest.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(settings: &str) -> Result<AgentPackage, String> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LAB_TOML), settings).unwrap();
+        fs::create_dir(dir.path().join("mine")).unwrap();
+        fs::write(dir.path().join("mine/Cargo.toml"), "[package]\nname = \"my-agent\"\n").unwrap();
+        fs::create_dir(dir.path().join("virtual")).unwrap();
+        fs::write(dir.path().join("virtual/Cargo.toml"), "[workspace]\n").unwrap();
+        AgentPackage::load(dir.path()).map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), ""))
+    }
+
+    #[test]
+    fn a_project_takes_its_own_agent_or_the_named_package() {
+        let own = load("[results]\nkeep = 3\n").unwrap();
+        assert_eq!((&*own.name, own.directory), ("guest-agent", None));
+        let mine = load("[agent]\npackage = \"mine\"\n").unwrap();
+        assert_eq!(mine.name, "my-agent");
+        assert!(mine.directory.unwrap().ends_with("mine"));
+        assert_eq!(AgentPackage::load(Path::new("/nonexistent")).unwrap().name, "guest-agent");
+    }
+
+    #[test]
+    fn a_wrong_setting_names_file_line_and_key() {
+        for (settings, wanted) in [
+            ("[agent]\npackge = \"mine\"\n", "/lab.toml:2: unknown key `packge` in [agent]; did you mean `package`?"),
+            ("[agent]\npackage = 3\n", "/lab.toml:2: `package` in [agent] must be a text that is not empty"),
+            ("[agent]\n", "/lab.toml:1: [agent] has no `package`"),
+            ("[agent]\npackage = \"none\"\n", "can't read /none/Cargo.toml: No such file or directory (os error 2)"),
+            (
+                "[agent]\npackage = \"virtual\"\n",
+                "/virtual/Cargo.toml has no `package.name`: `agent.package` in lab.toml must be the directory of a package",
+            ),
+        ] {
+            assert_eq!(load(settings).unwrap_err(), wanted);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! An agent with a suite of its own, from a package outside of this workspace: `own-suite/`.
+
+use lab::project::artifacts::{Builder, listing, topologies};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/own-suite");
+const CELLS: [&str; 3] = ["Y01-pod-reaches-host[veth]", "Y01-pod-reaches-host[nk-l2]", "Y01-pod-reaches-host[nk-l3]"];
+
+/// A project whose `lab.toml` names the package. It shares this project's kernels, eBPF objects and built files.
+fn project() -> tempfile::TempDir {
+    let project = tempfile::tempdir().unwrap();
+    fs::create_dir_all(Path::new(ROOT).join("target")).unwrap();
+    for shared in ["ebpf", "kernels", "kernels.lock", "kernels.toml", "target"] {
+        symlink(PathBuf::from(ROOT).canonicalize().unwrap().join(shared), project.path().join(shared)).unwrap();
+    }
+    fs::write(project.path().join("lab.toml"), format!("[agent]\npackage = \"{PACKAGE}\"\n")).unwrap();
+    project
+}
+
+#[test]
+fn an_agent_with_its_own_suite_takes_at_most_twenty_lines() {
+    let source = fs::read_to_string(Path::new(PACKAGE).join("src/main.rs")).unwrap();
+    assert!(source.lines().count() <= 20, "{source}");
+
+    let project = project();
+    let builder = Builder { root: project.path(), cache: Path::new("/nonexistent"), say: &|_| {} };
+    let agent = builder.agent().unwrap();
+    let listing = listing(&agent).unwrap();
+    let ids: Vec<&str> = listing.cells.iter().map(|cell| cell.id.as_str()).collect();
+    assert_eq!(ids, CELLS);
+    assert!(listing.canaries.is_empty() && listing.mutants.is_empty(), "the lab's own suite is not in it");
+    assert!(listing.cells.iter().all(|cell| cell.topology == "pair" && cell.area == "own"));
+    assert!(topologies(&agent).unwrap().iter().any(|topology| topology.name == "pair"));
+}
+
+/// Boots a guest; it fails where none boots.
+#[test]
+fn lab_run_runs_it_on_a_real_guest() {
+    let (project, results) = (project(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command.arg("--project").arg(project.path()).args(["run", "--kernel", "6.17", "--out"]).arg(results.path());
+    let output = command.output().unwrap();
+    let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let events = fs::read_to_string(results.path().join("latest/events.jsonl")).unwrap();
+    for cell in CELLS {
+        let finished = events
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+            .find(|event| event["event"] == "cell-finished" && event["verdict"]["report"]["cell"] == cell);
+        let finished = finished.unwrap_or_else(|| panic!("{cell} did not run\n{said}"));
+        assert_eq!(finished["verdict"]["outcome"]["outcome"], "passed", "{finished}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The `lab` command.
 
 use clap::Parser;
-use lab::cli::Cli;
+use lab::cli::{self, Cli};
 use lab_record::exit::Exit;
 use std::process::ExitCode;
 
@@ -11,14 +11,7 @@ fn main() -> ExitCode {
         unsafe { std::env::set_var("PATH", path) };
     }
     let exit = match Cli::try_parse() {
-        Ok(cli) => cli.execute().unwrap_or_else(|error| {
-            if let Some((exit, line)) = error.interruption() {
-                eprintln!("{line}");
-                return exit;
-            }
-            eprintln!("error: {error}");
-            error.exit()
-        }),
+        Ok(cli) => cli::ended(cli.execute()),
         Err(error) => {
             // --help and --version are no errors, and clap knows where each belongs.
             let _ = error.print();

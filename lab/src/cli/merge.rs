@@ -2,7 +2,7 @@
 
 use crate::{error::Error, guests::in_ci, project, shard::merge::Shards};
 use clap::Args;
-use lab_base::say::show;
+use lab_base::say::{say, show};
 use lab_record::{exit::Exit, log::EventLog};
 use lab_report::{results::directory, terminal, write_all};
 use std::{
@@ -37,9 +37,12 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     let finished = results.join(&id);
     fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755)).map_err(Error::file("open", aside.path()))?;
     fs::rename(aside.keep(), &finished).map_err(Error::file("create", &finished))?;
-    directory::point_latest(&results, &id)?;
+    let (name, problem) = directory::note_latest(&results, &id);
+    if let Some(problem) = problem {
+        say(&problem);
+    }
     let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
-    show(terminal::summary(&record, &results.join(directory::LATEST), colour))?;
+    show(terminal::summary(&record, &name, colour))?;
     Ok(record.exit())
 }
 

@@ -23,6 +23,7 @@ mod watch;
 
 use crate::error::Error;
 use clap::{Parser, Subcommand};
+use lab_base::say::say;
 use lab_record::exit::Exit;
 use std::path::PathBuf;
 
@@ -114,6 +115,20 @@ enum Command {
     /// The runs below results/.
     #[command(subcommand)]
     Results(results::ResultsCommand),
+}
+
+/// Tells how a command ended where it failed, and gives its exit code.
+pub fn ended(done: Result<Exit, Error>) -> Exit {
+    done.unwrap_or_else(|error| match error.interruption() {
+        Some((exit, line)) => {
+            say(&line);
+            exit
+        }
+        None => {
+            say(&format!("error: {error}"));
+            error.exit()
+        }
+    })
 }
 
 impl Cli {

@@ -7,6 +7,7 @@ use crate::{
     project::{Project, filter::KernelFilter, select::build},
 };
 use clap::Args;
+use lab_base::say::say;
 use lab_protocol::CellId;
 use lab_record::{exit::Exit, log, plan::Plan, rows};
 use std::{
@@ -48,7 +49,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         }
     }
     if wanted.is_empty() {
-        eprintln!("nothing to run again: every cell of {} passed or was skipped", args.run.display());
+        say(&format!("nothing to run again: every cell of {} passed or was skipped", args.run.display()));
         return Ok(Exit::Nothing);
     }
     let project = Project::open(named)?;

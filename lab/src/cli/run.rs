@@ -13,7 +13,7 @@ use crate::{
 use clap::Args;
 use lab_kernel_store::Kernel;
 use lab_record::{exit::Exit, run::RunRecord};
-use lab_report::{results::directory, terminal};
+use lab_report::terminal;
 use std::{
     env,
     io::{IsTerminal, Write},
@@ -78,7 +78,7 @@ pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
     let colour = terminal::colours(stdout.is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
     let told = match args.format {
         Some(chosen) => chosen.render(&done.record, &args.origin),
-        None => format!("\n{}", terminal::summary(&done.record, &done.results.join(directory::LATEST), colour)),
+        None => format!("\n{}", terminal::summary(&done.record, &done.name, colour)),
     };
     // A closed pipe must not hide the exit code.
     let _ = stdout.lock().write_all(told.as_bytes());

@@ -88,7 +88,6 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let stage = stage(args, &selected, &facts)?;
 
     let interactive = stdin().is_terminal() && stdout().is_terminal();
-    guests.hang_up_too()?;
     let screen = interactive.then(|| Screen::watch(stdout())).transpose().map_err(Error::file("watch", "terminal"))?;
     let terminal = screen.as_ref().map(|screen| Terminal {
         kind: env::var("TERM").unwrap_or_else(|_| USUAL_TERMINAL.to_owned()),

@@ -27,8 +27,8 @@ pub struct Order {
 pub struct Conducted {
     /// What happened.
     pub record: RunRecord,
-    /// The directory of runs that it lies in.
-    pub results: PathBuf,
+    /// By which it is found: `latest`, or its own directory where that leads elsewhere.
+    pub name: PathBuf,
 }
 
 impl Guests {
@@ -81,7 +81,10 @@ impl Guests {
         let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
         let how = How { canary, shard, lists: project.lists.clone(), ..how };
         let record = self.run(id.clone(), plan, &directory, &how, &mut reporters)?;
-        directory::point_latest(&results, &id)?;
+        let (name, problem) = directory::note_latest(&results, &id);
+        if let Some(problem) = problem {
+            say(&problem);
+        }
         self.remember(&record);
         // Nobody but the person who named it removes anything from another directory.
         if out.is_none()
@@ -92,6 +95,6 @@ impl Guests {
         if let Some(line) = cache::sweep(&project.cache, &project.root) {
             say(&line);
         }
-        Ok(Conducted { record, results })
+        Ok(Conducted { record, name })
     }
 }

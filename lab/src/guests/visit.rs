@@ -98,11 +98,6 @@ impl Guests {
         Ok(visit::visit(common, &PlannedKernel { facts, cells: Vec::new() }, &prepared, visitor))
     }
 
-    /// Ends on the terminal's end too.
-    pub fn hang_up_too(&self) -> Result<(), Error> {
-        self.interrupt.also_on_hangup().map_err(Error::file("watch", "signals"))
-    }
-
     /// The exit code of a command that a signal ended.
     pub fn interrupted(&self) -> Exit {
         self.interrupt.signal().map_or(Exit::Infra, Exit::Interrupted)

@@ -63,7 +63,7 @@ impl KernelRun<'_> {
 
     /// What the guest answers: words for a message, and files.
     fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<String>) {
-        let answer = guest.interrogate(self.timing.evidence, &|| self.interrupt.signal().is_some());
+        let answer = guest.interrogate(self.timing.evidence, &|| self.interrupt.is_over());
         let place = answer.place.map(|place| format!("; its processor is in {}", text::line(&place, 200)));
         let attachments: Vec<Attachment> = answer.findings.into_iter().map(attachment(launch.number)).collect();
         let home = cell.map_or_else(|| format!("guest-{}", launch.number), CellId::to_string);

@@ -61,7 +61,7 @@ impl Room {
                     self.budget_mib
                 ));
             }
-            if interrupt.signal().is_some() {
+            if interrupt.is_over() {
                 return None;
             }
             taken = self.left.wait_timeout(taken, POLL).unwrap_or_else(PoisonError::into_inner).0;

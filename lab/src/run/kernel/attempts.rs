@@ -56,7 +56,7 @@ impl KernelRun<'_> {
         once_more
             && !certain
             && verdict.standing().is_bad()
-            && self.interrupt.signal().is_none()
+            && !self.interrupt.is_over()
             && self.progress().stopped.is_none()
     }
 

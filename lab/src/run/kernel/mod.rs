@@ -130,7 +130,7 @@ impl<'a> KernelRun<'a> {
     pub fn work(&self, prepared: &Prepared) {
         let mut first = self.kernel.cells.is_empty();
         while std::mem::take(&mut first) || self.waiting() > 0 || self.second_round() {
-            if self.interrupt.signal().is_some() {
+            if self.interrupt.is_over() {
                 self.stop(self.interrupt.why());
                 return;
             }
@@ -140,7 +140,7 @@ impl<'a> KernelRun<'a> {
             };
             let snapshot = self.snapshot(prepared);
             // Another guest may have taken the rest while there was no memory, or while the snapshot was made.
-            if self.interrupt.signal().is_some() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
+            if self.interrupt.is_over() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
                 continue;
             }
             let launch = self.next_guest(prepared, if snapshot.is_some() { Start::Restore } else { Start::Boot });

@@ -29,7 +29,7 @@ impl Session<'_> {
                 farewell.off = true;
                 return farewell;
             }
-            farewell.cut_short = self.task.interrupt.signal().is_some();
+            farewell.cut_short = self.task.interrupt.is_over();
             if Instant::now() >= limit || farewell.cut_short {
                 farewell.off = exit.is_some();
                 return farewell;
@@ -69,7 +69,7 @@ impl Session<'_> {
         let mut rest = [0; 4096];
         loop {
             let exit = self.guest.exited();
-            if exit.is_some() || Instant::now() >= limit || self.task.interrupt.signal().is_some() {
+            if exit.is_some() || Instant::now() >= limit || self.task.interrupt.is_over() {
                 return exit;
             }
             // Reading keeps a talkative agent from blocking on a full port; a closed one returns at once.

@@ -6,7 +6,7 @@ LAB = $(shell scripts/build-lab --path)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test canary faults fuzz shards lint-ci check clean
+.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults fuzz shards lint-ci check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -28,6 +28,14 @@ fuzz: ## Fuzz each reader of foreign data, mostly with a million inputs or more 
 
 canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
 	@cargo test -p lab --test canaries $(ARGS)
+
+test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, snapshot, restore, a panic and a hang, compared with TCG
+	@scripts/test-kvm short
+
+test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
+	@scripts/test-kvm long
+
+test-all: test shards test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards

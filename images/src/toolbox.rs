@@ -1,6 +1,8 @@
-//! A shell and network tools, taken from the host with the libraries that they are linked against.
+//! A shell and network tools, with the libraries that they are linked against: the host's, or, where the host lacks one,
+//! those that `lab setup` has unpacked into the cache. Never some of each, since a guest has one C library.
 
 use crate::{archive::Archive, error::ImageError};
+use lab_base::programs;
 use lddtree::DependencyAnalyzer;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,23 +23,100 @@ pub const PROGRAMS: [(&str, &str); 6] = [
     ("bpftool", "bpftool"),
     ("tcpdump", "tcpdump"),
 ];
-/// What programs know terminals by: Debian's `ncurses-base`.
-const TERMINALS: &str = "/lib/terminfo";
-/// Where administrators' programs are; not every user's `PATH` has them.
-const SYSTEM: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
+/// What programs know terminals by: Debian's `ncurses-base`. Below a root.
+const TERMINALS: [&str; 2] = ["lib/terminfo", "usr/share/terminfo"];
+/// Where unpacked packages have their programs.
+const PROGRAM_DIRECTORIES: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
+/// Where unpacked packages have their libraries.
+const LIBRARY_DIRECTORIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 /// tcpdump gives up root for a user of its own; in a guest that is root again.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\ntcpdump:x:0:0:tcpdump:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
 
-/// The tools of this host.
+/// The tools for a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolbox {
     /// Programs and libraries, by their path in the image.
     files: BTreeMap<String, Vec<u8>>,
     /// What busybox can be called as.
     applets: Vec<String>,
-    /// Programs of [`PROGRAMS`] that this host does not have.
+    /// Programs of [`PROGRAMS`] that are not there.
     pub absent: Vec<&'static str>,
+}
+
+/// Where all tools are taken from.
+#[derive(Debug)]
+enum Source {
+    /// What this machine has installed.
+    Host,
+    /// Packages unpacked below a root.
+    Unpacked(PathBuf),
+}
+
+impl Source {
+    /// The host's tools if it has all of them, the unpacked ones otherwise.
+    fn choose() -> Self {
+        let complete =
+            PROGRAMS.iter().map(|(name, _)| *name).chain([BUSYBOX]).all(|name| Self::Host.find(name).is_some());
+        match programs::unpacked() {
+            Some(root) if !complete => Self::Unpacked(root),
+            _ => Self::Host,
+        }
+    }
+
+    fn root(&self) -> &Path {
+        match self {
+            Self::Host => Path::new("/"),
+            Self::Unpacked(root) => root,
+        }
+    }
+
+    fn find(&self, program: &str) -> Option<PathBuf> {
+        match self {
+            Self::Host => programs::on_host(program),
+            Self::Unpacked(root) => {
+                let places = PROGRAM_DIRECTORIES.iter().map(|dir| root.join(dir).join(program));
+                places.into_iter().find(|path| path.is_file())
+            }
+        }
+    }
+
+    /// Where a file of the root is in the image.
+    fn place(&self, path: &Path) -> String {
+        path.strip_prefix(self.root()).unwrap_or(path).to_string_lossy().trim_start_matches('/').to_owned()
+    }
+
+    /// The libraries and the loader of a program: where programs look for them, and where they are.
+    fn libraries(&self, program: &Path) -> Result<Vec<(String, PathBuf)>, ImageError> {
+        let broken = |problem: &dyn std::fmt::Display| ImageError::Tool {
+            path: program.to_owned(),
+            problem: problem.to_string(),
+        };
+        let mut analyzer = DependencyAnalyzer::new(self.root().to_owned());
+        if let Self::Unpacked(root) = self {
+            analyzer = analyzer.library_paths(LIBRARY_DIRECTORIES.map(|dir| root.join(dir)).to_vec());
+        }
+        let tree = analyzer.analyze(program).map_err(|error| broken(&error))?;
+        let mut found = Vec::new();
+        for library in tree.libraries.into_values() {
+            let real = library.realpath.ok_or_else(|| broken(&format!("{} is not installed", library.name)))?;
+            found.push((self.place(&library.path), real));
+        }
+        if let Some(loader) = tree.interpreter {
+            found.push((
+                self.place(Path::new(&loader)),
+                self.loader(&loader).ok_or_else(|| broken(&format!("no {loader}")))?,
+            ));
+        }
+        Ok(found)
+    }
+
+    /// The loader that programs name: in unpacked packages `/lib64` may be `/usr/lib64`.
+    fn loader(&self, named: &str) -> Option<PathBuf> {
+        let named = named.trim_start_matches('/');
+        let places = ["", "usr"].map(|dir| self.root().join(dir).join(named));
+        places.into_iter().find(|path| path.is_file())
+    }
 }
 
 impl Toolbox {
@@ -47,30 +126,35 @@ impl Toolbox {
     /// [`ImageError::NoShell`] without a static busybox; [`ImageError::Io`] and [`ImageError::Tool`] for a program that
     /// can't be read.
     pub fn collect() -> Result<Self, ImageError> {
-        let busybox = find(BUSYBOX).ok_or(ImageError::NoShell { problem: "there is none".to_owned() })?;
+        Self::collect_from(&Source::choose())
+    }
+
+    fn collect_from(source: &Source) -> Result<Self, ImageError> {
+        let busybox = source.find(BUSYBOX).ok_or(ImageError::NoShell { problem: "there is none".to_owned() })?;
         let listed = std::process::Command::new(&busybox).arg("--list").output();
         let listed = listed.map_err(ImageError::io("busybox", &busybox))?;
         let applets = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();
         let mut toolbox = Self { files: BTreeMap::new(), applets, absent: Vec::new() };
-        if !toolbox.libraries(&busybox)?.is_empty() {
+        if !source.libraries(&busybox)?.is_empty() {
             return Err(ImageError::NoShell { problem: format!("{} is linked dynamically", busybox.display()) });
         }
         toolbox.add("bin/busybox", &busybox)?;
         for (name, _) in PROGRAMS {
-            let Some(path) = find(name) else {
+            let Some(path) = source.find(name) else {
                 toolbox.absent.push(name);
                 continue;
             };
             toolbox.add(&format!("bin/{name}"), &path)?;
-            for (place, library) in toolbox.libraries(&path)? {
+            for (place, library) in source.libraries(&path)? {
                 if !toolbox.files.contains_key(&place) {
                     toolbox.add(&place, &library)?;
                 }
             }
         }
-        for entry in walkdir::WalkDir::new(TERMINALS).into_iter().flatten().filter(|entry| !entry.file_type().is_dir())
-        {
-            toolbox.add(entry.path().to_string_lossy().trim_start_matches('/'), entry.path())?;
+        let terminals = TERMINALS.map(|dir| source.root().join(dir)).into_iter().find(|dir| dir.is_dir());
+        let entries = terminals.map(walkdir::WalkDir::new).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| !entry.file_type().is_dir()) {
+            toolbox.add(&source.place(entry.path()), entry.path())?;
         }
         Ok(toolbox)
     }
@@ -120,33 +204,6 @@ impl Toolbox {
         self.files.insert(place.to_owned(), bytes);
         Ok(())
     }
-
-    /// The libraries and the loader of a program: where programs look for them, and where they are.
-    fn libraries(&self, program: &Path) -> Result<Vec<(String, PathBuf)>, ImageError> {
-        let broken = |problem: &dyn std::fmt::Display| ImageError::Tool {
-            path: program.to_owned(),
-            problem: problem.to_string(),
-        };
-        let tree = DependencyAnalyzer::default().analyze(program).map_err(|error| broken(&error))?;
-        let mut found = Vec::new();
-        let place = |path: &Path| path.to_string_lossy().trim_start_matches('/').to_owned();
-        for library in tree.libraries.into_values() {
-            let real = library.realpath.ok_or_else(|| broken(&format!("{} is not installed", library.name)))?;
-            found.push((place(&library.path), real));
-        }
-        if let Some(loader) = tree.interpreter {
-            found.push((place(Path::new(&loader)), PathBuf::from(loader)));
-        }
-        Ok(found)
-    }
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut all = path.to_os_string();
-    all.push(":");
-    all.push(SYSTEM);
-    which::which_in(program, Some(all), "/").ok()
 }
 
 #[cfg(test)]
@@ -155,15 +212,38 @@ mod tests {
 
     #[test]
     fn a_program_comes_with_its_libraries_and_its_loader() {
-        let toolbox = Toolbox { files: BTreeMap::new(), applets: Vec::new(), absent: Vec::new() };
-        let found = toolbox.libraries(&std::env::current_exe().unwrap()).unwrap();
+        let found = Source::Host.libraries(&std::env::current_exe().unwrap()).unwrap();
         for wanted in ["libc.so.6", "ld-linux-x86-64.so.2"] {
             let (place, path) = found.iter().find(|(place, _)| place.ends_with(wanted)).expect(wanted);
             assert!(!place.starts_with('/') && path.is_absolute() && path.exists(), "{place} {}", path.display());
         }
         let script = tempfile::NamedTempFile::new().unwrap();
         fs::write(script.path(), "#!/bin/sh\n").unwrap();
-        assert!(toolbox.libraries(script.path()).is_err());
+        assert!(Source::Host.libraries(script.path()).is_err());
+    }
+
+    #[test]
+    fn unpacked_programs_come_with_unpacked_libraries() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["usr/bin", "usr/lib64", LIBRARY_DIRECTORIES[0]] {
+            fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        let this = std::env::current_exe().unwrap();
+        fs::copy(&this, root.path().join("usr/bin/ip")).unwrap();
+        let source = Source::Unpacked(root.path().to_owned());
+        let program = source.find("ip").unwrap();
+        assert!(source.libraries(&program).is_err(), "the host's libraries are not taken for missing ones");
+        for (place, path) in Source::Host.libraries(&this).unwrap() {
+            let dir = if place.starts_with("lib64/") { "usr/lib64" } else { LIBRARY_DIRECTORIES[0] };
+            fs::copy(&path, root.path().join(dir).join(path.file_name().unwrap())).unwrap();
+            let _ = fs::copy(&path, root.path().join(dir).join(Path::new(&place).file_name().unwrap()));
+        }
+        let found = source.libraries(&program).unwrap();
+        for (place, path) in &found {
+            assert!(path.starts_with(root.path().canonicalize().unwrap()), "{place} {}", path.display());
+            assert!(!place.contains("tmp"), "{place}");
+        }
+        assert!(found.iter().any(|(place, _)| place == "lib64/ld-linux-x86-64.so.2"), "{found:?}");
     }
 
     #[test]

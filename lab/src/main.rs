@@ -6,10 +6,6 @@ use lab_record::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(path) = lab::setup::search_path() {
-        // SAFETY: this is the process's first statement, and no other thread is there to read the environment.
-        unsafe { std::env::set_var("PATH", path) };
-    }
     let exit = match Cli::try_parse() {
         Ok(cli) => cli::ended(cli.execute()),
         Err(error) => {

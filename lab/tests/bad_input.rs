@@ -73,6 +73,46 @@ fn an_unwritable_cache_is_named() {
     refused(&output, 3, &["file/cache"]);
 }
 
+/// What a command says on standard error, one hint a line.
+fn hints(output: &Output) -> Vec<String> {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    said.lines().filter(|line| line.starts_with("hint: ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_renamed_key_works_with_a_hint_and_not_beside_the_new_one() {
+    let kernel =
+        "[kernels.mine]\nclass = \"below-6.7\"\ndefault = true\nsource.git = { tree = \".\", ref = \"v6.12\" }\n";
+    let entry = "[{ capability = \"netkit\", reason = \"off\" }]\n";
+    // The class is only right because of the entry.
+    for (key, hinted) in [("departures", 1), ("unsupported", 0)] {
+        let dir = project(&format!("{kernel}{key} = {entry}"));
+        let cache = dir.path().join("cache");
+        let output = lab(dir.path(), &["kernels", "list"]).env("NETKIT_LAB_CACHE", cache).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let hints = hints(&output);
+        assert_eq!(hints.len(), hinted, "{key}: {hints:?}");
+        assert!(hints.iter().all(|hint| hint.contains("kernels.toml:5") && hint.contains("use `unsupported`")));
+    }
+    let dir = project(&format!("{kernel}departures = {entry}unsupported = {entry}"));
+    let output = lab(dir.path(), &["kernels", "list"]).output().unwrap();
+    refused(&output, 2, &["kernels.toml:5", "`departures`", "`unsupported`", "mine"]);
+}
+
+#[test]
+fn a_renamed_command_works_with_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    green_run(dir.path(), "20261119T020000Z-aaaaaa");
+    let results = dir.path().to_str().unwrap();
+    let run = |command: &str| lab(Path::new(ROOT), &[command, "--results", results]).output().unwrap();
+    let (now, formerly) = (run("splats"), run("complaints"));
+    assert_eq!((now.status.code(), hints(&now).len()), (Some(0), 0), "{}", String::from_utf8_lossy(&now.stderr));
+    assert_eq!(hints(&formerly), ["hint: `lab complaints` is deprecated: use `lab splats`"]);
+    assert_eq!(now.stdout, formerly.stdout);
+    let help = lab(Path::new(ROOT), &["--help"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("complaints"));
+}
+
 /// A run of which everything passed, and what its events are.
 fn green_run(results: &Path, id: &str) -> (PathBuf, Vec<String>) {
     let directory = results.join(id);

@@ -21,7 +21,7 @@ const PICTURES: &str = "NETKIT_LAB_PICTURES";
 
 /// Debian's Chromium, which `make setup-tests` installs.
 fn chromium() -> PathBuf {
-    which::which("chromium").expect("no chromium in PATH: run `make setup-tests`")
+    lab_base::programs::find("chromium").expect("no chromium in PATH: run `make setup-tests`")
 }
 
 /// What the page must show of a run.

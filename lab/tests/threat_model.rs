@@ -46,12 +46,13 @@ fn every_test_that_the_threat_model_names_exists() {
 
 /// The places that name a shell, and why that starts none with a text of the lab's making: the build command that a person
 /// gave on the command line, as they gave it; the pod of a plan, which the lab writes and never runs; the tools of the image
-/// for `lab shell`.
-const NAMED: [(&str, &str); 4] = [
+/// for `lab shell`, and the package that they come from.
+const NAMED: [(&str, &str); 5] = [
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),
     ("/images/src/toolbox.rs", r#"const BASH: &str = "bash";"#),
     ("/images/src/toolbox.rs", r#"(BASH, "bash")"#),
+    ("/setup/private/sets.rs", r#"        "bash","#),
 ];
 
 /// Programs get arguments, never a command line: no shell is started by the lab itself.

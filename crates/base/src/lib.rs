@@ -15,6 +15,7 @@ pub mod lock;
 pub mod nearest;
 pub mod paths;
 pub mod process;
+pub mod programs;
 pub mod say;
 pub mod selection;
 pub mod strict_toml;

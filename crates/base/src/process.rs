@@ -3,6 +3,7 @@
 use crate::{
     file::{FileError, replace},
     interrupt::Interrupt,
+    programs,
 };
 use nix::{
     sys::signal::{Signal, killpg},
@@ -95,15 +96,15 @@ const FOREIGN: [&str; 30] = [
 /// A command whose messages are in English and without colours, so that what is read is what was expected, and what is
 /// quoted in errors is what can be searched for.
 ///
-/// A program without a slash is looked up on `PATH`; duct would take a `Path` of one component for a file in this
-/// directory.
+/// A program without a slash is looked up on [`programs::search_path`], which is the program's own `PATH` too; duct would
+/// take a `Path` of one component for a file in this directory.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect::<Vec<_>>();
-    let command = duct::cmd(program.as_ref().to_owned(), args).stdin_null();
+    let command = duct::cmd(program.as_ref().to_owned(), args).env("PATH", programs::search_path()).stdin_null();
     let command = [("LC_ALL", "C"), ("NO_COLOR", "1"), ("DPKG_COLORS", "never"), ("TERM", "dumb"), ("PAGER", "cat")]
         .into_iter()
         .fold(command, |command, (name, value)| command.env(name, value));
@@ -149,10 +150,7 @@ where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
-    let own = vng.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned);
-    let path = env::var_os("PATH").unwrap_or_default();
-    // A directory with a colon in its name can't be on PATH at all.
-    let path = env::join_paths(own.into_iter().chain(env::split_paths(&path))).unwrap_or(path);
+    let path = programs::search_path_behind(vng.parent());
     let mut command = command(vng, args).env("PATH", path).env("HOME", home).env_remove("XDG_CONFIG_HOME");
     for (name, place) in BY_HOME {
         let place = env::home_dir().map(|persons| persons.join(place)).filter(|place| place.is_dir());
@@ -250,16 +248,6 @@ fn tail(text: &str) -> String {
         kept = next;
     }
     kept
-}
-
-/// Finds a program on `PATH` or in the directories of the administrator, which are not on every user's `PATH`.
-pub fn administrative(program: &str) -> PathBuf {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| program.into())
 }
 
 #[cfg(test)]

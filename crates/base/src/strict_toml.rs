@@ -1,10 +1,10 @@
-//! Reads TOML tables strictly: every complaint names the file, the line, the key and the nearest right spelling.
+//! Reads TOML tables strictly: every error names the file, the line, the key and the nearest right spelling.
 
 use crate::nearest::suggest;
 use std::ops::Range;
 use toml_edit::{Item, TableLike};
 
-/// A complaint about a line of `kernels.toml` or `kernels.lock`.
+/// An error about a line of `kernels.toml` or `kernels.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {message}")]
 pub struct ConfigError {
@@ -26,7 +26,7 @@ pub struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// A complaint about the text at `span`; line 1 where the parser knows none.
+    /// An error about the text at `span`; line 1 where the parser knows none.
     pub fn error(&self, span: Option<Range<usize>>, message: impl Into<String>) -> ConfigError {
         let offset = span.map_or(0, |span| span.start).min(self.text.len());
         let line = 1 + self.text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count();
@@ -57,9 +57,21 @@ impl<'a> Section<'a> {
         name: String,
         allowed: &[&str],
     ) -> Result<Self, ConfigError> {
+        Self::open_with(origin, table, span, name, allowed, &[])
+    }
+
+    /// `former` are names of keys that still work, and that no message suggests.
+    fn open_with(
+        origin: Origin<'a>,
+        table: &'a dyn TableLike,
+        span: Option<Range<usize>>,
+        name: String,
+        allowed: &[&str],
+        former: &[&str],
+    ) -> Result<Self, ConfigError> {
         let section = Self { origin, table, span, name };
         if !allowed.is_empty()
-            && let Some((key, _)) = table.iter().find(|(key, _)| !allowed.contains(key))
+            && let Some((key, _)) = table.iter().find(|(key, _)| !allowed.contains(key) && !former.contains(key))
         {
             let hint = suggest(key, allowed);
             return Err(section.error_at(key, format!("unknown key `{key}` in {}{hint}", section.name)));
@@ -82,13 +94,13 @@ impl<'a> Section<'a> {
         self.table.iter().map(|(key, _)| key)
     }
 
-    /// A complaint about one key, or about the table where the key is absent.
+    /// An error about one key, or about the table where the key is absent.
     pub fn error_at(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
         self.origin.error(span.or_else(|| self.span.clone()), message)
     }
 
-    /// A complaint that a key is absent.
+    /// An error that a key is absent.
     pub fn missing(&self, key: &str) -> ConfigError {
         self.error_at(key, format!("{} has no `{key}`", self.name))
     }
@@ -151,13 +163,37 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The key that is there of one that was renamed; a file has one of them.
+    pub fn renamed<'k>(&self, now: &'k str, formerly: &'k str) -> Result<&'k str, ConfigError> {
+        match (self.table.contains_key(now), self.table.contains_key(formerly)) {
+            (true, true) => {
+                let message =
+                    format!("`{formerly}` is the former name of `{now}`: {} has both, keep `{now}`", self.name);
+                Err(self.error_at(formerly, message))
+            }
+            (false, true) => Ok(formerly),
+            _ => Ok(now),
+        }
+    }
+
     /// A table below this one.
     pub fn section(&self, key: &str, name: String, allowed: &[&str]) -> Result<Option<Section<'a>>, ConfigError> {
+        self.section_with(key, name, allowed, &[])
+    }
+
+    /// The same, for a table with renamed keys: `former` still work, and no message suggests them.
+    pub fn section_with(
+        &self,
+        key: &str,
+        name: String,
+        allowed: &[&str],
+        former: &[&str],
+    ) -> Result<Option<Section<'a>>, ConfigError> {
         match self.typed(key, "a table", Item::as_table_like)? {
             None => Ok(None),
             Some(table) => {
                 let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
-                Section::open(self.origin, table, span, name, allowed).map(Some)
+                Section::open_with(self.origin, table, span, name, allowed, former).map(Some)
             }
         }
     }

@@ -59,6 +59,11 @@ pub fn cap(text: &mut String, max: usize) {
     }
 }
 
+/// A number of things: `1 cell`, `2 cells`. The word must take a plain `s`.
+pub fn count(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A word quoted for a POSIX shell.
 pub fn shell_quote(word: &str) -> String {
     // Only a NUL is refused, which no argument can hold, and which is allowed here.

@@ -11,7 +11,7 @@ fn kernel() -> Kernel {
         believe_probes: None,
         default: true,
         source: Source::Mainline { version: "v6.7".into() },
-        departures: vec![],
+        unsupported: vec![],
         cmdline: vec![],
         memory_mib: None,
     }
@@ -55,7 +55,7 @@ fn a_kernel_of_another_class_or_version_is_never_put_in_place() {
     let writing = cache.write(Errand::Fetch, &quiet).unwrap();
     let wrong = Kernel { class: Class::Below67, ..kernel() };
     let result = writing.finish(staged(&writing), &wrong, KernelVersion::new(6, 7, 0), "abc");
-    insta::assert_snapshot!(result.err().unwrap(), @"version 6.7 is not of class below-6.7 (kernels before 6.7, and later ones with the departure `netkit`)");
+    insta::assert_snapshot!(result.err().unwrap(), @"version 6.7 is not of class below-6.7 (kernels before 6.7, and later ones with `netkit` listed as unsupported)");
     let result = writing.finish(staged(&writing), &kernel(), KernelVersion::new(6, 8, 0), "abc");
     assert!(result.err().unwrap().to_string().ends_with("is kernel 6.7, but 6.8 was expected"));
     assert_eq!(fs::read_dir(dir.path().join("kernels")).unwrap().count(), 1, "only the lock file is left");

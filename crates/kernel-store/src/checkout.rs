@@ -205,7 +205,7 @@ impl Checkout<'_> {
                 if !config.contains("\nCONFIG_MODULES=y\n") {
                     args.push("--skip-modules");
                 }
-                if which::which("ccache").is_ok() {
+                if lab_base::programs::find("ccache").is_some() {
                     args.push("CC=ccache gcc");
                 }
                 args.extend(recipe::REPRODUCIBLE);
@@ -328,7 +328,7 @@ fn product(place: &Path) -> Result<Unpacked> {
         modules: place.join("modules"),
         config: Some(place.join("config")),
         vmlinuz,
-        departures: Vec::new(),
+        unsupported: Vec::new(),
         cmdline: Vec::new(),
         memory_mib: None,
         may_fail: false,

@@ -64,7 +64,7 @@ fn a_product_is_kept_by_sources_and_configuration() {
     let key = checkout.key("tree 1").unwrap();
     assert!(checkout.find(&key).is_none());
     let Built::Kernel(kernel) = checkout.build(&key).unwrap() else { panic!("no kernel") };
-    assert_eq!((kernel.release.as_str(), kernel.class, kernel.departures.len()), ("6.12.3-virtme", Class::From67, 0));
+    assert_eq!((kernel.release.as_str(), kernel.class, kernel.unsupported.len()), ("6.12.3-virtme", Class::From67, 0));
     assert!(kernel.modules.join("modules.dep").is_file() && kernel.config.as_ref().unwrap().is_file());
     let Some(Built::Kernel(again)) = checkout.find(&key) else { panic!("not kept") };
     assert_eq!((again.sha256, fixture.calls()), (kernel.sha256, 1));

@@ -40,7 +40,7 @@ impl Class {
     /// The rule of [`holds`](Self::holds) in words.
     pub(super) const fn rule(self) -> &'static str {
         match self {
-            Self::Below67 => "kernels before 6.7, and later ones with the departure `netkit`",
+            Self::Below67 => "kernels before 6.7, and later ones with `netkit` listed as unsupported",
             Self::From67 => "kernels from 6.7 on, and earlier ones that have `netkit`",
             Self::Ubuntu2510 => "kernels of the 6.17 series",
         }

@@ -22,6 +22,8 @@ pub struct Config {
     pub debian: Debian,
     /// Directory that relative paths of the file start from.
     pub dir: PathBuf,
+    /// Keys under a former name, one hint each.
+    pub hints: Vec<String>,
 }
 
 /// `[debian]`: mirrors and their trust, for sources that apt fetches.
@@ -49,7 +51,7 @@ pub struct Kernel {
     /// Where it comes from.
     pub source: Source,
     /// Capabilities that it lacks though its version says otherwise.
-    pub departures: Vec<Departure>,
+    pub unsupported: Vec<UnsupportedEntry>,
     /// Capabilities that it has though its version says otherwise.
     pub has: Vec<Backport>,
     /// Why its probes are believed and not its version; none where the version counts.
@@ -64,7 +66,7 @@ impl Kernel {
     /// Whether a kernel of this version may stand where this one does: its class goes by what it can do, and a kernel
     /// that was built without netkit does what those before 6.7 do.
     pub fn fits(&self, version: KernelVersion) -> bool {
-        let without_netkit = || self.departures.iter().any(|departure| departure.capability == Capability::Netkit);
+        let without_netkit = || self.unsupported.iter().any(|it| it.capability == Capability::Netkit);
         let with_netkit = || self.has.iter().any(|backport| backport.capability == Capability::Netkit);
         match self.class {
             Class::Below67 if with_netkit() => false,
@@ -83,7 +85,7 @@ impl Kernel {
 
 /// A capability that is missing although the version has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Departure {
+pub struct UnsupportedEntry {
     /// What is missing.
     pub capability: Capability,
     /// Why, for reports.
@@ -202,10 +204,10 @@ impl Config {
             Some(section) => debian(&section)?,
         };
         let table = top.section("kernels", "[kernels]".into(), &[])?;
-        let mut kernels = Vec::new();
+        let (mut kernels, mut hints) = (Vec::new(), Vec::new());
         for id in table.iter().flat_map(Section::keys) {
             let table = table.as_ref().ok_or_else(|| top.missing("kernels"))?;
-            kernels.push(kernel(table, id, &dir)?);
+            kernels.push(kernel(table, id, &dir, &mut hints)?);
         }
         if kernels.is_empty() {
             return Err(origin.error(None, "the matrix is empty: add a [kernels.\"…\"] table"));
@@ -213,7 +215,7 @@ impl Config {
         if !kernels.iter().any(|kernel| kernel.default) {
             return Err(origin.error(None, "no kernel has `default = true`: a run without --kernel would do nothing"));
         }
-        Ok(Self { kernels, debian, dir })
+        Ok(Self { kernels, debian, dir, hints })
     }
 }
 
@@ -232,9 +234,15 @@ fn debian(section: &Section<'_>) -> std::result::Result<Debian, ConfigError> {
 }
 
 const KERNEL_KEYS: &[&str] =
-    &["class", "default", "may-fail", "source", "departures", "has", "believe", "reason", "cmdline", "memory_mib"];
+    &["class", "default", "may-fail", "source", "unsupported", "has", "believe", "reason", "cmdline", "memory_mib"];
+const FORMER_KEYS: &[&str] = &["departures"];
 
-fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kernel, ConfigError> {
+fn kernel(
+    table: &Section<'_>,
+    id: &str,
+    dir: &Path,
+    hints: &mut Vec<String>,
+) -> std::result::Result<Kernel, ConfigError> {
     if !is_file_name(id) {
         return Err(table.error_at(
             id,
@@ -242,7 +250,7 @@ fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kern
         ));
     }
     let name = format!("[kernels.\"{id}\"]");
-    let section = table.section(id, name.clone(), KERNEL_KEYS)?.ok_or_else(|| table.missing(id))?;
+    let section = table.section_with(id, name.clone(), KERNEL_KEYS, FORMER_KEYS)?.ok_or_else(|| table.missing(id))?;
     let class = section.word("class", &Class::ALL.map(|class| (class.name(), class)))?;
     let source = source(&section, &name, dir)?;
     let cmdline: Vec<String> = section.texts("cmdline")?.into_iter().map(str::to_owned).collect();
@@ -257,17 +265,17 @@ fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kern
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,
         source,
-        departures: departures(&section, &name)?,
+        unsupported: unsupported(&section, &name, hints)?,
         has: backports(&section, &name)?,
         believe_probes: believed(&section, &name)?,
         cmdline,
         memory_mib: section.number("memory_mib", 128..65_537)?,
     };
     if let Some(both) =
-        kernel.has.iter().find(|it| kernel.departures.iter().any(|gone| gone.capability == it.capability))
+        kernel.has.iter().find(|it| kernel.unsupported.iter().any(|gone| gone.capability == it.capability))
     {
         let message =
-            format!("{name} lists `{}` under `has` and under `departures`: drop one of them", both.capability);
+            format!("{name} lists `{}` under `has` and under `unsupported`: drop one of them", both.capability);
         return Err(section.error_at("has", message));
     }
     match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
@@ -279,18 +287,25 @@ fn kernel(table: &Section<'_>, id: &str, dir: &Path) -> std::result::Result<Kern
     }
 }
 
-fn departures(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Departure>, ConfigError> {
+fn unsupported(
+    section: &Section<'_>,
+    name: &str,
+    hints: &mut Vec<String>,
+) -> std::result::Result<Vec<UnsupportedEntry>, ConfigError> {
+    let key = section.renamed("unsupported", "departures")?;
+    if key != "unsupported" {
+        // As an error, for the file and the line.
+        hints.push(section.error_at(key, format!("`{key}` in {name} is deprecated: use `unsupported`")).to_string());
+    }
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
-    let mut found: Vec<Departure> = Vec::new();
-    for table in
-        section.sections("departures", &format!("departures of {name}"), &["capability", "reason", "source"])?
-    {
+    let mut found: Vec<UnsupportedEntry> = Vec::new();
+    for table in section.sections(key, &format!("{key} of {name}"), &["capability", "reason", "source"])? {
         let capability = table.word("capability", &known)?;
-        if found.iter().any(|departure| departure.capability == capability) {
-            return Err(table.error_at("capability", format!("{name} lists the departure `{capability}` twice")));
+        if found.iter().any(|it| it.capability == capability) {
+            return Err(table.error_at("capability", format!("{name} lists `{capability}` as unsupported twice")));
         }
         let reason = table.required("reason")?.to_owned();
-        found.push(Departure { capability, reason, source: table.text("source")?.map(str::to_owned) });
+        found.push(UnsupportedEntry { capability, reason, source: table.text("source")?.map(str::to_owned) });
     }
     Ok(found)
 }

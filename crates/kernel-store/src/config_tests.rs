@@ -8,7 +8,7 @@ mirror = "http://a.example/debian"
 class = "6.7+"
 default = true
 source = { deb = { suite = "bookworm-security", package = "linux-image-6.12.*-cloud-amd64" } }
-departures = [{ capability = "netkit", reason = "built without", source = "config-6.12" }]
+unsupported = [{ capability = "netkit", reason = "built without", source = "config-6.12" }]
 cmdline = ["net.ifnames=0"]
 memory_mib = 512
 
@@ -21,7 +21,7 @@ fn parse(text: &str) -> std::result::Result<Config, ConfigError> {
     Config::parse(text, "kernels.toml", "/lab".into())
 }
 
-/// The complaint about [`GOOD`] after one replacement.
+/// The error about [`GOOD`] after one replacement.
 fn broken(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from));
     parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string()
@@ -32,7 +32,7 @@ fn reads_every_key() {
     let config = parse(GOOD).unwrap();
     let kernel = &config.kernels[0];
     assert_eq!((&*kernel.id, kernel.class, kernel.default), ("6.12", Class::From67, true));
-    assert_eq!(kernel.departures[0].capability, Capability::Netkit);
+    assert_eq!(kernel.unsupported[0].capability, Capability::Netkit);
     assert_eq!((kernel.memory_mib, &*kernel.cmdline[0]), (Some(512), "net.ifnames=0"));
     assert_eq!(config.debian.mirror.as_deref(), Some("http://a.example/debian"));
     let Source::Git { tree, fragment, .. } = &config.kernels[1].source else { panic!("git expected") };
@@ -68,11 +68,11 @@ fn unknown_keys_name_line_and_neighbour() {
     insta::assert_snapshot!(broken("default", "defalt"),
         @r#"kernels.toml:6: unknown key `defalt` in [kernels."6.12"]; did you mean `default`?"#);
     insta::assert_snapshot!(broken("memory_mib", "ram"),
-        @r#"kernels.toml:10: unknown key `ram` in [kernels."6.12"]; known: class, default, may-fail, source, departures, has, believe, reason, cmdline, memory_mib"#);
+        @r#"kernels.toml:10: unknown key `ram` in [kernels."6.12"]; known: class, default, may-fail, source, unsupported, has, believe, reason, cmdline, memory_mib"#);
     insta::assert_snapshot!(broken("suite =", "suit ="),
         @r#"kernels.toml:7: unknown key `suit` in `deb` source of [kernels."6.12"]; did you mean `suite`?"#);
     insta::assert_snapshot!(broken("reason =", "because ="),
-        @r#"kernels.toml:8: unknown key `because` in departures of [kernels."6.12"]; known: capability, reason, source"#);
+        @r#"kernels.toml:8: unknown key `because` in unsupported of [kernels."6.12"]; known: capability, reason, source"#);
     insta::assert_snapshot!(broken("[debian]", "[debain]"),
         @"kernels.toml:1: unknown key `debain` in the file; did you mean `debian`?");
 }
@@ -84,7 +84,7 @@ fn unknown_values_name_line_and_neighbour() {
     insta::assert_snapshot!(broken("{ deb =", "{ dep ="),
         @r#"kernels.toml:7: unknown key `dep` in `source` of [kernels."6.12"]; did you mean `deb`?"#);
     insta::assert_snapshot!(broken(r#"capability = "netkit""#, r#"capability = "nektit""#),
-        @r#"kernels.toml:8: unknown capability `nektit` in departures of [kernels."6.12"]; did you mean `netkit`?"#);
+        @r#"kernels.toml:8: unknown capability `nektit` in unsupported of [kernels."6.12"]; did you mean `netkit`?"#);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn wrong_types_and_missing_keys_name_the_line() {
     insta::assert_snapshot!(broken("512", "64"),
         @r#"kernels.toml:10: `memory_mib` in [kernels."6.12"] must be a whole number from 128 to 65536"#);
     insta::assert_snapshot!(broken(r#", reason = "built without""#, ""),
-        @r#"kernels.toml:8: departures of [kernels."6.12"] has no `reason`"#);
+        @r#"kernels.toml:8: unsupported of [kernels."6.12"] has no `reason`"#);
     insta::assert_snapshot!(broken("class = \"6.7+\"\ndefault", "default"),
         @r#"kernels.toml:4: [kernels."6.12"] has no `class`"#);
     insta::assert_snapshot!(broken(r#"["net.ifnames=0"]"#, r#"["a b"]"#),
@@ -117,7 +117,7 @@ fn classes_are_held_against_versions() {
     let older = GOOD.replacen(r#""6.7+""#, r#""below-6.7""#, 1);
     assert!(parse(&older).is_ok(), "without netkit a kernel does what those before 6.7 do");
     insta::assert_snapshot!(parse(&older.replace(r#""netkit""#, r#""tcx""#)).unwrap_err(),
-        @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7, and later ones with the departure `netkit`"#);
+        @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7, and later ones with `netkit` listed as unsupported"#);
     insta::assert_snapshot!(broken(r#""6.7+""#, r#""25.10""#),
         @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class 25.10 is for kernels of the 6.17 series"#);
 }
@@ -198,9 +198,9 @@ fn what_a_kernel_has_is_read_strictly() {
         ("believe = \"version\"\nreason = \"x\"", 5, "unknown believe `version`"),
         ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is one for `believe` or `has`"),
         (
-            "has = [\"tcx\"]\nreason = \"x\"\ndepartures = [{ capability = \"tcx\", reason = \"y\" }]",
+            "has = [\"tcx\"]\nreason = \"x\"\nunsupported = [{ capability = \"tcx\", reason = \"y\" }]",
             5,
-            "lists `tcx` under `has` and under `departures`",
+            "lists `tcx` under `has` and under `unsupported`",
         ),
     ] {
         let error = vendor(&format!("class = \"6.7+\"\n{lines}")).unwrap_err();

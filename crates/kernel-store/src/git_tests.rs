@@ -46,7 +46,7 @@ fn builds_the_locked_commit_in_a_worktree_of_its_own() {
         believe_probes: None,
         default: false,
         source: Source::Git { tree: tree.clone(), reference: "HEAD".into(), fragment: None },
-        departures: vec![],
+        unsupported: vec![],
         cmdline: vec![],
         memory_mib: None,
     };

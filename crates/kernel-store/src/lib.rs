@@ -40,7 +40,7 @@ pub use cache::{Alone, Cache};
 pub use changelog::news;
 pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;
-pub use config::{Backport, Config, Debian, Departure, Kernel, Source};
+pub use config::{Backport, Config, Debian, Kernel, Source, UnsupportedEntry};
 pub use error::{KernelsError, Result};
 pub use lockfile::{Lock, Locked};
 pub use select::select;

@@ -145,7 +145,7 @@ fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) ->
 /// # Errors
 /// What is missing, with the command that brings it.
 pub(super) fn need_tools() -> Result<()> {
-    tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || which::which(tool).is_ok())
+    tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some())
 }
 
 /// All that is missing in one line, with the command that brings it.

@@ -54,9 +54,8 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
 }
 
 fn depmod(root: &Path, release: &str) -> Result<()> {
-    let depmod = process::administrative("depmod");
-    let args = ["-b".as_ref(), root.as_os_str(), release.as_ref()];
-    process::capture("depmod", "kmod", process::command(&depmod, args))?;
+    let arguments = ["-b".as_ref(), root.as_os_str(), release.as_ref()];
+    process::capture("depmod", "kmod", process::command("depmod", arguments))?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::{
     cache::{Cache, Errand, Finished, Writing},
     class::Class,
-    config::{Backport, Config, Departure, Kernel, Source},
+    config::{Backport, Config, Kernel, Source, UnsupportedEntry},
     deb::{self, Indexes},
     error::{KernelsError, Result},
     files::Identity,
@@ -37,7 +37,7 @@ pub struct Unpacked {
     /// The kernel's `.config`, where the source has one.
     pub config: Option<PathBuf>,
     /// What it lacks though its version says otherwise.
-    pub departures: Vec<Departure>,
+    pub unsupported: Vec<UnsupportedEntry>,
     /// What it has though its version says otherwise.
     pub has: Vec<Backport>,
     /// Why its probes are believed and not its version.
@@ -383,7 +383,7 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         vmlinuz: dir.join("vmlinuz"),
         modules: dir.join("modules"),
         config: config.is_file().then_some(config),
-        departures: kernel.departures.clone(),
+        unsupported: kernel.unsupported.clone(),
         has: kernel.has.clone(),
         believe_probes: kernel.believe_probes.clone(),
         may_fail: kernel.may_fail,

@@ -40,7 +40,7 @@ fn errors_name_the_kernel_and_their_exit_code() {
     let (config, cache) = (config(dir.path(), "below-6.7"), Cache::at(dir.path().join("cache")).unwrap());
     let store = Store { cache: &cache, config: &config, vng: Path::new("vng") };
     let error = store.fetch(&config.kernels[0], &Lock::default(), &|_| ()).unwrap_err();
-    insta::assert_snapshot!(error, @"kernel mine: version 6.9.1 is not of class below-6.7 (kernels before 6.7, and later ones with the departure `netkit`)");
+    insta::assert_snapshot!(error, @"kernel mine: version 6.9.1 is not of class below-6.7 (kernels before 6.7, and later ones with `netkit` listed as unsupported)");
     assert!(error.is_usage());
 }
 

@@ -10,15 +10,17 @@ pub struct Excuse {
     /// Where it is being dealt with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// The last day on which it counts, `2027-01-31`.
-    pub expires: String,
+    /// The last day on which it counts, `2027-01-31`; none where it is no entry of a list but a fact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 impl Excuse {
     /// One line for people.
     pub fn line(&self) -> String {
         let link = self.link.as_ref().map_or_else(String::new, |link| format!(" ({link})"));
-        format!("until {}: {}{link}", self.expires, self.reason)
+        let until = self.expires.as_ref().map_or_else(String::new, |day| format!("until {day}: "));
+        format!("{until}{}{link}", self.reason)
     }
 }
 
@@ -40,7 +42,9 @@ impl Expired {
     pub fn message(&self) -> String {
         format!(
             "the entry for `{}` ended on {} ({}): remove it, or look at it again and give it a later `expires`",
-            self.about, self.excuse.expires, self.excuse.reason
+            self.about,
+            self.excuse.expires.as_deref().unwrap_or_default(),
+            self.excuse.reason
         )
     }
 }

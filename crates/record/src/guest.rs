@@ -24,7 +24,7 @@ pub struct KernelRecord {
     pub verdicts: Verdicts,
     /// The cell that is running now.
     pub running: Option<CellId>,
-    /// Complaints while no cell was running: number of the guest, when, and what.
+    /// Splats while no cell was running: number of the guest, when, and what.
     pub splats: Vec<(u32, Moment, Splat)>,
     /// Whether guests died until no further one was started.
     pub gave_up: bool,
@@ -38,6 +38,13 @@ pub struct KernelRecord {
     pub finished: Option<(u64, Option<u64>)>,
     /// When its turn came, milliseconds since the epoch.
     pub started_ms: u64,
+}
+
+impl KernelRecord {
+    /// Whether guests were lost and none of them has ever said hello.
+    pub fn never_booted(&self) -> bool {
+        self.boot.is_none() && self.guests.values().any(|guest| matches!(guest.end, Some(GuestEnd::Lost { .. })))
+    }
 }
 
 /// A guest's life.

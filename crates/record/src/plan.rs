@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 /// A capability that a kernel lacks although its version says otherwise, stated in `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
+pub struct Unsupported {
     /// What is missing.
     pub capability: Capability,
     /// Why, for people.
@@ -35,8 +35,9 @@ pub struct KernelFacts {
     pub class: String,
     /// The version that the lock or the image names.
     pub version: KernelVersion,
-    /// What it lacks against its version.
-    pub departures: Vec<Departure>,
+    /// What it lacks although its version has it. Within one format of events.jsonl the key keeps its former name.
+    #[serde(rename = "departures", alias = "unsupported")]
+    pub unsupported: Vec<Unsupported>,
     /// What it has against its version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub has: Vec<Backport>,
@@ -52,10 +53,10 @@ impl KernelFacts {
     /// Whether the kernel must have a capability. As long as nobody has asked a kernel whose probes are believed, it must have
     /// only what is stated.
     pub fn must_have(&self, capability: Capability) -> bool {
-        self.expects(capability) && self.departure(capability).is_none()
+        self.expects(capability) && self.unsupported(capability).is_none()
     }
 
-    /// Whether version or statement give the kernel a capability, whatever a departure says.
+    /// Whether version or statement give the kernel a capability, whatever is listed as unsupported.
     pub fn expects(&self, capability: Capability) -> bool {
         let by_version = self.believe_probes.is_none() && capability.since().expected_on(self.version);
         by_version || self.backport(capability).is_some()
@@ -68,7 +69,7 @@ impl KernelFacts {
 
     /// Whether only a probe can tell if the kernel has a capability.
     pub fn is_open(&self, capability: Capability) -> bool {
-        self.believe_probes.is_some() && !self.expects(capability) && self.departure(capability).is_none()
+        self.believe_probes.is_some() && !self.expects(capability) && self.unsupported(capability).is_none()
     }
 
     /// Takes the word of the probes of a kernel that is believed. What was stated stays as it was stated.
@@ -82,14 +83,14 @@ impl KernelFacts {
                 self.has.push(Backport { capability, reason: "its probe found it".to_owned() });
             } else {
                 let reason = format!("its probe did not find it ({}): {}", probe.state.words(), probe.detail);
-                self.departures.push(Departure { capability, reason });
+                self.unsupported.push(Unsupported { capability, reason });
             }
         }
     }
 
-    /// The departure that excuses a capability's absence.
-    pub fn departure(&self, capability: Capability) -> Option<&Departure> {
-        self.departures.iter().find(|departure| departure.capability == capability)
+    /// The entry that excuses a capability's absence.
+    pub fn unsupported(&self, capability: Capability) -> Option<&Unsupported> {
+        self.unsupported.iter().find(|it| it.capability == capability)
     }
 }
 
@@ -141,6 +142,9 @@ pub struct Plan {
     /// Kernels of `kernels.toml` that this run leaves out.
     #[serde(default)]
     pub others: Vec<KernelFacts>,
+    /// Whether no filter narrowed the cells: a cell that is absent then is not part of the suite any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub every_cell: bool,
 }
 
 impl Plan {
@@ -151,12 +155,22 @@ impl Plan {
             PlannedKernel { facts, cells }
         };
         let kernels = kernels.into_iter().map(planned).collect();
-        Self { cells, kernels, full_matrix, others: Vec::new() }
+        Self { cells, kernels, full_matrix, others: Vec::new(), every_cell: false }
     }
 
     /// What the agent's listing says of a cell.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.iter().find(|info| info.id == *id)
+    }
+
+    /// Why a plan has no such cell on a kernel: true where neither a filter nor a shard left it out, so that the suite has
+    /// no such cell any more or `kernels.toml` no such kernel. `cell` is none for a row that every kernel has.
+    pub fn has_lost(&self, kernel: &str, cell: Option<&str>) -> bool {
+        let left_out = self.others.iter().any(|facts| facts.id == kernel);
+        let planned = self.kernels.iter().any(|it| it.facts.id == kernel);
+        let lost_kernel = self.full_matrix && !planned && !left_out;
+        let lost_cell = planned && cell.is_some_and(|cell| !self.cells.iter().any(|info| info.id.as_str() == cell));
+        self.every_cell && (lost_kernel || lost_cell)
     }
 
     /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run: a case that never runs
@@ -212,8 +226,8 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
     let missing = info.requires.iter().find(|capability| !known(capability));
     let expectation = missing.map_or(Expectation::Run, |&capability| Expectation::Skip {
         capability,
-        why: match facts.departure(capability) {
-            Some(departure) => departure.reason.clone(),
+        why: match facts.unsupported(capability) {
+            Some(it) => it.reason.clone(),
             None => format!("needs kernel {}", capability.since().lifted_by(facts.version)),
         },
     });
@@ -223,7 +237,7 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 /// The attach type that an attachment must use.
 ///
 /// `auto` means the best that kernel and device offer: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// The versions are the capabilities' own, so that a departure (`CONFIG_NETKIT` off, say) counts too.
+/// The versions are the capabilities' own, so that an entry under `unsupported` (`CONFIG_NETKIT` off, say) counts too.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {
@@ -270,10 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_lowers_what_auto_must_use_and_excuses_a_skip() {
+    fn an_unsupported_entry_lowers_what_auto_must_use_and_excuses_a_skip() {
         let mut facts = facts("k", "6.18");
-        facts.departures =
-            vec![Departure { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
+        facts.unsupported =
+            vec![Unsupported { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];
         assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::NetkitL3), Tcx);
         let mut info = cell("N01-pair[netkit,nk-l3]");
         info.requires = vec![Capability::Netkit];

@@ -133,9 +133,9 @@ fn splat(kernel: &KernelRecord) -> Verdict {
     }
     let bad: Vec<&(u32, Moment, Splat)> = kernel.splats.iter().filter(|(_, _, it)| it.allowed.is_none()).collect();
     let check = Check {
-        name: "no complaint outside of a cell".to_owned(),
+        name: "no splat outside of a cell".to_owned(),
         ok: bad.is_empty(),
-        seen: format!("{} complaints, {} of them allowed", kernel.splats.len(), kernel.splats.len() - bad.len()),
+        seen: format!("{} splats, {} of them allowed", kernel.splats.len(), kernel.splats.len() - bad.len()),
     };
     let outcome = match bad.first() {
         None => Outcome::Passed,

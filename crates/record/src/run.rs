@@ -69,6 +69,21 @@ impl Counts {
         } += 1;
     }
 
+    /// All counts in words; what is rare only where there is some.
+    pub fn line(&self) -> String {
+        let some = |count: usize, word: &str| if count > 0 { format!(", {count} {word}") } else { String::new() };
+        format!(
+            "{} passed{}{}, {} failed, {} skipped, {} errored, {} not run",
+            self.passed,
+            some(self.flaky, "flaky"),
+            some(self.known, "known"),
+            self.failed,
+            self.skipped,
+            self.errored,
+            self.not_run
+        )
+    }
+
     /// All of them.
     pub const fn total(&self) -> usize {
         self.passed + self.flaky + self.known + self.failed + self.skipped + self.errored + self.not_run
@@ -285,6 +300,15 @@ impl RunRecord {
             }
         }
         command
+    }
+
+    /// How to look at one cell by hand: a shell in a guest where the case stands before its first packet. `None` for a row,
+    /// and for a canary or a mutant, which the shell does not build.
+    pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
+        let spoiled = self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some());
+        let quote = text::shell_quote;
+        (!spoiled && !rows::is_row(cell))
+            .then(|| format!("lab shell {} --case {}", quote(kernel), quote(cell.as_str())))
     }
 }
 

@@ -1,11 +1,11 @@
-//! A complaint of a kernel as a run records it.
+//! A splat of a kernel as a run records it.
 
 use crate::excuse::Excuse;
 use lab_protocol::{CellId, complaint::Class};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where a complaint was seen.
+/// Where a splat was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Seen {
@@ -27,7 +27,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// One complaint, however often it was repeated in one place.
+/// One splat, however often it was repeated in one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Splat {
     /// What sort.
@@ -46,15 +46,24 @@ pub struct Splat {
     pub seen: Seen,
     /// How often.
     pub times: u32,
-    /// Cells that may have caused it, latest first; only where the complaint comes long after its cause.
+    /// Cells that may have caused it, latest first; only where the splat comes long after its cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<CellId>,
-    /// Why it fails nothing: an entry of `splats.toml`.
+    /// Why it fails nothing: an entry of `splats.toml`, or what it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Excuse>,
 }
 
 impl Splat {
+    /// Whether it is about the processor that the kernel found: a warning of the code that sets one up
+    /// (`arch/x86/kernel/cpu`, `fpu`, `tsc*.c`, `arch/x86/events`).
+    pub fn is_about_processor(&self) -> bool {
+        const SOURCES: [&str; 4] =
+            ["arch/x86/kernel/cpu/", "arch/x86/kernel/fpu/", "arch/x86/kernel/tsc", "arch/x86/events/"];
+        self.class == Class::Warn
+            && SOURCES.iter().any(|source| self.subject.starts_with(&format!("WARNING at {source}")))
+    }
+
     /// One line for people: what, how often, and whom it may be about.
     pub fn line(&self) -> String {
         let times = if self.times > 1 { format!(" ({} times)", self.times) } else { String::new() };

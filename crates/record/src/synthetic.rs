@@ -53,7 +53,7 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
             id,
             class: class.to_owned(),
             version,
-            departures: Vec::new(),
+            unsupported: Vec::new(),
             has: Vec::new(),
             believe_probes: None,
             may_fail: false,

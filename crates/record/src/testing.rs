@@ -9,13 +9,13 @@ use lab_protocol::{
     complaint::Class,
 };
 
-/// A kernel without departures.
+/// A kernel without unsupported.
 pub fn facts(id: &str, version: &str) -> KernelFacts {
     KernelFacts {
         id: id.to_owned(),
         class: "6.7+".to_owned(),
         version: version.parse().expect("test version"),
-        departures: Vec::new(),
+        unsupported: Vec::new(),
         has: Vec::new(),
         believe_probes: None,
         may_fail: false,
@@ -62,11 +62,11 @@ pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
     CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.to_owned()), Outcome::Passed) }
 }
 
-/// A complaint with this fingerprint and what the kernel wrote, whose first line is its title.
+/// A splat with this fingerprint and what the kernel wrote, whose first line is its title.
 pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
     let title = evidence.lines().next().unwrap_or_default();
     Splat {
-        class: Class::of(title).expect("the title of a complaint"),
+        class: Class::of(title).expect("the title of a splat"),
         fingerprint: fingerprint.to_owned(),
         title: title.to_owned(),
         subject: title.to_owned(),

@@ -132,7 +132,7 @@ impl Verdict {
         }
     }
 
-    /// Whether nothing stands beside the outcome: no complaint, no excuse and no earlier attempt.
+    /// Whether nothing stands beside the outcome: no splat, no excuse and no earlier attempt.
     pub const fn is_plain(&self) -> bool {
         self.splats.is_empty() && self.known.is_none() && self.earlier.is_empty()
     }
@@ -142,9 +142,9 @@ impl Verdict {
         self.known.is_some() && self.outcome == Outcome::Passed
     }
 
-    /// Takes what the kernel complained of while the cell ran: a cell that passed fails, and the first complaint that is
+    /// Takes what the kernel complained of while the cell ran: a cell that passed fails, and the first splat that is
     /// not allowed is its evidence either way.
-    pub fn complain(&mut self, splats: Vec<Splat>) {
+    pub fn add_splats(&mut self, splats: Vec<Splat>) {
         let Some(first) = splats.first() else { return };
         let culprit = splats.iter().find(|splat| splat.allowed.is_none());
         if let Some(culprit) = culprit
@@ -156,12 +156,12 @@ impl Verdict {
         self.splats = splats;
     }
 
-    /// Whether outcome and complaints are an earlier attempt's, which no later one takes back.
+    /// Whether outcome and splats are an earlier attempt's, which no later one takes back.
     pub fn repeats_an_attempt(&self) -> bool {
         !self.splats.is_empty() && self.earlier.iter().any(|attempt| attempt.splats == self.splats)
     }
 
-    /// What beside the outcome a person wants to know: complaints, excuses and earlier attempts, one line each.
+    /// What beside the outcome a person wants to know: splats, excuses and earlier attempts, one line each.
     pub fn remarks(&self) -> Vec<String> {
         let splats = self.splats.iter().map(|splat| {
             let allowed = splat.allowed.as_ref().map_or_else(String::new, |it| format!("; allowed {}", it.line()));

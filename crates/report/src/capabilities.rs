@@ -43,7 +43,7 @@ pub struct Answer {
     /// Whether the kernel's version must have it.
     pub expected: bool,
     /// The reason that `kernels.toml` gives for its absence.
-    pub departure: Option<String>,
+    pub unsupported: Option<String>,
 }
 
 impl Answer {
@@ -57,7 +57,7 @@ impl Answer {
             CapabilityState::Broken => "broken",
         };
         let supported = self.report.state == CapabilityState::Supported;
-        match &self.departure {
+        match &self.unsupported {
             Some(_) if !supported => format!("{word}*"),
             None if supported == self.expected => word.to_owned(),
             _ => format!("{word}!"),
@@ -73,7 +73,7 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
         let answer = |report: &CapabilityReport| Answer {
             report: report.clone(),
             expected: facts.expects(report.capability),
-            departure: facts.departure(report.capability).map(|departure| departure.reason.clone()),
+            unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
         };
         Row {
             kernel: facts.id.clone(),
@@ -92,7 +92,7 @@ const LEGEND: [(&str, &str); 5] = [
     ("too old", "too old: the kernel's version is older than the capability"),
     ("off", "off: the kernel's configuration leaves it out"),
     ("no module", "no module: a module that is not there or does not load"),
-    ("*", "\\*: a departure that kernels.toml gives a reason for"),
+    ("*", "\\*: listed as unsupported in kernels.toml"),
     ("!", "!: not what the version promises, and kernels.toml gives no reason"),
 ];
 
@@ -165,11 +165,11 @@ impl Format {
 mod tests {
     use super::*;
 
-    fn row(kernel: &str, version: &str, answers: &[(Capability, CapabilityState)], departures: &[Capability]) -> Row {
+    fn row(kernel: &str, version: &str, answers: &[(Capability, CapabilityState)], unsupported: &[Capability]) -> Row {
         let answer = |&(capability, state): &(Capability, CapabilityState)| Answer {
             report: CapabilityReport { capability, state, detail: String::new() },
             expected: capability.since().expected_on(version.parse().unwrap()),
-            departure: departures.contains(&capability).then(|| "CONFIG_NETKIT is not set".to_owned()),
+            unsupported: unsupported.contains(&capability).then(|| "CONFIG_NETKIT is not set".to_owned()),
         };
         Row {
             kernel: kernel.into(),
@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn words_tell_the_ways_of_missing_and_marks_tell_surprises() {
         use CapabilityState::{Broken, ConfigOff, ModuleMissing, Supported, TooOld};
-        let word = |version: &str, capability, state, departures: &[Capability]| {
-            row("k", version, &[(capability, state)], departures).capabilities[0].word()
+        let word = |version: &str, capability, state, unsupported: &[Capability]| {
+            row("k", version, &[(capability, state)], unsupported).capabilities[0].word()
         };
         assert_eq!(word("6.12.43", Capability::Netkit, Supported, &[]), "yes");
         assert_eq!(word("6.1.192", Capability::Netkit, TooOld, &[]), "too old");
@@ -205,11 +205,11 @@ mod tests {
         let rows = [row("6.12-no-netkit", "6.12.117", &every, &Capability::ALL), row("7.3-rc", "7.3", &[], &[])];
         let text = Format::Text.render(&rows);
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
-        assert!(text.contains("\n*: a departure") && !text.contains("!: not"), "{text}");
+        assert!(text.contains("\n*: listed as unsupported") && !text.contains("!: not"), "{text}");
         assert!(text.ends_with("7.3-rc: no answer: its guest said nothing"), "{text}");
         let markdown = Format::Markdown.render(&rows);
         assert!(markdown.lines().nth(1).unwrap().starts_with("|--"), "{markdown}");
-        assert!(markdown.contains("\n\\*: a departure"), "{markdown}");
+        assert!(markdown.contains("\n\\*: listed as unsupported"), "{markdown}");
         let json: serde_json::Value = serde_json::from_str(&Format::Json.render(&rows)).unwrap();
         assert_eq!(json[0]["capabilities"][0]["state"], "module-missing");
     }

@@ -2,7 +2,7 @@
 
 use super::{
     junit::{self, Dialect},
-    kcidb, ktap,
+    kcidb, ktap, summary,
 };
 use lab_record::run::RunRecord;
 
@@ -17,6 +17,10 @@ pub enum Format {
     Junit,
     /// JUnit XML that holds to the schema of Jenkins' xUnit plugin to the letter.
     Jenkins,
+    /// Markdown for a job summary: totals per kernel and attach type, and every failure.
+    Markdown,
+    /// Annotations for GitHub's log: an `::error` line per failure.
+    Github,
 }
 
 impl Format {
@@ -27,6 +31,8 @@ impl Format {
             Self::Kcidb => kcidb::render(record, origin),
             Self::Junit => junit::render(record, None, Dialect::Common),
             Self::Jenkins => junit::render(record, None, Dialect::Jenkins),
+            Self::Markdown => summary::markdown(record),
+            Self::Github => summary::annotations(record),
         }
     }
 }

@@ -9,7 +9,6 @@
 
 pub mod capabilities;
 pub mod compare;
-pub mod complaints;
 mod error;
 pub mod format;
 pub mod history;
@@ -20,7 +19,11 @@ pub mod ktap;
 pub mod progress;
 pub mod results;
 pub mod run_json;
+pub mod splats;
+pub mod stories;
+pub mod summary;
 pub mod terminal;
+pub mod totals;
 
 pub use error::ReportError;
 

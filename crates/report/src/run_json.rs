@@ -1,6 +1,6 @@
 //! `run.json`: the run in one small file, for scripts that don't want to read a stream.
 
-use super::complaints::{Complaint, complaints};
+use super::splats::{SplatSummary, splats};
 use crate::results::directory;
 use lab_base::file::FileError;
 use lab_protocol::CellInfo;
@@ -28,7 +28,7 @@ struct Summary<'a> {
     exit_code: Option<u8>,
     counts: Counts,
     dead_cases: Vec<String>,
-    splats: Vec<Complaint>,
+    splats: Vec<SplatSummary>,
     kernels: BTreeMap<&'a str, KernelSummary<'a>>,
 }
 
@@ -127,7 +127,7 @@ fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
         exit_code: record.finished.map(|(exit, _)| exit.code()),
         counts: record.counts(),
         dead_cases: record.dead_cases(),
-        splats: complaints(record),
+        splats: splats(record),
         kernels: kernels.collect(),
     };
     serde_json::to_writer_pretty(&mut *out, &summary)?;

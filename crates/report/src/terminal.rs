@@ -1,38 +1,30 @@
 //! The end of a run on the terminal: which attach type was used on which kernel, what failed and how to run it again.
 
-use super::{complaints::complaints, html, junit};
+use super::{
+    html, junit, splats,
+    stories::stories,
+    totals::{self, Column},
+};
 use crate::results::directory::console;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use console::Style;
 use lab_base::text;
-use lab_protocol::{AttachType, Outcome};
-use lab_record::{
-    plan::PlannedCell,
-    rows,
-    run::{Counts, RunRecord, used},
-    verdict::{Standing, Verdict},
-};
+use lab_protocol::Outcome;
+use lab_record::{run::RunRecord, verdict::Standing};
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 /// Failures that are told in full; the rest is in junit.xml.
 const MAX_TOLD: usize = 40;
 /// Consoles of a kernel that are named one by one.
 const MAX_CONSOLES: usize = 4;
+/// Columns of the table and of the legend.
+const WIDTH: u16 = 80;
 /// Characters of a reason.
 const MAX_REASON: usize = 400;
 
 /// Whether to colour. `console` alone knows nothing of `NO_COLOR`'s empty value and of files.
 pub fn colours(is_terminal: bool, no_color: Option<&std::ffi::OsStr>, ci: bool) -> bool {
     is_terminal && no_color.is_none_or(std::ffi::OsStr::is_empty) && !ci
-}
-
-/// The attach type that a cell counts under: what the plan demands and the judge has checked; for a cell that is about
-/// something else the one that the kernel reported; otherwise none.
-fn column(cell: &PlannedCell, verdict: &Verdict) -> Option<AttachType> {
-    cell.required.or_else(|| match used(verdict)[..] {
-        [only] => Some(only),
-        _ => None,
-    })
 }
 
 /// Everything that is told when a run has ended; `directory` is where its reports are.
@@ -52,17 +44,7 @@ pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     }
     let expired = record.info.as_ref().map_or(0, |info| info.expired.len());
     let bad = counts.failed + counts.errored + counts.not_run + record.dead_cases().len() + lost.len() + expired > 0;
-    let some = |count: usize, word: &str| if count > 0 { format!(", {count} {word}") } else { String::new() };
-    let line = format!(
-        "{} passed{}{}, {} failed, {} skipped, {} errored, {} not run",
-        counts.passed,
-        some(counts.flaky, "flaky"),
-        some(counts.known, "known"),
-        counts.failed,
-        counts.skipped,
-        counts.errored,
-        counts.not_run
-    );
+    let line = counts.line();
     let painted = if bad { style.bad.apply_to(line) } else { style.good.apply_to(line) };
     let _ = writeln!(out, "{painted}");
     out
@@ -87,69 +69,39 @@ impl Palette {
     }
 }
 
-/// A column of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Column {
-    Attach(AttachType),
-    Other,
-    /// The rows that every kernel has.
-    Guest,
-}
-
-impl Column {
-    const ALL: [Self; 5] = [
-        Self::Attach(AttachType::Tc),
-        Self::Attach(AttachType::Tcx),
-        Self::Attach(AttachType::Netkit),
-        Self::Other,
-        Self::Guest,
-    ];
-
-    fn of(cell: &PlannedCell, verdict: &Verdict) -> Self {
-        if rows::is_row(&cell.id) { Self::Guest } else { column(cell, verdict).map_or(Self::Other, Self::Attach) }
-    }
-
-    fn title(self) -> &'static str {
-        match self {
-            Self::Attach(attach) => attach.name(),
-            Self::Other => "-",
-            Self::Guest => "guest",
-        }
-    }
-}
-
-/// Kernel by attach type; the counts are passed/failed/skipped/errored, where a cell that never ran is an error.
+/// Kernel by attach type. The table is as wide as a terminal: counts that need more room have several lines.
 fn table(record: &RunRecord) -> Table {
-    let columns = Column::ALL;
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(
-        ["kernel".to_owned(), "release".to_owned()].into_iter().chain(columns.map(|column| column.title().to_owned())),
-    );
-    for (kernel, happened) in record.planned() {
-        let release = happened.and_then(|it| it.boot.as_ref()).map_or("did not boot", |boot| &*boot.release);
-        let mut counts: BTreeMap<Column, Counts> = BTreeMap::new();
-        for (cell, verdict) in record.verdicts_on(kernel, happened) {
-            counts.entry(Column::of(cell, &verdict)).or_default().add(verdict.standing());
-        }
-        let mut row = vec![kernel.facts.id.clone(), text::line(release, 60)];
-        row.extend(columns.map(|column| {
-            counts.get(&column).map_or_else(String::new, |counts| {
-                let (passed, skipped) = (counts.passed + counts.flaky, counts.skipped + counts.known);
-                format!("{passed}/{}/{skipped}/{}", counts.failed, counts.errored + counts.not_run)
-            })
-        }));
-        table.add_row(row);
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH);
+    let titles = Column::ALL.map(|column| column.title().to_owned());
+    table.set_header(["kernel".to_owned(), "release".to_owned()].into_iter().chain(titles));
+    for (kernel, release, columns) in totals::table(record) {
+        table.add_row([kernel, release].into_iter().chain(columns));
     }
     table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table
 }
 
+/// Text in lines no wider than the table.
+fn fold(words: &str) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= usize::from(WIDTH) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
 fn legend(record: &RunRecord) -> String {
-    let mut out =
-        "passed/failed/skipped/errored per attach type; `-`: no attach type, or several devices; `guest`: boot, \
-                   splat, teardown\n"
-            .to_owned();
+    let mut out = format!("{}\n", fold(totals::LEGEND));
     let counts = record.counts();
     if counts.flaky + counts.known > 0 {
         out += "flaky cells are among the passed, known failures among the skipped\n";
@@ -176,28 +128,34 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
             text::line(&case, MAX_REASON)
         );
     }
-    let bad =
-        record.verdicts().filter(|(_, _, verdict)| matches!(verdict.standing(), Standing::Failed | Standing::Errored));
-    let mut told = 0;
-    for (kernel, cell, verdict) in bad {
-        told += 1;
-        if told > MAX_TOLD {
-            continue;
-        }
+    let stories = stories(record, &[Standing::Failed, Standing::Errored]);
+    for story in stories.iter().take(MAX_TOLD) {
+        let (kernel, cell, verdict) = &story.first;
         let id = &kernel.facts.id;
-        let word = verdict.outcome.word().to_uppercase();
+        let word = story.standing.word().to_uppercase();
         let _ = writeln!(out, "{} {id} {}", style.bad.apply_to(word), text::line(cell.id.as_str(), MAX_REASON));
-        let _ = writeln!(out, "  {}", text::line(&verdict.outcome.message(), MAX_REASON));
+        let _ = writeln!(out, "  {}", text::line(&story.message, MAX_REASON));
         for remark in verdict.remarks().iter().take(3) {
             let _ = writeln!(out, "  {}", text::line(remark, MAX_REASON));
+        }
+        if let Some(also) = story.also() {
+            let _ = writeln!(
+                out,
+                "  {} in all, also {}",
+                text::count(story.others.len() + 1, "cell"),
+                text::line(&also, MAX_REASON)
+            );
         }
         if let Some(home) = verdict.files.first().and_then(|file| Path::new(file).parent()) {
             let _ = writeln!(out, "  evidence: {}", directory.join(home).display());
         }
-        let _ = writeln!(out, "  {}\n", style.dim.apply_to(record.repro(id, &cell.id)));
+        for command in std::iter::once(record.repro(id, &cell.id)).chain(record.enter(id, &cell.id)) {
+            let _ = writeln!(out, "  {}", style.dim.apply_to(command));
+        }
+        out.push('\n');
     }
-    if told > MAX_TOLD {
-        let _ = writeln!(out, "… and {} more, see junit.xml\n", told - MAX_TOLD);
+    if stories.len() > MAX_TOLD {
+        let _ = writeln!(out, "… and {} more, see junit.xml\n", stories.len() - MAX_TOLD);
     }
     not_run(record, style, out);
 }
@@ -237,16 +195,16 @@ fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
 
 /// What the kernels complained of, each once.
 fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
-    let all = complaints(record);
-    for complaint in all.iter().take(MAX_TOLD) {
-        let paint = if complaint.allowed.is_some() { &style.dim } else { &style.bad };
-        let title = text::line(&complaint.title, MAX_REASON);
-        let _ = writeln!(out, "{} {} {title}", paint.apply_to("SPLAT"), complaint.fingerprint);
-        let _ = writeln!(out, "  {}", text::line(&complaint.sightings(), MAX_REASON));
-        if !complaint.suspects.is_empty() {
-            let _ = writeln!(out, "  suspects: {}", text::line(&complaint.suspects.join(", "), MAX_REASON));
+    let all = splats::splats(record);
+    for splat in all.iter().take(MAX_TOLD) {
+        let paint = if splat.allowed.is_some() { &style.dim } else { &style.bad };
+        let title = text::line(&splat.title, MAX_REASON);
+        let _ = writeln!(out, "{} {} {title}", paint.apply_to("SPLAT"), splat.fingerprint);
+        let _ = writeln!(out, "  {}", text::line(&splat.sightings(), MAX_REASON));
+        if !splat.suspects.is_empty() {
+            let _ = writeln!(out, "  suspects: {}", text::line(&splat.suspects.join(", "), MAX_REASON));
         }
-        if let Some(allowed) = &complaint.allowed {
+        if let Some(allowed) = &splat.allowed {
             let _ = writeln!(out, "  allowed {}", text::line(&allowed.line(), MAX_REASON));
         }
         out.push('\n');
@@ -265,7 +223,7 @@ fn not_run(record: &RunRecord, style: &Palette, out: &mut String) {
         }
     }
     for ((kernel, message), count) in stories {
-        let _ = writeln!(out, "{} {kernel}: {count} cells", style.bad.apply_to("NOT RUN"));
+        let _ = writeln!(out, "{} {kernel}: {}", style.bad.apply_to("NOT RUN"), text::count(count, "cell"));
         let _ = writeln!(out, "  {}\n", text::line(&message, MAX_REASON));
     }
 }

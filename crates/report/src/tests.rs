@@ -83,14 +83,14 @@ fn stream() -> Vec<Stamped> {
     let excuse = |reason: &str| Excuse {
         reason: reason.to_owned(),
         link: Some("bugs.example/7".to_owned()),
-        expires: "2026-12-31".to_owned(),
+        expires: Some("2026-12-31".to_owned()),
     };
     run.retries = 1;
     run.expired = vec![Expired {
         file: "known.toml".to_owned(),
         line: 9,
         about: "A07-*".to_owned(),
-        excuse: Excuse { expires: "2026-11-01".to_owned(), ..excuse("forgotten") },
+        excuse: Excuse { expires: Some("2026-11-01".to_owned()), ..excuse("forgotten") },
     }];
     let booted = |kernel: &str, version: &str| Event::Booted {
         kernel: kernel.to_owned(),

@@ -197,6 +197,9 @@ impl Flow<'_> {
             }
             Started::Udp(UdpExchange { report: udp, .. }) => {
                 (report.sent, report.delivered, report.returned) = (udp.sent, udp.delivered, udp.echoed);
+                if let Some(source) = udp.foreign_source {
+                    note = format!("; {} answered from {source}", udp.foreign);
+                }
                 (report.source_seen, report.errors) = (udp.source_seen, udp.send_errors);
             }
             Started::Tcp(tcp) => {
@@ -228,7 +231,7 @@ impl Flow<'_> {
 }
 
 /// Errnos by name, each once with its count.
-fn named(errors: &[i32]) -> String {
+pub(crate) fn named(errors: &[i32]) -> String {
     let mut counts = BTreeMap::new();
     for errno in errors {
         *counts.entry(*errno).or_insert(0u32) += 1;

@@ -7,6 +7,7 @@ use crate::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
+    fmt,
     io::{self, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
@@ -79,6 +80,19 @@ pub fn tcp_exchange(path: Path<'_>, bytes: u64, timeout: Duration) -> TcpReport 
     report.bytes_delivered = served.bytes;
     report.source_seen = served.source;
     report
+}
+
+impl fmt::Display for TcpReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connected, bytes_delivered, bytes_echoed, content_ok, source_seen, error, .. } = self;
+        let state = if *connected { "connected" } else { "not connected" };
+        let content = if *content_ok { "intact" } else { "not the bytes that were sent, or not all of them" };
+        write!(f, "{state}, {bytes_delivered} bytes delivered, {bytes_echoed} bytes came back, {content}")?;
+        if let Some(source) = source_seen {
+            write!(f, ", seen from {source}")?;
+        }
+        error.as_ref().map_or(Ok(()), |error| write!(f, "; {error}"))
+    }
 }
 
 impl TcpReport {

@@ -1,6 +1,7 @@
 //! Sequence-numbered datagrams that a server sends back.
 
 use crate::{
+    flow::named,
     gate,
     path::Path,
     wait::{Deadline, any_readable, errno, forget_error, would_block},
@@ -54,8 +55,24 @@ pub struct UdpReport {
     pub duplicates: u32,
     /// Echoes from an address that the client did not send to.
     pub foreign: u32,
+    /// Address that the first of these came from.
+    pub foreign_source: Option<SocketAddr>,
     /// Errnos that the client got; `ENOBUFS` is a drop below.
     pub send_errors: Vec<i32>,
+}
+
+impl UdpReport {
+    /// What came back to a client that sent to `dial`, for people: how much of it, and from where else.
+    pub fn answers(&self, dial: SocketAddr) -> String {
+        let mut words = format!("{} of {} answered from {dial}, as expected", self.echoed, self.sent);
+        if self.echoed < self.sent {
+            words = format!("{} of {} answered from {dial}, {} delivered", self.echoed, self.sent, self.delivered);
+        }
+        if let Some(source) = self.foreign_source {
+            words += &format!("; {} from {source} instead", self.foreign);
+        }
+        words + &named(&self.send_errors)
+    }
 }
 
 /// `SO_NO_CHECK` (include/uapi/asm-generic/socket.h).
@@ -178,6 +195,7 @@ impl Pump {
             let Some(sequence) = sequence_of(&buffer[..length]) else { continue };
             if source.ip() != self.dial.ip() {
                 report.foreign += 1;
+                report.foreign_source.get_or_insert(source);
             } else if self.returned.insert(sequence) {
                 report.echoed += 1;
             } else {
@@ -203,4 +221,19 @@ pub(crate) fn take(socket: &UdpSocket, buffer: &mut [u8], errors: &mut Vec<i32>)
 
 pub(crate) fn sequence_of(datagram: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(datagram.get(..4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_name_where_they_came_from_and_where_they_should() {
+        let dial: SocketAddr = "10.96.0.1:80".parse().unwrap();
+        let foreign_source = "10.0.0.2:81".parse().ok();
+        let report = UdpReport { sent: 3, delivered: 3, foreign: 3, foreign_source, ..UdpReport::default() };
+        assert_eq!(report.answers(dial), "0 of 3 answered from 10.96.0.1:80, 3 delivered; 3 from 10.0.0.2:81 instead");
+        let report = UdpReport { sent: 3, delivered: 3, echoed: 3, ..UdpReport::default() };
+        assert_eq!(report.answers(dial), "3 of 3 answered from 10.96.0.1:80, as expected");
+    }
 }

@@ -46,6 +46,13 @@ const CMDLINE: &[&str] = &[
     "log_buf_len=1M",
 ];
 
+/// Kernel parameters of guests under KVM.
+const KVM_CMDLINE: &[&str] = &[
+    // A restored guest's TSC and its clock were saved some milliseconds apart, which the kernel's watchdog of clock sources
+    // takes for skew ("Marking clocksource 'tsc' as unstable"). The guest's clock is kvm-clock, whatever the TSC does.
+    "tsc=nowatchdog",
+];
+
 /// Files of one launch, in a directory of its own.
 #[derive(Debug)]
 pub struct Files {
@@ -107,7 +114,9 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         options.push(format!("-object memory-backend-file,id=ram,size={size}M,mem-path={file},share=on"));
         options.push("-machine memory-backend=ram".to_owned());
     }
-    match spec.accel {
+    // The same machine whatever executes it: vng says this under TCG only, and QEMU's default is an i440FX.
+    options.push("-machine q35".to_owned());
+    let more = match spec.accel {
         Accel::Tcg => {
             add(&["--disable-kvm"]);
             // Without what QEMU does badly; it takes the last processor that is named. `erms` tells kernels that `rep stosb`
@@ -115,11 +124,16 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
             // has allocators use cmpxchg16b, after which QEMU 7.2 has wrong flags until the next instruction that sets them:
             // an interrupt there brings a trap flag or worse back with it, and the guest dies of no fault of its kernel.
             options.push("-cpu max,-erms,-cx16".to_owned());
+            &[]
         }
-        // vng asks for `kvm:tcg`, and that falls back without a word.
-        Accel::Kvm => options.push("-machine accel=kvm".to_owned()),
-    }
-    let cmdline = CMDLINE.iter().copied().chain(spec.cmdline.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+        Accel::Kvm => {
+            // vng asks for `kvm:tcg`, and that falls back without a word.
+            options.push("-machine accel=kvm".to_owned());
+            KVM_CMDLINE
+        }
+    };
+    let own = spec.cmdline.iter().map(String::as_str);
+    let cmdline = CMDLINE.iter().chain(more).copied().chain(own).collect::<Vec<_>>().join(" ");
     add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
     Ok(arguments)
 }
@@ -186,6 +200,19 @@ mod tests {
         let words = arguments(&usual, &Files::below(dir.path()), "x").unwrap();
         assert!(words.iter().any(|word| word == "--disable-kvm"));
         assert!(words.last().unwrap().contains("-no-reboot"));
+    }
+
+    #[test]
+    fn guests_are_the_same_machine_under_both_accelerators() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = |accel| {
+            let spec = GuestSpec { accel, ..spec(dir.path()) };
+            arguments(&spec, &Files::below(dir.path()), "x").unwrap().join(" ")
+        };
+        let (kvm, tcg) = (words(Accel::Kvm), words(Accel::Tcg));
+        assert!(kvm.contains("-machine q35") && kvm.contains("-machine accel=kvm") && !kvm.contains("--disable-kvm"));
+        assert!(tcg.contains("-machine q35") && !tcg.contains("accel="));
+        assert!(kvm.contains(" tsc=nowatchdog") && !tcg.contains("tsc="), "where the clock is not the TSC");
     }
 
     #[test]

@@ -209,6 +209,7 @@ impl Guest for FakeGuest {
         Interrogation {
             findings: vec![("registers", "RIP=ffffffff81000000".to_owned()), ("tasks", tasks)],
             place: Some("fake_spin+0x1/0x2".to_owned()),
+            alive: true,
         }
     }
 

@@ -30,12 +30,14 @@ pub struct Interrogation {
     pub findings: Vec<(&'static str, String)>,
     /// Where the first processor is, as the kernel's own symbols say.
     pub place: Option<String>,
+    /// Whether its kernel answered the keyboard: it runs, and takes interrupts.
+    pub alive: bool,
 }
 
 /// Questions the guest behind a monitor's socket.
 pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation {
     let deadline = Instant::now() + patience;
-    let mut listener = Listener { console, deadline, stop, begin: length(console) };
+    let mut listener = Listener { console, deadline, stop, begin: length(console), alive: false };
     let mut registers = String::new();
     let asked = Monitor::connect(socket).and_then(|mut monitor| {
         monitor.answering_within(patience / 2)?;
@@ -51,7 +53,7 @@ pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn
     if !tasks.is_empty() {
         findings.push(("tasks", tasks));
     }
-    Interrogation { findings, place }
+    Interrogation { findings, place, alive: listener.alive }
 }
 
 struct Listener<'a> {
@@ -60,6 +62,7 @@ struct Listener<'a> {
     stop: &'a dyn Fn() -> bool,
     /// The console's length before the first question.
     begin: u64,
+    alive: bool,
 }
 
 impl Listener<'_> {
@@ -68,7 +71,8 @@ impl Listener<'_> {
             monitor.press(&["alt", "sysrq", key])?;
             self.wait_for_silence();
         }
-        if length(self.console) == self.begin {
+        self.alive = length(self.console) != self.begin;
+        if !self.alive {
             monitor.inject_nmi()?;
             self.wait_for_silence();
         }

@@ -3,26 +3,57 @@
 //! A lab that is killed outright can't kill its guests, and `PR_SET_PDEATHSIG` would reach vng only, not QEMU below
 //! it. So every guest carries its owner's identity in its name (`-name` on QEMU's command line), and so does every directory
 //! that is made for a while. The next lab ends and removes those whose owner no longer exists.
+//!
+//! A pid means nothing on another host, and the cache may be on a file system that hosts share: the identity has the boot
+//! of the host in it. What another host made, or this one before it was rebooted, is left alone until it is old.
 
-use super::VmError;
+use super::{VmError, seal::boot_id};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use procfs::process::{Process, all_processes};
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 const PREFIX: &str = "nkl.";
+/// Digits of a boot's id that a name has: enough to tell hosts apart that share a directory, and few enough for a socket's
+/// path.
+const BOOT_DIGITS: usize = 12;
+/// Nobody on another host still uses what is older: directories are made for one snapshot or one guest.
+const ABANDONED: Duration = Duration::from_secs(7 * 86_400);
 
-/// What a name of this process's begins with: `nkl.<pid namespace>.<pid>.<start>.`
+/// Where a process's number means something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    /// The host's boot.
+    boot: String,
+    /// The pid namespace: a container's guests are not ours to judge.
+    namespace: u64,
+}
+
+impl Place {
+    fn here() -> procfs::ProcResult<Self> {
+        let boot = boot_id()?.chars().filter(char::is_ascii_hexdigit).take(BOOT_DIGITS).collect();
+        let namespaces = Process::myself()?.namespaces()?.0;
+        let namespace = namespaces.get(std::ffi::OsStr::new("pid")).map_or(0, |namespace| namespace.identifier);
+        Ok(Self { boot, namespace })
+    }
+}
+
+/// What a name of this process's begins with: `nkl.<boot>.<pid namespace>.<pid>.<start>.`
 ///
 /// # Errors
 /// `/proc` can't be read.
 pub fn mark() -> Result<String, VmError> {
     let proc = |error: procfs::ProcError| VmError::Tool { program: "/proc".to_owned(), problem: error.to_string() };
     let me = Process::myself().map_err(proc)?;
-    let (namespace, start) = (pid_namespace(&me).map_err(proc)?, me.stat().map_err(proc)?.starttime);
-    Ok(format!("{PREFIX}{namespace}.{}.{start}.", me.pid()))
+    let (Place { boot, namespace }, start) = (Place::here().map_err(proc)?, me.stat().map_err(proc)?.starttime);
+    Ok(format!("{PREFIX}{boot}.{namespace}.{}.{start}.", me.pid()))
 }
 
 /// The name by which a guest of this process is found again.
@@ -35,12 +66,17 @@ pub fn guest_name(guest: &str) -> Result<String, VmError> {
 
 /// Removes directories whose owner is gone from one that holds such directories.
 pub fn sweep(dir: &Path) {
-    let Ok(namespace) = Process::myself().and_then(|me| pid_namespace(&me)) else { return };
+    let Ok(here) = Place::here() else { return };
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
+        let gone = match owner(name.trim_start_matches('.'), &here) {
+            Owner::Gone => true,
+            Owner::Elsewhere => entry.metadata().and_then(|it| it.modified()).is_ok_and(is_abandoned),
+            Owner::Alive | Owner::Nobody => false,
+        };
         // Never a link, and only what this user may remove: the name alone proves nothing in a directory for everyone.
-        if is_orphan(name.trim_start_matches('.'), namespace) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if gone && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -48,64 +84,83 @@ pub fn sweep(dir: &Path) {
 
 /// Kills guests whose owner is gone, and says how many.
 pub fn reap() -> usize {
-    let Ok(namespace) = Process::myself().and_then(|me| pid_namespace(&me)) else { return 0 };
+    let Ok(here) = Place::here() else { return 0 };
+    let orphaned = |word: &String| owner(word, &here) == Owner::Gone;
     let groups: BTreeSet<i32> = all_processes()
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|process| process.cmdline().is_ok_and(|words| words.iter().any(|word| is_orphan(word, namespace))))
+        .filter(|process| process.cmdline().is_ok_and(|words| words.iter().any(orphaned)))
         .filter_map(|process| Some(process.stat().ok()?.pgrp))
         .collect();
     groups.iter().filter(|group| killpg(Pid::from_raw(**group), Signal::SIGKILL).is_ok()).count()
 }
 
-/// A pid means nothing in another namespace: a container's guests are not ours to judge.
-fn pid_namespace(process: &Process) -> procfs::ProcResult<u64> {
-    let namespaces = process.namespaces()?.0;
-    Ok(namespaces.get(std::ffi::OsStr::new("pid")).map_or(0, |namespace| namespace.identifier))
+/// Whose a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// A process that runs here.
+    Alive,
+    /// One that ran here.
+    Gone,
+    /// One of another boot or host.
+    Elsewhere,
+    /// One of another pid namespace, or none: no such name.
+    Nobody,
 }
 
-fn is_orphan(word: &str, namespace: u64) -> bool {
-    let Some(rest) = word.strip_prefix(PREFIX) else { return false };
+fn owner(word: &str, here: &Place) -> Owner {
+    let Some(rest) = word.strip_prefix(PREFIX) else { return Owner::Nobody };
     let mut parts = rest.split('.');
+    let boot = parts.next().unwrap_or_default();
     let mut number = || parts.next()?.parse::<u64>().ok();
-    let (Some(theirs), Some(pid), Some(start)) = (number(), number(), number()) else { return false };
-    theirs == namespace
-        && i32::try_from(pid).is_ok_and(|pid| {
-            let owner = Process::new(pid).and_then(|process| process.stat());
-            !owner.is_ok_and(|stat| stat.starttime == start)
-        })
+    let (Some(namespace), Some(pid), Some(start)) = (number(), number(), number()) else { return Owner::Nobody };
+    if boot != here.boot {
+        return Owner::Elsewhere;
+    }
+    let Some(pid) = i32::try_from(pid).ok().filter(|_| namespace == here.namespace) else { return Owner::Nobody };
+    let alive = Process::new(pid).and_then(|process| process.stat()).is_ok_and(|stat| stat.starttime == start);
+    if alive { Owner::Alive } else { Owner::Gone }
+}
+
+fn is_abandoned(modified: SystemTime) -> bool {
+    modified.elapsed().is_ok_and(|age| age > ABANDONED)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A name whose owner ended here.
+    fn dead(here: &Place) -> String {
+        let me = Process::myself().unwrap();
+        format!("{PREFIX}{}.{}.{}.{}.6.12", here.boot, here.namespace, me.pid(), me.stat().unwrap().starttime + 1)
+    }
+
     #[test]
     fn only_a_dead_owner_in_our_namespace_makes_an_orphan() {
-        let namespace = pid_namespace(&Process::myself().unwrap()).unwrap();
-        let ours = guest_name("6.12").unwrap();
-        assert!(!is_orphan(&ours, namespace));
-        let start = Process::myself().unwrap().stat().unwrap().starttime;
-        let pid = std::process::id();
-        assert!(is_orphan(&format!("nkl.{namespace}.{pid}.{}.6.12", start + 1), namespace));
-        assert!(!is_orphan(&format!("nkl.{}.{pid}.{}.6.12", namespace + 1, start + 1), namespace));
-        for word in ["nkl", "nkl.x.y.z", "nklong.1.2.3.4", "", "12.1.2.3.4"] {
-            assert!(!is_orphan(word, 1), "{word}");
+        let here = Place::here().unwrap();
+        assert_eq!(here.boot.len(), BOOT_DIGITS);
+        assert_eq!(owner(&guest_name("6.12").unwrap(), &here), Owner::Alive);
+        assert_eq!(owner(&dead(&here), &here), Owner::Gone);
+        let container = Place { namespace: here.namespace + 1, ..here.clone() };
+        assert_eq!(owner(&dead(&container), &here), Owner::Nobody);
+        let rebooted = Place { boot: "0123456789ab".to_owned(), ..here.clone() };
+        assert_eq!(owner(&dead(&rebooted), &here), Owner::Elsewhere);
+        for word in ["nkl", "nkl.x.y.z", "nkl.x.1.y.z", "nklong.1.2.3.4", "", "12.1.2.3.4"] {
+            assert_eq!(owner(word, &here), Owner::Nobody, "{word}");
         }
     }
 
     #[test]
     fn what_a_dead_owner_left_is_swept_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let me = Process::myself().unwrap();
-        let (namespace, start) = (pid_namespace(&me).unwrap(), me.stat().unwrap().starttime);
-        let dead = format!("nkl.{namespace}.{}.{}.x", me.pid(), start + 1);
-        let mine = mark().unwrap() + "x";
+        let here = Place::here().unwrap();
+        let (dead, mine) = (dead(&here), mark().unwrap() + "x");
         for name in [&dead, &format!(".{dead}"), &mine, "nkl", "results"] {
             fs::create_dir_all(dir.path().join(name).join("inside")).unwrap();
         }
-        let linked = dead.replace(".x", ".y");
+        let linked = dead.clone() + ".y";
         std::os::unix::fs::symlink(dir.path().join("results"), dir.path().join(&linked)).unwrap();
         sweep(dir.path());
         let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
@@ -114,5 +169,21 @@ mod tests {
         wanted.sort();
         assert_eq!(left, wanted);
         assert!(dir.path().join("results/inside").exists());
+    }
+
+    #[test]
+    fn what_another_host_has_in_a_shared_directory_is_left_alone_until_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = Place::here().unwrap();
+        let other = Place { boot: "0123456789ab".to_owned(), ..here.clone() };
+        let (fresh, old) =
+            (dir.path().join(format!(".{}a", dead(&other))), dir.path().join(format!(".{}b", dead(&other))));
+        for path in [&fresh, &old] {
+            fs::create_dir(path).unwrap();
+        }
+        let past = SystemTime::now() - ABANDONED - Duration::from_secs(60);
+        fs::File::open(&old).unwrap().set_modified(past).unwrap();
+        sweep(dir.path());
+        assert!(fresh.exists() && !old.exists());
     }
 }

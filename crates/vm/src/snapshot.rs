@@ -37,6 +37,8 @@ const CONSOLE: &str = "console.log";
 const KEPT: usize = 16;
 /// A younger one may be about to be used by another run.
 const YOUNG: Duration = Duration::from_secs(600);
+/// Guests in a row that may leave a snapshot unanswered before it is removed, although each was alive.
+const MOST_DOUBTS: u32 = 3;
 /// Space that is left to others when a snapshot is begun, bytes.
 const RESERVE: u64 = 256 << 20;
 
@@ -46,6 +48,12 @@ struct Meta {
     key: String,
     boot_id: String,
     recipe: Recipe,
+    /// What the boot took, milliseconds; older snapshots do not say.
+    #[serde(default)]
+    boot_ms: Option<u64>,
+    /// Guests in a row that were restored from it, did not answer, and were alive.
+    #[serde(default)]
+    doubts: u32,
     memory: Sealed,
     state: Sealed,
 }
@@ -56,6 +64,10 @@ pub struct Snapshot {
     dir: PathBuf,
     /// How to start it.
     pub recipe: Recipe,
+    /// What its guest took from launch to hello, where that is known: how slow this host is.
+    pub boot: Option<Duration>,
+    /// Guests in a row that were restored from it, did not answer, and were alive.
+    doubts: u32,
 }
 
 impl Snapshot {
@@ -81,6 +93,11 @@ impl Snapshot {
 /// # Errors
 /// [`VmError::File`] where the kernel or the image can't be read.
 pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
+    fingerprint_on(Path::new("/"), spec, words)
+}
+
+/// The same for the host whose `/proc` and `/sys` are below `root`.
+fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -96,14 +113,26 @@ pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError
         add(&content.finalize());
     }
     if spec.accel == Accel::Kvm {
-        // The guest sees the host's processor.
-        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        cpu.lines()
-            .filter(|line| line.starts_with("model name") || line.starts_with("flags"))
-            .take(2)
-            .for_each(|line| add(line.as_bytes()));
+        processor(root).iter().for_each(|word| add(word.as_bytes()));
     }
     Ok(hex(&hash.finalize()))
+}
+
+/// What decides which processor a guest sees under KVM: the host's own, its microcode, the host's kernel, and how its KVM
+/// is set. A guest that was saved on another one would go on with a processor that has changed under it.
+fn processor(root: &Path) -> Vec<String> {
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let cpu = read(root.join("proc/cpuinfo"));
+    let told = ["model name", "microcode", "flags"];
+    let cpu = told.into_iter().filter_map(|key| cpu.lines().find(|line| line.starts_with(key))).map(str::to_owned);
+    let mut set: Vec<String> = ["kvm", "kvm_amd", "kvm_intel"]
+        .into_iter()
+        .flat_map(|module| fs::read_dir(root.join(format!("sys/module/{module}/parameters"))).into_iter().flatten())
+        .flatten()
+        .map(|parameter| format!("{}={}", parameter.path().display(), read(parameter.path())))
+        .collect();
+    set.sort();
+    cpu.chain([read(root.join("proc/version"))]).chain(set).collect()
 }
 
 /// What the store has under a key.
@@ -162,6 +191,25 @@ impl Store {
     /// Removes a snapshot that turned out to be of no use.
     pub fn discard(&self, snapshot: &Snapshot) {
         remove(&snapshot.dir);
+    }
+
+    /// Keeps a snapshot whose guest was alive and did not answer in time: the host may be busy. Not for ever, though:
+    /// removes one that this has happened to too often in a row, and says whether it is still there.
+    pub fn doubt(&self, snapshot: &Snapshot) -> bool {
+        let doubts = snapshot.doubts + 1;
+        let kept = doubts < MOST_DOUBTS && note_doubts(&snapshot.dir, doubts).is_ok();
+        if !kept {
+            self.discard(snapshot);
+        }
+        kept
+    }
+
+    /// A guest from it has answered.
+    pub fn trust(&self, snapshot: &Snapshot) {
+        if snapshot.doubts > 0 {
+            // Best effort: at worst it is made anew too early.
+            let _ = note_doubts(&snapshot.dir, 0);
+        }
     }
 
     /// The right to make the snapshot of this key; `None` while another run makes it.
@@ -256,11 +304,11 @@ impl Draft {
         self.stage.path().join(STATE)
     }
 
-    /// Makes it a snapshot: `console` is the one of the boot.
+    /// Makes it a snapshot: `console` is the one of the boot, which took so long.
     ///
     /// # Errors
     /// The cache can't be written.
-    pub fn publish(self, recipe: Recipe, console: &Path) -> Result<Snapshot, VmError> {
+    pub fn publish(self, recipe: Recipe, console: &Path, boot: Option<Duration>) -> Result<Snapshot, VmError> {
         let (store, key) = (&self.claim.store, &self.claim.key);
         let dir = store.dir.join(key);
         let publish = || -> io::Result<()> {
@@ -274,6 +322,8 @@ impl Draft {
                 key: key.clone(),
                 boot_id: boot_id()?,
                 recipe: recipe.clone(),
+                boot_ms: boot.and_then(|boot| boot.as_millis().try_into().ok()),
+                doubts: 0,
                 memory: seal(&self.memory())?,
                 state: seal(&self.state())?,
             };
@@ -282,7 +332,7 @@ impl Draft {
         };
         publish().map_err(|error| problem(&dir, &error))?;
         store.prune();
-        Ok(Snapshot { dir, recipe })
+        Ok(Snapshot { dir, recipe, boot, doubts: 0 })
     }
 }
 
@@ -313,7 +363,13 @@ fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
         // Best effort: what can't be noted is verified again.
         let _ = rewrite(dir, &meta);
     }
-    Ok(Snapshot { dir: dir.to_owned(), recipe: meta.recipe })
+    let boot = meta.boot_ms.map(Duration::from_millis);
+    Ok(Snapshot { dir: dir.to_owned(), recipe: meta.recipe, boot, doubts: meta.doubts })
+}
+
+fn note_doubts(dir: &Path, doubts: u32) -> io::Result<()> {
+    let meta: Meta = serde_json::from_slice(&fs::read(dir.join(META))?)?;
+    rewrite(dir, &Meta { doubts, ..meta })
 }
 
 fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {

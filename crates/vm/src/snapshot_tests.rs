@@ -28,6 +28,47 @@ fn another_qemu_kernel_image_command_line_or_accelerator_is_another_snapshot() {
     assert_eq!(keys.len(), all);
 }
 
+#[test]
+fn under_kvm_another_host_kernel_microcode_or_setting_is_another_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["vmlinuz", "image"] {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    let host = tempfile::tempdir().unwrap();
+    let set = |path: &str, text: &str| {
+        let path = host.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let cpu = |microcode: &str| format!("model name\t: X\nmicrocode\t: {microcode}\ncpu MHz\t: 1\nflags\t: svm npt\n");
+    set("proc/cpuinfo", &cpu("0x1"));
+    set("proc/version", "Linux version 6.12.1\n");
+    set("sys/module/kvm/parameters/enable_pmu", "Y\n");
+    set("sys/module/kvm_amd/parameters/nested", "1\n");
+    let key = |accel| {
+        let spec = specification(dir.path().to_owned());
+        let spec = GuestSpec { kernel: dir.path().join("vmlinuz"), image: dir.path().join("image"), accel, ..spec };
+        fingerprint_on(host.path(), &spec, &[]).unwrap()
+    };
+    let (mut last, emulated) = (key(Accel::Kvm), key(Accel::Tcg));
+    assert_eq!(last, key(Accel::Kvm));
+    let clock = cpu("0x1").replace("MHz\t: 1", "MHz\t: 2");
+    set("proc/cpuinfo", &clock);
+    assert_eq!(last, key(Accel::Kvm), "its clock rate changes all the time");
+    for (path, text) in [
+        ("proc/cpuinfo", &*cpu("0x2")),
+        ("proc/version", "Linux version 6.12.2\n"),
+        ("sys/module/kvm/parameters/enable_pmu", "N\n"),
+        ("sys/module/kvm_amd/parameters/nested", "0\n"),
+    ] {
+        set(path, text);
+        let now = key(Accel::Kvm);
+        assert_ne!(now, last, "{path}");
+        assert_eq!(key(Accel::Tcg), emulated, "{path} is nothing to an emulated guest");
+        last = now;
+    }
+}
+
 fn aged(store: &Store, name: &str, age: Duration) -> PathBuf {
     let dir = store.dir.join(name);
     fs::create_dir_all(&dir).unwrap();

@@ -4,6 +4,7 @@ use super::{
     Accel, VmError,
     process::{Group, POLL},
 };
+use lab_base::programs;
 use std::{
     fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
@@ -21,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub struct Stock<'a> {
     /// The `vng` program.
     pub vng: &'a Path,
+    /// QEMU; `None` for vng's own choice.
+    pub qemu: Option<&'a Path>,
     /// `vmlinuz`.
     pub kernel: &'a Path,
     /// The kernel's modules, among them 9p.
@@ -94,9 +97,10 @@ impl Stock<'_> {
             let log = File::create(log).map_err(file)?;
             command.arg("--verbose").stdout(log.try_clone().map_err(file)?).stderr(log);
         }
-        if let Some(path) = super::vng::search_path(self.vng) {
-            command.env("PATH", path);
+        if let Some(qemu) = self.qemu {
+            command.arg("--qemu").arg(qemu);
         }
+        command.env("PATH", programs::search_path_behind(self.vng.parent()));
         let begin = Instant::now();
         let spawned = command.process_group(0).spawn();
         let mut child = spawned.map_err(|source| VmError::Spawn { program: self.vng.to_owned(), source })?;

@@ -12,12 +12,8 @@ use super::{
     guest::Stage,
     orphans, restore, snapshot,
 };
-use lab_base::process::without_settings;
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use lab_base::{process::without_settings, programs};
+use std::{env, fs, path::Path, process::Command};
 
 /// Boots guests with virtme-ng and QEMU.
 #[derive(Debug)]
@@ -48,14 +44,13 @@ impl Launcher for VngLauncher {
         let mut command = Command::new(&spec.vng);
         command
             .args(arguments(spec, &stage.files, &orphans::guest_name(&spec.name)?)?)
+            // vng calls `virtme-run` by name: in a virtual environment that is next to vng, and nowhere else.
+            .env("PATH", programs::search_path_behind(spec.vng.parent()))
             // vng reads default options from the user's home or else from /etc, and any of them would change what is tested.
             .env("HOME", stage.dir.path());
         // Where vng itself came from `pip install --user`, Python still has to find it.
         if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {
             command.env("PYTHONUSERBASE", home.join(".local"));
-        }
-        if let Some(path) = search_path(&spec.vng) {
-            command.env("PATH", path);
         }
         Ok(Box::new(stage.start(command, spec)?))
     }
@@ -70,11 +65,4 @@ impl Launcher for VngLauncher {
         let words = arguments(&spec, &Files::below(Path::new("/launch")), &spec.name)?;
         snapshot::fingerprint(&spec, &words)
     }
-}
-
-/// vng calls `virtme-run` by name: in a virtual environment that is next to vng, and nowhere else.
-pub(super) fn search_path(vng: &Path) -> Option<std::ffi::OsString> {
-    let beside = vng.parent().filter(|dir| !dir.as_os_str().is_empty())?;
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::join_paths(std::iter::once(PathBuf::from(beside)).chain(env::split_paths(&path))).ok()
 }

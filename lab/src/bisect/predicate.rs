@@ -198,7 +198,7 @@ impl Predicate {
                     return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
                 }
             };
-            // A complaint is known by its fingerprint, which leaves out all that differs between kernels. A check that failed
+            // A splat is known by its fingerprint, which leaves out all that differs between kernels. A check that failed
             // beside one is known by its own words: a busy host can make a kernel complain of a stall at any time.
             let fingerprint = verdict.splats.first().filter(|_| crash).map(|splat| &*splat.fingerprint);
             let signature = Signature::new(&cell.id, &kind, fingerprint.unwrap_or(message));

@@ -68,7 +68,7 @@ pub(super) struct HowArgs {
     /// Run a cell that does not pass again, so often, each time in a fresh guest.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=20))]
     pub(super) retries: u32,
-    /// Whether a cell that passes only when it is run again fails the run. A panic, a hang or a complaint of the kernel
+    /// Whether a cell that passes only when it is run again fails the run. A panic, a hang or a splat of the kernel
     /// stays a failure either way.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) flaky: crate::run::common::OnFlaky,

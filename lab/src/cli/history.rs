@@ -1,4 +1,4 @@
-//! `lab history`, `lab complaints` and `lab trend`.
+//! `lab history`, `lab splats` and `lab trend`.
 
 use crate::{error::Error, project};
 use clap::Args;
@@ -8,7 +8,7 @@ use lab_base::{
 };
 use lab_record::exit::Exit;
 use lab_report::{
-    history::{self, History, complaints},
+    history::{self, History, splats},
     results::{Stored, directory, stored},
 };
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(super) struct TrendArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ComplaintsArgs {
+pub(super) struct SplatsArgs {
     #[command(flatten)]
     runs: RunsArgs,
     /// As JSON, with what the kernel wrote.
@@ -87,12 +87,12 @@ fn show_json(what: &impl serde::Serialize) -> Result<(), Error> {
     Ok(show(format_args!("{text}\n"))?)
 }
 
-pub(super) fn complaints(named: Option<PathBuf>, args: &ComplaintsArgs) -> Result<Exit, Error> {
+pub(super) fn splats(named: Option<PathBuf>, args: &SplatsArgs) -> Result<Exit, Error> {
     let (_, runs) = runs(named, &args.runs)?;
-    let found = complaints::recurring(&runs, &say)?;
+    let found = splats::recurring(&runs, &say)?;
     match args.json {
         true => show_json(&found)?,
-        false => show(complaints::render(&found))?,
+        false => show(splats::render(&found))?,
     }
     Ok(Exit::Passed)
 }

@@ -108,8 +108,11 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Show how cells ended over many runs.
     History(history::HistoryArgs),
-    /// Name what kernels complained of over the runs: each complaint once, by its fingerprint.
-    Complaints(history::ComplaintsArgs),
+    /// List the splats of many runs, each once, by its fingerprint.
+    Splats(history::SplatsArgs),
+    /// The former name of `lab splats`.
+    #[command(hide = true)]
+    Complaints(history::SplatsArgs),
     /// Write a page that shows many runs: what changed in each, and which cells are not steady.
     Trend(history::TrendArgs),
     /// The runs below results/.
@@ -165,7 +168,11 @@ impl Cli {
             Command::Report { run, format } => report::report(project, &run, &format),
             Command::Compare(args) => compare::compare(project, &args),
             Command::History(args) => history::history(project, &args),
-            Command::Complaints(args) => history::complaints(project, &args),
+            Command::Splats(args) => history::splats(project, &args),
+            Command::Complaints(args) => {
+                say("hint: `lab complaints` is deprecated: use `lab splats`");
+                history::splats(project, &args)
+            }
             Command::Trend(args) => history::trend(project, &args),
             Command::Results(command) => results::results(project, &command),
         }

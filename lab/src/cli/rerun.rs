@@ -66,6 +66,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     };
     watch::rounds(&project.root, args.watch, || {
         let mut selected = build(&project, args.no_build, canary)?;
+        selected.every_cell = false;
         selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
         if selected.cells.is_empty() {
             // Renamed since, all of them.

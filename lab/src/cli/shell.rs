@@ -144,9 +144,9 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
     let library = artifacts::topologies(&selected.artifacts.agent.path)?;
     let device = topology::find(&library, name, args.kind.as_deref())?.kind;
     if device.is_some_and(LinkKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
-        let why = kernel.departure(Capability::Netkit).map_or_else(
+        let why = kernel.unsupported(Capability::Netkit).map_or_else(
             || format!("needs kernel {}", Capability::Netkit.since().lifted_by(kernel.version)),
-            |departure| departure.reason.clone(),
+            |it| it.reason.clone(),
         );
         return Err(Error::Usage(format!(
             "{} has no netkit: {why}; --kind veth builds `{name}` all the same",

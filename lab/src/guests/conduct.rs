@@ -49,7 +49,8 @@ impl Guests {
         let canary = selected.canary;
         let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
         let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
-        let plan = narrow(Plan { others, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
+        let every_cell = selected.every_cell;
+        let plan = narrow(Plan { others, every_cell, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
         guests.conduct(project, plan, None, canary, order)
     }
 

@@ -9,7 +9,12 @@ use crate::{
 use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
 use lab_record::event::{ImageInfo, Versions};
-use lab_vm::{Accel, Acceleration, GuestSpec, Launcher, accel, qemu_version, stock::Stock};
+use lab_vm::{
+    Accel, Acceleration, GuestSpec, Launcher,
+    accel::{self, Asking},
+    qemu_version,
+    stock::Stock,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -58,17 +63,25 @@ impl Machine {
     ///
     /// # Errors
     /// No guest can be launched at all.
-    pub fn acceleration(&self, launcher: &dyn Launcher, kernel: &Unpacked) -> Result<Acceleration, Error> {
+    pub fn acceleration(
+        &self,
+        launcher: &dyn Launcher,
+        kernel: &Unpacked,
+        say: &dyn Fn(&str),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Acceleration, Error> {
         let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
-        Ok(accel::choose(launcher, &probe.spec, &self.versions.qemu, &self.cache)?)
+        let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
+        Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
 
     /// The kernel as virtme-ng boots it by itself.
     pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
         Stock {
             vng: &self.vng,
+            qemu: self.qemu.as_deref(),
             kernel: &kernel.vmlinuz,
             modules: &kernel.modules,
             release: &kernel.release,

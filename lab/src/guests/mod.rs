@@ -32,6 +32,7 @@ use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
     event::{Accelerator, RunInfo, Versions},
+    guest::KernelRecord,
     plan::{KernelFacts, Plan, PlannedKernel},
     reporter::Reporter,
     run::RunRecord,
@@ -41,7 +42,7 @@ use lab_report::{
     progress::{Bars, Lines},
     results::directory,
 };
-use lab_vm::{Acceleration, VngLauncher, snapshot::Store, stock::Stock};
+use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
 use std::{
     env,
     io::IsTerminal,
@@ -98,7 +99,7 @@ impl Guests {
         Store::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-        let acceleration = machine.acceleration(&launcher, first)?;
+        let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
         // They only order what this machine starts: without them it runs the same cells.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
@@ -145,7 +146,7 @@ impl Guests {
     /// What the plan must know of the kernels.
     pub fn facts(&self) -> Vec<KernelFacts> {
         let facts = |it: &Unpacked| {
-            let facts = facts(&it.id, it.class.name(), it.version, &it.departures, it.may_fail);
+            let facts = facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail);
             stated(facts, &it.has, it.believe_probes.as_deref())
         };
         self.kernels.iter().map(facts).collect()
@@ -193,7 +194,16 @@ impl Guests {
             prepare: &prepare,
             interrupt: self.interrupt.clone(),
         };
-        run.go(reporters)
+        let record = run.go(reporters)?;
+        self.distrust_kvm_unless(!record.kernels.values().any(KernelRecord::never_booted));
+        Ok(record)
+    }
+
+    /// Where guests under KVM never booted, that may be KVM's doing: the next command asks again.
+    fn distrust_kvm_unless(&self, booted: bool) {
+        if self.acceleration.accel == Accel::Kvm && !booted {
+            accel::distrust(self.machine.cache());
+        }
     }
 }
 

@@ -95,7 +95,9 @@ impl Guests {
             interrupt: &self.interrupt,
             emit: &|event| told.event(&event),
         };
-        Ok(visit::visit(common, &PlannedKernel { facts, cells: Vec::new() }, &prepared, visitor))
+        let visited = visit::visit(common, &PlannedKernel { facts, cells: Vec::new() }, &prepared, visitor);
+        self.distrust_kvm_unless(visited != Visited::Lost || !told.release().is_empty());
+        Ok(visited)
     }
 
     /// The exit code of a command that a signal ended.

@@ -28,7 +28,7 @@ impl Known {
 
     /// Whether it is about a verdict: a pass that it did not expect, or a failure that it covers.
     ///
-    /// A complaint of the kernel, a panic and a hang are covered only by an entry whose `message` means them, so that an
+    /// A splat of the kernel, a panic and a hang are covered only by an entry whose `message` means them, so that an
     /// old failure never hides a new crash. What is no verdict on the kernel is never covered.
     pub fn matches(&self, verdict: &Verdict) -> bool {
         if !self.is_about(&verdict.report.cell) {

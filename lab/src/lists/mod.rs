@@ -1,4 +1,4 @@
-//! Two lists that a person keeps beside `kernels.toml`: `splats.toml`, complaints of a kernel that fail nothing for now,
+//! Two lists that a person keeps beside `kernels.toml`: `splats.toml`, splats of a kernel that fail nothing for now,
 //! and `known.toml`, failures that are known. Every entry has a reason and a day on which it ends: what it excuses is
 //! reported all the same, and an entry that nobody looked at in time fails the run by itself.
 
@@ -21,7 +21,7 @@ use lab_record::{
 };
 use std::{fs, io::ErrorKind, path::Path, time::SystemTime};
 
-/// Complaints that fail nothing for now.
+/// Splats that fail nothing for now.
 pub const SPLATS_TOML: &str = "splats.toml";
 /// Failures that are known.
 pub const KNOWN_TOML: &str = "known.toml";
@@ -78,7 +78,7 @@ impl Lists {
         Ok(Self { allowed: splats::parse(splats)?, known: known::parse(known)?, today })
     }
 
-    /// Marks a complaint that an entry allows on a kernel.
+    /// Marks a splat that an entry allows on a kernel.
     pub fn allow(&self, kernel: &KernelFacts, splat: &mut Splat) {
         let entry = self.allowed.iter().find(|entry| entry.terms.hold(kernel, self.today) && entry.matches(splat));
         splat.allowed = entry.map(|entry| entry.terms.excuse.clone());

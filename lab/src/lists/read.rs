@@ -37,7 +37,7 @@ fn terms(section: &Section<'_>) -> Result<Terms, ConfigError> {
     Ok(Terms {
         line: section.line(),
         kernels: kernels.transpose()?,
-        excuse: Excuse { reason, link: section.text("link")?.map(str::to_owned), expires },
+        excuse: Excuse { reason, link: section.text("link")?.map(str::to_owned), expires: Some(expires) },
         last_day,
     })
 }

@@ -1,4 +1,4 @@
-//! `splats.toml`: complaints of a kernel that fail nothing for now.
+//! `splats.toml`: splats of a kernel that fail nothing for now.
 
 use super::{SPLATS_TOML, Terms, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
@@ -26,7 +26,7 @@ impl Allowed {
         }
     }
 
-    /// Whether it is about a complaint: by fingerprint, or by the header as the kernel wrote it or as reports name it.
+    /// Whether it is about a splat: by fingerprint, or by the header as the kernel wrote it or as reports name it.
     pub fn matches(&self, splat: &Splat) -> bool {
         match &self.about {
             About::Fingerprint(fingerprint) => *fingerprint == splat.fingerprint,

@@ -35,7 +35,7 @@ fn known(list: &str, kernel: &str, mut verdict: Verdict) -> bool {
 }
 
 #[test]
-fn a_complaint_is_allowed_by_fingerprint_or_title_on_the_kernels_named() {
+fn a_splat_is_allowed_by_fingerprint_or_title_on_the_kernels_named() {
     let fingerprint = scan(WARN).remove(0).fingerprint;
     assert!(allowed(&entry("[[splat]]", &format!("fingerprint = \"{fingerprint}\"")), "6.12.43"));
     assert!(!allowed(&entry("[[splat]]", "fingerprint = \"warn-0000000000\""), "6.12.43"));
@@ -69,8 +69,8 @@ fn a_crash_is_known_only_where_the_entry_says_so() {
     assert!(known(&entry("[[known]]", "case = \"D10-*\"\nmessage = \"hang: *\""), "6.12.43", hang(ErrorKind::Hang)));
     assert!(!known(&entry("[[known]]", "case = \"D10-*\"\nmessage = \"*\""), "6.12.43", hang(ErrorKind::Host)));
     let mut both = failed(FailureKind::Check, "lost");
-    both.complain(scan(WARN));
-    assert!(!known(&plain, "6.12.43", both), "an old failure hides no new complaint");
+    both.add_splats(scan(WARN));
+    assert!(!known(&plain, "6.12.43", both), "an old failure hides no new splat");
 }
 
 #[test]

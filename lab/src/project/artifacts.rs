@@ -234,7 +234,7 @@ impl Builder<'_> {
 
     fn bpf_linker(&self) -> Result<PathBuf, ArtifactError> {
         let pinned = Tools::in_cache(self.cache).pinned_bpf_linker();
-        pinned.or_else(|| which::which("bpf-linker").ok()).ok_or(ArtifactError::NoBpfLinker)
+        pinned.or_else(|| lab_base::programs::find("bpf-linker")).ok_or(ArtifactError::NoBpfLinker)
     }
 
     /// Where cargo builds: in the project, or, where that is read-only and holds nothing that was built, in the cache.

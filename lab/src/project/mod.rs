@@ -16,7 +16,7 @@ use crate::{
     },
     setup::Tools,
 };
-use lab_base::{interrupt::Interrupt, nearest::nearest, selection};
+use lab_base::{interrupt::Interrupt, nearest::nearest, say::say, selection};
 use lab_kernel_store::{Cache, Class, Config, Kernel, KernelsError, Lock, Store};
 use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,7 @@ impl Project {
         Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let cache = Cache::open()?;
         let config = Config::load(&root.join(KERNELS_TOML))?;
+        config.hints.iter().for_each(|hint| say(&format!("hint: {hint}")));
         let lock = Lock::load(&root.join(KERNELS_LOCK))?;
         let lists = Lists::load(&root).map_err(KernelsError::from)?;
         // Only `git` and `mainline` kernels need it, and they say so when it is missing.
@@ -76,7 +77,7 @@ impl Project {
     /// Nobody knows its version yet.
     pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
         let version = self.store().version(kernel, &self.lock)?;
-        let facts = facts(&kernel.id, kernel.class.name(), version, &kernel.departures, kernel.may_fail);
+        let facts = facts(&kernel.id, kernel.class.name(), version, &kernel.unsupported, kernel.may_fail);
         Ok(stated(facts, &kernel.has, kernel.believe_probes.as_deref()))
     }
 

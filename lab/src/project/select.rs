@@ -13,7 +13,7 @@ use lab_base::{
     say::say,
     selection::{self, NoMatch},
 };
-use lab_kernel_store::{Backport, Departure};
+use lab_kernel_store::{Backport, UnsupportedEntry};
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 
@@ -29,6 +29,8 @@ pub struct Selected {
     pub mutants: Vec<MutantInfo>,
     /// Whether the cells are canaries.
     pub canary: bool,
+    /// Whether no filter narrowed the cells of the suite.
+    pub every_cell: bool,
 }
 
 impl Selected {
@@ -44,7 +46,8 @@ impl Selected {
 /// Builds what is to be built, and selects.
 pub fn select(project: &Project, filter: &Filter) -> Result<Selected, Error> {
     let all = build(project, filter.no_build, filter.canary)?;
-    Ok(Selected { cells: select_cells(&all.cells, filter)?, ..all })
+    let every_cell = all.every_cell && filter.case.is_empty() && filter.attach.is_empty();
+    Ok(Selected { cells: select_cells(&all.cells, filter)?, every_cell, ..all })
 }
 
 /// Builds what is to be built, and selects cases by name alone; without a name none of them.
@@ -55,7 +58,7 @@ pub fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Sele
     } else {
         selection::select("case", &all.cells, cases, names)?.into_iter().cloned().collect()
     };
-    Ok(Selected { cells, ..all })
+    Ok(Selected { cells, every_cell: false, ..all })
 }
 
 /// Builds what is to be built; every cell of the suite, or every canary, is selected.
@@ -67,6 +70,7 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
         cells: if canary { listing.canaries } else { listing.cells },
         mutants: listing.mutants,
         canary,
+        every_cell: !canary,
     })
 }
 
@@ -100,7 +104,13 @@ pub fn stated(facts: KernelFacts, has: &[Backport], believe_probes: Option<&str>
 }
 
 /// What the plan must know of a kernel.
-pub fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Departure], may_fail: bool) -> KernelFacts {
+pub fn facts(
+    id: &str,
+    class: &str,
+    version: KernelVersion,
+    unsupported: &[UnsupportedEntry],
+    may_fail: bool,
+) -> KernelFacts {
     KernelFacts {
         id: id.to_owned(),
         class: class.to_owned(),
@@ -108,9 +118,9 @@ pub fn facts(id: &str, class: &str, version: KernelVersion, departures: &[Depart
         may_fail,
         has: Vec::new(),
         believe_probes: None,
-        departures: departures
+        unsupported: unsupported
             .iter()
-            .map(|departure| plan::Departure { capability: departure.capability, reason: departure.reason.clone() })
+            .map(|it| plan::Unsupported { capability: it.capability, reason: it.reason.clone() })
             .collect(),
     }
 }

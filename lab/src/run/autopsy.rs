@@ -22,6 +22,8 @@ pub(super) struct Autopsy {
     pub tail: Tail,
     /// Files of the answers, from the run's directory on.
     pub files: Vec<String>,
+    /// Whether its kernel was alive.
+    pub alive: bool,
 }
 
 impl KernelRun<'_> {
@@ -42,7 +44,7 @@ impl KernelRun<'_> {
 
     /// The agent gave its cell up, and can still say so.
     fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut verdict: Verdict) {
-        let (place, files) = self.question(guest, launch, Some(&verdict.report.cell));
+        let (place, files, _) = self.question(guest, launch, Some(&verdict.report.cell));
         if let Outcome::Errored { message, .. } = &mut verdict.outcome {
             message.push_str(&place);
         }
@@ -56,14 +58,14 @@ impl KernelRun<'_> {
         if !matches!(tail.classify(lost.kind), ErrorKind::Hang | ErrorKind::Boot) {
             return;
         }
-        let (place, files) = self.question(guest, launch, lost.cell.as_ref());
+        let (place, files, alive) = self.question(guest, launch, lost.cell.as_ref());
         lost.message.push_str(&place);
-        launch.autopsy.replace(Some(Autopsy { tail, files }));
+        launch.autopsy.replace(Some(Autopsy { tail, files, alive }));
     }
 
-    /// What the guest answers: words for a message, and files.
-    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<String>) {
-        let answer = guest.interrogate(self.timing.evidence, &|| self.interrupt.is_over());
+    /// What the guest answers: words for a message, files, and whether its kernel is alive.
+    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<String>, bool) {
+        let answer = guest.interrogate(launch.timing.evidence(), &|| self.interrupt.is_over());
         let place = answer.place.map(|place| format!("; its processor is in {}", text::line(&place, 200)));
         let attachments: Vec<Attachment> = answer.findings.into_iter().map(attachment(launch.number)).collect();
         let home = cell.map_or_else(|| format!("guest-{}", launch.number), CellId::to_string);
@@ -71,7 +73,7 @@ impl KernelRun<'_> {
             self.note(format!("evidence of guest {}: {error}", launch.number));
             Vec::new()
         });
-        (place.unwrap_or_default(), files)
+        (place.unwrap_or_default(), files, answer.alive)
     }
 }
 

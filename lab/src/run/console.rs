@@ -52,8 +52,8 @@ impl Tail {
         self.find(Class::is_deadly)
     }
 
-    /// The first complaint that the kernel survived.
-    pub fn complaint(&self) -> Option<&str> {
+    /// The first splat that the kernel survived.
+    pub fn splat(&self) -> Option<&str> {
         self.find(|class, record| !class.is_deadly(record))
     }
 
@@ -87,7 +87,7 @@ mod tests {
              [    2.6] Kernel panic - not syncing: Fatal exception\n",
         );
         assert_eq!(tail.last_words(), Some("BUG: kernel NULL pointer dereference"));
-        assert_eq!(tail.complaint(), Some("BUG: Bad page state in process case"));
+        assert_eq!(tail.splat(), Some("BUG: Bad page state in process case"));
         assert_eq!(tail.classify(ErrorKind::GuestLost), ErrorKind::Panic);
         assert_eq!(tail.classify(ErrorKind::Agent), ErrorKind::Agent);
         let quiet = Tail::parse("[    1.0] rcu: INFO: rcu_preempt self-detected stall on CPU\n");

@@ -84,7 +84,7 @@ mod tests {
             ["boot=1m", "silence=30s", "silence=7s", "run=2h"].map(|text| text.parse().unwrap()).to_vec();
         let timing = Timing::default().scaled(10.0).choosing(Chosen::of(&chosen)).at_least(40.0);
         assert_eq!((timing.boot, timing.silence), (Duration::from_secs(60), Duration::from_secs(7)));
-        assert_eq!(timing.restore, Duration::from_secs(60), "a restore is not given more than a boot");
+        assert_eq!(timing.restore(), Duration::from_secs(60), "a restore is not given more than a boot");
         assert_eq!(timing.idle, Timing::default().idle * 40, "the others still fit the accelerator");
     }
 

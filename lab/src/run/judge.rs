@@ -84,7 +84,7 @@ fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: 
             kind: FailureKind::MissingCapability,
             message: format!(
                 "no {} on kernel {}, which must have it since {} ({}): {}; if this kernel is right to lack it, list it \
-                 under `departures` of [kernels.\"{}\"] in kernels.toml",
+                 under `unsupported` of [kernels.\"{}\"] in kernels.toml",
                 reason.capability,
                 facts.version,
                 since.lifted_by(facts.version),
@@ -104,9 +104,9 @@ fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: 
 pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<String> {
     let warning = |probe: &CapabilityReport| {
         let supported = probe.state == CapabilityState::Supported;
-        match facts.departure(probe.capability) {
+        match facts.unsupported(probe.capability) {
             Some(_) if supported => Some(format!(
-                "kernels.toml lists {} as a departure of {}, and its probe found it supported: drop the entry",
+                "kernels.toml lists {} as unsupported on {}, and its probe found it supported: drop the entry",
                 probe.capability, facts.id
             )),
             None if !supported && facts.must_have(probe.capability) => Some(format!(
@@ -135,15 +135,15 @@ mod tests {
     use super::*;
     use lab_protocol::{AttachRequest, AttachType, Capability, Check, DeviceKind, Hook};
     use lab_record::{
-        plan::{Departure, Plan},
+        plan::{Plan, Unsupported},
         testing::{attached, cell, facts, passed},
     };
 
     const ID: &str = "A04-auto[auto,nk-l3]";
 
-    fn verdict_on(version: &str, departures: Vec<Departure>, report: CellReport) -> Verdict {
+    fn verdict_on(version: &str, unsupported: Vec<Unsupported>, report: CellReport) -> Verdict {
         let mut facts = facts("k", version);
-        facts.departures = departures;
+        facts.unsupported = unsupported;
         let plan = Plan::new(vec![facts], vec![cell(ID)], true);
         judge(&plan.kernels[0], &plan.cells[0], report)
     }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_stands_below_the_version_or_with_a_departure() {
+    fn a_skip_stands_below_the_version_or_with_an_unsupported_entry() {
         let reason = SkipReason {
             capability: Capability::Netkit,
             detail: "RTM_NEWLINK: EOPNOTSUPP".to_owned(),
@@ -215,10 +215,10 @@ mod tests {
             message("6.12.43", skip.clone()),
             "missing-capability: no netkit on kernel 6.12.43, which must have it since 6.7 (netkit, bpf: Add bpf \
              programmable net device): RTM_NEWLINK: EOPNOTSUPP; if this kernel is right to lack it, list it under \
-             `departures` of [kernels.\"k\"] in kernels.toml"
+             `unsupported` of [kernels.\"k\"] in kernels.toml"
         );
-        let departure = Departure { capability: Capability::Netkit, reason: "not set".to_owned() };
-        assert_eq!(verdict_on("6.12.43", vec![departure], skip).outcome.word(), "skipped");
+        let entry = Unsupported { capability: Capability::Netkit, reason: "not set".to_owned() };
+        assert_eq!(verdict_on("6.12.43", vec![entry], skip).outcome.word(), "skipped");
     }
 
     #[test]
@@ -233,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn probes_that_contradict_version_or_departure_are_told() {
+    fn probes_that_contradict_version_or_unsupported_entry_are_told() {
         let probe = |capability, state| CapabilityReport { capability, state, detail: "EINVAL".to_owned() };
         let mut facts = facts("k", "6.12.43");
-        facts.departures = vec![Departure { capability: Capability::Netkit, reason: "off".to_owned() }];
+        facts.unsupported = vec![Unsupported { capability: Capability::Netkit, reason: "off".to_owned() }];
         let probes = [
             probe(Capability::Netkit, CapabilityState::Supported),
             probe(Capability::Tcx, CapabilityState::ConfigOff),
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(
             probe_warnings(&facts, &probes),
             [
-                "kernels.toml lists netkit as a departure of k, and its probe found it supported: drop the entry",
+                "kernels.toml lists netkit as unsupported on k, and its probe found it supported: drop the entry",
                 "tcx must be there on 6.12.43 and is not (config off): EINVAL",
                 "netkit-single is there on 6.12.43 although mainline has it since 7.1: if it was backported, list it under `has` of \
                  [kernels.\"k\"] in kernels.toml",

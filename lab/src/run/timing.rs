@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Timing {
     /// Launch to the agent's hello.
     pub boot: Duration,
-    /// Start of a restored guest to its agent's hello.
+    /// Start of a restored guest to its agent's hello, see [`Self::restore()`].
     pub restore: Duration,
     /// Between two messages of a guest that has said hello. The agent's heartbeat comes every second of guest time
     /// from a thread of its own.
@@ -19,12 +19,15 @@ pub struct Timing {
     pub idle: Duration,
     /// On top of a cell's own deadline, which the agent watches: the host only acts when the agent can't.
     pub cell_grace: Duration,
-    /// From the host's `Shutdown` to the end of the machine.
+    /// From the host's `Shutdown` to the end of the machine, see [`Self::shutdown()`].
     pub shutdown: Duration,
-    /// What a guest that hangs may take to say what it is doing.
+    /// What a guest that hangs may take to say what it is doing, see [`Self::evidence()`].
     pub evidence: Duration,
     /// How often the loop looks at everything but the port.
     pub poll: Duration,
+    /// What a restore, a shutdown and evidence get at least, however fast the guest is: where all is well nobody waits for
+    /// it, and a host that was idle at the boot may be busy now.
+    pub floor: Duration,
     /// Factor on a cell's own deadline, and what the guest is told.
     pub scale: f32,
     /// What somebody chose instead, which no slowness stretches.
@@ -42,6 +45,7 @@ impl Default for Timing {
             shutdown: Duration::from_secs(2),
             evidence: Duration::from_secs(3),
             poll: Duration::from_millis(50),
+            floor: Duration::from_secs(10),
             scale: 1.0,
             chosen: Chosen::default(),
         }
@@ -62,6 +66,7 @@ impl Timing {
             shutdown: self.shutdown.mul_f32(scale),
             evidence: self.evidence.mul_f32(scale),
             poll: self.poll,
+            floor: self.floor,
             scale,
             chosen: self.chosen,
         }
@@ -75,10 +80,8 @@ impl Timing {
     }
 
     fn held(self) -> Self {
-        let restore = self.chosen.boot.map_or(self.restore, |boot| boot.min(self.restore));
         Self {
             boot: self.chosen.boot.unwrap_or(self.boot),
-            restore,
             silence: self.chosen.silence.unwrap_or(self.silence),
             ..self
         }
@@ -92,6 +95,22 @@ impl Timing {
             return self;
         }
         Self { scale, ..self.scaled(scale / self.scale) }
+    }
+
+    /// Start of a restored guest to its agent's hello; never more than somebody chose for a boot.
+    pub fn restore(&self) -> Duration {
+        let restore = self.restore.max(self.floor);
+        self.chosen.boot.map_or(restore, |boot| boot.min(restore))
+    }
+
+    /// From the host's `Shutdown` to the end of the machine.
+    pub fn shutdown(&self) -> Duration {
+        self.shutdown.max(self.floor)
+    }
+
+    /// What a guest that hangs may take to say what it is doing.
+    pub fn evidence(&self) -> Duration {
+        self.evidence.max(self.floor)
     }
 
     /// What a cell may take before the host gives the guest up.
@@ -129,5 +148,16 @@ mod tests {
         let slow = usual.at_least(20.0);
         assert_eq!((slow.silence, slow.scale), (Duration::from_secs(200), 20.0));
         assert_eq!(slow.poll, usual.poll);
+    }
+
+    #[test]
+    fn a_fast_guest_gets_time_enough_on_a_host_that_became_busy() {
+        let waits = |scale| {
+            let timing = Timing::default().scaled(scale);
+            [timing.restore(), timing.shutdown(), timing.evidence()].map(|wait| wait.as_secs())
+        };
+        assert_eq!(waits(2.0), [10, 10, 10]);
+        assert_eq!(waits(10.0), [30, 20, 30]);
+        assert_eq!(Timing::default().scaled(2.0).at_least(8.0).shutdown(), Duration::from_secs(16));
     }
 }

@@ -29,7 +29,8 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
         if run.interrupt.is_over() {
             return Visited::Interrupted;
         }
-        let launch = run.next_guest(prepared, if snapshot.is_some() { Start::Restore } else { Start::Boot });
+        let launch =
+            run.next_guest(prepared, snapshot.as_ref().map_or(Start::Boot, |_| Start::Restore), snapshot.as_ref());
         let started = match &snapshot {
             Some(snapshot) => run.launcher.restore(&launch.spec, snapshot),
             None => run.launcher.launch(&launch.spec),
@@ -41,10 +42,11 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
                 End::Lost(Lost { kind, message, cell: None, again: false, exit: None })
             }
         };
+        run.answered(&launch, snapshot.as_ref());
         match (end, snapshot) {
             (End::Done(_), _) => return Visited::Done,
             (End::Interrupted(_), _) => return Visited::Interrupted,
-            (End::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&lost, &snapshot),
+            (End::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&launch, &lost, &snapshot),
             (End::Lost(lost), _) => {
                 run.bury(&launch, lost);
                 return Visited::Lost;

@@ -1,7 +1,7 @@
 //! A kernel's snapshot: found, made, or done without.
 
 use super::{
-    kernel::KernelRun,
+    kernel::{KernelRun, Launch},
     session::{End, Errand, Lost},
 };
 use crate::run::common::Prepared;
@@ -43,13 +43,33 @@ impl KernelRun<'_> {
         state.snapshot.clone()
     }
 
-    /// A restored guest never answered: the snapshot is of no use, whatever its checksums say.
-    pub(super) fn unanswered(&self, lost: &Lost, snapshot: &Snapshot) {
-        let why = &lost.message;
-        self.note(format!("the snapshot was removed: a guest restored from it did not answer: {why}"));
-        if let Some(store) = self.snapshots {
-            store.discard(snapshot);
+    /// A restored guest has answered, where there was one.
+    pub(super) fn answered(&self, launch: &Launch, snapshot: Option<&Snapshot>) {
+        if let (true, Some(store), Some(snapshot)) = (launch.greeted(), self.snapshots, snapshot) {
+            store.trust(snapshot);
         }
+    }
+
+    /// A restored guest never answered. Where its kernel was alive it was too slow, and so may the host have been. Else the
+    /// snapshot is of no use, whatever its checksums say.
+    pub(super) fn unanswered(&self, launch: &Launch, lost: &Lost, snapshot: &Snapshot) {
+        let why = &lost.message;
+        let alive = launch.autopsy.borrow().as_ref().is_some_and(|autopsy| autopsy.alive);
+        let kept = self.snapshots.is_some_and(|store| {
+            if !alive {
+                store.discard(snapshot);
+            }
+            alive && store.doubt(snapshot)
+        });
+        self.note(match (kept, alive) {
+            (true, _) => {
+                format!("the snapshot is kept: a guest restored from it did not answer, but its kernel is alive: {why}")
+            }
+            (false, true) => {
+                format!("the snapshot was removed: guests restored from it are alive and do not answer: {why}")
+            }
+            (false, false) => format!("the snapshot was removed: a guest restored from it did not answer: {why}"),
+        });
         lock(&self.warmth.0).snapshot = None;
     }
 
@@ -83,7 +103,7 @@ impl KernelRun<'_> {
             Ok(draft) => draft,
             Err(error) => return self.without(&error.to_string()),
         };
-        let mut launch = self.next_guest(prepared, Start::Snapshot);
+        let mut launch = self.next_guest(prepared, Start::Snapshot, None);
         launch.spec = GuestSpec { memory_file: Some(draft.memory()), ..launch.spec };
         let mut guest = match self.launcher.launch(&launch.spec) {
             Ok(guest) => guest,
@@ -97,7 +117,9 @@ impl KernelRun<'_> {
                 return None;
             }
         }
-        let made = guest.freeze(&draft.state()).and_then(|recipe| draft.publish(recipe, &launch.spec.console));
+        let made = guest
+            .freeze(&draft.state())
+            .and_then(|recipe| draft.publish(recipe, &launch.spec.console, launch.hello.get()));
         made.map_err(|error| self.without(&error.to_string())).ok()
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use duct::{Expression, cmd};
 
 use super::{error::SetupError, tools::run_logged};
-use crate::setup::path::in_path;
+use lab_base::programs;
 
 /// How this user may install packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Privilege {
     pub fn of_this_process() -> Self {
         Self::decide(
             nix::unistd::geteuid().is_root(),
-            in_path("sudo").is_some(),
+            programs::on_host("sudo").is_some(),
             || cmd!("sudo", "-n", "true").stdin_null().stdout_null().stderr_null().run().is_ok(),
             std::io::stdin().is_terminal(),
         )

@@ -2,9 +2,11 @@
 
 use super::{
     check::{Check, Fix, Purpose, State},
-    host::{BPF_LINKER, BPF_RUST, BpfRust, Host, Program, QEMU_SERVES, QEMU_VARIABLE},
+    host::{BPF_LINKER, BpfRust, Host, Kvm},
     private::{self, Set},
+    program::{Program, QEMU_SERVES, QEMU_VARIABLE},
 };
+use lab_vm::Accel;
 use std::collections::BTreeMap;
 
 /// The oldest compiler that builds the workspace; `rust-version` of the root Cargo.toml.
@@ -29,7 +31,7 @@ const NETWORK_TOOLS: Fix = Fix::Packages {
     commands: &["ip", "tc", "ss", "bpftool", "tcpdump"],
     set: Some(&private::SHELL),
 };
-const BPF_COMPILER: Fix = Fix::Packages { packages: BPF_RUST, commands: &[], set: Some(&private::BPF) };
+const BPF_COMPILER: Fix = Fix::Packages { packages: private::BPF.roots, commands: &[], set: Some(&private::BPF) };
 
 const KERNEL_BUILD: Fix = Fix::Packages {
     packages: &["make", "flex", "bison", "bc", "libelf-dev"],
@@ -232,10 +234,21 @@ fn bpf_linker(host: &Host) -> State {
 
 fn kvm(host: &Host) -> State {
     match &host.kvm {
-        Some(Err(reason)) => State::Warn {
+        Kvm::Unknown | Kvm::Untried => State::Ok {
+            found: "/dev/kvm makes virtual machines; the next run tries whether a guest boots in one".into(),
+        },
+        Kvm::Forced(variable) => State::Ok { found: format!("{variable} decides") },
+        Kvm::Unusable(reason) => State::Warn {
             found: reason.clone(),
             advice: "guests run under TCG, several times slower; where the machine has KVM, join the group kvm".into(),
         },
-        _ => State::Ok { found: "/dev/kvm opens; the first run proves that it works".into() },
+        Kvm::Tried { verdict, .. } if verdict.accel == Accel::Kvm => State::Ok { found: verdict.reason.clone() },
+        Kvm::Tried { verdict, kept } => State::Warn {
+            found: verdict.reason.clone(),
+            advice: format!(
+                "guests run under TCG, several times slower; remove {} to have it tried again",
+                kept.display()
+            ),
+        },
     }
 }

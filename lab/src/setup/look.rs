@@ -2,9 +2,14 @@
 
 use super::{
     apt, catalogue,
-    host::{Host, Program, chosen_qemu},
-    path::in_path,
+    host::{Host, Kvm},
+    program::{Program, chosen_qemu},
     tools::Tools,
+};
+use lab_base::programs;
+use lab_vm::{
+    accel::{self, ACCEL_VARIABLE},
+    kvm, qemu_version,
 };
 use std::{
     fs,
@@ -19,20 +24,27 @@ impl Host {
         let debian = debian_name();
         thread::scope(|scope| {
             let packages = debian.is_some().then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
-            let rustc = scope.spawn(|| in_path("rustc").map(Program::ask));
-            let qemu = scope.spawn(|| tools.qemu());
-            let linker = scope.spawn(|| tools.pinned_bpf_linker().or_else(|| in_path("bpf-linker")).map(Program::ask));
+            let rustc = scope.spawn(|| programs::on_host("rustc").map(Program::ask));
+            let cache = tools.dir().parent().unwrap_or(tools.dir());
+            let qemu = scope.spawn(|| {
+                let qemu = tools.qemu();
+                let kvm = kvm(cache, qemu.as_ref().map(|qemu| &*qemu.path));
+                (qemu, kvm)
+            });
+            let linker =
+                scope.spawn(|| tools.pinned_bpf_linker().or_else(|| programs::on_host("bpf-linker")).map(Program::ask));
+            let (qemu, kvm) = joined(qemu);
             Self {
-                commands: catalogue::commands().into_iter().filter(|name| in_path(name).is_some()).collect(),
+                commands: catalogue::commands().into_iter().filter(|name| programs::on_host(name).is_some()).collect(),
                 qemu_chosen,
                 private: tools.private(),
                 virtme_ng: tools.virtme_ng(),
                 test_tools: tools.test_tools(),
                 nightly_rust_src: nightly_rust_src(),
-                kvm: Some(kvm()),
+                kvm,
                 packages: packages.map(|thread| joined(thread)).unwrap_or_default(),
                 rustc: joined(rustc),
-                qemu: joined(qemu),
+                qemu,
                 bpf_linker: joined(linker),
                 debian: debian.clone(),
             }
@@ -46,7 +58,7 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
 
 /// apt-get has to be there too: other distributions carry dpkg as a mere tool.
 fn debian_name() -> Option<String> {
-    in_path("dpkg-query").and(in_path("apt-get"))?;
+    programs::on_host("dpkg-query").and(programs::on_host("apt-get"))?;
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     Some(name.unwrap_or("Debian").trim_matches('"').to_owned())
@@ -63,7 +75,14 @@ fn nightly_rust_src() -> bool {
     })
 }
 
-fn kvm() -> Result<(), String> {
-    let opened = fs::File::options().read(true).write(true).open(Path::new("/dev/kvm"));
-    opened.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
+/// What a run with this QEMU would find, without booting anything.
+fn kvm(cache: &Path, qemu: Option<&Path>) -> Kvm {
+    if let Some(value) = std::env::var(ACCEL_VARIABLE).ok().filter(|value| !value.is_empty()) {
+        return Kvm::Forced(format!("{ACCEL_VARIABLE}={value}"));
+    }
+    if let Err(unusable) = kvm::usable() {
+        return Kvm::Unusable(unusable.to_string());
+    }
+    let verdict = qemu_version(qemu).ok().and_then(|version| accel::remembered(cache, &version, qemu));
+    verdict.map_or(Kvm::Untried, |verdict| Kvm::Tried { verdict, kept: accel::kept_in(cache) })
 }

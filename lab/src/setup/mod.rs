@@ -11,8 +11,8 @@ mod check;
 mod error;
 mod host;
 mod look;
-mod path;
 mod private;
+mod program;
 mod progress;
 mod report;
 mod test_tools;
@@ -23,19 +23,12 @@ mod tools;
 pub use apply::{Place, setup};
 pub use check::Purpose;
 pub use error::SetupError;
-pub use host::QEMU_VARIABLE;
+pub use program::QEMU_VARIABLE;
 pub use report::{Finding, Report};
 pub use test_tools::TestTools;
 pub use tools::{Tools, VIRTME_NG_VERSION};
 
 use host::Host;
-
-/// `PATH` with the cache's programs behind the host's, for everything that the lab starts; `None` where there are none.
-pub fn search_path() -> Option<std::ffi::OsString> {
-    let shell = Tools::in_cache(&lab_base::paths::cache_dir().ok()?).shell()?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::join_paths(std::env::split_paths(&path).chain([shell.bin()])).ok()
-}
 
 /// Looks at this machine and changes nothing.
 ///

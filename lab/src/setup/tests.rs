@@ -7,9 +7,11 @@ use super::{
     Purpose, Report,
     apply::{Place, Plan, Step},
     catalogue,
-    host::{Host, Program},
+    host::{Host, Kvm},
     private,
+    program::Program,
 };
+use lab_vm::{Accel, Acceleration};
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
     Some(Program { path: PathBuf::from(path), version: Some(version) })
@@ -20,7 +22,7 @@ fn fresh() -> Host {
     Host {
         debian: Some("Debian GNU/Linux 12 (bookworm)".into()),
         rustc: program("/usr/bin/rustc", (1, 95, 0)),
-        kvm: Some(Err("/dev/kvm: No such file or directory (os error 2)".into())),
+        kvm: Kvm::Unusable("/dev/kvm: No such file or directory".into()),
         ..Host::default()
     }
 }
@@ -32,7 +34,7 @@ fn complete() -> Host {
         qemu: program("/usr/bin/qemu-system-x86_64", (10, 0, 2)),
         virtme_ng: Some("/cache/tools/virtme-ng-1.42/bin/vng".into()),
         bpf_linker: program("/cache/tools/bin/bpf-linker", (0, 13, 0)),
-        kvm: Some(Ok(())),
+        kvm: Kvm::Untried,
         ..fresh()
     }
 }
@@ -131,7 +133,7 @@ fn what_is_in_the_cache_is_not_missing() {
 #[test]
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
-    host.packages.retain(|name, _| !crate::setup::host::BPF_RUST.contains(&name.as_str()));
+    host.packages.retain(|name, _| !private::BPF.roots.contains(&name.as_str()));
     assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::Unpack(&private::BPF)]);
     host.nightly_rust_src = true;
     assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
@@ -196,10 +198,27 @@ fn the_doctor_names_a_fix_for_each_finding() {
                             why: boots the guests
                             fix: make setup
     ok       bpf-linker     0.13.0 (/cache/tools/bin/bpf-linker)
-    ok       KVM            /dev/kvm opens; the first run proves that it works
+    ok       KVM            /dev/kvm makes virtual machines; the next run tries whether a guest boots in one
 
     3 of 11 to mend; `make setup` does what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][3]["fix"], "make setup");
+}
+
+#[test]
+fn the_doctor_tells_what_became_of_the_guest_that_tried_kvm() {
+    let told = |accel, reason: &str| {
+        let verdict = Acceleration { accel, reason: reason.to_owned() };
+        let kvm = Kvm::Tried { verdict, kept: "/cache/accelerator.json".into() };
+        let report = Report::of(&Host { kvm, ..complete() }, Purpose::Runs);
+        let found = report.findings.into_iter().find(|finding| finding.name == "KVM").unwrap();
+        (found.state, found.found, found.fix.unwrap_or_default())
+    };
+    let spoke = "a guest spoke under KVM after 1.2 s";
+    assert_eq!(told(Accel::Kvm, spoke), ("ok", spoke.to_owned(), String::new()));
+    let died = "/dev/kvm opens, but the guest died under it (exit code 1: failed to set MSR 0x10a)";
+    let (state, found, advice) = told(Accel::Tcg, died);
+    assert_eq!((state, &*found), ("warn", died));
+    assert!(advice.ends_with("remove /cache/accelerator.json to have it tried again"), "{advice}");
 }

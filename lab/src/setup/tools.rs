@@ -10,12 +10,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use duct::{Expression, cmd};
+use lab_base::programs;
 
 use super::error::SetupError;
 use super::{
-    host::{Program, QEMU_SERVES, chosen_qemu},
-    path::in_path,
     private::{self, Set, Unpacked},
+    program::{Program, QEMU_SERVES, chosen_qemu},
     progress::Progress,
 };
 
@@ -39,7 +39,7 @@ pub struct Tools {
 impl Tools {
     /// The tools under the given cache directory.
     pub fn in_cache(cache: &Path) -> Self {
-        Self { dir: cache.join("tools") }
+        Self { dir: programs::tools(cache) }
     }
 
     /// The pinned `vng`, if it and the interpreter it was installed for are there.
@@ -60,7 +60,7 @@ impl Tools {
         if let Some(chosen) = chosen_qemu() {
             return Some(Program::ask_qemu(chosen));
         }
-        let host = in_path("qemu-system-x86_64").map(Program::ask_qemu);
+        let host = programs::on_host("qemu-system-x86_64").map(Program::ask_qemu);
         if host.as_ref().is_some_and(|qemu| qemu.version >= Some(QEMU_SERVES)) {
             return host;
         }
@@ -227,7 +227,7 @@ fn host_release() -> Option<String> {
 /// module.
 pub(super) fn python() -> PathBuf {
     let python = Some(PathBuf::from("/usr/bin/python3")).filter(|path| path.exists());
-    python.or_else(|| in_path("python3")).unwrap_or_else(|| "python3".into())
+    python.or_else(|| programs::on_host("python3")).unwrap_or_else(|| "python3".into())
 }
 
 /// Runs a command with its output appended to `log`; its failure carries the line that says most.

@@ -105,8 +105,8 @@ impl Shards {
         found.sort_by_key(|it| it.part().number);
         let (whole, mut info) = first.ok_or(Error::NothingSelected)?;
         let facts = whole.kernels.iter().map(|share| share.facts.clone()).collect();
-        let Plan { cells, others, .. } = info.plan;
-        info.plan = Plan { others, ..Plan::new(facts, cells, whole.full_matrix) };
+        let Plan { cells, others, every_cell, .. } = info.plan;
+        info.plan = Plan { others, every_cell, ..Plan::new(facts, cells, whole.full_matrix) };
         info.expired = expired;
         info.accelerator = accelerators(&found, info.accelerator);
         Ok(Self { found, whole, info })

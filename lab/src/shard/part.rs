@@ -51,7 +51,8 @@ pub fn whole(
     let known = kernels.iter().map(|kernel| project.facts(kernel)).collect::<Result<_, _>>()?;
     let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
     let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
-    let plan = Plan { others, ..Plan::new(known, selected.cells.clone(), full_matrix) };
+    let every_cell = selected.every_cell;
+    let plan = Plan { others, every_cell, ..Plan::new(known, selected.cells.clone(), full_matrix) };
     let identity = |kernel: &&Kernel| {
         project.store().identity(kernel, &project.lock).map(|identity| (kernel.id.clone(), identity))
     };

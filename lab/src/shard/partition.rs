@@ -115,7 +115,8 @@ impl Split {
             kernel.cells = cells.iter().map(|&cell| kernel.cells[cell].clone()).collect();
             kernel
         });
-        Plan { cells: plan.cells.clone(), kernels: kernels.collect(), full_matrix: false, others: plan.others.clone() }
+        let (cells, others) = (plan.cells.clone(), plan.others.clone());
+        Plan { cells, kernels: kernels.collect(), full_matrix: false, others, every_cell: plan.every_cell }
     }
 
     /// Which shards run each kernel of the plan.

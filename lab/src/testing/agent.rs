@@ -27,6 +27,7 @@ pub fn timing() -> Timing {
         shutdown: Duration::from_secs(1),
         evidence: Duration::from_secs(1),
         poll: Duration::from_millis(2),
+        floor: Duration::ZERO,
         scale: 1.0,
         chosen: Chosen::default(),
     }

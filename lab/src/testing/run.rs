@@ -20,10 +20,11 @@ use lab_record::{
 };
 use lab_report::results::directory;
 use lab_vm::{
+    Accel,
     fake::{FakeLauncher, specification},
     snapshot::Store,
 };
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 /// What to run, and on what.
 pub struct FakeRun<'a> {
@@ -33,6 +34,10 @@ pub struct FakeRun<'a> {
     pub plan: Plan,
     /// Deadlines.
     pub timing: Timing,
+    /// What the time to hello says about a guest's speed.
+    pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
+    /// What executes the guests, as far as the run believes.
+    pub accel: Accel,
     /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Plays the guests.
@@ -61,6 +66,7 @@ impl FakeRun<'_> {
             Some(why) => Err(why.to_owned()),
             None => {
                 let mut spec = specification(directory.to_owned());
+                spec.accel = self.accel;
                 spec.name.clone_from(&kernel.facts.id);
                 spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
                 Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
@@ -79,7 +85,7 @@ impl FakeRun<'_> {
             lists: self.lists,
             retries: self.retries,
             launcher: self.launcher,
-            rescale: &|_| 1.0,
+            rescale: self.rescale,
             topologies: Vec::new(),
             estimate: &|_, _| 1,
             prepare: &prepare,

@@ -33,5 +33,5 @@ def main(check):
         check(*sys.argv[1:])
     except Mismatch as mismatch:
         sys.exit(str(mismatch))
-    except Exception as error:  # A schema's complaint repeats the document, which is megabytes.
+    except Exception as error:  # A schema's error repeats the document, which is megabytes.
         sys.exit(f"{type(error).__name__}: {error}"[:2000])

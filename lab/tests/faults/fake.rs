@@ -19,7 +19,7 @@ use lab_record::{
     testing::{cell, facts},
 };
 use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::Lines, results::directory, run_json::RunJson};
-use lab_vm::{fake::FakeLauncher, snapshot::Store};
+use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 /// How this program is told to play a fault.
@@ -133,6 +133,8 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
         id: directory::fresh_id(),
         plan: Plan::new(vec![facts("6.12", "6.12.43")], cells, true),
         timing: scenario.timing,
+        rescale: &|_| 1.0,
+        accel: Accel::Tcg,
         interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
         launcher: &scenario.launcher,
         snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),

@@ -8,10 +8,11 @@ mod same;
 pub use render::{Format, render};
 pub use same::{Sameness, same};
 
-use lab_protocol::{AttachType, Outcome};
+use lab_protocol::{AttachType, CellId, Outcome};
 use lab_record::{
     exit::Exit,
     kept::Told,
+    rows,
     run::{RunRecord, used},
     verdict::{Standing, Verdict},
 };
@@ -33,7 +34,7 @@ pub enum Kind {
     AttachChanged,
     /// Ran before, whatever came of it, and is skipped now.
     NoLongerRuns,
-    /// In the first run's plan and not in the second's.
+    /// In the first run's plan, and neither in the second's nor left out of it by its selection.
     Gone,
     /// Bad in both.
     StillFailing,
@@ -114,6 +115,8 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// Cells that are as they were.
     pub unchanged: usize,
+    /// Cells of the earlier run that the later one was not asked to run, by kernel.
+    pub not_selected: BTreeMap<String, usize>,
 }
 
 impl Comparison {
@@ -153,7 +156,13 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
             },
         }
     }
+    let mut not_selected = BTreeMap::new();
     for ((kernel, cell), was) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+        let suite_cell = (!rows::is_row(&CellId((*cell).to_owned()))).then_some(*cell);
+        if !after.info.as_ref().is_some_and(|info| info.plan.has_lost(kernel, suite_cell)) {
+            *not_selected.entry((*kernel).to_owned()).or_default() += 1;
+            continue;
+        }
         changes.push(Change {
             kind: Kind::Gone,
             kernel: (*kernel).to_owned(),
@@ -164,7 +173,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
         });
     }
     changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));
-    Comparison { before: id(before), after: id(after), changes, unchanged }
+    Comparison { before: id(before), after: id(after), changes, unchanged, not_selected }
 }
 
 fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Told<'_>> {
@@ -213,7 +222,7 @@ fn told(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_protocol::{AttachRequest, Capability, CellId, DeviceKind, ErrorKind, FailureKind, SkipReason};
+    use lab_protocol::{AttachRequest, Capability, DeviceKind, ErrorKind, FailureKind, SkipReason};
     use lab_record::{
         event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
         excuse::Excuse,
@@ -226,7 +235,8 @@ mod tests {
     pub const B: &str = "B02-y[auto,nk-l3]";
 
     pub fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
-        let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), false);
+        let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), true);
+        let plan = Plan { every_cell: true, ..plan };
         let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
         let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
         let mut record = RunRecord::default();
@@ -275,7 +285,7 @@ mod tests {
     }
 
     fn known(id: &str) -> Verdict {
-        let excuse = Excuse { reason: "mended in 6.13".into(), link: None, expires: "2027-01-31".into() };
+        let excuse = Excuse { reason: "mended in 6.13".into(), link: None, expires: Some("2027-01-31".into()) };
         Verdict { known: Some(excuse), ..bad(id) }
     }
 
@@ -350,10 +360,22 @@ mod tests {
     fn a_cell_that_vanishes_or_never_ran_is_no_smaller_report() {
         let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         let gone = compare(&before, &run("two", &[A], vec![good(A, AttachType::Tcx)]));
-        assert_eq!(kinds(&gone), [Kind::Gone]);
+        assert_eq!((kinds(&gone), gone.exit(true)), (vec![Kind::Gone], Exit::Failed));
         let unfinished = compare(&before, &run("two", &[A, B], vec![good(A, AttachType::Tcx)]));
         assert_eq!(kinds(&unfinished), [Kind::NewlyFailing]);
         assert_eq!(unfinished.exit(true), Exit::Failed);
+    }
+
+    #[test]
+    fn a_narrower_selection_is_no_loss() {
+        let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
+        let mut after = run("two", &[A], vec![good(A, AttachType::Tcx)]);
+        if let Some(info) = &mut after.info {
+            info.plan.every_cell = false;
+        }
+        let narrower = compare(&before, &after);
+        assert_eq!((kinds(&narrower), narrower.exit(false)), (Vec::new(), Exit::Passed));
+        assert_eq!(narrower.not_selected, BTreeMap::from([("6.12".to_owned(), 1)]));
     }
 
     #[test]

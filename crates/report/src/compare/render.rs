@@ -51,7 +51,14 @@ fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&su
         }
         out.push('\n');
     }
-    let _ = writeln!(out, "{} cells are as they were", comparison.unchanged);
+    let cells = |count| text::count(count, "cell");
+    if !comparison.not_selected.is_empty() {
+        let kernels = comparison.not_selected.iter().map(|(kernel, count)| format!("{kernel}: {}", cells(*count)));
+        let kernels: Vec<String> = kernels.collect();
+        let _ = writeln!(out, "not selected in the later run: {}\n", kernels.join(", "));
+    }
+    let verb = if comparison.unchanged == 1 { "is as it was" } else { "are as they were" };
+    let _ = writeln!(out, "{} {verb}", cells(comparison.unchanged));
     out
 }
 
@@ -87,6 +94,7 @@ mod tests {
                 change(Kind::Fixed, "R03-x`y\u{1b}[2J", "failed in 10 ms: check: lost", "passed by netkit in 9 ms"),
             ],
             unchanged: 344,
+            not_selected: [("6.1".to_owned(), 775), ("6.12".to_owned(), 1)].into(),
         }
     }
 
@@ -105,6 +113,8 @@ mod tests {
             was failed in 10 ms: check: lost
             is  passed by netkit in 9 ms
 
+        not selected in the later run: 6.1: 775 cells, 6.12: 1 cell
+
         344 cells are as they were
         ");
     }
@@ -119,6 +129,8 @@ mod tests {
 
         ### fixed: 1
         - 6.17 `R03-x'y\u{1b}[2J`: `failed in 10 ms: check: lost` → `passed by netkit in 9 ms`
+
+        not selected in the later run: 6.1: 775 cells, 6.12: 1 cell
 
         344 cells are as they were
         ");

@@ -17,7 +17,7 @@ const MAX_TOLD: usize = 20;
 pub struct Sameness {
     /// Cells of either run.
     pub cells: usize,
-    /// Those with the same outcome and the same attach types in both.
+    /// Those with the same outcome, the same kind of failure and the same attach types in both.
     pub equal: usize,
     /// Those that one run does not have, or did not come to.
     pub missing: usize,
@@ -25,7 +25,7 @@ pub struct Sameness {
     pub differences: Vec<String>,
 }
 
-/// Compares outcomes and attach types; times and identifiers differ from run to run.
+/// Compares outcomes, the kinds of failures, and attach types; times and identifiers differ from run to run.
 pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
     let (one, other) = (by_cell(one), by_cell(other));
     let mut found = Sameness::default();
@@ -36,8 +36,13 @@ pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
         let told = |verdict: Option<&Told<'_>>| match verdict {
             None => "missing".to_owned(),
             Some(verdict) => {
+                let kind = match &verdict.outcome {
+                    Outcome::Failed { kind, .. } => format!("({kind})"),
+                    Outcome::Errored { kind, .. } => format!("({kind})"),
+                    Outcome::Passed | Outcome::Skipped { .. } | Outcome::NotRun { .. } => String::new(),
+                };
                 let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();
-                format!("{} {}", verdict.outcome.word(), attach.join("+")).trim_end().to_owned()
+                format!("{}{kind} {}", verdict.outcome.word(), attach.join("+")).trim_end().to_owned()
             }
         };
         let (left, right) = (told(pair.0), told(pair.1));
@@ -75,6 +80,8 @@ impl fmt::Display for Sameness {
 mod tests {
     use super::*;
     use crate::compare::tests::{A, B, bad, good, run};
+    use lab_protocol::FailureKind;
+    use lab_record::verdict::Verdict;
 
     #[test]
     fn only_outcomes_and_attach_types_count() {
@@ -86,11 +93,15 @@ mod tests {
         let other = same(&one, &run("two", &[A, B], vec![bad(A), good(B, AttachType::Tcx)]));
         assert_eq!(
             other.to_string(),
-            "6.12 A01-x[auto,veth]: passed tcx, failed tcx\n\
+            "6.12 A01-x[auto,veth]: passed tcx, failed(check) tcx\n\
              6.12 B02-y[auto,nk-l3]: passed netkit, passed tcx\n\
              5 cells, 3 equal, 0 missing\n"
         );
         assert_eq!(other.exit(), Exit::Failed);
+        let leak = Outcome::Failed { kind: FailureKind::Leak, message: "map 7".to_owned() };
+        let leaking = run("three", &[A, B], vec![Verdict { outcome: leak, ..bad(A) }, good(B, AttachType::Tcx)]);
+        let found = same(&run("two", &[A, B], vec![bad(A), good(B, AttachType::Tcx)]), &leaking);
+        assert_eq!(found.differences, ["6.12 A01-x[auto,veth]: failed(check) tcx, failed(leak) tcx"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The same cells over many runs: how each ended, by which attach type, and how long it took.
 
-pub mod complaints;
 mod page;
+pub mod splats;
 mod text;
 
 pub use page::{FILE, render as page};

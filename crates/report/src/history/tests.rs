@@ -111,7 +111,7 @@ fn the_page_lists_what_changed_and_what_grew_slower() {
 }
 
 #[test]
-fn a_complaint_of_several_nights_is_told_once() {
+fn a_splat_of_several_nights_is_told_once() {
     const WARN: (&str, &str) = ("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
     const OTHER: (&str, &str) = ("oops-231927afab", "BUG: kernel NULL pointer dereference, address: 0");
     let dir = tempfile::tempdir().unwrap();
@@ -119,19 +119,19 @@ fn a_complaint_of_several_nights_is_told_once() {
         splats: vec![splat(print, title)],
         ..good(id, AttachType::Tc, 1)
     };
-    // Another night, another process and another line: the same complaint.
+    // Another night, another process and another line: the same splat.
     let again = (WARN.0, &*WARN.1.replace("PID: 7", "PID: 912").replace("dev.c:1", "dev.c:44"));
     night(dir.path(), "20261117T020000Z-aaaaaa", &[TC, AUTO], vec![with(TC, WARN), with(AUTO, OTHER)]);
     night(dir.path(), "20261118T020000Z-bbbbbb", &[TC], vec![good(TC, AttachType::Tc, 1)]);
     night(dir.path(), "20261119T020000Z-cccccc", &[TC, AUTO], vec![with(AUTO, again)]);
     let runs = crate::results::stored(dir.path()).unwrap();
-    let found = complaints::recurring(&runs, &|line| panic!("{line}")).unwrap();
+    let found = splats::recurring(&runs, &|line| panic!("{line}")).unwrap();
 
-    let told: Vec<_> = found.iter().map(|it| (it.complaint.times, it.complaint.cells.len(), it.runs.len())).collect();
+    let told: Vec<_> = found.iter().map(|it| (it.splat.times, it.splat.cells.len(), it.runs.len())).collect();
     assert_eq!(told, [(2, 2, 2), (1, 1, 1)], "the newest first: {found:?}");
-    assert_eq!(found[0].complaint.cells[0].1, TC, "the first sighting stays first");
-    let text = complaints::render(&found);
+    assert_eq!(found[0].splat.cells[0].1, TC, "the first sighting stays first");
+    let text = splats::render(&found);
     assert!(text.contains("seen 2 times on 6.12, first in 6.12 A01-clsact[tc,veth]"), "{text}");
     assert!(text.contains("in 2 runs, 20261117T020000Z-aaaaaa to 20261119T020000Z-cccccc"), "{text}");
-    assert_eq!(complaints::render(&[]), "no kernel complained in these runs\n");
+    assert_eq!(splats::render(&[]), "no splats in these runs\n");
 }

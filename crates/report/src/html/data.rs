@@ -2,8 +2,8 @@
 //! hundreds of thousands of times.
 
 use crate::{
-    complaints::{self, Complaint as Seen},
     results::directory::console,
+    splats::{self, SplatSummary},
 };
 use lab_base::text;
 use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo, LinkKind, Outcome};
@@ -274,7 +274,7 @@ fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evi
     let most = MAX_LOG[usize::from(!matches!(standing, Standing::Passed | Standing::Skipped))];
     let earlier = verdict.earlier.iter().filter_map(|attempt| attempt.evidence.as_deref());
     let splats = verdict.splats.iter().map(|splat| &*splat.evidence);
-    // The first complaint is the verdict's evidence too.
+    // The first splat is the verdict's evidence too.
     let own = verdict.evidence.as_deref().filter(|text| !verdict.splats.iter().any(|splat| splat.evidence == *text));
     let consoles: Vec<String> =
         own.into_iter().chain(splats).chain(earlier).map(|text| text::block(text, MAX_CONSOLE)).collect();
@@ -308,9 +308,9 @@ fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evi
     (!nothing).then_some(found)
 }
 
-/// A complaint, once for all the kernels and cells that it was seen on.
+/// A splat, once for all the kernels and cells that it was seen on.
 #[derive(Serialize)]
-pub(super) struct Complaint {
+pub(super) struct SplatLine {
     class: &'static str,
     fingerprint: String,
     title: String,
@@ -322,8 +322,8 @@ pub(super) struct Complaint {
     allowed: Option<String>,
 }
 
-impl From<Seen> for Complaint {
-    fn from(seen: Seen) -> Self {
+impl From<SplatSummary> for SplatLine {
+    fn from(seen: SplatSummary) -> Self {
         Self {
             class: seen.class.name(),
             title: text::line(&seen.title, MAX_LINE),
@@ -337,9 +337,9 @@ impl From<Seen> for Complaint {
     }
 }
 
-/// The complaints of a run, the most frequent first.
-pub(super) fn complaints(record: &RunRecord) -> Vec<Complaint> {
-    let mut all: Vec<Complaint> = complaints::complaints(record).into_iter().map(Complaint::from).collect();
+/// The splats of a run, the most frequent first.
+pub(super) fn splats(record: &RunRecord) -> Vec<SplatLine> {
+    let mut all: Vec<SplatLine> = splats::splats(record).into_iter().map(SplatLine::from).collect();
     all.sort_by_key(|it| std::cmp::Reverse(it.times));
     all
 }

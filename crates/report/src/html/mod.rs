@@ -64,7 +64,7 @@ struct Page<'a> {
     kernels: Vec<data::Kernel<'a>>,
     /// Every cell once, in the plan's order; a kernel's results go by the same order.
     cells: Vec<data::Row<'a>>,
-    complaints: Vec<data::Complaint>,
+    splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
     /// What the other numbers point into.
     strings: &'a data::Texts,
@@ -84,7 +84,7 @@ fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
         expired: data::expired(record),
         kernels: data::kernels(record, &texts),
         cells: record.listing().map(Into::into).collect(),
-        complaints: data::complaints(record),
+        splats: data::splats(record),
         drawings: data::drawings(record),
         strings: &texts,
     };

@@ -1,7 +1,7 @@
-// Below the map: complaints, times, capabilities, notes; and the beginning of everything.
+// Below the map: splats, times, capabilities, notes; and the beginning of everything.
 
-function complaints() {
-  const lines = data.complaints.map((it) => {
+function splats() {
+  const lines = data.splats.map((it) => {
     const line = make("li"), row = data.cells.findIndex((cell) => cell.id === it.first);
     const kernel = data.kernels.findIndex((kernel) => kernel.id === it.kernels[0]);
     const seen = `seen ${it.times} ${it.times === 1 ? "time" : "times"} on ${it.kernels.join(", ")}`;
@@ -12,8 +12,8 @@ function complaints() {
     else line.append(...content);
     return line;
   });
-  $("complaints").append(...lines);
-  $("complaints-section").hidden = !lines.length;
+  $("splats").append(...lines);
+  $("splats-section").hidden = !lines.length;
 }
 
 function times() {
@@ -78,7 +78,7 @@ options($("f-outcome"), "all", LOUDEST.filter((it) => data.standings[it]));
 const wanted = readAddress();
 buildMap();
 filter();
-complaints();
+splats();
 times();
 slowest();
 capabilities();

@@ -1,7 +1,7 @@
 //! A kernel's suite, and its cells as cases.
 
 use super::{Counts, Dialect, Kind, MAX_ATTRIBUTE, seconds, time, xml::Xml};
-use crate::complaints::Complaint;
+use crate::splats::SplatSummary;
 use lab_base::text;
 use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
 use lab_record::{
@@ -22,7 +22,7 @@ pub(super) struct Desk<'a> {
     /// The plan's cells by id: a run has thousands.
     pub(super) listed: HashMap<&'a CellId, &'a CellInfo>,
     /// What the kernels complained of, each once.
-    pub(super) complaints: Vec<Complaint>,
+    pub(super) splats: Vec<SplatSummary>,
     pub(super) dialect: Dialect,
 }
 
@@ -100,9 +100,9 @@ impl Desk<'_> {
         }
         output(told, listed, verdict);
         for splat in &verdict.splats {
-            let complaint = self.complaints.iter().find(|it| it.fingerprint == splat.fingerprint);
-            if let Some(complaint) = complaint {
-                let _ = writeln!(told, "splat {}: {}", complaint.fingerprint, complaint.sightings());
+            let splat = self.splats.iter().find(|it| it.fingerprint == splat.fingerprint);
+            if let Some(splat) = splat {
+                let _ = writeln!(told, "splat {}: {}", splat.fingerprint, splat.sightings());
             }
         }
         xml.element("system-out").text(told);
@@ -145,7 +145,7 @@ impl Desk<'_> {
             ("splat.class", &classes.join("+")),
             ("known.reason", &known(|it| &it.reason)),
             ("known.link", &known(|it| it.link.as_deref().unwrap_or_default())),
-            ("known.expires", &known(|it| &it.expires)),
+            ("known.expires", &known(|it| it.expires.as_deref().unwrap_or_default())),
             ("attach.requested", listed.attach.map_or("", |request| request.name())),
             ("attach.required", cell.required.map_or("", |required| required.name())),
             ("attach.used", &used.join("+")),

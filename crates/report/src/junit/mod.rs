@@ -6,7 +6,7 @@
 mod case;
 mod xml;
 
-use super::complaints::complaints;
+use super::splats::splats;
 use crate::results::directory;
 use case::Desk;
 use chrono::DateTime;
@@ -124,7 +124,7 @@ fn render_to(
     out.write_all(root(record, counts, dialect).as_bytes())?;
     if let Some(info) = &record.info {
         let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
-        let desk = Desk { record, info, listed, complaints: complaints(record), dialect };
+        let desk = Desk { record, info, listed, splats: splats(record), dialect };
         for (kernel, happened, counts) in kernels {
             let text = desk.suite(kernel, happened, counts);
             out.write_all(text.as_bytes())?;

@@ -98,7 +98,7 @@ impl<S: Source> Tester<'_, S> {
         }
         let place =
             directory::create(&self.directory, &format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
-        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.departures, false);
+        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.unsupported, false);
         let facts = stated(facts, &kernel.has, kernel.believe_probes.as_deref());
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());

@@ -9,16 +9,18 @@ use crate::run::{
 use lab_protocol::{CellReport, ErrorKind, Outcome};
 use lab_record::{
     event::{Event, Moment},
+    excuse::Excuse,
     splat::Splat,
     verdict::Verdict,
 };
+use lab_vm::Accel;
 
 impl KernelRun<'_> {
     pub(super) fn hear(&self, launch: &Launch, word: Word) {
         let (kernel, guest) = (self.id(), launch.number);
         match word {
             Word::Hello { release, version, kernel: kernel_version, after } => {
-                launch.said_hello.set(true);
+                launch.hello.set(Some(after));
                 (self.emit)(Event::Booted {
                     kernel,
                     guest,
@@ -39,7 +41,7 @@ impl KernelRun<'_> {
             }
             Word::Started(cell) => {
                 let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
-                self.outside(launch, moment, launch.complaints_before(&format!("begin {cell}")));
+                self.outside(launch, moment, launch.splats_before(&format!("begin {cell}")));
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
@@ -61,8 +63,8 @@ impl KernelRun<'_> {
             Vec::new()
         });
         let mut verdict = Verdict { files, ..judge::judge(self.planned(), info, report) };
-        let splats = launch.complaints_before(&format!("end {}", verdict.report.cell));
-        verdict.complain(self.inside(launch, splats));
+        let splats = launch.splats_before(&format!("end {}", verdict.report.cell));
+        verdict.add_splats(self.inside(launch, splats));
         if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
             launch.cost.replace(Some(verdict.report.cell.clone()));
             launch.hung.replace(Some(verdict));
@@ -71,7 +73,7 @@ impl KernelRun<'_> {
         }
     }
 
-    /// Complaints that fell into a cell. The cause of a late one may lie in a cell before.
+    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
     pub(super) fn inside(&self, launch: &Launch, mut splats: Vec<Splat>) -> Vec<Splat> {
         for splat in &mut splats {
             self.lists.allow(&self.kernel.facts, splat);
@@ -82,7 +84,7 @@ impl KernelRun<'_> {
         splats
     }
 
-    /// Complaints that fell into no cell.
+    /// Splats that fell into no cell.
     pub(super) fn outside(&self, launch: &Launch, moment: Moment, splats: Vec<Splat>) {
         for mut splat in splats {
             // A restored guest's console tells of the boot once more, and every boot of a kernel is the same boot.
@@ -90,6 +92,12 @@ impl KernelRun<'_> {
                 continue;
             }
             self.lists.allow(&self.kernel.facts, &mut splat);
+            // A guest under KVM has the host's processor, or what an outer hypervisor makes of it.
+            let found = moment == Moment::Boot && launch.spec.accel == Accel::Kvm && splat.is_about_processor();
+            if found && splat.allowed.is_none() {
+                let reason = "about this host's processor, which guests under KVM have: no fault of the kernel's";
+                splat.allowed = Some(Excuse { reason: reason.to_owned(), link: None, expires: None });
+            }
             splat.suspects = launch.suspects();
             (self.emit)(Event::Splat { kernel: self.id(), guest: launch.number, moment, splat: Box::new(splat) });
         }
@@ -98,7 +106,7 @@ impl KernelRun<'_> {
     /// A guest that had nothing left to do is gone; `survivors` of its processes are not.
     pub(super) fn ended(&self, launch: &Launch, farewell: Farewell, survivors: usize) {
         let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Teardown };
-        self.outside(launch, moment, launch.complaints());
+        self.outside(launch, moment, launch.splats());
         let mut problems = farewell.problems();
         if survivors > 0 {
             problems.push(format!("{survivors} of its processes outlived it"));

@@ -3,6 +3,7 @@
 use crate::run::{
     autopsy::Autopsy,
     splat::{MOST_SUSPECTS, Watch, merge},
+    timing::Timing,
 };
 use lab_protocol::CellId;
 use lab_record::{splat::Splat, verdict::Verdict};
@@ -10,22 +11,25 @@ use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
     path::Path,
+    time::Duration,
 };
 
 /// A guest that is about to start.
 pub(in crate::run) struct Launch {
     pub number: u32,
     pub spec: GuestSpec,
-    /// Whether its agent said hello.
-    pub said_hello: Cell<bool>,
+    /// Deadlines for it.
+    pub timing: Timing,
+    /// From its launch to its agent's hello, once there was one.
+    pub hello: Cell<Option<Duration>>,
     /// Cells that it took and has not brought a verdict for.
     pub taken: RefCell<Vec<CellId>>,
     pub pieces: Cell<usize>,
     pub verdicts: Cell<usize>,
     console: RefCell<Watch>,
-    /// Complaints that the agent read from the kernel log, since the last look.
+    /// Splats that the agent read from the kernel log, since the last look.
     kernel_log: RefCell<Vec<Splat>>,
-    /// Complaints of a guest that died, until they are told.
+    /// Splats of a guest that died, until they are told.
     pub last_words: RefCell<Vec<Splat>>,
     /// Cells that began, latest first.
     recent: RefCell<Vec<CellId>>,
@@ -38,12 +42,13 @@ pub(in crate::run) struct Launch {
 }
 
 impl Launch {
-    pub fn new(number: u32, spec: GuestSpec) -> Self {
+    pub fn new(number: u32, spec: GuestSpec, timing: Timing) -> Self {
         Self {
             number,
             console: RefCell::new(Watch::new(&spec.console)),
             spec,
-            said_hello: Cell::new(false),
+            timing,
+            hello: Cell::new(None),
             taken: RefCell::default(),
             pieces: Cell::new(0),
             verdicts: Cell::new(0),
@@ -62,8 +67,8 @@ impl Launch {
     }
 
     /// Whether the guest's agent said hello.
-    pub const fn greeted(&self) -> bool {
-        self.said_hello.get()
+    pub fn greeted(&self) -> bool {
+        self.hello.get().is_some()
     }
 
     /// Takes what the agent read from the kernel log.
@@ -71,13 +76,13 @@ impl Launch {
         self.kernel_log.borrow_mut().extend(splats);
     }
 
-    /// Complaints before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
-    pub fn complaints_before(&self, mark: &str) -> Vec<Splat> {
+    /// Splats before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
+    pub fn splats_before(&self, mark: &str) -> Vec<Splat> {
         merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
 
-    /// Complaints up to now.
-    pub fn complaints(&self) -> Vec<Splat> {
+    /// Splats up to now.
+    pub fn splats(&self) -> Vec<Splat> {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
     }
 

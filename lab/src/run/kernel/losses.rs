@@ -16,14 +16,15 @@ pub(in crate::run) const MAX_LOSSES: u32 = 12;
 impl KernelRun<'_> {
     /// Tells of a loss; the cell that was running, if any, gets it as its verdict.
     pub(in crate::run) fn bury(&self, launch: &Launch, mut lost: Lost) {
-        let Autopsy { tail, files } = launch
-            .autopsy
-            .take()
-            .unwrap_or_else(|| Autopsy { tail: Tail::read(&launch.spec.console), files: Vec::new() });
+        let Autopsy { tail, files, .. } = launch.autopsy.take().unwrap_or_else(|| Autopsy {
+            tail: Tail::read(&launch.spec.console),
+            files: Vec::new(),
+            alive: false,
+        });
         lost.kind = tail.classify(lost.kind);
         if let Some(words) = tail.last_words() {
             lost.message = format!("{words} ({})", lost.message);
-        } else if let Some(words) = tail.complaint() {
+        } else if let Some(words) = tail.splat() {
             lost.message = format!("{}; the kernel had complained: {words}", lost.message);
         }
         (self.emit)(Event::GuestLost {
@@ -40,7 +41,7 @@ impl KernelRun<'_> {
         if let Some(cell) = lost.cell.take() {
             let outcome = Outcome::Errored { kind: lost.kind, message: lost.message.clone() };
             let mut verdict = Verdict { evidence: Some(tail.evidence()), files, ..Verdict::bare(cell, outcome) };
-            verdict.complain(self.inside(launch, splats));
+            verdict.add_splats(self.inside(launch, splats));
             self.verdict(launch, verdict);
         } else {
             let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };

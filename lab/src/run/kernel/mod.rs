@@ -26,7 +26,7 @@ use lab_record::{
     verdict::Verdict,
 };
 use lab_report::results::directory;
-use lab_vm::Guest;
+use lab_vm::{Guest, Snapshot};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, OnceLock},
@@ -61,7 +61,7 @@ struct Progress<'a> {
     losses: u32,
     stalled: u32,
     peak_memory_kib: Option<u64>,
-    /// Fingerprints of complaints that the boot has brought.
+    /// Fingerprints of splats that the boot has brought.
     boot_splats: BTreeSet<String>,
     /// Of cells that are to run again.
     attempts: Attempts,
@@ -143,7 +143,8 @@ impl<'a> KernelRun<'a> {
             if self.interrupt.is_over() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
                 continue;
             }
-            let launch = self.next_guest(prepared, if snapshot.is_some() { Start::Restore } else { Start::Boot });
+            let launch =
+                self.next_guest(prepared, snapshot.as_ref().map_or(Start::Boot, |_| Start::Restore), snapshot.as_ref());
             let started = match &snapshot {
                 Some(snapshot) => self.launcher.restore(&launch.spec, snapshot),
                 None => self.launcher.launch(&launch.spec),
@@ -158,6 +159,7 @@ impl<'a> KernelRun<'a> {
                     End::Lost(Lost { kind: ErrorKind::Host, message: error.to_string(), cell: None, again, exit: None })
                 }
             };
+            self.answered(&launch, snapshot.as_ref());
             match (end, &snapshot) {
                 (End::Done(_), _) => self.progress().stalled = 0,
                 (End::Interrupted(running), _) => {
@@ -168,7 +170,7 @@ impl<'a> KernelRun<'a> {
                     }
                     self.stop(self.interrupt.why());
                 }
-                (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&lost, snapshot),
+                (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&launch, &lost, snapshot),
                 (End::Lost(lost), _) => self.bury(&launch, lost),
             }
             let mut progress = self.progress();
@@ -225,7 +227,7 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Numbers a guest and tells of it.
-    pub(super) fn next_guest(&self, prepared: &Prepared, start: Start) -> Launch {
+    pub(super) fn next_guest(&self, prepared: &Prepared, start: Start, snapshot: Option<&Snapshot>) -> Launch {
         let number = {
             let mut progress = self.progress();
             progress.guests += 1;
@@ -235,7 +237,10 @@ impl<'a> KernelRun<'a> {
         spec.name = format!("{}-{number}", spec.name);
         spec.console = spec.console.join(directory::console(number));
         (self.emit)(Event::GuestStarted { kernel: self.id(), guest: number, start });
-        Launch::new(number, spec)
+        // A restored guest is quick to greet, however slow its host is: what its boot took tells.
+        let boot = snapshot.and_then(|snapshot| snapshot.boot);
+        let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
+        Launch::new(number, spec, timing)
     }
 
     /// Talks to a guest until its errand is done or it is lost. It is gone afterwards, unless it has settled.
@@ -244,15 +249,15 @@ impl<'a> KernelRun<'a> {
             plan: self.plan,
             version: self.kernel.facts.version,
             errand,
-            timing: self.timing,
+            timing: launch.timing,
             rescale: self.rescale,
             mutant: self.mutant,
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
         if matches!(end, End::Lost(_)) {
-            // Before it is questioned: the answers are no complaints.
-            launch.last_words.replace(launch.complaints());
+            // Before it is questioned: the answers are no splats.
+            launch.last_words.replace(launch.splats());
         }
         self.examine(guest, launch, &mut end);
         let peak = guest.peak_memory_kib();

@@ -11,7 +11,7 @@ impl Session<'_> {
     /// Every cell is reported: what happens here is about the guest, and changes no verdict of a cell.
     pub(super) fn shut_down(&mut self) -> Farewell {
         let begin = Instant::now();
-        let limit = begin + self.task.timing.shutdown;
+        let limit = begin + self.task.timing.shutdown();
         let mut farewell = Farewell::default();
         if self.send(&HostMessage::Shutdown).is_err() {
             farewell.off = self.guest.exited().is_some();
@@ -65,7 +65,7 @@ impl Session<'_> {
     }
 
     pub(super) fn wait_for_exit(&mut self) -> Option<GuestExit> {
-        let limit = Instant::now() + self.task.timing.shutdown;
+        let limit = Instant::now() + self.task.timing.shutdown();
         let mut rest = [0; 4096];
         loop {
             let exit = self.guest.exited();

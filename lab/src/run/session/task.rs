@@ -52,8 +52,8 @@ impl Task<'_> {
     }
 
     /// Launch to hello.
-    pub(super) const fn boot_limit(&self) -> Duration {
-        if self.restored() { self.timing.restore } else { self.timing.boot }
+    pub(super) fn boot_limit(&self) -> Duration {
+        if self.restored() { self.timing.restore() } else { self.timing.boot }
     }
 }
 
@@ -82,7 +82,7 @@ pub enum Word {
     Started(CellId),
     /// The running cell ended.
     Finished(Box<CellReport>),
-    /// Complaints of the kernel log since the last ones.
+    /// Splats of the kernel log since the last ones.
     KernelLog(String),
     /// A line for the log.
     Note(String),

@@ -1,11 +1,11 @@
-//! The part of a complaint that is the same on every kernel and in every run.
+//! The part of a splat that is the same on every kernel and in every run.
 
 use super::trace::plain;
 use lab_base::hex::hex;
 use lab_protocol::complaint::Class;
 use sha2::{Digest, Sha256};
 
-/// Hexadecimal digits of the hash: enough for all complaints that there ever were.
+/// Hexadecimal digits of the hash: enough for all splats that there ever were.
 const DIGITS: usize = 10;
 
 /// `warn-0123456789`.
@@ -19,7 +19,7 @@ pub fn of(class: Class, subject: &str, frames: &[String]) -> String {
     format!("{class}-{}", &digest[..DIGITS])
 }
 
-/// What the complaint is about. Releases spell the same thing differently; what is left is what they share.
+/// What the splat is about. Releases spell the same thing differently; what is left is what they share.
 pub fn subject(class: Class, title: &str, lines: &[&str]) -> String {
     match class {
         Class::Warn => warn(title, lines),

@@ -1,5 +1,5 @@
-//! Complaints of a kernel: found on the console and in the kernel log, classified, and given a fingerprint by which the
-//! same complaint is known again on another kernel and in another run.
+//! Splats of a kernel: found on the console and in the kernel log, classified, and given a fingerprint by which the
+//! same splat is known again on another kernel and in another run.
 
 mod fingerprint;
 mod trace;
@@ -15,10 +15,10 @@ pub use watch::Watch;
 
 /// Longest line in a report, characters.
 const WIDTH: usize = 300;
-/// Cases that a late complaint names: its cause may lie before the case that it fell into.
+/// Cases that a late splat names: its cause may lie before the case that it fell into.
 pub const MOST_SUSPECTS: usize = 3;
 
-/// The complaint that these lines are.
+/// The splat that these lines are.
 fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
     let frames = trace::frames(class, lines);
@@ -38,7 +38,7 @@ fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     }
 }
 
-/// Finds complaints in log text; the same one again only counts.
+/// Finds splats in log text; the same one again only counts.
 pub fn scan(log: &str) -> Vec<Splat> {
     scan_as(log, Seen::Console)
 }

@@ -61,7 +61,7 @@ fn kernels_that_word_it_differently_give_the_same_fingerprint() {
 }
 
 #[test]
-fn different_complaints_have_different_fingerprints() {
+fn different_splats_have_different_fingerprints() {
     let prints: BTreeMap<String, Vec<String>> = fixtures().iter().fold(BTreeMap::new(), |mut prints, (name, text)| {
         let kind = name.rsplit_once('-').map_or(&**name, |(kind, _)| kind).to_owned();
         for splat in scan(text) {
@@ -76,7 +76,7 @@ fn different_complaints_have_different_fingerprints() {
 }
 
 #[test]
-fn the_same_complaint_again_only_counts() {
+fn the_same_splat_again_only_counts() {
     let found = scan(&fixtures()["netns-leak-7.2"]);
     assert_eq!((found.len(), found[0].times), (1, 2));
     assert!(found[0].evidence.contains("ref_tracker: netdev@"));
@@ -96,6 +96,6 @@ fn the_kernel_log_tells_what_the_console_keeps_back() {
 }
 
 #[test]
-fn what_a_case_logs_is_no_complaint() {
+fn what_a_case_logs_is_no_splat() {
     assert!(scan("[1.0] foo: this is not a WARNING: CPU: at all\n[1.1] netkit-lab: begin WARNING\n").is_empty());
 }

@@ -24,14 +24,14 @@ impl Watch {
         Self { path: path.to_owned(), read: 0 }
     }
 
-    /// The complaints since the last look. A console that can't be read has none; the launch would have failed.
+    /// The splats since the last look. A console that can't be read has none; the launch would have failed.
     pub fn look(&mut self) -> Vec<Splat> {
         let (text, fresh) = self.fresh();
         self.read += fresh;
         scan(&text)
     }
 
-    /// The complaints since the last look and before the line with `mark`. What comes after the mark stays for the next
+    /// The splats since the last look and before the line with `mark`. What comes after the mark stays for the next
     /// look, however late this one is.
     ///
     /// The agent marks a console on which there is something. So where the mark is not there, nothing lies before it, unless
@@ -88,7 +88,7 @@ mod tests {
 ";
 
     #[test]
-    fn a_late_look_does_not_take_a_complaint_away_from_its_cell() {
+    fn a_late_look_does_not_take_a_splat_away_from_its_cell() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let early = "[    9.0] BUG: \u{fffd} early\n";

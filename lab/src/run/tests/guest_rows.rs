@@ -34,6 +34,21 @@ fn a_guest_that_does_not_come_up_fails_the_boot_though_the_next_one_does() {
 }
 
 #[test]
+fn a_kernel_whose_guests_are_all_lost_has_never_booted() {
+    let dead = run(|script| script.agent.console("[    0.0] Linux version 6.12\n"));
+    assert!(dead.record.kernels["6.12"].never_booted());
+    let once = run(|mut script| {
+        let dies = script.agent.boot() > 0;
+        let cells = script.boot();
+        if !dies {
+            cells.iter().for_each(|cell| script.pass(cell));
+            script.end(cells.len());
+        }
+    });
+    assert!(!once.record.kernels["6.12"].never_booted());
+}
+
+#[test]
 fn a_panic_at_boot_is_the_kernels_failure() {
     let outcomes = run(|script| {
         script.agent.console("[    0.5] Kernel panic - not syncing: No working init found.\n");
@@ -115,7 +130,7 @@ fn a_guest_lost_between_cells_fails_the_teardown() {
 }
 
 #[test]
-fn a_complaint_at_the_very_end_is_seen() {
+fn a_splat_at_the_very_end_is_seen() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));

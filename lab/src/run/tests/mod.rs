@@ -24,7 +24,7 @@ use lab_record::{
     testing::{attached, cell, facts},
     verdict::Verdict,
 };
-use lab_vm::{fake::FakeLauncher, snapshot::Store};
+use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, time::Duration};
 
 mod deaths;
@@ -95,6 +95,8 @@ fn told(name: &str, verdict: &Verdict) -> String {
 /// What a test may choose beside the guests' behaviour.
 struct Choice {
     timing: Timing,
+    rescale: &'static (dyn Fn(Duration) -> f32 + Sync),
+    accel: Accel,
     interrupt: Interrupt,
     snapshots: Option<Store>,
     room: Room,
@@ -108,6 +110,8 @@ impl Default for Choice {
     fn default() -> Self {
         Self {
             timing: timing(),
+            rescale: &|_| 1.0,
+            accel: Accel::Tcg,
             interrupt: Interrupt::default(),
             snapshots: None,
             room: Room::unlimited(),
@@ -121,10 +125,24 @@ impl Default for Choice {
 
 /// The run of these kernels with these guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
-    let Choice { timing, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
+    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = ("test".to_owned(), None);
-    FakeRun { id, plan, timing, interrupt, launcher, snapshots, room, isolate, lists, retries, imageless }
+    FakeRun {
+        id,
+        plan,
+        timing,
+        rescale,
+        accel,
+        interrupt,
+        launcher,
+        snapshots,
+        room,
+        isolate,
+        lists,
+        retries,
+        imageless,
+    }
 }
 
 fn run_on(

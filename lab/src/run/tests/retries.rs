@@ -110,7 +110,7 @@ fn a_panic_is_not_erased_by_a_later_pass() {
 }
 
 #[test]
-fn a_complaint_is_not_erased_by_a_later_pass() {
+fn a_splat_is_not_erased_by_a_later_pass() {
     let launcher = once(|script| {
         script.agent.console("[    3.2] WARNING: CPU: 0 PID: 7 at a.c:1 f+0x1/0x2\n");
         false
@@ -120,7 +120,7 @@ fn a_complaint_is_not_erased_by_a_later_pass() {
         outcomes.lines()[1],
         "B02 failed: splat: WARNING: CPU: 0 PID: 7 at a.c:1 f+0x1/0x2 (attempt 1 of 2; the last one passed)"
     );
-    assert_eq!(lab_report::complaints::complaints(&outcomes.record)[0].times, 1, "it was seen once");
+    assert_eq!(lab_report::splats::splats(&outcomes.record)[0].times, 1, "it was seen once");
 }
 
 #[test]

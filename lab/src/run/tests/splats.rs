@@ -1,8 +1,8 @@
-//! Complaints of a kernel: whose they are, and what they cost.
+//! Splats of a kernel: whose they are, and what they cost.
 
 use super::*;
 use lab_record::{event::Moment, splat::Seen};
-use lab_report::complaints::complaints;
+use lab_report::splats::splats;
 
 const WARN: &str = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n";
 const LEAK: &str = "unregister_netdevice: waiting for p0 to become free. Usage count = 2\n";
@@ -43,7 +43,7 @@ fn allowing(text: &str, day: &str) -> Choice {
 }
 
 #[test]
-fn a_complaint_of_the_kernel_log_alone_fails_its_cell() {
+fn a_splat_of_the_kernel_log_alone_fails_its_cell() {
     let outcomes =
         run_saying(Choice::default(), |script| script.say(&AgentMessage::KernelLog { text: WARN.to_owned() }), nothing);
     assert_eq!(outcomes.lines()[1], "B02 failed: splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
@@ -53,7 +53,7 @@ fn a_complaint_of_the_kernel_log_alone_fails_its_cell() {
 
 /// The agent marks a quiet console nowhere, and the host may hear of a cell's end when the next one has complained already.
 #[test]
-fn a_complaint_on_a_console_without_marks_waits_for_the_mark_after_it() {
+fn a_splat_on_a_console_without_marks_waits_for_the_mark_after_it() {
     let launcher = FakeLauncher::new(move |agent| {
         let mut script = Script { agent };
         let cells = script.boot();
@@ -80,7 +80,7 @@ fn a_complaint_on_a_console_without_marks_waits_for_the_mark_after_it() {
 }
 
 #[test]
-fn seen_twice_is_one_complaint() {
+fn seen_twice_is_one_splat() {
     let both = |script: &mut Script<'_>| {
         script.agent.console(&stamped(WARN));
         script.say(&AgentMessage::KernelLog { text: format!("{WARN} g+0x1/0x2\n") });
@@ -91,7 +91,7 @@ fn seen_twice_is_one_complaint() {
 }
 
 #[test]
-fn a_late_complaint_names_the_last_cells() {
+fn a_late_splat_names_the_last_cells() {
     let outcomes = run_saying(Choice::default(), |script| script.agent.console(&stamped(LEAK)), nothing);
     let suspects: Vec<&str> = outcomes.verdict(B).splats[0].suspects.iter().map(CellId::as_str).collect();
     assert_eq!(suspects, [B, A], "the one it fell into, and the one before");
@@ -100,7 +100,7 @@ fn a_late_complaint_names_the_last_cells() {
 }
 
 #[test]
-fn a_complaint_between_cells_is_no_cells_and_fails_the_run() {
+fn a_splat_between_cells_is_no_cells_and_fails_the_run() {
     let outcomes = run_saying(Choice::default(), nothing, |script| script.agent.console(&stamped(LEAK)));
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!(
@@ -133,12 +133,12 @@ fn what_a_boot_says_is_told_once_however_many_guests_there_are() {
 }
 
 #[test]
-fn an_allowed_complaint_is_told_and_fails_nothing() {
+fn an_allowed_splat_is_told_and_fails_nothing() {
     let warn = |script: &mut Script<'_>| script.agent.console(&stamped(WARN));
     let leak = |script: &mut Script<'_>| script.agent.console(&stamped(LEAK));
     let outcomes = run_saying(allowing("title = \"WARNING at net/core/dev.c f\"", "2026-11-20"), warn, nothing);
     assert_eq!((outcomes.lines()[1].as_str(), outcomes.exit()), ("B02 passed", 0));
-    let told = complaints(&outcomes.record);
+    let told = splats(&outcomes.record);
     assert_eq!((told.len(), told[0].allowed.as_ref().unwrap().reason.as_str()), (1, "being fixed"));
     let both = run_saying(allowing("title = \"WARNING at net/core/dev.c f\"", "2026-11-20"), warn, leak);
     assert_eq!((both.lines()[1].as_str(), both.exit()), ("B02 passed", 1), "the other one is not allowed");
@@ -156,7 +156,7 @@ fn an_entry_past_its_day_allows_nothing_and_fails_by_itself() {
 }
 
 #[test]
-fn the_same_complaint_on_two_kernels_is_one() {
+fn the_same_splat_on_two_kernels_is_one() {
     let launcher = FakeLauncher::new(|agent| {
         let mut script = Script { agent };
         let old = script.agent.spec().name.starts_with("6.1-");
@@ -172,13 +172,13 @@ fn the_same_complaint_on_two_kernels_is_one() {
         script.end(cells.len());
     });
     let outcomes = run_with(&[("6.1", "6.1.170"), ("6.12", "6.12.43")], &launcher, Choice::default());
-    let told = complaints(&outcomes.record);
+    let told = splats(&outcomes.record);
     assert_eq!(told.len(), 1, "{told:#?}");
     assert_eq!(told[0].sightings(), format!("seen 2 times on 6.1, 6.12, first in 6.1 {C}"));
 }
 
 #[test]
-fn a_panic_brings_its_complaint_to_the_cell_that_it_fell_into() {
+fn a_panic_brings_its_splat_to_the_cell_that_it_fell_into() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         for cell in &cells {
@@ -194,4 +194,43 @@ fn a_panic_brings_its_complaint_to_the_cell_that_it_fell_into() {
     let splats = &outcomes.verdict(B).splats;
     assert_eq!((splats.len(), splats[0].class.name()), (1, "panic"));
     assert_eq!(outcomes.rows(), ["boot passed", "splat passed", "teardown passed"], "it is the cell's");
+}
+
+/// As 6.12 says it where the processor's XSAVE area has another size than its features add up to.
+const XSAVE: &str = "[    0.1] XSAVE consistency problem: size 832 != kernel_size 576\n\
+    [    0.1] ------------[ cut here ]------------\n\
+    [    0.1] WARNING: CPU: 0 PID: 0 at arch/x86/kernel/fpu/xstate.c:620 paranoid_xstate_size_valid+0x1b0/0x1c0\n\
+    [    0.1] Call Trace:\n\
+    [    0.1]  fpu__init_system_xstate+0x3f1/0x9a0\n\
+    [    0.1] ---[ end trace 0000000000000000 ]---\n";
+
+/// The `splat` row of a run whose guests say this, at boot or while their second cell runs.
+fn splat_row(accel: Accel, text: &'static str, at_boot: bool) -> (String, u8) {
+    let launcher = FakeLauncher::new(move |agent| {
+        let mut script = Script { agent };
+        if at_boot {
+            script.agent.console(text);
+        }
+        let cells = script.boot();
+        for cell in &cells {
+            script.start(cell);
+            if !at_boot && cell.as_str() == B {
+                script.agent.console(text);
+            }
+            script.finish(good(cell));
+        }
+        script.end(cells.len());
+    });
+    let outcomes = run_with(&[("6.12", "6.12.43")], &launcher, Choice { accel, ..Choice::default() });
+    (outcomes.rows()[1].clone(), outcomes.exit())
+}
+
+#[test]
+fn what_a_kernel_says_of_the_hosts_processor_fails_nothing_under_kvm() {
+    assert_eq!(splat_row(Accel::Kvm, XSAVE, true), ("splat passed".to_owned(), 0));
+    let (row, exit) = splat_row(Accel::Tcg, XSAVE, true);
+    assert!(row.starts_with("splat failed") && exit == 1, "an emulated processor is the same everywhere: {row}");
+    const OTHER: &str = "[    0.1] WARNING: CPU: 0 PID: 1 at kernel/sched/core.c:1 f+0x1/0x2\n[    0.1] Call Trace:\n";
+    assert!(splat_row(Accel::Kvm, OTHER, true).0.starts_with("splat failed"), "every other complaint counts");
+    assert_eq!(splat_row(Accel::Kvm, XSAVE, false).1, 1, "a cell that meets it fails");
 }

@@ -179,3 +179,68 @@ fn a_panic_in_a_restored_guest_costs_its_cell_and_keeps_the_snapshot() {
     assert_eq!(outcomes.lines()[2], "C03 passed");
     assert_eq!(starts(&outcomes), [Start::Snapshot, Start::Restore, Start::Restore]);
 }
+
+/// Deadlines that a restored guest misses which takes as long as [`slow`] does, unless its snapshot's boot counts.
+fn tight() -> Choice {
+    let quick = Timing { restore: Duration::from_millis(100), shutdown: Duration::from_millis(100), ..timing() };
+    Choice { timing: quick, rescale: &|boot| if boot > SLOW / 2 { 50.0 } else { 1.0 }, ..Choice::default() }
+}
+
+const SLOW: Duration = Duration::from_millis(600);
+
+/// Takes its time for the first word and for the last one.
+fn slow() -> FakeLauncher {
+    FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        std::thread::sleep(SLOW);
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.end(cells.len());
+        std::thread::sleep(SLOW);
+    })
+}
+
+#[test]
+fn restored_guests_get_the_time_that_their_snapshots_boot_asks_for() {
+    let (cache, launcher) = (tempfile::tempdir().unwrap(), slow());
+    let run = || run_with(KERNELS, &launcher, Choice { snapshots: Some(Store::below(cache.path())), ..tight() });
+    let first = run();
+    assert_eq!((first.exit(), starts(&first)), (0, vec![Start::Snapshot, Start::Restore]), "{:?}", first.rows());
+    let later = run();
+    assert_eq!((later.exit(), starts(&later)), (0, vec![Start::Restore]), "{:?}", later.rows());
+    let meta = file(cache.path(), "snapshot.json");
+    let meta: serde_json::Value = serde_json::from_slice(&fs::read(meta).unwrap()).unwrap();
+    assert!(meta["boot_ms"].as_u64().unwrap() >= 600, "{meta}");
+}
+
+/// Restored guests that are alive and have nothing to say.
+fn speechless() -> FakeLauncher {
+    FakeLauncher::new(|agent| {
+        let mut script = Script { agent };
+        if script.agent.restored() {
+            return script.hang();
+        }
+        let cells = script.boot();
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.end(cells.len());
+    })
+}
+
+#[test]
+fn a_snapshot_whose_guest_was_alive_is_kept_and_not_for_ever() {
+    let cache = tempfile::tempdir().unwrap();
+    let mute = speechless();
+    let run = |launcher: &FakeLauncher| {
+        let quick = Timing { restore: Duration::from_millis(200), ..timing() };
+        run_with(KERNELS, launcher, Choice { snapshots: Some(Store::below(cache.path())), timing: quick, ..tight() })
+    };
+    run(&willing());
+    let doubted = run(&mute);
+    assert_eq!((doubted.exit(), starts(&doubted)), (0, vec![Start::Restore, Start::Restore, Start::Boot]));
+    assert!(doubted.notes()[0].starts_with("the snapshot is kept: a guest restored from it did not answer"));
+    assert_eq!(starts(&run(&willing())), [Start::Restore], "and trusted again");
+    assert_eq!(starts(&run(&mute)), [Start::Restore, Start::Restore, Start::Boot]);
+    let removed = run(&mute);
+    assert_eq!(starts(&removed), [Start::Restore, Start::Snapshot, Start::Restore, Start::Boot]);
+    assert!(removed.notes()[0].starts_with("the snapshot was removed: guests restored from it are alive and do not"));
+}

@@ -25,13 +25,12 @@ use super::error::SetupError;
 use super::progress::Progress;
 use lab_base::interrupt::Interrupt;
 use lab_base::process;
+use lab_base::programs::BIN;
 use lab_kernel_store::KernelsError;
 use sets::{Program, hex};
 
 /// What a directory consists of; written last.
 const MANIFEST: &str = "packages.json";
-/// Where the scripts are.
-const BIN: &str = "bin";
 /// Where programs of packages are.
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 /// Where libraries of packages are.

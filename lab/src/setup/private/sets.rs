@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::super::host::BPF_RUST;
+use lab_base::programs;
 
 /// Packages that are resolved, downloaded and unpacked as one.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub const QEMU: Set = Set {
 
 /// The small programs: for kernel packages, for virtme-ng, and for who enters a guest.
 pub const SHELL: Set = Set {
-    name: "shell",
+    name: programs::UNPACKED,
     label: "kernel and network tools",
     roots: &[
         "kmod",
@@ -117,7 +117,7 @@ pub const SHELL: Set = Set {
 pub const BPF: Set = Set {
     name: "bpf",
     label: "BPF compiler",
-    roots: BPF_RUST,
+    roots: &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm", "llvm-22-dev", "libpolly-22-dev"],
     assumed: &[
         ("binutils", ""),
         ("gcc", "c-compiler"),

@@ -259,7 +259,7 @@ impl DatapathNode {
             let report = udp_exchange(path, EXCHANGES.into(), UdpOptions::default(), ctx.patience(EXCHANGE_MS));
             let name = format!("UDP over {family} from {} to the service", from.name);
             let answered = report.echoed == u32::from(EXCHANGES);
-            let seen = format!("{} of {}, {} from elsewhere", report.echoed, report.sent, report.foreign);
+            let seen = report.answers(path.dial);
             ctx.require(&format!("{name}: answered by the service"), answered, seen)?;
             ctx.equal(format!("{name}: seen from"), report.source_seen, Some(seen_as(family)));
             let after = self.counters(from, Direction::FromWorkload)?;
@@ -271,7 +271,7 @@ impl DatapathNode {
             let report = tcp_exchange(path, bytes, ctx.patience(EXCHANGE_MS));
             let name = format!("TCP over {family} from {} to the service", from.name);
             let whole = report.content_ok && report.bytes_echoed == bytes;
-            ctx.require(&format!("{name}: content comes back"), whole, format!("{report:?}"))?;
+            ctx.require(&format!("{name}: content comes back"), whole, report.to_string())?;
             ctx.equal(format!("{name}: seen from"), report.source_seen, Some(seen_as(family)));
         }
         Ok(())

@@ -16,7 +16,7 @@ const SCHED_CLS: u32 = raw::BPF_PROG_TYPE_SCHED_CLS;
 pub const CASES: &[Case] =
     &[HEADROOM_BY_READ_BACK, SINGLE_BY_READ_BACK, REDIRECT_PEER_EGRESS, PROG_ARRAY_ENFORCEMENT, LEFTOVERS_OF_A_PROBE];
 
-/// Whether the probe and the release agree; departures of a kernel are the host's business.
+/// Whether the probe and the release agree; what kernels.toml lists as unsupported is the host's concern.
 pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
     let probed = ctx.capabilities.has(capability);
     let expected = capability.since().expected_on(ctx.capabilities.kernel());

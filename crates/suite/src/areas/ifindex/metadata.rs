@@ -211,7 +211,7 @@ fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
         let path = Path::direct(testbed.net.ns(from), testbed.net.ns(to), testbed.net.addr(to, family), ctx.marker);
         let report = tcp_exchange(path, BYTES, ctx.patience(4_000));
-        ctx.check(format!("the bytes come back intact ({family})"), report.content_ok, format!("{report:?}"));
+        ctx.check(format!("the bytes come back intact ({family})"), report.content_ok, report.to_string());
         let stats = program.stats()?;
         ctx.equal(format!("segment size ({family})"), stats.max_gso_size, MTU - headers);
         ctx.check(format!("packets longer than a frame ({family})"), stats.max_len > MTU + ETHERNET, stats.max_len);

@@ -173,7 +173,7 @@ fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
                 Path::direct(testbed.net.ns("w0"), testbed.net.ns("w1"), testbed.net.addr("w1", family), ctx.marker);
             let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(20_000));
             let when = limit.map_or("as devices are made".to_owned(), |limit| format!("raised to {limit}"));
-            ctx.check(format!("{family}, {when}: {BULK} bytes there and back"), bulk.content_ok, format!("{bulk:?}"));
+            ctx.check(format!("{family}, {when}: {BULK} bytes there and back"), bulk.content_ok, bulk.to_string());
             let (leaves, routed) = match family {
                 Family::V4 => (ipv4, ipv4),
                 Family::V6 => (true, kernel >= IPV6_ROUTED_SINCE),

@@ -128,7 +128,7 @@ fn path_mtu_per_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         learns(ctx, &testbed, ("w", "b"), SocketAddr::new(addr, ctx.marker), wanted)?;
         let path = Path::direct(testbed.net.ns("w"), testbed.net.ns("b"), addr, ctx.marker);
         let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(5_000));
-        ctx.check(format!("{addr}: a connection goes through"), bulk.content_ok, format!("{bulk:?}"));
+        ctx.check(format!("{addr}: a connection goes through"), bulk.content_ok, bulk.to_string());
     }
     let seen = watch.counted()?;
     ctx.check("the programs saw it pass", seen.from > 8 && seen.to > 8, format!("{seen:?}"));
@@ -184,7 +184,7 @@ fn segments_cross_unsplit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let path =
             Path::direct(testbed.net.ns("pod"), testbed.net.ns("host"), testbed.net.addr("host", family), ctx.marker);
         let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(10_000));
-        ctx.check(format!("{family}: {BULK} bytes there and back"), bulk.content_ok, format!("{bulk:?}"));
+        ctx.check(format!("{family}: {BULK} bytes there and back"), bulk.content_ok, bulk.to_string());
     }
     for (way, program) in [("from the pod", &watch.outgoing), ("to the pod", &watch.incoming)] {
         let stats = program.stats()?;

@@ -67,10 +67,14 @@ fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let path = Path::direct(from, to, testbed.net.addr("w1", family), ctx.marker);
         let large = lab_traffic::tcp_exchange(path, LARGE, ctx.patience(5_000));
         let intact = large.content_ok && large.bytes_delivered == LARGE;
-        ctx.check(format!("{LARGE} bytes there and back ({family})"), intact, format!("{large:?}"));
+        ctx.check(format!("{LARGE} bytes there and back ({family})"), intact, large.to_string());
         let half = lab_traffic::half_closed(path, LARGE, ctx.patience(5_000));
         let answered = half.as_ref().is_ok_and(|bytes| *bytes == LARGE);
-        ctx.check(format!("bytes that came after our half was closed ({family})"), answered, format!("{half:?}"));
+        ctx.check(
+            format!("bytes that came after our half was closed ({family})"),
+            answered,
+            half.map_or_else(|error| error.to_string(), |bytes| format!("{bytes} of {LARGE} bytes came")),
+        );
         let reset = lab_traffic::reset(path, ctx.patience(2_000))?;
         ctx.equal(format!("what the server reads of a reset ({family})"), reset, Some(Errno::ECONNRESET));
         let refused = lab_traffic::refused(path, ctx.patience(2_000));

@@ -1,4 +1,4 @@
-//! Complaints of all kernels of a run, each told once.
+//! Splats of all kernels of a run, each listed once.
 
 use lab_protocol::complaint::Class;
 use lab_record::{
@@ -9,9 +9,9 @@ use lab_record::{
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// One complaint, wherever it was seen.
+/// One splat, wherever it was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Complaint {
+pub struct SplatSummary {
     /// What it is known by.
     pub fingerprint: String,
     /// What sort.
@@ -38,7 +38,7 @@ pub struct Complaint {
     pub evidence: String,
 }
 
-impl Complaint {
+impl SplatSummary {
     /// `seen 3 times on 6.12, 6.17, first in 6.12 A02-x[tcx,veth]`.
     pub fn sightings(&self) -> String {
         let times = if self.times == 1 { "once".to_owned() } else { format!("{} times", self.times) };
@@ -47,14 +47,14 @@ impl Complaint {
     }
 }
 
-/// Every complaint of a run, in the order in which its kernels and cells are planned. Attempts before the last count.
-pub fn complaints(record: &RunRecord) -> Vec<Complaint> {
-    let mut found: Vec<Complaint> = Vec::new();
+/// Every splat of a run, in the order in which its kernels and cells are planned. Attempts before the last count.
+pub fn splats(record: &RunRecord) -> Vec<SplatSummary> {
+    let mut found: Vec<SplatSummary> = Vec::new();
     let mut by_fingerprint: BTreeMap<String, usize> = BTreeMap::new();
     let mut take = |kernel: &str, cell: &str, splat: &Splat| {
         let place = (kernel.to_owned(), cell.to_owned());
         let at = *by_fingerprint.entry(splat.fingerprint.clone()).or_insert_with(|| {
-            found.push(Complaint {
+            found.push(SplatSummary {
                 fingerprint: splat.fingerprint.clone(),
                 class: splat.class,
                 title: splat.title.clone(),

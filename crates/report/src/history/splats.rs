@@ -1,9 +1,9 @@
-//! What kernels complained of over many runs: each complaint once, by its fingerprint.
+//! What kernels printed over many runs: each splat once, by its fingerprint.
 
 use crate::{
-    complaints::{Complaint, complaints},
     error::ReportError,
     results::Stored,
+    splats::{SplatSummary, splats},
 };
 use lab_base::text;
 use lab_record::log;
@@ -13,17 +13,17 @@ use std::fmt::Write;
 /// Characters of a title.
 const WIDTH: usize = 120;
 
-/// One complaint over all runs that were read.
+/// One splat over all runs that were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recurring {
-    /// The complaint as the newest run told it; `times`, `kernels` and `cells` are over all runs.
+    /// The splat as the newest run told it; `times`, `kernels` and `cells` are over all runs.
     #[serde(flatten)]
-    pub complaint: Complaint,
+    pub splat: SplatSummary,
     /// Runs that saw it, the oldest first.
     pub runs: Vec<String>,
 }
 
-/// Complaints of runs, which are given the oldest first; those of the newest runs come first. A run that can't be read is
+/// Splats of runs, which are given the oldest first; those of the newest runs come first. A run that can't be read is
 /// told to `say` and left out.
 ///
 /// # Errors
@@ -36,11 +36,11 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
             Ok(record) => {
                 read += 1;
                 let id = record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
-                for complaint in complaints(&record) {
-                    let known = found.iter().position(|it| it.complaint.fingerprint == complaint.fingerprint);
+                for splat in splats(&record) {
+                    let known = found.iter().position(|it| it.splat.fingerprint == splat.fingerprint);
                     // Taken out and put last, so that the newest sighting decides the order.
                     let earlier = known.map(|at| found.remove(at));
-                    found.push(joined(earlier, complaint, &id));
+                    found.push(joined(earlier, splat, &id));
                 }
             }
             Err(error) => {
@@ -56,15 +56,15 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
     Ok(found)
 }
 
-fn joined(earlier: Option<Recurring>, mut newest: Complaint, run: &str) -> Recurring {
-    let (before, mut runs) = earlier.map_or_else(Default::default, |it| (Some(it.complaint), it.runs));
+fn joined(earlier: Option<Recurring>, mut newest: SplatSummary, run: &str) -> Recurring {
+    let (before, mut runs) = earlier.map_or_else(Default::default, |it| (Some(it.splat), it.runs));
     if let Some(before) = before {
         newest.times += before.times;
         newest.kernels = union(before.kernels, newest.kernels);
         newest.cells = union(before.cells, newest.cells);
     }
     runs.push(run.to_owned());
-    Recurring { complaint: newest, runs }
+    Recurring { splat: newest, runs }
 }
 
 /// What was known, and behind it what is new: the first sighting stays first.
@@ -77,13 +77,13 @@ fn union<T: PartialEq>(mut known: Vec<T>, new: Vec<T>) -> Vec<T> {
     known
 }
 
-/// The complaints for a terminal.
+/// The splats for a terminal.
 pub fn render(found: &[Recurring]) -> String {
     let mut out = String::new();
-    for Recurring { complaint, runs } in found {
-        let excused = if complaint.allowed.is_some() { ", allowed" } else { "" };
-        let _ = writeln!(out, "{}  {}", complaint.fingerprint, text::line(&complaint.title, WIDTH));
-        let _ = writeln!(out, "  {}{excused}", text::line(&complaint.sightings(), WIDTH));
+    for Recurring { splat, runs } in found {
+        let excused = if splat.allowed.is_some() { ", allowed" } else { "" };
+        let _ = writeln!(out, "{}  {}", splat.fingerprint, text::line(&splat.title, WIDTH));
+        let _ = writeln!(out, "  {}{excused}", text::line(&splat.sightings(), WIDTH));
         let (first, last) = (runs.first().map_or("", |it| it), runs.last().map_or("", |it| it));
         let _ = match runs.len() {
             1 => writeln!(out, "  in one run: {first}"),
@@ -91,7 +91,7 @@ pub fn render(found: &[Recurring]) -> String {
         };
     }
     if found.is_empty() {
-        out.push_str("no kernel complained in these runs\n");
+        out.push_str("no splats in these runs\n");
     }
     out
 }

@@ -1,0 +1,56 @@
+//! What went wrong, the same failure once: cells that ended with the same message are one story, as on the HTML page.
+
+use lab_record::{
+    kept::Told,
+    plan::{PlannedCell, PlannedKernel},
+    run::RunRecord,
+    verdict::Standing,
+};
+use std::collections::HashMap;
+
+/// Other cells of a story that a text names.
+const NAMED: usize = 4;
+
+/// Cells that failed with the same message.
+pub struct Story<'a> {
+    /// How they ended.
+    pub standing: Standing,
+    /// Why.
+    pub message: String,
+    /// The first of them.
+    pub first: (&'a PlannedKernel, &'a PlannedCell, Told<'a>),
+    /// Kernel and cell of the others.
+    pub others: Vec<(&'a str, &'a str)>,
+}
+
+impl Story<'_> {
+    /// `6.12 A02-x[tcx], 6.17 A02-x[tcx] and 6 more`; `None` where there are no other cells.
+    pub fn also(&self) -> Option<String> {
+        let named: Vec<String> =
+            self.others.iter().take(NAMED).map(|(kernel, cell)| format!("{kernel} {cell}")).collect();
+        let more = self.others.len() - named.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        (!named.is_empty()).then(|| named.join(", ") + &more)
+    }
+}
+
+/// The stories of the cells with one of these standings, in the order in which their first cells are planned.
+pub fn stories<'a>(record: &'a RunRecord, wanted: &[Standing]) -> Vec<Story<'a>> {
+    let mut all: Vec<Story<'a>> = Vec::new();
+    let mut places: HashMap<(Standing, String), usize> = HashMap::new();
+    for (kernel, cell, verdict) in record.verdicts() {
+        let standing = verdict.standing();
+        if !wanted.contains(&standing) {
+            continue;
+        }
+        let message = verdict.outcome.message();
+        match places.get(&(standing, message.clone())) {
+            Some(&at) => all[at].others.push((&kernel.facts.id, cell.id.as_str())),
+            None => {
+                places.insert((standing, message.clone()), all.len());
+                all.push(Story { standing, message, first: (kernel, cell, verdict), others: Vec::new() });
+            }
+        }
+    }
+    all
+}

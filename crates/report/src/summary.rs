@@ -1,0 +1,107 @@
+//! A run for the pages of a CI system: a job summary in Markdown, and annotations of GitHub's log commands.
+
+use super::{
+    stories::{Story, stories},
+    totals::{self, Column},
+};
+use lab_base::text;
+use lab_record::{run::RunRecord, verdict::Standing};
+use std::fmt::Write;
+
+/// Stories that are told: GitHub takes a summary of 1 MiB.
+const MAX_TOLD: usize = 200;
+/// Annotations: GitHub shows ten per step.
+const MAX_ANNOTATIONS: usize = 10;
+/// Characters of a message.
+const WIDTH: usize = 300;
+/// What a person has to look at, in the order in which it is told.
+const BAD: [Standing; 3] = [Standing::Failed, Standing::Errored, Standing::NotRun];
+
+/// Totals per kernel and attach type, and every failure, in Markdown.
+pub fn markdown(record: &RunRecord) -> String {
+    let mut out = String::new();
+    let id = record.info.as_ref().map_or("a run without a beginning", |info| &*info.id);
+    let _ = writeln!(out, "## {}\n\n{}\n", text::line(id, WIDTH), record.counts().line());
+    let titles = Column::ALL.map(Column::title).join(" | ");
+    let _ = writeln!(out, "| kernel | release | {titles} |\n|---|---|--:|--:|--:|--:|--:|");
+    for (kernel, release, columns) in totals::table(record) {
+        let _ = writeln!(out, "| {kernel} | {} | {} |", code(&release), columns.join(" | "));
+    }
+    let _ = writeln!(out, "\n{}\n", totals::LEGEND);
+    let without_cell: Vec<String> = outside(record);
+    let stories = stories(record, &BAD);
+    if without_cell.is_empty() && stories.is_empty() {
+        out.push_str("No cell failed.\n");
+        return out;
+    }
+    out.push_str("### Failures\n\n");
+    for line in &without_cell {
+        let _ = writeln!(out, "- {}", code(line));
+    }
+    for story in stories.iter().take(MAX_TOLD) {
+        let (kernel, cell, _) = &story.first;
+        let repro = record.repro(&kernel.facts.id, &cell.id);
+        let also = story.also().map_or_else(String::new, |also| format!("; also {}", code(&also)));
+        let _ = writeln!(
+            out,
+            "- {} {} {}: {}{also}; {}",
+            story.standing.word(),
+            kernel.facts.id,
+            code(cell.id.as_str()),
+            code(&story.message),
+            code(&repro)
+        );
+    }
+    if stories.len() > MAX_TOLD {
+        let _ = writeln!(out, "- … and {} more, see junit.xml", stories.len() - MAX_TOLD);
+    }
+    out
+}
+
+/// What fails the run and is no cell's outcome.
+fn outside(record: &RunRecord) -> Vec<String> {
+    let expired = record.info.iter().flat_map(|info| &info.expired);
+    let expired = expired.map(|entry| format!("{}:{}: {}", entry.file, entry.line, entry.message()));
+    let dead = record.dead_cases().into_iter().map(|case| format!("{case}: no kernel of the full matrix can run it"));
+    record.lost_shards().into_iter().chain(expired).chain(dead).collect()
+}
+
+/// `::error` lines, which GitHub shows beside the change; the last one says how many are not shown.
+pub fn annotations(record: &RunRecord) -> String {
+    let told: Vec<(String, String)> = outside(record)
+        .into_iter()
+        .map(|line| ("netkit-lab".to_owned(), line))
+        .chain(stories(record, &BAD).iter().map(annotation))
+        .collect();
+    let shown = if told.len() > MAX_ANNOTATIONS { MAX_ANNOTATIONS - 1 } else { told.len() };
+    let mut out = String::new();
+    for (title, message) in &told[..shown] {
+        let _ = writeln!(out, "::error title={}::{}", property(title), data(message));
+    }
+    if told.len() > shown {
+        let more = text::count(told.len() - shown, "more failure");
+        let _ = writeln!(out, "::error title=netkit-lab::{}", data(&format!("{more}: see the job summary")));
+    }
+    out
+}
+
+fn annotation(story: &Story<'_>) -> (String, String) {
+    let (kernel, cell, _) = &story.first;
+    let also = story.also().map_or_else(String::new, |also| format!("; also {also}"));
+    let title = format!("{} {} {}", story.standing.word(), kernel.facts.id, cell.id);
+    (title, format!("{}{also}", story.message))
+}
+
+/// A message of a log command: the characters that GitHub's runner takes for its end are escaped as it reads them.
+fn data(message: &str) -> String {
+    text::line(message, WIDTH).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn property(value: &str) -> String {
+    data(value).replace(':', "%3A").replace(',', "%2C")
+}
+
+/// Markdown code: a backtick in the text would end it, a vertical bar a table's cell.
+fn code(words: &str) -> String {
+    format!("`{}`", text::line(words, WIDTH).replace('`', "'").replace('|', "¦"))
+}

@@ -1,0 +1,95 @@
+//! How many cells ended how, by kernel and attach type: the table of the terminal, of the job summary and of the page.
+
+use lab_protocol::AttachType;
+use lab_record::{
+    guest::KernelRecord,
+    plan::{PlannedCell, PlannedKernel},
+    rows,
+    run::{Counts, RunRecord, used},
+    verdict::Verdict,
+};
+use std::collections::BTreeMap;
+
+/// A column of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Column {
+    /// Cells of this attach type.
+    Attach(AttachType),
+    /// Cells without an attach type, or with several devices.
+    Other,
+    /// The rows that every kernel has: boot, splat, teardown.
+    Guest,
+}
+
+impl Column {
+    /// All of them, from left to right.
+    pub const ALL: [Self; 5] = [
+        Self::Attach(AttachType::Tc),
+        Self::Attach(AttachType::Tcx),
+        Self::Attach(AttachType::Netkit),
+        Self::Other,
+        Self::Guest,
+    ];
+
+    /// The column that a cell counts in: what the plan demands and the judge has checked; for a cell that is about
+    /// something else the attach type that the kernel reported; otherwise none.
+    pub fn of(cell: &PlannedCell, verdict: &Verdict) -> Self {
+        if rows::is_row(&cell.id) {
+            return Self::Guest;
+        }
+        let only = || match used(verdict)[..] {
+            [only] => Some(only),
+            _ => None,
+        };
+        cell.required.or_else(only).map_or(Self::Other, Self::Attach)
+    }
+
+    /// The heading.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Attach(attach) => attach.name(),
+            Self::Other => "other",
+            Self::Guest => "guest",
+        }
+    }
+}
+
+/// What the marks of [`marks`] mean.
+pub const LEGEND: &str = "✓ passed, ✗ failed, – skipped, ! errored or not run; other: no attach type, or several devices; \
+                          guest: boot, splat, teardown";
+
+/// Counts with their marks, without those that are zero: `6✓ 1✗ 92–`.
+pub fn marks(counts: &Counts) -> String {
+    let all = [
+        (counts.passed + counts.flaky, '✓'),
+        (counts.failed, '✗'),
+        (counts.skipped + counts.known, '–'),
+        (counts.errored + counts.not_run, '!'),
+    ];
+    let told = all.into_iter().filter(|(count, _)| *count > 0).map(|(count, mark)| format!("{count}{mark}"));
+    told.collect::<Vec<_>>().join(" ")
+}
+
+/// One kernel's counts by column.
+pub fn of_kernel(
+    record: &RunRecord,
+    kernel: &PlannedKernel,
+    happened: Option<&KernelRecord>,
+) -> BTreeMap<Column, Counts> {
+    let mut counts: BTreeMap<Column, Counts> = BTreeMap::new();
+    for (cell, verdict) in record.verdicts_on(kernel, happened) {
+        counts.entry(Column::of(cell, &verdict)).or_default().add(verdict.standing());
+    }
+    counts
+}
+
+/// A row per kernel: its id, its release or `did not boot`, and the marks of every column.
+pub fn table(record: &RunRecord) -> Vec<(String, String, [String; 5])> {
+    let row = |(kernel, happened): (&PlannedKernel, Option<&KernelRecord>)| {
+        let release = happened.and_then(|it| it.boot.as_ref()).map_or("did not boot", |boot| &*boot.release);
+        let counts = of_kernel(record, kernel, happened);
+        let columns = Column::ALL.map(|column| counts.get(&column).map_or_else(String::new, marks));
+        (kernel.facts.id.clone(), lab_base::text::line(release, 60), columns)
+    };
+    record.planned().map(row).collect()
+}

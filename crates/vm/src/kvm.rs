@@ -1,0 +1,88 @@
+//! The KVM device itself, before any guest: whether it opens, and whether it makes a virtual machine.
+
+use nix::{errno::Errno, libc::c_int};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+/// The device of every host with KVM.
+const DEVICE: &str = "/dev/kvm";
+
+nix::ioctl_write_int_bad!(
+    /// `KVM_CREATE_VM` (`include/uapi/linux/kvm.h`): an empty machine of the given type, as a descriptor.
+    create_machine,
+    nix::request_code_none!(0xAE, 0x01)
+);
+
+/// Why the device is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// This host has no such device.
+    #[error("{}: No such file or directory", .0.display())]
+    Absent(PathBuf),
+    /// It does not open, mostly since the user is not in the group that may.
+    #[error("{}: {source}", device.display())]
+    Closed {
+        /// The device.
+        device: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It opens and makes no machine: another hypervisor may have the processor to itself (`EBUSY`).
+    #[error("{} opens, but makes no virtual machine: {source}", device.display())]
+    Refusing {
+        /// The device.
+        device: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Whether the host's device makes a virtual machine. That takes a millisecond, and proves nothing about a guest that
+/// runs in one.
+///
+/// # Errors
+/// [`Unusable`].
+pub fn usable() -> Result<(), Unusable> {
+    usable_at(Path::new(DEVICE))
+}
+
+fn usable_at(device: &Path) -> Result<(), Unusable> {
+    let opened = File::options().read(true).write(true).open(device);
+    let opened = opened.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Unusable::Absent(device.to_owned()),
+        _ => Unusable::Closed { device: device.to_owned(), source },
+    })?;
+    // The type of machine that every x86 host has.
+    const DEFAULT_TYPE: c_int = 0;
+    let made = loop {
+        // SAFETY: the descriptor is open, and the request takes a number and no pointer.
+        match unsafe { create_machine(opened.as_raw_fd(), DEFAULT_TYPE) } {
+            Err(Errno::EINTR) => {}
+            other => break other,
+        }
+    };
+    let machine = made.map_err(|errno| Unusable::Refusing { device: device.to_owned(), source: errno.into() })?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
+    drop(unsafe { OwnedFd::from_raw_fd(machine) });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_opens_and_makes_no_machine_is_told_from_what_is_not_there() {
+        let told = |device: &str| usable_at(Path::new(device)).unwrap_err();
+        assert!(matches!(told("/nonexistent/kvm"), Unusable::Absent(_)));
+        assert_eq!(told("/nonexistent/kvm").to_string(), "/nonexistent/kvm: No such file or directory");
+        assert!(matches!(told("/dev/null/kvm"), Unusable::Closed { .. }));
+        let refusing = told("/dev/null");
+        assert!(matches!(refusing, Unusable::Refusing { .. }), "{refusing:?}");
+        assert!(refusing.to_string().starts_with("/dev/null opens, but makes no virtual machine: "), "{refusing}");
+    }
+}

@@ -1,8 +1,0 @@
-//! Programs of this host.
-
-use std::path::PathBuf;
-
-/// A program on `PATH`.
-pub(super) fn in_path(name: &str) -> Option<PathBuf> {
-    which::which(name).ok()
-}

@@ -1,0 +1,79 @@
+//! A program of which the version counts, and which QEMU the user chose.
+
+use std::path::PathBuf;
+
+use duct::cmd;
+
+use lab_vm::qemu_version;
+
+/// The oldest that serves where there is a newer one to be had: 7.2 leaves wrong flags behind cmpxchg16b.
+pub(super) const QEMU_SERVES: (u32, u32, u32) = (9, 0, 0);
+
+/// Names the QEMU binary to use in place of the first `qemu-system-x86_64` in `PATH`.
+pub const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
+
+/// The QEMU that the user chose through [`QEMU_VARIABLE`].
+pub fn chosen_qemu() -> Option<PathBuf> {
+    std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A program that was started to learn its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Major, minor and patch; `None` where it did not start or printed no version.
+    pub version: Option<(u32, u32, u32)>,
+}
+
+impl Program {
+    pub(super) fn ask(path: PathBuf) -> Self {
+        let output = cmd(&path, ["--version"]).stdin_null().stderr_to_stdout().unchecked().read();
+        Self { version: output.ok().and_then(|text| first_version(&text)), path }
+    }
+
+    /// As [`Self::ask`], of what is to be QEMU: another program's version is none.
+    pub(super) fn ask_qemu(path: PathBuf) -> Self {
+        let version = qemu_version(Some(&path)).ok().and_then(|text| first_version(&text));
+        Self { version, path }
+    }
+
+    /// The version as `1.2.3`, or a remark that there is none.
+    pub fn version_text(&self) -> String {
+        self.version.map_or("does not start".into(), |(major, minor, patch)| format!("{major}.{minor}.{patch}"))
+    }
+}
+
+/// The first dotted number in a program's version line.
+fn first_version(text: &str) -> Option<(u32, u32, u32)> {
+    let candidates = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+    let mut dotted = candidates.filter(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()));
+    dotted.find_map(|word| {
+        let mut parts = word.split('.').map(str::parse::<u32>);
+        let major = parts.next()?.ok()?;
+        let minor = parts.next()?.ok()?;
+        Some((major, minor, parts.next().and_then(Result::ok).unwrap_or(0)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_real_output() {
+        let cases = [
+            ("rustc 1.95.0 (59807616e 2026-04-14)", Some((1, 95, 0))),
+            ("rustc 1.97.0-nightly (e50aa6fba 2026-05-19)", Some((1, 97, 0))),
+            ("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)", Some((7, 2, 22))),
+            ("QEMU emulator version 10.0 (custom)", Some((10, 0, 0))),
+            ("bpf-linker 0.13.0", Some((0, 13, 0))),
+            ("error while loading shared libraries: libLLVM.so.22.1: no such file", None),
+            ("...", None),
+            ("", None),
+        ];
+        for (text, version) in cases {
+            assert_eq!(first_version(text), version, "{text}");
+        }
+    }
+}

@@ -61,7 +61,7 @@ fn a_closed_terminal_leaves_the_reports() {
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP).unwrap();
     let (code, said) = ended(child);
     assert_eq!(code, Some(128 + 1), "{said}");
-    for report in ["junit.xml", "run.json", "index.html"] {
+    for report in ["junit.xml", "run.json", "report.html"] {
         assert!(directory.join(report).is_file(), "no {report}: {said}");
     }
     let summary = fs::read_to_string(directory.join("run.json")).unwrap();

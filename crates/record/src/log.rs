@@ -1,7 +1,7 @@
 //! `events.jsonl`: one event per line, on disk before the next one happens, so that a killed runner loses nothing.
 
 use crate::{
-    event::{Event, FORMAT, Stamped},
+    event::{Event, FORMAT, RunInfo, Stamped},
     reporter::Reporter,
     run::RunRecord,
 };
@@ -113,6 +113,18 @@ pub fn read(directory: &Path) -> Result<RunRecord, LogError> {
         record.take(stamped?);
     }
     Ok(record)
+}
+
+/// What a run is, by its first event.
+///
+/// # Errors
+/// Those of [`EventReader`].
+pub fn head(directory: &Path) -> Result<RunInfo, LogError> {
+    let none = || LogError::NotARun { path: directory.to_owned() };
+    match EventReader::open(directory)?.next().ok_or_else(none)??.event {
+        Event::RunStarted { run } => Ok(*run),
+        _ => Err(none()),
+    }
 }
 
 /// Reads a run's events one by one, the first of which says what run it is. A last line that was cut short ends them.

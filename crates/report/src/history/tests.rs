@@ -56,7 +56,7 @@ fn read(results: &Path) -> (History, Vec<String>) {
     let runs = crate::results::stored(results).unwrap();
     let say = |line: &str| said.borrow_mut().push(line.to_owned());
     // Without the rows that every kernel has: these nights had no guests.
-    let history = History::read(&runs, |_, cell| cell.as_str().contains('['), &say).unwrap();
+    let history = History::read(&runs, |_, cell| cell.as_str().contains('['), false, &say).unwrap();
     (history, said.into_inner())
 }
 
@@ -89,7 +89,7 @@ fn a_strip_per_kernel_and_a_line_per_change() {
 fn runs_none_of_which_can_be_read_are_an_error_that_names_the_file() {
     let dir = nights();
     let runs = crate::results::stored(dir.path()).unwrap();
-    let error = History::read(&runs[..1], |_, _| true, &|_| ()).unwrap_err().to_string();
+    let error = History::read(&runs[..1], |_, _| true, false, &|_| ()).unwrap_err().to_string();
     assert!(error.contains("20261116T020000Z-eeeeee/events.jsonl has format 0"), "{error}");
 }
 

@@ -265,7 +265,7 @@ fn kernel(
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,
         source,
-        unsupported: unsupported(&section, &name, hints)?,
+        unsupported: [unsupported(&section, &name, hints)?, by_command_line(&cmdline)].concat(),
         has: backports(&section, &name)?,
         believe_probes: believed(&section, &name)?,
         cmdline,
@@ -357,6 +357,27 @@ fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<St
     let reason = section.text("reason")?.map(str::to_owned);
     let why = || format!("`{of}` of {name} needs a `reason`: why the version does not tell what this kernel has");
     reason.ok_or_else(|| section.error_at(of, why()))
+}
+
+/// What a kernel's own command line takes from it (Documentation/admin-guide/kernel-parameters.txt, Documentation/networking/
+/// ipv6.rst).
+fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
+    let source = "Documentation/networking/ipv6.rst";
+    let off = |word: &str, capability| {
+        cmdline.iter().any(|it| it == word).then(|| UnsupportedEntry {
+            capability,
+            reason: format!("its command line has {word}"),
+            source: Some(source.to_owned()),
+        })
+    };
+    [
+        off("ipv6.disable=1", Capability::Ipv6),
+        off("ipv6.disable=1", Capability::Ip6Tnl),
+        off("ipv6.disable_ipv6=1", Capability::Ipv6),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 const SOURCE_KINDS: &[&str] = &["deb", "linux-source", "path", "git", "mainline"];

@@ -117,6 +117,9 @@ capabilities! {
     /// IPv4 and IPv6 in IPv6.
     Ip6Tnl: "ip6-tnl", module, v(3, 8, 0), [],
         "net/ipv6/ip6_tunnel.c, ip6_tnl_newlink(); commit 0b112457229d of November 2012";
+    /// IPv6, with addresses.
+    Ipv6: "ipv6", built_in, v(2, 6, 12), [],
+        "net/ipv6/, in the first commit of the kernel's git history";
     /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
     NftNat: "nft-nat", module, v(3, 18, 0), [],
         "nftables wiki: masquerade is available starting with Linux kernel 3.18";

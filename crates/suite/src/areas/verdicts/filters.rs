@@ -40,7 +40,7 @@ fn tcp_meets_a_drop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let threads = Family::ALL.map(|family| scope.spawn(move || tcp_exchange(path(family), 1, HANDSHAKE)));
         threads.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    for (family, report) in Family::ALL.into_iter().zip(reports) {
+    for (family, report) in Family::available().iter().copied().zip(reports) {
         ctx.equal(format!("connected through a drop ({family})"), report.connected, false);
         ctx.equal(format!("errno of the connect ({family})"), report.errno, None);
     }

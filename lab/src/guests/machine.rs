@@ -8,6 +8,7 @@ use crate::{
 };
 use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
+use lab_protocol::Stated;
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
     Accel, Acceleration, GuestSpec, Launcher,
@@ -126,7 +127,7 @@ impl Machine {
             image: image.path,
             memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
             cpus: 1,
-            cmdline: keyless.into_iter().chain(kernel.cmdline.iter().cloned()).collect(),
+            cmdline: keyless.into_iter().chain(stated(kernel).words()).chain(kernel.cmdline.iter().cloned()).collect(),
             accel,
             console,
             run_dir: std::env::temp_dir(),
@@ -137,6 +138,15 @@ impl Machine {
             exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };
         Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
+    }
+}
+
+/// What `kernels.toml` says of a kernel against its version.
+fn stated(kernel: &Unpacked) -> Stated {
+    Stated {
+        has: kernel.has.iter().map(|it| it.capability).collect(),
+        lacks: kernel.unsupported.iter().map(|it| it.capability).collect(),
+        believe_probes: kernel.believe_probes.is_some(),
     }
 }
 

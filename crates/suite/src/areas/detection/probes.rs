@@ -19,7 +19,7 @@ pub const CASES: &[Case] =
 /// Whether the probe and the release agree; what kernels.toml lists as unsupported is the host's concern.
 pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
     let probed = ctx.capabilities.has(capability);
-    let expected = capability.since().expected_on(ctx.capabilities.kernel());
+    let expected = ctx.capabilities.is_known_for(capability);
     ctx.equal(format!("{capability} as this release is known for"), probed, expected);
     probed
 }

@@ -37,7 +37,7 @@ const CASES: &[Case] = &[
 /// Whether the kernel holds callers and callees to one type; a fact about releases that the probe confirms.
 fn strict(ctx: &mut Ctx) -> bool {
     let probed = ctx.capabilities.has(Capability::ProgArrayStrict);
-    let expected = Capability::ProgArrayStrict.since().expected_on(ctx.capabilities.kernel());
+    let expected = ctx.capabilities.is_known_for(Capability::ProgArrayStrict);
     ctx.equal("enforcement is what this release is known for", probed, expected);
     probed
 }

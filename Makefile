@@ -6,7 +6,7 @@ LAB = $(shell scripts/build-lab --path)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults fuzz shards lint-ci check clean
+.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ test: setup-tests ## Run every test of the project, those on real guests include
 
 faults: setup ## Break guests, host and lab on purpose, and count lost verdicts and leftovers
 	@cargo test --quiet -p lab --test faults -- $(ARGS)
+
+hostile: setup ## Attack the lab: hostile guests, agents, results and other users, each contained
+	@cargo test --quiet -p lab --test hostile -- $(ARGS)
 
 fuzz: ## Fuzz each reader of foreign data, mostly with a million inputs or more (RUNS=100000 for a short run)
 	@scripts/fuzz
@@ -61,10 +64,11 @@ setup-builds: lab ## The same, and what building kernels needs: flex, bison and 
 doctor: lab ## Show what is there, what is missing, and the command that fixes it
 	@$(LAB) doctor $(ARGS)
 
-check: ## Formatting and lints
+check: setup-tests ## Formatting, lints, and the dependencies' licences, sources and known weaknesses
 	@cargo fmt --all --check
 	@cargo fmt --manifest-path ebpf/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@scripts/deny
 
 clean: ## Remove what was built here; keep the cache of kernels and tools
 	@cargo clean

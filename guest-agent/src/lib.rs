@@ -39,13 +39,13 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
         boot::as_init(suites);
     }
     match std::env::args().nth(1).as_deref() {
-        Some("--list") => print(listing(suites, env!("CARGO_PKG_VERSION"))),
+        Some("--list") => print(listing(suites, &version())),
         Some("--topologies") => print(topologies(suites)),
         Some(holder::HOLD) => loop {
             std::thread::park();
         },
         Some("--version") => {
-            println!("guest-agent {} (protocol {PROTOCOL_VERSION})", env!("CARGO_PKG_VERSION"));
+            println!("guest-agent {}, protocol {PROTOCOL_VERSION}", version());
             ExitCode::SUCCESS
         }
         _ => {
@@ -53,6 +53,11 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Version and commit of this build, as the host's reports name it. `lab` hands the commit to cargo when it builds the agent.
+fn version() -> String {
+    format!("{} ({})", env!("CARGO_PKG_VERSION"), option_env!("NETKIT_LAB_COMMIT").unwrap_or("unknown"))
 }
 
 fn print(answer: Result<impl Serialize, impl fmt::Display>) -> ExitCode {

@@ -28,7 +28,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     let hello = |nonce| AgentMessage::Hello {
         protocol: PROTOCOL_VERSION,
         nonce,
-        agent: env!("CARGO_PKG_VERSION").into(),
+        agent: crate::version(),
         release: release.clone().into_owned(),
         version: version.clone().into_owned(),
         kernel,

@@ -1,4 +1,4 @@
-//! The agent must run where there is no dynamic loader.
+//! Checks that the agent is a static program, because the guest has no dynamic loader.
 
 use crate::{error::ImageError, image::Input};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -8,12 +8,12 @@ pub fn check_agent(agent: Input<'_>) -> Result<(), ImageError> {
     let refused = |problem| Err(ImageError::Agent { path: agent.path.to_owned(), problem });
     match interpreter(agent.bytes) {
         Ok(None) => Ok(()),
-        Ok(Some(loader)) => refused(format!("it wants the dynamic loader {loader}, and the guest has none")),
+        Ok(Some(loader)) => refused(format!("it needs the dynamic loader {loader}, which the guest does not have")),
         Err(error) => refused(error.to_string()),
     }
 }
 
-/// The program's `PT_INTERP`, where it has one.
+/// The program's `PT_INTERP`, if any.
 fn interpreter(bytes: &[u8]) -> object::read::Result<Option<String>> {
     type Header = object::elf::FileHeader64<object::Endianness>;
     let header = Header::parse(bytes)?;
@@ -35,7 +35,7 @@ mod tests {
         // The test program itself is linked dynamically on every target that builds the lab.
         let path = std::env::current_exe().unwrap();
         let error = check_agent(Input { path: &path, bytes: &std::fs::read(&path).unwrap() }).unwrap_err().to_string();
-        assert!(error.contains("it wants the dynamic loader /lib64/ld-linux"), "{error}");
+        assert!(error.contains("it needs the dynamic loader /lib64/ld-linux"), "{error}");
         let script = check_agent(Input { path: &path, bytes: b"#!/bin/sh\n" });
         assert!(script.unwrap_err().to_string().contains("+crt-static"));
     }

@@ -1,7 +1,7 @@
 //! The initramfs format: a newc cpio archive, `Documentation/driver-api/early-userspace/buffer-format.rst`.
 //!
-//! The `cpio` crate writes it; this module keeps it reproducible (time stamps 0, numbers in order) and small in
-//! concepts: files, directories, one device node.
+//! The `cpio` crate writes the format; this module makes archives reproducible (time stamps 0, inode numbers in order) and
+//! supports only files, directories, symbolic links and one device node.
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 use std::io::{self, Write};
@@ -17,31 +17,30 @@ impl Archive {
         Self { bytes: Vec::new(), inode: 1 }
     }
 
-    /// A directory; its parents must have been added before.
+    /// Adds a directory; its parents must have been added before.
     pub fn directory(&mut self, path: &str) -> io::Result<()> {
         let entry = self.entry(path, 0o755).set_mode_file_type(ModeFileType::Directory).nlink(2);
         self.write(entry, &[])
     }
 
-    /// A regular file.
+    /// Adds a regular file.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> io::Result<()> {
         let entry = self.entry(path, mode).set_mode_file_type(ModeFileType::Regular);
         self.write(entry, content)
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub fn link(&mut self, path: &str, target: &str) -> io::Result<()> {
         let entry = self.entry(path, 0o777).set_mode_file_type(ModeFileType::Symlink);
         self.write(entry, target.as_bytes())
     }
 
-    /// A character device.
+    /// Adds a character device.
     pub fn character_device(&mut self, path: &str, mode: u32, major: u32, minor: u32) -> io::Result<()> {
         let entry = self.entry(path, mode).set_mode_file_type(ModeFileType::Char).rdev_major(major).rdev_minor(minor);
         self.write(entry, &[])
     }
 
-    /// The finished archive.
     pub fn finish(self) -> io::Result<Vec<u8>> {
         trailer(self.bytes)
     }

@@ -1,4 +1,4 @@
-//! The images in the cache, and the kernels that were unpacked for them.
+//! The cache of images and of kernels that were unpacked for them.
 
 use crate::error::ImageError;
 use lab_base::file;
@@ -8,22 +8,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Images kept: a few builds of a full matrix.
+/// Maximum number of images kept: enough for a few builds of a full matrix.
 const KEPT: usize = 48;
-/// A younger image may be in use by a run that has not booted it yet.
+/// Younger images are never removed: a run may be about to boot them.
 const YOUNG: Duration = Duration::from_secs(3600);
 
-/// Where the file of this key and kind is, or belongs.
+/// Path of the file with this key and kind.
 pub fn path_of(cache: &Path, key: &str, kind: &str) -> PathBuf {
     cache.join("images").join(format!("{key}.{kind}"))
 }
 
-/// Whether the image is there; if so it counts as used now.
+/// Whether the image exists; updates its time of use.
 pub fn touch(path: &Path) -> bool {
     File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now())).is_ok()
 }
 
-/// Puts an image into the cache so that nobody ever sees half of it, and two writers do no harm.
+/// Writes an image to the cache atomically; concurrent writers are safe.
 pub fn store(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(ImageError::io("image cache", dir))?;
@@ -32,7 +32,7 @@ pub fn store(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// Removes what has not been used for long. Best effort: a file that can't be removed is tried again next time.
+/// Removes images that were not used for the longest time. Errors are ignored: removal is tried again next time.
 fn prune(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut images: Vec<_> =
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_images_go_and_young_ones_stay() {
+    fn old_images_are_removed_and_young_ones_kept() {
         let dir = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         for index in 0..KEPT + 5 {

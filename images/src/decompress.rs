@@ -1,17 +1,14 @@
-//! Module files come compressed in three ways, and as they are. The guest gets them as they are: a kernel takes a
-//! compressed module only under `CONFIG_MODULE_DECOMPRESS`, and the host unpacks faster than a translated guest.
+//! Decompresses module files (xz, zstd, gzip or none). The guest gets them uncompressed: kernels load compressed modules
+//! only with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
 
 use crate::error::ImageError;
 use object::{Object, ObjectSection, read::elf::ElfFile64};
 use std::{fs::File, io::Read, path::Path};
 
-/// No module is larger; what unpacks to more is broken or hostile.
+/// Maximum size of a module, bytes; a file that unpacks to more is broken or hostile.
 const LIMIT: u64 = 256 << 20;
 
-/// The module's ELF image.
-///
-/// # Errors
-/// [`ImageError`]: the file can't be read, is damaged, too large or no module.
+/// Reads a module file and returns its ELF content.
 pub fn read_module(path: &Path) -> Result<Vec<u8>, ImageError> {
     let file = File::open(path).map_err(ImageError::io("module", path))?;
     let problem = |problem: String| ImageError::Module { path: path.to_owned(), problem };
@@ -36,7 +33,7 @@ pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
 /// What a module file with this suffix holds.
 ///
 /// # Errors
-/// It is damaged, too large or no module.
+/// The file is damaged, larger than [`LIMIT`], or not an ELF file.
 pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, String> {
     let reader: Box<dyn Read + 'a> = match suffix {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
@@ -58,7 +55,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn every_compression_unpacks_and_a_cut_file_is_an_error() {
+    fn every_compression_is_supported_and_a_truncated_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let body = [b"\x7fELF".as_slice(), &[7; 5000]].concat();
         let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);

@@ -1,6 +1,6 @@
-//! `modules.dep` and `modules.builtin`, as depmod(8) and the kernel's build write them.
+//! Reads `modules.dep` and `modules.builtin`, as written by depmod(8) and the kernel's build.
 //!
-//! An own parser of forty lines: the `kmod` bindings want libkmod on the host, and the text form is documented
+//! The parser is our own, forty lines: the `kmod` bindings need libkmod on the host, and the text format is documented
 //! (modules.dep(5)).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,41 +8,39 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Suffixes of module files, compressed or not.
 const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
 
-/// What is wrong with an index file.
+/// An error in an index file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DepError {
     /// A line is not `path: path…` or `path`.
     #[error("line {line} is not a module with its dependencies")]
     Syntax {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
     },
-    /// A path would lead out of the module directory, or is no module file.
+    /// A path leaves the module directory, or is not a module file.
     #[error("line {line}: `{path}` is not a module file below the module directory")]
     Path {
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// The path.
         path: String,
     },
-    /// Two files with one module name.
+    /// Two files have the same module name.
     #[error("module `{name}` is listed twice")]
     Duplicate {
         /// The module.
         name: String,
     },
-    /// A dependency without a line of its own.
+    /// A dependency is not listed itself.
     #[error("module `{name}` needs `{dependency}`, which has no line")]
     Dangling {
-        /// The module.
         name: String,
-        /// What it needs.
+        /// The missing dependency.
         dependency: String,
     },
-    /// Modules that need each other.
-    #[error("module `{name}` needs itself")]
+    /// A module depends on itself, directly or indirectly.
+    #[error("module `{name}` depends on itself")]
     Cycle {
-        /// One of them.
+        /// One of the modules.
         name: String,
     },
 }
@@ -53,7 +51,7 @@ struct Module {
     needs: Vec<String>,
 }
 
-/// What a kernel has as modules and what it has built in. Names are the kernel's: `_`, never `-`.
+/// The modules of a kernel, loadable and built in. Names are the kernel's: `_`, never `-`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Index {
     modules: BTreeMap<String, Module>,
@@ -63,11 +61,9 @@ pub struct Index {
 /// How a kernel provides a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provided {
-    /// By these files, dependencies first; names and paths below the module directory.
+    /// By these files, dependencies first; each with its name and its path below the module directory.
     Files(Vec<(String, String)>),
-    /// It is built in.
     BuiltIn,
-    /// Not at all.
     Missing,
 }
 
@@ -75,7 +71,7 @@ impl Index {
     /// Parses the text of `modules.dep`.
     ///
     /// # Errors
-    /// [`DepError`] for a line that depmod would not write. Never panics, whatever the text.
+    /// [`DepError`] for a line that depmod would not write. Accepts any text without panicking.
     pub fn parse_dep(text: &str) -> Result<Self, DepError> {
         let mut modules = BTreeMap::new();
         for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
@@ -92,10 +88,10 @@ impl Index {
         Ok(Self { modules, builtin: BTreeSet::new() })
     }
 
-    /// Adds what `modules.builtin` lists.
+    /// Adds the modules of `modules.builtin`.
     ///
     /// # Errors
-    /// [`DepError::Path`] for a line that is no module file.
+    /// [`DepError::Path`] for a line that is not a module file.
     pub fn add_builtin(&mut self, text: &str) -> Result<(), DepError> {
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             self.builtin.insert(module_name(line.trim(), number + 1)?);
@@ -116,7 +112,7 @@ impl Index {
     /// How the kernel provides `name`.
     ///
     /// # Errors
-    /// [`DepError::Dangling`] and [`DepError::Cycle`] where its dependencies make no sense.
+    /// [`DepError::Dangling`] and [`DepError::Cycle`] if the dependencies are invalid.
     pub fn provide(&self, name: &str) -> Result<Provided, DepError> {
         if !self.modules.contains_key(name) {
             let builtin = self.builtin.contains(name);
@@ -125,7 +121,7 @@ impl Index {
         let mut order = Vec::new();
         let mut done = BTreeSet::new();
         let mut open = BTreeSet::new();
-        // A stack of our own: a hostile file must not overrun the thread's.
+        // An explicit stack: a hostile file must not overflow the thread's stack.
         let mut stack = vec![(name, false)];
         while let Some((name, leave)) = stack.pop() {
             if leave {
@@ -192,7 +188,7 @@ kernel/drivers/char/hw_random/virtio-rng.ko.xz: kernel/drivers/virtio/virtio_rin
     }
 
     #[test]
-    fn dependencies_come_first_and_once() {
+    fn dependencies_are_listed_first_and_once() {
         let mut index = Index::parse_dep(DEP).unwrap();
         index.add_builtin("kernel/drivers/net/netkit.ko\n").unwrap();
         assert_eq!(files(index.provide("virtio_pci").unwrap()), ["virtio", "virtio_ring", "virtio_pci"]);
@@ -202,7 +198,7 @@ kernel/drivers/char/hw_random/virtio-rng.ko.xz: kernel/drivers/virtio/virtio_rin
     }
 
     #[test]
-    fn says_what_is_wrong_and_where() {
+    fn errors_name_line_and_problem() {
         for (text, wanted) in [
             ("a.ko", "line 1 is not a module with its dependencies"),
             ("\n/lib/a.ko:", "line 2: `/lib/a.ko` is not a module file below the module directory"),
@@ -214,13 +210,13 @@ kernel/drivers/char/hw_random/virtio-rng.ko.xz: kernel/drivers/virtio/virtio_rin
         }
         let provide = |text, name| Index::parse_dep(text).unwrap().provide(name).unwrap_err().to_string();
         assert_eq!(provide("a.ko: b.ko", "a"), "module `a` needs `b`, which has no line");
-        assert_eq!(provide("a.ko: b.ko\nb.ko: a.ko", "a"), "module `a` needs itself");
-        assert_eq!(provide("a.ko: a.ko", "a"), "module `a` needs itself");
+        assert_eq!(provide("a.ko: b.ko\nb.ko: a.ko", "a"), "module `a` depends on itself");
+        assert_eq!(provide("a.ko: a.ko", "a"), "module `a` depends on itself");
     }
 
     proptest! {
         #[test]
-        fn any_text_is_an_index_or_an_error(text in "([a-d]{1,2}(\\.ko|\\.ko\\.xz)?|[:\n /.-]){0,60}") {
+        fn any_text_is_parsed_or_refused_without_a_panic(text in "([a-d]{1,2}(\\.ko|\\.ko\\.xz)?|[:\n /.-]){0,60}") {
             if let Ok(index) = Index::parse_dep(&text) {
                 for name in index.modules.keys() {
                     let _ = index.provide(name);

@@ -1,9 +1,9 @@
-//! The kernel as the virtual machine can enter it directly: unpacked, through the PVH entry point.
+//! Extracts the uncompressed kernel, which the virtual machine can start directly through the PVH entry point.
 //!
-//! A bzImage unpacks and relocates itself in the guest. Under translation (TCG) that is a fifth of a boot, and on the host
-//! it is milliseconds. QEMU starts an ELF file that has a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) without
-//! any of that; the unpacked kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`,
-//! `payload_offset`; `include/xen/interface/elfnote.h`).
+//! A bzImage decompresses and relocates itself in the guest. Under TCG this takes a fifth of a boot; on the host it takes
+//! milliseconds. QEMU can start an ELF file with a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) directly, and the
+//! kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
+//! `include/xen/interface/elfnote.h`).
 
 use crate::{cache, error::ImageError};
 use object::{
@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address at which the kernel expects to be entered.
+/// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of the kernel's entry point.
 const PHYS32_ENTRY: u32 = 18;
 /// Changes whenever the same image gives another answer: what could not be unpacked is remembered, and must not be once it
 /// can.
@@ -25,11 +25,11 @@ const FORMAT: u32 = 1;
 /// No kernel is larger; what unpacks to more is broken.
 const LIMIT: u64 = 512 << 20;
 
-/// The kernel of a bzImage as an ELF file in the cache; `None` where it has no PVH entry or is packed in a way that is not
-/// known here, so that it has to unpack itself. That verdict is kept too, as an empty file.
+/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the
+/// kernel must decompress itself then. This result is cached as an empty file.
 ///
 /// # Errors
-/// The image can't be read, or the cache not be written.
+/// The image can't be read, or the cache can't be written.
 pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
     let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
     let key = Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize();
@@ -42,13 +42,13 @@ pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, Imag
     Ok((length > 0).then_some(path))
 }
 
-/// The payload of a bzImage, unpacked.
+/// Decompresses the payload of a bzImage.
 fn unpack(image: &[u8]) -> Option<Vec<u8>> {
     let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
     if image.get(0x202..0x206)? != b"HdrS" || u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?) < 0x208 {
         return None;
     }
-    // 0 means 4: from times when a boot sector was all there was.
+    // 0 means 4, for compatibility with very old kernels (Documentation/arch/x86/boot.rst, `setup_sects`).
     let sectors = match usize::from(*image.get(0x1f1)?) {
         0 => 4,
         sectors => sectors,
@@ -89,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
-    /// An ELF file whose only segment is a note of Xen's.
+    /// An ELF file whose only segment is a Xen note.
     fn kernel(note: u32) -> Vec<u8> {
         let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
         elf.resize(64, 0);
@@ -119,7 +119,7 @@ mod tests {
         image
     }
 
-    /// As the kernel's build leaves it: the unpacked size follows the compressed stream.
+    /// Appends the uncompressed size to the compressed stream, as the kernel's build does.
     fn sized(mut packed: Vec<u8>) -> Vec<u8> {
         packed.extend([1, 2, 3, 4]);
         packed
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_with_a_pvh_entry_is_unpacked_once_however_it_is_packed() {
+    fn a_kernel_with_a_pvh_entry_is_unpacked_once_for_every_compression() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmlinuz");
         for packed in packings(&kernel(PHYS32_ENTRY)) {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_pvh_entry_or_is_no_image_unpacks_itself() {
+    fn a_file_without_pvh_entry_is_not_unpacked() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmlinuz");
         let whole = image(&packings(&kernel(PHYS32_ENTRY))[2]);
@@ -160,14 +160,14 @@ mod tests {
         ] {
             fs::write(&path, bytes).unwrap();
             assert_eq!(direct_kernel(&path, dir.path()).unwrap(), None);
-            assert_eq!(direct_kernel(&path, dir.path()).unwrap(), None, "and the verdict is kept");
+            assert_eq!(direct_kernel(&path, dir.path()).unwrap(), None, "the result is cached");
         }
         assert!(direct_kernel(&dir.path().join("absent"), dir.path()).is_err());
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(header in proptest::collection::vec(any::<u8>(), 0..80), tail in any::<Vec<u8>>()) {
+        fn any_bytes_are_handled_without_a_panic(header in proptest::collection::vec(any::<u8>(), 0..80), tail in any::<Vec<u8>>()) {
             let mut bytes = image(&tail);
             let end = (0x240 + header.len()).min(bytes.len());
             bytes[0x240..end].copy_from_slice(&header[..end - 0x240]);

@@ -1,27 +1,24 @@
-//! Why an image could not be built.
+//! Errors of building an image.
 
 use crate::deps::DepError;
 use std::{io, path::PathBuf};
 
-/// One line each, with the mend where there is one.
+/// Each error is one line, with the fix if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file or directory could not be read or written.
     #[error("{what} {}: {source}", path.display())]
     Io {
-        /// What it is.
+        /// Kind of the file.
         what: &'static str,
-        /// Where it is.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
-    /// The guest has no dynamic loader, and no kernel says more than "error -2" about it.
+    /// The agent can't run in the guest. Without this check the kernel would only report "error -2".
     #[error("agent {}: {problem}; build it with `-C target-feature=+crt-static`", path.display())]
     Agent {
-        /// The file.
         path: PathBuf,
-        /// What it is instead of a static program.
+        /// The reason.
         problem: String,
     },
     /// A guest without programs can't attach any.
@@ -29,35 +26,20 @@ pub enum ImageError {
     NoObjects,
     /// `modules.dep` or `modules.builtin` is broken.
     #[error("{}: {problem}; run `depmod` again or fetch the kernel anew", path.display())]
-    Index {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: DepError,
-    },
-    /// A module that `modules.dep` lists can't be unpacked.
+    Index { path: PathBuf, problem: DepError },
+    /// A module that `modules.dep` lists can't be decompressed.
     #[error("module {}: {problem}; fetch the kernel anew", path.display())]
-    Module {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// An image that a person enters needs a shell.
+    Module { path: PathBuf, problem: String },
+    /// An image with a shell needs busybox.
     #[error("no static busybox: {problem}; `lab setup` installs busybox-static")]
     NoShell {
-        /// What there is instead.
+        /// The reason.
         problem: String,
     },
-    /// A tool's libraries can't be told.
+    /// The libraries of a tool can't be determined.
     #[error("tool {}: {problem}; reinstall it", path.display())]
-    Tool {
-        /// The program.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// `modules.toml` is broken.
+    Tool { path: PathBuf, problem: String },
+    /// `modules.toml` is invalid.
     #[error("modules.toml: {0}")]
     Wanted(String),
 }

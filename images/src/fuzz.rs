@@ -1,4 +1,4 @@
-//! Files that come out of a package, against bytes of anyone's choice: `docs/fuzzing.md`.
+//! Fuzz targets for files from kernel packages: `docs/fuzzing.md`.
 
 use crate::{
     decompress,

@@ -1,4 +1,4 @@
-//! From a specification to an image in the cache.
+//! Builds an image from a specification.
 
 use crate::{
     agent::check_agent,
@@ -18,9 +18,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Changes whenever the same inputs give another image.
+/// Format version: increase it if the same inputs give a different image.
 const FORMAT: u32 = 2;
-/// In every image.
+/// Directories of every image.
 const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
 /// A file that goes in, as it was read: it may have been replaced since.
@@ -35,7 +35,7 @@ pub struct Input<'a> {
 /// What goes into an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
-    /// The kernel's id in the matrix: written into the image for people who look at it.
+    /// The kernel's id in the matrix; written into the image.
     pub kernel_id: &'a str,
     /// Directory with `modules.dep`, `modules.builtin` and the module files; `None` for a kernel without modules.
     pub modules: Option<&'a Path>,
@@ -45,11 +45,11 @@ pub struct Spec<'a> {
     pub objects: &'a [(&'a str, &'a [u8])],
     /// The modules that the suite needs.
     pub wanted: &'a Wanted,
-    /// A shell and tools, for an image that a person enters.
+    /// A shell and tools, for interactive images.
     pub toolbox: Option<&'a Toolbox>,
-    /// Whether modules keep their signatures, which a guest spends a sixth of its boot on.
+    /// Whether modules keep their signatures. Verifying them takes a sixth of a guest's boot.
     pub signed: bool,
-    /// The cache's root; images live in `images/` below it.
+    /// Root of the cache; images are in `images/` below it.
     pub cache: &'a Path,
 }
 
@@ -58,13 +58,13 @@ pub struct Spec<'a> {
 pub struct Image {
     /// The file: a newc cpio archive.
     pub path: PathBuf,
-    /// SHA-256 over everything that went in, hexadecimal.
+    /// SHA-256 of all inputs, hexadecimal.
     pub key: String,
-    /// Whether it was there before.
+    /// Whether the image was already in the cache.
     pub cached: bool,
-    /// Wanted modules that the image carries.
+    /// Wanted modules in the image.
     pub modules: Vec<String>,
-    /// Wanted modules that the kernel has built in.
+    /// Wanted modules that are built into the kernel.
     pub builtin: Vec<String>,
     /// Wanted modules that the kernel does not have.
     pub missing: Vec<String>,
@@ -73,7 +73,7 @@ pub struct Image {
 /// Builds the image, or finds it in the cache.
 ///
 /// # Errors
-/// [`ImageError`]: an input that is missing, broken, or of no use in a guest; a cache that can't be written.
+/// [`ImageError`]: an input is missing or invalid, or the cache can't be written.
 pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
     check_agent(spec.agent)?;
     if spec.objects.is_empty() {
@@ -95,9 +95,9 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
 /// Which module files go in, and in which order the guest loads them.
 #[derive(Default)]
 struct ModulePlan {
-    /// Name to file on the host.
+    /// Names with files on the host.
     files: BTreeMap<String, PathBuf>,
-    /// Text of `/lib/modules/load-order`.
+    /// Content of `/lib/modules/load-order`.
     load_order: String,
     carried: Vec<String>,
     builtin: Vec<String>,
@@ -165,7 +165,7 @@ fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     add(plan.missing.join("\n").as_bytes());
     for (name, path) in &plan.files {
         add(name.as_bytes());
-        // As they lie on the disk: unpacking them is what a hit in the cache saves.
+        // Modules are hashed compressed, so that a cache hit needs no decompression.
         add(&fs::read(path).map_err(ImageError::io("module", path))?);
     }
     if let Some(toolbox) = spec.toolbox {
@@ -179,7 +179,7 @@ fn assemble(spec: &Spec<'_>, key: &str, plan: &ModulePlan, modules: &BTreeMap<&s
     for directory in DIRECTORIES {
         archive.directory(directory)?;
     }
-    // Before the agent mounts devtmpfs, the kernel opens it as the agent's standard streams.
+    // The kernel opens it as the agent's standard streams before the agent mounts devtmpfs.
     archive.character_device("dev/console", 0o600, 5, 1)?;
     let about = serde_json::json!({ "kernel": spec.kernel_id, "image": key });
     archive.file("etc/netkit-lab.json", 0o644, about.to_string().as_bytes())?;
@@ -207,7 +207,7 @@ mod tests {
         archive::{content, names},
     };
 
-    /// A program without program headers: static as far as the kernel's loader is concerned.
+    /// A program without program headers: the kernel's loader treats it as static.
     const STATIC_ELF: [u8; 64] = {
         let mut elf = [0; 64];
         let ident = [0x7f, b'E', b'L', b'F', 2, 1, 1];
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_image_holds_what_the_guest_needs_and_nothing_else() {
+    fn the_image_contains_exactly_what_the_guest_needs() {
         let image = Inputs::new().build().map(|image| (fs::read(&image.path).unwrap(), image));
         let (bytes, image) = image.unwrap();
         assert_eq!(
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_that_goes_in_is_in_the_key() {
+    fn every_input_byte_changes_the_key() {
         let inputs = Inputs::new();
         let first = inputs.build().unwrap();
         let again = inputs.build().unwrap();

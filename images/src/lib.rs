@@ -1,7 +1,7 @@
 //! Builds the guest image: an initramfs with the agent, the BPF objects and the modules that one kernel needs.
 //!
-//! Images are content-addressed: the key covers every byte that goes in, so an image in the cache is never stale and
-//! never needs a rebuild to be trusted. The layout inside is described in this crate's README.
+//! Images are content-addressed: the key covers every input byte, so a cached image is never outdated. This crate's README
+//! describes the layout of an image.
 
 mod agent;
 mod archive;

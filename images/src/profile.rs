@@ -1,16 +1,16 @@
-//! What an image is for.
+//! Purposes of an image.
 
 use serde::{Deserialize, Serialize};
 
-/// What an image holds beside the agent, the objects and the modules.
+/// Content of an image in addition to the agent, the objects and the modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Nothing: cases bring all they need.
+    /// Nothing: the suite needs no more.
     #[default]
     Suite,
-    /// A shell and network tools, for a person at the desk.
+    /// A shell and network tools, for interactive use.
     Shell,
-    /// The same, and the modules by which the guest sees the host's root.
+    /// As `Shell`, with the modules by which the guest mounts the host's root.
     Host,
 }

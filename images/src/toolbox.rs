@@ -1,5 +1,5 @@
-//! A shell and network tools, with the libraries that they are linked against: the host's, or, where the host lacks one,
-//! those that `lab setup` has unpacked into the cache. Never some of each, since a guest has one C library.
+//! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks one
+//! of them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C library.
 
 use crate::{archive::Archive, error::ImageError};
 use lab_base::programs;
@@ -10,11 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What brings everything small; nothing goes without it.
+/// Provides the basic tools; required.
 const BUSYBOX: &str = "busybox";
-/// The shell, where the host has it: busybox's takes its own `ip` and `tc` for the programs of that name.
+/// The preferred shell if the host has it: busybox's shell prefers its own `ip` and `tc` applets to the programs.
 const BASH: &str = "bash";
-/// What a person wants beside it, and the Debian package that has it. A host without one gives an image without it.
+/// Optional programs, and their Debian packages. Programs that the host does not have are left out.
 pub const PROGRAMS: [(&str, &str); 6] = [
     (BASH, "bash"),
     ("ip", "iproute2"),
@@ -23,38 +23,38 @@ pub const PROGRAMS: [(&str, &str); 6] = [
     ("bpftool", "bpftool"),
     ("tcpdump", "tcpdump"),
 ];
-/// What programs know terminals by: Debian's `ncurses-base`. Below a root.
+/// Directories with terminal descriptions (Debian's `ncurses-base`), relative to a root.
 const TERMINALS: [&str; 2] = ["lib/terminfo", "usr/share/terminfo"];
-/// Where unpacked packages have their programs.
+/// Directories with programs in unpacked packages.
 const PROGRAM_DIRECTORIES: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
-/// Where unpacked packages have their libraries.
+/// Directories with libraries in unpacked packages.
 const LIBRARY_DIRECTORIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-/// tcpdump gives up root for a user of its own; in a guest that is root again.
+/// tcpdump drops root for the user `tcpdump`, which is root again in a guest.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\ntcpdump:x:0:0:tcpdump:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
 
 /// The tools for a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolbox {
-    /// Programs and libraries, by their path in the image.
+    /// Programs and libraries by their path in the image.
     files: BTreeMap<String, Vec<u8>>,
-    /// What busybox can be called as.
+    /// Names of busybox's applets.
     applets: Vec<String>,
-    /// Programs of [`PROGRAMS`] that are not there.
+    /// Programs of [`PROGRAMS`] that were not found.
     pub absent: Vec<&'static str>,
 }
 
-/// Where all tools are taken from.
+/// Source of the tools.
 #[derive(Debug)]
 enum Source {
-    /// What this machine has installed.
+    /// Installed on this host.
     Host,
-    /// Packages unpacked below a root.
+    /// Packages unpacked below a root directory.
     Unpacked(PathBuf),
 }
 
 impl Source {
-    /// The host's tools if it has all of them, the unpacked ones otherwise.
+    /// The host's tools if the host has all of them, otherwise the unpacked ones.
     fn choose() -> Self {
         let complete =
             PROGRAMS.iter().map(|(name, _)| *name).chain([BUSYBOX]).all(|name| Self::Host.find(name).is_some());
@@ -81,12 +81,12 @@ impl Source {
         }
     }
 
-    /// Where a file of the root is in the image.
+    /// Path in the image of a file below the root.
     fn place(&self, path: &Path) -> String {
         path.strip_prefix(self.root()).unwrap_or(path).to_string_lossy().trim_start_matches('/').to_owned()
     }
 
-    /// The libraries and the loader of a program: where programs look for them, and where they are.
+    /// The libraries and the loader of a program: their paths in the image, and on the host.
     fn libraries(&self, program: &Path) -> Result<Vec<(String, PathBuf)>, ImageError> {
         let broken = |problem: &dyn std::fmt::Display| ImageError::Tool {
             path: program.to_owned(),
@@ -111,7 +111,7 @@ impl Source {
         Ok(found)
     }
 
-    /// The loader that programs name: in unpacked packages `/lib64` may be `/usr/lib64`.
+    /// The loader named in programs: in unpacked packages `/lib64` may be `/usr/lib64`.
     fn loader(&self, named: &str) -> Option<PathBuf> {
         let named = named.trim_start_matches('/');
         let places = ["", "usr"].map(|dir| self.root().join(dir).join(named));
@@ -159,7 +159,7 @@ impl Toolbox {
         Ok(toolbox)
     }
 
-    /// Everything that counts, for an image's key.
+    /// Adds everything that affects an image to its key.
     pub(crate) fn digest(&self, mut add: impl FnMut(&[u8])) {
         for (path, bytes) in &self.files {
             add(path.as_bytes());
@@ -169,7 +169,7 @@ impl Toolbox {
         [PASSWD, GROUP].iter().for_each(|text| add(text.as_bytes()));
     }
 
-    /// Puts the tools into an image that has the directories `there`.
+    /// Writes the tools to an image that already has the directories `there`.
     pub(crate) fn pack(&self, archive: &mut Archive, there: &[&str]) -> io::Result<()> {
         let mut known: BTreeSet<String> = there.iter().map(|path| (*path).to_owned()).collect();
         let mut parents = |archive: &mut Archive, path: &str| -> io::Result<()> {
@@ -194,7 +194,7 @@ impl Toolbox {
             parents(archive, path)?;
             archive.file(path, 0o644, text.as_bytes())?;
         }
-        // iproute2 looks for named namespaces below /var/run.
+        // iproute2 looks for named namespaces in /var/run.
         parents(archive, "var/run")?;
         archive.link("var/run", "/run")
     }
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_comes_with_its_libraries_and_its_loader() {
+    fn libraries_and_loader_of_a_program_are_included() {
         let found = Source::Host.libraries(&std::env::current_exe().unwrap()).unwrap();
         for wanted in ["libc.so.6", "ld-linux-x86-64.so.2"] {
             let (place, path) = found.iter().find(|(place, _)| place.ends_with(wanted)).expect(wanted);
@@ -232,7 +232,7 @@ mod tests {
         fs::copy(&this, root.path().join("usr/bin/ip")).unwrap();
         let source = Source::Unpacked(root.path().to_owned());
         let program = source.find("ip").unwrap();
-        assert!(source.libraries(&program).is_err(), "the host's libraries are not taken for missing ones");
+        assert!(source.libraries(&program).is_err(), "missing libraries are not replaced by the host's");
         for (place, path) in Source::Host.libraries(&this).unwrap() {
             let dir = if place.starts_with("lib64/") { "usr/lib64" } else { LIBRARY_DIRECTORIES[0] };
             fs::copy(&path, root.path().join(dir).join(path.file_name().unwrap())).unwrap();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_hide_the_applets_of_their_name_and_every_directory_comes_once() {
+    fn tools_replace_applets_of_the_same_name_and_directories_are_unique() {
         let files = ["bin/busybox", "bin/ip", "lib/x86/libc.so", "lib64/ld.so"];
         let toolbox = Toolbox {
             files: files.map(|path| (path.to_owned(), b"x".to_vec())).into(),

@@ -4,7 +4,7 @@ use crate::{error::ImageError, profile::Profile};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
-/// Modules by name, in load order.
+/// Module names in load order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     names: Vec<String>,
@@ -21,12 +21,12 @@ struct File {
 struct Entry {
     name: String,
     reason: String,
-    /// Set where no other profile needs it.
+    /// Set if only this profile needs the module.
     profile: Option<Profile>,
 }
 
 impl Wanted {
-    /// The committed list, `images/modules.toml`, as far as a profile needs it.
+    /// The committed list, `images/modules.toml`, for a profile.
     ///
     /// # Panics
     /// Never: a test parses the file.
@@ -34,11 +34,11 @@ impl Wanted {
         Self::parse(include_str!("../modules.toml"), profile).expect("a test parses the committed file")
     }
 
-    /// Parses a list: `[[module]]` tables with `name`, `reason` and, where only one profile needs the module, `profile`.
+    /// Parses a list of `[[module]]` tables with `name`, `reason` and optionally `profile`, if only one profile needs the
+    /// module.
     ///
     /// # Errors
-    /// [`ImageError::Wanted`] for anything but that, for a module without a reason, listed twice or with a name that
-    /// is none.
+    /// [`ImageError::Wanted`] for other keys, a module without a reason, a module that is listed twice, or an invalid name.
     pub fn parse(text: &str, profile: Profile) -> Result<Self, ImageError> {
         let file: File = toml::from_str(text)
             .map_err(|error| ImageError::Wanted(error.to_string().trim_end().replace('\n', " ")))?;
@@ -60,7 +60,7 @@ impl Wanted {
         Ok(Self { names: needed.map(|entry| entry.name).collect() })
     }
 
-    /// The names, in load order.
+    /// The names in load order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_list_brings_the_port_first() {
+    fn the_committed_list_loads_the_port_first() {
         for profile in [Profile::Suite, Profile::Shell, Profile::Host] {
             let wanted = Wanted::committed(profile);
             assert_eq!(wanted.names().take(2).collect::<Vec<_>>(), ["virtio_pci", "virtio_console"]);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
+    fn unknown_keys_and_invalid_names_are_refused() {
         for (text, wanted) in [
             ("[[module]]\nname = \"veth\"\nreason = \"\"", "modules.toml: `veth` has no reason"),
             (

@@ -1,62 +1,66 @@
-//! Errors of the whole program, and the exit code that each belongs to.
+//! Errors of the whole program, with their exit codes.
 
-use lab_base::{file::FileError, process::ProcessError};
+use crate::setup::SetupError;
+use lab_base::{file::FileError, paths::NoCacheDir, process::ProcessError};
 use lab_record::{exit::Exit, log::LogError, shard::PartError};
 use lab_report::ReportError;
 use std::{io, path::PathBuf};
 
-/// One clear line each, with the mend where there is one.
+/// Each error is one line, with the fix if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file that the run reads or writes.
+    /// A file of the run can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// No `kernels.toml` above the working directory.
+    /// There is no `kernels.toml` in or above the working directory.
     #[error("no kernels.toml in {} or above it; run inside the project or name it with --project", from.display())]
     NoProject {
-        /// Where the search began.
+        /// Directory in which the search started.
         from: PathBuf,
     },
-    /// The selection is empty.
+    /// A pattern matches nothing.
     #[error(transparent)]
     Selection(#[from] lab_base::selection::NoMatch),
-    /// No cell is left after all filters.
-    #[error("no cell matches all of the filters together; `lab list` without filters shows what there is")]
+    /// No cell matches all filters.
+    #[error("no cell matches all filters; `lab list` without filters shows all cells")]
     NothingSelected,
-    /// A directory of runs that holds none.
-    #[error("{} holds no runs", path.display())]
-    NoRuns {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The events of a run.
+    /// A directory of runs is empty.
+    #[error("{} contains no runs", path.display())]
+    NoRuns { path: PathBuf },
+    /// The events of a run can't be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Results that can't be merged, or a part that can't be run.
+    /// Results can't be merged, or a shard can't be run.
     #[error(transparent)]
     Shard(#[from] crate::shard::ShardError),
-    /// A shard that there is not.
+    /// Invalid shard number.
     #[error(transparent)]
     Part(#[from] PartError),
     /// Building the agent or the eBPF object failed.
     #[error(transparent)]
     Artifact(#[from] crate::project::artifacts::ArtifactError),
-    /// Kernels: configuration, lock, download.
+    /// A kernel can't be used: configuration, lock, download.
     #[error(transparent)]
     Kernels(#[from] lab_kernel_store::KernelsError),
-    /// Virtual machines and their tools.
+    /// A virtual machine or its tools failed.
     #[error(transparent)]
     Vm(#[from] lab_vm::VmError),
-    /// No place for the cache.
+    /// Other users could change files that the lab trusts.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+    /// An invalid name of a kernel or run.
+    #[error(transparent)]
+    Name(#[from] lab_guard::NotAnId),
+    /// There is no cache directory.
     #[error(transparent)]
     Cache(#[from] lab_base::paths::NoCacheDir),
-    /// Setting the host up failed.
+    /// Setting up the host failed.
     #[error(transparent)]
     Setup(#[from] crate::setup::SetupError),
     /// The host lacks tools.
     #[error("{0}")]
     Host(String),
-    /// A wrong value on the command line.
+    /// Invalid value on the command line.
     #[error("{0}")]
     Usage(String),
 }
@@ -78,8 +82,8 @@ impl From<ProcessError> for Error {
 }
 
 impl Error {
-    /// The signal that ended what failed, and a line that tells both. A failure that a signal brought about elsewhere (an
-    /// archive cut off, a program of the same terminal) is none of its own.
+    /// The signal that caused the error, with a line that names both. Errors that a signal caused elsewhere (a truncated
+    /// archive, a program of the same terminal) are included.
     pub fn interruption(&self) -> Option<(Exit, String)> {
         let signal = lab_base::interrupt::Interrupt::raised()?;
         let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", nix::sys::signal::Signal::as_str);
@@ -91,7 +95,7 @@ impl Error {
         Some((Exit::Interrupted(signal), format!("interrupted by {name}{what}")))
     }
 
-    /// The exit code that the error ends the program with.
+    /// The exit code of the program for this error.
     pub fn exit(&self) -> Exit {
         match self {
             Self::NoProject { .. }
@@ -99,6 +103,9 @@ impl Error {
             | Self::Log(LogError::NotARun { .. } | LogError::Events { .. } | LogError::Format { .. })
             | Self::Shard(_)
             | Self::Part(_)
+            | Self::Name(_)
+            | Self::Cache(NoCacheDir::Unusable { .. })
+            | Self::Setup(SetupError::Cache(NoCacheDir::Unusable { .. }))
             | Self::Usage(_) => Exit::Usage,
             Self::Selection(_) | Self::NothingSelected => Exit::Nothing,
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
@@ -110,12 +117,13 @@ impl Error {
             | Self::Kernels(_)
             | Self::Vm(_)
             | Self::Setup(_)
+            | Self::Untrusted(_)
             | Self::Cache(_)
             | Self::Host(_) => Exit::Infra,
         }
     }
 
-    /// For `map_err` on file operations.
+    /// Returns a converter for `map_err` on file operations.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let file = FileError::of(action, path);
         move |source| Self::File(file(source))

@@ -1,12 +1,12 @@
 //! The host runner: boots a matrix of kernels and reports which attach type was used.
 //!
 //! The program `lab` is this library with a command line ([`cli`]). Start with [`project`], which opens a directory with
-//! `kernels.toml` and selects kernels and cells, then [`guests`], which runs a plan and reports it; [`run`] is the loop between
-//! plan and verdicts, and [`run::judge`] the verdict. [`shard`] splits a plan among machines, [`bisect`] searches for the kernel
-//! that a failure came with, [`lists`] holds what does not count as a failure, [`mod@bench`] measures, [`setup`] looks at this host.
-//! What a run is, as data, is [`lab_record`]; its reports are [`lab_report`].
+//! `kernels.toml` and selects kernels and cells, then [`guests`], which runs a plan and writes its reports; [`run`] is the
+//! loop from plan to verdicts, and [`run::judge`] decides a verdict. [`shard`] splits a plan among machines, [`bisect`]
+//! finds the kernel that introduced a failure, [`lists`] holds allowed splats and known failures, [`mod@bench`] measures,
+//! [`setup`] checks this host. [`lab_record`] is a run as data, and [`lab_report`] formats reports.
 //!
-//! A program that links this crate runs a plan as `lab run` does:
+//! A program that links this crate can run a plan like `lab run`:
 //!
 //! ```no_run
 //! use lab::{
@@ -25,8 +25,11 @@
 //! }
 //! ```
 //!
-//! *Architecture invariant:* nothing outside of [`cli`] takes an argument of the command line, and no two files use each other
-//! in a circle, but for the methods of one kernel's run (`tests/architecture.rs`).
+//! *Architecture invariant:* only [`cli`] handles arguments of the command line, and no two files import each other, except
+//! for the methods of [`run::kernel::KernelRun`] (`tests/architecture.rs`).
+
+/// Version and commit of this build, as `lab --version` and reports name it.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("NETKIT_LAB_COMMIT"), ")");
 
 pub mod bench;
 pub mod bisect;
@@ -36,6 +39,7 @@ pub mod error;
 pub mod guests;
 pub mod lists;
 pub mod project;
+pub mod provenance;
 pub mod run;
 pub mod setup;
 pub mod shard;

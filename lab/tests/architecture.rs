@@ -1,4 +1,4 @@
-//! The arrows between the crates, as docs/architecture.md draws them.
+//! Checks the dependencies between crates and files against docs/architecture.md.
 
 #[path = "support/imports.rs"]
 mod imports;
@@ -9,15 +9,30 @@ use std::{
     process::Command,
 };
 
-/// What each crate may use of the others.
-const ARROWS: [(&str, &[&str]); 16] = [
-    ("lab", &["lab-base", "lab-image", "lab-kernel-store", "lab-protocol", "lab-record", "lab-report", "lab-vm"]),
-    ("lab-report", &["lab-base", "lab-protocol", "lab-record"]),
-    ("lab-vm", &["lab-base", "lab-protocol", "lab-record"]),
-    ("lab-kernel-store", &["lab-base", "lab-image", "lab-protocol"]),
-    ("lab-record", &["lab-base", "lab-protocol"]),
-    ("lab-base", &[]),
+/// The workspace crates that each crate may use.
+const ARROWS: [(&str, &[&str]); 19] = [
+    (
+        "lab",
+        &[
+            "lab-base",
+            "lab-guard",
+            "lab-image",
+            "lab-kernel-store",
+            "lab-protocol",
+            "lab-record",
+            "lab-report",
+            "lab-vm",
+        ],
+    ),
+    ("lab-report", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
+    ("lab-vm", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
+    ("lab-kernel-store", &["lab-base", "lab-guard", "lab-image", "lab-protocol"]),
+    ("lab-record", &["lab-base", "lab-guard", "lab-protocol"]),
+    ("lab-base", &["lab-guard"]),
     ("lab-image", &["lab-base"]),
+    ("lab-guard", &[]),
+    ("lab-fuzz", &[]),
+    ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
     ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
     ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
@@ -29,14 +44,14 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("lab-abi", &[]),
 ];
 
-/// The crates that the host runner consists of.
+/// The crates of the host runner.
 const HOST: [&str; 6] = ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-vm", "lab-report"];
 
 /// A crate of the workspace.
 struct Package {
-    /// Its directory, below the workspace's.
+    /// Its directory, relative to the workspace.
     directory: String,
-    /// Normal dependencies, by name.
+    /// Names of its normal dependencies.
     uses: Vec<String>,
 }
 
@@ -44,7 +59,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace is there")
 }
 
-/// Every crate of the workspace, by name.
+/// Every crate of the workspace by name.
 fn packages() -> BTreeMap<String, Package> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
@@ -65,7 +80,7 @@ fn packages() -> BTreeMap<String, Package> {
 }
 
 #[test]
-fn no_arrow_is_added_in_passing() {
+fn crates_use_only_the_allowed_crates() {
     let packages = packages();
     let known: Vec<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
     for name in packages.keys() {
@@ -80,7 +95,7 @@ fn no_arrow_is_added_in_passing() {
 }
 
 #[test]
-fn the_host_has_nothing_of_a_guest() {
+fn the_host_uses_no_crate_of_the_guest() {
     let packages = packages();
     for name in HOST {
         for foreign in ["aya", "aya-obj", "lab-bpf", "lab-suite", "lab-topology", "lab-traffic"] {
@@ -89,11 +104,21 @@ fn the_host_has_nothing_of_a_guest() {
     }
 }
 
-/// `--watch` must miss no source of the agent, and shards must agree on every one.
+/// `--watch` must miss no source of the agent, shards must agree on every one, and a build is named by the commit that changed
+/// one of them.
 #[test]
-fn the_list_of_what_the_agent_is_built_from_is_what_cargo_says() {
+fn the_lists_of_what_agent_and_lab_are_built_from_are_what_cargo_says() {
+    use lab::project::sources::{AGENT, LAB};
+    for (name, listed) in [("guest-agent", &AGENT[..]), ("lab", &LAB[..])] {
+        let listed: BTreeSet<String> = listed.iter().map(|&it| it.to_owned()).collect();
+        assert_eq!(listed, built_from(name), "{name} in lab/src/project/sources.rs against cargo metadata");
+    }
+}
+
+/// Directories of a crate and of those that it uses.
+fn built_from(name: &str) -> BTreeSet<String> {
     let packages = packages();
-    let (mut waiting, mut directories) = (vec!["guest-agent".to_owned()], BTreeSet::new());
+    let (mut waiting, mut directories) = (vec![name.to_owned()], BTreeSet::new());
     while let Some(name) = waiting.pop() {
         if let Some(package) = packages.get(&name)
             && directories.insert(package.directory.clone())
@@ -101,30 +126,23 @@ fn the_list_of_what_the_agent_is_built_from_is_what_cargo_says() {
             waiting.extend(package.uses.clone());
         }
     }
-    let listed: BTreeSet<String> = lab::project::sources::AGENT.into_iter().map(str::to_owned).collect();
-    assert_eq!(listed, directories, "lab/src/project/sources.rs against cargo metadata");
+    directories
 }
 
-/// Circles that are known: a kernel's run is one type, whose methods lie with what they are about.
-const CIRCLES: [&[&str]; 1] = [&[
-    "run::autopsy",
-    "run::kernel",
-    "run::kernel::attempts",
-    "run::kernel::launch",
-    "run::kernel::losses",
-    "run::warm",
-]];
+/// Known import cycles: the methods of a kernel's run are in several files.
+const CIRCLES: [&[&str]; 1] =
+    [&["run::autopsy", "run::kernel", "run::kernel::launch", "run::kernel::losses", "run::warm"]];
 
 #[test]
-fn no_two_files_use_each_other_in_a_circle() {
+fn there_are_no_import_cycles() {
     let mut seen = Vec::new();
     for name in HOST {
         let source = root().join(&packages()[name].directory).join("src");
         for circle in imports::circles(&source) {
             let known = CIRCLES.iter().any(|known| circle == *known);
-            assert!(known, "{name}: these files use each other in a circle: {}", circle.join(", "));
+            assert!(known, "{name}: these files form an import cycle: {}", circle.join(", "));
             seen.push(circle);
         }
     }
-    assert_eq!(seen.len(), CIRCLES.len(), "a circle is gone: drop it from the list");
+    assert_eq!(seen.len(), CIRCLES.len(), "a cycle no longer exists: remove it from the list");
 }

@@ -1,4 +1,4 @@
-//! Bisections that can't be: one line with the mend, the documented code, and a tree that is as it was.
+//! Invalid bisections: each gives one line with the fix and the documented exit code, and leaves the tree unchanged.
 
 use std::{
     fs,
@@ -33,7 +33,7 @@ fn git(tree: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A tree with commits one, two, and beside them side.
+/// A tree with the commits one and two, and a branch side.
 fn tree(dir: &Path) -> PathBuf {
     let tree = dir.join("linux");
     fs::create_dir(&tree).unwrap();
@@ -52,19 +52,15 @@ fn tree(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn ladders_without_a_question() {
+fn invalid_ladders_are_refused() {
     refused(&bisect(&["--good", "6.12", "--bad", "6.12"]), 2, "--good and --bad are both 6.12");
     refused(&bisect(&["--good", "6.12", "--bad", "6.99"]), 2, "no kernel `6.99`; `lab kernels list` names them");
-    refused(
-        &bisect(&["--good", "6.12", "--bad", "6.12-generic"]),
-        2,
-        "no path of versions leads from one to the other",
-    );
+    refused(&bisect(&["--good", "6.12", "--bad", "6.12-generic"]), 2, "no version is between them");
     refused(&bisect(&["--good", "6.1", "--bad", "6.12", "--kernels", "9*"]), 4, "no kernel matches `9*`");
 }
 
 #[test]
-fn trees_without_a_question_stay_as_they_are() {
+fn invalid_searches_leave_the_tree_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let tree = tree(dir.path());
     let at = tree.to_str().unwrap();
@@ -79,19 +75,19 @@ fn trees_without_a_question_stay_as_they_are() {
     refused(&search("one", "one"), 2, "--good and --bad are both one");
     refused(&search("one", "one~0"), 2, "one and one~0 are the same commit");
     refused(&search("one", "three"), 2, "no commit `three` in this git tree");
-    refused(&search("two", "side"), 2, "no path leads from two to side: both are made from ");
+    refused(&search("two", "side"), 2, "neither two nor side is an ancestor of the other: ");
     assert_eq!(state(), before);
     fs::write(tree.join("Makefile"), "VERSION = 7\n").unwrap();
     let before = state();
-    refused(&search("one", "two"), 2, "has changes that are in no commit (Makefile): commit or stash them");
+    refused(&search("one", "two"), 2, "has uncommitted changes (Makefile): commit or stash them");
     assert_eq!(state(), before);
     let nowhere = dir.path().to_str().unwrap();
     refused(&bisect(&["--tree", nowhere, "--good", "one", "--bad", "two"]), 2, "not a git repository");
 }
 
-/// git takes 2 for a bad commit, and would blame the wrong one.
+/// git takes exit code 2 for a bad commit, and would blame a wrong one.
 #[test]
-fn a_step_that_is_asked_wrongly_stops_the_bisection() {
+fn an_invalid_step_stops_the_bisection() {
     for wrong in [&["bisect-step"][..], &["bisect-step", "--case", "A04-netkit-link", "--rate", "often"]] {
         assert_eq!(lab(wrong).status.code(), Some(128), "{wrong:?}");
     }

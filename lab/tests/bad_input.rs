@@ -1,4 +1,4 @@
-//! What a person gets who mistypes, breaks a file or lacks a program: one line with the mend, and the documented code.
+//! Mistyped options, damaged files and missing programs: each gives one line with the fix, and the documented exit code.
 
 use lab_protocol::Outcome;
 use lab_record::{event::Event, exit::Exit, synthetic};
@@ -16,7 +16,7 @@ fn lab(project: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Asserts the code, and that the error is one line which contains these words.
+/// Asserts the exit code, and that the error is one line that contains these words.
 #[track_caller]
 fn refused(output: &Output, code: i32, words: &[&str]) {
     let error = String::from_utf8_lossy(&output.stderr);
@@ -28,7 +28,7 @@ fn refused(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
-/// A project with this matrix and no lock.
+/// A project with this matrix and without a lock file.
 fn project(matrix: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernels.toml"), matrix).unwrap();
@@ -36,19 +36,19 @@ fn project(matrix: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_case_that_nobody_knows_selects_nothing() {
+fn an_unknown_case_selects_nothing() {
     let output = lab(Path::new(ROOT), &["list", "--case", "A02-tcx-lnik*"]).output().unwrap();
     refused(&output, 4, &["A02-tcx-lnik*", "A02-tcx-link"]);
 }
 
 #[test]
-fn a_kernel_that_nobody_knows_selects_nothing() {
+fn an_unknown_kernel_selects_nothing() {
     let output = lab(Path::new(ROOT), &["list", "--kernel", "6.99"]).output().unwrap();
     refused(&output, 4, &["6.99"]);
 }
 
 #[test]
-fn a_misspelt_key_is_named_with_its_place_and_the_right_one() {
+fn an_error_about_a_misspelt_key_names_its_line_and_the_valid_key() {
     let dir = project("[kernels.\"6.1\"]\nclass = \"below-6.7\"\ndefualt = true\n");
     let output = lab(dir.path(), &["kernels", "list"]).output().unwrap();
     refused(&output, 2, &["kernels.toml:3", "defualt", "default", "6.1"]);
@@ -73,7 +73,7 @@ fn an_unwritable_cache_is_named() {
     refused(&output, 3, &["file/cache"]);
 }
 
-/// What a command says on standard error, one hint a line.
+/// The hints that a command printed to standard error.
 fn hints(output: &Output) -> Vec<String> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     said.lines().filter(|line| line.starts_with("hint: ")).map(str::to_owned).collect()
@@ -84,7 +84,7 @@ fn a_renamed_key_works_with_a_hint_and_not_beside_the_new_one() {
     let kernel =
         "[kernels.mine]\nclass = \"below-6.7\"\ndefault = true\nsource.git = { tree = \".\", ref = \"v6.12\" }\n";
     let entry = "[{ capability = \"netkit\", reason = \"off\" }]\n";
-    // The class is only right because of the entry.
+    // The class is valid only because of the entry.
     for (key, hinted) in [("departures", 1), ("unsupported", 0)] {
         let dir = project(&format!("{kernel}{key} = {entry}"));
         let cache = dir.path().join("cache");
@@ -113,7 +113,7 @@ fn a_renamed_command_works_with_a_hint() {
     assert!(!String::from_utf8_lossy(&help.stdout).contains("complaints"));
 }
 
-/// A run of which everything passed, and what its events are.
+/// A run in which everything passed, and its events.
 fn green_run(results: &Path, id: &str) -> (PathBuf, Vec<String>) {
     let directory = results.join(id);
     fs::create_dir_all(&directory).unwrap();
@@ -134,7 +134,7 @@ fn green_run(results: &Path, id: &str) -> (PathBuf, Vec<String>) {
 }
 
 #[test]
-fn a_results_file_that_is_none_is_named_by_every_reader() {
+fn an_invalid_events_file_is_named_by_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let (good, lines) = green_run(dir.path(), "20261119T020000Z-aaaaaa");
     let root = Path::new(ROOT);
@@ -157,7 +157,7 @@ fn a_results_file_that_is_none_is_named_by_every_reader() {
 }
 
 #[test]
-fn a_run_that_was_cut_short_is_never_green() {
+fn a_truncated_run_never_passes() {
     let dir = tempfile::tempdir().unwrap();
     let (good, lines) = green_run(dir.path(), "20261119T020000Z-aaaaaa");
     let cut = dir.path().join("20261120T020000Z-bbbbbb");
@@ -166,7 +166,7 @@ fn a_run_that_was_cut_short_is_never_green() {
     let verdict = lines.iter().position(|line| line.contains("cell-finished")).unwrap();
     let without_one: String =
         lines.iter().enumerate().filter(|(at, _)| *at != verdict).map(|(_, line)| &**line).collect();
-    // In the middle of a line, after one, and with a verdict gone though the run says that it passed.
+    // Truncated in a line, after a line, and without a verdict although the recorded exit is a pass.
     for content in [&whole[..whole.len() * 2 / 3], &lines[..lines.len() / 2].concat(), &without_one] {
         fs::write(cut.join("events.jsonl"), content).unwrap();
         let output = lab(Path::new(ROOT), &["report"]).arg(&cut).output().unwrap();
@@ -178,14 +178,14 @@ fn a_run_that_was_cut_short_is_never_green() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_the_command_quietly() {
+fn a_closed_pipe_ends_the_command_without_an_error() {
     let script = format!("'{}' --project '{ROOT}' kernels list | head -c 1 >/dev/null", env!("CARGO_BIN_EXE_lab"));
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
-fn a_shard_that_is_none_is_named() {
+fn an_invalid_shard_is_named() {
     let output = lab(Path::new(ROOT), &["run", "--partition", "5/4"]).output().unwrap();
     refused(&output, 2, &["5/4", "the last 4/4"]);
     let output =
@@ -194,7 +194,7 @@ fn a_shard_that_is_none_is_named() {
 }
 
 #[test]
-fn results_that_are_no_shards_are_named_and_leave_nothing() {
+fn results_that_are_not_shards_are_named_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     for (bytes, words) in [
@@ -209,6 +209,6 @@ fn results_that_are_no_shards_are_named_and_leave_nothing() {
         }
         let output = lab(Path::new(ROOT), &["merge"]).arg(&shard).arg("--out").arg(&out).output().unwrap();
         refused(&output, 2, words);
-        assert!(!out.exists(), "a report of nothing");
+        assert!(!out.exists(), "nothing was written");
     }
 }

@@ -1,12 +1,11 @@
-//! Canaries on real guests: what must fail fails, in exactly the way it must, and nothing that dies takes another
-//! cell's verdict along.
+//! Canaries on real guests: cells that must fail do so as expected, and a crash affects no other cell's verdict.
 
 use serde_json::Value;
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// Case, outcome, and words that its message must contain.
+/// Case, outcome, and text that its message must contain.
 const WANTED: [(&str, &str, &str); 25] = [
     ("Z01-must-pass", "passed", ""),
     ("Z25-must-see-no-host", "passed", ""),
@@ -34,14 +33,15 @@ const WANTED: [(&str, &str, &str); 25] = [
     ("Z23-must-hang-the-agent", "errored", "hang: no heartbeat for 15.0s"),
     ("Z24-must-come-last", "passed", ""),
 ];
-/// A task that spins in the kernel: below lazy preemption (6.13) nothing else gets the processor, and the kernel's watchdog
-/// ends it; above, its agent still runs and gives the case up.
+/// A task that spins in the kernel. Before lazy preemption (6.13) no other task runs, and the kernel's watchdog panics;
+/// since then the agent still runs and gives the case up.
 const LOCKED_UP: [(&str, &str); 3] = [
     ("6.1", "panic: Kernel panic - not syncing: softlockup: hung tasks"),
     ("6.12", "panic: Kernel panic - not syncing: softlockup: hung tasks"),
     ("6.17", "hang: still running after"),
 ];
-/// Cells of hung guests, and what the kernel must have told of itself before it was killed: a deaf one by an NMI.
+/// Cells of hung guests, and the evidence that is collected before the guest is killed: an NMI if the kernel does not
+/// answer.
 const QUESTIONED: [(&str, &str); 3] = [
     ("Z16-must-hang", "sysrq: Show State"),
     ("Z22-must-spin-in-the-kernel", "RIP: 0010:dummy_init_module+0x"),
@@ -71,7 +71,7 @@ fn told(outcome: &Value) -> String {
 }
 
 #[test]
-fn what_must_fail_fails_exactly_so_and_costs_no_other_cell() {
+fn canaries_fail_as_expected_and_affect_no_other_cell() {
     let results = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["--project", ROOT, "run", "--canary", "--deadline", "silence=15s", "--out"])
@@ -99,7 +99,7 @@ fn what_must_fail_fails_exactly_so_and_costs_no_other_cell() {
     }
 }
 
-/// The evidence of hangs is on disk: registers, and the kernel's own words.
+/// The evidence of hangs is written to files: registers, and the kernel's own output.
 #[track_caller]
 fn questioned(cells: &Path) {
     for (cell, words) in QUESTIONED {

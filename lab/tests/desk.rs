@@ -1,4 +1,4 @@
-//! What a person at the desk does, on real guests: entering one, and running again after saving a source.
+//! Interactive use on real guests: `lab shell`, and `--watch`.
 
 #[path = "support/seat.rs"]
 mod seat;
@@ -18,13 +18,13 @@ use std::{
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// One kernel: every further one costs a boot.
+/// A single kernel, since each costs a boot.
 const KERNEL: &str = "6.17";
-/// The host's root takes a kernel with 9p, which only the generic builds have.
+/// The host's root needs a kernel with 9p, which only generic builds have.
 const GENERIC: &str = "6.17-generic";
 
 fn lab(arguments: &[&str]) -> Command {
-    // What guests are built from takes minutes on a busy machine the first time: nobody's patience is for that.
+    // The first build takes minutes on a busy machine, which is not part of the deadlines.
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
         let listed = bare_lab(&["list", "--case", "P03*"]).output().unwrap();
@@ -43,7 +43,7 @@ fn run(arguments: &[&str], input: &[u8]) -> Output {
     let mut child = lab(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     thread::scope(|scope| {
-        // A program that does not read its input may be gone before all of it is written.
+        // A program that does not read its input may have exited before all of it is written.
         scope.spawn(move || drop(stdin.write_all(input)));
         child.wait_with_output().unwrap()
     })
@@ -54,7 +54,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_command_in_a_topology_gives_its_output_its_errors_and_its_code() {
+fn a_command_in_a_topology_returns_its_output_errors_and_exit_code() {
     let script =
         "cat; ls /run/netns; enter w0 ip -o -4 addr show eth0; enter w0 ping -c 1 10.65.0.3; echo no >&2; exit 7";
     let output = run(&["shell", KERNEL, "--topology", "pods", "--kind", "nk-l3", "--", "sh", "-c", script], b"typed\n");
@@ -66,7 +66,7 @@ fn a_command_in_a_topology_gives_its_output_its_errors_and_its_code() {
 }
 
 #[test]
-fn a_case_stands_with_its_programs_attached_and_goes_on_afterwards() {
+fn a_case_is_stopped_with_its_programs_attached_and_continues_afterwards() {
     let cell = "R01-redirect-to-pod[netkit,nk-l2]";
     let output = run(&["shell", KERNEL, "--case", cell, "--", "sh", "-c", "enter host bpftool prog"], b"");
     let (told, errors) = (text(&output.stdout), text(&output.stderr));
@@ -77,7 +77,7 @@ fn a_case_stands_with_its_programs_attached_and_goes_on_afterwards() {
 }
 
 #[test]
-fn a_guest_that_panics_is_lost_with_its_last_words() {
+fn a_guest_that_panics_is_lost_with_its_panic_message() {
     let output = run(&["shell", KERNEL, "--", "sh", "-c", "echo c >/proc/sysrq-trigger"], b"");
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{errors}");
@@ -85,20 +85,20 @@ fn a_guest_that_panics_is_lost_with_its_last_words() {
 }
 
 #[test]
-fn keys_reach_the_guest_and_the_terminal_is_put_back() {
+fn keys_are_sent_to_the_guest_and_the_terminal_is_restored() {
     let mut seat = Seat::take(&lab(&["shell", KERNEL, "--topology", "pair"]));
     for words in ["host:p0", "enter NODE", "# "] {
         seat.screen.wait_for(words);
     }
-    // Ctrl-C is the guest's.
+    // Ctrl-C is sent to the guest.
     seat.press(b"sh -c 'echo up $((40 + 1)); sleep 1000'\r");
-    // What it says, and not what was typed: before it runs, Ctrl-C would be the prompt's.
+    // Waits for the output, not for the echo: before the command runs, Ctrl-C would only affect the prompt.
     seat.screen.wait_for("up 41");
     seat.press(b"\x03");
     seat.screen.wait_for("# ");
     seat.press(b"enter pod\r");
     seat.screen.wait_for("[pod]");
-    // Standard streams and bash's own copy of the terminal; nothing of the agent's.
+    // Standard streams and bash's own copy of the terminal, and no descriptor of the agent.
     seat.press(b"echo $((40 + 2)) $TERM; ls /proc/$$/fd | xargs echo open; exit\r");
     seat.screen.wait_for("42 xterm\r\nopen 0 1 2 255\r\n");
     seat.screen.wait_for("# ");
@@ -117,7 +117,7 @@ fn keys_reach_the_guest_and_the_terminal_is_put_back() {
 }
 
 #[test]
-fn the_hosts_files_are_there_to_read_and_what_is_written_stays_in_the_guest() {
+fn the_hosts_files_are_readable_and_changes_stay_in_the_guest() {
     // `/tmp` is the guest's own.
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = directory.path().canonicalize().unwrap();
@@ -136,7 +136,7 @@ fn the_hosts_files_are_there_to_read_and_what_is_written_stays_in_the_guest() {
 }
 
 #[test]
-fn the_oldest_kernel_is_entered_too() {
+fn a_shell_works_on_the_oldest_kernel() {
     let script = "uname -r; enter w0 ip -o link show type veth; enter w0 bpftool net";
     let output = run(&["shell", "6.1", "--topology", "gateway", "--kind", "veth", "--", "sh", "-c", script], b"");
     let (told, errors) = (text(&output.stdout), text(&output.stderr));
@@ -145,16 +145,16 @@ fn the_oldest_kernel_is_entered_too() {
 }
 
 #[test]
-fn what_can_not_be_entered_is_said_before_anything_boots() {
+fn invalid_shell_arguments_are_refused_before_a_guest_boots() {
     for (arguments, code, words) in [
         (&["shell", "6.21"][..], 4, &["no kernel matches `6.21`", "did you mean `6.1`"][..]),
-        (&["shell", "6.1*"], 2, &["`6.1*` is several kernels", "6.17"]),
+        (&["shell", "6.1*"], 2, &["`6.1*` matches several kernels", "6.17"]),
         (&["shell", "6.17", "--topology", "pods2"], 4, &["no topology matches `pods2`", "pods"]),
         (&["shell", "6.17", "--topology", "pods", "--kind", "nk"], 4, &["no kind of link matches `nk`", "nk-l2"]),
         (&["shell", "6.1", "--topology", "pods", "--kind", "nk-l2"], 2, &["6.1 has no netkit", "needs kernel 6.7"]),
         (&["shell", "6.17", "--case", "R01-redirct-to-pod"], 4, &["no case matches", "R01-redirect-to-pod"]),
-        (&["shell", "6.17", "--case", "R01"], 2, &["`R01` is ", " cells; name one: R01-redirect-to-pod["]),
-        (&["shell", "6.1", "--case", "R01-redirect-to-pod[netkit,nk-l2]"], 2, &["skips on 6.1", "netkit"]),
+        (&["shell", "6.17", "--case", "R01"], 2, &["`R01` matches ", " cells; name one: R01-redirect-to-pod["]),
+        (&["shell", "6.1", "--case", "R01-redirect-to-pod[netkit,nk-l2]"], 2, &["is skipped on 6.1", "netkit"]),
         (&["shell", "6.17", "--profile", "host", "--", "true"], 2, &["6.17 has no 9p", "6.17-generic"]),
     ] {
         let output = run(arguments, b"");
@@ -179,7 +179,7 @@ fn saving_a_source_runs_the_cells_again_until_ctrl_c() {
         .unwrap();
     let mut said = Ear::on(child.stderr.take().unwrap());
     said.wait_for("watching the sources");
-    // A source that no program is built from: saving it costs no compiler.
+    // No program is built from this file, so saving it starts no compiler.
     let list = Path::new(ROOT).join("images/modules.toml");
     File::options().append(true).open(&list).unwrap().write_all(b"").unwrap();
     said.wait_for("round 2: images/modules.toml changed");

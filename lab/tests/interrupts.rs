@@ -1,5 +1,5 @@
-//! Ctrl-C, and a signal for `lab` alone, before there is a run: while something is built, downloaded, unpacked or waited
-//! for. Nothing half-made stays in the cache, no program goes on, and the exit code is the signal's.
+//! Ctrl-C, or a signal for `lab` only, before a run exists: during builds, downloads, unpacking and waiting. No partial
+//! file may stay in the cache, all programs must end, and the exit code must be that of the signal.
 
 #[path = "support/seat.rs"]
 mod seat;
@@ -18,10 +18,10 @@ use std::{
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const KERNEL: &str = "6.17";
-/// Ends by itself long after the test's patience; what it starts does, too.
+/// Runs longer than the test's patience, with a child that does the same.
 const FOREVER: &str = "sleep 5000 & sleep 5000";
 
-/// A cache, a directory for temporary files and one for programs that come before the host's.
+/// A cache, a directory for temporary files, and a directory with programs that replace the host's.
 struct Desk {
     dir: tempfile::TempDir,
 }
@@ -54,7 +54,7 @@ impl Desk {
         command
     }
 
-    /// Every file and directory below the cache whose name is no product's.
+    /// Files and directories in the cache with temporary names.
     fn halves(&self) -> Vec<PathBuf> {
         let half = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -65,7 +65,7 @@ impl Desk {
         files.filter(|path| half(path)).chain(guests).collect()
     }
 
-    /// Waits for the end, and looks what is left.
+    /// Waits for the end, and checks what is left.
     #[track_caller]
     fn ended(&self, seat: Seat, signal: Signal) -> String {
         let session = seat.pid().as_raw();
@@ -86,7 +86,7 @@ fn living(session: i32) -> Vec<String> {
     own.map(|process| process.cmdline().unwrap_or_default().join(" ")).collect()
 }
 
-/// By the terminal, or by whoever ends the program alone, as CI systems do.
+/// By the terminal, or by a signal to the program alone, as CI systems do.
 fn interrupt(seat: &mut Seat, signal: Signal) {
     match signal {
         Signal::SIGINT => seat.press(b"\x03"),
@@ -144,7 +144,7 @@ fn a_download_leaves_nothing_in_the_cache() {
 }
 
 #[test]
-fn waiting_for_another_lab_ends_too() {
+fn waiting_for_another_lab_process_is_interrupted() {
     let desk = Desk::new();
     fs::create_dir(desk.path("cache/kernels")).unwrap();
     let lock = File::create(desk.path("cache/kernels/.lock")).unwrap();
@@ -155,9 +155,9 @@ fn waiting_for_another_lab_ends_too() {
     desk.ended(seat, Signal::SIGINT);
 }
 
-/// The image, the guest's boot and its snapshot are made in the seconds after the start: each is hit by one of these.
+/// Image, boot and snapshot are created within seconds after the start: each of the delays hits one of them.
 #[test]
-fn an_image_a_boot_and_a_snapshot_are_left_whole_or_not_at_all() {
+fn an_interrupt_leaves_no_partial_image_or_snapshot() {
     let cache = lab_base::paths::cache_dir().unwrap();
     let fetched = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["--project", ROOT, "shell", KERNEL, "--", "true"])

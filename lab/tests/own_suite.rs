@@ -1,4 +1,4 @@
-//! An agent with a suite of its own, from a package outside of this workspace: `own-suite/`.
+//! An agent with its own suite, from a package outside of this workspace: `own-suite/`.
 
 use lab::project::artifacts::{Builder, listing, topologies};
 use std::{
@@ -12,7 +12,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/own-suite");
 const CELLS: [&str; 3] = ["Y01-pod-reaches-host[veth]", "Y01-pod-reaches-host[nk-l2]", "Y01-pod-reaches-host[nk-l3]"];
 
-/// A project whose `lab.toml` names the package. It shares this project's kernels, eBPF objects and built files.
+/// A project whose `lab.toml` names the package. It shares the kernels, eBPF objects and build directory of this project.
 fn project() -> tempfile::TempDir {
     let project = tempfile::tempdir().unwrap();
     fs::create_dir_all(Path::new(ROOT).join("target")).unwrap();
@@ -24,7 +24,7 @@ fn project() -> tempfile::TempDir {
 }
 
 #[test]
-fn an_agent_with_its_own_suite_takes_at_most_twenty_lines() {
+fn an_agent_with_its_own_suite_needs_at_most_twenty_lines() {
     let source = fs::read_to_string(Path::new(PACKAGE).join("src/main.rs")).unwrap();
     assert!(source.lines().count() <= 20, "{source}");
 
@@ -39,7 +39,7 @@ fn an_agent_with_its_own_suite_takes_at_most_twenty_lines() {
     assert!(topologies(&agent).unwrap().iter().any(|topology| topology.name == "pair"));
 }
 
-/// Boots a guest; it fails where none boots.
+/// Boots a guest; the test fails if it does not boot.
 #[test]
 fn lab_run_runs_it_on_a_real_guest() {
     let (project, results) = (project(), tempfile::tempdir().unwrap());

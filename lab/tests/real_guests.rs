@@ -1,6 +1,6 @@
-//! The lab on real kernels, from the command line to the JUnit file.
+//! `lab` on real kernels, from the command line to the JUnit file.
 //!
-//! These tests boot guests. They fail loudly where one does not boot; nothing here skips.
+//! These tests boot guests. They fail if a guest does not boot; none of them is skipped.
 
 use serde_json::Value;
 use std::{
@@ -13,7 +13,7 @@ use std::{
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// Two matrices at once on a small machine would only test the deadlines.
+/// Two matrices at the same time on a small machine would exceed the deadlines.
 fn machine() -> MutexGuard<'static, ()> {
     static MACHINE: Mutex<()> = Mutex::new(());
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -35,12 +35,12 @@ struct TestCase {
     suite: String,
     name: String,
     properties: BTreeMap<String, String>,
-    /// `failure`, `error` or `skipped`, with its type and message.
+    /// `failure`, `error` or `skipped`, with type and message.
     result: Option<(String, String, String)>,
 }
 
-/// Reads a JUnit file, and holds it to the schema that its consumers share: properties before results before output,
-/// required attributes, counters that add up.
+/// Reads a JUnit file, and checks the schema that most tools share: properties before results before output, required
+/// attributes, and correct counters.
 fn junit(path: &Path) -> Vec<TestCase> {
     use quick_xml::{
         Reader,
@@ -126,7 +126,7 @@ fn latest(results: &Path) -> PathBuf {
     fs::canonicalize(results.join("latest")).unwrap()
 }
 
-/// The main job: what `make lab-run` does, and what the file that CI reads says of it.
+/// The main test: runs the default matrix like `make lab-run`, and checks the JUnit file.
 #[test]
 fn the_default_matrix_uses_the_attach_types_that_the_plan_demands() {
     let _machine = machine();
@@ -172,7 +172,7 @@ fn the_default_matrix_uses_the_attach_types_that_the_plan_demands() {
     assert!(fs::read(run.join("junit.xml")).unwrap() == before, "events.jsonl alone gives the same junit.xml");
 }
 
-/// A lab that could not turn red would prove nothing: detection is broken on purpose, and the host must notice.
+/// Checks that a wrong attach type is detected: the auto detection has a deliberate fault, which the host must report.
 #[test]
 fn tcx_on_a_netkit_device_in_auto_mode_is_an_attach_mismatch() {
     let _machine = machine();
@@ -181,7 +181,7 @@ fn tcx_on_a_netkit_device_in_auto_mode_is_an_attach_mismatch() {
     let output = lab(&arguments).arg(results.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     let mut cases = junit(&latest(results.path()).join("junit.xml"));
-    // What the guest itself gave (boot, splat, teardown) is none of the case's.
+    // Rows of the guest (boot, splat, teardown) are not cases.
     cases.retain(|case| case.name.starts_with("D10"));
     assert_eq!(cases.len(), 6);
     for case in cases {
@@ -197,7 +197,7 @@ fn tcx_on_a_netkit_device_in_auto_mode_is_an_attach_mismatch() {
     }
 }
 
-/// Nothing is fetched twice: with every mirror out of reach the kernels are still there.
+/// Nothing is fetched twice: kernels are available without any mirror.
 #[test]
 fn kernels_that_were_fetched_need_no_network() {
     let _machine = machine();
@@ -211,4 +211,22 @@ fn kernels_that_were_fetched_need_no_network() {
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{attempt}: {}", words(&output));
     }
+}
+
+/// Who reads the failure knows where the answers came from without a capture, and how to go on.
+#[test]
+fn a_failure_names_the_address_that_answered_and_the_one_that_should_have() {
+    let _machine = machine();
+    let results = tempfile::tempdir().unwrap();
+    let arguments =
+        ["run", "--kernel", "6.12", "--case", "T08-service[tc,veth]", "--mutant", "no-reverse-nat", "--out"];
+    let output = lab(&arguments).arg(results.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", words(&output));
+    let told = words(&output);
+    let line = told.lines().find(|line| line.contains("answered by the service")).unwrap_or_else(|| panic!("{told}"));
+    let rest = line.split_once("0 of 3 answered from ").unwrap_or_else(|| panic!("{line}")).1;
+    let (wanted, others) = rest.split_once(", 3 delivered; 3 from ").unwrap_or_else(|| panic!("{line}"));
+    let answered = others.split_once(" instead").unwrap_or_else(|| panic!("{line}")).0;
+    let [wanted, answered] = [wanted, answered].map(|it| it.parse::<std::net::SocketAddr>().unwrap());
+    assert_ne!(wanted.ip(), answered.ip(), "{line}");
 }

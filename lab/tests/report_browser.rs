@@ -1,4 +1,4 @@
-//! The HTML report in a real browser: clicked, filtered, driven by keys, and looked at in three widths.
+//! Tests the HTML report in a real browser: clicks, filters, keyboard, and three widths.
 
 mod support;
 
@@ -16,15 +16,15 @@ use std::{
 };
 use support::{agrees, hostile_run, report, tools, write};
 
-/// Where pictures of the pages go; by default none are taken.
+/// Directory for screenshots; by default none are taken.
 const PICTURES: &str = "NETKIT_LAB_PICTURES";
 
-/// Debian's Chromium, which `make setup-tests` installs.
+/// Chromium of the distribution, which `make setup-tests` installs.
 fn chromium() -> PathBuf {
     lab_base::programs::find("chromium").expect("no chromium in PATH: run `make setup-tests`")
 }
 
-/// What the page must show of a run.
+/// The expected content of the page for a run.
 fn expectation(record: &RunRecord) -> Value {
     let plan = &record.info.as_ref().unwrap().plan;
     let row = |id: &lab_protocol::CellId| record.listing().position(|cell| cell.id == *id).unwrap();
@@ -56,7 +56,8 @@ fn expectation(record: &RunRecord) -> Value {
             "kernel": kernel(&bad_kernel.facts.id),
             "row": row(&bad.id),
             "id": bad.id,
-            "repro": record.repro(&bad_kernel.facts.id, &bad.id),
+            // The page quotes in its own way; the shell reads the same word.
+            "repro": format!("lab run --kernel {} --case '{}'", bad_kernel.facts.id, bad.id.as_str().replace('\'', "'\\''")),
             "words": ["]]> <a & \"b\"> --> {{x}}", "failed", "Checks", "Noticed"],
             "links": ["./6.12/cells/x/w0.pcap", format!("./{}/console.log", bad_kernel.facts.id)],
         },
@@ -64,14 +65,14 @@ fn expectation(record: &RunRecord) -> Value {
 }
 
 #[test]
-fn the_report_is_clicked_filtered_and_looked_at() {
+fn the_report_works_in_a_browser() {
     let (tools, chromium) = (tools(), chromium());
     let home = tempfile::tempdir().unwrap();
     let [small, large] = ["small", "large"].map(|name| home.path().join(name));
     let events = hostile_run();
     let mut record = RunRecord::default();
     events.iter().for_each(|stamped| record.apply(stamped));
-    // 28 kernels by 720 cells, as many as a nightly of the whole ladder has.
+    // 28 kernels and 720 cells, as in a nightly run of the whole ladder.
     let plan = synthetic::plan(28, 720);
     let many: Vec<_> = synthetic::events(synthetic::run_info("20261120T120000Z-000001", plan)).collect();
     for (directory, events) in [(&small, &events), (&large, &many)] {
@@ -87,8 +88,52 @@ fn the_report_is_clicked_filtered_and_looked_at() {
     agrees(&tools.node(), "browser/report.mjs", &arguments);
 }
 
-/// Twelve nights on two kernels. From the eighth on a cell is attached by tcx where it was netkit, and in the fourth one
-/// failed.
+/// A cell whose guest left a file of every kind, each with a script in it.
+#[test]
+fn what_a_guest_left_runs_nothing_in_a_browser() {
+    const SCRIPT: &str = "<script>globalThis.ran = true; parent.ran = true</script>";
+    let (tools, chromium) = (tools(), chromium());
+    let home = tempfile::tempdir().unwrap();
+    let cells = home.path().join("6.12/cells/x");
+    fs::create_dir_all(&cells).unwrap();
+    let files = [("drawing.svg", "image"), ("notes.txt", "text"), ("packets.pcap", "saved"), ("page.html", "saved")];
+    for (name, _) in files {
+        let text = format!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9" onload="parent.ran = true">{SCRIPT}</svg>"#
+        );
+        fs::write(cells.join(name), text).unwrap();
+    }
+    let mut events = hostile_run();
+    let mut at = None;
+    for stamped in &mut events {
+        if let Event::CellFinished { kernel, verdict, .. } = &mut stamped.event
+            && kernel == "6.12"
+            && verdict.standing().is_bad()
+        {
+            let inside = |(name, _): (&str, &str)| lab_guard::Inside::new(&format!("6.12/cells/x/{name}")).unwrap();
+            verdict.files = files.map(inside).to_vec();
+            at = Some(verdict.report.cell.clone());
+            break;
+        }
+    }
+    let mut record = RunRecord::default();
+    events.iter().for_each(|stamped| record.apply(stamped));
+    write(home.path(), &events);
+    report(home.path(), &[]);
+    let plan = &record.info.as_ref().unwrap().plan;
+    let expect = home.path().join("expect.json");
+    let listed = files.map(|(name, kind)| json!({ "path": format!("6.12/cells/x/{name}"), "kind": kind }));
+    let expectation = json!({
+        "kernel": plan.kernels.iter().position(|kernel| kernel.facts.id == "6.12").unwrap(),
+        "row": record.listing().position(|cell| Some(&cell.id) == at.as_ref()).unwrap(),
+        "files": listed,
+    });
+    fs::write(&expect, expectation.to_string()).unwrap();
+    let arguments = [tools.node_modules(), chromium, expect, home.path().join("report.html")];
+    agrees(&tools.node(), "browser/attachments.mjs", &arguments);
+}
+
+/// Twelve runs on two kernels. From the eighth on a cell uses tcx instead of netkit, and in the fourth a cell failed.
 fn nights(results: &Path) -> Value {
     let plan = synthetic::plan(4, 90);
     let (kernel, cell) = ("6.12", &plan.cells[2].id);
@@ -114,7 +159,7 @@ fn nights(results: &Path) -> Value {
         }
         write(&directory, &events);
     }
-    // Cells that fail alike every night are listed too.
+    // Cells that fail in every run are listed too.
     let mut record = RunRecord::default();
     synthetic::events(synthetic::run_info("x", plan.clone())).for_each(|stamped| record.apply(&stamped));
     let bad = record.verdicts().filter(|(_, _, verdict)| verdict.standing().is_bad()).count();
@@ -124,7 +169,7 @@ fn nights(results: &Path) -> Value {
 }
 
 #[test]
-fn the_trend_page_is_clicked_filtered_and_looked_at() {
+fn the_trend_page_works_in_a_browser() {
     let (tools, chromium) = (tools(), chromium());
     let home = tempfile::tempdir().unwrap();
     let expect = home.path().join("expect.json");

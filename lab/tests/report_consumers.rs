@@ -1,6 +1,6 @@
-//! The reports in the hands of those who read them: other people's parsers, schemas and validators, all pinned.
+//! Tests the reports with pinned third-party parsers, schemas and validators.
 //!
-//! The run is made up, and hostile: names that look like markup, control characters, five megabytes of log.
+//! The run is synthetic and hostile: names that look like markup, control characters, five megabytes of log.
 
 mod support;
 
@@ -17,7 +17,7 @@ use support::{agrees, hostile_run, report, tools, write};
 
 const CONSUMERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers");
 
-/// The run as every reader must see it.
+/// The content that every reader must see.
 fn expectation(record: &RunRecord) -> Value {
     let listed: BTreeMap<_, _> = record.listing().map(|info| (&info.id, info)).collect();
     let mut suites: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
@@ -81,7 +81,7 @@ impl Desk {
 }
 
 #[test]
-fn junit_is_read_alike_by_everyone_and_holds_to_jenkins_schema() {
+fn all_parsers_read_junit_equally_and_jenkins_schema_is_satisfied() {
     let (tools, desk) = (tools(), Desk::new());
     let common = desk.path("junit.xml");
     assert_eq!(fs::read(&common).unwrap(), report(desk.directory.path(), &["--format", "junit"]));
@@ -92,7 +92,7 @@ fn junit_is_read_alike_by_everyone_and_holds_to_jenkins_schema() {
 }
 
 #[test]
-fn ktap_and_kcidb_are_what_kernel_ci_reads() {
+fn kernel_ci_tools_accept_ktap_and_kcidb() {
     let (tools, desk) = (tools(), Desk::new());
     let arguments = [desk.path("expect.json"), desk.formatted("ktap"), desk.formatted("kcidb")];
     agrees(&tools.python(), "consumers/kernelci.py", &arguments);

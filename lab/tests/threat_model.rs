@@ -1,4 +1,4 @@
-//! `docs/threat-model.md` promises nothing that no test shows, and some promises are about the sources themselves.
+//! Checks that tests exist for all promises of `docs/threat-model.md`; some promises about the sources are tested here.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -14,7 +14,8 @@ fn sources() -> Vec<(String, String)> {
 #[test]
 fn every_test_that_the_threat_model_names_exists() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/threat-model.md")).unwrap();
-    let rows: Vec<Vec<&str>> = page
+    let (promises, attacks) = page.split_once("\n## Attacks\n").expect("the attacks come after the promises");
+    let rows: Vec<Vec<&str>> = promises
         .lines()
         .filter(|line| line.starts_with("| ") && !line.starts_with("| promise"))
         .map(|line| line.trim_matches('|').split(" | ").collect())
@@ -26,8 +27,8 @@ fn every_test_that_the_threat_model_names_exists() {
         let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn "));
         known.extend(lines.filter_map(|line| line.split(['(', '<']).next()).map(str::to_owned));
     }
-    // Faults and canaries are tests by the names of their rows.
-    let tables = fs::read_to_string(Path::new(ROOT).join("docs/faults.md")).unwrap();
+    // Faults, attacks and canaries are tests by the names of their rows.
+    let tables = fs::read_to_string(Path::new(ROOT).join("docs/faults.md")).unwrap() + attacks;
     known.extend(tables.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).map(str::to_owned));
     let canaries = sources.iter().filter(|(path, _)| path.contains("crates/suite/src/canary"));
     known.extend(
@@ -44,9 +45,9 @@ fn every_test_that_the_threat_model_names_exists() {
     }
 }
 
-/// The places that name a shell, and why that starts none with a text of the lab's making: the build command that a person
-/// gave on the command line, as they gave it; the pod of a plan, which the lab writes and never runs; the tools of the image
-/// for `lab shell`, and the package that they come from.
+/// The allowed places that name a shell. None of them runs text that the lab composed: the build command from the command
+/// line, which is passed unchanged; the pod of a plan, which the lab writes but never runs; the tools of the image for `lab
+/// shell`, and their package.
 const NAMED: [(&str, &str); 5] = [
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),
@@ -55,13 +56,98 @@ const NAMED: [(&str, &str); 5] = [
     ("/setup/private/sets.rs", r#"        "bash","#),
 ];
 
-/// Programs get arguments, never a command line: no shell is started by the lab itself.
+/// The places that name a stream of the program, and why that is no way around the one writer: the writer itself; a
+/// program's own bytes in `lab shell`, which a person started to see them; bars, whose words are escaped where they are put
+/// in; clap's answer to a wrong command line, which has the person's own words; an example in the documentation.
+const STREAMS: [&str; 6] = [
+    "/base/src/say.rs",
+    "/cli/shell.rs",
+    "/shell/terminal.rs",
+    "/report/src/progress.rs",
+    "/lab/src/main.rs",
+    "/lab/src/lib.rs",
+];
+
+/// Whatever is printed passes the writer that makes visible what steers a terminal or commands a CI system.
+#[test]
+fn nothing_is_printed_past_the_one_writer() {
+    let ways = [
+        " print!(",
+        "println!(",
+        "eprint!(",
+        "eprintln!(",
+        "io::stdout",
+        "io::stderr",
+        "stdout()",
+        "stderr()",
+        "dbg!(",
+    ];
+    let host = [
+        "/lab/src/",
+        "/images/src/",
+        "/base/src/",
+        "/guard/src/",
+        "/record/src/",
+        "/report/src/",
+        "/vm/src/",
+        "/kernel-store/src/",
+    ];
+    let mut looked = 0;
+    for (path, text) in sources() {
+        let tests = path.contains("/tests/") || path.contains("_tests.rs") || path.ends_with("tests.rs");
+        if tests
+            || !host.iter().any(|part| path.contains(part))
+            || STREAMS.iter().any(|allowed| path.ends_with(allowed))
+        {
+            continue;
+        }
+        looked += 1;
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code = code.replace("say::stderr()", "").replace("stderr_to_stdout()", "");
+        for way in ways {
+            assert!(!code.contains(way), "{path} has {way}: lab_base::say has `say` and `show`");
+        }
+    }
+    assert!(looked > 100, "{looked} files only");
+}
+
+/// Directories for a while are made where others can't enter them, and sockets are connected to where they are one's own.
+#[test]
+fn nothing_is_made_or_connected_to_past_the_guard() {
+    let mut looked = 0;
+    for (path, text) in sources() {
+        let tests = path.contains("/tests/")
+            || path.contains("_tests.rs")
+            || path.ends_with("tests.rs")
+            || path.ends_with("fuzz.rs");
+        let host = [
+            "/lab/src/",
+            "/images/src/",
+            "/vm/src/",
+            "/kernel-store/src/",
+            "/report/src/",
+            "/record/src/",
+            "/base/src/",
+        ];
+        if tests || !host.iter().any(|part| path.contains(part)) {
+            continue;
+        }
+        looked += 1;
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for way in ["tempfile::tempdir()", "TempDir::new", "UnixStream::connect("] {
+            assert!(!code.contains(way), "{path} has {way}: lab_guard::private has a way of its own");
+        }
+    }
+    assert!(looked > 100, "{looked} files only");
+}
+
+/// Programs are started with an argument vector; the lab starts no shell.
 #[test]
 fn no_shell_is_ever_started() {
     let mut looked = 0;
     for (path, text) in sources() {
         let tests = path.contains("/tests/") || path.contains("_tests.rs") || path.ends_with("tests.rs");
-        // In a guest that a person enters a shell is what was asked for.
+        // `lab shell` starts a shell in a guest on request.
         let entered = path.contains("/guest-agent/src/shell/");
         if tests || entered || path.contains("/build.rs") {
             continue;

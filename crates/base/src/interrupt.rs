@@ -1,13 +1,40 @@
-//! Ctrl-C, SIGTERM, SIGHUP and a run's own reasons to end, as flags that every loop looks at.
+//! SIGINT, SIGTERM and the run's own deadline as one flag that every loop polls.
+//!
+//! A second signal ends the program and its guests at once.
 
 use crate::lock::lock;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::sync::{
-    Arc, Mutex, OnceLock,
-    atomic::{AtomicUsize, Ordering},
+use signal_hook::consts::SIGHUP;
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-/// The flag of this process, once there is one.
+/// Signals that interrupt the program.
+const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+/// A second signal within this time is ignored: `timeout` sends its signal to the program and to its process group.
+const SAME_WISH: Duration = Duration::from_millis(300);
+
+/// Waits for a second signal on a thread of its own, which nothing else can block.
+fn end_at_the_second() -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever() {
+            match first {
+                Some(begin) if begin.elapsed() >= SAME_WISH => signal_hook::low_level::exit(128 + signal),
+                Some(_) => {}
+                None => first = Some(Instant::now()),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The flag of this process, once [`Interrupt::install`] has run.
 static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 
 /// Shared by all threads of a run.
@@ -35,11 +62,10 @@ impl Stop {
 }
 
 impl Interrupt {
-    /// Sets the flag on SIGINT, SIGTERM and SIGHUP (a terminal that was closed) from now on: the process's one flag, whoever
-    /// asks for it. A SIGHUP that is ignored already, as under `nohup`, stays ignored.
+    /// Installs handlers for SIGINT and SIGTERM that set the flag. There is one flag per process; further calls return it.
     ///
     /// # Errors
-    /// The system's answer to `sigaction`.
+    /// `sigaction` failed.
     pub fn install() -> std::io::Result<Self> {
         static INSTALLING: Mutex<()> = Mutex::new(());
         let _installing = lock(&INSTALLING);
@@ -48,13 +74,14 @@ impl Interrupt {
         }
         let interrupt = Self::default();
         let hangup = Some(SIGHUP).filter(|signal| !is_ignored(*signal));
-        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
+        for signal in ENDING.into_iter().chain(hangup) {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;
         }
+        end_at_the_second()?;
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
     }
 
-    /// The signal that came, where this process watches for any: for what is done before there is a run.
+    /// The signal that was received, if handlers are installed: for code that runs before a run exists.
     pub fn raised() -> Option<i32> {
         INSTALLED.get().and_then(Self::signal)
     }
@@ -70,7 +97,7 @@ impl Interrupt {
         self.signal().is_some() || self.stopped().is_some()
     }
 
-    /// The signal that came, if one did.
+    /// The signal that was received, if any.
     pub fn signal(&self) -> Option<i32> {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
@@ -92,7 +119,7 @@ impl Interrupt {
         }
     }
 
-    /// Interrupts as a signal would.
+    /// Sets the flag as a signal would: for reporters that can't continue, and for tests.
     pub fn raise(&self, signal: i32) {
         self.signal.store(signal as usize, Ordering::SeqCst);
     }
@@ -123,8 +150,8 @@ mod tests {
         one.stop(Stop::Deadline);
         assert!(one.is_over() && !other.is_over() && !process.is_over());
         assert_eq!((one.signal(), one.why()), (None, "the run's reports can't be written"));
-        process.raise(SIGTERM);
-        assert!(other.is_over() && one.signal() == Some(SIGTERM));
+        process.raise(signal_hook::consts::SIGTERM);
+        assert!(other.is_over() && one.signal() == Some(signal_hook::consts::SIGTERM));
         assert_eq!(one.why(), "the run was interrupted");
     }
 }

@@ -1,11 +1,12 @@
-//! What every part of the host runner needs and none of them owns.
+//! Common code of the host runner: text, files, processes, configuration files.
 //!
-//! Start with [`text`] (text from guests, escaped before it is shown), [`process`] (programs started with arguments, never a
-//! command line), [`git`] (the one way in which git is run), [`file`](mod@file) (files that are replaced whole), and [`strict_toml`] (configuration with errors that name the line).
-//! [`interrupt`] is the flag that a signal raises, [`selection`] the patterns of the command line, [`nearest`] the hint in an
-//! error about an unknown name.
+//! Start with [`text`] (escapes text from guests before it is shown), [`process`] (starts programs from argument vectors,
+//! never from a shell string), [`file`](mod@file) (replaces files atomically), and [`strict_toml`] (configuration files;
+//! errors name file and line). [`interrupt`] is the flag that signals set, [`selection`] matches the glob patterns of the
+//! command line, and [`nearest`] suggests similar names in errors.
 //!
-//! *Architecture invariant:* this crate knows no kernel, no guest and no run, and uses no other crate of the workspace.
+//! *Architecture invariant:* this crate contains nothing about kernels, guests or runs, and uses no other crate of the
+//! workspace.
 
 pub mod file;
 pub mod git;

@@ -1,9 +1,9 @@
-//! Locks whose data stays usable after a panic of another thread.
+//! Mutex access that ignores poisoning.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks, whether or not a thread has panicked with the lock held: for data that is whole between any two of its changes,
-/// where the panic itself is reported by whoever joins the thread.
+/// Locks a mutex even if a thread has panicked while it held the lock. Use it only for data that is consistent after each
+/// single change. The panic itself is reported by the code that joins the thread.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -13,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_leaves_the_data_readable() {
+    fn data_stays_readable_after_a_panic() {
         let data = Mutex::new(1);
         let panicked = std::thread::scope(|scope| {
             let thread = scope.spawn(|| {

@@ -1,32 +1,94 @@
-//! Names that look like the one that somebody typed.
+//! Suggests names for a mistyped word: one rule for kernels, cases, keys and everything else.
+//!
+//! A name that begins with the word comes first (`6.18` means 6.18.5 and its like), then one that contains it, then one with
+//! few letters changed. A version is never taken for another version: there the next lower and the next higher one are
+//! named. No suggestion is better than a wrong one.
 
-/// Names in a hint.
-const MOST: usize = 3;
-/// Likeness (Jaro-Winkler, from 0 to 1) from which on a name is worth showing.
-const ALIKE: f64 = 0.6;
-/// Likeness from which on a name is probably the one that was meant.
-const MEANT: f64 = 0.8;
+use std::cmp::Reverse;
 
-/// All names with how much they look like `wanted`, best first; each once.
-fn ranked<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<(f64, &'a str)> {
-    let mut scored: Vec<(f64, &str)> = names.map(|name| (strsim::jaro_winkler(wanted, name), name)).collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored.dedup_by(|a, b| a.1 == b.1);
-    scored
-}
+/// Maximum number of names in a hint.
+const MOST: usize = 8;
+/// Maximum number of known names that are listed if none is similar.
+const FEW: usize = 16;
+/// Minimum letters of a word for names that contain it to be suggested.
+const CONTAINED: usize = 3;
+/// Letters of a word for each typo that is tolerated.
+const LETTERS_PER_TYPO: usize = 4;
 
-/// The three names that look most like `wanted`, best first; none where nothing looks like it.
+/// The distinct names that are similar to a word or pattern, best first.
 pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let alike = ranked(wanted, names).into_iter().filter(|(score, _)| *score > ALIKE);
-    alike.take(MOST).map(|(_, name)| name.to_owned()).collect()
+    let mut all: Vec<&str> = Vec::new();
+    for name in names {
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    let word = wanted.to_lowercase();
+    // Of a pattern, what stands before its first wildcard; of `*x`, what stands after it.
+    let core = word.trim_start_matches(['*', '?']);
+    let core = core.split(['*', '?']).next().unwrap_or_default();
+    if core.is_empty() {
+        return Vec::new();
+    }
+    let lower: Vec<(String, &str)> = all.into_iter().map(|name| (name.to_lowercase(), name)).collect();
+    let pick = |fits: &dyn Fn(&str) -> bool| -> Vec<String> {
+        lower.iter().filter(|(name, _)| fits(name)).map(|(_, name)| (*name).to_owned()).take(MOST).collect()
+    };
+    // 6.1 is no beginning of 6.12.
+    let goes_on =
+        |rest: &str| core.ends_with(|c: char| c.is_ascii_digit()) && rest.starts_with(|c: char| c.is_ascii_digit());
+    let beginning = pick(&|name| name.strip_prefix(core).is_some_and(|rest| !goes_on(rest)));
+    if !beginning.is_empty() {
+        return beginning;
+    }
+    if let Some(version) = version(core) {
+        return neighbours(&version, lower.iter().map(|(_, name)| *name));
+    }
+    if core.chars().count() >= CONTAINED {
+        let containing = pick(&|name| name.contains(core));
+        if !containing.is_empty() {
+            return containing;
+        }
+    }
+    let length = core.chars().count();
+    let allowed = (length / LETTERS_PER_TYPO).max(usize::from(length >= CONTAINED));
+    let mut close: Vec<(usize, &str)> = lower
+        .iter()
+        .map(|(name, shown)| (distance(core, name, word.contains(['*', '?'])), *shown))
+        .filter(|(distance, _)| *distance <= allowed)
+        .collect();
+    close.sort();
+    close.into_iter().take(MOST).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// `; did you mean …?`, or the whole list where nothing comes near; for the end of an error.
+/// Letters that differ; of a pattern only as many letters of the name count as the pattern has before its wildcard.
+fn distance(core: &str, name: &str, open: bool) -> usize {
+    let beginning: String = name.chars().take(core.chars().count()).collect();
+    let whole = strsim::osa_distance(core, name);
+    if open { whole.min(strsim::osa_distance(core, &beginning)) } else { whole }
+}
+
+/// The numbers of a word that is nothing but numbers and dots.
+fn version(word: &str) -> Option<Vec<u32>> {
+    word.trim_end_matches('.').split('.').map(|part| part.parse().ok()).collect()
+}
+
+/// The next lower and the next higher version.
+fn neighbours<'a>(wanted: &[u32], names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let versions: Vec<(Vec<u32>, &str)> = names.filter_map(|name| Some((version(name)?, name))).collect();
+    let lower = versions.iter().filter(|(it, _)| &**it < wanted).min_by_key(|(it, _)| Reverse(it));
+    let higher = versions.iter().filter(|(it, _)| &**it > wanted).min_by_key(|(it, _)| it);
+    lower.into_iter().chain(higher).map(|(_, name)| (*name).to_owned()).collect()
+}
+
+/// Suffix of an error: `; did you mean …?`, `; nearest: …`, or a short list of all names if none is similar.
 pub fn suggest(word: &str, known: &[&str]) -> String {
-    match ranked(word, known.iter().copied()).first() {
-        Some((score, name)) if *score > MEANT => format!("; did you mean `{name}`?"),
-        Some(_) => format!("; known: {}", known.join(", ")),
-        None => String::new(),
+    match &*nearest(word, known.iter().copied()) {
+        [] if known.is_empty() || known.len() > FEW => String::new(),
+        [] => format!("; known: {}", known.join(", ")),
+        // A version with other digits is not what was meant.
+        [only] if version(word).is_none() || only.starts_with(word) => format!("; did you mean `{only}`?"),
+        names => format!("; nearest: {}", names.join(", ")),
     }
 }
 
@@ -34,12 +96,33 @@ pub fn suggest(word: &str, known: &[&str]) -> String {
 mod tests {
     use super::*;
 
+    const KERNELS: [&str; 8] = ["6.1", "6.12", "6.17", "6.18.5", "6.18.9", "6.18.12", "6.18.15", "6.1-generic"];
+    const CASES: [&str; 4] = ["A02-tcx-link", "A02-tcx-link[tcx,veth]", "A10-no-such-device", "T08-service"];
+
     #[test]
-    fn the_best_comes_first_and_each_once() {
-        let names = ["6.12", "6.1", "6.1", "7.2"];
-        assert_eq!(nearest("6.13", names.into_iter()), ["6.1", "6.12"]);
-        assert_eq!(suggest("6.13", &names), "; did you mean `6.1`?");
-        assert_eq!(suggest("zz", &names[..2]), "; known: 6.12, 6.1");
+    fn what_begins_with_the_word_comes_first_and_in_its_own_order() {
+        assert_eq!(nearest("6.18", KERNELS.into_iter()), ["6.18.5", "6.18.9", "6.18.12", "6.18.15"]);
+        assert_eq!(nearest("a02-tcx-L*", CASES.into_iter()), ["A02-tcx-link", "A02-tcx-link[tcx,veth]"]);
+    }
+
+    #[test]
+    fn a_version_is_not_taken_for_another_one() {
+        assert_eq!(nearest("6.1", ["6.12", "6.1-generic"].into_iter()), ["6.1-generic"]);
+        assert_eq!(suggest("6.7", &["below-6.7", "6.7+"]), "; did you mean `6.7+`?");
+        assert_eq!(nearest("6.13", KERNELS.into_iter()), ["6.12", "6.17"]);
+        assert_eq!(nearest("5.4", KERNELS.into_iter()), ["6.1"]);
+        assert_eq!(suggest("7.5", &KERNELS), "; nearest: 6.18.15");
+    }
+
+    #[test]
+    fn a_typo_is_found_and_a_chance_is_not() {
+        assert_eq!(nearest("A02-tcx-lnik*", CASES.into_iter()), ["A02-tcx-link", "A02-tcx-link[tcx,veth]"]);
+        assert_eq!(nearest("A02-tcx-lnk", CASES.into_iter()), ["A02-tcx-link"]);
+        assert_eq!(nearest("tcx-link", CASES.into_iter()), ["A02-tcx-link", "A02-tcx-link[tcx,veth]"]);
+        assert_eq!(nearest("nosuch*", CASES.into_iter()), [""; 0]);
+        assert_eq!(nearest("*", CASES.into_iter()), [""; 0]);
+        assert_eq!(suggest("defualt", &["default", "class"]), "; did you mean `default`?");
+        assert_eq!(suggest("zz", &["default", "class"]), "; known: default, class");
         assert_eq!(suggest("zz", &[]), "");
     }
 }

@@ -1,29 +1,63 @@
-//! Where the lab keeps what it can fetch or build again.
+//! Location of the cache directory.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Neither a cache directory nor a home directory is known.
+/// There is no usable cache directory.
 #[derive(Debug, thiserror::Error)]
-#[error("no place for the cache: set NETKIT_LAB_CACHE, XDG_CACHE_HOME or HOME to an absolute path")]
-pub struct NoCacheDir;
+pub enum NoCacheDir {
+    /// Neither a cache directory nor a home directory is known.
+    #[error("no place for the cache: set NETKIT_LAB_CACHE, XDG_CACHE_HOME or HOME to an absolute path")]
+    Unknown,
+    /// Its path goes through virtme-ng's shell, QEMU's options and apt's configuration, which can't hold every character.
+    #[error(
+        "{} can't be the cache, since virtme-ng can't pass on {found:?}: set NETKIT_LAB_CACHE to an absolute path of letters, \
+         digits and `/._-+:=@%`",
+        path.display()
+    )]
+    Unusable {
+        /// The path.
+        path: PathBuf,
+        /// The first character that can't pass.
+        found: char,
+    },
+}
+
+/// Whether a character of a path reaches QEMU as it is: vng passes its arguments through a shell and through QEMU's
+/// comma-separated options.
+pub fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "/._-+:=@%".contains(c)
+}
+
+/// Refuses a cache whose path no guest could be started from.
+///
+/// # Errors
+/// [`NoCacheDir::Unusable`].
+pub fn usable(path: &Path) -> Result<(), NoCacheDir> {
+    match path.to_string_lossy().chars().find(|c| !is_plain(*c)) {
+        None => Ok(()),
+        Some(found) => Err(NoCacheDir::Unusable { path: path.to_owned(), found }),
+    }
+}
 
 /// The cache directory: `$NETKIT_LAB_CACHE`, else `$XDG_CACHE_HOME/netkit-lab`, else `~/.cache/netkit-lab`.
 ///
 /// # Errors
-/// [`NoCacheDir`] where none of the three names an absolute path.
+/// [`NoCacheDir`] if none of the three variables is an absolute path, or if the path can't be used.
 pub fn cache_dir() -> Result<PathBuf, NoCacheDir> {
-    choose_cache_dir(|key| std::env::var_os(key))
+    let path = choose_cache_dir(|key| std::env::var_os(key))?;
+    usable(&path)?;
+    Ok(path)
 }
 
-/// A relative path in a variable is ignored, as the XDG base directory specification asks: the cache would move
-/// with the working directory.
+/// Ignores relative paths in the variables, as the XDG base directory specification demands: the cache directory must not
+/// depend on the working directory.
 fn choose_cache_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, NoCacheDir> {
     let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("NETKIT_LAB_CACHE")
         .or_else(|| absolute("XDG_CACHE_HOME").map(|dir| dir.join("netkit-lab")))
         .or_else(|| absolute("HOME").map(|dir| dir.join(".cache/netkit-lab")))
-        .ok_or(NoCacheDir)
+        .ok_or(NoCacheDir::Unknown)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Starts other programs: argument vectors only, never a shell string.
+//! Starts other programs from argument vectors, never from a shell string.
 
 use crate::{
     file::{FileError, replace},
@@ -19,9 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the person is asked whether a program shall end.
+/// Interval at which a running program is checked for its end and for an interrupt.
 pub const POLL: Duration = Duration::from_millis(50);
-/// What a program that shall end may take to clear up: git takes its locks away, apt its own.
+/// Grace period between SIGTERM and SIGKILL: git and apt remove their lock files in this time.
 const LEAVING: Duration = Duration::from_secs(2);
 
 /// virtme-ng's home, below the cache.
@@ -31,26 +31,24 @@ const NO_SETTINGS: &[u8] = b"{}\n";
 /// How much of a program's output an error quotes, in characters.
 const TAIL: usize = 400;
 
-/// A program that did not do what it was started for.
+/// A program could not be run, or failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProcessError {
     /// A program that this step needs is not installed.
     #[error("{program} is not installed: install the package {package}")]
     Missing {
-        /// Program that was looked for.
         program: String,
-        /// Debian package (or PyPI project) that brings it.
+        /// Debian package or PyPI project that contains the program.
         package: &'static str,
     },
-    /// A program ran and failed.
     #[error("{what} failed: {detail}")]
     Failed {
         /// The step, with the program's name.
         what: String,
-        /// Exit status and the tail of what the program said.
+        /// Exit status and the last lines of the program's output.
         detail: String,
     },
-    /// A signal for this process ended it.
+    /// The program was ended because this process received a signal.
     #[error("{what} was stopped")]
     Interrupted {
         /// The step.
@@ -96,8 +94,8 @@ const FOREIGN: [&str; 30] = [
 /// A command whose messages are in English and without colours, so that what is read is what was expected, and what is
 /// quoted in errors is what can be searched for.
 ///
-/// A program without a slash is looked up on [`programs::search_path`], which is the program's own `PATH` too; duct would
-/// take a `Path` of one component for a file in this directory.
+/// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program; given
+/// a `Path` of one component, duct would use a file of the working directory.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
@@ -161,12 +159,14 @@ where
     command
 }
 
-/// Runs to the end, or until `stop`, asked with the time so far, says that it shall end: then there is no output.
+/// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the latter
+/// case.
 ///
-/// A program that fails has an output too. It has a process group of its own, all of which ends: a compiler that outlives its cargo would go on writing.
+/// A program that fails returns an output too. The program runs in its own process group, and the whole group is killed:
+/// otherwise a compiler could outlive its cargo and continue to write.
 ///
 /// # Errors
-/// It can't be started or waited for.
+/// The program can't be started or waited for.
 pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> bool) -> io::Result<Option<Output>> {
     let begin = Instant::now();
     if stop(Duration::ZERO) {
@@ -189,7 +189,7 @@ pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> b
         if stop(begin.elapsed()) {
             end(Signal::SIGTERM);
             let _ = handle.wait_timeout(LEAVING);
-            // Also what the program has left behind in its group.
+            // Also kills processes that the program has left in its group.
             end(Signal::SIGKILL);
             handle.wait()?;
             return Ok(None);
@@ -197,10 +197,11 @@ pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> b
     }
 }
 
-/// Runs to the end and gives back stdout; a signal for this process ends it. `what` names the step; `package` brings the program.
+/// Runs a program to its end and returns its stdout; a signal to this process ends the program. `what` names the step in
+/// errors, `package` the package that contains the program.
 ///
 /// # Errors
-/// The program is absent, exits with anything but 0, or was ended.
+/// The program is not installed, exits with a status other than 0, or was interrupted.
 pub fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String, ProcessError> {
     let expression = expression.stdout_capture().stderr_capture();
     let output = to_end(&expression, |_| Interrupt::raised().is_some());
@@ -209,10 +210,10 @@ pub fn capture(what: &str, package: &'static str, expression: duct::Expression) 
     success(what, &output)
 }
 
-/// What a program wrote to stdout.
+/// Returns stdout of a program that exited with 0.
 ///
 /// # Errors
-/// It exited with anything but 0.
+/// [`ProcessError::Failed`] if the exit status is not 0.
 pub fn success(what: &str, output: &Output) -> Result<String, ProcessError> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
@@ -222,7 +223,7 @@ pub fn success(what: &str, output: &Output) -> Result<String, ProcessError> {
     Err(ProcessError::Failed { what: what.to_owned(), detail: format!("{}: {}", output.status, tail(&said)) })
 }
 
-/// Why a program could not be started.
+/// The error for a program that could not be started.
 pub fn start_error(what: &str, package: &'static str, error: &io::Error) -> ProcessError {
     let program = what.split_whitespace().next().unwrap_or(what).to_owned();
     match error.kind() {
@@ -231,12 +232,12 @@ pub fn start_error(what: &str, package: &'static str, error: &io::Error) -> Proc
     }
 }
 
-/// The last lines of a program's output as one line: enough to see why, short enough to read.
+/// The last lines of a program's output, joined to one line of at most 400 characters.
 ///
-/// Whole lines only, so that the reason does not begin in the middle of a traceback; the very last one is always there.
+/// Only whole lines are included; the last line is always included.
 fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // apt explains at length, and says what is wrong in lines of their own.
+    let lines = crate::text::told_lines(text);
+    // apt prints long explanations; its `E:` lines state the error.
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("E: ")).collect();
     let lines = if errors.is_empty() { lines } else { errors };
     let mut kept = String::new();
@@ -255,24 +256,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn apts_explanations_do_not_drown_its_errors() {
+    fn of_apt_output_only_error_lines_are_quoted() {
         let said =
             "Err:1 x\nE: Failed to fetch x.deb  Hash Sum mismatch\n   Hashes of expected file:\n    - SHA256:ab\n";
         assert_eq!(tail(said), "E: Failed to fetch x.deb  Hash Sum mismatch");
     }
 
     #[test]
-    fn a_program_that_shall_end_takes_all_that_it_started_with_it() {
+    fn ending_a_program_ends_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let late = dir.path().join("late");
-        // The inner one hears nothing of a polite signal.
+        // The inner shell ignores SIGTERM.
         let script = format!("(trap '' TERM; sleep 1000; touch {0}) & sleep 1000; touch {0}", late.display());
         let begin = Instant::now();
         let output = to_end(&command("sh", ["-c", &script]).stdout_capture(), |so_far| so_far > Duration::ZERO);
         assert_eq!(output.unwrap(), None);
         assert!(begin.elapsed() < LEAVING * 10 && !late.exists(), "{:?}", begin.elapsed());
         let output = to_end(&command("sh", ["-c".as_ref(), "touch $0".as_ref(), late.as_os_str()]), |_| true);
-        assert!(output.unwrap().is_none() && !late.exists(), "nothing is started any more");
+        assert!(output.unwrap().is_none() && !late.exists(), "no program was started");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Where the programs are that the lab starts: the host's first, and behind them those that `lab setup` has unpacked
-//! into the cache. Every process that uses this library finds the same ones, tests included.
+//! Locates the programs that the lab starts: installed on the host, or unpacked into the cache by `lab setup`. All
+//! processes that use this library find the same programs, tests included.
 
 use crate::paths::cache_dir;
 use std::{
@@ -10,11 +10,11 @@ use std::{
 
 /// The directory of tools in the cache.
 const TOOLS: &str = "tools";
-/// The directory, among the tools, with the packages of small programs.
+/// The directory for packages of small programs, in the directory of tools.
 pub const UNPACKED: &str = "shell";
-/// The directory, in one of packages, with what starts their programs.
+/// The directory with wrappers that start the programs, in a directory of packages.
 pub const BIN: &str = "bin";
-/// The administrator's programs, which not every user has on `PATH`.
+/// Directories of administrators' programs, which are not on every user's `PATH`.
 const ADMINISTRATIVE: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// The directory of tools in a cache.
@@ -22,12 +22,14 @@ pub fn tools(cache: &Path) -> PathBuf {
     cache.join(TOOLS)
 }
 
-/// The root of the unpacked packages of small programs, if they are there.
+/// The root of the unpacked packages of small programs, if it exists.
 pub fn unpacked() -> Option<PathBuf> {
-    Some(tools(&cache_dir().ok()?).join(UNPACKED)).filter(|root| root.join(BIN).is_dir())
+    // Programs in directories that other users can write to are never started.
+    let cache = cache_dir().ok().filter(|cache| lab_guard::private::check(cache).is_ok())?;
+    Some(tools(&cache).join(UNPACKED)).filter(|root| root.join(BIN).is_dir())
 }
 
-/// `PATH` for whatever the lab starts: the user's, the administrator's directories, and the cache's.
+/// `PATH` for programs that the lab starts: the user's, the administrators' directories, and the cache's.
 pub fn search_path() -> OsString {
     search_path_behind(None)
 }
@@ -40,19 +42,19 @@ pub fn search_path_behind(first: Option<&Path>) -> OsString {
 fn joined(first: Option<&Path>, path: &OsStr, unpacked: Option<&Path>) -> OsString {
     let first = first.filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_owned);
     let last = unpacked.map(|root| root.join(BIN));
-    // A directory with a colon in its name can't be on PATH at all.
+    // A directory whose name contains a colon can't be on PATH.
     let fits = |dir: &PathBuf| !dir.as_os_str().as_encoded_bytes().contains(&b':');
     let own = first.into_iter().filter(fits).chain(env::split_paths(path));
     let all = own.chain(ADMINISTRATIVE.map(PathBuf::from)).chain(last.into_iter().filter(fits));
     env::join_paths(all).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A program, the host's or an unpacked one.
+/// Finds a program on the host or among the unpacked packages.
 pub fn find(program: &str) -> Option<PathBuf> {
     which::which_in(program, Some(search_path()), "/").ok()
 }
 
-/// A program of the host's own.
+/// Finds a program on the host only.
 pub fn on_host(program: &str) -> Option<PathBuf> {
     let path = joined(None, &env::var_os("PATH").unwrap_or_default(), None);
     which::which_in(program, Some(path), "/").ok()
@@ -69,6 +71,10 @@ mod tests {
         };
         assert_eq!(joined(None, None), "/a:/b:/usr/sbin:/sbin");
         assert_eq!(joined(Some("/venv/bin"), Some("/c/shell")), "/venv/bin:/a:/b:/usr/sbin:/sbin:/c/shell/bin");
-        assert_eq!(joined(Some(""), Some("/with:colon")), "/a:/b:/usr/sbin:/sbin", "one that can't be named");
+        assert_eq!(
+            joined(Some(""), Some("/with:colon")),
+            "/a:/b:/usr/sbin:/sbin",
+            "a directory with a colon is left out"
+        );
     }
 }

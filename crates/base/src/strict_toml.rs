@@ -1,46 +1,46 @@
-//! Reads TOML tables strictly: every error names the file, the line, the key and the nearest right spelling.
+//! Reads TOML tables strictly: every error names the file, the line, the key and the most similar valid spelling.
 
 use crate::nearest::suggest;
 use std::ops::Range;
 use toml_edit::{Item, TableLike};
 
-/// An error about a line of `kernels.toml` or `kernels.lock`.
+/// An error in a line of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {message}")]
 pub struct ConfigError {
-    /// The file as the person named it.
+    /// File name as the user gave it.
     pub file: String,
-    /// Line, from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// What is wrong, with key and suggestion.
+    /// The problem, with key and suggestion.
     pub message: String,
 }
 
-/// The file that is being read, for messages.
+/// The file that is being read, for error messages.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
-    /// The file's name as the person gave it.
+    /// File name as the user gave it.
     pub file: &'a str,
-    /// Its text, to turn byte offsets into lines.
+    /// File content, to convert byte offsets to line numbers.
     pub text: &'a str,
 }
 
 impl Origin<'_> {
-    /// An error about the text at `span`; line 1 where the parser knows none.
+    /// An error about the text at `span`; line 1 if `span` is `None`.
     pub fn error(&self, span: Option<Range<usize>>, message: impl Into<String>) -> ConfigError {
         let offset = span.map_or(0, |span| span.start).min(self.text.len());
         let line = 1 + self.text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count();
         ConfigError { file: self.file.to_owned(), line, message: message.into() }
     }
 
-    /// The same for a syntax error of the TOML parser, whose message may have several lines.
+    /// Converts a syntax error of the TOML parser; joins its lines.
     pub fn syntax(&self, error: &toml_edit::TomlError) -> ConfigError {
         let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(", ");
         self.error(error.span(), message)
     }
 }
 
-/// One table of the file, whose keys are known to be among those allowed.
+/// A table of the file whose keys have been checked against the allowed ones.
 pub struct Section<'a> {
     origin: Origin<'a>,
     table: &'a dyn TableLike,
@@ -49,7 +49,7 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Opens a table. `name` is how messages call it; `allowed` empty means that keys are ids.
+    /// Opens a table. `name` is its name in error messages; if `allowed` is empty, all keys are accepted.
     pub fn open(
         origin: Origin<'a>,
         table: &'a dyn TableLike,
@@ -60,7 +60,7 @@ impl<'a> Section<'a> {
         Self::open_with(origin, table, span, name, allowed, &[])
     }
 
-    /// `former` are names of keys that still work, and that no message suggests.
+    /// `former` are old names of renamed keys: they are accepted, but not suggested in errors.
     fn open_with(
         origin: Origin<'a>,
         table: &'a dyn TableLike,
@@ -79,28 +79,28 @@ impl<'a> Section<'a> {
         Ok(section)
     }
 
-    /// How messages call it.
+    /// The table's name in error messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The line that it begins on, from 1.
+    /// The table's first line, from 1.
     pub fn line(&self) -> usize {
         self.origin.error(self.span.clone(), "").line
     }
 
-    /// The keys in the order of the file.
+    /// The keys in file order.
     pub fn keys(&self) -> impl Iterator<Item = &'a str> {
         self.table.iter().map(|(key, _)| key)
     }
 
-    /// An error about one key, or about the table where the key is absent.
+    /// An error about a key, or about the table if it does not contain the key.
     pub fn error_at(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let span = self.table.get_key_value(key).and_then(|(key, item)| key.span().or_else(|| item.span()));
         self.origin.error(span.or_else(|| self.span.clone()), message)
     }
 
-    /// An error that a key is absent.
+    /// The error for a missing key.
     pub fn missing(&self, key: &str) -> ConfigError {
         self.error_at(key, format!("{} has no `{key}`", self.name))
     }
@@ -120,41 +120,41 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A text that is not blank.
+    /// A string that is not blank.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
         self.typed(key, "a text that is not empty", |item| item.as_str().filter(|text| !text.trim().is_empty()))
     }
 
-    /// The same, demanded.
+    /// As [`Self::text`]; the key must exist.
     pub fn required(&self, key: &str) -> Result<&'a str, ConfigError> {
         self.text(key)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A day, as a date of TOML or as a text: what it says is the caller's to check.
+    /// A TOML date, or a string, which the caller must check.
     pub fn date(&self, key: &str) -> Result<Option<String>, ConfigError> {
         self.typed(key, "a day", |item| {
             item.as_str().map(str::to_owned).or_else(|| item.as_datetime().map(ToString::to_string))
         })
     }
 
-    /// True or false; false where absent.
+    /// A boolean; false if the key is absent.
     pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         Ok(self.typed(key, "true or false", Item::as_bool)?.unwrap_or(false))
     }
 
-    /// A whole number within a range.
+    /// An integer within `range`.
     pub fn number(&self, key: &str, range: Range<u32>) -> Result<Option<u32>, ConfigError> {
         let wanted = format!("a whole number from {} to {}", range.start, range.end - 1);
         self.typed(key, &wanted, |item| item.as_integer()?.try_into().ok().filter(|number| range.contains(number)))
     }
 
-    /// A list of texts; empty where absent.
+    /// An array of strings; empty if the key is absent.
     pub fn texts(&self, key: &str) -> Result<Vec<&'a str>, ConfigError> {
         let read = |item: &'a Item| item.as_array()?.iter().map(|value| value.as_str()).collect();
         Ok(self.typed(key, "a list of texts", read)?.unwrap_or_default())
     }
 
-    /// One of a closed set of words, demanded.
+    /// One of a fixed set of words; the key must exist.
     pub fn word<T: Copy>(&self, key: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
         let word = self.required(key)?;
         known.iter().find(|(name, _)| *name == word).map(|(_, value)| *value).ok_or_else(|| {
@@ -163,7 +163,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The key that is there of one that was renamed; a file has one of them.
+    /// Returns which name of a renamed key is used; a table must not have both.
     pub fn renamed<'k>(&self, now: &'k str, formerly: &'k str) -> Result<&'k str, ConfigError> {
         match (self.table.contains_key(now), self.table.contains_key(formerly)) {
             (true, true) => {
@@ -176,12 +176,13 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table below this one.
+    /// A subtable.
     pub fn section(&self, key: &str, name: String, allowed: &[&str]) -> Result<Option<Section<'a>>, ConfigError> {
         self.section_with(key, name, allowed, &[])
     }
 
-    /// The same, for a table with renamed keys: `former` still work, and no message suggests them.
+    /// As [`Self::section`], for a table with renamed keys: the names in `former` are accepted, but not suggested in
+    /// errors.
     pub fn section_with(
         &self,
         key: &str,
@@ -198,7 +199,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of tables below this one: `[{ … }, { … }]` or `[[ … ]]`.
+    /// An array of tables: `[{ … }, { … }]` or `[[ … ]]`.
     pub fn sections(&self, key: &str, name: &str, allowed: &[&str]) -> Result<Vec<Section<'a>>, ConfigError> {
         let tables = self.typed(key, "a list of tables", |item| match item {
             Item::ArrayOfTables(tables) => {

@@ -7,6 +7,7 @@ use crate::{
 use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, LinkKind, cell::NO_TOPOLOGY};
 use lab_topology::{Template, Topology, model::DeviceSpec};
 use std::fmt::Write as _;
+use std::panic::Location;
 
 /// Cases about one subject.
 #[derive(Debug)]
@@ -152,11 +153,14 @@ pub struct Case {
     /// On a fast guest.
     deadline_ms: u32,
     run: fn(&mut Ctx, &Variant) -> CaseResult,
+    /// Where it is written.
+    place: &'static Location<'static>,
 }
 
 impl Case {
     /// A case with the usual deadline of ten seconds, without topology, variants and extra requirements. `catalogue` and
     /// `name` make its cells' ids, `title` says in one sentence what holds when it passes.
+    #[track_caller]
     pub const fn new(
         catalogue: &'static str,
         name: &'static str,
@@ -164,7 +168,17 @@ impl Case {
         run: fn(&mut Ctx, &Variant) -> CaseResult,
     ) -> Self {
         let variants = || vec![Variant::default()];
-        Self { catalogue, name, title, on: On::Nothing, variants, requires: &[], deadline_ms: 10_000, run }
+        Self {
+            catalogue,
+            name,
+            title,
+            on: On::Nothing,
+            variants,
+            requires: &[],
+            deadline_ms: 10_000,
+            run,
+            place: Location::caller(),
+        }
     }
 
     /// On this topology, which [`Ctx::testbed`] builds.
@@ -212,6 +226,8 @@ impl Case {
         };
         let built = topology.map(|template| template.of(variant.device.unwrap_or(LinkKind::Veth)));
         let info = CellInfo {
+            file: self.place.file().to_owned(),
+            line: self.place.line(),
             id: CellId(id),
             catalogue: self.catalogue.into(),
             area: area.name.into(),

@@ -1,4 +1,4 @@
-//! What a running case holds: its checks, its attachments, its clean-up.
+//! The state of a running case: its checks, its attachments, its clean-up.
 
 use crate::{
     capabilities::Capabilities,
@@ -22,7 +22,7 @@ use std::{
 
 /// Lines of log that one cell may keep.
 const MAX_LOG: usize = 500;
-/// How often a condition is looked at.
+/// Interval at which a condition is checked.
 const POLL: Duration = Duration::from_millis(2);
 
 /// Why a case stops before its end. Travels through `?`, so that helpers may fail and skip too.
@@ -183,8 +183,8 @@ impl Ctx {
         }
     }
 
-    /// Has a topology end after the programs that were attached in it. The kernel frees a program after some grace periods
-    /// and a namespace by work that takes as long, so that the one's waiting is the other's time.
+    /// Drops a topology after the programs that were attached in it. The kernel frees a program after some grace periods,
+    /// and a namespace by work that takes as long; this order lets both happen at the same time.
     pub fn outlive(&mut self, net: &Arc<Net>) {
         if !self.nets.iter().any(|held| Arc::ptr_eq(held, net)) {
             self.nets.push(net.clone());
@@ -211,7 +211,7 @@ impl Ctx {
         self.metrics.insert(name.to_owned(), value);
     }
 
-    /// Records an assertion and goes on; a false one fails the cell in the end. Returns what it was given.
+    /// Records an assertion and continues; a false one fails the cell at the end. Returns the value of the assertion.
     pub fn check(&mut self, name: impl Into<String>, ok: bool, seen: impl fmt::Display) -> bool {
         self.checks.push(Check { name: name.into(), ok, seen: seen.to_string() });
         if let Some(evidence) = self.evidence.as_mut().filter(|_| !ok) {
@@ -296,8 +296,8 @@ impl Ctx {
         lab_traffic::gate::attached();
     }
 
-    /// Asks every reported program now how often it ran, and lets go of it, and then of its topology: for cases that watch
-    /// them disappear.
+    /// Reads the run counts of all reported programs now, and drops the programs and their topology: for cases that observe
+    /// their deletion.
     pub fn ask_programs(&mut self) {
         for attached in &mut self.attached {
             if let Some(meter) = attached.meter.take() {

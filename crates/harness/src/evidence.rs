@@ -1,4 +1,4 @@
-//! What a failed case leaves behind: packets of both ends, the drawing of the topology, its devices and programs.
+//! Evidence of a failed case: packets at both ends, the drawing of the topology, its devices and programs.
 //!
 //! Captures start with a case's first traffic and cost nothing until they are read. The dump is taken when the first
 //! check fails, while everything is still in place; a case that stops otherwise is dumped at its end.
@@ -79,7 +79,7 @@ fn dump(net: &Net) -> String {
     for node in &net.topology().nodes {
         let ns = net.ns(&node.name);
         survey::write(&mut out, ns, |info| match link::stats(ns, &info.name) {
-            Ok(stats) => Some(format!("{stats:?}")),
+            Ok(stats) => Some(stats.to_string()),
             Err(_) => Some(String::new()),
         });
     }

@@ -1,19 +1,19 @@
-//! Deliberate faults: each one is a mistake that a datapath team could make, and a suite must notice it.
+//! Deliberate faults: each is a mistake that a datapath team could make, and a suite must detect it.
 
 use lab_protocol::{Capability, CellId, cell::MutantInfo};
 
 /// A fault that is built into the harness or into the miniature datapath.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// `auto` takes tcx on netkit devices too.
+    /// `auto` uses tcx on netkit devices too.
     AutoTcx,
-    /// Programs go to the hook of the other direction.
+    /// Programs are attached to the hook of the other direction.
     OtherDirection,
-    /// A detached link stays.
+    /// A detached link stays attached.
     LinkStays,
     /// Pins are not removed.
     PinStays,
-    /// Every mechanism's programs join one jump map.
+    /// Programs of all mechanisms share one jump map.
     SharedJump,
     /// Two workloads' policies get one slot.
     SharedSlot,
@@ -25,23 +25,23 @@ pub enum Fault {
 /// fails waits for its whole deadline, and one that passes needs a fraction of it.
 pub const MUTANT_TIME_SCALE: f32 = 2.5;
 
-/// A fault, and the cells that must notice it.
+/// A fault, and the cells that must detect it.
 #[derive(Debug)]
 pub struct Mutant {
     /// Unique name: `lab mutants NAME`.
     pub name: &'static str,
     /// The fault.
     pub fault: Fault,
-    /// What it breaks, in words.
+    /// Description of the fault.
     pub breaks: &'static str,
     /// Cells that are run with it: at least one must fail. Few, since each failing one waits for its deadline.
     pub noticed_by: &'static [&'static str],
-    /// What a kernel must have for the fault to be one.
+    /// Capabilities without which the fault has no effect.
     pub needs: &'static [Capability],
 }
 
 impl Mutant {
-    /// What the host needs to know of it.
+    /// Information for the host.
     pub fn info(&self) -> MutantInfo {
         MutantInfo {
             name: self.name.into(),

@@ -1,4 +1,4 @@
-//! What a case left behind: programs, maps, links, pins, devices and namespaces, counted before and after.
+//! Leak check: programs, maps, links, pins, devices and namespaces are counted before and after a case.
 
 use crate::fence;
 use lab_topology::Netns;
@@ -73,8 +73,8 @@ impl Inventory {
         })
     }
 
-    /// Waits until nothing is left that was not there before, and returns what there is then. A leak is not decided by time:
-    /// `patience` bounds only how long one pass of the kernel's clean-up may take.
+    /// Waits until nothing is left that was not there before, and returns what there is then. A leak is not decided by
+    /// time: `patience` bounds only how long one pass of the kernel's clean-up may take.
     ///
     /// # Errors
     /// One line that names what leaked.

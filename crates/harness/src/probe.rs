@@ -26,15 +26,15 @@ const TABLE: u32 = 77;
 /// Headroom that is asked for, bytes; any value that is not the default shows in the read-back.
 const HEADROOM: u16 = 64;
 
-/// How `netdev_can_lease_queue()` refuses a device without hardware.
+/// The error of `netdev_can_lease_queue()` for a device without hardware.
 pub const VIRTUAL_GIVER: &str = "Lease device is a virtual device";
 
 /// What a probe found. `Err` says in which way the capability is missing, by the errno or by reading back.
 type Finding = Result<String, Missing>;
 
-/// The kernel said no.
+/// The kernel refused.
 struct Missing {
-    /// Set where the answer itself says that the driver or module is not there.
+    /// Set if the errno itself shows that the driver or module is missing.
     absent: bool,
     detail: String,
 }

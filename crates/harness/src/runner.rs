@@ -1,4 +1,4 @@
-//! Runs cells one by one, each on a thread of its own, with a deadline and a count of what it left behind.
+//! Runs cells one at a time, each on its own thread, with a deadline and a leak check.
 
 use crate::{
     capabilities::Capabilities,
@@ -31,7 +31,7 @@ const DATAPATH: &str = "/lib/bpf/datapath.o";
 pub const PINS: &str = "/sys/fs/bpf";
 /// First marker; every cell takes the next one, so that late packets of one never count for another.
 const FIRST_MARKER: u16 = 20_000;
-/// The marker of what is no case.
+/// The marker for work outside of cases.
 const NO_CASE: u16 = FIRST_MARKER - 1;
 /// Namespaces that are kept ready: as many as most topologies have nodes.
 const SPARES: usize = 4;
@@ -45,11 +45,11 @@ pub struct RunOptions {
     pub time_scale: f32,
     /// A deliberate fault, by name.
     pub mutant: Option<String>,
-    /// Whether somebody may hold the case up: it has no deadline then.
+    /// Whether the user may pause the case: it has no deadline then.
     pub held: bool,
 }
 
-/// What running one cell gave.
+/// Result of running a cell.
 #[derive(Debug)]
 pub struct Finished {
     /// The report to send.
@@ -112,7 +112,8 @@ impl Runner {
         })
     }
 
-    /// What is there and was not before the first cell, one entry each; `scale` is the host's factor on deadlines.
+    /// Objects that exist now and did not before the first cell, one entry each; `scale` is the host's factor for
+    /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
         let left = self.before.settled(Path::new(PINS), patience);
@@ -124,7 +125,7 @@ impl Runner {
         self.capabilities.reports()
     }
 
-    /// A context for something that is no case.
+    /// A context for work outside of cases.
     pub(crate) fn context(&self, time_scale: f32) -> Ctx {
         Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), NO_CASE, time_scale, None)
     }
@@ -179,7 +180,7 @@ impl Runner {
                 return over(Outcome::Skipped { reason });
             }
         }
-        // What the last cell was seen to leave is what there is: nothing runs in between.
+        // Reuses the count after the last cell: nothing runs between two cells.
         let known = self.settled.lock().unwrap_or_else(PoisonError::into_inner).take();
         let before = match known.map_or_else(|| Inventory::take(Path::new(PINS)), Ok) {
             Ok(before) => before,

@@ -1,4 +1,4 @@
-//! What `lab shell` enters: a topology, or a case that is stopped before its first packet.
+//! For `lab shell`: builds a topology, or runs a case and stops it before its first packet.
 
 use crate::{
     runner::{Finished, RunOptions, Runner},
@@ -79,7 +79,7 @@ impl Staged {
         Ok(out)
     }
 
-    /// Takes it away; a case goes on to its end first, and this is its report.
+    /// Deletes it; a case first continues to its end, and its report is returned.
     ///
     /// # Errors
     /// One line: what could not be taken away.
@@ -96,8 +96,8 @@ fn topology(runner: &Runner, name: &str, device: LinkKind) -> Result<Net, String
     Net::build(&template.of(device)).map_err(|error| error.to_string())
 }
 
-/// Runs a case up to its first packet; where it sends none, again and up to its last attachment. Also describes where it was
-/// stopped.
+/// Runs a case up to its first packet or, if it sends none, a second time up to its last attachment. Also describes where
+/// it was stopped.
 fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &'static str), String> {
     let held = match run_to(runner, cell, time_scale, StopAt::Flow)? {
         Ok(held) => return Ok((held, "Stopped before its first packet; it goes on when the shell ends.")),
@@ -118,13 +118,13 @@ fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &
     }
 }
 
-/// A case at its gate, or through because it never came to it.
+/// A case that has stopped, or has ended without stopping.
 fn run_to(runner: &Arc<Runner>, cell: &CellId, time_scale: f32, stop: StopAt) -> Result<Result<Held, Through>, String> {
     let hold = gate::close(stop);
     let (runner, cell) = (Arc::clone(runner), cell.clone());
     let run = move || {
         let finished = runner.run(&cell, &RunOptions { time_scale, mutant: None, held: true });
-        // Ends the wait for a case that never reached the gate.
+        // Ends the wait for a case that never stops.
         Through { finished, attachments: gate::remove() }
     };
     let thread = thread::Builder::new().name("held-case".into()).spawn(run).map_err(|error| error.to_string())?;

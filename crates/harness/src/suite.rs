@@ -16,12 +16,12 @@ pub trait Suite: Sync {
         Vec::new()
     }
 
-    /// Deliberate faults that its cells must notice.
+    /// Deliberate faults that its cells must detect.
     fn mutants(&self) -> &'static [Mutant] {
         &[]
     }
 
-    /// Its catalogue of what there is to test, with what of it its cells cover.
+    /// Its catalogue of features to test, with the coverage by its cells.
     fn coverage(&self) -> Vec<CatalogueRow> {
         Vec::new()
     }
@@ -39,7 +39,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// A cell with a body of its own. The body runs on a thread of its own under the cell's deadline, and ends with
+    /// A cell with its function, which runs on a thread of its own under the cell's deadline, and ends with
     /// [`Ctx::finish`].
     pub fn new(
         info: CellInfo,

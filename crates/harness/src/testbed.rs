@@ -27,8 +27,8 @@ pub const P0: Spot = Spot { node: "host", dev: "p0" };
 /// The node's end of the second workload's link.
 pub const P1: Spot = Spot { node: "host", dev: "p1" };
 
-/// `expected_attach_type` 0 is valid for every hook. Given explicitly, it selects the loader that does not read the kernel's
-/// BTF for each program, which takes a tenth of a second and more under emulation.
+/// `expected_attach_type` 0 is valid for every hook. Given explicitly, it selects the loader that does not read the
+/// kernel's BTF for each program, which takes a tenth of a second and more under emulation.
 pub const UNTYPED: LoadOptions<'static> = LoadOptions { expected_attach_type: Some(0), jump: None };
 
 /// A built topology.
@@ -212,13 +212,13 @@ pub enum How {
     Prog,
 }
 
-/// What keeps a program on a hook.
+/// What keeps a program attached.
 pub enum Handle {
     /// A clsact filter.
     Filter(Filter),
     /// A link.
     Link(Link),
-    /// Nothing: `BPF_PROG_ATTACH` holds until it is undone or the device goes.
+    /// Nothing: a program attached by `BPF_PROG_ATTACH` stays until it is detached or the device is deleted.
     Prog,
 }
 
@@ -247,8 +247,8 @@ impl Drop for Filter {
     }
 }
 
-/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its device is
-/// deleted.
+/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its device
+/// is deleted.
 pub struct AttachedProgram<'b> {
     testbed: &'b Testbed,
     handle: Handle,
@@ -284,7 +284,7 @@ impl AttachedProgram<'_> {
         }
     }
 
-    /// Leaves a filter attached, as an owner that is killed does.
+    /// Leaves a filter attached, like an owner that is killed.
     pub fn abandon(mut self) {
         if let Handle::Filter(Filter(filter)) = &mut self.handle {
             drop(filter.take());

@@ -1,4 +1,4 @@
-//! Traffic that is counted at both hooks of a workload's link, wherever its other end is.
+//! Traffic that is counted at both hooks of a workload's link, wherever the other end is.
 
 use crate::{
     case::Direction,
@@ -89,7 +89,7 @@ impl<'a> Trip<'a> {
         Self { from, to, marker: ctx.marker, protos: &Proto::ALL, dial: None, listen: None, source: None }
     }
 
-    /// UDP only: the positive control of a case that is about something else.
+    /// UDP only: the positive control of a case that tests something else.
     pub fn control(ctx: &Ctx, from: &'a str, to: &'a str) -> Self {
         Self { protos: &[Proto::Udp], ..Self::new(ctx, from, to) }
     }

@@ -1,5 +1,5 @@
-//! apt with a state directory of its own, one per suite: the host's keyring and mirror, nothing else of the host's
-//! configuration but its proxy, and nothing installed.
+//! apt with its own state directory per suite: it uses the host's keyring, mirror and proxy, no other configuration of the
+//! host, and installs nothing.
 
 use super::{
     config::Debian,
@@ -18,18 +18,18 @@ use std::{
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 
-/// A configuration and a state of apt's own below one directory, for one suite or several.
+/// Private configuration and state of apt in one directory, for one suite or several.
 #[derive(Debug)]
 pub struct AptState {
     config: PathBuf,
 }
 
 impl AptState {
-    /// Writes the private configuration. Touches no network. `status` is what dpkg is made to believe in: stanzas of
-    /// installed packages.
+    /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas of
+    /// packages that count as installed.
     ///
     /// # Errors
-    /// No mirror is known, the keyring is absent, or the directory cannot be written.
+    /// No mirror is known, the keyring is missing, or the directory can't be written.
     pub fn create(root: &Path, debian: &Debian, suites: &[&str], status: &str) -> Result<Self> {
         if !Path::new(KEYRING).is_file() {
             return Err(KernelsError::MissingProgram { program: KEYRING.into(), package: "debian-archive-keyring" });
@@ -48,7 +48,7 @@ impl AptState {
         Ok(Self { config: root.join("apt.conf") })
     }
 
-    /// A program of apt's that works with this state.
+    /// A command of apt that uses this state.
     pub fn command<I>(&self, program: &str, args: I) -> duct::Expression
     where
         I: IntoIterator,
@@ -57,12 +57,12 @@ impl AptState {
         process::command(program, args).env("APT_CONFIG", &self.config)
     }
 
-    /// Fetches the indexes; apt checks their signatures, and their dates unless `kernels.toml` waives that.
+    /// Fetches the indexes; apt checks their signatures, and their dates unless `kernels.toml` has an exception.
     ///
     /// # Errors
-    /// The network, the mirror or a signature.
+    /// The network or the mirror fails, or a signature is invalid.
     pub fn update(&self, what: &str) -> Result<()> {
-        // Without error-on=any a failed download is a mere warning and old lists pass for new ones.
+        // Without error-on=any a failed download is only a warning, and old lists would be used.
         let command = self.command("apt-get", ["-q", "update", "--error-on=any"]);
         process::capture(&format!("apt-get update of {what}"), "apt", command)?;
         Ok(())
@@ -76,10 +76,10 @@ pub(super) struct Apt {
 }
 
 impl Apt {
-    /// Writes the private configuration. Touches no network.
+    /// Writes the private configuration, without network access.
     ///
     /// # Errors
-    /// No mirror is known, the keyring is absent, or the cache cannot be written.
+    /// No mirror is known, the keyring is missing, or the cache can't be written.
     pub fn new(cache: &Path, debian: &Debian, suite: &str) -> Result<Self> {
         let state = AptState::create(&cache.join("apt").join(suite), debian, &[suite], "")?;
         Ok(Self { suite: suite.to_owned(), state })
@@ -93,10 +93,10 @@ impl Apt {
         self.state.command(program, args)
     }
 
-    /// Fetches the suite's index; apt checks its signature, and its date unless `kernels.toml` waives that.
+    /// Fetches the suite's index; apt checks its signature, and its date unless `kernels.toml` has an exception.
     ///
     /// # Errors
-    /// The network, the mirror or the signature.
+    /// The network or the mirror fails, or the signature is invalid.
     pub fn update(&self, progress: &dyn Fn(&str)) -> Result<()> {
         progress(&format!("reading the package index of {}", self.suite));
         self.state.update(&self.suite).map_err(|error| match error {
@@ -107,16 +107,16 @@ impl Apt {
         })
     }
 
-    /// The kernel packages in the index on disk; none where it was never fetched.
+    /// The kernel packages in the index on disk; empty if the index was never fetched.
     ///
     /// # Errors
-    /// apt cannot read its own files.
+    /// apt can't read its own files.
     pub fn kernels(&self) -> Result<Vec<Package>> {
         let args = ["indextargets", "--format", "$(FILENAME)", "Created-By: Packages"];
         let files = process::capture("apt-get indextargets", "apt", self.command("apt-get", args))?;
         let mut found = Vec::new();
         for file in files.lines().filter(|file| Path::new(file).exists()) {
-            // The index may lie compressed on disk, in whichever way apt preferred.
+            // The index on disk may be compressed.
             let reader = self.command(HELPER, ["cat-file", file]).stderr_null().reader();
             let reader = reader.map_err(|error| process::start_error(HELPER, "apt", &error))?;
             found.extend(packages::kernels(BufReader::new(reader)).map_err(KernelsError::io(file))?);
@@ -124,10 +124,10 @@ impl Apt {
         Ok(found)
     }
 
-    /// Downloads one version of one package into `dir`, which must be empty.
+    /// Downloads a version of a package to `dir`, which must be empty.
     ///
     /// # Errors
-    /// The index does not know it, or the network fails.
+    /// The index does not contain it, or the network fails.
     pub fn download(&self, package: &Package, dir: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size >> 20));
         let wanted = format!("{}={}", package.name, package.version);
@@ -143,14 +143,13 @@ impl Apt {
     }
 }
 
-/// The line of the sources file. An index that is too old is as well signed as a new one: `stale` waives its date, and
-/// never its signature.
+/// The line of the sources file. `stale` disables the check of an index's date, but never of its signature.
 fn source(mirror: &str, suite: &str, debian: &Debian) -> String {
     let expiry = if debian.stale.contains_key(suite) { " check-valid-until=no" } else { "" };
     format!("deb [arch=amd64 signed-by={KEYRING}{expiry}] {mirror} {suite} main\n")
 }
 
-/// The host's proxy settings as configuration lines; a host behind a proxy reaches no mirror without them.
+/// The host's proxy settings as configuration lines; behind a proxy no mirror can be reached without them.
 fn proxies() -> Result<String> {
     let args = ["dump", "--no-empty", "--format", "%F \"%v\";%n", "Acquire"];
     let dump =
@@ -158,7 +157,7 @@ fn proxies() -> Result<String> {
     Ok(dump.lines().filter(|line| line.contains("::Proxy")).map(|line| format!("{line}\n")).collect())
 }
 
-/// What `APT_CONFIG` holds: apt reads it before anything else, and it turns the host's own files off.
+/// The content of the file named by `APT_CONFIG`: apt reads it first, and it disables the host's own files.
 fn configuration(root: &Path, proxies: &str) -> String {
     let root = root.display();
     format!(
@@ -176,12 +175,12 @@ Dir::Etc::preferences \"/dev/null\";
 Dir::Etc::preferencesparts \"/dev/null\";
 Dir::Etc::trusted \"/dev/null\";
 Dir::Etc::trustedparts \"/dev/null\";
-// Passwords for mirrors stay where the host keeps them.
+// Passwords for mirrors stay in the host's file.
 Dir::Etc::netrc \"/etc/apt/auth.conf\";
 Dir::Etc::netrcparts \"/etc/apt/auth.conf.d\";
 APT::Architecture \"amd64\";
 APT::Architectures {{ \"amd64\"; }};
-// The _apt user cannot write into a person's cache; apt would warn and do without anyway.
+// The _apt user can't write to a user's cache; apt would print a warning and continue without the sandbox.
 APT::Sandbox::User \"root\";
 Acquire::Languages \"none\";
 Acquire::Retries \"2\";
@@ -196,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_named_suite_may_be_old_and_none_may_be_unsigned() {
+    fn only_the_named_suite_may_be_stale_and_none_may_be_unsigned() {
         let debian = Debian { stale: [("sid".to_owned(), "it lags".to_owned())].into(), ..Debian::default() };
         let line = |suite| source("http://a.example/debian", suite, &debian);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The directory of unpacked kernels: staged under a lock, renamed into place whole, checked again on every use.
+//! The directory of unpacked kernels: they are written under a lock, renamed when complete, and checked on every use.
 
 use super::{
     config::Kernel,
@@ -6,6 +6,7 @@ use super::{
     header,
 };
 use lab_base::interrupt::Interrupt;
+use lab_guard::private;
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,16 +19,15 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// How often a lock that another run holds is tried again.
+/// Interval at which a lock of another run is tried again.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What a writer is about. Each sort has a lock and stages of its own: nobody who fetches a package in seconds shall
-/// wait for a compiler.
+/// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits for
+/// a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Errand {
     /// Downloading or copying.
     Fetch,
-    /// Compiling.
     Build,
 }
 
@@ -54,7 +54,6 @@ impl Errand {
     }
 }
 
-/// The lab's cache directory.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
@@ -63,30 +62,32 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens [`lab_base::paths::cache_dir`].
+    /// Opens the directory [`lab_base::paths::cache_dir`].
     ///
     /// # Errors
-    /// There is none, or it cannot be made.
+    /// There is no such directory, or it can't be created.
     pub fn open() -> Result<Self> {
         Self::at(lab_base::paths::cache_dir()?)
     }
 
-    /// Opens a cache at a place of the caller's choice.
+    /// Opens a cache at the given path.
     ///
     /// # Errors
-    /// The path is relative or holds characters that apt's and vng's configuration cannot, or cannot be made.
+    /// The path is relative or holds characters that apt's and vng's configuration cannot, cannot be made, or others can
+    /// write there.
     pub fn at(root: PathBuf) -> Result<Self> {
-        let plain = |c: char| !c.is_control() && !matches!(c, '"' | ';' | ' ');
-        if !root.is_absolute() || !root.to_str().is_some_and(|text| text.chars().all(plain)) {
+        if !root.is_absolute() {
             return Err(KernelsError::BadCache { path: root });
         }
+        lab_base::paths::usable(&root)?;
+        private::keep(&root)?;
         fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
         let used = File::options().create(true).append(true).open(root.join(".in-use")).ok();
         let used = used.filter(|file| file.lock_shared().is_ok()).map(Arc::new);
         Ok(Self { root, used })
     }
 
-    /// The directory itself.
+    /// Path of the directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -113,10 +114,10 @@ impl Cache {
         self.root.join("kernels").join(format!("{id}-{version}-{short}"))
     }
 
-    /// Waits until no other run is on the same errand here, then clears what dead runs left.
+    /// Waits until no other run writes for the same purpose, then removes temporary files of killed runs.
     ///
     /// # Errors
-    /// The lock file cannot be used, or leftovers cannot be removed.
+    /// The lock file can't be used, or temporary files can't be removed.
     pub(super) fn write(&self, errand: Errand, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
         let path = self.root.join("kernels").join(errand.lock());
         let file = File::options().create(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
@@ -160,12 +161,12 @@ pub(super) struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// The cache that is being written.
+    /// The cache's directory.
     pub fn root(&self) -> &Path {
         self.cache.root()
     }
 
-    /// Whoever holds the lock is alone, so every stage in sight belongs to a run that died.
+    /// The holder of the lock is alone, so all temporary directories belong to killed runs.
     fn clear_leftovers(&self) -> Result<()> {
         let dir = self.root().join("kernels");
         for entry in fs::read_dir(&dir).map_err(KernelsError::io(&dir))? {
@@ -177,21 +178,21 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// An empty directory on the cache's file system; goes away unless it is finished.
+    /// An empty temporary directory on the cache's file system; removed on drop unless it is finished.
     pub fn stage(&self) -> Result<TempDir> {
         let dir = self.root().join("kernels");
-        tempfile::Builder::new().prefix(self.errand.stage()).tempdir_in(&dir).map_err(KernelsError::io(&dir))
+        Ok(private::temporary(self.errand.stage(), &dir)?)
     }
 
-    /// Refuses to begin what the disk cannot hold. `need` in bytes.
+    /// Checks that the disk has `need` bytes of free space.
     pub fn reserve(&self, need: u64) -> Result<()> {
         reserve(self.root(), need)
     }
 
-    /// Moves a stage that has `vmlinuz`, `modules/` and perhaps `config` into place.
+    /// Moves a temporary directory with `vmlinuz`, `modules/` and optionally `config` into the cache.
     ///
     /// # Errors
-    /// The image is none, is of another version or class than `kernels.toml` says, or the move fails.
+    /// The image is invalid, its version or class differs from `kernels.toml`, or it can't be moved.
     pub fn finish(&self, stage: TempDir, kernel: &Kernel, version: KernelVersion, sha256: &str) -> Result<Finished> {
         let image = stage.path().join("vmlinuz");
         let banner = header::banner(&image)?;
@@ -203,7 +204,7 @@ impl Writing<'_> {
             return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
         }
         let meta = Meta {
-            id: kernel.id.clone(),
+            id: kernel.id.to_string(),
             release: banner.release,
             version: banner.version,
             origin: kernel.source.to_string(),
@@ -216,16 +217,15 @@ impl Writing<'_> {
         fs::write(&path, text).map_err(KernelsError::io(&path))?;
         let place = self.cache.place(&kernel.id, meta.version, sha256);
         if place.exists() {
-            // It was looked at before this stage was made, and found damaged.
+            // An existing directory has been checked before, and is damaged.
             fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
         }
-        open_to_readers(stage.path())?;
         fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
         Ok(Finished { dir: place, meta })
     }
 }
 
-/// Refuses to begin what a directory's disk cannot hold. `need` in bytes.
+/// Checks that a directory's disk has `need` bytes of free space.
 ///
 /// # Errors
 /// There is less.
@@ -239,39 +239,32 @@ pub(super) fn reserve(path: &Path, need: u64) -> Result<()> {
     Ok(())
 }
 
-/// `tempdir` makes directories private to their owner; a shared cache is read by others.
-fn open_to_readers(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(KernelsError::io(dir))
-}
-
 /// `meta.toml` of an unpacked kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Meta {
-    /// Kernel id.
     pub id: String,
     /// `uname -r`.
     pub release: String,
-    /// The true version.
+    /// The upstream version behind the distribution's numbering.
     pub version: KernelVersion,
-    /// The source in words, for people who look into the cache.
+    /// The source as text.
     pub origin: String,
-    /// Identity: of the package, or of what it was built or copied from.
+    /// Identity: the hash of the package, or of what it was built or copied from.
     pub sha256: String,
-    /// Of `vmlinuz`.
+    /// Hash of `vmlinuz`.
     pub image_sha256: String,
-    /// Bytes of `vmlinuz`.
+    /// Size of `vmlinuz`, bytes.
     pub image_size: u64,
 }
 
-/// An unpacked kernel in its place.
+/// An unpacked kernel in the cache.
 pub(super) struct Finished {
     pub dir: PathBuf,
     pub meta: Meta,
 }
 
 impl Finished {
-    /// None where anything is missing or the image is not the one that was put there.
+    /// `None` if anything is missing, or if the image was changed.
     fn read(dir: &Path) -> Option<Self> {
         let meta: Meta = toml::from_str(&fs::read_to_string(dir.join("meta.toml")).ok()?).ok()?;
         let image = dir.join("vmlinuz");
@@ -282,7 +275,7 @@ impl Finished {
     }
 }
 
-/// SHA-256 of a file in hex.
+/// SHA-256 of a file, hexadecimal.
 pub fn sha256_of(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path).map_err(KernelsError::io(path))?;
@@ -295,7 +288,7 @@ pub fn sha256_of(path: &Path) -> Result<String> {
     }
 }
 
-/// A finished sum in hex.
+/// Formats a finished hash, hexadecimal.
 pub(super) fn hex(hasher: Sha256) -> String {
     lab_base::hex::hex(&hasher.finalize())
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 fn kernel() -> Kernel {
     Kernel {
-        id: "k".into(),
+        id: lab_guard::Id::new("k").unwrap(),
         class: Class::From67,
         may_fail: false,
         has: Vec::new(),
@@ -49,7 +49,7 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
 }
 
 #[test]
-fn a_kernel_of_another_class_or_version_is_never_put_in_place() {
+fn a_kernel_of_another_class_or_version_is_not_stored() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
     let writing = cache.write(Errand::Fetch, &quiet).unwrap();
@@ -58,11 +58,11 @@ fn a_kernel_of_another_class_or_version_is_never_put_in_place() {
     insta::assert_snapshot!(result.err().unwrap(), @"version 6.7 is not of class below-6.7 (kernels before 6.7, and later ones with `netkit` listed as unsupported)");
     let result = writing.finish(staged(&writing), &kernel(), KernelVersion::new(6, 8, 0), "abc");
     assert!(result.err().unwrap().to_string().ends_with("is kernel 6.7, but 6.8 was expected"));
-    assert_eq!(fs::read_dir(dir.path().join("kernels")).unwrap().count(), 1, "only the lock file is left");
+    assert_eq!(fs::read_dir(dir.path().join("kernels")).unwrap().count(), 1, "only the lock file remains");
 }
 
 #[test]
-fn leftovers_of_dead_runs_go() {
+fn temporary_files_of_killed_runs_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
     let left = cache.write(Errand::Fetch, &quiet).unwrap().stage().unwrap().keep();
@@ -72,7 +72,7 @@ fn leftovers_of_dead_runs_go() {
 }
 
 #[test]
-fn waiting_is_said() {
+fn waiting_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
     let first = cache.write(Errand::Fetch, &quiet).unwrap();
@@ -102,14 +102,15 @@ fn a_full_disk_is_one_clear_error() {
 }
 
 #[test]
-fn paths_that_apt_cannot_hold_are_refused() {
-    for path in ["relative", "/tmp/with blank", "/tmp/quo\"te"] {
-        assert!(matches!(Cache::at(path.into()), Err(KernelsError::BadCache { .. })), "{path}");
+fn paths_that_apt_does_not_support_are_refused() {
+    assert!(matches!(Cache::at("relative".into()), Err(KernelsError::BadCache { .. })));
+    for path in ["/tmp/with blank", "/tmp/quo\"te", "/tmp/käse", "/tmp/a,b"] {
+        assert!(matches!(Cache::at(path.into()), Err(KernelsError::NoCache(_))), "{path}");
     }
 }
 
 #[test]
-fn a_fetch_neither_waits_for_a_build_nor_clears_its_stage() {
+fn a_fetch_neither_waits_for_a_build_nor_removes_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().to_owned()).unwrap();
     let building = cache.write(Errand::Build, &quiet).unwrap();
@@ -118,5 +119,5 @@ fn a_fetch_neither_waits_for_a_build_nor_clears_its_stage() {
     assert!(stage.path().is_dir());
     drop(building);
     drop(cache.write(Errand::Build, &quiet).unwrap());
-    assert!(!stage.path().exists(), "the next build clears what a dead one left");
+    assert!(!stage.path().exists(), "the next build removes files of a killed one");
 }

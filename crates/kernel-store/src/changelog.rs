@@ -1,4 +1,4 @@
-//! A Debian kernel's changelog: the titles of the upstream commits that a package brought.
+//! The changelog of a Debian kernel: titles of the upstream commits in a package.
 
 use super::{
     apt::Apt,
@@ -12,14 +12,14 @@ use lab_base::process;
 use lab_protocol::KernelVersion;
 use std::io::Read;
 
-/// Bytes of a changelog, unpacked: that of 6.12 has 2 MiB after a year.
+/// Maximum size of a changelog, uncompressed, bytes: that of 6.12 has 2 MiB after a year.
 const MAX_BYTES: u64 = 64 << 20;
 
 impl Store<'_> {
-    /// The changelog inside of a kernel's package, as it is locked.
+    /// Reads the changelog of a kernel's locked package.
     ///
     /// # Errors
-    /// The kernel is no package, the package can't be fetched, or it has no changelog.
+    /// The kernel is not from a package, the package can't be fetched, or it has no changelog.
     pub fn changelog(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<String> {
         self.read_changelog(kernel, lock, progress).map_err(|error| error.of(&kernel.id))
     }
@@ -43,7 +43,7 @@ impl Store<'_> {
             if entry.path().map_err(broken)?.ends_with("changelog.gz") {
                 let mut text = Vec::new();
                 flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text).map_err(broken)?;
-                // The rest of the package is of no interest.
+                // The rest of the package is not needed.
                 let _ = stream.kill();
                 return Ok(String::from_utf8_lossy(&text).into_owned());
             }
@@ -52,12 +52,12 @@ impl Store<'_> {
     }
 }
 
-/// The entries above the one of an earlier version, each line with the package version that brought it.
+/// The entries since an earlier version, each line with its package version.
 pub fn news(changelog: &str, before: KernelVersion) -> Vec<(String, String)> {
     let mut news = Vec::new();
     let mut entry = None;
     for line in changelog.lines() {
-        // `linux (6.12.57-1) trixie; urgency=medium`; a backport's own source package is named `linux-6.12`.
+        // `linux (6.12.57-1) trixie; urgency=medium`; a backport's source package is named `linux-6.12`.
         let head = line.strip_prefix("linux").and_then(|rest| rest.split_once('(')?.1.split_once(')'));
         if let Some((version, _)) = head {
             if version.parse::<KernelVersion>().is_ok_and(|version| version <= before) {
@@ -81,7 +81,7 @@ mod tests {
         linux (6.12.43-1~bpo12+1) bookworm-backports; urgency=medium\n\n    - net: old\n";
 
     #[test]
-    fn news_end_where_the_earlier_kernel_begins() {
+    fn news_end_before_the_earlier_version() {
         let entry = |version: &str, line: &str| (version.to_owned(), line.to_owned());
         assert_eq!(
             news(TEXT, KernelVersion::new(6, 12, 43)),

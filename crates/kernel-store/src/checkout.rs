@@ -1,7 +1,7 @@
-//! A checkout that is built again and again, commit after commit, with one configuration: what bisecting does.
+//! Builds many commits of a checkout with the same configuration, as needed for bisecting.
 //!
-//! What a build leaves is kept by the sources' tree hash, the configuration, the compiler and the command, so that going back
-//! to a commit builds nothing. The same sources give the same bytes: time, user, host and build number are fixed.
+//! Build results are cached by the tree hash of the sources, the configuration, the compiler and the command, so that no
+//! commit is built twice. Builds are reproducible: time, user, host and build number are fixed.
 
 use super::{
     class::Class,
@@ -12,14 +12,15 @@ use super::{
     store::Unpacked,
 };
 use lab_base::{file::touch, process};
+use lab_guard::Id;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
 };
 
-/// The archive, its objects and its image, bytes: the lab's configuration of 6.12 takes 1.1 GiB.
+/// Disk space for sources, objects and image, bytes: the lab's configuration of 6.12 needs 1.1 GiB.
 const SPACE: u64 = 2 << 30;
-/// What a build says where the host is to blame, and not the sources.
+/// Messages of a build that indicate a failure of the host, not of the sources.
 const HOST: [&str; 5] = [
     "No space left on device",
     "Cannot allocate memory",
@@ -27,7 +28,7 @@ const HOST: [&str; 5] = [
     "virtual memory exhausted",
     "Input/output error",
 ];
-/// What `git bisect run` has for "can't be tested".
+/// Exit code of `git bisect run` for "can't be tested".
 const SKIP: i32 = 125;
 /// Programs whose output ends up in a kernel, or without which a part of it is left out (pahole: BTF).
 const BUILDERS: [&str; 7] = ["gcc", "ld", "clang", "ld.lld", "rustc", "pahole", "make"];
@@ -35,51 +36,50 @@ const BUILDERS: [&str; 7] = ["gcc", "ld", "clang", "ld.lld", "rustc", "pahole", 
 /// How commits are built.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// A whole `.config`; the lab's own where there is none.
+    /// A complete `.config`; if `None`, the lab's own.
     pub config: Option<PathBuf>,
-    /// Options on top, each of which must have an effect.
+    /// Additional options, all of which must have an effect.
     pub fragments: Vec<PathBuf>,
-    /// Run by `sh` instead of `vng --build`.
+    /// Shell command instead of `vng --build`.
     pub command: Option<String>,
-    /// Compilers at the same time.
+    /// Number of parallel compilers.
     pub jobs: usize,
-    /// virtme-ng.
     pub vng: PathBuf,
     /// Its home directory.
     pub home: PathBuf,
 }
 
-/// What became of a build.
+/// Result of a build.
 #[derive(Debug, Clone)]
 pub enum Built {
-    /// A kernel.
+    /// The kernel.
     Kernel(Box<Unpacked>),
-    /// The sources do not compile, or not with this configuration.
+    /// The sources do not compile, at least with this configuration; one line.
     Cannot(String),
 }
 
-/// A checkout and the products of its builds.
+/// A checkout and its build results.
 pub struct Checkout<'a> {
     /// The checkout.
     pub tree: PathBuf,
-    /// Where products are kept.
+    /// Directory of the build results.
     pub products: PathBuf,
-    /// How it is built.
+    /// How commits are built.
     pub settings: Settings,
-    /// Whether somebody wants the build to end.
+    /// Returns true if the build is to be interrupted.
     pub stop: &'a dyn Fn() -> bool,
 }
 
 impl Checkout<'_> {
-    /// Checks that everything is there that a build needs.
+    /// Checks that everything is installed that a build needs.
     ///
     /// # Errors
-    /// One line with the command that brings it.
+    /// One line with the command that installs it.
     pub fn ready(&self) -> Result<()> {
         linux_source::need_tools()
     }
 
-    /// What a product is kept by.
+    /// The key by which a build result is cached.
     ///
     /// # Errors
     /// A file of the configuration can't be read.
@@ -96,7 +96,7 @@ impl Checkout<'_> {
         Ok(identity.finish())
     }
 
-    /// The configuration as it is asked for.
+    /// The configuration as requested.
     fn wanted(&self) -> Result<String> {
         let base = match &self.settings.config {
             Some(path) => fs::read_to_string(path).map_err(KernelsError::io(path))?,
@@ -109,7 +109,7 @@ impl Checkout<'_> {
         self.settings.fragments.iter().map(|path| recipe::fragment(Some(path))).collect()
     }
 
-    /// An earlier build's result.
+    /// The cached result of an earlier build.
     pub fn find(&self, key: &str) -> Option<Built> {
         let place = self.products.join(key);
         touch(&place);
@@ -119,10 +119,10 @@ impl Checkout<'_> {
         product(&place).ok().map(|kernel| Built::Kernel(Box::new(kernel)))
     }
 
-    /// Builds what is checked out, and keeps what comes of it.
+    /// Builds the current commit, and caches the result.
     ///
     /// # Errors
-    /// The host is to blame: a tool is missing, the disk is full, the build was interrupted.
+    /// A failure of the host: a tool is missing, the disk is full, or the build was interrupted.
     pub fn build(&self, key: &str) -> Result<Built> {
         fs::create_dir_all(&self.products).map_err(KernelsError::io(&self.products))?;
         super::cache::reserve(&self.products, SPACE)?;
@@ -157,7 +157,7 @@ impl Checkout<'_> {
             .ok_or_else(|| KernelsError::BadKernel { path: place, reason: "was built and can't be read".into() })
     }
 
-    /// Puts the one configuration in place and lets Kconfig complete it. Returns what has no effect.
+    /// Writes the configuration and lets Kconfig complete it. Returns the options without an effect.
     fn configure(&self, log: &File) -> Result<Option<String>> {
         let config = self.tree.join(".config");
         let wanted = self.wanted()?;
@@ -168,7 +168,7 @@ impl Checkout<'_> {
             } else {
                 wanted.clone()
             };
-            // Its time says whether anything must be compiled anew, so it is only written where it differs.
+            // make compares its time, so it is written only if it differs.
             if fs::read_to_string(&config).ok().as_ref() != Some(&text) {
                 fs::write(&config, text).map_err(KernelsError::io(&config))?;
             }
@@ -200,7 +200,7 @@ impl Checkout<'_> {
             None => {
                 let jobs = self.settings.jobs.to_string();
                 let mut args = vec!["--build", "--verbose", "--jobs", &jobs];
-                // Nothing but the image where nothing but the image is wanted.
+                // Only the image, unless the configuration has modules.
                 let config = fs::read_to_string(self.tree.join(".config")).unwrap_or_default();
                 if !config.contains("\nCONFIG_MODULES=y\n") {
                     args.push("--skip-modules");
@@ -228,7 +228,7 @@ impl Checkout<'_> {
         }
     }
 
-    /// Runs a part of the build in a process group of its own, so that all of it ends when it shall. Returns why it failed.
+    /// Runs a part of the build in a process group of its own, so that it can be ended as a whole. Returns why it failed.
     fn run(&self, command: duct::Expression, log: &File) -> Result<Option<String>> {
         let io = || KernelsError::io(&self.tree);
         let output = log.try_clone().map_err(io())?;
@@ -261,7 +261,7 @@ fn said(log: &File) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The line that says why: the compiler's first error, else whatever make said last.
+/// The line with the cause: the compiler's first error, else make's last line.
 fn cause(said: &str) -> String {
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
     let compiler = lines().find(|line| line.contains(" error: ") || line.contains("undefined reference to"));
@@ -321,7 +321,7 @@ fn product(place: &Path) -> Result<Unpacked> {
     identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;
     let sha256 = identity.finish();
     Ok(Unpacked {
-        id: format!("commit-{}", &sha256[..12]),
+        id: Id::new(&format!("commit-{}", &sha256[..12])).expect("letters, a dash and digits"),
         class,
         version: banner.version,
         release: banner.release,

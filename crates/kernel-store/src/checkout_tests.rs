@@ -1,7 +1,7 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
-/// A tree whose `make` knows the two targets of Kconfig, and a vng that counts and "builds" what the tree says.
+/// A tree whose `make` knows two targets of Kconfig, and a vng that counts its calls and runs the tree's script.
 struct Fixture {
     dir: tempfile::TempDir,
 }
@@ -23,7 +23,7 @@ impl Fixture {
         it
     }
 
-    /// What building the sources does.
+    /// Sets the script that builds the sources.
     fn sources(&self, build: &str) {
         fs::write(self.dir.path().join("tree/build"), build).unwrap();
     }
@@ -58,7 +58,7 @@ fn cannot(built: Built) -> String {
 }
 
 #[test]
-fn a_product_is_kept_by_sources_and_configuration() {
+fn a_result_is_cached_by_sources_and_configuration() {
     let fixture = Fixture::new();
     let checkout = fixture.checkout(None, &|| false);
     let key = checkout.key("tree 1").unwrap();
@@ -76,7 +76,7 @@ fn a_product_is_kept_by_sources_and_configuration() {
 }
 
 #[test]
-fn the_same_image_of_other_sources_is_the_same_kernel() {
+fn equal_images_of_different_sources_are_the_same_kernel() {
     let fixture = Fixture::new();
     let checkout = fixture.checkout(None, &|| false);
     let image = |sources: &str| match checkout.build(&checkout.key(sources).unwrap()).unwrap() {
@@ -120,7 +120,7 @@ fn kernels_that_differ_in_a_module_are_not_the_same() {
 }
 
 #[test]
-fn what_does_not_compile_is_remembered_with_the_compilers_words() {
+fn a_compile_error_is_cached_with_the_compilers_message() {
     let fixture = Fixture::new();
     let checkout = fixture.checkout(None, &|| false);
     fixture.sources("echo '  CC x.o'; echo \"net/x.c:7:2: error: expected ';'\"; echo 'make: *** [x] Error 1'; exit 1");
@@ -132,7 +132,7 @@ fn what_does_not_compile_is_remembered_with_the_compilers_words() {
 }
 
 #[test]
-fn the_hosts_trouble_is_no_property_of_the_sources() {
+fn a_failure_of_the_host_is_not_cached() {
     let fixture = Fixture::new();
     let checkout = fixture.checkout(None, &|| false);
     fixture.sources("echo 'x.o: No space left on device'; exit 1");
@@ -144,7 +144,7 @@ fn the_hosts_trouble_is_no_property_of_the_sources() {
 }
 
 #[test]
-fn a_fragment_must_have_an_effect_and_nothing_is_compiled_without_it() {
+fn a_fragment_without_effect_is_an_error_before_compiling() {
     let fixture = Fixture::new();
     let checkout = fixture.checkout(Some("CONFIG_UNKNOWN_THING=y\n"), &|| false);
     assert_eq!(cannot(checkout.build("key").unwrap()), "CONFIG_UNKNOWN_THING=y has no effect here");
@@ -158,7 +158,7 @@ fn a_fragment_must_have_an_effect_and_nothing_is_compiled_without_it() {
 }
 
 #[test]
-fn a_build_command_of_the_persons_own_may_skip() {
+fn the_users_build_command_may_skip() {
     let fixture = Fixture::new();
     let mut checkout = fixture.checkout(None, &|| false);
     checkout.settings.command = Some("cp image arch/x86/boot/bzImage && test -f .config".to_owned());
@@ -179,7 +179,7 @@ fn an_interrupted_build_ends_with_all_its_children() {
     assert!(matches!(checkout.build("key"), Err(KernelsError::Interrupted { .. })));
     let pid = read().unwrap();
     let status = Path::new("/proc").join(pid.trim()).join("status");
-    // A dead child that nobody has waited for yet is a zombie.
+    // A dead child that has not been reaped yet is a zombie.
     let gone = || fs::read_to_string(&status).map_or(true, |text| text.contains("State:\tZ"));
     assert!(
         (0..500).any(|_| gone() || {

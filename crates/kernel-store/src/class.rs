@@ -14,6 +14,12 @@ pub enum Class {
     Ubuntu2510,
 }
 
+impl serde::Serialize for Class {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
 impl Class {
     /// Every class, oldest kernels first.
     pub const ALL: [Self; 3] = [Self::Below67, Self::From67, Self::Ubuntu2510];
@@ -27,7 +33,7 @@ impl Class {
         }
     }
 
-    /// Whether a kernel of this version belongs to the class, as far as the version tells.
+    /// Whether a kernel of this version belongs to the class, judged by the version alone.
     pub fn holds(self, version: KernelVersion) -> bool {
         let netkit = KernelVersion::new(6, 7, 0);
         match self {
@@ -37,7 +43,7 @@ impl Class {
         }
     }
 
-    /// The rule of [`holds`](Self::holds) in words.
+    /// Describes the rule of [`holds`](Self::holds).
     pub(super) const fn rule(self) -> &'static str {
         match self {
             Self::Below67 => "kernels before 6.7, and later ones with `netkit` listed as unsupported",
@@ -59,7 +65,7 @@ impl FromStr for Class {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|class| class.name() == text).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("`{text}` is not a kernel class (wanted: {names})")
+            format!("`{text}` is not a kernel class (expected: {names})")
         })
     }
 }

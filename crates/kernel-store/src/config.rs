@@ -1,10 +1,11 @@
-//! `kernels.toml`: which kernels the matrix has and where they come from.
+//! `kernels.toml`: the kernels of the matrix and their sources.
 
 use super::{
     class::Class,
     error::{KernelsError, Result},
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_guard::Id;
 use lab_protocol::{Capability, KernelVersion};
 use std::{
     collections::BTreeMap,
@@ -13,42 +14,41 @@ use std::{
 };
 use toml_edit::Document;
 
-/// The whole of `kernels.toml`.
+/// The content of `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The kernels in the order of the file; never empty.
+    /// The kernels in file order; never empty.
     pub kernels: Vec<Kernel>,
-    /// Mirrors, where the host's own apt shall not decide.
+    /// Mirrors, if not those of the host's apt.
     pub debian: Debian,
-    /// Directory that relative paths of the file start from.
+    /// Directory to which relative paths in the file refer.
     pub dir: PathBuf,
     /// Keys under a former name, one hint each.
     pub hints: Vec<String>,
 }
 
-/// `[debian]`: mirrors and their trust, for sources that apt fetches.
+/// `[debian]`: mirrors and exceptions for sources that apt fetches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Debian {
-    /// Archive of the plain suites (`mirror`).
+    /// Mirror of the plain suites (`mirror`).
     pub mirror: Option<String>,
-    /// Archive of the `*-security` suites (`security-mirror`).
+    /// Mirror of the `*-security` suites (`security-mirror`).
     pub security_mirror: Option<String>,
-    /// Suites whose index may be past its `Valid-Until`, each with the reason (`stale`).
+    /// Suites whose index may be older than its `Valid-Until`, each with a reason (`stale`).
     pub stale: BTreeMap<String, String>,
 }
 
-/// One `[kernels."…"]`.
+/// A `[kernels."…"]` table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// Name of the kernel in the matrix; safe as a file name.
-    pub id: String,
+    /// Name of the kernel in the matrix.
+    pub id: Id,
     /// Class that it stands for.
     pub class: Class,
-    /// Part of the matrix that runs when nothing is selected.
+    /// Whether it runs if no kernel is selected.
     pub default: bool,
-    /// Its failures are told and do not count: nobody answers for a kernel that came out last night.
+    /// Whether its failures are reported but do not count, for example of a release candidate.
     pub may_fail: bool,
-    /// Where it comes from.
     pub source: Source,
     /// Capabilities that it lacks though its version says otherwise.
     pub unsupported: Vec<UnsupportedEntry>,
@@ -58,13 +58,13 @@ pub struct Kernel {
     pub believe_probes: Option<String>,
     /// Extra words for the kernel's command line.
     pub cmdline: Vec<String>,
-    /// Guest memory in MiB, where the lab's default does not fit.
+    /// Guest memory, MiB, if not the default.
     pub memory_mib: Option<u32>,
 }
 
 impl Kernel {
-    /// Whether a kernel of this version may stand where this one does: its class goes by what it can do, and a kernel
-    /// that was built without netkit does what those before 6.7 do.
+    /// Whether a kernel of this version may have this entry's class. The class depends on the capabilities: a kernel that
+    /// was built without netkit belongs to the class of kernels before 6.7.
     pub fn fits(&self, version: KernelVersion) -> bool {
         let without_netkit = || self.unsupported.iter().any(|it| it.capability == Capability::Netkit);
         let with_netkit = || self.has.iter().any(|backport| backport.capability == Capability::Netkit);
@@ -110,41 +110,40 @@ pub struct Backport {
 pub enum Source {
     /// A Debian package.
     Deb {
-        /// Suite that carries it.
+        /// Suite that contains it.
         suite: String,
-        /// Pattern for the package's name; the highest version of those that match is taken.
+        /// Pattern of the package's name; the highest matching version is used.
         package: String,
     },
-    /// A kernel compiled from a Debian package with sources.
+    /// A kernel compiled from a Debian source package.
     LinuxSource {
-        /// Suite that carries it.
+        /// Suite that contains it.
         suite: String,
-        /// Pattern for the package's name; the highest version of those that match is taken.
+        /// Pattern of the package's name; the highest matching version is used.
         package: String,
-        /// Configuration fragment on top of the lab's own.
+        /// Configuration fragment in addition to the lab's own.
         fragment: Option<PathBuf>,
     },
     /// A kernel image on this host.
     Image {
         /// bzImage.
         image: PathBuf,
-        /// `lib/modules/<release>` of the same kernel.
+        /// Its `lib/modules/<release>`.
         modules: Option<PathBuf>,
         /// Its `.config`.
         config: Option<PathBuf>,
     },
-    /// A kernel tree on this host that has been built.
+    /// A built kernel tree on this host.
     Tree {
-        /// Top of the tree (or of its output directory).
+        /// Top directory of the tree, or its output directory.
         tree: PathBuf,
     },
     /// A commit of a git repository on this host, built by `vng --build`.
     Git {
-        /// The repository.
         tree: PathBuf,
         /// Branch, tag or commit.
         reference: String,
-        /// Configuration fragment on top of the lab's own.
+        /// Configuration fragment in addition to the lab's own.
         fragment: Option<PathBuf>,
     },
     /// A prebuilt mainline kernel that vng downloads.
@@ -155,7 +154,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The version that the source itself promises, as far as it names one.
+    /// The version that follows from the source's name, if any.
     fn promised(&self) -> Option<KernelVersion> {
         match self {
             Self::Deb { package, .. } => package.strip_prefix("linux-image-")?.parse().ok(),
@@ -184,17 +183,17 @@ impl Config {
     /// Reads and checks `kernels.toml`.
     ///
     /// # Errors
-    /// The file cannot be read, or one of its lines is wrong.
+    /// The file can't be read, or a line is invalid.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(KernelsError::io(path))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self::parse(&text, &path.display().to_string(), dir)?)
     }
 
-    /// Checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the start of relative paths.
+    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative paths.
     ///
     /// # Errors
-    /// The first line that is wrong.
+    /// The first invalid line.
     pub fn parse(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
@@ -243,12 +242,10 @@ fn kernel(
     dir: &Path,
     hints: &mut Vec<String>,
 ) -> std::result::Result<Kernel, ConfigError> {
-    if !is_file_name(id) {
-        return Err(table.error_at(
-            id,
-            format!("kernel id {id:?} must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit"),
-        ));
-    }
+    let wrong = "must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit";
+    let Some(checked) = Id::new(id).ok().filter(|_| is_file_name(id)) else {
+        return Err(table.error_at(id, format!("kernel id {id:?} {wrong}")));
+    };
     let name = format!("[kernels.\"{id}\"]");
     let section = table.section_with(id, name.clone(), KERNEL_KEYS, FORMER_KEYS)?.ok_or_else(|| table.missing(id))?;
     let class = section.word("class", &Class::ALL.map(|class| (class.name(), class)))?;
@@ -260,7 +257,7 @@ fn kernel(
         return Err(section.error_at("cmdline", message));
     }
     let kernel = Kernel {
-        id: id.to_owned(),
+        id: checked,
         class,
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,
@@ -458,7 +455,7 @@ pub(super) fn is_file_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
 }
 
-/// What vng takes for a version; anything else given to `vng --run` would be the path of an image.
+/// A version as vng understands it; `vng --run` would take other text as the path of an image.
 fn is_mainline_tag(text: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let release = text.strip_prefix('v').map(|rest| rest.split_once("-rc").unwrap_or((rest, "0")));

@@ -21,7 +21,7 @@ fn parse(text: &str) -> std::result::Result<Config, ConfigError> {
     Config::parse(text, "kernels.toml", "/lab".into())
 }
 
-/// The error about [`GOOD`] after one replacement.
+/// The error for [`GOOD`] after one replacement.
 fn broken(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from));
     parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string()
@@ -64,7 +64,7 @@ fn sources_are_packages_with_a_fragment() {
 }
 
 #[test]
-fn unknown_keys_name_line_and_neighbour() {
+fn unknown_keys_name_line_and_similar_key() {
     insta::assert_snapshot!(broken("default", "defalt"),
         @r#"kernels.toml:6: unknown key `defalt` in [kernels."6.12"]; did you mean `default`?"#);
     insta::assert_snapshot!(broken("memory_mib", "ram"),
@@ -78,7 +78,7 @@ fn unknown_keys_name_line_and_neighbour() {
 }
 
 #[test]
-fn unknown_values_name_line_and_neighbour() {
+fn unknown_values_name_line_and_similar_value() {
     insta::assert_snapshot!(broken(r#""6.7+""#, r#""6.7""#),
         @r#"kernels.toml:5: unknown class `6.7` in [kernels."6.12"]; did you mean `6.7+`?"#);
     insta::assert_snapshot!(broken("{ deb =", "{ dep ="),
@@ -105,7 +105,7 @@ fn wrong_types_and_missing_keys_name_the_line() {
 }
 
 #[test]
-fn mainline_versions_are_those_that_vng_knows() {
+fn mainline_versions_have_vngs_format() {
     for (text, wanted) in [("v6.12.43", true), ("v6.12-rc1", true), ("6.12", false), ("v6", false), ("v6.12/..", false)]
     {
         assert_eq!(is_mainline_tag(text), wanted, "{text}");
@@ -113,7 +113,7 @@ fn mainline_versions_are_those_that_vng_knows() {
 }
 
 #[test]
-fn classes_are_held_against_versions() {
+fn classes_are_checked_against_versions() {
     let older = GOOD.replacen(r#""6.7+""#, r#""below-6.7""#, 1);
     assert!(parse(&older).is_ok(), "without netkit a kernel does what those before 6.7 do");
     insta::assert_snapshot!(parse(&older.replace(r#""netkit""#, r#""tcx""#)).unwrap_err(),
@@ -152,13 +152,13 @@ fn the_committed_matrix_is_good() {
 
 proptest! {
     #[test]
-    fn any_text_is_survived(text in ".{0,200}") {
+    fn any_text_is_parsed_without_a_panic(text in ".{0,200}") {
         let _ = parse(&text);
     }
 
-    /// Pieces of a real file in any order come further than random text does.
+    /// Pieces of a real file in any order reach more code than random text.
     #[test]
-    fn any_mixture_is_survived(cuts in proptest::collection::vec((0..GOOD.len(), 0..80usize), 0..12)) {
+    fn any_mixture_is_parsed_without_a_panic(cuts in proptest::collection::vec((0..GOOD.len(), 0..80usize), 0..12)) {
         let pieces: String = cuts.iter().map(|&(at, length)| &GOOD[at..(at + length).min(GOOD.len())]).collect();
         let _ = parse(&pieces);
     }

@@ -18,10 +18,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
+/// Factor from a package's size to the disk space that it needs: unpacked it has about four times its size (6.1 has
+/// uncompressed modules), and the `.deb` is kept beside it.
 const SPACE_PER_BYTE: u64 = 6;
 
-/// What the suites have today, each asked once however many kernels come from it.
+/// The current packages of suites; each suite is read once.
 #[derive(Default)]
 pub(super) struct Indexes(BTreeMap<String, Vec<Package>>);
 
@@ -29,7 +30,7 @@ impl Indexes {
     /// The kernel packages of a suite.
     ///
     /// # Errors
-    /// The network, the mirror or the signature.
+    /// The network or the mirror fails, or a signature is invalid.
     pub fn of(&mut self, cache: &Path, debian: &Debian, suite: &str, progress: &dyn Fn(&str)) -> Result<&[Package]> {
         match self.0.entry(suite.to_owned()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
@@ -42,10 +43,10 @@ impl Indexes {
     }
 }
 
-/// Finds the package that a pattern means today.
+/// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version or not all of its parts.
+/// No package matches, or the package has no kernel version or lacks a part.
 pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
@@ -67,10 +68,10 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
     })
 }
 
-/// The package that a pattern means today, and the kernel's version behind its own.
+/// The current package of a pattern, and its kernel version.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
+/// No package matches, or the package has no kernel version.
 pub(super) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
     let package = packages::newest(packages, pattern, suite)?;
     let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
@@ -81,7 +82,7 @@ pub(super) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) ->
     Ok((package, kernel))
 }
 
-/// What the lock says of a package.
+/// The locked package.
 pub(super) struct Wanted<'a> {
     pub suite: &'a str,
     pub pattern: &'a str,
@@ -93,7 +94,7 @@ pub(super) struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// The packages that have the files, each with its sum.
+    /// The packages with the kernel's files, each with its hash.
     fn files(&self) -> Vec<(&'a str, &'a str)> {
         match self.parts {
             [] => vec![(self.package, self.sha256)],
@@ -101,11 +102,11 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Downloads one of [`Self::files`] and checks its sum. An index on disk may be older than the lock or name files
-    /// that the mirror has dropped, so a failure asks anew once.
+    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name files
+    /// that the mirror has removed, so after a failure the index is fetched again once.
     ///
     /// # Errors
-    /// It vanished, is not what was locked, the disk is too small, or the network fails.
+    /// The package no longer exists, its hash differs, the disk is too small, or the network fails.
     pub fn get(
         &self,
         writing: &Writing<'_>,
@@ -130,7 +131,7 @@ impl<'a> Wanted<'a> {
         self.checked(deb, (package, sha256))
     }
 
-    /// The file, where it is the one that was locked.
+    /// Returns the file if its hash is the locked one.
     fn checked(&self, deb: PathBuf, (package, sha256): (&str, &str)) -> Result<PathBuf> {
         let found = sha256_of(&deb)?;
         if found == sha256 {
@@ -144,7 +145,7 @@ impl<'a> Wanted<'a> {
 /// Downloads, checks and unpacks the locked package.
 ///
 /// # Errors
-/// It vanished, is not what was locked, is damaged, or the disk or the network fails.
+/// The package no longer exists, its hash differs, it is damaged, or the disk or the network fails.
 pub(super) fn fetch(
     writing: &Writing<'_>,
     debian: &Debian,
@@ -170,13 +171,13 @@ pub(super) fn fetch(
     writing.finish(stage, kernel, wanted.kernel, identity)
 }
 
-/// Streams a package's files through [`Unpacked::add`].
+/// Passes a package's files to [`Unpacked::add`].
 fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
     let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
     let stream = process::command("dpkg-deb", args).stderr_null().reader();
     let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
     found.add(&stream, stage).map_err(|refusal| {
-        // The writer would otherwise wait for a reader that has turned away.
+        // Otherwise dpkg-deb would wait for a reader.
         let _ = stream.kill();
         refused(refusal, &deb.file_name().unwrap_or_default().to_string_lossy(), stage)
     })
@@ -194,7 +195,7 @@ fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
 mod tests {
     use super::*;
 
-    /// dpkg-deb builds what dpkg-deb then reads, so the test needs no package of a real kernel.
+    /// The test package is built by dpkg-deb, so that no package of a real kernel is needed.
     fn package(dir: &Path) -> std::path::PathBuf {
         let tree = dir.join("tree");
         fs::create_dir_all(tree.join("DEBIAN")).unwrap();
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_that_is_not_the_locked_one_is_refused() {
+    fn a_package_with_another_hash_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let deb = package(dir.path());
         let sum = sha256_of(&deb).unwrap();

@@ -1,111 +1,104 @@
-//! What can go wrong between `kernels.toml` and a kernel on disk, each with the way to mend it.
+//! Errors of resolving and fetching kernels, with their fixes.
 
 use super::class::Class;
 use lab_base::{file::FileError, process::ProcessError, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use std::{io, path::PathBuf};
 
-/// Result of this module.
 pub type Result<T> = std::result::Result<T, KernelsError>;
 
-/// One line for a person: file, key or kernel, and how to mend it.
+/// Each error is one line with file, key or kernel, and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelsError {
-    /// `kernels.toml` or `kernels.lock` does not say what it must.
+    /// `kernels.toml` or `kernels.lock` is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A pattern of the command line is not a glob.
     #[error("`{pattern}` is not a pattern for kernel ids: {reason}")]
     BadPattern {
-        /// As typed.
         pattern: String,
-        /// What the glob parser said.
+        /// Error of the glob parser.
         reason: String,
     },
     /// A pattern of the command line matches no kernel.
     #[error("no kernel matches `{pattern}`{hint}")]
     NoMatch {
-        /// As typed.
         pattern: String,
-        /// The nearest id, or all of them.
+        /// The most similar id, or all ids.
         hint: String,
     },
-    /// Patterns and classes each match something, together nothing.
+    /// Patterns and classes together select nothing.
     #[error("no kernel is left after --kernel and --class: {hint}")]
     NothingSelected {
-        /// What would widen the selection.
+        /// What would select a kernel.
         hint: String,
     },
-    /// An error that belongs to one kernel of the matrix.
+    /// An error of one kernel of the matrix.
     #[error("kernel {id}: {error}")]
     Kernel {
-        /// The kernel's id.
         id: String,
-        /// What went wrong; part of the message, hence not a `source`.
+        /// The error; part of the message, therefore not a `source`.
         error: Box<KernelsError>,
     },
-    /// The kernel was never resolved.
+    /// The kernel has never been resolved.
     #[error("not in kernels.lock: run `lab kernels update`")]
     Unlocked,
-    /// `kernels.toml` was edited after the lock was written.
-    #[error("kernels.lock holds {locked}, kernels.toml wants {wanted}: run `lab kernels update`")]
+    /// `kernels.toml` was changed after the lock was written.
+    #[error("kernels.lock has {locked}, but kernels.toml has {wanted}: run `lab kernels update`")]
     StaleLock {
-        /// The lock's idea.
+        /// The source in the lock.
         locked: String,
-        /// The configuration's idea.
+        /// The source in the configuration.
         wanted: String,
     },
-    /// The archive no longer carries the locked version.
+    /// The archive no longer contains the locked version.
     #[error("{package} {version} is gone from {suite}; it now has {available}: run `lab kernels update`")]
     Vanished {
-        /// Locked package.
         package: String,
-        /// Locked version.
         version: String,
         /// Suite that was searched.
         suite: String,
-        /// The versions that match the configuration's pattern today.
+        /// The versions that match the configuration's pattern now.
         available: String,
     },
-    /// A package whose files are in others, one of which the archive has dropped.
-    #[error("{package} needs {part}, which {suite} has no more: name another version in kernels.toml")]
+    /// The package depends on another one, which the archive no longer contains.
+    #[error("{package} needs {part}, which {suite} no longer has: use another version in kernels.toml")]
     Incomplete {
         /// The package that was resolved.
         package: String,
-        /// What it needs.
+        /// The missing package.
         part: String,
         /// Suite that was searched.
         suite: String,
     },
     /// No package of the suite matches the pattern.
-    #[error("no package matches `{pattern}` in {suite}{nearest}: mend `package` or `suite` in kernels.toml")]
+    #[error("no package matches `{pattern}` in {suite}{nearest}: fix `package` or `suite` in kernels.toml")]
     NoPackage {
-        /// The configuration's pattern.
         pattern: String,
         /// Suite that was searched.
         suite: String,
-        /// Some packages that come near.
+        /// Similar package names.
         nearest: String,
     },
-    /// A suite's index is past its `Valid-Until`: the mirror has stopped following it, or replays an old one.
+    /// A suite's index is older than its `Valid-Until`: the mirror is no longer updated, or an attacker replays an old
+    /// index.
     #[error(
-        "the index of {suite} is too old ({detail}): use another mirror, or accept it by `stale.{suite} = \"reason\"` under [debian] in kernels.toml"
+        "the index of {suite} is too old ({detail}): use another mirror, or allow it by `stale.{suite} = \"reason\"` under [debian] in kernels.toml"
     )]
     Expired {
-        /// The suite.
         suite: String,
-        /// What apt said.
+        /// Message of apt.
         detail: String,
     },
-    /// The version belongs to another class.
+    /// The version does not belong to the class.
     #[error("version {version} is not of class {class} ({})", .class.rule())]
     WrongClass {
-        /// What was found.
+        /// The version found.
         version: KernelVersion,
-        /// What `kernels.toml` says.
+        /// The class in `kernels.toml`.
         class: Class,
     },
-    /// Neither configuration nor host names a mirror.
+    /// Neither the configuration nor the host names a mirror.
     #[error("this host's apt names no {archive} mirror: set `{key}` under [debian] in kernels.toml, or {variable}")]
     NoMirror {
         /// "Debian" or "Debian security".
@@ -115,105 +108,94 @@ pub enum KernelsError {
         /// Environment variable that overrides it.
         variable: &'static str,
     },
-    /// A mirror's address that cannot stand in a sources file.
-    #[error("`{mirror}` (from {origin}) is not a mirror's address: wanted scheme://host/path without spaces")]
+    /// The address of a mirror is invalid.
+    #[error("`{mirror}` (from {origin}) is not a mirror's address: expected scheme://host/path without spaces")]
     BadMirror {
-        /// As given.
         mirror: String,
-        /// Key or variable that gave it.
+        /// Key or variable with the address.
         origin: &'static str,
     },
-    /// A program that this step needs is not installed.
+    /// A required program is not installed.
     #[error("{program} is not installed: install the package {package}")]
     MissingProgram {
-        /// Program that was looked for.
         program: String,
-        /// Debian package (or PyPI project) that brings it.
+        /// Debian package or PyPI project that contains it.
         package: &'static str,
     },
     /// Programs or headers that a build needs are not installed.
     #[error("building a kernel needs {tools}: run `lab setup --builds`, or `apt-get install {packages}`")]
     MissingTools {
-        /// What is missing.
         tools: String,
-        /// Debian packages that bring it.
+        /// Debian packages that contain them.
         packages: String,
     },
-    /// A kernel that is not built, but fetched.
+    /// The kernel is not built by the lab.
     #[error("kernel {id} is fetched, not built: run `lab kernels fetch --kernel {id}`")]
-    NotBuilt {
-        /// The kernel's id.
-        id: String,
-    },
-    /// A kernel that comes as a binary.
-    #[error("kernel {id} does not come as sources: name one with `source.linux-source` in kernels.toml")]
-    NotSources {
-        /// The kernel's id.
-        id: String,
-    },
-    /// A program ran and failed.
+    NotBuilt { id: String },
+    /// The kernel is not built from packaged sources.
+    #[error(
+        "kernel {id} is not built from packaged sources: select a kernel with `source.linux-source` in kernels.toml"
+    )]
+    NotSources { id: String },
+    /// A program failed.
     #[error("{what} failed: {detail}")]
     Program {
         /// The step, with the program's name.
         what: String,
-        /// Exit status and the tail of what the program said.
+        /// Exit status and the last lines of the program's output.
         detail: String,
     },
     /// A signal ended a build or a download.
     #[error("{what} was stopped")]
-    Interrupted {
-        /// The step.
-        what: String,
-    },
-    /// What was downloaded is not what was locked.
-    #[error("{what} has sha256 {found}, kernels.lock says {locked}: fetch again, or run `lab kernels update`")]
+    Interrupted { what: String },
+    /// A downloaded file is not the locked one.
+    #[error("{what} has sha256 {found}, but kernels.lock has {locked}: fetch again, or run `lab kernels update`")]
     Checksum {
-        /// The file.
         what: String,
-        /// Its sum.
+        /// Its hash.
         found: String,
-        /// The locked sum.
+        /// The locked hash.
         locked: String,
     },
-    /// A package's archive is damaged or tries to leave its directory.
+    /// A package's archive is damaged, or contains a path outside of its directory.
     #[error("{archive}: {reason}: nothing was unpacked")]
     Archive {
-        /// The file.
         archive: String,
-        /// Why it was refused.
+        /// The reason.
         reason: String,
     },
-    /// A kernel image or tree that does not have what is needed.
+    /// A kernel image or tree is unusable.
     #[error("{}: {reason}", .path.display())]
     BadKernel {
-        /// File or directory.
         path: PathBuf,
-        /// What is wrong and what would be right.
+        /// The problem and the fix.
         reason: String,
     },
-    /// The cache's file system is full.
+    /// The file system of the cache is full.
     #[error("{} has too little space{need}: free some, or set NETKIT_LAB_CACHE to a larger disk", .path.display())]
     NoSpace {
         /// Directory that was written to.
         path: PathBuf,
-        /// " (N MiB free, M MiB needed)" where known.
+        /// " (N MiB free, M MiB needed)" if known.
         need: String,
     },
-    /// No place for the cache.
+    /// There is no cache directory.
     #[error(transparent)]
     NoCache(#[from] lab_base::paths::NoCacheDir),
-    /// The cache's path has characters that apt's configuration or vng's command line cannot hold.
-    #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path without blanks, quotes or semicolons", .path.display())]
+    /// The cache's path depends on the working directory.
+    #[error("{} cannot be the cache: set NETKIT_LAB_CACHE to an absolute path", .path.display())]
     BadCache {
         /// The path.
         path: PathBuf,
     },
-    /// Reading or writing failed.
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+    /// A file operation failed.
     #[error("{}: {error}", .path.display())]
     Io {
-        /// File or directory.
         path: PathBuf,
-        /// The system's words; part of the message, hence not a `source`.
+        /// The system error; part of the message, therefore not a `source`.
         error: io::Error,
     },
 }
@@ -235,7 +217,7 @@ impl From<ProcessError> for KernelsError {
 }
 
 impl KernelsError {
-    /// Whether the archive no longer has what is asked for, though everything else is well.
+    /// Whether the archive no longer contains the kernel; other kernels are not affected.
     pub fn is_gone(&self) -> bool {
         match self {
             Self::Kernel { error, .. } => error.is_gone(),
@@ -244,7 +226,7 @@ impl KernelsError {
         }
     }
 
-    /// Whether a signal ended it.
+    /// Whether a signal ended the operation.
     pub fn is_interruption(&self) -> bool {
         match self {
             Self::Kernel { error, .. } => error.is_interruption(),
@@ -253,8 +235,8 @@ impl KernelsError {
         }
     }
 
-    /// True where usage or configuration is to be mended (exit code 2); false where no verdict was
-    /// possible for reasons of the host, the network or the archive (exit code 3).
+    /// Whether the command line or the configuration is wrong (exit code 2), and not the host, the network or the archive
+    /// (exit code 3).
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Kernel { error, .. } => error.is_usage(),
@@ -283,21 +265,22 @@ impl KernelsError {
             | Self::Checksum { .. }
             | Self::Archive { .. }
             | Self::NoSpace { .. }
+            | Self::Untrusted(_)
             | Self::Io { .. } => false,
         }
     }
 
-    /// True where the selection is empty (exit code 4).
+    /// Whether the selection is empty (exit code 4).
     pub fn is_empty_selection(&self) -> bool {
         matches!(self, Self::NoMatch { .. } | Self::NothingSelected { .. })
     }
 
-    /// Names the kernel that the error belongs to.
+    /// Adds the kernel to the error.
     pub(super) fn of(self, id: &str) -> Self {
         Self::Kernel { id: id.to_owned(), error: Box::new(self) }
     }
 
-    /// An I/O error at a path; a full disk gets its own words.
+    /// An I/O error at a path; a full disk is a separate error.
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |error| match error.kind() {

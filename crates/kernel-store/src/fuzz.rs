@@ -1,9 +1,9 @@
-//! What people write and what packages hold, against bytes of anyone's choice: `docs/fuzzing.md`.
+//! Fuzz targets for configuration files and packages: `docs/fuzzing.md`.
 
 use super::{config::Config, header, lockfile::Lock, packages, untar::Unpacked};
 use std::path::{Component, PathBuf};
 
-/// An error is one line that names the file; a person sees it.
+/// Checks that an error is one line that names the file.
 #[track_caller]
 fn readable(error: &dyn std::fmt::Display) {
     let text = error.to_string();
@@ -54,7 +54,7 @@ fn package_index() {
     });
 }
 
-/// A package's archive. Nothing may be written but below the stage, and no link may come to be.
+/// A package's archive: no file may be written outside of the target directory, and no link may be created.
 #[test]
 fn package_archive() {
     bolero::check!().for_each(|bytes: &[u8]| {

@@ -20,17 +20,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Finds the commit that a reference means today, and its version.
+/// Finds the current commit of a reference, and its version.
 ///
 /// # Errors
-/// There is no such repository or reference, or it is no kernel.
+/// The repository or the reference does not exist, or the commit is not a kernel.
 pub(super) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
     let commit = git(tree, ["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).map_err(
         |error| match error {
             ProcessError::Failed { .. } => KernelsError::BadKernel {
                 path: tree.to_owned(),
                 reason: format!(
-                    "is no git repository with a commit `{reference}`: mend `tree` or `ref` in kernels.toml"
+                    "is not a git repository with a commit `{reference}`: fix `tree` or `ref` in kernels.toml"
                 ),
             },
             other => other.into(),
@@ -45,7 +45,7 @@ pub(super) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
     Ok(Locked::Git { reference: reference.to_owned(), commit, kernel })
 }
 
-/// `VERSION`, `PATCHLEVEL` and `SUBLEVEL` at the top of the kernel's Makefile.
+/// `VERSION`, `PATCHLEVEL` and `SUBLEVEL` of the kernel's Makefile.
 fn makefile_version(makefile: &str) -> Option<KernelVersion> {
     let number = |name: &str| {
         let line =
@@ -55,7 +55,7 @@ fn makefile_version(makefile: &str) -> Option<KernelVersion> {
     Some(KernelVersion::new(number("VERSION")?, number("PATCHLEVEL")?, number("SUBLEVEL")?))
 }
 
-/// A build: one commit with one configuration.
+/// A build of a commit with a configuration.
 pub(super) struct Build<'a> {
     pub tree: &'a Path,
     pub commit: &'a str,
@@ -65,10 +65,10 @@ pub(super) struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// Changes with the commit, the lab's fragment and the person's fragment.
+    /// Hash of the commit, the lab's fragment and the user's fragment.
     ///
     /// # Errors
-    /// The fragment cannot be read.
+    /// The fragment can't be read.
     pub fn identity(&self) -> Result<String> {
         Ok(recipe::identity(self.commit, &self.configuration()?))
     }
@@ -77,10 +77,10 @@ impl Build<'_> {
         Ok(format!("{BASE}{}", recipe::fragment(self.fragment)?))
     }
 
-    /// Checks the commit out, builds it and takes the result.
+    /// Checks the commit out, builds it, and copies the result.
     ///
     /// # Errors
-    /// git, vng or make fails, or the result is another kernel than expected.
+    /// git, vng or make fails, or the result has another version than expected.
     pub fn fetch(
         &self,
         writing: &Writing<'_>,
@@ -92,7 +92,7 @@ impl Build<'_> {
         let fragment = writing.root().join("trees").join(format!("{}.config", kernel.id));
         fs::write(&fragment, self.configuration()?).map_err(KernelsError::io(&fragment))?;
         progress(&format!("building {} (this takes minutes)", self.commit));
-        // --force: an old .config of an earlier build must not outlive a change of the fragment.
+        // --force: the .config of an earlier build must not be reused if the fragment has changed.
         let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];
         let build = process::vng(self.vng, &process::vng_home(writing.root())?, args).dir(&worktree);
         process::capture("vng --build", "virtme-ng", build)?;
@@ -109,8 +109,8 @@ impl Build<'_> {
         local.take(writing, kernel, &local.banner()?, sha256)
     }
 
-    /// A worktree of its own under the cache: the person's checkout is never touched, and the next build of the same
-    /// kernel id is incremental.
+    /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id is
+    /// incremental.
     fn checkout(&self, cache: &Path, id: &str, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         let trees = cache.join("trees");
         fs::create_dir_all(&trees).map_err(KernelsError::io(&trees))?;
@@ -122,7 +122,7 @@ impl Build<'_> {
                 touch(&worktree);
                 return Ok(worktree);
             }
-            // It belongs to another repository, or to one that has moved.
+            // It belongs to another repository, or its repository was moved.
             fs::remove_dir_all(&worktree).map_err(KernelsError::io(&worktree))?;
         }
         let flags = ["worktree", "add", "--force", "--quiet", "--detach"].map(OsStr::new);

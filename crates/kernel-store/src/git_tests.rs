@@ -13,7 +13,7 @@ fn repository(dir: &Path, patch: &str) {
     git(dir, who.into_iter().chain(["commit", "--quiet", "-m", patch])).unwrap();
 }
 
-/// A `vng` that "builds" by copying an image; it notes where and how it was called.
+/// A `vng` that copies an image instead of building, and records its calls.
 fn vng(dir: &Path) -> PathBuf {
     let path = dir.join("vng");
     let script = format!(
@@ -27,7 +27,7 @@ fn vng(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn builds_the_locked_commit_in_a_worktree_of_its_own() {
+fn builds_the_locked_commit_in_a_separate_worktree() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
     let tree = at.join("linux");
@@ -39,7 +39,7 @@ fn builds_the_locked_commit_in_a_worktree_of_its_own() {
     fs::write(at.join("my.config"), "CONFIG_EXTRA=y\n").unwrap();
     let (vng, fragment) = (vng(at), at.join("my.config"));
     let kernel = Kernel {
-        id: "tree".into(),
+        id: lab_guard::Id::new("tree").unwrap(),
         class: Class::From67,
         may_fail: false,
         has: Vec::new(),
@@ -64,19 +64,19 @@ fn builds_the_locked_commit_in_a_worktree_of_its_own() {
     }
     assert_eq!(fs::read_to_string(at.join("calls")).unwrap(), "--build --force --config\n".repeat(2));
     let makefile = |tree: &Path| fs::read_to_string(tree.join("Makefile")).unwrap();
-    assert!(makefile(&tree).contains("SUBLEVEL = 4"), "the person's checkout stays as it is");
+    assert!(makefile(&tree).contains("SUBLEVEL = 4"), "the user's checkout is unchanged");
     assert!(makefile(&at.join("cache/trees/tree")).contains("SUBLEVEL = 3"));
     fs::write(&fragment, "CONFIG_EXTRA=n\n").unwrap();
     assert_ne!(build.identity().unwrap(), sha256);
 }
 
 #[test]
-fn a_reference_that_is_not_there_names_the_keys() {
+fn an_error_about_a_missing_reference_names_the_keys() {
     let dir = tempfile::tempdir().unwrap();
     repository(dir.path(), "3");
     let error = resolve(dir.path(), "v9.9").unwrap_err().to_string();
     assert!(
-        error.ends_with("is no git repository with a commit `v9.9`: mend `tree` or `ref` in kernels.toml"),
+        error.ends_with("is not a git repository with a commit `v9.9`: fix `tree` or `ref` in kernels.toml"),
         "{error}"
     );
 }

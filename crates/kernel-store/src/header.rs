@@ -1,29 +1,29 @@
-//! Reads the version out of a kernel image.
+//! Reads the version from a kernel image.
 
 use super::error::{KernelsError, Result};
 use lab_protocol::KernelVersion;
 use std::{fs, path::Path};
 
-/// What an image says of itself.
+/// Version information of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Banner {
     /// `uname -r`: the name of the modules directory.
     pub release: String,
-    /// The true version, also where the release hides it.
+    /// The upstream version, also if the release does not contain it.
     pub version: KernelVersion,
 }
 
-/// Reads the banner of a bzImage: Documentation/arch/x86/boot.rst, `HdrS` at 0x202 and `kernel_version` at 0x20E, an
-/// offset (less 0x200) to `uname -r`, builder and `uname -v` in one NUL-terminated text.
+/// Reads the banner of a bzImage (Documentation/arch/x86/boot.rst): `HdrS` at 0x202, and `kernel_version` at 0x20E, an
+/// offset (minus 0x200) to a NUL-terminated text with `uname -r`, builder and `uname -v`.
 ///
 /// # Errors
-/// The file cannot be read or is no bzImage.
+/// The file can't be read or is not a bzImage.
 pub(super) fn banner(image: &Path) -> Result<Banner> {
     let bytes = fs::read(image).map_err(|error| match error.kind() {
-        // The image is what kernels.toml names, so its absence is the file's fault and not the disk's.
+        // kernels.toml names the image, so its absence is an error in that file.
         std::io::ErrorKind::NotFound => KernelsError::BadKernel {
             path: image.to_owned(),
-            reason: "there is no such image: mend `source.path` in kernels.toml, or build the tree".into(),
+            reason: "there is no such image: fix `source.path` in kernels.toml, or build the tree".into(),
         },
         _ => KernelsError::io(image)(error),
     })?;
@@ -38,8 +38,8 @@ pub(super) fn banner(image: &Path) -> Result<Banner> {
     }
 }
 
-/// What the setup header says of the image's length: `setup_sects` at 0x1F1 counts sectors behind the first one (0 means
-/// 4), `syssize` at 0x1F4 what follows them, in units of 16 bytes. A signature may come behind.
+/// The image's length by its setup header: `setup_sects` at 0x1F1 is the number of sectors after the first one (0 means 4),
+/// `syssize` at 0x1F4 the size of the remainder in units of 16 bytes. A signature may follow.
 fn length(bytes: &[u8]) -> Option<u64> {
     let sectors = match *bytes.get(0x1F1)? {
         0 => 4,
@@ -63,7 +63,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Banner> {
     Some(Banner { release: release.to_owned(), version: KernelVersion::from_uname(release, build)? })
 }
 
-/// The smallest image that [`banner`] reads, for tests of everything that handles images.
+/// The smallest image that [`banner`] accepts, for tests.
 #[cfg(test)]
 pub(super) fn sample(banner: &str) -> Vec<u8> {
     let mut image = vec![0; 0x400];
@@ -80,14 +80,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn finds_the_version_that_the_release_hides() {
+    fn finds_the_version_that_the_release_does_not_contain() {
         let banner = parse(&sample("6.1.0-56-cloud-amd64 (x@y) #1 SMP Debian 6.1.192-2 (2026-11-14)")).unwrap();
         assert_eq!(banner.release, "6.1.0-56-cloud-amd64");
         assert_eq!(banner.version.to_string(), "6.1.192");
     }
 
     #[test]
-    fn an_image_that_is_cut_says_by_how_much() {
+    fn an_error_about_a_truncated_image_names_the_missing_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmlinuz");
         let mut whole = sample("6.12.1 (x@y) #1 SMP");
@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(tail in proptest::collection::vec(any::<u8>(), 0..600), offset: u16) {
+        fn any_bytes_are_parsed_without_a_panic(tail in proptest::collection::vec(any::<u8>(), 0..600), offset: u16) {
             let mut image = vec![0; 0x202];
             image.extend(b"HdrS");
             image.extend([0; 8]);

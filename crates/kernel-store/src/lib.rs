@@ -1,12 +1,12 @@
-//! Everything between `kernels.toml` and an unpacked kernel directory.
+//! Resolves, fetches and unpacks the kernels of `kernels.toml`.
 //!
-//! [`Config`] states intent, [`Lock`] what it was resolved to, and [`Store`] turns a lock entry into
+//! [`Config`] is the user's intent, [`Lock`] its resolution, and [`Store`] turns a lock entry into
 //! `<cache>/kernels/<id>-<version>-<sha12>/` with `vmlinuz`, `config`, `modules/` and `meta.toml`.
 //!
-//! Start with [`Store::fetch`]. [`select`] is what the command line's patterns mean, [`Checkout`] builds the kernel tree of
-//! somebody who bisects.
+//! Start with [`Store::fetch`]. [`select`] evaluates the patterns of the command line, and [`Checkout`] builds commits of a
+//! kernel tree for bisecting.
 //!
-//! *Architecture invariant:* a kernel is bytes with a version here: this crate boots nothing and knows no cell.
+//! *Architecture invariant:* this crate handles kernels as files with a version: it boots nothing and knows no cell.
 
 mod apt;
 mod cache;

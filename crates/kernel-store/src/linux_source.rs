@@ -1,4 +1,4 @@
-//! Kernels compiled from Debian's packaged sources: for what no suite carries as a binary.
+//! Kernels compiled from Debian's source packages, for versions that no suite has as a binary.
 
 use super::{
     apt::Apt,
@@ -14,11 +14,11 @@ use super::{
 use lab_base::process;
 use std::{ffi::OsStr, fs, path::Path, thread::available_parallelism};
 
-/// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
+/// Name of the requested configuration in the tree, which `make allnoconfig` reads.
 const WANTED: &str = "lab.config";
-/// The archive, its tree, and the objects, bytes: 6.12 took 2.3 GiB.
+/// Disk space for archive, tree and objects, bytes: 6.12 needs 2.3 GiB.
 const SPACE: u64 = 3 << 30;
-/// What the build starts or includes, and the Debian package that brings it.
+/// Programs and headers that the build needs, and their Debian packages.
 const TOOLS: &[(&str, &str)] = &[
     ("make", "make"),
     ("gcc", "gcc"),
@@ -26,14 +26,14 @@ const TOOLS: &[(&str, &str)] = &[
     ("bison", "bison"),
     ("bc", "bc"),
     ("xz", "xz-utils"),
-    // objtool reads the objects with it.
+    // objtool needs it to read object files.
     ("/usr/include/gelf.h", "libelf-dev"),
 ];
 
-/// Finds the package that a pattern means today.
+/// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
+/// No package matches, or the package has no kernel version.
 pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = deb::choose(packages, suite, pattern)?;
     Ok(Locked::LinuxSource {
@@ -45,17 +45,17 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
     })
 }
 
-/// A build: one source package with one configuration.
+/// A build of a source package with a configuration.
 pub(super) struct Build<'a> {
     pub wanted: deb::Wanted<'a>,
     pub fragment: Option<&'a Path>,
 }
 
 impl Build<'_> {
-    /// Changes with the sources and with the whole configuration.
+    /// Hash of the sources and the whole configuration.
     ///
     /// # Errors
-    /// The fragment cannot be read.
+    /// The fragment can't be read.
     pub fn identity(&self) -> Result<String> {
         Ok(recipe::identity(self.wanted.sha256, &self.configuration()?))
     }
@@ -64,10 +64,10 @@ impl Build<'_> {
         Ok(format!("{BARE}{BASE}{}", recipe::fragment(self.fragment)?))
     }
 
-    /// Downloads, checks, configures and compiles.
+    /// Downloads, checks, configures and compiles the sources.
     ///
     /// # Errors
-    /// A tool is missing, the package vanished or is not what was locked, the disk is too small, an option of the
+    /// A tool is missing, the package no longer exists or its hash differs, the disk is too small, an option of the
     /// configuration has no effect, or the compiler fails.
     pub fn fetch(
         &self,
@@ -94,7 +94,7 @@ impl Build<'_> {
     /// Downloads and checks the sources, and unpacks them into `tree`, which must be empty.
     ///
     /// # Errors
-    /// The package vanished or is not what was locked, or the disk is too small.
+    /// The package no longer exists or its hash differs, or the disk is too small.
     pub fn unpack(&self, writing: &Writing<'_>, debian: &Debian, tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         let Wanted { suite, package, sha256, .. } = self.wanted;
         let (apt, stage) = (Apt::new(writing.root(), debian, suite)?, writing.stage()?);
@@ -110,7 +110,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Writes `.config`: everything off, then what the lab and the person want.
+    /// Writes `.config`: all options off, except those of the lab and the user.
     fn configure(&self, tree: &Path) -> Result<()> {
         let wanted = self.configuration()?;
         let path = tree.join(WANTED);
@@ -129,7 +129,7 @@ impl Build<'_> {
     }
 }
 
-/// The same sources, compiler and configuration give the same bytes.
+/// Runs make reproducibly: the same sources, compiler and configuration give the same bytes.
 fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) -> Result<()> {
     let command = process::command("make", ["-s"].into_iter().chain(args)).env("KCONFIG_ALLCONFIG", WANTED).dir(tree);
     let command = REPRODUCIBLE
@@ -140,15 +140,15 @@ fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) ->
     Ok(())
 }
 
-/// Checks that a kernel can be built here.
+/// Checks that a kernel can be built on this host.
 ///
 /// # Errors
-/// What is missing, with the command that brings it.
+/// The missing tools, with the command that installs them.
 pub(super) fn need_tools() -> Result<()> {
     tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some())
 }
 
-/// All that is missing in one line, with the command that brings it.
+/// All missing tools in one line, with the command that installs them.
 fn tools(tools: &[(&'static str, &'static str)], there: impl Fn(&str) -> bool) -> Result<()> {
     let missing: Vec<_> = tools.iter().filter(|(tool, _)| !there(tool)).collect();
     if missing.is_empty() {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_configurations_contradict_nothing() {
+    fn the_committed_configurations_have_no_contradictions() {
         let mut seen = std::collections::BTreeSet::new();
         for line in BARE.lines().chain(BASE.lines()).filter(|line| line.starts_with("CONFIG_")) {
             assert!(seen.insert(line), "{line} is there twice");

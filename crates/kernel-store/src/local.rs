@@ -1,4 +1,4 @@
-//! Kernels that already lie on this host: an image with its modules, or a tree that has been built.
+//! Kernels on this host: an image with its modules, or a built tree.
 
 use super::{
     cache::{Finished, Writing, sha256_of},
@@ -29,22 +29,21 @@ pub(super) struct Local {
 }
 
 enum Modules {
-    /// Everything is built in, or the person gave none.
+    /// Everything is built in, or the user named none.
     None,
-    /// `lib/modules/<release>`.
     Directory(PathBuf),
-    /// A kernel tree whose `make modules_install` knows best.
+    /// A kernel tree, for `make modules_install`.
     Tree(PathBuf),
 }
 
 impl Local {
-    /// An image with whatever else the person named.
+    /// An image with the other files that the user named.
     pub fn from_image(image: &Path, modules: Option<&Path>, config: Option<&Path>) -> Self {
         let modules = modules.map_or(Modules::None, |path| Modules::Directory(path.to_owned()));
         Self { image: image.to_owned(), config: config.map(Path::to_owned), modules }
     }
 
-    /// What a build left in a kernel tree.
+    /// The files of a built kernel tree.
     pub fn from_tree(tree: &Path) -> Self {
         let config = tree.join(".config");
         Self {
@@ -54,10 +53,10 @@ impl Local {
         }
     }
 
-    /// What the image says of itself.
+    /// Version information of the image.
     ///
     /// # Errors
-    /// It is not there or no image.
+    /// The file does not exist or is not a kernel image.
     pub fn banner(&self) -> Result<Banner> {
         header::banner(&self.image)
     }
@@ -65,16 +64,16 @@ impl Local {
     /// SHA-256 of the image alone, the same on every host.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The image can't be read.
     pub fn image_sha256(&self) -> Result<String> {
         sha256_of(&self.image)
     }
 
-    /// Changes whenever the image, the configuration or any of the modules does. Image and configuration count by their
-    /// bytes, the modules by [`Identity::stamp`], since a tree may hold gigabytes of them.
+    /// Hash of the image and the modules. Modules are hashed by name, size and time, since a tree may have gigabytes of
+    /// them.
     ///
     /// # Errors
-    /// A file cannot be read.
+    /// A file can't be read.
     pub fn identity(&self) -> Result<String> {
         let mut identity = self.without_modules()?;
         for (_, path) in self.files()? {
@@ -119,10 +118,10 @@ impl Local {
         })
     }
 
-    /// Copies everything into the cache, so that a later build cannot pull a kernel away from under a run.
+    /// Copies all files into the cache, so that a later build can't change a kernel during a run.
     ///
     /// # Errors
-    /// A file cannot be copied, `make modules_install` or depmod fails, or the kernel is of another class.
+    /// A file can't be copied, `make modules_install` or depmod fails, or the kernel does not belong to its class.
     pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
         if !kernel.fits(banner.version) {
             return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
@@ -170,13 +169,13 @@ fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Puts a tree's modules, or at least the list of what is built in, where [`modules::index`] looks for them.
+/// Installs a tree's modules, or at least the list of built-in ones, where [`modules::index`] expects them.
 ///
 /// # Errors
-/// A file cannot be copied or `make modules_install` fails.
+/// A file can't be copied or `make modules_install` fails.
 pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     if modules_of(tree)?.is_empty() {
-        // Without modules there is nothing to install, but what is built in is still worth knowing.
+        // Without modules there is nothing to install, but the list of built-in ones is still useful.
         let to = stage.join("root/lib/modules").join(release);
         fs::create_dir_all(&to).map_err(KernelsError::io(&to))?;
         for name in LISTS {

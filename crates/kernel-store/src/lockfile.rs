@@ -1,4 +1,4 @@
-//! `kernels.lock`: what the intent of `kernels.toml` was resolved to, so that every run boots the same bytes.
+//! `kernels.lock`: the resolved sources of `kernels.toml`, so that every run boots the same files.
 
 use super::{
     config::{Kernel, Source},
@@ -16,44 +16,40 @@ const HEADER: &str = "\
 # What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
 ";
 
-/// The whole of `kernels.lock`.
+/// The content of `kernels.lock`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
-    /// By kernel id. Kernels with a `path` source are never here: they change under the person's hands.
+    /// Entries by kernel id. Kernels with a `path` source have none, because the user may change them at any time.
     #[serde(default)]
     pub kernels: BTreeMap<String, Locked>,
 }
 
-/// What one kernel was resolved to.
+/// The resolved source of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "source", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Locked {
     /// A package of a Debian suite.
     Deb {
-        /// Suite.
         suite: String,
-        /// Package.
         package: String,
-        /// Version of the package.
         version: String,
-        /// Of the `.deb`, in hex.
+        /// SHA-256 of the `.deb`, hexadecimal.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version of the kernel in it.
         kernel: KernelVersion,
-        /// The packages of the same version that have the files, where this one only ties them together.
+        /// Packages of the same version that contain the files, if this package only depends on them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         parts: Vec<Part>,
     },
     /// A package with a kernel's sources.
     LinuxSource {
-        /// Suite.
         suite: String,
-        /// Package.
         package: String,
-        /// Version of the package.
         version: String,
-        /// Of the `.deb`, in hex.
+        /// SHA-256 of the `.deb`, hexadecimal.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version of the kernel in it.
         kernel: KernelVersion,
@@ -70,27 +66,27 @@ pub enum Locked {
     },
     /// A prebuilt mainline kernel.
     Mainline {
-        /// Version as vng takes it.
+        /// Version in vng's format.
         version: String,
-        /// Of the image, in hex.
+        /// SHA-256 of the image, hexadecimal.
+        #[serde(deserialize_with = "checksum")]
         sha256: String,
         /// Version in the image.
         kernel: KernelVersion,
     },
 }
 
-/// A package that has a part of a kernel's files.
+/// A package with a part of a kernel's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
-    /// Package.
     pub package: String,
-    /// Of the `.deb`, in hex.
+    /// SHA-256 of the `.deb`, hexadecimal.
+    #[serde(deserialize_with = "checksum")]
     pub sha256: String,
 }
 
 impl Locked {
-    /// Version of the kernel.
     pub fn kernel(&self) -> KernelVersion {
         match self {
             Self::Deb { kernel, .. }
@@ -100,7 +96,7 @@ impl Locked {
         }
     }
 
-    /// Whether the entry still answers what `kernels.toml` asks.
+    /// Whether the entry matches the source in `kernels.toml`.
     fn answers(&self, source: &Source) -> bool {
         match (self, source) {
             (Self::Deb { suite, package, .. }, Source::Deb { suite: wanted, package: pattern })
@@ -127,11 +123,22 @@ impl fmt::Display for Locked {
     }
 }
 
+/// Hexadecimal digits: parts of a checksum become names of directories.
+fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(input)?;
+    let is_hex = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex {
+        Ok(text)
+    } else {
+        Err(serde::de::Error::custom(format!("{text:?} is no checksum in hexadecimal digits")))
+    }
+}
+
 impl Lock {
-    /// Reads `kernels.lock`; a file that is not there is an empty lock.
+    /// Reads `kernels.lock`; a missing file is an empty lock.
     ///
     /// # Errors
-    /// The file cannot be read, or is not a lock file.
+    /// The file can't be read, or is not a lock file.
     pub fn load(path: &Path) -> Result<Self> {
         match fs::read_to_string(path) {
             Ok(text) => Ok(Self::parse(&text, &path.display().to_string())?),
@@ -143,25 +150,25 @@ impl Lock {
     pub(super) fn parse(text: &str, file: &str) -> std::result::Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error: toml::de::Error| {
             let message = error.message().lines().next().unwrap_or_default();
-            Origin { file, text }.error(error.span(), format!("{message}: mend it, or run `lab kernels update`"))
+            Origin { file, text }.error(error.span(), format!("{message}: fix it, or run `lab kernels update`"))
         })
     }
 
-    /// Writes the file anew, atomically: a reader sees the old lock or the new one.
+    /// Replaces the file atomically.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file can't be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let body = toml::to_string(self).map_err(|error| KernelsError::io(path)(std::io::Error::other(error)))?;
         file::replace_durably(path, format!("{HEADER}\n{body}").as_bytes()).map_err(KernelsError::io(path))
     }
 
-    /// The entry that a kernel must be fetched by.
+    /// The entry by which a kernel is fetched.
     ///
     /// # Errors
-    /// There is none, or it answers an older `kernels.toml`.
+    /// There is no entry, or `kernels.toml` was changed since.
     pub fn entry(&self, kernel: &Kernel) -> Result<&Locked> {
-        let locked = self.kernels.get(&kernel.id).ok_or(KernelsError::Unlocked)?;
+        let locked = self.kernels.get(&*kernel.id).ok_or(KernelsError::Unlocked)?;
         if !locked.answers(&kernel.source) {
             return Err(KernelsError::StaleLock { locked: locked.to_string(), wanted: kernel.source.to_string() });
         }
@@ -188,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_what_is_loaded() {
+    fn a_saved_lock_can_be_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kernels.lock");
         assert_eq!(Lock::load(&path).unwrap(), Lock::default());
@@ -215,11 +222,11 @@ mod tests {
         commit = "0dd3ee3"
         kernel = "6.7"
         "#);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays behind");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file remains");
     }
 
     #[test]
-    fn a_lock_that_answers_another_question_is_refused() {
+    fn an_outdated_lock_is_refused() {
         let config = |suite: &str, id: &str| {
             let text = format!(
                 "[kernels.\"{id}\"]\nclass = \"6.7+\"\ndefault = true\n\
@@ -229,7 +236,7 @@ mod tests {
         };
         assert!(lock().entry(&config("sid", "7.3")).is_ok());
         insta::assert_snapshot!(lock().entry(&config("forky", "7.3")).unwrap_err(),
-            @"kernels.lock holds linux-image-7.3-cloud-amd64 7.3-1 (sid), kernels.toml wants deb linux-image-7.3*-cloud-amd64 (forky): run `lab kernels update`");
+            @"kernels.lock has linux-image-7.3-cloud-amd64 7.3-1 (sid), but kernels.toml has deb linux-image-7.3*-cloud-amd64 (forky): run `lab kernels update`");
         insta::assert_snapshot!(lock().entry(&config("sid", "7.4")).unwrap_err(),
             @"not in kernels.lock: run `lab kernels update`");
     }
@@ -237,6 +244,6 @@ mod tests {
     #[test]
     fn a_damaged_lock_names_its_line() {
         let error = Lock::parse("[kernels.a]\nsource = \"deb\"\nsuite = \"sid\"\n", "kernels.lock").unwrap_err();
-        insta::assert_snapshot!(error, @"kernels.lock:1: missing field `package`: mend it, or run `lab kernels update`");
+        insta::assert_snapshot!(error, @"kernels.lock:1: missing field `package`: fix it, or run `lab kernels update`");
     }
 }

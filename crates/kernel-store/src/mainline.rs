@@ -1,4 +1,4 @@
-//! Prebuilt mainline kernels, by vng's own download.
+//! Prebuilt mainline kernels, downloaded by vng.
 
 use super::{
     error::{KernelsError, Result},
@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// vng and the place where it keeps what it downloads.
+/// vng and its download directory.
 pub(super) struct Mainline<'a> {
     pub vng: &'a Path,
     /// Its home directory.
@@ -18,7 +18,7 @@ pub(super) struct Mainline<'a> {
 }
 
 impl<'a> Mainline<'a> {
-    /// vng with a home below the lab's cache.
+    /// Uses vng's default directory.
     ///
     /// # Errors
     /// The cache can't be written.
@@ -26,7 +26,7 @@ impl<'a> Mainline<'a> {
         Ok(Self { vng, home: process::vng_home(cache)? })
     }
 
-    /// Has vng download a version, unless it has before. `--dry-run` downloads, but starts no guest.
+    /// Lets vng download a version, unless it is already there. `--dry-run` downloads but starts no guest.
     ///
     /// # Errors
     /// vng fails, or has no such version.
@@ -47,7 +47,7 @@ impl<'a> Mainline<'a> {
                 ),
             });
         };
-        // The directory is named after the release, and so is the image; newer packages moved it below usr.
+        // Directory and image are named after the release; newer packages have them in usr.
         let release = image.file_name().and_then(|name| name.to_str()?.strip_prefix("vmlinuz-")).unwrap_or_default();
         let modules = ["lib/modules", "usr/lib/modules"].map(|path| dir.join(path).join(release));
         let modules = modules.iter().find(|path| path.is_dir());

@@ -2,7 +2,7 @@ use super::*;
 use crate::header;
 use std::os::unix::fs::PermissionsExt;
 
-/// A `vng` that downloads by copying a file; it counts its calls in `calls`.
+/// A `vng` that copies a file instead of downloading; it records its calls in `calls`.
 fn vng(dir: &Path, body: &str) -> PathBuf {
     let path = dir.join("vng");
     fs::write(&path, format!("#!/bin/sh\necho \"$@\" >> {}/calls\n{body}\n", dir.display())).unwrap();

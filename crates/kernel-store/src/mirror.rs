@@ -1,4 +1,4 @@
-//! Which archive a suite is fetched from: the configuration's, or the one that the host's own apt uses.
+//! Selects the mirror of a suite: from the configuration, or from the host's apt.
 
 use super::{
     config::Debian,
@@ -7,10 +7,10 @@ use super::{
 use lab_base::process;
 use std::env;
 
-/// One field of each kind per line; `Packages` targets only, so that every source counts once.
+/// Tab-separated fields, one source per line; only `Packages` targets, so that every source occurs once.
 pub(super) const TARGET_FORMAT: &str = "$(RELEASE)\t$(ORIGIN)\t$(REPO_URI)";
 
-/// The two archives that Debian's suites live in.
+/// The two archives of Debian's suites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Archive {
     Plain,
@@ -44,10 +44,10 @@ impl Archive {
     }
 }
 
-/// The address for a suite: environment, then `kernels.toml`, then the host's apt.
+/// The mirror of a suite: from the environment, else from `kernels.toml`, else from the host's apt.
 ///
 /// # Errors
-/// None of them names one, or the name cannot stand in a sources file.
+/// None of them names a mirror, or its address is not valid in a sources file.
 pub(super) fn mirror(debian: &Debian, suite: &str) -> Result<String> {
     let archive = Archive::of(suite);
     let configured = match archive {
@@ -71,7 +71,7 @@ pub(super) fn mirror(debian: &Debian, suite: &str) -> Result<String> {
     if usable { Ok(found) } else { Err(KernelsError::BadMirror { mirror: found, origin }) }
 }
 
-/// Picks the first source of the right archive from `apt-get indextargets`.
+/// The first source of the right archive in the output of `apt-get indextargets`.
 fn choose(targets: &str, suite: &str) -> Result<String> {
     let archive = Archive::of(suite);
     targets
@@ -85,7 +85,7 @@ fn choose(targets: &str, suite: &str) -> Result<String> {
         .ok_or(KernelsError::NoMirror { archive: archive.name(), key: archive.key(), variable: archive.variable() })
 }
 
-/// The origin is known only once the host has run `apt-get update`; until then the suite's name must do.
+/// The origin is known only after `apt-get update` on the host; before, the suite's name is checked.
 fn is_debian(release: &str, origin: &str) -> bool {
     const CODENAMES: [&str; 12] = [
         "bullseye",
@@ -125,13 +125,13 @@ bookworm-updates\tDebian\thttp://a.example/debian/
     }
 
     #[test]
-    fn a_host_without_lists_is_judged_by_the_suites_name() {
+    fn without_package_lists_the_suites_name_is_checked() {
         let hosts = "noble\t\thttp://u.example/ubuntu/\ntrixie\t\thttp://b.example/debian/\n";
         assert_eq!(choose(hosts, "sid").unwrap(), "http://b.example/debian/");
     }
 
     #[test]
-    fn nothing_is_derived_silently() {
+    fn a_missing_mirror_is_an_error() {
         let plain = "bookworm\tDebian\thttp://a.example/debian/\n";
         insta::assert_snapshot!(choose(plain, "bookworm-security").unwrap_err(),
             @"this host's apt names no Debian security mirror: set `security-mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_SECURITY_MIRROR");
@@ -140,7 +140,7 @@ bookworm-updates\tDebian\thttp://a.example/debian/
     }
 
     #[test]
-    fn the_configuration_comes_before_the_host() {
+    fn the_configuration_takes_precedence_over_the_host() {
         let debian = Debian {
             mirror: Some("http://mine.example/debian".into()),
             security_mirror: Some("a b".into()),
@@ -148,6 +148,6 @@ bookworm-updates\tDebian\thttp://a.example/debian/
         };
         assert_eq!(mirror(&debian, "sid").unwrap(), "http://mine.example/debian");
         insta::assert_snapshot!(mirror(&debian, "trixie-security").unwrap_err(),
-            @"`a b` (from security-mirror) is not a mirror's address: wanted scheme://host/path without spaces");
+            @"`a b` (from security-mirror) is not a mirror's address: expected scheme://host/path without spaces");
     }
 }

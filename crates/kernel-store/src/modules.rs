@@ -1,4 +1,4 @@
-//! The `modules/` directory of an unpacked kernel: what `lib/modules/<release>` is, with a fresh `modules.dep`.
+//! The `modules/` directory of an unpacked kernel: a `lib/modules/<release>` with a new `modules.dep`.
 
 use super::{
     error::{KernelsError, Result},
@@ -14,18 +14,18 @@ use std::{
 /// Modules that an error names.
 const NAMED: usize = 3;
 
-/// Indexes `<stage>/root/lib/modules/<release>` and makes it `<stage>/modules`.
+/// Indexes `<stage>/root/lib/modules/<release>` and moves it to `<stage>/modules`.
 ///
-/// Debian's packages carry no `modules.dep`: their maintainer script makes it on the host. The directory must not end as
-/// `lib/modules/<release>` beside the image, since vng takes that for a host whose initramfs it has to build.
+/// Debian's packages contain no `modules.dep`: their maintainer script creates it on the host. The directory must not be
+/// named `lib/modules/<release>` beside the image, since vng would then try to build an initramfs of the host.
 ///
 /// # Errors
-/// depmod is absent or fails, or the disk does.
+/// depmod is missing or fails, or a file operation fails.
 pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     let root = stage.join("root");
     let installed = root.join("lib/modules").join(release);
     fs::create_dir_all(&installed).map_err(KernelsError::io(&installed))?;
-    // An image on its own comes without any list; the probes in the guest say what is built in then.
+    // A single image has no such list; the probes in the guest find out what is built in.
     let builtin = installed.join("modules.builtin");
     fs::File::options().create(true).append(true).open(&builtin).map_err(KernelsError::io(&builtin))?;
     depmod(&root, release)?;
@@ -121,10 +121,10 @@ fn check_release(dir: &Path, release: &str) -> Result<()> {
 
 /// Copies a modules directory of this host to where [`index`] looks for it.
 ///
-/// What links lead to is copied: some distributions install nothing but links.
+/// Symbolic links are not followed: `build` and `source` point to whole kernel trees.
 ///
 /// # Errors
-/// The directory cannot be read or holds no modules at all, or the copy not be written.
+/// The directory can't be read, or the copy can't be written.
 pub(super) fn copy(from: &Path, stage: &Path, release: &str) -> Result<()> {
     let to = stage.join("root/lib/modules").join(release);
     let files = files::of_modules(from)?;
@@ -144,10 +144,10 @@ pub(super) fn copy(from: &Path, stage: &Path, release: &str) -> Result<()> {
     Ok(())
 }
 
-/// Copies one file. Which of the two a failure belongs to is told apart, for the person has to mend that one.
+/// Copies one file. The error names the file at fault, source or copy.
 ///
 /// # Errors
-/// The source cannot be read, or the disk of the copy is full.
+/// The source can't be read, or the copy can't be written.
 pub(super) fn copy_file(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(drop).map_err(|error| match KernelsError::io(to)(error) {
         KernelsError::Io { error, .. } => KernelsError::io(from)(error),

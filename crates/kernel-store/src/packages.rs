@@ -1,4 +1,4 @@
-//! What a suite's `Packages` index says, and which of its kernels is meant.
+//! Reads a suite's `Packages` index, and selects the kernel of a pattern.
 
 use super::error::{KernelsError, Result};
 use lab_base::{nearest::nearest, process};
@@ -8,23 +8,26 @@ use std::{
     io::{self, BufRead},
 };
 
-/// One version of one package.
+/// One version of a package.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Package {
     pub name: String,
     pub version: String,
     pub sha256: String,
-    /// Bytes of the `.deb`.
+    /// Size of the `.deb`, bytes.
     pub size: u64,
-    /// The packages that the kernel's files are in, where this one only ties them together: from 6.19 on Debian has
-    /// image, modules and configuration apart (`linux-binary-*`, `linux-modules-*`, `linux-base-*`).
+    /// The packages with the kernel's files, if this package only depends on them: from 6.19 on, Debian has separate
+    /// packages for image, modules and configuration (`linux-binary-*`, `linux-modules-*`, `linux-base-*`).
     pub parts: Vec<String>,
 }
 
-/// What a kernel's packages, and the packages with kernel sources, begin with.
+/// Packages that an error names where none is near the pattern.
+const SHOWN: usize = 8;
+
+/// Name prefixes of kernel packages and of packages with kernel sources.
 const PREFIXES: [&str; 5] = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-", "linux-source-"];
 
-/// Reads the kernel packages out of a `Packages` index (deb822: a stanza per package, blank lines between).
+/// Reads the kernel packages of a `Packages` index (deb822: a stanza per package, separated by blank lines).
 ///
 /// # Errors
 /// Reading fails.
@@ -59,7 +62,7 @@ pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<Package>> {
     }
 }
 
-/// The dependencies of exactly this version, where one of them is the image itself.
+/// The dependencies on exactly this version, if one of them is the image.
 fn parts(depends: &str, version: &str) -> Vec<String> {
     let exactly = format!(" (= {version})");
     let names: Vec<String> =
@@ -67,7 +70,7 @@ fn parts(depends: &str, version: &str) -> Vec<String> {
     if names.iter().any(|name| name.starts_with("linux-binary-")) { names } else { Vec::new() }
 }
 
-/// The highest version among the packages that match a pattern.
+/// The highest version of the packages that match a pattern.
 ///
 /// # Errors
 /// The pattern matches nothing.
@@ -80,20 +83,24 @@ pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) ->
         };
     }
     best.ok_or_else(|| {
-        let images = packages.iter().filter(|package| package.name.starts_with(PREFIXES[0]));
-        let names = nearest(pattern, images.map(|package| &*package.name));
-        let nearest = match names.is_empty() {
-            true => ", which has no kernels at all".to_owned(),
-            false => format!(" (near it: {})", names.join(", ")),
+        let images = packages.iter().map(|package| &*package.name).filter(|name| name.starts_with(PREFIXES[0]));
+        let images: Vec<&str> = images.collect();
+        let names = nearest(pattern, images.iter().copied());
+        let nearest = match (names.is_empty(), &*images) {
+            (_, []) => ", which has no kernels at all".to_owned(),
+            (true, images) => {
+                format!(" (it has {})", images.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", "))
+            }
+            (false, _) => format!(" (near it: {})", names.join(", ")),
         };
         KernelsError::NoPackage { pattern: pattern.to_owned(), suite: suite.to_owned(), nearest }
     })
 }
 
-/// Exactly the locked version.
+/// Finds the locked version.
 ///
 /// # Errors
-/// The suite carries it no more; the error names what the pattern matches now.
+/// The suite no longer has it; the error lists the current matches.
 pub(super) fn locked<'a>(
     packages: &'a [Package],
     name: &str,
@@ -114,12 +121,12 @@ pub(super) fn locked<'a>(
 }
 
 fn matching<'a>(packages: &'a [Package], pattern: &str) -> impl Iterator<Item = &'a Package> {
-    // The configuration was parsed, so the pattern is a glob.
+    // The configuration was parsed, so the pattern is valid.
     let matcher = globset::Glob::new(pattern).ok().map(|glob| glob.compile_matcher());
     packages.iter().filter(move |package| matcher.as_ref().is_some_and(|matcher| matcher.is_match(&package.name)))
 }
 
-/// Debian's own order of versions (epochs, tildes), by Debian's own program.
+/// Compares Debian versions (with epochs and tildes) by `dpkg --compare-versions`.
 fn compare(left: &str, right: &str) -> Result<Ordering> {
     let holds = |relation: &str| {
         let args = ["--compare-versions", left, relation, right];
@@ -165,7 +172,7 @@ Version: 6.12.117-1~deb12u1
     }
 
     #[test]
-    fn the_highest_version_wins_not_the_highest_text() {
+    fn versions_are_compared_as_versions_not_as_text() {
         assert_eq!(index().len(), 3);
         let best = index();
         let best = newest(&best, PATTERN, "bookworm-security").unwrap();
@@ -173,7 +180,7 @@ Version: 6.12.117-1~deb12u1
     }
 
     #[test]
-    fn a_kernel_in_parts_names_them_and_one_in_a_piece_has_none() {
+    fn only_split_kernels_have_parts() {
         let index = "\
 Package: linux-image-7.2.12
 Version: 7.2.12-1
@@ -189,7 +196,7 @@ Depends: kmod, linux-base-6.18.5 (= 6.18.5-1)
     }
 
     #[test]
-    fn a_vanished_version_names_what_there_is() {
+    fn an_error_about_a_removed_version_names_current_ones() {
         let name = "linux-image-6.12.8+deb12-cloud-amd64";
         insta::assert_snapshot!(locked(&index(), name, "6.12.8-1", PATTERN, "bookworm-security").unwrap_err(),
             @"linux-image-6.12.8+deb12-cloud-amd64 6.12.8-1 is gone from bookworm-security; it now has 6.12.117-1~deb12u1, 6.12.9-1~deb12u1: run `lab kernels update`");
@@ -198,8 +205,8 @@ Depends: kmod, linux-base-6.18.5 (= 6.18.5-1)
     }
 
     #[test]
-    fn a_pattern_without_a_package_names_its_neighbours() {
+    fn an_error_about_a_pattern_without_match_names_similar_packages() {
         insta::assert_snapshot!(newest(&index(), "linux-image-6.12.*-claud-amd64", "sid").unwrap_err(),
-            @"no package matches `linux-image-6.12.*-claud-amd64` in sid (near it: linux-image-6.12.9+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64-dbg): mend `package` or `suite` in kernels.toml");
+            @"no package matches `linux-image-6.12.*-claud-amd64` in sid (near it: linux-image-6.12.9+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64-dbg): fix `package` or `suite` in kernels.toml");
     }
 }

@@ -1,4 +1,4 @@
-//! How kernels are configured that the lab builds itself.
+//! The configuration of kernels that the lab builds.
 
 use super::{
     cache::hex,
@@ -7,25 +7,25 @@ use super::{
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// What every build needs, under the person's own fragment.
+/// Options of every build, before those of the user's fragment.
 pub(super) const BASE: &str = include_str!("base.config");
 
-/// What [`BASE`] takes for granted where nothing else is configured.
+/// Additional options if the lab's own configuration is used.
 pub(super) const BARE: &str = include_str!("bare.config");
 
-/// make's variables that differ from build to build: the same sources, compiler and configuration give the same bytes.
+/// make variables that make builds reproducible: the same sources, compiler and configuration give the same bytes.
 pub(super) const REPRODUCIBLE: [&str; 4] =
     ["KBUILD_BUILD_USER=lab", "KBUILD_BUILD_HOST=lab", "KBUILD_BUILD_TIMESTAMP=1970-01-01", "KBUILD_BUILD_VERSION=1"];
 
-/// The text of a person's fragment; empty where there is none.
+/// The content of the user's fragment; empty if there is none.
 ///
 /// # Errors
-/// It cannot be read.
+/// The file can't be read.
 pub(super) fn fragment(path: Option<&Path>) -> Result<String> {
     path.map_or(Ok(String::new()), |path| fs::read_to_string(path).map_err(KernelsError::io(path)))
 }
 
-/// What a build is known by: its sources and its configuration.
+/// Hash of the sources and the configuration of a build.
 pub(super) fn identity(sources: &str, configuration: &str) -> String {
     let mut hasher = Sha256::new();
     for part in [sources, configuration] {
@@ -35,7 +35,7 @@ pub(super) fn identity(sources: &str, configuration: &str) -> String {
     hex(hasher)
 }
 
-/// Options of the wanted configuration that Kconfig did not take; of an option that is set twice the last counts.
+/// Options of the requested configuration that Kconfig did not accept; if an option is set twice, the last value counts.
 pub(super) fn without_effect(wanted: &str, got: &str) -> Vec<String> {
     let options = |text: &str| -> BTreeMap<String, String> {
         let option = |line: &str| match line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set")) {
@@ -59,7 +59,7 @@ mod tests {
     fn an_option_that_kconfig_drops_is_named() {
         let wanted = "CONFIG_NETKIT=y\nCONFIG_VETH=y\n# a remark = nothing\n# CONFIG_NETKIT is not set\n";
         assert!(without_effect(wanted, "CONFIG_VETH=y\n# CONFIG_NETKIT is not set\n").is_empty());
-        assert!(without_effect(wanted, "CONFIG_VETH=y\n").is_empty(), "what does not exist is off");
+        assert!(without_effect(wanted, "CONFIG_VETH=y\n").is_empty(), "an unknown option counts as off");
         assert_eq!(without_effect(wanted, "CONFIG_NETKIT=y\n"), ["CONFIG_NETKIT=n", "CONFIG_VETH=y"]);
     }
 }

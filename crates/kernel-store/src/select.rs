@@ -1,4 +1,4 @@
-//! Which kernels of the matrix a command means.
+//! Selects kernels of the matrix by command line patterns.
 
 use super::{
     class::Class,
@@ -7,17 +7,19 @@ use super::{
 };
 use lab_base::nearest::suggest;
 
-/// The kernels that patterns and classes leave, in the order of the file.
+/// The kernels that match patterns and classes, in file order.
 ///
-/// Without a pattern these are the default kernels; a pattern chooses among all. Classes narrow either choice.
+/// Without patterns these are the default kernels; patterns select among all kernels. Classes narrow either selection.
 ///
 /// # Errors
-/// A pattern is no glob or matches nothing, or nothing is left.
+/// A pattern is invalid or matches nothing, or nothing is selected.
 pub fn select<'a>(config: &'a Config, patterns: &[String], classes: &[Class]) -> Result<Vec<&'a Kernel>> {
     let ids: Vec<&str> = config.kernels.iter().map(|kernel| &*kernel.id).collect();
     let mut matchers = Vec::new();
     for pattern in patterns {
-        let glob = globset::Glob::new(pattern)
+        let glob = globset::GlobBuilder::new(pattern)
+            .case_insensitive(true)
+            .build()
             .map_err(|error| KernelsError::BadPattern { pattern: pattern.clone(), reason: error.kind().to_string() })?;
         let matcher = glob.compile_matcher();
         if !ids.iter().any(|id| matcher.is_match(id)) {
@@ -59,11 +61,11 @@ mod tests {
 
     fn ids(patterns: &[&str], classes: &[Class]) -> Result<Vec<String>> {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
-        Ok(select(&config(), &patterns, classes)?.into_iter().map(|kernel| kernel.id.clone()).collect())
+        Ok(select(&config(), &patterns, classes)?.into_iter().map(|kernel| kernel.id.to_string()).collect())
     }
 
     #[test]
-    fn patterns_reach_further_than_the_default_matrix() {
+    fn patterns_also_select_kernels_outside_of_the_default_matrix() {
         assert_eq!(ids(&[], &[]).unwrap(), ["6.1", "6.12"]);
         assert_eq!(ids(&["*"], &[]).unwrap(), ["6.1", "6.12", "7.2"]);
         assert_eq!(ids(&[], &[Class::From67]).unwrap(), ["6.12"]);
@@ -71,10 +73,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_never_silent() {
+    fn an_empty_selection_is_an_error() {
         let error = ids(&["6.13"], &[]).unwrap_err();
         assert!(error.is_empty_selection() && !error.is_usage());
-        insta::assert_snapshot!(error, @"no kernel matches `6.13`; did you mean `6.1`?");
+        insta::assert_snapshot!(error, @"no kernel matches `6.13`; nearest: 6.12, 7.2");
         insta::assert_snapshot!(ids(&["zz"], &[]).unwrap_err(), @"no kernel matches `zz`; known: 6.1, 6.12, 7.2");
         insta::assert_snapshot!(ids(&["7.2"], &[Class::Below67]).unwrap_err(),
             @"no kernel is left after --kernel and --class: of that class kernels.toml has 6.1");

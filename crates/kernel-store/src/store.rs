@@ -1,4 +1,4 @@
-//! Resolve, fetch and list: what `lab kernels` and a run ask for.
+//! Resolves, fetches and lists kernels, for `lab kernels` and for runs.
 
 use super::{
     cache::{Cache, Errand, Finished, Writing},
@@ -16,6 +16,7 @@ use super::{
     update::{Change, Update},
 };
 use lab_base::file::touch;
+use lab_guard::Id;
 use lab_protocol::KernelVersion;
 use std::path::{Path, PathBuf};
 
@@ -23,20 +24,20 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct Unpacked {
     /// Id in `kernels.toml`.
-    pub id: String,
+    pub id: Id,
     /// Class.
     pub class: Class,
-    /// The true version.
+    /// The upstream version behind the distribution's numbering.
     pub version: KernelVersion,
     /// `uname -r`.
     pub release: String,
     /// bzImage.
     pub vmlinuz: PathBuf,
-    /// Directory with `modules.dep`, `modules.builtin` and `kernel/`; a kernel without modules has an empty `modules.dep`.
+    /// Directory with `modules.dep`, `modules.builtin` and `kernel/`; without modules, `modules.dep` is empty.
     pub modules: PathBuf,
-    /// The kernel's `.config`, where the source has one.
+    /// The kernel's `.config`, if the source has one.
     pub config: Option<PathBuf>,
-    /// What it lacks though its version says otherwise.
+    /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
     /// What it has though its version says otherwise.
     pub has: Vec<Backport>,
@@ -44,49 +45,45 @@ pub struct Unpacked {
     pub believe_probes: Option<String>,
     /// Whether its failures are told and do not count.
     pub may_fail: bool,
-    /// Extra words for the command line.
+    /// Additional kernel parameters.
     pub cmdline: Vec<String>,
-    /// Guest memory in MiB, where the lab's default does not fit.
+    /// Guest memory, MiB, if not the default.
     pub memory_mib: Option<u32>,
-    /// Identity in hex: of the package, or of what it was built or copied from.
+    /// Identity, hexadecimal: the hash of the package, or of what it was built or copied from.
     pub sha256: String,
 }
 
 /// One line of `lab kernels list`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct Row {
-    /// Kernel id.
     pub id: String,
-    /// Class.
     pub class: Class,
-    /// Part of the default matrix.
+    /// Whether it runs if no kernel is selected.
     pub default: bool,
-    /// The source in words.
+    /// The source as text.
     pub source: String,
-    /// What it is locked to, or why it cannot be fetched.
+    /// The resolved source, or why it can't be fetched.
     pub locked: String,
-    /// Version, where it is known without fetching.
+    /// Version, if it is known without fetching.
     pub version: Option<KernelVersion>,
-    /// Whether it can be booted without the network.
+    /// Whether it can be booted without network access.
     pub cached: bool,
 }
 
-/// Where kernels are resolved and kept.
+/// Resolves and stores kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct Store<'a> {
-    /// Where they are kept.
     pub cache: &'a Cache,
-    /// What is wanted.
     pub config: &'a Config,
     /// virtme-ng's `vng`, for `git` and `mainline` sources.
     pub vng: &'a Path,
 }
 
 impl Store<'_> {
-    /// Asks a kernel's source what it means today; none for `path` sources, which are never locked.
+    /// Resolves a kernel's source now; `None` for `path` sources, which are never locked.
     ///
     /// # Errors
-    /// The source cannot be reached, has no such kernel, or has one of another class.
+    /// The source can't be reached, does not have the kernel, or has a kernel of another class.
     fn resolve(&self, kernel: &Kernel, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         let locked = self.resolved(kernel, indexes, &named(kernel, progress));
         let locked = locked.map_err(|error| self.explain(error, kernel))?;
@@ -102,7 +99,7 @@ impl Store<'_> {
         match &kernel.source {
             Source::Image { .. } | Source::Tree { .. } => Ok(None),
             Source::Deb { suite, package } => {
-                // apt's lists are part of what the lock protects.
+                // The lock also protects apt's lists.
                 let writing = self.cache.write(Errand::Fetch, progress)?;
                 let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
                 deb::resolve(packages, suite, package).map(Some)
@@ -121,13 +118,13 @@ impl Store<'_> {
         }
     }
 
-    /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has. A kernel that
-    /// the archive has dropped stays as it is locked: the others move on without it.
+    /// Resolves `kernels` again into `lock`, and removes entries of kernels that `kernels.toml` no longer has. If the
+    /// archive no longer has a kernel, its entry stays unchanged and the others are updated.
     ///
-    /// The lock is changed only as a whole: after an error it is what it was.
+    /// The lock is changed only as a whole: after an error it is unchanged.
     ///
     /// # Errors
-    /// The first kernel that cannot be resolved for any other reason.
+    /// The first kernel that can't be resolved for another reason.
     pub fn update(&self, kernels: &[&Kernel], lock: &mut Lock, progress: &dyn Fn(&str)) -> Result<Update> {
         let mut next = lock.clone();
         let mut gone = Vec::new();
@@ -139,7 +136,7 @@ impl Store<'_> {
         let mut indexes = Indexes::default();
         for kernel in kernels {
             match self.resolve(kernel, &mut indexes, progress) {
-                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.clone(), locked)),
+                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.to_string(), locked)),
                 Ok(None) => {}
                 Err(error) if error.is_gone() => gone.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -160,10 +157,10 @@ impl Store<'_> {
         Ok(Update { changes, gone })
     }
 
-    /// Makes a kernel ready to boot, exactly as it is locked. One that is ready already costs neither network nor process.
+    /// Prepares a locked kernel for booting. A kernel that is in the cache needs neither network nor other programs.
     ///
     /// # Errors
-    /// It is not locked, has vanished, fails its checksum or cannot be unpacked, built or copied.
+    /// It is not locked, no longer exists, its hash differs, or it can't be unpacked, built or copied.
     pub fn fetch(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<Unpacked> {
         let progress = named(kernel, progress);
         let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
@@ -174,21 +171,21 @@ impl Store<'_> {
             }
             let errand = if kernel.is_built() { Errand::Build } else { Errand::Fetch };
             let writing = self.cache.write(errand, &progress)?;
-            // Another run may have brought it while this one waited.
+            // Another run may have fetched it while this run waited.
             find().map_or_else(|| plan.run(self, &writing, kernel, &progress), Ok)
         });
         fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| self.explain(error, kernel))
     }
 
-    /// Unpacks the packaged sources that a kernel is compiled from, exactly as they are locked, into a new directory.
+    /// Unpacks the locked source package of a kernel to a new directory.
     ///
     /// # Errors
-    /// The kernel does not come as sources, the directory exists, or the package can't be fetched.
+    /// The kernel is not built from packaged sources, the directory exists, or the package can't be fetched.
     pub fn source(&self, kernel: &Kernel, lock: &Lock, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         let progress = named(kernel, progress);
         let unpack = || {
             let Way::Compile(build) = Plan::of(self, kernel, lock)?.way else {
-                return Err(KernelsError::NotSources { id: kernel.id.clone() });
+                return Err(KernelsError::NotSources { id: kernel.id.to_string() });
             };
             let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if to.exists() {
@@ -206,12 +203,12 @@ impl Store<'_> {
     /// The right to fetch into the cache.
     ///
     /// # Errors
-    /// The lock file cannot be used.
+    /// The lock file can't be used.
     pub(super) fn fetching(&self, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
         self.cache.write(Errand::Fetch, progress)
     }
 
-    /// Names the kernel, and the full disk that another program met.
+    /// Adds the kernel to the error, and detects a full disk in another program's output.
     fn explain(&self, error: KernelsError, kernel: &Kernel) -> KernelsError {
         let error = match error {
             KernelsError::Program { detail, .. } if detail.contains("No space left on device") => {
@@ -222,10 +219,10 @@ impl Store<'_> {
         error.of(&kernel.id)
     }
 
-    /// A kernel's version as far as it is known without fetching: the lock's, or that of the files of a `path`.
+    /// A kernel's version if it is known without fetching: from the lock, or from the files of a `path` source.
     ///
     /// # Errors
-    /// The kernel is not locked, or a file of it can't be read.
+    /// The kernel is not locked, or a file can't be read.
     pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Result<KernelVersion> {
         Plan::of(self, kernel, lock).map(|plan| plan.version).map_err(|error| error.of(&kernel.id))
     }
@@ -265,17 +262,25 @@ impl Store<'_> {
                 Err(error) => (error.to_string(), None, false),
             };
             let source = kernel.source.to_string();
-            Row { id: kernel.id.clone(), class: kernel.class, default: kernel.default, source, locked, version, cached }
+            Row {
+                id: kernel.id.to_string(),
+                class: kernel.class,
+                default: kernel.default,
+                source,
+                locked,
+                version,
+                cached,
+            }
         };
         self.config.kernels.iter().map(row).collect()
     }
 }
 
-/// How one kernel is fetched, decided without network or processes.
+/// How a kernel is fetched, determined without network access or other programs.
 struct Plan<'a> {
     version: KernelVersion,
     sha256: String,
-    /// What it is bound to, for people.
+    /// The resolved source as text.
     words: String,
     way: Way<'a>,
 }

@@ -1,4 +1,4 @@
-//! Takes a kernel out of a package's file system archive, and nothing else.
+//! Extracts only a kernel's files from a package's archive.
 
 use super::config::is_file_name;
 use lab_base::interrupt::Interrupt;
@@ -8,10 +8,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// What the archives of one kernel held, so far.
+/// The files found so far in the archives of one kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Unpacked {
-    /// `uname -r`, from the names of the files.
+    /// `uname -r`, from the file names.
     releases: Vec<String>,
     image: bool,
 }
@@ -22,22 +22,22 @@ pub(super) enum Refusal {
     /// The archive is damaged or hostile.
     #[error("{0}")]
     Archive(String),
-    /// A signal came.
+    /// A signal was received.
     #[error("unpacking was stopped")]
     Stopped,
-    /// The disk failed, not the archive.
+    /// Writing failed; the archive is not at fault.
     #[error("{0}")]
     Disk(#[source] io::Error),
 }
 
 impl Unpacked {
-    /// Writes `vmlinuz`, `config` and `root/lib/modules/<release>/…` below `stage` from a tar stream.
+    /// Extracts `vmlinuz`, `config` and `root/lib/modules/<release>/…` from a tar stream into `stage`.
     ///
-    /// Every name is rebuilt from plain components below `stage`, every file is created anew, and no link is ever made,
-    /// so nothing can be written elsewhere. Modes and owners of the archive are ignored.
+    /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created, so
+    /// that nothing can be written elsewhere. Modes and owners in the archive are ignored.
     ///
     /// # Errors
-    /// An entry that would leave the directory, a link, a file that is there already, or a damaged stream.
+    /// An entry has a path outside of the directory, is a link, or occurs twice, or the stream is damaged.
     pub fn add(&mut self, stream: impl Read, stage: &Path) -> Result<(), Refusal> {
         let damaged = |error: io::Error| Refusal::Archive(format!("is damaged ({error})"));
         let mut archive = tar::Archive::new(stream);
@@ -49,7 +49,7 @@ impl Unpacked {
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let Some((release, place)) = place(&name)? else { continue };
             let kind = entry.header().entry_type();
-            // Headers packages put `build` and `source` links beside the modules; they point out of the package by design.
+            // Headers packages have `build` and `source` links beside the modules, which point outside of the package.
             if kind.is_dir() || (kind.is_symlink() && (name.ends_with("/build") || name.ends_with("/source"))) {
                 continue;
             }
@@ -71,15 +71,15 @@ impl Unpacked {
             };
             copy(&mut entry, &mut file)?;
         }
-        // The end of the archive comes before the end of the stream, and only the latter has the writer's exit status.
+        // The stream ends after the archive, and only its end has the exit status of dpkg-deb.
         io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
         Ok(())
     }
 
-    /// The release of the kernel that the archives held.
+    /// The release of the kernel in the archives.
     ///
     /// # Errors
-    /// There was none, or more than one.
+    /// There is no kernel, or more than one.
     pub fn release(self) -> Result<String, Refusal> {
         match (<[String; 1]>::try_from(self.releases), self.image) {
             (Ok([release]), true) => Ok(release),
@@ -91,7 +91,7 @@ impl Unpacked {
     }
 }
 
-/// Tells a failure to read (the archive's) from a failure to write (the disk's).
+/// Copies data; distinguishes read errors (of the archive) from write errors (of the disk).
 fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<(), Refusal> {
     let mut buffer = vec![0; 128 * 1024];
     loop {
@@ -104,7 +104,7 @@ fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<(), Refusal> {
     }
 }
 
-/// Release and place below the stage of a wanted entry; none for entries of no interest.
+/// Release and target path of a kernel's file; `None` for other entries.
 fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
     let mut parts = Vec::new();
     for component in Path::new(name).components() {
@@ -123,7 +123,7 @@ fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
             Some(("config", release)) => (release, PathBuf::from("config")),
             _ => return Ok(None),
         },
-        // Kernels in parts have these beside the modules.
+        // Split kernels have these files beside the modules.
         ["lib", "modules", release, file @ ("vmlinuz" | "config")] => (*release, PathBuf::from(file)),
         ["lib", "modules", release, rest @ ..] if !rest.is_empty() => {
             (*release, ["root", "lib", "modules", release].iter().chain(rest).collect())

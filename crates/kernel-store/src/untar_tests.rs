@@ -7,7 +7,7 @@ fn untar(bytes: &[u8], stage: &Path) -> Result<String, Refusal> {
     found.release()
 }
 
-/// An archive of `(name, kind)`. Names go in raw, since the builder refuses the bad ones.
+/// An archive of `(name, kind)`. Names are written as bytes, since the builder refuses invalid ones.
 fn archive(entries: &[(&str, EntryType)]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
     for (name, kind) in entries {
@@ -41,7 +41,7 @@ fn refused(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn takes_the_kernel_and_nothing_else() {
+fn extracts_only_the_kernel() {
     for modules in ["./lib/modules", "./usr/lib/modules"] {
         let module = format!("{modules}/6.1.0/kernel/net/veth.ko");
         let bytes =
@@ -63,7 +63,7 @@ fn takes_the_kernel_and_nothing_else() {
 }
 
 #[test]
-fn a_kernel_in_parts_is_put_together() {
+fn a_split_kernel_is_combined() {
     let stage = tempfile::tempdir().unwrap();
     let mut found = Unpacked::default();
     for part in ["vmlinuz", "config", "kernel/net/veth.ko.xz"] {
@@ -79,7 +79,7 @@ fn a_kernel_in_parts_is_put_together() {
 }
 
 #[test]
-fn nothing_leaves_the_directory() {
+fn paths_outside_of_the_directory_are_refused() {
     insta::assert_snapshot!(refused(&files(&["lib/modules/6.1/../../../../evil"])),
         @"`lib/modules/6.1/../../../../evil` leaves the directory");
     insta::assert_snapshot!(refused(&files(&["/boot/vmlinuz-6.1"])), @"`/boot/vmlinuz-6.1` leaves the directory");
@@ -100,7 +100,7 @@ fn links_to_the_headers_are_left_out() {
 }
 
 #[test]
-fn what_is_not_one_kernel_is_refused() {
+fn an_archive_without_exactly_one_kernel_is_refused() {
     insta::assert_snapshot!(refused(&files(&["bin/true"])), @"has no boot/vmlinuz-*: not a kernel package");
     insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "boot/vmlinuz-6.2"])), @"`boot/vmlinuz-6.2` is there twice");
     insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "lib/modules/6.2/x"])), @"has several kernels: 6.1, 6.2");

@@ -1,27 +1,26 @@
-//! What `lab kernels update` found, in words that can be reviewed beside the difference of `kernels.lock`.
+//! Formats the changes of `lab kernels update` for a review together with the diff of `kernels.lock`.
 
 use super::{class::Class, lockfile::Locked};
 use std::fmt;
 
-/// What moved, and what could not.
+/// Result of an update.
 #[derive(Debug, Default)]
 pub struct Update {
-    /// Entries of the lock that are another thing now.
+    /// Changed entries of the lock.
     pub changes: Vec<Change>,
-    /// Kernels that the archive no longer has, one line each; they stay as they were locked.
+    /// Kernels that the archive no longer has, one line each; their entries are unchanged.
     pub gone: Vec<String>,
 }
 
-/// What a kernel was locked to, and is now.
+/// A changed entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Kernel id.
     pub id: String,
-    /// Its class; none for a kernel that left `kernels.toml`.
+    /// Its class; `None` if the kernel is no longer in `kernels.toml`.
     pub class: Option<Class>,
-    /// Before; none for a kernel that is new.
+    /// The old entry; `None` if the kernel is new.
     pub before: Option<Locked>,
-    /// After; none for a kernel that left `kernels.toml` or became a `path`.
+    /// The new entry; `None` if the kernel was removed from `kernels.toml` or became a `path` source.
     pub after: Option<Locked>,
 }
 
@@ -40,30 +39,26 @@ impl fmt::Display for Change {
     }
 }
 
-/// What is another thing behind the same name and version.
+/// Changes of an entry with the same name and version.
 fn difference(before: &Locked, after: &Locked) -> String {
     let (Locked::Deb { parts: old, sha256: was, .. }, Locked::Deb { parts: new, sha256: is, .. }) = (before, after)
     else {
-        return "the same version with another checksum".to_owned();
+        return "the same version with a different checksum".to_owned();
     };
     let mut told = Vec::new();
     if was != is {
-        told.push("the package itself has another checksum".to_owned());
+        told.push("the package has a different checksum".to_owned());
     }
     for part in new {
         match old.iter().find(|it| it.package == part.package) {
             None => told.push(format!("with {}", part.package)),
-            Some(it) if it.sha256 != part.sha256 => told.push(format!("another checksum of {}", part.package)),
+            Some(it) if it.sha256 != part.sha256 => told.push(format!("different checksum of {}", part.package)),
             Some(_) => {}
         }
     }
     let lost = old.iter().filter(|part| !new.iter().any(|it| it.package == part.package));
     told.extend(lost.map(|part| format!("without {}", part.package)));
-    if told.is_empty() {
-        "described in other words".to_owned()
-    } else {
-        format!("the same version: {}", told.join(", "))
-    }
+    if told.is_empty() { "described differently".to_owned() } else { format!("the same version: {}", told.join(", ")) }
 }
 
 impl fmt::Display for Update {
@@ -77,7 +72,7 @@ impl fmt::Display for Update {
             changes.into_iter().try_for_each(|change| writeln!(f, "  {change}"))?;
         }
         for line in &self.gone {
-            writeln!(f, "stays as it is locked: {line}")?;
+            writeln!(f, "unchanged: {line}")?;
         }
         match self.changes.len() {
             0 => writeln!(f, "kernels.lock is up to date"),
@@ -105,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reviewer_sees_what_moved_in_which_class() {
+    fn changes_are_listed_with_their_class() {
         let change = |id: &str, class, before, after| Change { id: id.into(), class, before, after };
         let update = Update {
             changes: vec![

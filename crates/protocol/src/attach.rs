@@ -84,7 +84,7 @@ impl FromStr for AttachRequest {
         [Self::Tc, Self::Tcx, Self::Netkit, Self::Auto]
             .into_iter()
             .find(|request| request.name() == text)
-            .ok_or_else(|| format!("`{text}` is not an attach type (wanted: tc, tcx, netkit or auto)"))
+            .ok_or_else(|| format!("`{text}` is not an attach type (expected: tc, tcx, netkit or auto)"))
     }
 }
 

@@ -51,6 +51,17 @@ pub struct CellInfo {
     pub requires: Vec<Capability>,
     /// Time that the cell may take on a fast guest, milliseconds.
     pub deadline_ms: u32,
+    /// Source file of the case, from the root of its repository; empty where nobody knows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub file: String,
+    /// Line of the case in it; 0 without a file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub line: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// [`CellInfo::topology`] of a cell that makes its own devices or needs no network.

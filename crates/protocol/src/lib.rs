@@ -6,6 +6,8 @@
 //!
 //! *Architecture invariant:* no I/O, and no dependency on another crate of the lab.
 
+#![warn(missing_docs)]
+
 pub mod attach;
 pub mod attachment;
 mod bytes;

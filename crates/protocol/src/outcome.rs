@@ -126,6 +126,8 @@ pub enum ErrorKind {
     Host,
     /// The run was interrupted.
     Interrupted,
+    /// The guest exceeded a limit for messages or files.
+    OverBudget,
 }
 
 impl fmt::Display for ErrorKind {
@@ -138,6 +140,7 @@ impl fmt::Display for ErrorKind {
             Self::Agent => "agent",
             Self::Host => "host",
             Self::Interrupted => "interrupted",
+            Self::OverBudget => "over-budget",
         })
     }
 }

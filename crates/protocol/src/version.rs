@@ -50,7 +50,7 @@ pub struct NotAVersion(pub String);
 
 impl fmt::Display for NotAVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is not a kernel version (wanted: major.minor[.patch])", self.0)
+        write!(f, "`{}` is not a kernel version (expected: major.minor[.patch])", self.0)
     }
 }
 

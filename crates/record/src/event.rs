@@ -1,19 +1,21 @@
-//! What happens in a run. The run loop emits events, reporters only consume them; `events.jsonl` is the same events on
-//! disk, and every report is a function of them alone.
+//! Events of a run. The run loop emits events and reporters consume them; `events.jsonl` holds the same events on disk, and
+//! every report is a function of these events alone.
 
 use crate::{
     excuse::Expired,
     exit::Exit,
     guest_exit::GuestExit,
     plan::Plan,
+    provenance::Provenance,
     shard::{MergedShard, Shard},
     splat::Splat,
     verdict::Verdict,
 };
+use lab_guard::{Id, Inside};
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
 
-/// An event and its time.
+/// An event with its time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stamped {
     /// Milliseconds since the epoch.
@@ -24,14 +26,14 @@ pub struct Stamped {
 }
 
 impl Stamped {
-    /// Reads a line of `events.jsonl`.
+    /// Parses a line of `events.jsonl`.
     ///
     /// # Errors
-    /// It is not an event.
+    /// The line is not an event.
     pub fn parse(line: &[u8]) -> serde_json::Result<Self> {
-        // The error of the slice says where it is.
+        // Parsing the bytes gives an error with the position.
         let Ok(text) = str::from_utf8(line) else { return serde_json::from_slice(line) };
-        // Nearly all of a large run is verdicts and its plan, and what serde does for tagged enums costs three times as much.
+        // Most of a large run's bytes are verdicts and the plan, and serde takes three times as long for tagged enums.
         if begins_with(line, VERDICT)
             && let Ok(Finished { at_ms, event: Tag::CellFinished, kernel, guest, verdict }) = serde_json::from_str(text)
         {
@@ -46,12 +48,13 @@ impl Stamped {
     }
 }
 
-/// Whether an event's name is where it is written here.
+/// Whether an event's name is at the position where this program writes it.
 fn begins_with(line: &[u8], name: &[u8]) -> bool {
     line.windows(name.len()).take(LOOK_AT).any(|window| window == name)
 }
 
-/// How a line looks that has a verdict or a plan, as it is written here, and how many bytes are looked at to tell.
+/// Prefixes of lines with a verdict or a plan as this program writes them, and the number of bytes in which to look for
+/// them.
 const VERDICT: &[u8] = br#""event":"cell-finished""#;
 const BEGIN: &[u8] = br#""event":"run-started""#;
 const LOOK_AT: usize = 40;
@@ -61,7 +64,7 @@ const LOOK_AT: usize = 40;
 struct Finished {
     at_ms: u64,
     event: Tag,
-    kernel: String,
+    kernel: Id,
     guest: u32,
     verdict: Box<Verdict>,
 }
@@ -84,65 +87,89 @@ enum Tag {
 /// Programs whose versions a result depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
-    /// This program's.
+    /// The version of `lab`.
     pub lab: String,
-    /// The agent's.
+    /// The agent's version.
     pub agent: String,
-    /// virtme-ng's.
+    /// virtme-ng's version.
     pub virtme_ng: String,
-    /// QEMU's: version 7.2 was seen to panic guests under TCG, so every result names it.
+    /// QEMU's version. Every result names it, because QEMU 7.2 panicked guests under TCG.
     pub qemu: String,
 }
 
-/// How guests are executed, and why that way.
+/// The accelerator of the guests, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accelerator {
     /// `kvm` or `tcg`.
     pub name: String,
-    /// For people.
+    /// Why this accelerator was chosen, as text.
     pub reason: String,
-    /// Factor on every deadline.
+    /// Factor for all deadlines.
     pub time_scale: f32,
 }
 
-/// Version of what events mean. A reader refuses every other one, so that an old run is never judged by new rules.
+impl Accelerator {
+    /// Name and reason for the top of a report: without what is in parentheses or after a semicolon, which `lab doctor` and
+    /// run.json have.
+    pub fn brief(&self) -> String {
+        let reason = self.reason.split(" (").next().unwrap_or_default().split("; ").next().unwrap_or_default();
+        if reason.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}: {}", self.name, lab_base::text::line(reason, 60))
+        }
+    }
+}
+
+/// Version of the event format. A reader refuses all other versions, so that an old run is never judged by new rules.
 pub const FORMAT: u32 = 3;
 
-/// What is known before the first guest boots.
+/// Everything that is known before the first guest boots.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// [`FORMAT`] of the lab that wrote it.
+    /// [`FORMAT`] of the lab that wrote the run.
     pub format: u32,
-    /// `<timestamp>-<short id>`, also the directory's name.
-    pub id: String,
-    /// Versions.
+    /// `<timestamp>-<short id>`, also the name of the run's directory.
+    pub id: Id,
+    /// Versions of the programs.
     pub versions: Versions,
-    /// Accelerator.
+    /// The accelerator.
     pub accelerator: Accelerator,
-    /// The deliberate fault of this run, where it has one.
+    /// The deliberate fault of this run, if any.
     pub mutant: Option<String>,
-    /// Whether its cells are canaries.
+    /// Whether the run's cells are canaries.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
-    /// How often a cell that does not pass is run again.
+    /// How often a cell that does not pass is repeated.
     #[serde(default)]
     pub retries: u32,
-    /// Entries of `splats.toml` and `known.toml` whose day has passed; each fails the run.
+    /// Expired entries of `splats.toml` and `known.toml`; each of them fails the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expired: Vec<Expired>,
+    /// What was tested, and who started it.
+    #[serde(default, skip_serializing_if = "Provenance::is_empty")]
+    pub provenance: Provenance,
     /// The plan.
     pub plan: Plan,
-    /// Which part of a larger plan this is.
+    /// The shard that this run is, if it runs a part of a larger plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
-    /// The shards that this run was merged from, those that are missing included.
+    /// The shards that this run was merged from, including missing ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub merged: Vec<MergedShard>,
 }
 
 impl RunInfo {
-    /// A run of a whole plan, without a deliberate fault.
-    pub fn new(id: String, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
+    /// A file of the run as a CI system finds it: its path from the project's root, where that is known.
+    pub fn attachment(&self, file: &str) -> String {
+        match &self.provenance.results {
+            Some(results) => format!("{results}/{}/{file}", self.id),
+            None => file.to_owned(),
+        }
+    }
+
+    /// The information of a run of a whole plan without a deliberate fault.
+    pub fn new(id: Id, versions: Versions, accelerator: Accelerator, plan: Plan) -> Self {
         Self {
             format: FORMAT,
             id,
@@ -152,6 +179,7 @@ impl RunInfo {
             canary: false,
             retries: 0,
             expired: Vec::new(),
+            provenance: Provenance::default(),
             plan,
             shard: None,
             merged: Vec::new(),
@@ -162,15 +190,15 @@ impl RunInfo {
 /// The image that a kernel boots with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageInfo {
-    /// Content key.
+    /// Content key of the image.
     pub key: String,
-    /// Whether it was there already.
+    /// Whether the image was in the cache.
     pub cached: bool,
     /// Wanted modules that the kernel does not have.
     pub missing: Vec<String>,
 }
 
-/// How a guest comes to be.
+/// How a guest is started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
@@ -183,7 +211,7 @@ pub enum Start {
     Restore,
 }
 
-/// When a kernel complained, where no cell was running.
+/// When a splat occurred while no cell was running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Moment {
@@ -196,7 +224,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// For people.
+    /// The moment as text for reports.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Boot => "while it booted",
@@ -206,157 +234,180 @@ impl Moment {
     }
 }
 
-/// What happened.
+impl Event {
+    /// The number of the guest that it is about.
+    pub const fn guest(&self) -> Option<u32> {
+        match self {
+            Self::GuestStarted { guest, .. }
+            | Self::Booted { guest, .. }
+            | Self::Probed { guest, .. }
+            | Self::CellStarted { guest, .. }
+            | Self::CellRetried { guest, .. }
+            | Self::CellFinished { guest, .. }
+            | Self::Splat { guest, .. }
+            | Self::GuestEnded { guest, .. }
+            | Self::GuestLost { guest, .. } => Some(*guest),
+            Self::RunStarted { .. }
+            | Self::Topologies { .. }
+            | Self::KernelStarted { .. }
+            | Self::Note { .. }
+            | Self::KernelFinished { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+}
+
+/// An event of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// First of all.
+    /// The first event.
     RunStarted {
-        /// What is known.
+        /// Everything that is known before the run.
         run: Box<RunInfo>,
     },
-    /// What the topologies of the suite look like, for the reports.
+    /// The topologies of the suite, for reports.
     Topologies {
-        /// The agent's library.
+        /// The topology library of the agent.
         library: Vec<TopologyInfo>,
     },
-    /// A kernel's turn came.
+    /// The run reached a kernel.
     KernelStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Its image.
         image: ImageInfo,
     },
     /// A guest is being started.
     GuestStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest, from 1.
         guest: u32,
-        /// How, and what for.
+        /// How the guest is started, and for which purpose.
         #[serde(default)]
         start: Start,
     },
-    /// A guest's agent said hello.
+    /// A guest's agent has sent its Hello.
     Booted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// `uname -r`.
         release: String,
         /// `uname -v`.
         version: String,
-        /// The version behind the distribution's numbering.
+        /// The upstream version behind the distribution's numbering.
         kernel_version: KernelVersion,
-        /// Launch to hello on the host's clock, milliseconds.
+        /// Time from launch to Hello on the host's clock, milliseconds.
         boot_ms: u64,
     },
-    /// A guest's probes are through.
+    /// A guest has finished its probes.
     Probed {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
-        /// What the kernel can do.
+        /// Capabilities of the kernel.
         capabilities: Vec<CapabilityReport>,
         /// Modules that the agent loaded.
         modules: Vec<String>,
     },
-    /// A cell began.
+    /// A cell was started.
     CellStarted {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// The cell.
         cell: CellId,
     },
-    /// A cell has its verdict: exactly one per planned cell and kernel.
+    /// A cell has its final verdict: exactly one event per planned cell and kernel.
     CellFinished {
         /// Kernel id.
-        kernel: String,
-        /// Number of the guest; 0 where none got to it.
+        kernel: Id,
+        /// Number of the guest; 0 if no guest ran the cell.
         guest: u32,
         /// The verdict.
         verdict: Box<Verdict>,
     },
-    /// An attempt at a cell did not pass, and the cell will run again in a fresh guest.
+    /// An attempt at a cell did not pass, and the cell will be repeated in a fresh guest.
     CellRetried {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
         /// The attempt's verdict.
         verdict: Box<Verdict>,
     },
-    /// The kernel complained while no cell was running.
+    /// The kernel printed a splat while no cell was running.
     Splat {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
-        /// When.
+        /// When it was printed.
         moment: Moment,
-        /// What it said.
+        /// The splat.
         splat: Box<Splat>,
     },
-    /// A guest had nothing left to do and was told to power off.
+    /// A guest had no cells left and was told to power off.
     GuestEnded {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
-        /// From being told to the end of its machine, milliseconds.
+        /// Time from the request to the end of its machine, milliseconds.
         shutdown_ms: u64,
-        /// What went wrong, one line each: it did not power off, it left something behind, a process of it stayed.
+        /// Problems, one line each: the guest did not power off, left resources behind, or left a process running.
         problems: Vec<String>,
     },
-    /// A guest died, went silent or broke the protocol.
+    /// A guest crashed, stopped answering or broke the protocol.
     GuestLost {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// Number of the guest.
         guest: u32,
-        /// What sort of loss.
+        /// Kind of the loss.
         kind: ErrorKind,
-        /// One line.
+        /// Cause, one line.
         message: String,
         /// The last console lines.
         evidence: String,
-        /// How its process ended, where it ended by itself.
+        /// How the guest's process ended, if it ended by itself.
         exit: Option<GuestExit>,
-        /// The cell that it cost.
+        /// The cell that was running in the guest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cell: Option<CellId>,
-        /// What it told of a hang, as paths from the run's directory on.
+        /// Files with information about a hang, as paths relative to the run's directory.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        files: Vec<String>,
+        files: Vec<Inside>,
     },
-    /// A line for the log: from the agent, or about what was ignored.
+    /// A line for the log: from the agent, or about ignored input.
     Note {
         /// Kernel id.
-        kernel: String,
+        kernel: Id,
         /// One line.
         text: String,
     },
-    /// A kernel is through.
+    /// A kernel is finished.
     KernelFinished {
         /// Kernel id.
-        kernel: String,
-        /// Guests that were booted.
+        kernel: Id,
+        /// Number of guests that were booted.
         guests: u32,
         /// Peak resident memory of the largest guest, KiB.
         peak_memory_kib: Option<u64>,
-        /// Whether guests died until no further one was started.
+        /// Whether the run gave up on the kernel because too many guests crashed.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         gave_up: bool,
         /// Wall time, milliseconds.
         wall_ms: u64,
     },
-    /// Last of all.
+    /// The last event.
     RunFinished {
-        /// What the program exits with.
+        /// Exit status of the program.
         exit: Exit,
         /// Wall time, milliseconds.
         wall_ms: u64,

@@ -1,29 +1,29 @@
-//! How a run, and with it the program, ends.
+//! Exit status of a run, and of the program.
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
-    /// Everything that was selected passed or was skipped for a reason.
+    /// Everything that was selected passed, or was skipped for a stated reason.
     Passed,
     /// A test or a kernel failed.
     Failed,
     /// The command line or a configuration file is wrong.
     Usage,
-    /// No verdict: the host, the guest or the agent broke.
+    /// No verdict: a failure of the host, the guest or the agent.
     Infra,
-    /// The selection is empty.
+    /// No cell was selected.
     Nothing,
-    /// A program in a guest ended with this code.
+    /// A program in a guest exited with this code.
     Program(u8),
     /// This signal ended the run.
     Interrupted(i32),
-    /// What `git bisect run` wants to hear of a step: 0, 1, 125, or 128 and above.
+    /// Result of a step of `git bisect run`: 0, 1, 125, or 128 and above.
     Step(u8),
 }
 
 impl Exit {
-    /// 0, 1, 2, 3, 4, or 128 + signal as shells count it.
+    /// The exit code: 0 to 4, or 128 + signal number, as shells report it.
     pub const fn code(self) -> u8 {
         match self {
             Self::Passed => 0,

@@ -1,4 +1,4 @@
-//! What happened on one kernel, and to its guests.
+//! Everything that happened on one kernel and in its guests.
 
 use crate::{
     event::{ImageInfo, Moment, Start},
@@ -9,34 +9,34 @@ use crate::{
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion};
 use std::collections::BTreeMap;
 
-/// What happened on one kernel.
+/// Everything that happened on one kernel.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KernelRecord {
     /// Its image.
     pub image: Option<ImageInfo>,
-    /// The first boot that worked.
+    /// The first successful boot.
     pub boot: Option<Boot>,
     /// Guests that were launched, by number.
     pub guests: BTreeMap<u32, GuestRecord>,
-    /// Its probes.
+    /// Results of the probes.
     pub capabilities: Vec<CapabilityReport>,
-    /// Verdicts.
+    /// Verdicts of its cells.
     pub verdicts: Verdicts,
     /// The cell that is running now.
     pub running: Option<CellId>,
-    /// Splats while no cell was running: number of the guest, when, and what.
+    /// Splats while no cell was running: number of the guest, moment, splat.
     pub splats: Vec<(u32, Moment, Splat)>,
-    /// Whether guests died until no further one was started.
+    /// Whether the run gave up on the kernel because too many guests crashed.
     pub gave_up: bool,
-    /// Losses, one line each.
+    /// Lost guests, one line each.
     pub losses: Vec<String>,
     /// Notes.
     pub notes: Vec<String>,
-    /// Attempts at cells that were to run again, oldest first.
+    /// Attempts at cells that are to be repeated, oldest first.
     pub(crate) attempts: BTreeMap<CellId, Vec<Attempt>>,
-    /// Wall time and peak memory, once it is through.
+    /// Wall time, milliseconds, and peak memory, KiB, once the kernel is finished.
     pub finished: Option<(u64, Option<u64>)>,
-    /// When its turn came, milliseconds since the epoch.
+    /// Start of the kernel's part of the run, milliseconds since the epoch.
     pub started_ms: u64,
 }
 
@@ -47,14 +47,14 @@ impl KernelRecord {
     }
 }
 
-/// A guest's life.
+/// One guest from its start to its end.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GuestRecord {
-    /// How it came to be.
+    /// How it was started.
     pub start: Start,
-    /// Whether its agent said hello and its probes are through.
+    /// Whether its agent has sent Hello and finished the probes.
     pub came_up: bool,
-    /// How it ended; none while it lives, and of one that became a snapshot.
+    /// How it ended; `None` while it runs, and for a guest that became a snapshot.
     pub end: Option<GuestEnd>,
 }
 
@@ -63,31 +63,31 @@ pub struct GuestRecord {
 pub enum GuestEnd {
     /// It was told to power off.
     Off {
-        /// How long that took, milliseconds.
+        /// Time until its machine ended, milliseconds.
         shutdown_ms: u64,
-        /// What went wrong.
+        /// Problems while powering off, one line each.
         problems: Vec<String>,
     },
-    /// It died, went silent or broke the protocol.
+    /// It crashed, stopped answering or broke the protocol.
     Lost {
-        /// What sort of loss.
+        /// Kind of the loss.
         kind: ErrorKind,
-        /// One line.
+        /// Cause, one line.
         message: String,
-        /// The cell that it cost.
+        /// The cell that was running.
         cell: Option<CellId>,
     },
 }
 
-/// What a guest said of itself.
+/// What a guest reported about itself after its boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
     /// `uname -r`.
     pub release: String,
     /// `uname -v`.
     pub version: String,
-    /// The real version.
+    /// The upstream version behind the distribution's numbering.
     pub kernel_version: KernelVersion,
-    /// Launch to hello, milliseconds.
+    /// Time from launch to Hello, milliseconds.
     pub boot_ms: u64,
 }

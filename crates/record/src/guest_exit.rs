@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// How a guest's process ended. No verdict follows from it: vng's exit codes are ambiguous.
+/// How a guest's process ended. It does not determine a verdict, because vng's exit codes are ambiguous.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GuestExit {
-    /// Exit code, where it exited.
+    /// Exit code, if it exited.
     pub code: Option<i32>,
-    /// Signal, where one ended it.
+    /// Signal, if a signal ended it.
     pub signal: Option<i32>,
-    /// Last words on standard error, one line; empty where there were none.
+    /// Last line of standard error; empty if there was none.
     pub stderr: String,
 }
 

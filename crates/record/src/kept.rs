@@ -1,11 +1,11 @@
-//! Verdicts as a run's record holds them. A run says the same few things about hundreds of thousands of cells: each check's
-//! words are kept once.
+//! Compact storage of verdicts. The texts of checks repeat over hundreds of thousands of cells, so each text is stored
+//! once.
 
 use crate::verdict::{Standing, Verdict};
 use lab_protocol::{CellId, CellInfo, Check};
 use std::{borrow::Cow, collections::HashMap, ops::Deref, sync::Arc};
 
-/// Every text once.
+/// Interned texts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Texts {
     known: HashMap<Arc<str>, u32>,
@@ -29,12 +29,12 @@ impl Texts {
     }
 }
 
-/// A text of a check.
+/// A text of a check, with its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Word<'a> {
     /// The text.
     pub text: &'a str,
-    /// Its number among the texts of its record: equal numbers are equal texts. None where the record does not hold it.
+    /// Number of the text in the record's table: equal numbers mean equal texts. `None` if the record does not hold it.
     pub number: Option<u32>,
 }
 
@@ -44,14 +44,14 @@ impl<'a> From<&'a str> for Word<'a> {
     }
 }
 
-/// A check.
+/// A check of a stored verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen<'a> {
     /// What was asserted.
     pub name: Word<'a>,
-    /// Whether it held.
+    /// Whether the check passed.
     pub ok: bool,
-    /// What was seen.
+    /// The observed value.
     pub seen: Word<'a>,
 }
 
@@ -61,12 +61,12 @@ impl<'a> From<&'a Check> for Seen<'a> {
     }
 }
 
-/// A check: name, whether it held, what was seen.
+/// A check: name, whether it passed, observed value.
 type Said = (u32, bool, u32);
 
-/// A verdict. What it dereferences to has everything but the checks of its report.
+/// A stored verdict. It dereferences to everything but the checks of its report.
 ///
-/// Every report goes through all of a run's verdicts, most of them several times, and mostly for these few bytes.
+/// Every report iterates over all verdicts of a run, often several times, and mostly needs these few bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
     verdict: Box<Verdict>,
@@ -99,7 +99,7 @@ impl Kept {
 }
 
 impl From<Verdict> for Kept {
-    /// A verdict without checks.
+    /// Converts a verdict, without its checks.
     fn from(mut verdict: Verdict) -> Self {
         verdict.report.checks = Vec::new();
         Self::new(Box::new(verdict), &mut Texts::default())
@@ -114,7 +114,7 @@ impl Deref for Kept {
     }
 }
 
-/// The cells of a plan by their place in it.
+/// Maps cells to their positions in the plan.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Places {
     cells: Vec<CellId>,
@@ -138,16 +138,16 @@ impl Places {
         place
     }
 
-    /// The place of a cell, which may be `near`.
+    /// Position of a cell; tries `near` first.
     fn find(&self, cell: &CellId, near: usize) -> Option<usize> {
         if self.cells.get(near) == Some(cell) { Some(near) } else { self.by_cell.get(cell).copied() }
     }
 }
 
-/// The verdicts of a kernel, each found by its cell.
+/// The verdicts of a kernel, by cell.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Verdicts {
-    /// Those of the plan, which all kernels share until one has a cell that is not in it.
+    /// Cells of the plan. All kernels share them, except those that have cells outside of the plan.
     places: Arc<Places>,
     all: Vec<Option<Kept>>,
     count: usize,
@@ -158,7 +158,7 @@ impl Verdicts {
         Self { places, all: Vec::new(), count: 0 }
     }
 
-    /// Takes the verdict of a cell, instead of the one that is there.
+    /// Inserts the verdict of a cell, or replaces it.
     pub fn insert(&mut self, cell: &CellId, kept: Kept) {
         let known = self.places.find(cell, self.all.len());
         let place = known.unwrap_or_else(|| Arc::make_mut(&mut self.places).add(cell));
@@ -171,30 +171,30 @@ impl Verdicts {
         self.next(cell, &mut 0)
     }
 
-    /// The verdict of a cell that may be at the place `near`, which becomes the one after it.
+    /// The verdict of a cell; tries position `near` first, and sets `near` to the next position.
     pub(super) fn next(&self, cell: &CellId, near: &mut usize) -> Option<&Kept> {
         let place = self.places.find(cell, *near)?;
         *near = place + 1;
         self.all.get(place)?.as_ref()
     }
 
-    /// All of them, in the order of the plan.
+    /// All verdicts, in plan order.
     pub fn values(&self) -> impl Iterator<Item = &Kept> {
         self.all.iter().flatten()
     }
 
-    /// How many there are.
+    /// Number of verdicts.
     pub const fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether no cell has ended.
+    /// Whether there is no verdict.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 }
 
-/// A verdict for a report. What it dereferences to lacks the checks that are words of the record: see
+/// A verdict for a report. It dereferences to a verdict without the checks that are interned in the record: see
 /// [`checks`](Self::checks).
 #[derive(Debug)]
 pub struct Told<'a> {
@@ -205,7 +205,7 @@ pub struct Told<'a> {
 #[derive(Debug)]
 enum Source<'a> {
     Kept(&'a Kept),
-    /// One that the record does not hold.
+    /// A verdict that the record does not hold.
     Other(Box<Verdict>),
 }
 
@@ -245,7 +245,7 @@ impl<'a> Told<'a> {
         self.report.checks.iter().map(Seen::from).chain(said)
     }
 
-    /// The verdict with its checks.
+    /// The verdict including its checks.
     pub(super) fn whole(self) -> Cow<'a, Verdict> {
         let owned =
             |Seen { name, ok, seen }: Seen<'_>| Check { name: name.text.to_owned(), ok, seen: seen.text.to_owned() };

@@ -1,12 +1,15 @@
 //! A run as data: what was planned, what happened, and how every cell ended.
 //!
-//! Start with [`event::Event`], of which a run is a sequence, and [`run::RunRecord`], what the events add up to: every report
-//! is made from it. [`plan`] says which cells run where, [`verdict`] how one ended, [`rows`] what a kernel's guests add to
-//! its cells. [`log`] keeps the events in `events.jsonl` and reads them back; [`reporter::Reporter`] is told of them while the
-//! run goes on. Most of these types are written to disk: a change of their fields is a change of [`event::FORMAT`].
+//! Start with [`event::Event`]: a run is a sequence of events. [`run::RunRecord`] accumulates them; every report is made
+//! from it. [`plan`] defines which cells run on which kernel, [`verdict`] how a cell ended, and [`rows`] the rows for
+//! guests that every kernel has beside its cells. [`log`] writes the events to `events.jsonl` and reads them back;
+//! [`reporter::Reporter`] receives them while the run is in progress. Most of these types are written to disk: changing
+//! their fields requires a new [`event::FORMAT`].
 //!
-//! *Architecture invariant:* no I/O but the log, and nothing of how a run is made: this crate knows the protocol and
-//! [`lab_base`], and neither virtual machines nor kernels' packages nor a report's format.
+//! *Architecture invariant:* this crate does no I/O except for the log, and knows nothing about how a run is executed. It
+//! uses the protocol and [`lab_base`], but not virtual machines, kernel packages or report formats.
+
+#![warn(missing_docs)]
 
 pub mod event;
 pub mod excuse;
@@ -16,6 +19,7 @@ pub mod guest_exit;
 pub mod kept;
 pub mod log;
 pub mod plan;
+pub mod provenance;
 pub mod reporter;
 pub mod rows;
 pub mod run;

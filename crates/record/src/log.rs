@@ -1,4 +1,5 @@
-//! `events.jsonl`: one event per line, on disk before the next one happens, so that a killed runner loses nothing.
+//! `events.jsonl`: one event per line. Each line is written before the next event happens, so that a killed runner loses no
+//! event.
 
 use crate::{
     event::{Event, FORMAT, RunInfo, Stamped},
@@ -6,6 +7,7 @@ use crate::{
     run::RunRecord,
 };
 use lab_base::file::FileError;
+use lab_guard::foreign;
 use serde::Deserialize;
 use std::{
     fs::File,
@@ -15,22 +17,29 @@ use std::{
 
 /// The file's name in a run's directory.
 pub const FILE: &str = "events.jsonl";
-/// Bytes in which the last event of a run has room.
+/// Size of the end of the file that contains the last event, bytes.
 const LAST_SIZE: u64 = 4 << 10;
-/// Bytes that are read at a time: lines of a whole plan are megabytes long.
+/// Read buffer, bytes: the line with a plan can be several megabytes long.
 const READ_SIZE: usize = 256 << 10;
-/// Bytes of lines that are handed over together: they stay in a processor's cache, and below what makes the allocator
-/// tidy up when they are freed (64 KiB with glibc).
+/// Size of the batches of lines that are handed over, bytes: small enough for a processor's cache, and below the size at
+/// which glibc's `free` consolidates memory (64 KiB).
 const LINES_SIZE: usize = 32 << 10;
 
-/// A run's events that can't be read or written.
+/// Maximum bytes of a line: the largest plan has some tens of megabytes.
+const LINE_LIMIT: u64 = 256 << 20;
+/// The year 2200, milliseconds since the epoch.
+const LATEST_MS: u64 = 7_258_118_400_000;
+/// Guests of a kernel.
+const MOST_GUESTS: u32 = 1_000_000;
+
+/// A run's events can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The system refuses.
+    /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The directory is no run.
-    #[error("{} is not a run: it holds no events.jsonl", path.display())]
+    /// The directory does not contain a run.
+    #[error("{} is not a run: it has no events.jsonl", path.display())]
     NotARun {
         /// The directory.
         path: PathBuf,
@@ -42,10 +51,10 @@ pub enum LogError {
         path: PathBuf,
         /// 1-based line.
         line: usize,
-        /// What the parser said.
+        /// Error of the parser.
         problem: String,
     },
-    /// Another version of the lab wrote the run.
+    /// Another version of `lab` wrote the run.
     #[error(
         "{} has format {found}, and this lab reads only {}: run the cells again, or use the lab that wrote it",
         path.display(),
@@ -54,12 +63,12 @@ pub enum LogError {
     Format {
         /// The file.
         path: PathBuf,
-        /// Its format; 0 for runs from before formats had numbers.
+        /// Format of the file; 0 for runs from before formats had numbers.
         found: u32,
     },
 }
 
-/// Writes the file.
+/// Writes `events.jsonl`.
 #[derive(Debug)]
 pub struct EventLog {
     file: File,
@@ -74,15 +83,14 @@ impl EventLog {
     pub fn create(directory: &Path) -> Result<Self, LogError> {
         let path = directory.join(FILE);
         let file = File::create(&path).map_err(FileError::of("create", &path))?;
-        // Held until the run ends, so that nobody removes it as an old one; a file system without locks is no reason not to
-        // run.
+        // Held until the run ends, so that retention does not remove the run. File systems without locks are accepted.
         let _ = file.try_lock();
         Ok(Self { file, path })
     }
 }
 
 impl EventLog {
-    /// Writes whole lines of another run as they are.
+    /// Appends whole lines of another run unchanged.
     ///
     /// # Errors
     /// The file can't be written.
@@ -96,17 +104,17 @@ impl Reporter for EventLog {
         let mut write = || -> std::io::Result<()> {
             let mut line = serde_json::to_vec(stamped)?;
             line.push(b'\n');
-            // One write per line: a reader, or a crash, sees whole lines. The page cache outlives the process.
+            // One write per line: a reader, or a crash, never sees a partial line. The page cache survives the process.
             self.file.write_all(&line)
         };
         write().map_err(FileError::of("write", &self.path))
     }
 }
 
-/// Reads a run back. A last line that was cut short by a crash is dropped.
+/// Reads a whole run. A last line that was cut off by a crash is dropped.
 ///
 /// # Errors
-/// As for [`EventReader`].
+/// As for [`EventReader::open`].
 pub fn read(directory: &Path) -> Result<RunRecord, LogError> {
     let mut record = RunRecord::default();
     for stamped in EventReader::open(directory)? {
@@ -137,18 +145,18 @@ pub struct EventReader {
     failed: bool,
 }
 
-/// Whole lines of a run's events.
+/// A batch of whole lines of a run's events.
 #[derive(Debug)]
 pub struct Lines {
-    /// As they stand in the file.
+    /// The lines as they are in the file.
     pub text: Vec<u8>,
-    /// What they say, each with the end of its line in the text.
+    /// The events, each with the end offset of its line in `text`.
     pub events: Vec<(Stamped, usize)>,
-    /// None where more lines follow; else the end of the events, or what is wrong with the line after these.
+    /// `None` if more lines follow; otherwise the end of the events, or the error of the line after this batch.
     pub end: Option<Result<(), LogError>>,
 }
 
-/// As much of a first line as every version has: enough to tell another version from nonsense.
+/// The fields that the first line has in every version: enough to distinguish another version from other data.
 #[derive(Deserialize)]
 struct Head {
     event: String,
@@ -162,14 +170,14 @@ struct HeadRun {
 }
 
 impl EventReader {
-    /// Opens a run's events and reads the first one.
+    /// Opens a run's events and reads the first event.
     ///
     /// # Errors
-    /// [`LogError::NotARun`] without the file, [`LogError::Events`] where its first line is not the beginning of a run,
-    /// [`LogError::Format`] where another version of the lab wrote it.
+    /// [`LogError::NotARun`] if the file is missing, [`LogError::Events`] if its first line is not the start of a run,
+    /// [`LogError::Format`] if another version of `lab` wrote it.
     pub fn open(directory: &Path) -> Result<Self, LogError> {
         let path = directory.join(FILE);
-        let file = match File::open(&path) {
+        let file = match foreign::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(LogError::NotARun { path: directory.to_owned() });
@@ -180,18 +188,18 @@ impl EventReader {
         let mut reader = Self { path, lines, number: 0, first: None, failed: false };
         let mut line = Vec::new();
         if !reader.line(&mut line)? {
-            return Err(reader.bad("it ends before the first event does".to_owned()));
+            return Err(reader.bad("the first event is incomplete".to_owned()));
         }
         match Stamped::parse(&line) {
             Ok(first) if matches!(&first.event, Event::RunStarted { run } if run.format == FORMAT) => {
-                reader.first = Some(first);
+                reader.first = Some(reader.sane(first)?);
                 Ok(reader)
             }
             other => Err(reader.no_run(&line, other.err())),
         }
     }
 
-    /// Why a first line is not the beginning of a run; `error` is what this version can't read of it.
+    /// The error for a first line that is not the start of a run; `error` is the error of this version's parser.
     fn no_run(self, line: &[u8], error: Option<serde_json::Error>) -> LogError {
         let head: Head = match serde_json::from_slice(line) {
             Ok(head) => head,
@@ -201,8 +209,25 @@ impl EventReader {
         match (format, error) {
             (Some(FORMAT), Some(error)) => self.bad(error.to_string()),
             (Some(found), _) => LogError::Format { path: self.path, found },
-            (None, _) => self.bad("the first event of a run is run-started".to_owned()),
+            (None, _) => self.bad("the first event must be run-started".to_owned()),
         }
+    }
+
+    /// Refuses values that `lab` never writes and readers can't handle: times and numbers that would overflow, and
+    /// duplicates in a plan.
+    fn sane(&self, stamped: Stamped) -> Result<Stamped, LogError> {
+        if stamped.at_ms > LATEST_MS {
+            return Err(self.bad(format!("at_ms is {}, which is no time of a run", stamped.at_ms)));
+        }
+        if stamped.event.guest().is_some_and(|guest| guest > MOST_GUESTS) {
+            return Err(self.bad(format!("it numbers a guest above {MOST_GUESTS}")));
+        }
+        if let Event::RunStarted { run } = &stamped.event
+            && let Some(twice) = run.plan.repeated()
+        {
+            return Err(self.bad(format!("the plan names {twice} twice")));
+        }
+        Ok(stamped)
     }
 
     /// The file.
@@ -210,13 +235,13 @@ impl EventReader {
         &self.path
     }
 
-    /// Whether the file ends with the end of a run. Reading goes on where it was.
+    /// Whether the file ends with [`Event::RunFinished`]. Does not move the read position.
     ///
     /// # Errors
     /// The file can't be read.
     pub fn is_finished(&self) -> Result<bool, LogError> {
         let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = File::open(&self.path)?;
+            let mut file = foreign::open(&self.path)?;
             let size = file.metadata()?.len();
             file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE)))?;
             let mut bytes = Vec::new();
@@ -229,10 +254,14 @@ impl EventReader {
         Ok(serde_json::from_slice::<Stamped>(last).is_ok_and(|it| matches!(it.event, Event::RunFinished { .. })))
     }
 
-    /// Adds the next line to `text`; whether there was a whole one.
+    /// Appends the next line to `text`; returns whether there was a whole line.
     fn line(&mut self, text: &mut Vec<u8>) -> Result<bool, LogError> {
-        let read = self.lines.read_until(b'\n', text).map_err(FileError::of("read", &self.path))?;
+        let mut lines = (&mut self.lines).take(LINE_LIMIT + 1);
+        let read = lines.read_until(b'\n', text).map_err(FileError::of("read", &self.path))?;
         self.number += 1;
+        if read as u64 > LINE_LIMIT {
+            return Err(self.bad(format!("the line has more than {} MiB", LINE_LIMIT >> 20)));
+        }
         Ok(read > 0 && text.last() == Some(&b'\n'))
     }
 
@@ -240,7 +269,7 @@ impl EventReader {
         LogError::Events { path: self.path.clone(), line: self.number, problem }
     }
 
-    /// The next event, whose line is added to `text`.
+    /// The next event; its line is appended to `text`.
     fn event(&mut self, text: &mut Vec<u8>) -> Result<Option<Stamped>, LogError> {
         let begin = text.len();
         if !self.line(text)? {
@@ -249,11 +278,11 @@ impl EventReader {
         let stamped = Stamped::parse(&text[begin..]).map_err(|error| self.bad(error.to_string()))?;
         match stamped.event {
             Event::RunStarted { .. } => Err(self.bad("a second run begins".to_owned())),
-            _ => Ok(Some(stamped)),
+            _ => self.sane(stamped).map(Some),
         }
     }
 
-    /// The next events after the first one, with their lines: some kilobytes.
+    /// The next batch of events after the first event, with their lines.
     pub fn lines(&mut self) -> Lines {
         let mut lines = Lines { text: Vec::with_capacity(LINES_SIZE + LINES_SIZE / 2), events: Vec::new(), end: None };
         while lines.end.is_none() && lines.text.len() < LINES_SIZE {

@@ -1,5 +1,6 @@
-//! The plan: which cell runs on which kernel and which attach type it must use, known before any guest boots.
+//! The plan: which cell runs on which kernel, and which attach type it must use. It is known before any guest boots.
 
+use lab_guard::Id;
 use lab_protocol::{
     AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo, DeviceKind,
     KernelVersion,
@@ -7,12 +8,12 @@ use lab_protocol::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// A capability that a kernel lacks although its version says otherwise, stated in `kernels.toml`.
+/// A capability that a kernel lacks although its version has it, as stated in `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsupported {
-    /// What is missing.
+    /// The missing capability.
     pub capability: Capability,
-    /// Why, for people.
+    /// Why it is missing, as text.
     pub reason: String,
 }
 
@@ -29,13 +30,14 @@ pub struct Backport {
 /// A kernel that takes part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {
-    /// Its name in `kernels.toml`, safe as a file name.
-    pub id: String,
+    /// Its name in `kernels.toml`.
+    pub id: Id,
     /// `below-6.7`, `6.7+` or `25.10`.
     pub class: String,
-    /// The version that the lock or the image names.
+    /// The kernel's version, from the lock file or the image.
     pub version: KernelVersion,
-    /// What it lacks although its version has it. Within one format of events.jsonl the key keeps its former name.
+    /// Capabilities that it lacks although its version has them. The key keeps its former name in this format of
+    /// events.jsonl.
     #[serde(rename = "departures", alias = "unsupported")]
     pub unsupported: Vec<Unsupported>,
     /// What it has against its version.
@@ -88,7 +90,7 @@ impl KernelFacts {
         }
     }
 
-    /// The entry that excuses a capability's absence.
+    /// The entry of `kernels.toml` that explains why a capability is missing.
     pub fn unsupported(&self, capability: Capability) -> Option<&Unsupported> {
         self.unsupported.iter().find(|it| it.capability == capability)
     }
@@ -98,26 +100,26 @@ impl KernelFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expectation {
-    /// It runs to a verdict.
+    /// It runs and gets a verdict.
     Run,
     /// The guest skips it.
     Skip {
-        /// What the kernel lacks.
+        /// The capability that the kernel lacks.
         capability: Capability,
-        /// Why that is known.
+        /// Why the kernel lacks it.
         why: String,
     },
 }
 
-/// One cell on one kernel.
+/// A cell on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedCell {
     /// The cell.
     pub id: CellId,
-    /// The attach type that it must use; `None` where it is about something else or its topology has several kinds of
-    /// device: each of its attachments is judged by its own device then.
+    /// The attach type that the cell must use. `None` if the case does not test an attach type, or if its topology has
+    /// several kinds of devices: then each attachment is checked by its own device.
     pub required: Option<AttachType>,
-    /// Run or skip.
+    /// Whether it runs.
     pub expectation: Expectation,
 }
 
@@ -126,11 +128,11 @@ pub struct PlannedCell {
 pub struct PlannedKernel {
     /// The kernel.
     pub facts: KernelFacts,
-    /// Its cells, in the order in which they run.
+    /// Its cells, in the order of execution.
     pub cells: Vec<PlannedCell>,
 }
 
-/// Everything that will run.
+/// All cells that will run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The selected cells, in the agent's order.
@@ -142,13 +144,13 @@ pub struct Plan {
     /// Kernels of `kernels.toml` that this run leaves out.
     #[serde(default)]
     pub others: Vec<KernelFacts>,
-    /// Whether no filter narrowed the cells: a cell that is absent then is not part of the suite any more.
+    /// Whether the plan includes all cells of the suite: a missing cell is then no longer part of the suite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub every_cell: bool,
 }
 
 impl Plan {
-    /// Lays the selected cells over the selected kernels.
+    /// Combines the selected cells with the selected kernels.
     pub fn new(kernels: Vec<KernelFacts>, cells: Vec<CellInfo>, full_matrix: bool) -> Self {
         let planned = |facts: KernelFacts| {
             let cells = cells.iter().map(|info| plan_cell(&facts, info)).collect();
@@ -158,13 +160,26 @@ impl Plan {
         Self { cells, kernels, full_matrix, others: Vec::new(), every_cell: false }
     }
 
-    /// What the agent's listing says of a cell.
+    /// Describes a kernel, or a cell of a kernel, that is in the plan more than once.
+    pub fn repeated(&self) -> Option<String> {
+        let mut kernels = BTreeSet::new();
+        self.kernels.iter().find_map(|kernel| {
+            if !kernels.insert(&kernel.facts.id) {
+                return Some(format!("kernel {}", kernel.facts.id));
+            }
+            let mut cells = BTreeSet::new();
+            let twice = kernel.cells.iter().find(|cell| !cells.insert(&cell.id));
+            twice.map(|cell| format!("{:?} on kernel {}", cell.id.as_str(), kernel.facts.id))
+        })
+    }
+
+    /// The agent's listing of a cell.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.iter().find(|info| info.id == *id)
     }
 
-    /// Why a plan has no such cell on a kernel: true where neither a filter nor a shard left it out, so that the suite has
-    /// no such cell any more or `kernels.toml` no such kernel. `cell` is none for a row that every kernel has.
+    /// Whether a missing cell of a kernel was removed from the suite, or its kernel from `kernels.toml`, and was not just
+    /// left out by a filter or a shard. `cell` is `None` for a row that every kernel has.
     pub fn has_lost(&self, kernel: &str, cell: Option<&str>) -> bool {
         let left_out = self.others.iter().any(|facts| facts.id == kernel);
         let planned = self.kernels.iter().any(|it| it.facts.id == kernel);
@@ -173,8 +188,8 @@ impl Plan {
         self.every_cell && (lost_kernel || lost_cell)
     }
 
-    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run: a case that never runs
-    /// proves nothing, and nobody would notice.
+    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that never
+    /// runs tests nothing and would otherwise go unnoticed.
     pub fn unrunnable_cases(&self) -> Vec<String> {
         let planned = self.kernels.iter().flat_map(|kernel| &kernel.cells);
         let runs: BTreeSet<&CellId> =
@@ -236,8 +251,9 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 
 /// The attach type that an attachment must use.
 ///
-/// `auto` means the best that kernel and device offer: netkit on a netkit device from 6.7, else tcx from 6.6, else tc.
-/// The versions are the capabilities' own, so that an entry under `unsupported` (`CONFIG_NETKIT` off, say) counts too.
+/// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6, else
+/// tc. The versions are those of the capabilities, so that an entry under `unsupported` (`CONFIG_NETKIT` off, for example)
+/// counts.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {
@@ -284,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_entry_lowers_what_auto_must_use_and_excuses_a_skip() {
+    fn an_unsupported_entry_changes_the_expected_auto_type_and_allows_a_skip() {
         let mut facts = facts("k", "6.18");
         facts.unsupported =
             vec![Unsupported { capability: Capability::Netkit, reason: "CONFIG_NETKIT is not set".to_owned() }];

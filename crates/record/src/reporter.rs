@@ -1,13 +1,13 @@
-//! Who is told of a run while it goes on.
+//! Reporters receive the events of a run while it is in progress.
 
 use crate::{event::Stamped, run::RunRecord};
 use lab_base::file::FileError;
 
-/// Consumes a run's events.
+/// A consumer of a run's events.
 pub trait Reporter {
-    /// One event; `record` already holds it.
+    /// Handles one event; `record` already includes it.
     ///
     /// # Errors
-    /// The report can't be written. The run ends then: a run without a report is no run.
+    /// The report can't be written. This ends the run, because a run without its report is useless.
     fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError>;
 }

@@ -1,5 +1,5 @@
-//! The three rows that every kernel has beside its cells: `boot`, `splat` and `teardown`. No guest runs them; they are
-//! what the guests' own lives add up to, and count like any cell.
+//! The three rows that every kernel has beside its cells: `boot`, `splat` and `teardown`. They are not run in a guest; they
+//! summarise how the guests of a kernel started and ended, and count like cells.
 
 use crate::{
     event::{Moment, Start},
@@ -11,14 +11,14 @@ use crate::{
 use lab_protocol::{CapabilityState, CellId, CellInfo, CellReport, Check, ErrorKind, FailureKind, Outcome};
 use std::sync::LazyLock;
 
-/// The area that the rows are listed under.
+/// Area of the rows in listings.
 pub const AREA: &str = "guest";
 
-/// Name, title.
+/// Name and title of each row.
 const ROWS: [(&str, &str); 3] = [
-    ("boot", "Every guest comes up: its agent says hello, and its probes are through."),
-    ("splat", "The kernel complains of nothing while no cell is running."),
-    ("teardown", "Every guest powers off when it is told to, and leaves nothing behind."),
+    ("boot", "Every guest boots: its agent sends Hello and finishes its probes."),
+    ("splat", "The kernel prints no splat while no cell is running."),
+    ("teardown", "Every guest powers off on request and leaves no resources behind."),
 ];
 
 static CELLS: LazyLock<[PlannedCell; 3]> = LazyLock::new(|| {
@@ -27,6 +27,8 @@ static CELLS: LazyLock<[PlannedCell; 3]> = LazyLock::new(|| {
 
 static INFOS: LazyLock<[CellInfo; 3]> = LazyLock::new(|| {
     ROWS.map(|(name, title)| CellInfo {
+        file: String::new(),
+        line: 0,
         id: CellId(name.to_owned()),
         catalogue: String::new(),
         area: AREA.to_owned(),
@@ -39,18 +41,18 @@ static INFOS: LazyLock<[CellInfo; 3]> = LazyLock::new(|| {
     })
 });
 
-/// A kernel's cells between its rows: the boot comes first, the others last.
+/// A kernel's cells together with its rows: `boot` first, the others last.
 pub fn around(kernel: &PlannedKernel) -> impl Iterator<Item = &PlannedCell> {
     let (before, after) = CELLS.split_at(1);
     before.iter().chain(&kernel.cells).chain(after)
 }
 
-/// What is listed of the rows.
+/// The listing of the rows.
 pub fn infos() -> &'static [CellInfo] {
     &*INFOS
 }
 
-/// Whether a cell is one of the rows.
+/// Whether a cell is a row.
 pub fn is_row(cell: &CellId) -> bool {
     ROWS.iter().any(|(name, _)| *name == cell.as_str())
 }
@@ -63,7 +65,7 @@ pub fn verdict(kernel: Option<&KernelRecord>, cell: &CellId) -> Option<Verdict> 
         "teardown" => teardown,
         _ => return None,
     };
-    let mut verdict = kernel.map_or_else(|| not_run("the run ended before the kernel's turn"), judge);
+    let mut verdict = kernel.map_or_else(|| not_run("the run ended before the kernel was started"), judge);
     verdict.report.cell = cell.clone();
     verdict.report.outcome.clone_from(&verdict.outcome);
     Some(verdict)
@@ -77,12 +79,12 @@ fn not_run(why: &str) -> Verdict {
     row(Outcome::NotRun { message: why.to_owned() }, Vec::new())
 }
 
-/// Why no guest has anything to tell; a kernel without one says in its notes why.
+/// The verdict of a row without a guest. If no guest was started, the kernel's notes contain the reason.
 fn no_guest(kernel: &KernelRecord) -> Verdict {
     match kernel.notes.last() {
         Some(note) if kernel.guests.is_empty() => not_run(&format!("no guest was started: {note}")),
         _ if kernel.guests.is_empty() => not_run("no guest was started"),
-        _ => not_run("no guest came up"),
+        _ => not_run("no guest booted"),
     }
 }
 
@@ -107,20 +109,20 @@ fn boot(kernel: &KernelRecord) -> Verdict {
         .collect();
     let known = kernel.capabilities.iter().filter(|it| it.state == CapabilityState::Supported).count();
     let checks = vec![
-        Check { name: "the guests come up".to_owned(), ok: failed.is_empty() && up > 0, seen: counted(up, guests) },
+        Check { name: "guests boot".to_owned(), ok: failed.is_empty() && up > 0, seen: counted(up, guests) },
         Check {
-            name: "the probes are through".to_owned(),
+            name: "probes finish".to_owned(),
             ok: up > 0,
-            seen: format!("{known} of {} capabilities are there", kernel.capabilities.len()),
+            seen: format!("{known} of {} capabilities are supported", kernel.capabilities.len()),
         },
     ];
     let mut verdict = match failed.first() {
         Some((number, kind, message)) => {
             let message =
-                format!("{} did not come up; the first, guest {number}: {message}", counted(failed.len(), guests));
+                format!("{} did not boot; the first, guest {number}: {message}", counted(failed.len(), guests));
             row(Outcome::Errored { kind: *kind, message }, checks)
         }
-        None if up == 0 => return not_run("the run ended before a guest was up"),
+        None if up == 0 => return not_run("the run ended before a guest had booted"),
         None => row(Outcome::Passed, checks),
     };
     verdict.report.duration_us = kernel.boot.as_ref().map_or(0, |boot| boot.boot_ms * 1000);
@@ -167,24 +169,24 @@ fn teardown(kernel: &KernelRecord) -> Verdict {
                 shutdown_ms = shutdown_ms.max(*ms);
                 problems.extend(seen.iter().map(|problem| format!("guest {number}: {problem}")));
             }
-            // The cell that it cost tells of it, or the row of the boot.
+            // This loss is reported by the cell that was running, or by the boot row.
             Some(GuestEnd::Lost { cell: Some(_), .. }) => cost += 1,
             Some(GuestEnd::Lost { .. }) if !guest.came_up => cost += 1,
             Some(GuestEnd::Lost { kind, message, .. }) => {
                 lost.get_or_insert((*kind, format!("guest {number} was lost between cells: {message}")));
             }
             None if guest.start == Start::Snapshot => frozen += 1,
-            // It never answered: its snapshot was given up, and another guest did its work.
+            // This guest never answered: its snapshot was discarded and another guest ran its cells.
             None if !guest.came_up => {}
             None => cut += 1,
         }
     }
     let guests = kernel.guests.len();
     let check = Check {
-        name: "the guests end as they should".to_owned(),
+        name: "guests end cleanly".to_owned(),
         ok: problems.is_empty() && lost.is_none(),
         seen: format!(
-            "of {guests} guests, {off} powered off cleanly, {frozen} became snapshots, {cost} died in a cell"
+            "of {guests} guests, {off} powered off cleanly, {frozen} became snapshots, {cost} crashed in a cell"
         ),
     };
     let outcome = match (lost, problems.first()) {

@@ -1,4 +1,4 @@
-//! A run as its events tell it: what every report is made from.
+//! The record of a run, accumulated from its events: every report is made from it.
 
 use super::{
     kept::{Kept, Places, Texts, Told, Verdicts},
@@ -13,45 +13,46 @@ use crate::{
     verdict::{Attempt, Standing, Verdict},
 };
 use lab_base::text;
+use lab_guard::Id;
 use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-/// Everything that happened so far.
+/// The state of a run after the events so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunRecord {
     /// Start, milliseconds since the epoch.
     pub started_ms: u64,
-    /// What was known at the start.
+    /// Information from the first event.
     pub info: Option<RunInfo>,
-    /// What the topologies look like.
+    /// The topologies of the suite.
     pub topologies: Vec<TopologyInfo>,
     /// Kernels by id.
-    pub kernels: BTreeMap<String, KernelRecord>,
+    pub kernels: BTreeMap<Id, KernelRecord>,
     /// Exit and wall time, once the run has finished.
     pub finished: Option<(Exit, u64)>,
-    /// The texts of all checks.
+    /// Interned texts of the checks.
     texts: Texts,
-    /// The plan's cells.
+    /// Positions of the plan's cells.
     places: Arc<Places>,
 }
 
-/// How many cells ended how; each counts once.
+/// Number of cells by standing; each cell counts once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Counts {
-    /// Passed at once.
+    /// Passed at the first attempt.
     pub passed: usize,
-    /// Passed when run again.
+    /// Passed when repeated.
     pub flaky: usize,
-    /// Failed as `known.toml` says.
+    /// Failed as expected by `known.toml`.
     pub known: usize,
     /// Failed.
     pub failed: usize,
     /// Skipped.
     pub skipped: usize,
-    /// Errored.
+    /// Ended without a verdict on the kernel.
     pub errored: usize,
-    /// Never started.
+    /// Not started.
     pub not_run: usize,
 }
 
@@ -69,7 +70,7 @@ impl Counts {
         } += 1;
     }
 
-    /// All counts in words; what is rare only where there is some.
+    /// All counts as text; rare standings only if they occur.
     pub fn line(&self) -> String {
         let some = |count: usize, word: &str| if count > 0 { format!(", {count} {word}") } else { String::new() };
         format!(
@@ -84,19 +85,19 @@ impl Counts {
         )
     }
 
-    /// All of them.
+    /// The number of all cells.
     pub const fn total(&self) -> usize {
         self.passed + self.flaky + self.known + self.failed + self.skipped + self.errored + self.not_run
     }
 }
 
 impl RunRecord {
-    /// Takes one event.
+    /// Applies one event.
     pub fn apply(&mut self, stamped: &Stamped) {
         self.take(stamped.clone());
     }
 
-    /// Takes one event, and what it holds with it.
+    /// Applies one event, taking ownership of its content.
     pub fn take(&mut self, Stamped { at_ms, event }: Stamped) {
         match event {
             Event::RunStarted { run } => {
@@ -133,7 +134,7 @@ impl RunRecord {
                 record.guests.entry(guest).or_default().came_up = true;
             }
             Event::CellFinished { kernel, verdict, .. } => self.judged(&kernel, verdict),
-            // Until it has run again, or if it never does, this is its verdict.
+            // This is the cell's verdict until the cell is repeated, or if it never is.
             Event::CellRetried { kernel, guest, verdict } => {
                 let earlier = self.kernel(&kernel).attempts.entry(verdict.report.cell.clone()).or_default();
                 let now = Verdict { earlier: earlier.clone(), ..(*verdict).clone() };
@@ -164,7 +165,7 @@ impl RunRecord {
         }
     }
 
-    fn judged(&mut self, kernel: &str, verdict: Box<Verdict>) {
+    fn judged(&mut self, kernel: &Id, verdict: Box<Verdict>) {
         let kept = Kept::new(verdict, &mut self.texts);
         let record = self.kernel(kernel);
         record.running = None;
@@ -172,23 +173,23 @@ impl RunRecord {
         record.verdicts.insert(&cell, kept);
     }
 
-    fn kernel(&mut self, id: &str) -> &mut KernelRecord {
+    fn kernel(&mut self, id: &Id) -> &mut KernelRecord {
         let fresh = || KernelRecord { verdicts: Verdicts::of(Arc::clone(&self.places)), ..KernelRecord::default() };
-        self.kernels.entry(id.to_owned()).or_insert_with(fresh)
+        self.kernels.entry(id.clone()).or_insert_with(fresh)
     }
 
-    /// The plan's kernels, each with what happened on it.
+    /// The plan's kernels, each with its record.
     pub fn planned(&self) -> impl Iterator<Item = (&PlannedKernel, Option<&KernelRecord>)> {
         let kernels = self.info.iter().flat_map(|info| &info.plan.kernels);
         kernels.map(|kernel| (kernel, self.kernels.get(&kernel.facts.id)))
     }
 
-    /// A cell's verdict; a cell that has none is one that never ran, so that no gap looks like a pass.
+    /// A cell's verdict. A cell without a verdict counts as not run, so that a missing verdict never looks like a pass.
     pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Told<'a> {
         self.next(kernel, cell, &mut 0)
     }
 
-    /// The same of a cell that may be at the place `near` of the plan, which becomes the one after it.
+    /// As [`Self::told`] for a cell that may be at position `near` of the plan; `near` becomes the next position.
     fn next<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell, near: &mut usize) -> Told<'a> {
         if let Some(row) = rows::verdict(kernel, &cell.id) {
             return Told::other(row, &self.texts);
@@ -199,12 +200,12 @@ impl RunRecord {
         }
     }
 
-    /// The same, as a verdict with its checks.
+    /// As [`Self::told`], with the verdict's checks.
     pub fn verdict<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
         self.told(kernel, cell).whole()
     }
 
-    /// Every planned cell of a kernel with its verdict, between the rows that every kernel has ([`rows`]).
+    /// Every planned cell of a kernel with its verdict, including the kernel's [`rows`].
     pub fn verdicts_on<'a>(
         &'a self,
         kernel: &'a PlannedKernel,
@@ -214,26 +215,26 @@ impl RunRecord {
         rows::around(kernel).map(move |cell| (cell, self.next(happened, cell, &mut near)))
     }
 
-    /// The same of all kernels, one after the other.
+    /// As [`Self::verdicts_on`], for all kernels in turn.
     pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Told<'_>)> {
         self.planned().flat_map(|(kernel, happened)| {
             self.verdicts_on(kernel, happened).map(move |(cell, verdict)| (kernel, cell, verdict))
         })
     }
 
-    /// What is listed of the rows and of the plan's cells.
+    /// The listing of the rows and of the plan's cells.
     pub fn listing(&self) -> impl Iterator<Item = &CellInfo> {
         rows::infos().iter().chain(self.info.iter().flat_map(|info| &info.plan.cells))
     }
 
-    /// How many cells of a kernel ended how.
+    /// Number of cells of a kernel by standing.
     pub fn counts_on(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>) -> Counts {
         let mut counts = Counts::default();
         self.verdicts_on(kernel, happened).for_each(|(_, verdict)| counts.add(verdict.standing()));
         counts
     }
 
-    /// How many cells ended how, over all kernels.
+    /// Number of cells of all kernels by standing.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         self.verdicts().for_each(|(_, _, verdict)| counts.add(verdict.standing()));
@@ -248,14 +249,14 @@ impl RunRecord {
         }
     }
 
-    /// Shards that brought less than they should have, one line each.
+    /// Incomplete shards, one line each.
     pub fn lost_shards(&self) -> Vec<String> {
         self.info.iter().flat_map(|info| &info.merged).filter_map(MergedShard::problem).collect()
     }
 
-    /// What the verdicts add up to. A panic or hang in a cell is the kernel's failure; everything else without a
-    /// verdict is infrastructure. Where guests died until no further one was started, the kernel's deaths are no verdicts.
-    /// Kernels that may fail are told of, and don't count.
+    /// The exit status that follows from the verdicts. A panic or hang in a cell is a failure of the kernel; every other
+    /// missing verdict is an infrastructure failure. If the run gave up on a kernel because too many guests crashed, these
+    /// crashes are no verdicts. Kernels marked `may_fail` are reported but don't count.
     pub fn exit(&self) -> Exit {
         let expired = self.info.as_ref().is_some_and(|info| !info.expired.is_empty());
         let mut exit = if self.dead_cases().is_empty() && !expired { Exit::Passed } else { Exit::Failed };
@@ -276,8 +277,8 @@ impl RunRecord {
         exit
     }
 
-    /// What the run exited with. A run that was killed has no exit of its own, and one that says it passed is not believed
-    /// where its verdicts say otherwise: a line may be missing from its events.
+    /// The run's exit status. A killed run has none of its own, and a recorded pass is ignored if the verdicts contradict
+    /// it: a line of its events may be missing.
     pub fn outcome(&self) -> Exit {
         match self.finished {
             Some((exit, _)) if exit != Exit::Passed => exit,
@@ -285,7 +286,7 @@ impl RunRecord {
         }
     }
 
-    /// How to run one cell again; of a row, how to run its kernel again.
+    /// The command that runs a cell again; for a row, the command that runs its kernel again.
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
         let mut command = format!("lab run --kernel {}", text::shell_quote(kernel));
         if !rows::is_row(cell) {
@@ -302,8 +303,8 @@ impl RunRecord {
         command
     }
 
-    /// How to look at one cell by hand: a shell in a guest where the case stands before its first packet. `None` for a row,
-    /// and for a canary or a mutant, which the shell does not build.
+    /// The command for a shell in a guest in which the cell is stopped before its first packet. `None` for a row, a canary
+    /// or a mutant, which `lab shell` does not support.
     pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
         let spoiled = self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some());
         let quote = text::shell_quote;
@@ -320,7 +321,7 @@ fn never_ran(kernel: Option<&KernelRecord>, cell: &PlannedCell) -> Verdict {
     Verdict::bare(cell.id.clone(), Outcome::NotRun { message: message.to_owned() })
 }
 
-/// The attach types that the kernel reported for a cell, oldest first, each once.
+/// The attach types that the kernel reported for a cell, in order, without duplicates.
 pub fn used(verdict: &Verdict) -> Vec<AttachType> {
     let mut used: Vec<AttachType> = verdict.report.attach.iter().filter_map(|record| record.used).collect();
     used.sort_unstable();

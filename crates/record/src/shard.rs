@@ -1,42 +1,71 @@
-//! Shards as a run records them: which part of a plan it ran, and what a merged run was made from.
+//! Shards in the record of a run: which part of a plan was run, and from which shards a run was merged.
 
 use crate::plan::KernelFacts;
+use lab_guard::Id;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-/// A text or a pair of numbers that is no shard.
+/// Invalid shard number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PartError {
-    /// Not `m/n`.
-    #[error("`{text}` is no shard (wanted: 2/4, or auto, or auto/4)")]
+    /// The text does not have the form `m/n`.
+    #[error("`{text}` is not a shard (expected: 2/4, auto or auto/4)")]
     BadPart {
-        /// As it was given.
+        /// The text.
         text: String,
     },
-    /// The number is outside of its range.
+    /// More than there are machines.
+    #[error("{count} shards are too many: at most {MOST_SHARDS}")]
+    TooMany {
+        /// As it was given.
+        count: u32,
+    },
+    /// The number is out of range.
     #[error("there is no shard {part}: the first is 1/{0}, the last {0}/{0}", part.count)]
     NoSuchPart {
-        /// As it was given.
+        /// The numbers.
         part: Part,
     },
 }
 
+/// Maximum number of shards.
+pub const MOST_SHARDS: u32 = 10_000;
+
 /// Shard `number` of `count`, as `2/4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Numbers")]
 pub struct Part {
-    /// From 1 to `count`.
+    /// Number of the shard, from 1 to `count`.
     pub number: u32,
-    /// How many there are.
+    /// Number of shards.
     pub count: u32,
 }
 
+/// A [`Part`] as it is read back, before it is one.
+#[derive(Deserialize)]
+struct Numbers {
+    number: u32,
+    count: u32,
+}
+
+impl TryFrom<Numbers> for Part {
+    type Error = PartError;
+
+    fn try_from(Numbers { number, count }: Numbers) -> Result<Self, PartError> {
+        Self::new(number, count)
+    }
+}
+
 impl Part {
-    /// A part.
+    /// Creates a part.
     ///
     /// # Errors
-    /// The number is not between 1 and the count.
+    /// The number is not between 1 and the count, or the count is beyond [`MOST_SHARDS`].
     pub fn new(number: u32, count: u32) -> Result<Self, PartError> {
         let part = Self { number, count };
+        if count > MOST_SHARDS {
+            return Err(PartError::TooMany { count });
+        }
         if number == 0 || number > count { Err(PartError::NoSuchPart { part }) } else { Ok(part) }
     }
 }
@@ -57,21 +86,21 @@ impl FromStr for Part {
     }
 }
 
-/// What a shard's events say of the plan that it is a part of.
+/// Information about the whole plan in a shard's events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
-    /// Which part it is.
+    /// The number of this shard.
     #[serde(flatten)]
     pub part: Part,
-    /// Hashes of what all shards must agree on, by its name for people.
+    /// Hashes of everything that all shards must agree on, by a readable name.
     pub identity: BTreeMap<String, String>,
     /// Every kernel of the whole plan.
     pub kernels: Vec<Share>,
-    /// Whether no filter narrowed the whole plan's kernels.
+    /// Whether the whole plan includes all kernels.
     pub full_matrix: bool,
 }
 
-/// Which shards run a kernel's cells.
+/// The shards that run a kernel's cells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// The kernel.
@@ -80,35 +109,35 @@ pub struct Share {
     pub shards: Vec<u32>,
 }
 
-/// A shard in the run that it was merged into.
+/// A shard of a merged run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergedShard {
-    /// Which one.
+    /// The shard.
     #[serde(flatten)]
     pub part: Part,
-    /// How much of it there was.
+    /// Whether its results were complete.
     pub state: ShardState,
-    /// Its run's id, where there is one.
-    pub run: Option<String>,
-    /// Whether it has only kernels whose failures do not count.
+    /// Id of its run, if there are results.
+    pub run: Option<Id>,
+    /// Whether it runs only kernels whose failures do not count.
     #[serde(default)]
     pub may_fail: bool,
 }
 
-/// How much of a shard was there to merge.
+/// Completeness of a shard's results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShardState {
-    /// All of it.
+    /// The results are complete.
     Complete,
-    /// Its runner ended before its run did, or its events are cut short.
+    /// The runner ended early, or the events are cut off.
     Cut,
-    /// Nothing.
+    /// There are no results.
     Missing,
 }
 
 impl MergedShard {
-    /// What is wrong with it, in one line; `None` where it is complete.
+    /// The problem in one line; `None` if the results are complete.
     pub fn problem(&self) -> Option<String> {
         match self.state {
             ShardState::Complete => None,

@@ -1,4 +1,4 @@
-//! A splat of a kernel as a run records it.
+//! A kernel splat (warning, BUG, KASAN report and others) as a run records it.
 
 use crate::excuse::Excuse;
 use lab_protocol::{CellId, complaint::Class};
@@ -11,7 +11,7 @@ use std::fmt;
 pub enum Seen {
     /// On the serial console.
     Console,
-    /// In the kernel log, as the agent read it from `/dev/kmsg`: it holds what the console's level keeps back.
+    /// In the kernel log, which the agent reads from `/dev/kmsg`: it includes messages below the console's log level.
     KernelLog,
     /// In both.
     Both,
@@ -27,29 +27,29 @@ impl fmt::Display for Seen {
     }
 }
 
-/// One splat, however often it was repeated in one place.
+/// A splat, merged with its repetitions in the same cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Splat {
-    /// What sort.
+    /// Kind of the splat.
     pub class: Class,
-    /// Class and a hash over subject and top frames: the same on every kernel and in every run.
+    /// Class and a hash of subject and top frames: the same on every kernel and in every run.
     pub fingerprint: String,
-    /// Its header, without time stamp.
+    /// First line, without time stamp.
     pub title: String,
-    /// The header without what differs from kernel to kernel and from run to run.
+    /// First line without parts that differ between kernels and runs.
     pub subject: String,
-    /// Functions that it came from, innermost first, without the kernel's own reporting.
+    /// Functions of its call trace, innermost first, without the kernel's reporting functions.
     pub frames: Vec<String>,
-    /// Header and what followed.
+    /// First line and the lines that follow.
     pub evidence: String,
     /// Where it was seen.
     pub seen: Seen,
-    /// How often.
+    /// Number of occurrences.
     pub times: u32,
-    /// Cells that may have caused it, latest first; only where the splat comes long after its cause.
+    /// Cells that may have caused it, latest first; only for splats that occur long after their cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<CellId>,
-    /// Why it fails nothing: an entry of `splats.toml`, or what it is about.
+    /// Why it fails nothing: an entry of `splats.toml`, or its subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Excuse>,
 }
@@ -64,7 +64,7 @@ impl Splat {
             && SOURCES.iter().any(|source| self.subject.starts_with(&format!("WARNING at {source}")))
     }
 
-    /// One line for people: what, how often, and whom it may be about.
+    /// Title, number of occurrences and suspects in one line.
     pub fn line(&self) -> String {
         let times = if self.times > 1 { format!(" ({} times)", self.times) } else { String::new() };
         let suspects: Vec<&str> = self.suspects.iter().map(CellId::as_str).collect();

@@ -1,5 +1,5 @@
-//! Runs that never happened: as large as wanted, and alike in everything that costs a report time and space. They are
-//! for measuring reports and for trying them out, never for a verdict.
+//! Synthetic runs of any size, with realistic time and space costs for reports. They are for measuring and trying out
+//! reports.
 
 use crate::{
     event::{Accelerator, Event, ImageInfo, RunInfo, Stamped, Start, Versions},
@@ -7,6 +7,7 @@ use crate::{
     plan::{Expectation, KernelFacts, Plan, PlannedCell, PlannedKernel},
     verdict::Verdict,
 };
+use lab_guard::{Id, Inside};
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
     CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, LinkKind, Outcome, SkipReason,
@@ -14,9 +15,9 @@ use lab_protocol::{
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// When every such run began, milliseconds since the epoch.
+/// Start of every synthetic run, milliseconds since the epoch.
 const BEGIN_MS: u64 = 1_795_176_000_000;
-/// Kernels are these over and over.
+/// Versions of the kernels, repeated as needed.
 const VERSIONS: [(u16, u16, u16); 6] = [(6, 1, 192), (6, 6, 112), (6, 12, 117), (6, 17, 13), (7, 1, 13), (7, 2, 12)];
 const AREAS: [&str; 12] = [
     "attach-api",
@@ -33,15 +34,15 @@ const AREAS: [&str; 12] = [
     "migration",
 ];
 const TOPOLOGIES: [&str; 5] = ["pair", "pods", "gateway", "two-node", "policy"];
-/// Checks of a cell that passed: as many as make a verdict as long as those of a run of the suite, 1.7 KB.
+/// Number of checks of a cell that passed: verdicts get the size of the suite's, 1.7 KB.
 const CHECKS: usize = 11;
 const PROTOCOLS: [&str; 4] = ["icmp", "udp", "tcp", "sctp"];
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 const SIDES: [&str; 2] = ["pod to host", "host to pod"];
-/// One cell in this many fails a check, one panics, one never ran.
+/// One cell in 97 fails a check, one in 1511 panics, one in 2003 is not run.
 const BAD: [usize; 3] = [97, 1511, 2003];
 
-/// The plan of a run with so many kernels and so many cells on each.
+/// A plan with the given number of kernels and of cells per kernel.
 pub fn plan(kernels: usize, cells: usize) -> Plan {
     let facts = |number: usize| {
         let (major, minor, patch) = VERSIONS[number % VERSIONS.len()];
@@ -49,6 +50,7 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
         let id = if round == 0 { format!("{major}.{minor}") } else { format!("{major}.{minor}-{round}") };
         let class = if (major, minor) < (6, 7) { "below-6.7" } else { "6.7+" };
         let version = KernelVersion::new(major, minor, patch);
+        let id = Id::new(&id).expect("a name");
         KernelFacts {
             id,
             class: class.to_owned(),
@@ -77,6 +79,8 @@ fn info(number: usize) -> CellInfo {
     let case = number / 9;
     let area = AREAS[case % AREAS.len()];
     CellInfo {
+        file: format!("crates/suite/src/areas/{area}.rs"),
+        line: 7,
         id: CellId(format!("S{case:04}-{area}-holds[{},{},v{}]", request.name(), device.name(), number % 9)),
         catalogue: format!("S{:02}", case % 100),
         area: area.to_owned(),
@@ -89,7 +93,7 @@ fn info(number: usize) -> CellInfo {
     }
 }
 
-/// What happens in a run of `info`'s plan: every planned cell has a verdict.
+/// The events of a run of `info`'s plan: every planned cell has a verdict.
 pub fn events(info: RunInfo) -> impl Iterator<Item = Stamped> {
     let plan = info.plan.clone();
     let infos = plan.cells.into_iter().enumerate();
@@ -126,12 +130,17 @@ fn library() -> Vec<TopologyInfo> {
     TOPOLOGIES.map(topology).to_vec()
 }
 
-/// What is known of such a run.
+/// The information of a synthetic run.
 pub fn run_info(id: &str, plan: Plan) -> RunInfo {
     let text = |text: &str| text.to_owned();
-    let versions = Versions { lab: text("0.1.0"), agent: text("0.1.0"), virtme_ng: text("1.42"), qemu: text("10.0.2") };
+    let versions = Versions {
+        lab: text("0.2.0 (0123456789ab)"),
+        agent: text("0.2.0 (0123456789ab)"),
+        virtme_ng: text("1.42"),
+        qemu: text("10.0.2"),
+    };
     let accelerator = Accelerator { name: text("tcg"), reason: text("this run never happened"), time_scale: 10.0 };
-    RunInfo::new(id.to_owned(), versions, accelerator, plan)
+    RunInfo::new(Id::new(id).expect("a name"), versions, accelerator, plan)
 }
 
 fn begin(kernel: &PlannedKernel) -> [Event; 4] {
@@ -209,7 +218,8 @@ fn verdict(kernel: &PlannedKernel, number: usize, cell: &PlannedCell, info: &Cel
         ),
     };
     let home = format!("{}/cells/{}", kernel.facts.id, number);
-    let files = ["topology.svg", "w0.pcap", "w1.pcap"].map(|file| format!("{home}/{file}")).to_vec();
+    let files = ["topology.svg", "w0.pcap", "w1.pcap"];
+    let files = files.map(|file| Inside::new(&format!("{home}/{file}")).expect("a path")).to_vec();
     let report = CellReport {
         attach: attachments(cell, info, number),
         checks: (0..CHECKS).map(check).collect(),

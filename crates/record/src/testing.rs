@@ -1,18 +1,19 @@
-//! Small cells, kernels and reports for tests, here and in the crates that read a run's record.
+//! Small cells, kernels and reports for tests of this crate and of those that use it.
 
 use crate::{
     plan::KernelFacts,
     splat::{Seen, Splat},
 };
+use lab_guard::Id;
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome,
     complaint::Class,
 };
 
-/// A kernel without unsupported.
+/// A kernel that has every capability of its version.
 pub fn facts(id: &str, version: &str) -> KernelFacts {
     KernelFacts {
-        id: id.to_owned(),
+        id: Id::new(id).expect("a name"),
         class: "6.7+".to_owned(),
         version: version.parse().expect("test version"),
         unsupported: Vec::new(),
@@ -22,10 +23,12 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
     }
 }
 
-/// A cell whose attach type and device are those in its id's bracket.
+/// A cell with the attach type and device of the bracket in its id.
 pub fn cell(id: &str) -> CellInfo {
     let words: Vec<&str> = id.split(['[', ',', ']']).collect();
     CellInfo {
+        file: String::new(),
+        line: 0,
         id: CellId(id.to_owned()),
         catalogue: id[..3].to_owned(),
         area: "attach-api".to_owned(),
@@ -38,7 +41,7 @@ pub fn cell(id: &str) -> CellInfo {
     }
 }
 
-/// An attachment that the kernel lists where it was asked for.
+/// An attachment that the kernel lists at the requested place.
 pub fn attached(requested: AttachRequest, device: DeviceKind, used: AttachType) -> AttachRecord {
     let hook = match used {
         AttachType::Tc => Hook::ClsactIngress,
@@ -57,12 +60,12 @@ pub fn attached(requested: AttachRequest, device: DeviceKind, used: AttachType) 
     }
 }
 
-/// A report of a cell that passed with these attachments.
+/// A report of a passed cell with these attachments.
 pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
     CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.to_owned()), Outcome::Passed) }
 }
 
-/// A splat with this fingerprint and what the kernel wrote, whose first line is its title.
+/// A splat with this fingerprint; the first line of `evidence` is its title.
 pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
     let title = evidence.lines().next().unwrap_or_default();
     Splat {
@@ -77,4 +80,9 @@ pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
         suspects: Vec::new(),
         allowed: None,
     }
+}
+
+/// A name.
+pub fn id(text: &str) -> Id {
+    Id::new(text).expect("a name")
 }

@@ -1,35 +1,36 @@
-//! A cell's end as the host sees it, with everything that bears on whether it counts.
+//! The host's verdict on a cell, with everything that decides whether it counts.
 
 use crate::{excuse::Excuse, splat::Splat};
-use lab_protocol::{CellId, CellReport, FailureKind, Outcome};
+use lab_guard::Inside;
+use lab_protocol::{CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};
 
-/// A cell's end.
+/// The host's verdict on a cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// What the guest reported; its outcome is the guest's opinion.
+    /// The guest's report; its outcome is the guest's own.
     pub report: CellReport,
     /// The outcome that counts.
     pub outcome: Outcome,
-    /// Worth a look, and no failure.
+    /// Observations that do not fail the cell.
     pub warnings: Vec<String>,
-    /// Console lines around a death.
+    /// Console lines around a crash.
     pub evidence: Option<String>,
-    /// Files that the cell left, as paths from the run's directory on.
+    /// Files of the cell, as paths relative to the run's directory.
     #[serde(default)]
-    pub files: Vec<String>,
-    /// What the kernel complained of while the cell ran.
+    pub files: Vec<Inside>,
+    /// Splats while the cell ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
-    /// Why a failure does not count; where the cell passed, why it was expected to fail. An entry of `known.toml`.
+    /// The matching entry of `known.toml`: why a failure does not count, or why a cell that passed was expected to fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<Excuse>,
-    /// Attempts before this one, each in a guest of its own, oldest first.
+    /// Earlier attempts, each in a guest of its own, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Attempt>,
 }
 
-/// One attempt at a cell that did not pass.
+/// An attempt at a cell that did not pass.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Number of its guest.
@@ -38,18 +39,18 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// Wall time in the guest, microseconds.
     pub duration_us: u64,
-    /// Checks that did not hold, the console around a death.
+    /// Failed checks, and the console around a crash.
     pub evidence: Option<String>,
-    /// What the kernel complained of.
+    /// Splats while it ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
-    /// Files that it left, as paths from the run's directory on.
+    /// Files of the attempt, as paths relative to the run's directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub files: Vec<String>,
+    pub files: Vec<Inside>,
 }
 
 impl Attempt {
-    /// What stays of an attempt's verdict.
+    /// Converts a verdict to an attempt.
     pub fn of(guest: u32, verdict: Verdict) -> Self {
         let failed = verdict.report.checks.iter().filter(|check| !check.ok);
         let failed: Vec<String> = failed.map(|check| format!("FAIL {}: {}", check.name, check.seen)).collect();
@@ -59,28 +60,28 @@ impl Attempt {
     }
 }
 
-/// What a verdict counts as: every cell is exactly one of these.
+/// How a verdict is counted: every cell has exactly one standing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
-    /// Passed at once.
+    /// Passed at the first attempt.
     Passed,
-    /// Passed when it was run again in a fresh guest.
+    /// Passed when repeated in a fresh guest.
     Flaky,
-    /// Failed as `known.toml` says.
+    /// Failed as expected by `known.toml`.
     Known,
     /// Failed.
     Failed,
-    /// The kernel lacks something.
+    /// The kernel lacks a capability.
     Skipped,
-    /// No verdict.
+    /// Ended without a verdict on the kernel.
     Errored,
-    /// Never started.
+    /// Not started.
     NotRun,
 }
 
 impl Standing {
-    /// The word used in tables and counters.
+    /// The word in tables and counters.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -93,14 +94,14 @@ impl Standing {
         }
     }
 
-    /// Whether somebody has to do something about it.
+    /// Whether it needs attention.
     pub const fn is_bad(self) -> bool {
         matches!(self, Self::Failed | Self::Errored | Self::NotRun)
     }
 }
 
 impl Verdict {
-    /// A verdict on a guest's report, with nothing beside it.
+    /// A verdict on a guest's report, without splats, excuses or attempts.
     pub const fn on(report: CellReport, outcome: Outcome) -> Self {
         Self {
             report,
@@ -114,12 +115,12 @@ impl Verdict {
         }
     }
 
-    /// A verdict without a guest's report behind it.
+    /// A verdict without a report from a guest.
     pub fn bare(cell: CellId, outcome: Outcome) -> Self {
         Self::on(CellReport::bare(cell, outcome.clone()), outcome)
     }
 
-    /// What it counts as.
+    /// How the verdict is counted.
     pub fn standing(&self) -> Standing {
         match &self.outcome {
             Outcome::Passed if !self.earlier.is_empty() => Standing::Flaky,
@@ -132,43 +133,29 @@ impl Verdict {
         }
     }
 
-    /// Whether nothing stands beside the outcome: no splat, no excuse and no earlier attempt.
+    /// Whether the verdict has no splats, no excuse and no earlier attempts.
     pub const fn is_plain(&self) -> bool {
         self.splats.is_empty() && self.known.is_none() && self.earlier.is_empty()
     }
 
-    /// Whether it passed although `known.toml` says that it fails.
+    /// Whether the cell passed although `known.toml` expects it to fail.
     pub fn is_unexpected_pass(&self) -> bool {
         self.known.is_some() && self.outcome == Outcome::Passed
     }
 
-    /// Takes what the kernel complained of while the cell ran: a cell that passed fails, and the first splat that is
-    /// not allowed is its evidence either way.
-    pub fn add_splats(&mut self, splats: Vec<Splat>) {
-        let Some(first) = splats.first() else { return };
-        let culprit = splats.iter().find(|splat| splat.allowed.is_none());
-        if let Some(culprit) = culprit
-            && matches!(self.outcome, Outcome::Passed | Outcome::Skipped { .. })
-        {
-            self.outcome = Outcome::Failed { kind: FailureKind::Splat, message: culprit.title.clone() };
-        }
-        self.evidence.get_or_insert_with(|| culprit.unwrap_or(first).evidence.clone());
-        self.splats = splats;
-    }
-
-    /// Whether outcome and splats are an earlier attempt's, which no later one takes back.
+    /// Whether outcome and splats are those of an earlier attempt, which no later attempt can revoke.
     pub fn repeats_an_attempt(&self) -> bool {
         !self.splats.is_empty() && self.earlier.iter().any(|attempt| attempt.splats == self.splats)
     }
 
-    /// What beside the outcome a person wants to know: splats, excuses and earlier attempts, one line each.
+    /// Splats, excuses and earlier attempts, one line each.
     pub fn remarks(&self) -> Vec<String> {
         let splats = self.splats.iter().map(|splat| {
             let allowed = splat.allowed.as_ref().map_or_else(String::new, |it| format!("; allowed {}", it.line()));
             format!("{}{allowed}", splat.line())
         });
         let known = self.known.iter().map(|known| match self.is_unexpected_pass() {
-            true => format!("passes, though known.toml says it fails {}: drop the entry", known.line()),
+            true => format!("passes, but known.toml expects it to fail {}: remove the entry", known.line()),
             false => format!("known {}", known.line()),
         });
         let earlier = self.earlier.iter().zip(1..).map(|(attempt, number)| {

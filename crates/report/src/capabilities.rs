@@ -1,4 +1,4 @@
-//! The table kernel × capability, as the probes in the guests answered.
+//! The table of kernels and capabilities, from the probes in the guests.
 
 use comfy_table::{Table, TableStyle, presets};
 use lab_base::text;
@@ -6,48 +6,47 @@ use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion}
 use lab_record::run::RunRecord;
 use serde::Serialize;
 
-/// How the table is written.
+/// Output format of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Columns for a terminal.
+    /// A text table.
     Text,
-    /// A table for a document.
+    /// A Markdown table.
     Markdown,
-    /// Everything that the probes said.
+    /// JSON with the probes' whole results.
     Json,
 }
 
-/// One kernel.
+/// The probe results of one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// Id in `kernels.toml`.
     pub kernel: String,
-    /// Class.
     pub class: String,
-    /// The true version.
+    /// The upstream version behind the distribution's numbering.
     pub version: KernelVersion,
-    /// `uname -r`; none where no guest came up.
+    /// `uname -r`; `None` if no guest booted.
     pub release: Option<String>,
-    /// The answers; empty where no guest came up.
+    /// Probe results; empty if no guest booted.
     pub capabilities: Vec<Answer>,
-    /// Why there is no answer.
+    /// Why there are no results.
     pub losses: Vec<String>,
 }
 
 /// One capability on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
-    /// What the probe found.
+    /// The result of the probe.
     #[serde(flatten)]
     pub report: CapabilityReport,
-    /// Whether the kernel's version must have it.
+    /// Whether the kernel's version implies the capability.
     pub expected: bool,
-    /// The reason that `kernels.toml` gives for its absence.
+    /// The reason for its absence from `kernels.toml`.
     pub unsupported: Option<String>,
 }
 
 impl Answer {
-    /// A word, marked where version and probe contradict each other and `kernels.toml` does not say why.
+    /// The result as a word, marked if version and probe contradict each other without a reason in `kernels.toml`.
     fn word(&self) -> String {
         let word = match self.report.state {
             CapabilityState::Supported => "yes",
@@ -65,7 +64,7 @@ impl Answer {
     }
 }
 
-/// The kernels of a run in the plan's order.
+/// The kernels of a run in plan order.
 pub fn rows(record: &RunRecord) -> Vec<Row> {
     let kernels = record.info.iter().flat_map(|info| &info.plan.kernels);
     let row = |facts: &lab_record::plan::KernelFacts| {
@@ -76,7 +75,7 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
             unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
         };
         Row {
-            kernel: facts.id.clone(),
+            kernel: facts.id.to_string(),
             class: facts.class.clone(),
             version: facts.version,
             release: seen.and_then(|seen| seen.boot.as_ref()).map(|boot| boot.release.clone()),
@@ -87,13 +86,13 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
     kernels.map(|kernel| row(&kernel.facts)).collect()
 }
 
-/// Below the table: the words and marks that it has, explained.
+/// Explanations of the words and marks, printed below the table if they occur.
 const LEGEND: [(&str, &str); 5] = [
     ("too old", "too old: the kernel's version is older than the capability"),
-    ("off", "off: the kernel's configuration leaves it out"),
-    ("no module", "no module: a module that is not there or does not load"),
-    ("*", "\\*: listed as unsupported in kernels.toml"),
-    ("!", "!: not what the version promises, and kernels.toml gives no reason"),
+    ("off", "off: disabled in the kernel's configuration"),
+    ("no module", "no module: a module that does not exist or does not load"),
+    ("*", "\\*: listed as unsupported in kernels.toml, with a reason"),
+    ("!", "!: contradicts the version, and kernels.toml gives no reason"),
 ];
 
 impl Format {
@@ -106,7 +105,7 @@ impl Format {
     ) -> String {
         let mut table = Table::new();
         table.load_style(preset);
-        // Words below each other keep the columns narrow.
+        // Stacked words keep the columns narrow.
         let stacked = |text: String, at: &str| if self == Self::Text { text.replace(at, "\n") } else { text };
         let names = group.iter().map(|capability| stacked(capability.name().to_owned(), "-"));
         table.set_header(["kernel", "version"].map(str::to_owned).into_iter().chain(names));
@@ -125,14 +124,17 @@ impl Format {
         table.trim_fmt()
     }
 
-    /// The table, without a line break at its end.
+    /// The table, without a final newline.
     pub fn render(self, rows: &[Row]) -> String {
         let preset = match self {
-            Self::Json => return serde_json::to_string_pretty(rows).unwrap_or_default(),
+            Self::Json => {
+                let told = serde_json::json!({ "version": 1, "kernels": rows });
+                return serde_json::to_string_pretty(&told).unwrap_or_default();
+            }
             Self::Text => presets::NOTHING,
             Self::Markdown => presets::ASCII_MARKDOWN,
         };
-        // What is a module is a table of its own on a terminal, which is no wider for it.
+        // On a terminal, modules are a separate table, so that the tables are not too wide.
         let groups: Vec<Vec<Capability>> = match self {
             Self::Text => {
                 let (modules, others) = Capability::ALL.into_iter().partition(|capability| capability.is_module());
@@ -149,13 +151,15 @@ impl Format {
         let told = |mark: &str| rows.iter().any(|row| Capability::ALL.iter().any(|it| word(row, *it).contains(mark)));
         let legend: Vec<&str> = LEGEND.iter().filter(|(mark, _)| told(mark)).map(|(_, words)| *words).collect();
         if !legend.is_empty() {
-            // Markdown breaks a line where two blanks end it, and makes a list of one that begins with a star.
+            // In Markdown, two trailing blanks are a line break, and a leading star would start a list.
             let (gap, star) = if self == Self::Markdown { ("  \n", "\\*") } else { ("\n", "*") };
             text = format!("{text}\n\n{}", legend.join(gap).replace("\\*", star));
         }
         for row in rows.iter().filter(|row| row.capabilities.is_empty()) {
             let why = row.losses.last().map_or("its guest said nothing", |why| why);
-            text = format!("{text}\n{}: no answer: {}", row.kernel, text::line(why, 200));
+            let why = text::line(why, 200);
+            let why = if self == Self::Markdown { text::markdown(&why) } else { why };
+            text = format!("{text}\n{}: no answer: {why}", row.kernel);
         }
         text
     }
@@ -182,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn words_tell_the_ways_of_missing_and_marks_tell_surprises() {
+    fn words_show_why_a_capability_is_missing_and_marks_show_contradictions() {
         use CapabilityState::{Broken, ConfigOff, ModuleMissing, Supported, TooOld};
         let word = |version: &str, capability, state, unsupported: &[Capability]| {
             row("k", version, &[(capability, state)], unsupported).capabilities[0].word()
@@ -205,12 +209,12 @@ mod tests {
         let rows = [row("6.12-no-netkit", "6.12.117", &every, &Capability::ALL), row("7.3-rc", "7.3", &[], &[])];
         let text = Format::Text.render(&rows);
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
-        assert!(text.contains("\n*: listed as unsupported") && !text.contains("!: not"), "{text}");
-        assert!(text.ends_with("7.3-rc: no answer: its guest said nothing"), "{text}");
+        assert!(text.contains("\n*: listed as unsupported") && !text.contains("!: contradicts"), "{text}");
+        assert!(text.ends_with("7.3-rc: no answer: its guest did not answer"), "{text}");
         let markdown = Format::Markdown.render(&rows);
         assert!(markdown.lines().nth(1).unwrap().starts_with("|--"), "{markdown}");
         assert!(markdown.contains("\n\\*: listed as unsupported"), "{markdown}");
         let json: serde_json::Value = serde_json::from_str(&Format::Json.render(&rows)).unwrap();
-        assert_eq!(json[0]["capabilities"][0]["state"], "module-missing");
+        assert_eq!(json["kernels"][0]["capabilities"][0]["state"], "module-missing");
     }
 }

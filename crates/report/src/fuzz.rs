@@ -1,4 +1,4 @@
-//! What a run left on disk, damaged in any way: `docs/fuzzing.md`.
+//! Fuzz target for damaged events files: `docs/fuzzing.md`.
 
 use super::terminal;
 use lab_record::log;

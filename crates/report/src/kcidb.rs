@@ -1,7 +1,7 @@
 //! KernelCI's common report format, KCIDB 5.3: a checkout and a build per kernel, a test per cell.
 //!
-//! The schema is that of `kcidb-io`. Ids begin with the origin, the name by which the database knows a CI system; those
-//! of a checkout and a build follow from the kernel alone, so that the runs of many nights meet on them.
+//! The schema is that of `kcidb-io`. Ids begin with the origin, the database's name for a CI system. Ids of checkouts and
+//! builds depend on the kernel alone, so that all runs of a kernel share them.
 
 use chrono::DateTime;
 use lab_base::text;
@@ -16,27 +16,27 @@ use lab_record::{
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// The origin where none is named.
+/// The default origin.
 pub const ORIGIN: &str = "netkit_lab";
-/// Characters of a comment.
+/// Maximum characters of a comment.
 const MAX_COMMENT: usize = 1000;
 /// The schema allows 16384 characters of a log.
 const MAX_EXCERPT: usize = 16_000;
 
-/// An origin, as the schema spells it.
+/// Checks an origin against the schema.
 ///
 /// # Errors
-/// One line that says what an origin may have.
+/// One line that lists the allowed characters.
 pub fn origin(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if !text.is_empty() && text.chars().all(allowed) {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{text}` is no KCIDB origin (wanted: lower-case letters, digits and _)"))
+        Err(format!("`{text}` is not a KCIDB origin (expected: lower-case letters, digits and _)"))
     }
 }
 
-/// The run as KCIDB JSON.
+/// Formats the run as KCIDB JSON.
 pub fn render(record: &RunRecord, origin: &str) -> String {
     let run = record.info.as_ref().map_or("unknown", |info| &*info.id);
     let listed: HashMap<&CellId, &CellInfo> = record.listing().map(|cell| (&cell.id, cell)).collect();
@@ -130,7 +130,7 @@ fn test(
     test
 }
 
-/// Where the test is in KernelCI's tree: words of letters, digits, `_` and `-`, with dots between.
+/// The test's path in KernelCI's tree: words of letters, digits, `_` and `-`, separated by dots.
 fn path(area: &str, cell: &str) -> String {
     let word = |text: &str| -> String {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
@@ -140,7 +140,7 @@ fn path(area: &str, cell: &str) -> String {
     ["netkit-lab", area].into_iter().chain(words).map(word).collect::<Vec<_>>().join(".")
 }
 
-/// FAIL blames the kernel, ERROR the test, MISS the harness.
+/// FAIL is a kernel failure, ERROR a failure of the test, MISS one of the test harness.
 const fn status(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "PASS",
@@ -155,7 +155,7 @@ fn excerpt(verdict: &Verdict) -> String {
     let checks = verdict.report.checks.iter().filter(|check| !check.ok);
     let checks = checks.map(|check| format!("FAIL {}: {}\n", check.name, check.seen));
     let text: String = checks.chain(verdict.evidence.iter().cloned()).collect();
-    // An escape is longer than what it stands for, so the cut comes last.
+    // Escapes are longer than the characters they replace, so text is cut afterwards.
     let mut excerpt = text::block(&text, MAX_EXCERPT);
     text::cap(&mut excerpt, MAX_EXCERPT);
     excerpt
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_that_the_schema_refuses_is_refused_here() {
+    fn an_origin_that_the_schema_does_not_allow_is_refused() {
         assert_eq!(origin("my_lab2").unwrap(), "my_lab2");
         for wrong in ["", "My", "a-b", "a:b"] {
             assert!(origin(wrong).is_err(), "{wrong}");

@@ -1,4 +1,4 @@
-//! KTAP version 1 (Documentation/dev-tools/ktap.rst): a test per kernel, a subtest per cell, for whatever reads the
+//! KTAP version 1 (Documentation/dev-tools/ktap.rst): a test per kernel and a subtest per cell, for tools that read the
 //! output of kselftest and KUnit.
 
 use lab_base::text;
@@ -11,19 +11,19 @@ use lab_record::{
 };
 use std::fmt::Write;
 
-/// Characters of a line.
+/// Maximum characters of a line.
 const WIDTH: usize = 400;
-/// Lines of a cell that did not pass.
+/// Maximum lines of a cell that did not pass.
 const LINES: usize = 60;
 
-/// Words by which kunit.py knows a kernel's end, and stops reading; here they only quote one.
+/// Texts by which kunit.py detects the end of a kernel log and stops reading; lines that quote them are changed.
 const ENDS: [(&str, &str); 3] = [
     ("List of all partitions:", "list of all partitions:"),
     ("Kernel panic - not syncing: VFS:", "kernel panic - not syncing: VFS:"),
     ("reboot: System halted", "reboot: system halted"),
 ];
 
-/// One test of a level: its name, whether it held, and what follows the hash sign.
+/// A test line: its name, its result, and the text after the hash sign.
 struct Line {
     ok: bool,
     name: String,
@@ -35,14 +35,14 @@ impl Line {
         let word = if self.ok { "ok" } else { "not ok" };
         let _ = write!(out, "{indent}{word} {number} {}", self.name);
         if !self.data.is_empty() {
-            // kunit.py takes the last hash sign for the directive's.
+            // kunit.py takes the last hash sign as the start of the directive.
             let _ = write!(out, " # {}", quoted(&self.data).replace('#', "_"));
         }
         out.push('\n');
     }
 }
 
-/// The run as KTAP.
+/// Formats the run as KTAP.
 pub fn render(record: &RunRecord) -> String {
     let dead = record.dead_cases();
     let expired: Vec<&Expired> = record.info.iter().flat_map(|info| &info.expired).collect();
@@ -81,7 +81,7 @@ pub fn render(record: &RunRecord) -> String {
     out
 }
 
-/// A group of its own for what fails the run and is no cell.
+/// A group for failures of the run outside of cells.
 fn failures(group: &str, number: usize, lines: Vec<(String, String)>, out: &mut String) {
     let _ = writeln!(out, "  KTAP version 1\n  1..{}", lines.len());
     for (number, (name, data)) in (1..).zip(lines) {
@@ -90,7 +90,7 @@ fn failures(group: &str, number: usize, lines: Vec<(String, String)>, out: &mut 
     Line { ok: false, name: group.to_owned(), data: String::new() }.write(number, "", out);
 }
 
-/// A description can't have a hash sign: what follows it would be read as a directive.
+/// Removes hash signs from a description: text after a hash sign would be read as a directive.
 fn name(text: &str) -> String {
     text::line(text, WIDTH).replace('#', "_")
 }
@@ -100,14 +100,14 @@ fn cell_line(id: &str, verdict: &Verdict) -> Line {
     let attach = if used.is_empty() { String::new() } else { format!("attach.used={}", used.join("+")) };
     let message = text::line(&verdict.outcome.message(), WIDTH);
     let (ok, data) = match &verdict.outcome {
-        // Neither a pass nor a failure that anybody has to look at.
+        // Neither a pass nor a failure that needs attention.
         _ if verdict.standing() == Standing::Known => (true, format!("SKIP known: {message}")),
         Outcome::Passed if !verdict.earlier.is_empty() => {
             (true, format!("flaky, {} attempts {attach}", verdict.earlier.len() + 1).trim().to_owned())
         }
         Outcome::Passed => (true, attach),
         Outcome::Skipped { .. } => (true, format!("SKIP {message}")),
-        // A word in capitals at the front would be read as a directive, and a kind is never one.
+        // A word in capitals after the hash sign would be read as a directive; the kind comes first and is lower case.
         Outcome::Failed { .. } => (false, format!("{message} {attach}").trim().to_owned()),
         Outcome::Errored { kind: ErrorKind::Hang, .. } => (false, format!("TIMEOUT {message}")),
         Outcome::Errored { .. } => (false, format!("ERROR {message}")),
@@ -116,7 +116,7 @@ fn cell_line(id: &str, verdict: &Verdict) -> Line {
     Line { ok, name: name(id), data }
 }
 
-/// Diagnostic lines, before the result line as the format asks.
+/// Diagnostic lines, which the format expects before the result line.
 fn told(verdict: &Verdict, out: &mut String) {
     let checks = verdict.report.checks.iter().map(|check| {
         let mark = if check.ok { "ok  " } else { "FAIL" };
@@ -129,7 +129,7 @@ fn told(verdict: &Verdict, out: &mut String) {
     }
 }
 
-/// The bar keeps a guest's text from being read as `# Subtest:`.
+/// The bar prevents guest text from being read as `# Subtest:`.
 fn diagnostic(line: &str, out: &mut String) {
     let _ = writeln!(out, "  # | {}", quoted(&text::line(line, WIDTH)));
 }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_prints_is_no_directive_and_no_end() {
+    fn kernel_text_is_neither_a_directive_nor_an_end() {
         let outcome = Outcome::Failed {
             kind: lab_protocol::FailureKind::Check,
             message: "lost # SKIP reboot: System halted".to_owned(),

@@ -1,11 +1,11 @@
-//! Reporters: they consume events and never ask a session anything.
+//! Reporters: they consume the events of a run.
 //!
-//! Start with [`write_all`], which makes every report of a run from its [`RunRecord`], or with one format: [`junit`], [`html`],
-//! [`run_json`], [`ktap`], [`kcidb`], [`terminal`]; [`progress`] follows a run while it goes on. [`compare`] and [`history`]
-//! read several runs, and [`results`] is the directory that keeps them.
+//! Start with [`write_all`], which writes all reports of a run from its [`RunRecord`], or with one format: [`junit`],
+//! [`html`], [`run_json`], [`ktap`], [`kcidb`], [`terminal`]; [`progress`] shows a run in progress. [`compare`] and
+//! [`history`] read several runs, and [`results`] manages the directory of runs.
 //!
-//! *Architecture invariant:* a report is a function of a run's record: this crate reads no kernel and no guest, and nothing
-//! here decides a verdict.
+//! *Architecture invariant:* a report is a function of a run's record: this crate accesses no kernel and no guest, and
+//! decides no verdict.
 
 pub mod capabilities;
 pub mod compare;
@@ -22,6 +22,7 @@ pub mod run_json;
 pub mod splats;
 pub mod stories;
 pub mod summary;
+pub mod tap;
 pub mod terminal;
 pub mod totals;
 
@@ -33,7 +34,7 @@ use std::path::Path;
 
 #[cfg(test)]
 mod fuzz;
-/// Writes every report of a run anew: two at a time, since each of them reads all of a large run.
+/// Writes all reports of a run: two at a time, since each of them reads the whole record of a large run.
 ///
 /// # Errors
 /// A report can't be written.

@@ -1,4 +1,4 @@
-//! A run while it runs: bars on a terminal, plain lines elsewhere.
+//! Shows a run in progress: bars on a terminal, plain lines elsewhere.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lab_base::{file::FileError, text};
@@ -12,26 +12,28 @@ use lab_record::{
 };
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
-/// Characters of a line.
+/// Maximum characters of a line.
 const WIDTH: usize = 200;
 
-/// Verdicts between two plain lines that only say how far a kernel is.
+/// Number of verdicts between two lines about a kernel's progress.
 const STEP: usize = 50;
 
-/// Guests of a kernel whose start is told; where every case has its own there are hundreds.
+/// Maximum number of guests of a kernel whose start is shown: with a guest per case there are hundreds.
 const TOLD_GUESTS: u32 = 3;
 
-/// The line that an event is worth, if any.
+/// The line for an event, if it has one.
 fn line(event: &Event, record: &RunRecord) -> Option<String> {
     Some(match event {
         Event::RunStarted { run } => {
             let cells: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
-            format!("run {}: {cells} cells on {} kernels, {}", run.id, run.plan.kernels.len(), run.accelerator.name)
+            let [cells, kernels] =
+                [(cells, "cell"), (run.plan.kernels.len(), "kernel")].map(|(count, what)| text::count(count, what));
+            format!("run {}: {cells} on {kernels}, {}", run.id, run.accelerator.name)
         }
         Event::GuestStarted { kernel, guest, start } => match start {
             Start::Boot => format!("{kernel}: booting guest {guest}"),
             Start::Snapshot => format!("{kernel}: booting guest {guest} for a snapshot"),
-            // Over before anyone has read of it.
+            // Restoring is too fast to be worth a line.
             Start::Restore => return None,
         },
         Event::Booted { guest, .. } if *guest > TOLD_GUESTS => return None,
@@ -59,11 +61,11 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
         Event::Splat { kernel, guest, moment, splat } => {
             let allowed = if splat.allowed.is_some() { " (allowed)" } else { "" };
             let title = text::line(&splat.title, WIDTH);
-            format!("{kernel}: guest {guest} complained {}{allowed}: {} {title}", moment.words(), splat.fingerprint)
+            format!("{kernel}: guest {guest}: splat {}{allowed}: {} {title}", moment.words(), splat.fingerprint)
         }
         Event::GuestEnded { problems, .. } if problems.is_empty() => return None,
         Event::GuestEnded { kernel, guest, problems, .. } => {
-            format!("{kernel}: guest {guest} did not end well: {}", text::line(&problems.join("; "), WIDTH))
+            format!("{kernel}: guest {guest} did not end cleanly: {}", text::line(&problems.join("; "), WIDTH))
         }
         Event::GuestLost { kernel, guest, kind, message, .. } => {
             format!("{kernel}: guest {guest} lost ({kind}): {}", text::line(message, WIDTH))
@@ -76,9 +78,13 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
                 happened.verdicts.values().filter(|verdict| verdict.standing() != Standing::NotRun).count()
             };
             let (cells, all) = happened.map_or((0, 0), |happened| (done(happened), happened.verdicts.len()));
-            let cells = if cells == all { cells.to_string() } else { format!("{cells} of {all}") };
+            let cells = if cells == all {
+                text::count(cells, "cell")
+            } else {
+                format!("{cells} of {}", text::count(all, "cell"))
+            };
             let skips = happened.map_or_else(String::new, skips);
-            format!("{kernel}: {cells} cells done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
+            format!("{kernel}: {cells} done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
         }
         Event::Topologies { .. }
         | Event::KernelStarted { .. }
@@ -90,7 +96,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
     })
 }
 
-/// The line that an event of a guest without cells is worth: what takes time, and what went wrong.
+/// The line for an event of a guest without cells: progress and failures.
 pub fn of_visit(event: &Event) -> Option<String> {
     match event {
         Event::GuestLost { evidence, .. } => {
@@ -102,7 +108,7 @@ pub fn of_visit(event: &Event) -> Option<String> {
     }
 }
 
-/// What was skipped, by capability: the same reason three hundred times over is one reason.
+/// Skipped cells by capability: the same reason may apply to hundreds of cells.
 fn skips(happened: &KernelRecord) -> String {
     let mut counts = BTreeMap::new();
     for verdict in happened.verdicts.values() {
@@ -116,7 +122,7 @@ fn skips(happened: &KernelRecord) -> String {
     if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
 }
 
-/// How far a kernel is, at every [`STEP`]th verdict.
+/// The progress of a kernel, at every [`STEP`]th verdict.
 fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
     let Event::CellFinished { kernel, .. } = event else { return None };
     let verdicts = &record.kernels.get(kernel)?.verdicts;
@@ -128,14 +134,14 @@ fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
     (done % STEP == 0 && done < planned).then(|| format!("{kernel}: {done} of {planned} cells"))
 }
 
-/// Plain lines for CI logs: what went wrong, and how far each kernel is.
+/// Plain lines for CI logs: failures and progress.
 #[derive(Debug)]
 pub struct Lines<W> {
     out: W,
 }
 
 impl<W: Write> Lines<W> {
-    /// Lines into `out`.
+    /// Writes lines to `out`.
     pub const fn new(out: W) -> Self {
         Self { out }
     }
@@ -169,10 +175,10 @@ impl Bars {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         for (kernel, _) in record.planned() {
             let bar = self.screen.add(ProgressBar::new(kernel.cells.len() as u64).with_style(style.clone()));
-            bar.set_prefix(kernel.facts.id.clone());
+            bar.set_prefix(kernel.facts.id.to_string());
             bar.set_message("waiting");
             bar.enable_steady_tick(Duration::from_millis(250));
-            self.bars.insert(kernel.facts.id.clone(), bar);
+            self.bars.insert(kernel.facts.id.to_string(), bar);
         }
     }
 }
@@ -229,10 +235,13 @@ impl Reporter for Bars {
 mod tests {
     use super::*;
     use lab_protocol::{Capability, CellId, SkipReason};
-    use lab_record::{testing::passed, verdict::Verdict};
+    use lab_record::{
+        testing::{id, passed},
+        verdict::Verdict,
+    };
 
     #[test]
-    fn skips_are_told_once_per_reason() {
+    fn skips_are_summarised_by_reason() {
         let mut happened = KernelRecord::default();
         for name in ["A01-x[netkit]", "A02-x[netkit]", "A03-x[tcx]"] {
             let capability = if name.contains("tcx") { Capability::Tcx } else { Capability::Netkit };
@@ -253,8 +262,8 @@ mod tests {
             ..Verdict::bare(passed("A01-x", Vec::new()).cell, Outcome::Passed)
         });
         let events = [
-            Event::Note { kernel: "6.12".to_owned(), text: "agent: \x1b[2J\nforged: passed".to_owned() },
-            Event::CellFinished { kernel: "6.12".to_owned(), guest: 0, verdict },
+            Event::Note { kernel: id("6.12"), text: "agent: \x1b[2J\nforged: passed".to_owned() },
+            Event::CellFinished { kernel: id("6.12"), guest: 0, verdict },
         ];
         let mut out = Vec::new();
         let mut lines = Lines::new(&mut out);

@@ -1,4 +1,4 @@
-//! `run.json`: the run in one small file, for scripts that don't want to read a stream.
+//! `run.json`: a summary of the run in one small file, for scripts that don't read the events.
 
 use super::splats::{SplatSummary, splats};
 use crate::results::directory;
@@ -15,7 +15,7 @@ use lab_record::{
 use serde::Serialize;
 use std::{collections::BTreeMap, io, path::PathBuf};
 
-/// The file's name.
+/// File name.
 pub const FILE: &str = "run.json";
 
 #[derive(Serialize)]
@@ -43,7 +43,7 @@ struct KernelSummary<'a> {
     counts: Counts,
     /// `boot`, `splat` and `teardown`.
     rows: BTreeMap<&'static str, Row>,
-    /// Cells that are worth a look although they fail nothing.
+    /// Cells that need attention although they fail nothing.
     flaky: Vec<String>,
     known: Vec<String>,
     unexpected_passes: Vec<String>,
@@ -77,7 +77,7 @@ impl RunJson {
     /// Writes the file.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
         directory::replace_with(&path, |out| render_to(record, out))

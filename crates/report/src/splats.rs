@@ -1,4 +1,4 @@
-//! Splats of all kernels of a run, each listed once.
+//! Splats of all kernels of a run, merged by fingerprint.
 
 use lab_protocol::complaint::Class;
 use lab_record::{
@@ -9,32 +9,32 @@ use lab_record::{
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// One splat, wherever it was seen.
+/// A splat with all its occurrences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SplatSummary {
     /// What it is known by.
     pub fingerprint: String,
-    /// What sort.
+    /// Kind of the splat.
     pub class: Class,
-    /// Its header where it was seen first.
+    /// First line of the first occurrence.
     pub title: String,
-    /// The header without what differs.
+    /// First line without parts that differ between kernels and runs.
     pub subject: String,
-    /// Functions that it came from.
+    /// Functions of its call trace.
     pub frames: Vec<String>,
-    /// How often it was seen.
+    /// Number of occurrences.
     pub times: u32,
-    /// Kernels, in the plan's order.
+    /// Kernels in plan order.
     pub kernels: Vec<String>,
-    /// Kernel and cell, wherever it was seen; the cell is `splat` where it fell into none.
+    /// Kernel and cell of each occurrence; the cell is `splat` if no cell was running.
     pub cells: Vec<(String, String)>,
-    /// Cells that may have caused it where it was seen first.
+    /// Cells that may have caused the first occurrence.
     pub suspects: Vec<String>,
-    /// Where it was seen first: console, kernel log or both.
+    /// Source of the first occurrence: console, kernel log or both.
     pub seen: Seen,
-    /// Why it fails nothing; none as soon as one sighting is not excused.
+    /// The entry that allows it; `None` if any occurrence is not allowed.
     pub allowed: Option<Excuse>,
-    /// What the kernel wrote where it was seen first.
+    /// Kernel text of the first occurrence.
     pub evidence: String,
 }
 
@@ -47,7 +47,7 @@ impl SplatSummary {
     }
 }
 
-/// Every splat of a run, in the order in which its kernels and cells are planned. Attempts before the last count.
+/// All splats of a run in the order of its kernels and cells, earlier attempts included.
 pub fn splats(record: &RunRecord) -> Vec<SplatSummary> {
     let mut found: Vec<SplatSummary> = Vec::new();
     let mut by_fingerprint: BTreeMap<String, usize> = BTreeMap::new();
@@ -84,7 +84,7 @@ pub fn splats(record: &RunRecord) -> Vec<SplatSummary> {
     };
     for (kernel, cell, verdict) in record.verdicts().filter(|(_, _, verdict)| !verdict.is_plain()) {
         let earlier = verdict.earlier.iter().flat_map(|attempt| &attempt.splats);
-        // A crash that no later attempt takes back stands in both.
+        // A crash that no later attempt revokes is in both the attempt and the verdict.
         let own = verdict.splats.iter().filter(|_| !verdict.repeats_an_attempt());
         for splat in earlier.chain(own) {
             take(&kernel.facts.id, cell.id.as_str(), splat);

@@ -1,4 +1,4 @@
-//! What went wrong, the same failure once: cells that ended with the same message are one story, as on the HTML page.
+//! Groups failures: cells with the same message are listed once, as in the HTML report.
 
 use lab_record::{
     kept::Told,
@@ -8,7 +8,7 @@ use lab_record::{
 };
 use std::collections::HashMap;
 
-/// Other cells of a story that a text names.
+/// Maximum number of further cells of a group in a text.
 const NAMED: usize = 4;
 
 /// Cells that failed with the same message.
@@ -34,7 +34,7 @@ impl Story<'_> {
     }
 }
 
-/// The stories of the cells with one of these standings, in the order in which their first cells are planned.
+/// Groups the cells with one of these standings, in plan order of their first cells.
 pub fn stories<'a>(record: &'a RunRecord, wanted: &[Standing]) -> Vec<Story<'a>> {
     let mut all: Vec<Story<'a>> = Vec::new();
     let mut places: HashMap<(Standing, String), usize> = HashMap::new();

@@ -1,4 +1,4 @@
-//! A run for the pages of a CI system: a job summary in Markdown, and annotations of GitHub's log commands.
+//! Formats a run for CI systems: a job summary in Markdown, and annotations in GitHub's log commands.
 
 use super::{
     stories::{Story, stories},
@@ -8,13 +8,13 @@ use lab_base::text;
 use lab_record::{run::RunRecord, verdict::Standing};
 use std::fmt::Write;
 
-/// Stories that are told: GitHub takes a summary of 1 MiB.
+/// Maximum number of failures: GitHub accepts a summary of 1 MiB.
 const MAX_TOLD: usize = 200;
-/// Annotations: GitHub shows ten per step.
+/// Maximum number of annotations: GitHub shows ten per step.
 const MAX_ANNOTATIONS: usize = 10;
 /// Characters of a message.
 const WIDTH: usize = 300;
-/// What a person has to look at, in the order in which it is told.
+/// Standings that need attention, in display order.
 const BAD: [Standing; 3] = [Standing::Failed, Standing::Errored, Standing::NotRun];
 
 /// Totals per kernel and attach type, and every failure, in Markdown.
@@ -22,6 +22,10 @@ pub fn markdown(record: &RunRecord) -> String {
     let mut out = String::new();
     let id = record.info.as_ref().map_or("a run without a beginning", |info| &*info.id);
     let _ = writeln!(out, "## {}\n\n{}\n", text::line(id, WIDTH), record.counts().line());
+    for (name, value) in record.info.iter().flat_map(|info| info.provenance.facts()) {
+        let _ = writeln!(out, "- {name}: {}", code(&value));
+    }
+    out.push('\n');
     let titles = Column::ALL.map(Column::title).join(" | ");
     let _ = writeln!(out, "| kernel | release | {titles} |\n|---|---|--:|--:|--:|--:|--:|");
     for (kernel, release, columns) in totals::table(record) {
@@ -58,7 +62,7 @@ pub fn markdown(record: &RunRecord) -> String {
     out
 }
 
-/// What fails the run and is no cell's outcome.
+/// Failures of the run outside of cells.
 fn outside(record: &RunRecord) -> Vec<String> {
     let expired = record.info.iter().flat_map(|info| &info.expired);
     let expired = expired.map(|entry| format!("{}:{}: {}", entry.file, entry.line, entry.message()));
@@ -66,7 +70,7 @@ fn outside(record: &RunRecord) -> Vec<String> {
     record.lost_shards().into_iter().chain(expired).chain(dead).collect()
 }
 
-/// `::error` lines, which GitHub shows beside the change; the last one says how many are not shown.
+/// `::error` lines, which GitHub shows beside the change; the last line has the number of omitted failures.
 pub fn annotations(record: &RunRecord) -> String {
     let told: Vec<(String, String)> = outside(record)
         .into_iter()
@@ -92,7 +96,7 @@ fn annotation(story: &Story<'_>) -> (String, String) {
     (title, format!("{}{also}", story.message))
 }
 
-/// A message of a log command: the characters that GitHub's runner takes for its end are escaped as it reads them.
+/// Escapes the characters of a log command's message that GitHub's runner would take for its end.
 fn data(message: &str) -> String {
     text::line(message, WIDTH).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
@@ -101,7 +105,7 @@ fn property(value: &str) -> String {
     data(value).replace(':', "%3A").replace(',', "%2C")
 }
 
-/// Markdown code: a backtick in the text would end it, a vertical bar a table's cell.
+/// Formats Markdown code; backticks and vertical bars are replaced, because they would end the code or a table cell.
 fn code(words: &str) -> String {
     format!("`{}`", text::line(words, WIDTH).replace('`', "'").replace('|', "¦"))
 }

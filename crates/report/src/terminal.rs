@@ -1,4 +1,4 @@
-//! The end of a run on the terminal: which attach type was used on which kernel, what failed and how to run it again.
+//! The summary of a run on the terminal: attach types by kernel, failures, and commands to repeat them.
 
 use super::{
     html, junit, splats,
@@ -13,21 +13,21 @@ use lab_protocol::Outcome;
 use lab_record::{run::RunRecord, verdict::Standing};
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-/// Failures that are told in full; the rest is in junit.xml.
+/// Maximum number of failures; junit.xml has all.
 const MAX_TOLD: usize = 40;
-/// Consoles of a kernel that are named one by one.
+/// Maximum number of console names per kernel.
 const MAX_CONSOLES: usize = 4;
 /// Columns of the table and of the legend.
 const WIDTH: u16 = 80;
-/// Characters of a reason.
+/// Maximum characters of a reason.
 const MAX_REASON: usize = 400;
 
-/// Whether to colour. `console` alone knows nothing of `NO_COLOR`'s empty value and of files.
+/// Whether to use colours. `console` alone handles neither an empty `NO_COLOR` nor files.
 pub fn colours(is_terminal: bool, no_color: Option<&std::ffi::OsStr>, ci: bool) -> bool {
     is_terminal && no_color.is_none_or(std::ffi::OsStr::is_empty) && !ci
 }
 
-/// Everything that is told when a run has ended; `directory` is where its reports are.
+/// The summary of a finished run; `directory` is the directory of its reports.
 pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     let mut out = String::new();
     let style = Palette::new(colour);
@@ -69,7 +69,7 @@ impl Palette {
     }
 }
 
-/// Kernel by attach type. The table is as wide as a terminal: counts that need more room have several lines.
+/// A table of kernels and attach types, no wider than a terminal: longer counts have several lines.
 fn table(record: &RunRecord) -> Table {
     let mut table = Table::new();
     table
@@ -85,7 +85,7 @@ fn table(record: &RunRecord) -> Table {
     table
 }
 
-/// Text in lines no wider than the table.
+/// Wraps text to the width of the table.
 fn fold(words: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in words.split(' ') {
@@ -107,13 +107,15 @@ fn legend(record: &RunRecord) -> String {
         out += "flaky cells are among the passed, known failures among the skipped\n";
     }
     if let Some(info) = &record.info {
-        let accelerator = &info.accelerator;
-        let _ = writeln!(out, "{}: {}", accelerator.name, text::line(&accelerator.reason, MAX_REASON));
+        let _ = writeln!(out, "{}", info.accelerator.brief());
+        if let Some(commit) = info.provenance.commit_line() {
+            let _ = writeln!(out, "commit {}", text::line(&commit, MAX_REASON));
+        }
         if let Some(shard) = &info.shard {
-            let _ = writeln!(out, "shard {}: `lab merge` puts it together with the others", shard.part);
+            let _ = writeln!(out, "shard {}: `lab merge` combines it with the other shards", shard.part);
         }
         if let Some(mutant) = &info.mutant {
-            let _ = writeln!(out, "mutant {}: this run is meant to fail", text::line(mutant, MAX_REASON));
+            let _ = writeln!(out, "mutant {}: this run is expected to fail", text::line(mutant, MAX_REASON));
         }
     }
     out
@@ -123,7 +125,7 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
     for case in record.dead_cases() {
         let _ = writeln!(
             out,
-            "{} {}: no kernel of the full matrix can run it; add a kernel to kernels.toml or drop the case\n",
+            "{} {}: no kernel of the full matrix can run it; add a kernel to kernels.toml or remove the case\n",
             style.bad.apply_to("DEAD CASE"),
             text::line(&case, MAX_REASON)
         );
@@ -146,7 +148,7 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
                 text::line(&also, MAX_REASON)
             );
         }
-        if let Some(home) = verdict.files.first().and_then(|file| Path::new(file).parent()) {
+        if let Some(home) = verdict.files.first().and_then(|file| Path::new(&**file).parent()) {
             let _ = writeln!(out, "  evidence: {}", directory.join(home).display());
         }
         for command in std::iter::once(record.repro(id, &cell.id)).chain(record.enter(id, &cell.id)) {
@@ -160,8 +162,8 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
     not_run(record, style, out);
 }
 
-/// What fails nothing and is worth a look: flaky cells, known failures, passes that nobody expected; and the lists'
-/// entries whose day has passed, which do fail.
+/// Results that fail nothing but need attention (flaky cells, known failures, unexpected passes), and expired entries of
+/// the lists, which fail the run.
 fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
     for entry in record.info.iter().flat_map(|info| &info.expired) {
         let place = format!("{}:{}", entry.file, entry.line);
@@ -193,7 +195,7 @@ fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
     }
 }
 
-/// What the kernels complained of, each once.
+/// Splats of the run, merged.
 fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
     let all = splats::splats(record);
     for splat in all.iter().take(MAX_TOLD) {
@@ -214,7 +216,7 @@ fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
     }
 }
 
-/// One line per kernel: the cells of a kernel that did not boot all have the same story.
+/// One line per kernel: cells of a kernel that did not boot have the same reason.
 fn not_run(record: &RunRecord, style: &Palette, out: &mut String) {
     let mut stories: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for (kernel, _, verdict) in record.verdicts().filter(|(_, _, verdict)| verdict.standing() == Standing::NotRun) {

@@ -1,4 +1,4 @@
-//! Reports as people and their tools see them.
+//! Tests of all reports.
 
 use super::{
     html,
@@ -20,7 +20,7 @@ use lab_record::{
     reporter::Reporter,
     run::RunRecord,
     splat::Splat,
-    testing::{attached, cell, facts, passed, splat},
+    testing::{attached, cell, facts, id, passed, splat},
     verdict::{Attempt, Verdict},
 };
 use std::{collections::BTreeMap, fs, path::Path};
@@ -30,7 +30,7 @@ const TCX: &str = "A02-tcx-link[tcx,veth,ingress]";
 const TC: &str = "A01-clsact[tc,veth]";
 const BOTH: &str = "M03-migrate[netkit,nk-l2]";
 const DEAD: &str = "N17-single[netkit,nk-l3]";
-/// What kernels and hostile guests print.
+/// Text that hostile guests may print.
 const HOSTILE: &str = "\x1b[31mred\x1b[0m \0 ]]> <a & \"b\"> \u{FFFE}\u{FFFF}\u{202E}ähm\r";
 
 fn skip(capability: Capability) -> Outcome {
@@ -62,24 +62,24 @@ fn hostile() -> Verdict {
     verdict
 }
 
-/// A run in which everything happens that a report has words for.
+/// A run with every kind of event.
 fn stream() -> Vec<Stamped> {
     let mut single = cell(DEAD);
     single.requires = vec![Capability::NetkitSingle];
     let kernels = vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117"), facts("6.17", "6.17.13")];
     let plan = Plan::new(kernels, vec![cell(TC), cell(TCX), cell(AUTO), cell(BOTH), single], true);
     let versions = Versions {
-        lab: "0.1.0".to_owned(),
-        agent: "0.1.0".to_owned(),
+        lab: "0.2.0 (0123456789ab)".to_owned(),
+        agent: "0.2.0 (0123456789ab)".to_owned(),
         virtme_ng: "1.42".to_owned(),
         qemu: "7.2.22".to_owned(),
     };
     let accelerator = Accelerator {
         name: "tcg".to_owned(),
-        reason: "/dev/kvm opens, but the guest died under it".to_owned(),
+        reason: "/dev/kvm opens, but QEMU ended under KVM".to_owned(),
         time_scale: 10.0,
     };
-    let mut run = RunInfo::new("20261120T120000Z-abcdef".to_owned(), versions, accelerator, plan);
+    let mut run = RunInfo::new(id("20261120T120000Z-abcdef"), versions, accelerator, plan);
     let excuse = |reason: &str| Excuse {
         reason: reason.to_owned(),
         link: Some("bugs.example/7".to_owned()),
@@ -93,7 +93,7 @@ fn stream() -> Vec<Stamped> {
         excuse: Excuse { expires: Some("2026-11-01".to_owned()), ..excuse("forgotten") },
     }];
     let booted = |kernel: &str, version: &str| Event::Booted {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guest: 1,
         release: format!("{version}-cloud-amd64"),
         version: "#1 SMP".to_owned(),
@@ -101,29 +101,29 @@ fn stream() -> Vec<Stamped> {
         boot_ms: 2300,
     };
     let started = |kernel: &str| Event::KernelStarted {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         image: ImageInfo { key: "0123abcd".to_owned(), cached: true, missing: Vec::new() },
     };
-    let guest = |kernel: &str| Event::GuestStarted { kernel: kernel.to_owned(), guest: 1, start: Start::Boot };
+    let guest = |kernel: &str| Event::GuestStarted { kernel: id(kernel), guest: 1, start: Start::Boot };
     let cell = |kernel: &str, verdict: Verdict| Event::CellFinished {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guest: 1,
         verdict: Box::new(verdict),
     };
     let probed = |kernel: &str| {
-        let (kernel, detail) = (kernel.to_owned(), String::new());
+        let (kernel, detail) = (id(kernel), String::new());
         let probe = CapabilityReport { capability: Capability::Tcx, state: CapabilityState::Supported, detail };
         Event::Probed { kernel, guest: 1, capabilities: vec![probe], modules: Vec::new() }
     };
     let ended = |kernel: &str, problems: &[&str]| Event::GuestEnded {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guest: 1,
         shutdown_ms: 150,
         problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
     };
     let warn = || splat("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n g+0x1/0x2");
     let finished = |kernel: &str| Event::KernelFinished {
-        kernel: kernel.to_owned(),
+        kernel: id(kernel),
         guests: 1,
         peak_memory_kib: Some(260_000),
         gave_up: false,
@@ -159,7 +159,7 @@ fn stream() -> Vec<Stamped> {
         cell("6.1", Verdict { known: Some(excuse("broken since <6.1> \x1b[2J")), ..tc() }),
         cell("6.1", with(TCX, skip(Capability::Tcx), Vec::new())),
         Event::Splat {
-            kernel: "6.1".to_owned(),
+            kernel: id("6.1"),
             guest: 1,
             moment: Moment::Between,
             splat: Box::new(Splat { allowed: Some(excuse("harmless")), ..warn() }),
@@ -173,13 +173,13 @@ fn stream() -> Vec<Stamped> {
         guest("6.12"),
         booted("6.12", "6.12.117"),
         probed("6.12"),
-        Event::CellRetried { kernel: "6.12".to_owned(), guest: 1, verdict: Box::new(lost.clone()) },
+        Event::CellRetried { kernel: id("6.12"), guest: 1, verdict: Box::new(lost.clone()) },
         cell("6.12", Verdict { earlier: vec![Attempt::of(1, lost)], ..tc() }),
         cell("6.12", hostile()),
         cell("6.12", auto(AttachType::Netkit)),
-        cell("6.12", Verdict { known: Some(excuse("nobody knows why")), ..both }),
+        cell("6.12", Verdict { known: Some(excuse("cause unknown")), ..both }),
         cell("6.12", with(DEAD, skip(Capability::NetkitSingle), Vec::new())),
-        Event::Splat { kernel: "6.12".to_owned(), guest: 1, moment: Moment::Teardown, splat: Box::new(warn()) },
+        Event::Splat { kernel: id("6.12"), guest: 1, moment: Moment::Teardown, splat: Box::new(warn()) },
         ended("6.12", &["left behind: map 7"]),
         finished("6.12"),
         started("6.17"),
@@ -187,16 +187,16 @@ fn stream() -> Vec<Stamped> {
         booted("6.17", "6.17.13"),
         probed("6.17"),
         cell("6.17", tc()),
-        Event::CellStarted { kernel: "6.17".to_owned(), guest: 1, cell: CellId(TCX.to_owned()) },
+        Event::CellStarted { kernel: id("6.17"), guest: 1, cell: CellId(TCX.to_owned()) },
         Event::GuestLost {
-            kernel: "6.17".to_owned(),
+            kernel: id("6.17"),
             guest: 1,
             kind: ErrorKind::Panic,
             message: "BUG: kernel NULL pointer dereference".to_owned(),
             evidence: HOSTILE.to_owned(),
             exit: None,
             cell: Some(CellId(TCX.to_owned())),
-            files: vec!["6.17/cells/guest-1/guest-1-tasks.txt".to_owned()],
+            files: vec![lab_guard::Inside::new("6.17/cells/guest-1/guest-1-tasks.txt").unwrap()],
         },
         cell("6.17", panicked),
         Event::RunFinished { exit: Exit::Failed, wall_ms: 12_345 },
@@ -219,7 +219,7 @@ fn the_end_of_a_run_on_the_terminal() {
 }
 
 #[test]
-fn colours_only_where_they_are_seen() {
+fn colours_are_used_only_on_terminals() {
     let text = terminal::summary(&record(), Path::new("results/latest"), true);
     assert!(text.contains("\x1b[31m"), "{text}");
     let some = std::ffi::OsStr::new("1");
@@ -277,7 +277,7 @@ fn parse(xml: &str) -> Vec<(String, String, BTreeMap<String, String>)> {
 }
 
 #[test]
-fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
+fn junit_is_valid_xml_for_any_guest_text_and_has_every_cell() {
     let xml = junit::render(&record(), None, Dialect::Common);
     let allowed = |c: char| matches!(c, '\t' | '\n') || (c >= ' ' && !matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\x7f'));
     assert!(xml.chars().all(allowed));
@@ -293,9 +293,9 @@ fn junit_is_xml_whatever_the_guest_said_and_has_every_cell() {
 }
 
 #[test]
-fn reports_are_rebuilt_from_the_events_byte_by_byte() {
+fn reports_are_rebuilt_from_the_events_with_the_same_bytes() {
     let results = tempfile::tempdir().unwrap();
-    let directory = directory::create(results.path(), "run").unwrap();
+    let directory = directory::create(results.path(), &id("run")).unwrap();
     let mut log = log::EventLog::create(&directory).unwrap();
     let mut junit = junit::JunitReporter { directory: directory.clone() };
     let mut json = run_json::RunJson { directory: directory.clone() };
@@ -321,9 +321,9 @@ fn reports_are_rebuilt_from_the_events_byte_by_byte() {
 }
 
 #[test]
-fn a_runner_that_died_leaves_a_run_that_can_be_told() {
+fn a_killed_runner_leaves_events_from_which_reports_can_be_written() {
     let directory = tempfile::tempdir().unwrap();
-    assert!(log::read(directory.path()).unwrap_err().to_string().contains("it holds no events.jsonl"));
+    assert!(log::read(directory.path()).unwrap_err().to_string().contains("it has no events.jsonl"));
     let mut log = log::EventLog::create(directory.path()).unwrap();
     let mut record = RunRecord::default();
     let running = |stamped: &Stamped| matches!(stamped.event, Event::CellStarted { .. });
@@ -354,7 +354,7 @@ fn the_exit_code_is_the_worst_that_happened() {
         info.expired.clear();
         let mut record = RunRecord::default();
         record.info = Some(info);
-        let happened = record.kernels.entry("6.12".to_owned()).or_default();
+        let happened = record.kernels.entry(id("6.12")).or_default();
         let end = GuestEnd::Off { shutdown_ms: 1, problems: Vec::new() };
         happened.guests.insert(1, GuestRecord { start: Start::Boot, came_up: true, end: Some(end) });
         for (id, outcome) in ids.into_iter().zip(outcomes) {
@@ -365,7 +365,7 @@ fn the_exit_code_is_the_worst_that_happened() {
     let errored = |kind| Outcome::Errored { kind, message: String::new() };
     let failed = Outcome::Failed { kind: FailureKind::Leak, message: String::new() };
     assert_eq!(exit(&[Outcome::Passed, skip(Capability::NetkitSingle)]), 0);
-    assert_eq!(exit(&[errored(ErrorKind::GuestLost), failed]), 1, "a verdict beats its absence");
+    assert_eq!(exit(&[errored(ErrorKind::GuestLost), failed]), 1, "a verdict takes precedence over a missing one");
     assert_eq!(exit(&[errored(ErrorKind::Panic)]), 1, "a kernel that panics in a cell has failed");
     assert_eq!(exit(&[Outcome::Passed, Outcome::NotRun { message: String::new() }]), 3);
     assert_eq!(record().exit().code(), 1, "a dead case alone fails the full matrix");

@@ -1,4 +1,4 @@
-//! How many cells ended how, by kernel and attach type: the table of the terminal, of the job summary and of the page.
+//! Number of cells by standing, kernel and attach type, for the tables on the terminal, in the job summary and on the page.
 
 use lab_protocol::AttachType;
 use lab_record::{
@@ -22,7 +22,7 @@ pub enum Column {
 }
 
 impl Column {
-    /// All of them, from left to right.
+    /// All columns, from left to right.
     pub const ALL: [Self; 5] = [
         Self::Attach(AttachType::Tc),
         Self::Attach(AttachType::Tcx),
@@ -31,8 +31,8 @@ impl Column {
         Self::Guest,
     ];
 
-    /// The column that a cell counts in: what the plan demands and the judge has checked; for a cell that is about
-    /// something else the attach type that the kernel reported; otherwise none.
+    /// The column in which a cell is counted: the required type, which the judge has checked; for a cell without a required
+    /// type the attach type that the kernel reported; otherwise none.
     pub fn of(cell: &PlannedCell, verdict: &Verdict) -> Self {
         if rows::is_row(&cell.id) {
             return Self::Guest;
@@ -54,7 +54,7 @@ impl Column {
     }
 }
 
-/// What the marks of [`marks`] mean.
+/// Explanation of the marks of [`marks`].
 pub const LEGEND: &str = "✓ passed, ✗ failed, – skipped, ! errored or not run; other: no attach type, or several devices; \
                           guest: boot, splat, teardown";
 
@@ -89,7 +89,7 @@ pub fn table(record: &RunRecord) -> Vec<(String, String, [String; 5])> {
         let release = happened.and_then(|it| it.boot.as_ref()).map_or("did not boot", |boot| &*boot.release);
         let counts = of_kernel(record, kernel, happened);
         let columns = Column::ALL.map(|column| counts.get(&column).map_or_else(String::new, marks));
-        (kernel.facts.id.clone(), lab_base::text::line(release, 60), columns)
+        (kernel.facts.id.to_string(), lab_base::text::line(release, 60), columns)
     };
     record.planned().map(row).collect()
 }

@@ -1,13 +1,13 @@
-//! The catalogue of what there is to test, and which of it the suite covers.
+//! The catalogue of features to test, and which of them the suite covers.
 
 use lab_harness::Cell;
 use lab_protocol::CatalogueRow;
 use std::collections::BTreeMap;
 
-/// The one place where the numbers, their titles and the reasons for gaps are kept.
+/// The only place with the numbers, their titles and the reasons for gaps.
 const TABLE: &str = include_str!("../catalogue.md");
 
-/// Every row of the catalogue, with the number of cells that serve it. A row without cells has its reason.
+/// Every row of the catalogue, with its number of cells. A row without cells has a reason.
 pub fn coverage(run: &[Cell]) -> Vec<CatalogueRow> {
     let mut cells: BTreeMap<&str, u32> = BTreeMap::new();
     for cell in run {

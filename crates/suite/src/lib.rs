@@ -1,7 +1,7 @@
 //! The functional-verification cases of the attach mechanisms tc, tcx and netkit.
 //!
-//! Where to start: [`SUITE`] is what the agent takes; `areas/` has a folder per subject, and each case's entry stands directly
-//! above its function. `catalogue.md` lists what there is to test, with the reason for each gap.
+//! Where to start: [`SUITE`] is what the agent takes; `areas/` has a folder per subject, and each case's entry stands
+//! directly above its function. `catalogue.md` lists what there is to test, with the reason for each gap.
 //!
 //! *Architecture invariant:* there are cases here and nothing that runs them: that is `lab-harness`, which knows no case.
 
@@ -14,7 +14,7 @@ mod topologies;
 use lab_harness::{Cases, Cell, Suite, fault::Mutant};
 use lab_protocol::{Capability, CatalogueRow};
 
-/// The suite: every case, the canaries, and the deliberate faults that the cases must notice.
+/// The suite: all cases, the canaries, and the deliberate faults that the cases must detect.
 pub static SUITE: Verification = Verification;
 
 static CASES: Cases = Cases::new(areas::ALL);
@@ -41,8 +41,8 @@ impl Suite for Verification {
     }
 }
 
-/// Cells without a topology need a dummy device, although most of them make none: kernels without modules are too bare for
-/// them to have been tried there. Cases that are known to pass on such a kernel can be let go one by one.
+/// Cells without a topology require a dummy device, although most of them create none: they were not tried on kernels
+/// without modules. Cases that are known to pass on such a kernel can be exempted.
 fn needing_dummy(mut cell: Cell) -> Cell {
     if cell.topology.is_none() && !cell.info.requires.contains(&Capability::Dummy) {
         cell.info.requires.push(Capability::Dummy);
@@ -64,8 +64,8 @@ mod tests {
         }
     }
 
-    /// A case gets its topology from `Ctx::testbed`, which builds the one that it declares. Namespaces of a case's own are
-    /// something else: `Netns::new`.
+    /// A case gets its topology from `Ctx::testbed`, which builds the declared one. `Netns::new` is for additional
+    /// namespaces of a case.
     #[test]
     fn no_case_builds_a_topology_by_itself() {
         let (mut waiting, mut read) = (vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")], 0);
@@ -81,7 +81,8 @@ mod tests {
         assert!(read > 30, "{read} files");
     }
 
-    /// The name that a cell lists leads, in `lab topology` and `lab shell --topology`, to the topology that it builds.
+    /// The topology name in a cell's listing selects, in `lab topology` and `lab shell --topology`, the topology that the
+    /// cell builds.
     #[test]
     fn what_a_cell_declares_is_what_is_listed_drawn_and_built() {
         let templates = templates(&[&SUITE]).unwrap();

@@ -1,4 +1,4 @@
-//! Deliberate faults: each one is a mistake that a datapath team could make, and the suite must notice it.
+//! Deliberate faults: each is a mistake that a datapath team could make, and the suite must detect it.
 
 use lab_bpf::datapath::fault;
 use lab_harness::fault::{Fault, Mutant};

@@ -1,4 +1,4 @@
-//! Topologies that cases of more than one file run on and that are of no use beyond the suite.
+//! Topologies that several files of cases use, and that are not useful outside of the suite.
 
 use lab_topology::{Template, library};
 

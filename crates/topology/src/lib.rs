@@ -1,10 +1,12 @@
 //! Network topologies as pure data, and the netlink builder that makes them real.
 //!
-//! Where to start: a [`Template`] declares a topology by name and [`library`] has those of the lab; [`model`] is what they are
-//! made of. [`Net::build`] makes one real in fresh network namespaces and returns once every link is up and every address is
-//! usable. [`link`] has the single operations that cases do to a device.
+//! Where to start: a [`Template`] declares a topology by name and [`library`] has those of the lab; [`model`] is what they
+//! are made of. [`Net::build`] makes one real in fresh network namespaces and returns once every link is up and every
+//! address is usable. [`link`] has the single operations that cases do to a device.
 //!
 //! *Architecture invariant:* a topology is data: listing and drawing one need no kernel and no privilege.
+
+#![warn(missing_docs)]
 
 mod address;
 mod build;

@@ -116,6 +116,17 @@ pub struct LinkStats {
     pub tx_errors: u64,
 }
 
+impl std::fmt::Display for LinkStats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rx_packets, tx_packets, rx_dropped, tx_dropped, rx_errors, tx_errors } = self;
+        write!(
+            f,
+            "received: {rx_packets} packets, {rx_dropped} dropped, {rx_errors} errors; \
+             sent: {tx_packets} packets, {tx_dropped} dropped, {tx_errors} errors"
+        )
+    }
+}
+
 type Done = Result<(), NetlinkError>;
 
 /// Makes a pair, the primary in `ns`.

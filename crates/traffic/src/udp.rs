@@ -62,7 +62,7 @@ pub struct UdpReport {
 }
 
 impl UdpReport {
-    /// What came back to a client that sent to `dial`, for people: how much of it, and from where else.
+    /// Formats the answers to a client that sent to `dial`: their number, and other source addresses.
     pub fn answers(&self, dial: SocketAddr) -> String {
         let mut words = format!("{} of {} answered from {dial}, as expected", self.echoed, self.sent);
         if self.echoed < self.sent {

@@ -1,8 +1,9 @@
-//! Which accelerator guests can have.
+//! Chooses the accelerator of guests.
 //!
-//! A `/dev/kvm` that opens proves nothing: under some hypervisors QEMU aborts, or the guest stands still, as soon as
-//! it runs. So KVM is believed when a guest has spoken under it, and not before. That one spoke, or died, is remembered
-//! per boot of the host and version of QEMU. That one was too slow is not: the host may have been busy.
+//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is
+//! used only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each boot of
+//! the host and each version of QEMU. After a timeout the next run probes again, since the host may have been busy; after
+//! several timeouts in a row, probing pauses for some time.
 
 use super::{
     Accel, GuestSpec, Launcher, VmError,
@@ -15,21 +16,25 @@ use serde::{Deserialize, Serialize};
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-/// Forces an accelerator: `kvm` or `tcg`.
+/// Environment variable that forces an accelerator: `kvm` or `tcg`.
 pub const ACCEL_VARIABLE: &str = "NETKIT_LAB_ACCEL";
 
-/// The launch-to-first-word time for which deadlines are written.
+/// Time from launch to first message for which the deadlines are written.
 const REFERENCE_BOOT: Duration = Duration::from_millis(600);
 
-/// The accelerator, and why.
+/// Pause after the second consecutive timeout; each further one doubles it.
+const PAUSE: Duration = Duration::from_secs(300);
+/// Never for longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
+
+/// The accelerator, and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceleration {
-    /// The accelerator.
     pub accel: Accel,
-    /// For people: one line.
+    /// The reason, one line.
     pub reason: String,
 }
 
@@ -41,7 +46,7 @@ impl From<&Acceleration> for Accelerator {
 }
 
 impl Acceleration {
-    /// Factor on every deadline, before a guest has booted or after one took `boot` from launch to its first word.
+    /// Factor for all deadlines, before a guest has booted or after one took `boot` from launch to its first message.
     ///
     /// An unloaded 2-core host under TCG boots in 2.2 to 2.7 s, and in 8 to 12 s with three guests at once.
     pub fn time_scale(&self, boot: Option<Duration>) -> f32 {
@@ -53,25 +58,24 @@ impl Acceleration {
     }
 }
 
-/// Where a choice is remembered, and how the caller takes part in it.
+/// Parameters of the choice: its cache, and callbacks.
 pub struct Asking<'a> {
     /// The lab's cache directory.
     pub cache: &'a Path,
-    /// QEMU's version: another one is asked anew.
+    /// QEMU's version: a cached result of another version is not used.
     pub qemu_version: &'a str,
-    /// Takes one line where KVM is there and is not used.
+    /// Receives a line if KVM exists but is not used.
     pub say: &'a dyn Fn(&str),
-    /// Whether the user can't wait.
+    /// Returns true if the user has interrupted the choice.
     pub stop: &'a dyn Fn() -> bool,
 }
 
-/// Chooses the accelerator for guests like `spec` (whose own accelerator does not count).
+/// Chooses the accelerator for guests like `spec`, ignoring the accelerator in `spec`.
 ///
-/// Boots one such guest where nothing is remembered; that takes about a second where KVM works or fails at once.
+/// Boots such a guest if there is no cached result; this takes about a second if KVM works or fails at once.
 ///
 /// # Errors
-/// [`VmError::AccelOverride`] for a value of [`ACCEL_VARIABLE`] that names no accelerator, and what prevents any
-/// launch.
+/// [`VmError::AccelOverride`] if [`ACCEL_VARIABLE`] has another value, and errors that prevent any launch.
 pub fn choose(launcher: &dyn Launcher, spec: &GuestSpec, asking: &Asking<'_>) -> Result<Acceleration, VmError> {
     let forced = env::var(ACCEL_VARIABLE).ok().filter(|value| !value.is_empty());
     match forced {
@@ -93,36 +97,42 @@ fn unforced(
             return Ok(Acceleration { accel: Accel::Tcg, reason: absent.to_string() });
         }
         Err(unusable) => {
-            // It worked once, and does not any more.
+            // A cached result says that KVM works, but it no longer does.
             memory.forget();
             Acceleration { accel: Accel::Tcg, reason: unusable.to_string() }
         }
         Ok(()) => match memory.recall() {
             Some(verdict) => verdict,
-            None => memory.learn(probe::ask(launcher, spec, patience, asking.stop)?),
+            None => match probe::ask(launcher, spec, patience, asking.stop)? {
+                Some(answer) => memory.learn(answer),
+                None => Acceleration { accel: Accel::Tcg, reason: "nobody waited for a guest under KVM".to_owned() },
+            },
         },
     };
     if verdict.accel == Accel::Tcg && !(asking.stop)() {
-        (asking.say)(&format!("KVM is not used, guests are emulated and several times slower: {}", verdict.reason));
+        (asking.say)(&format!(
+            "KVM is not used; guests are emulated, which is several times slower: {}",
+            verdict.reason
+        ));
     }
     Ok(verdict)
 }
 
-/// What an earlier choice on this boot of the host has found, for who only wants to show it.
+/// The cached result for this boot of the host, without probing.
 pub fn remembered(cache: &Path, qemu_version: &str, qemu: Option<&Path>) -> Option<Acceleration> {
     Memory::of(cache, qemu_version, qemu).verdict()
 }
 
-/// Where a choice is remembered.
+/// Path of the cached result.
 pub fn kept_in(cache: &Path) -> PathBuf {
     Memory::path(cache)
 }
 
-/// Takes a remembered "kvm" back, after guests under it did not get anywhere. The next choice asks again.
+/// Removes a cached "kvm", after guests under KVM did not boot. The next choice probes again.
 pub fn distrust(cache: &Path) {
     let path = Memory::path(cache);
     if Memory::read(&path).is_some_and(|kept| kept.verdict.accel == Accel::Kvm) {
-        // What can't be removed is looked at once more by whoever reads the failed run.
+        // Errors are ignored: the failed run is reported anyway.
         let _ = fs::remove_file(path);
     }
 }
@@ -135,12 +145,39 @@ fn forced_to(value: &str) -> Result<Acceleration, VmError> {
     Ok(Acceleration { accel, reason: format!("{ACCEL_VARIABLE}={value}") })
 }
 
-/// A verdict holds for one boot of the host and one QEMU; a reboot or an upgrade may mend KVM.
+/// A result is valid for one boot of the host and one version of QEMU: a reboot or an upgrade may fix KVM.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
     boot_id: String,
     qemu: String,
     verdict: Acceleration,
+    /// Of a guest that was too slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slow: Option<Slow>,
+}
+
+/// Consecutive timeouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Slow {
+    /// How many in a row.
+    times: u32,
+    /// When the last one was.
+    since: SystemTime,
+}
+
+impl Slow {
+    /// Time until the next probe.
+    fn pause(self) -> Duration {
+        match self.times {
+            0 | 1 => Duration::ZERO,
+            times => PAUSE.saturating_mul(1 << (times - 2).min(16)).min(LONGEST_PAUSE),
+        }
+    }
+
+    /// Whether it is too early for another probe. If the clock was set back, it is not.
+    fn holds(self) -> bool {
+        self.since.elapsed().is_ok_and(|age| age < self.pause())
+    }
 }
 
 struct Memory {
@@ -163,52 +200,60 @@ impl Memory {
         cache.join("accelerator.json")
     }
 
-    /// Whatever is unreadable counts as forgotten.
+    /// An unreadable cache file counts as no result.
     fn read(path: &Path) -> Option<Remembered> {
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 
-    fn verdict(&self) -> Option<Acceleration> {
+    /// The cached result for this boot and this QEMU.
+    fn current(&self) -> Option<Remembered> {
         let kept = Self::read(&self.path)?;
-        let current = !self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu;
-        current.then_some(kept.verdict)
+        (!self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu).then_some(kept)
+    }
+
+    fn verdict(&self) -> Option<Acceleration> {
+        self.current().filter(|kept| kept.slow.is_none_or(Slow::holds)).map(|kept| kept.verdict)
     }
 
     fn recall(&self) -> Option<Acceleration> {
         let Acceleration { accel, reason } = self.verdict()?;
-        let reason = format!("{reason}; found earlier, remove {} to try again", self.path.display());
+        let reason = format!("{reason}; cached result; remove {} to probe again", self.path.display());
         Some(Acceleration { accel, reason })
     }
 
     fn forget(&self) {
         if self.verdict().is_some_and(|verdict| verdict.accel == Accel::Kvm) {
-            // Where it stays, the device is looked at before it is believed.
+            // If the file can't be removed, the device is still checked before KVM is used.
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// The verdict that follows from an answer, which is kept where it will be the same the next time.
+    /// The verdict that follows from an answer.
     fn learn(&self, answer: Answer) -> Acceleration {
-        let (accel, reason, lasting) = match answer {
+        let (accel, reason, slow) = match answer {
             Answer::Spoke(after) => {
-                (Accel::Kvm, format!("a guest spoke under KVM after {:.1} s", after.as_secs_f32()), true)
+                (Accel::Kvm, format!("a guest under KVM answered after {:.1} s", after.as_secs_f32()), None)
             }
-            Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), true),
+            Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
             Answer::Unclear(why) => {
-                let again = format!("the next run tries again, unless {ACCEL_VARIABLE} is set");
-                (Accel::Tcg, format!("/dev/kvm opens, but {why}; {again}"), false)
+                let before = self.current().and_then(|kept| kept.slow).map_or(0, |slow| slow.times);
+                let slow = Slow { times: before.saturating_add(1), since: SystemTime::now() };
+                let again = match slow.pause() {
+                    Duration::ZERO => "the next run tries again".to_owned(),
+                    pause => format!("{} guests in a row; tried again in {} min", slow.times, pause.as_secs() / 60),
+                };
+                (Accel::Tcg, format!("/dev/kvm opens, but {why}; {again}"), Some(slow))
             }
         };
         let verdict = Acceleration { accel, reason };
-        if lasting {
-            self.keep(&verdict);
-        }
+        self.keep(&verdict, slow);
         verdict
     }
 
-    /// Best effort: what can't be kept is probed again.
-    fn keep(&self, verdict: &Acceleration) {
-        let kept = Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), verdict: verdict.clone() };
+    /// Errors are ignored: a result that can't be written is probed again.
+    fn keep(&self, verdict: &Acceleration, slow: Option<Slow>) {
+        let kept =
+            Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), verdict: verdict.clone(), slow };
         let write = || -> std::io::Result<()> {
             let dir = self.path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(dir)?;
@@ -252,7 +297,7 @@ mod tests {
         Err(Unusable::Refusing { device: "/dev/kvm".into(), source: io::Error::from_raw_os_error(16) })
     }
 
-    /// The choice, and what was said.
+    /// The choice, and the lines that were reported.
     fn chosen(
         cache: &Path,
         launcher: &FakeLauncher,
@@ -269,8 +314,8 @@ mod tests {
     #[test]
     fn deaths_and_successes_are_remembered() {
         for (launcher, accel, reason, lines) in [
-            (speaking(), Accel::Kvm, "a guest spoke under KVM after 0.", 0),
-            (dying(), Accel::Tcg, "/dev/kvm opens, but the guest died under it (exit code 1: kvm: abort)", 1),
+            (speaking(), Accel::Kvm, "a guest under KVM answered after 0.", 0),
+            (dying(), Accel::Tcg, "/dev/kvm opens, but QEMU ended under KVM (exit code 1: kvm: abort)", 1),
         ] {
             let cache = tempfile::tempdir().unwrap();
             let (first, said) = chosen(cache.path(), &launcher, Ok(()), false);
@@ -278,7 +323,7 @@ mod tests {
             assert!(first.reason.starts_with(reason), "{}", first.reason);
             let (second, said) = chosen(cache.path(), &launcher, Ok(()), false);
             assert_eq!((second.accel, launcher.boots(), said.len()), (accel, 1, lines));
-            assert!(second.reason.contains("; found earlier, remove "), "{}", second.reason);
+            assert!(second.reason.contains("; cached result; remove "), "{}", second.reason);
             assert_eq!(remembered(cache.path(), "10.0", None), Some(first));
         }
     }
@@ -289,10 +334,38 @@ mod tests {
         let (first, said) = chosen(cache.path(), &slow, Ok(()), false);
         assert_eq!(first.accel, Accel::Tcg);
         assert_eq!(said.len(), 1);
-        assert!(said[0].starts_with("KVM is not used, guests are emulated"), "{said:?}");
-        assert!(said[0].contains("said nothing for 200ms; the next run tries again"), "{said:?}");
+        assert!(said[0].starts_with("KVM is not used; guests are emulated"), "{said:?}");
+        assert!(said[0].contains("sent nothing for 200ms; the next run tries again"), "{said:?}");
         assert_eq!(remembered(cache.path(), "10.0", None), None);
         assert_eq!(chosen(cache.path(), &speaking(), Ok(()), false).0.accel, Accel::Kvm, "asked again");
+    }
+
+    #[test]
+    fn only_one_slow_guest_after_the_other_is_remembered_and_for_a_while() {
+        let cache = tempfile::tempdir().unwrap();
+        let slow = mute();
+        let boots = |launcher: &FakeLauncher| {
+            let before = launcher.boots();
+            let (choice, said) = chosen(cache.path(), launcher, Ok(()), false);
+            assert_eq!((choice.accel, said.len()), (Accel::Tcg, 1));
+            (launcher.boots() - before, choice.reason)
+        };
+        assert_eq!(boots(&slow).0, 1);
+        let (tried, reason) = boots(&slow);
+        assert!(tried == 1 && reason.ends_with("; 2 guests in a row; tried again in 5 min"), "{reason}");
+        let (tried, reason) = boots(&slow);
+        assert!(tried == 0 && reason.contains("tried again in 5 min; found earlier, remove "), "{reason}");
+
+        let path = Memory::path(cache.path());
+        let mut kept = Memory::read(&path).unwrap();
+        kept.slow = kept.slow.map(|slow| Slow { since: SystemTime::now() - PAUSE, ..slow });
+        fs::write(&path, serde_json::to_vec(&kept).unwrap()).unwrap();
+        let (tried, reason) = boots(&slow);
+        assert!(tried == 1 && reason.ends_with("; 3 guests in a row; tried again in 10 min"), "{reason}");
+        let pause = |times| Slow { times, since: SystemTime::now() }.pause();
+        assert_eq!((pause(1), pause(99)), (Duration::ZERO, LONGEST_PAUSE));
+        let ahead = Slow { times: 2, since: SystemTime::now() + PAUSE };
+        assert!(!ahead.holds(), "a clock that was set back");
     }
 
     #[test]
@@ -318,10 +391,11 @@ mod tests {
         let (choice, said) = chosen(cache.path(), &speaking(), absent, false);
         assert_eq!((choice.accel, said.len()), (Accel::Tcg, 0));
         assert_eq!(chosen(cache.path(), &mute(), Ok(()), true).1.len(), 0);
+        assert!(!Memory::path(cache.path()).exists());
     }
 
     #[test]
-    fn a_verdict_is_forgotten_after_a_reboot_or_an_upgrade() {
+    fn a_cached_result_is_invalid_after_a_reboot_or_an_upgrade() {
         let cache = tempfile::tempdir().unwrap();
         let memory = |boot_id: &str, qemu: &str| Memory {
             path: Memory::path(cache.path()),
@@ -329,7 +403,7 @@ mod tests {
             qemu: qemu.to_owned(),
         };
         assert_eq!(memory("a", "7.2").recall(), None);
-        memory("a", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() });
+        memory("a", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() }, None);
         assert!(memory("a", "7.2").recall().unwrap().reason.starts_with("dead; found earlier, remove "));
         assert_eq!(memory("b", "7.2").recall(), None);
         assert_eq!(memory("a", "10.0").recall(), None);
@@ -338,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_follow_the_measured_boot_within_reason() {
+    fn deadlines_are_scaled_by_the_measured_boot_within_limits() {
         let scale = |accel, ms| {
             let acceleration = Acceleration { accel, reason: String::new() };
             acceleration.time_scale(Some(Duration::from_millis(ms)))

@@ -1,4 +1,4 @@
-//! A channel over a Unix stream socket: QEMU's chardev, and the fake guest's socket pair alike.
+//! A channel over a Unix stream socket, for QEMU's chardev and for the fake guest's socket pair.
 
 use super::{Channel, Recv, SEND_TIMEOUT};
 use std::{
@@ -14,10 +14,10 @@ pub struct SocketChannel {
 }
 
 impl SocketChannel {
-    /// Takes over a connected socket.
+    /// Creates a channel from a connected socket.
     ///
     /// # Errors
-    /// The socket does not take the timeout for sending.
+    /// The socket's send timeout can't be set.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok(Self { stream })
@@ -26,7 +26,7 @@ impl SocketChannel {
 
 impl Channel for SocketChannel {
     fn recv(&mut self, buf: &mut [u8], timeout: Duration) -> io::Result<Recv> {
-        // The kernel reads a zero timeout as "for ever", and std refuses it.
+        // A zero timeout means "no timeout" to the kernel, and std refuses it.
         self.stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
         loop {
             return match self.stream.read(buf) {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_bytes_silence_and_the_end_apart() {
+    fn distinguishes_bytes_timeout_and_end() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut channel = SocketChannel::new(ours).unwrap();
         let mut buf = [0; 8];
@@ -63,7 +63,7 @@ mod tests {
         theirs.write_all(b"abc").unwrap();
         assert_eq!(channel.recv(&mut buf, Duration::from_secs(1)).unwrap(), Recv::Bytes(3));
         channel.send(b"unread").unwrap();
-        // A peer that closes with bytes unread resets the connection: still the end, no error.
+        // A peer that closes with unread bytes resets the connection: this counts as the end, not as an error.
         drop(theirs);
         assert_eq!(channel.recv(&mut buf, Duration::from_secs(1)).unwrap(), Recv::Closed);
         assert!(channel.send(b"x").is_err());

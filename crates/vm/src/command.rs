@@ -1,47 +1,46 @@
 //! The command line of a guest.
 //!
-//! vng joins its arguments into a shell string, and hands `--qemu-opts` to QEMU unquoted, where commas separate
-//! options. So every value that comes from outside is checked against a small alphabet first, and one that does not
-//! fit is an error with the reason, not a guest with half a command line.
+//! vng joins its arguments to a shell string, and passes `--qemu-opts` to QEMU unquoted, where commas separate options.
+//! Therefore every external value is checked against a small set of characters; a value with another character is an error.
 
 use super::{Accel, GuestSpec, VmError};
+use lab_base::paths::is_plain;
 use lab_protocol::message::PORT_NAME;
 use std::path::{Path, PathBuf};
 
-/// Kernel parameters of every guest, in front of the specification's own.
+/// Kernel parameters of every guest, before those of the specification.
 const CMDLINE: &[&str] = &[
-    // The last console is the one behind /dev/console; vng's own comes before and is not there in early boot.
+    // The last console becomes /dev/console; vng's own console comes earlier and does not exist in early boot.
     "console=ttyS0",
     "rdinit=/init",
-    // vng asks for silence. The whole boot log costs a thirtieth of the boot's processor time under TCG, and a kernel
-    // that hangs early leaves nothing else.
+    // vng sets a quiet console. The whole boot log costs 1/30 of the boot's processor time under TCG, and is the only
+    // evidence of a kernel that hangs early.
     "loglevel=7",
-    // Accounting of pressure at every change of tasks: a fortieth of the suite's time, and no case asks about it.
+    // Disables pressure stall accounting, which takes 1/40 of the suite's time and is used by no case.
     "psi=0",
-    // What a boot would spend on things that no case asks about (shares of the boot's processor time under TCG are in
-    // docs/speed.md): the crypto library's tests of itself, the CPU jitter generator's (virtio-rng brings the entropy),
-    // a fifth level of page tables, and an address space laid out at random, which would also make the addresses of one
-    // boot's registers mean nothing to the next.
+    // Disables boot work that no case needs (docs/speed.md has the shares of processor time under TCG): self-tests of the
+    // crypto library and of the CPU jitter RNG (virtio-rng provides entropy), five-level page tables, and KASLR, which
+    // would also make addresses of different boots incomparable.
     "cryptomgr.notests=1",
     "initcall_blacklist=jent_mod_init",
     "no5lvl",
     "nokaslr",
-    // A fault ends the guest at once (with -no-reboot), so that the host need not wait for a silent one.
+    // A fault ends the guest at once (with -no-reboot), so that the host need not wait for its silence deadline.
     "panic=-1",
     "oops=panic",
     "softlockup_panic=1",
-    // Of soft lockups after twice these seconds. A busy host lets a virtual processor stand still for longer than the
-    // kernel's usual 20, and a case that hangs is noticed by its deadline.
+    // Soft lockups are reported after twice this time, seconds. On a busy host a virtual processor may not run for longer
+    // than the kernel's default of 20 s, and hanging cases are detected by their deadlines.
     "watchdog_thresh=30",
     "hung_task_panic=1",
-    // On a busy host an emulated timer may be too late for the kernel's test of it, which ends in a panic: "IO-APIC +
-    // timer doesn't work!" (7.2.13 under TCG). KVM guests leave the test out by themselves.
+    // On a busy host an emulated timer may be too late for the kernel's check, which panics: "IO-APIC + timer doesn't
+    // work!" (7.2.13 under TCG). KVM guests skip this check themselves.
     "no_timer_check",
-    // What a guest that stands still is asked for its tasks with; Debian forbids that much of sysrq. Where interrupts are
-    // off, an NMI is all that gets through, and its panic says where.
+    // Allows sysrq, by which a hanging guest is queried for its tasks; Debian restricts it. With interrupts disabled only
+    // an NMI works, and its panic prints the place.
     "sysrq_always_enabled",
     "unknown_nmi_panic",
-    // The agent marks cells in the kernel log; rate limits would lose the marks.
+    // The agent writes marks to the kernel log; rate limiting could drop them.
     "printk.devkmsg=on",
     "log_buf_len=1M",
 ];
@@ -56,19 +55,26 @@ const KVM_CMDLINE: &[&str] = &[
 /// Files of one launch, in a directory of its own.
 #[derive(Debug)]
 pub struct Files {
-    /// Empty; vng exports it where nothing else is to be exported, and the guest never mounts it.
+    /// Empty directory that vng exports if nothing else is exported; the guest never mounts it.
     pub root: PathBuf,
-    /// The agent's port.
     pub port: PathBuf,
-    /// QEMU's monitor.
     pub qmp: PathBuf,
-    /// What vng and QEMU complain about.
+    /// Error output of vng and QEMU.
     pub stderr: PathBuf,
+    /// The command line that vng puts together.
+    pub words: PathBuf,
 }
 
 impl Files {
     pub fn below(dir: &Path) -> Self {
-        Self { root: dir.join("root"), port: dir.join("port"), qmp: dir.join("qmp"), stderr: dir.join("stderr") }
+        let below = |name| dir.join(name);
+        Self {
+            root: below("root"),
+            port: below("port"),
+            qmp: below("qmp"),
+            stderr: below("stderr"),
+            words: below("words"),
+        }
     }
 }
 
@@ -87,9 +93,9 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
     add(&["--run", &kernel, "--root", &root, "--name", name]);
-    // virtiofsd would be tried for seconds and then given up; the export is never mounted anyway.
+    // Avoids virtiofsd, whose start vng tries for seconds; the export is never mounted anyway.
     add(&["--force-9p"]);
-    // The image brings the modules. vng would look for some next to the kernel and want its own initramfs for them.
+    // The image contains the modules. vng would search for modules next to the kernel and build its own initramfs for them.
     add(&["--skip-modules"]);
     add(&["--disable-monitor"]);
     add(&["--memory", &format!("{}M", spec.memory_mib), "--cpus", &spec.cpus.to_string()]);
@@ -106,7 +112,7 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         "-device virtio-rng-pci".to_owned(),
     ];
     if let Some(direct) = &spec.direct {
-        // QEMU takes the last one. vng still gets the bzImage, which it asks for its version.
+        // QEMU uses the last `-kernel`. vng still gets the bzImage, from which it reads the version.
         options.push(format!("-kernel {}", path("unpacked kernel", direct, " (NETKIT_LAB_CACHE)")?));
     }
     if let Some(memory) = &spec.memory_file {
@@ -119,15 +125,15 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     let more = match spec.accel {
         Accel::Tcg => {
             add(&["--disable-kvm"]);
-            // Without what QEMU does badly; it takes the last processor that is named. `erms` tells kernels that `rep stosb`
-            // is quick: emulated, it stores byte after byte, and kernels clear every page with it (clear_page_erms). `cx16`
-            // has allocators use cmpxchg16b, after which QEMU 7.2 has wrong flags until the next instruction that sets them:
-            // an interrupt there brings a trap flag or worse back with it, and the guest dies of no fault of its kernel.
+            // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages by
+            // `rep stosb` (clear_page_erms), which is slow when emulated. With `cx16` allocators use cmpxchg16b, after
+            // which QEMU 7.2 has wrong flags until the next instruction that sets them: an interrupt in between restores a
+            // wrong trap flag, for example, and the guest crashes without a kernel bug.
             options.push("-cpu max,-erms,-cx16".to_owned());
             &[]
         }
         Accel::Kvm => {
-            // vng asks for `kvm:tcg`, and that falls back without a word.
+            // vng's default is `kvm:tcg`, which falls back silently.
             options.push("-machine accel=kvm".to_owned());
             KVM_CMDLINE
         }
@@ -138,10 +144,6 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     Ok(arguments)
 }
 
-fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "/._-+:=@%".contains(c)
-}
-
 fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(char) -> bool) -> Result<(), VmError> {
     match value.chars().find(|c| !allowed(*c)) {
         None => Ok(()),
@@ -149,7 +151,7 @@ fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(c
     }
 }
 
-/// Absolute, since vng takes a bare word for a kernel's version and downloads it.
+/// Makes paths absolute: vng takes a bare word for a kernel version and downloads it.
 fn path(what: &'static str, path: &Path, mend: &'static str) -> Result<String, VmError> {
     let file = |source| VmError::File { what, path: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(file)?;
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_is_never_writable_and_never_networked() {
+    fn the_guest_has_no_writable_export_and_no_network() {
         let dir = tempfile::tempdir().unwrap();
         let usual = spec(dir.path());
         let with_the_hosts_root = GuestSpec { exported: Some("/".into()), ..usual.clone() };
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shell_or_qemu_would_take_apart_is_refused() {
+    fn values_that_a_shell_or_qemu_would_split_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let good = spec(dir.path());
         let files = Files::below(dir.path());
@@ -225,7 +227,7 @@ mod tests {
         let odd = dir.path().join("a b,c");
         std::fs::write(&odd, "").unwrap();
         let error = refused(GuestSpec { image: odd, ..good.clone() });
-        assert!(error.contains("holds ' '") && error.contains("(NETKIT_LAB_CACHE)"), "{error}");
+        assert!(error.contains("contains ' '") && error.contains("(NETKIT_LAB_CACHE)"), "{error}");
 
         for parameter in ["a b", "x;reboot", "$(x)", "`x`", "a'b", "a\"b", "a\\b", "a\nb"] {
             let error = refused(GuestSpec { cmdline: vec![parameter.to_owned()], ..good.clone() });
@@ -238,10 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_path_that_the_kernel_would_cut_is_refused() {
+    fn a_socket_path_that_is_too_long_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let deep = Files { port: dir.path().join("x".repeat(100)), ..Files::below(dir.path()) };
         let error = arguments(&spec(dir.path()), &deep, "x").unwrap_err().to_string();
-        assert!(error.contains("the kernel takes 107"), "{error}");
+        assert!(error.contains("at most 107 are allowed"), "{error}");
     }
 }

@@ -1,33 +1,31 @@
-//! Why a guest could not be had.
+//! Errors of starting and controlling guests.
 
 use lab_record::guest_exit::GuestExit;
 use std::{io, path::PathBuf, time::Duration};
 
-/// One line each, with the mend where there is one.
+/// Each error is one line, with the fix if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// A file that the guest needs.
+    /// A file that the guest needs can't be used.
     #[error("{what} {}: {source}", path.display())]
     File {
-        /// What the file is.
+        /// Kind of the file.
         what: &'static str,
-        /// Where it should be.
+        /// Its path.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
     /// vng passes its arguments through a shell and through QEMU's comma-separated options.
     #[error(
-        "{what} `{value}` holds {found:?}, which virtme-ng can't pass on; use letters, digits and `/._-+:=@%` only{mend}"
+        "{what} `{value}` contains {found:?}, which virtme-ng can't pass on; use letters, digits and `/._-+:=@%` only{mend}"
     )]
     Unquotable {
-        /// What the value is.
+        /// Kind of the value.
         what: &'static str,
-        /// The value.
         value: String,
-        /// The first character that can't pass.
+        /// The first character that is not allowed.
         found: char,
-        /// What to set, with a leading separator; empty where it is obvious.
+        /// How to fix it, with a leading separator; empty if this is obvious.
         mend: &'static str,
     },
     /// `sun_path` is 108 bytes.
@@ -38,28 +36,24 @@ pub enum VmError {
         /// Its length.
         length: usize,
     },
+    /// Other users could access the guest.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// A program did not start.
     #[error("can't start {}: {source}; `lab doctor` says what is missing", program.display())]
-    Spawn {
-        /// The program.
-        program: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A helper program ran and did not do its work.
+    Spawn { program: PathBuf, source: io::Error },
+    /// A helper program failed.
     #[error("{program}: {problem}")]
     Tool {
-        /// The program.
         program: String,
-        /// What went wrong, one line.
+        /// The reason, one line.
         problem: String,
     },
-    /// The guest ended before anyone talked to it.
+    /// The guest ended before the host could connect.
     #[error("guest {guest} ended before its agent's port was there ({exit})")]
     Exited {
         /// Name of the guest.
         guest: String,
-        /// How it ended.
         exit: GuestExit,
     },
     /// The virtual machine never offered the agent's port.
@@ -67,24 +61,23 @@ pub enum VmError {
     ConnectTimeout {
         /// Name of the guest.
         guest: String,
-        /// How long it was waited for.
+        /// Time waited.
         waited: Duration,
     },
-    /// The port is there and can't be used.
+    /// The port exists but can't be used.
     #[error("guest {guest}: agent's port: {source}")]
     Port {
         /// Name of the guest.
         guest: String,
-        /// The system's answer.
         source: io::Error,
     },
-    /// The guest can't be saved, or its snapshot not be kept.
+    /// The guest can't be saved, or its snapshot can't be stored.
     #[error("snapshot: {0}")]
     Snapshot(String),
     /// QEMU's monitor does not answer, or refuses.
     #[error("QEMU's monitor: {0}")]
     Monitor(String),
-    /// `NETKIT_LAB_ACCEL` holds something else.
+    /// `NETKIT_LAB_ACCEL` has another value.
     #[error("NETKIT_LAB_ACCEL is `{0}`; it takes `kvm` or `tcg`")]
     AccelOverride(String),
 }

@@ -1,4 +1,4 @@
-//! Guests without a machine: a closure on a thread plays the agent.
+//! Guests without a virtual machine: a closure on a thread acts as the agent.
 //!
 //! ```
 //! use crate::{Launcher, fake::FakeLauncher};
@@ -37,21 +37,36 @@ pub struct FakeLauncher {
     listening: bool,
     freezing: bool,
     survivors: usize,
+    port_after: Duration,
 }
 
 impl FakeLauncher {
-    /// Every guest runs `script`; the guest is gone when it returns, or panics.
+    /// Every guest runs `script`; the guest ends when it returns or panics.
     ///
-    /// Once the host kills the guest, the script's channel reports [`super::Recv::Closed`]: a script that plays a hang
-    /// waits for that.
+    /// After the host kills the guest, the script's channel returns [`super::Recv::Closed`]: a script that simulates a hang
+    /// waits for this.
     pub fn new(script: impl Fn(&mut FakeAgent) + Send + Sync + 'static) -> Self {
-        Self { script: Arc::new(script), boots: AtomicU32::new(0), listening: true, freezing: true, survivors: 0 }
+        Self {
+            script: Arc::new(script),
+            boots: AtomicU32::new(0),
+            listening: true,
+            freezing: true,
+            survivors: 0,
+            port_after: Duration::ZERO,
+        }
     }
 
     /// Guests whose virtual machine exits before it offers the agent's port; `script` still runs.
     #[must_use]
     pub fn never_listening(mut self) -> Self {
         self.listening = false;
+        self
+    }
+
+    /// Guests whose virtual machine takes this long to start.
+    #[must_use]
+    pub fn offering_its_port_after(mut self, start: Duration) -> Self {
+        self.port_after = start;
         self
     }
 
@@ -62,14 +77,14 @@ impl FakeLauncher {
         self
     }
 
-    /// Guests of which so many processes stay alive when they are killed.
+    /// Guests of which this many processes survive the kill.
     #[must_use]
     pub fn surviving(mut self, processes: usize) -> Self {
         self.survivors = processes;
         self
     }
 
-    /// How many guests were launched or restored.
+    /// Number of guests that were launched or restored.
     pub fn boots(&self) -> u32 {
         self.boots.load(Ordering::SeqCst)
     }
@@ -114,7 +129,7 @@ impl FakeLauncher {
                 agent.exit = GuestExit { code: Some(255), signal: None, stderr: "the script panicked".to_owned() };
             }
             *end.lock().expect("no panic while held") = Some(agent.exit.clone());
-            // The guest's own handles are not the last ones: say it to the host outright.
+            // The guest may hold other handles of the socket, so it is shut down explicitly.
             let _ = port_end.shutdown(Shutdown::Both);
         });
         Ok(Box::new(FakeGuest {
@@ -126,6 +141,7 @@ impl FakeLauncher {
             thread: Some(thread),
             freezing: self.freezing,
             survivors: self.survivors,
+            port_at: Instant::now() + self.port_after,
         }))
     }
 }
@@ -141,17 +157,17 @@ pub struct FakeAgent {
 }
 
 impl FakeAgent {
-    /// What the host asked for.
+    /// The specification of the guest.
     pub fn spec(&self) -> &GuestSpec {
         &self.spec
     }
 
-    /// How many guests the launcher had launched before: 0 for the first one.
+    /// Number of guests that were launched before: 0 for the first one.
     pub fn boot(&self) -> u32 {
         self.boot
     }
 
-    /// Whether the host restored it from a snapshot.
+    /// Whether the guest was restored from a snapshot.
     pub fn restored(&self) -> bool {
         self.restored
     }
@@ -170,7 +186,7 @@ impl FakeAgent {
         file.write_all(text.as_bytes()).expect("console is writable");
     }
 
-    /// What the host sees once the script returns; exit code 0 otherwise.
+    /// Sets the exit status that the host sees after the script returns; 0 by default.
     pub fn set_exit(&mut self, exit: GuestExit) {
         self.exit = exit;
     }
@@ -185,10 +201,16 @@ struct FakeGuest {
     thread: Option<thread::JoinHandle<()>>,
     freezing: bool,
     survivors: usize,
+    port_at: Instant,
 }
 
 impl Guest for FakeGuest {
-    fn connect(&mut self, _deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
+    fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
+        let begin = Instant::now();
+        thread::sleep(deadline.min(self.port_at).saturating_duration_since(begin));
+        if Instant::now() < self.port_at {
+            return Err(VmError::ConnectTimeout { guest: self.name.clone(), waited: begin.elapsed() });
+        }
         let Some(host) = self.host.take() else {
             let exit = self.exited().unwrap_or(GuestExit { code: Some(1), signal: None, stderr: String::new() });
             return Err(VmError::Exited { guest: self.name.clone(), exit });
@@ -201,7 +223,7 @@ impl Guest for FakeGuest {
         self.exit.lock().expect("no panic while held").clone()
     }
 
-    /// Answers as a kernel does that is asked for its tasks: on the console, at length.
+    /// Writes a long task list to the console, as a real kernel does.
     fn interrogate(&mut self, _patience: Duration, _stop: &dyn Fn() -> bool) -> Interrogation {
         let tasks = format!("sysrq: Show State\n{}Kernel panic - not syncing: NMI\n", "task:fake\n".repeat(10_000));
         let console = OpenOptions::new().append(true).open(&self.console);
@@ -215,7 +237,7 @@ impl Guest for FakeGuest {
 
     fn kill(&mut self) {
         if let Some(thread) = self.thread.take() {
-            // Both directions: the script's next receive or send ends, as it would on a machine without power.
+            // Both directions: the script's next receive or send fails, as after a power-off.
             let _ = self.power.shutdown(Shutdown::Both);
             thread.join().expect("the script's panic was caught");
         }
@@ -223,6 +245,10 @@ impl Guest for FakeGuest {
 
     fn survivors(&self) -> usize {
         self.survivors
+    }
+
+    fn overgrown(&self) -> Option<String> {
+        super::overgrown(&self.console)
     }
 
     fn peak_memory_kib(&self) -> Option<u64> {
@@ -244,7 +270,7 @@ impl Drop for FakeGuest {
     }
 }
 
-/// A specification for a fake guest that writes its console into `dir`.
+/// A specification for a fake guest that writes its console to `dir`.
 pub fn specification(dir: PathBuf) -> GuestSpec {
     GuestSpec {
         name: "fake".to_owned(),
@@ -259,6 +285,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         run_dir: dir,
         vng: "/nonexistent/vng".into(),
         qemu: None,
+        sandbox: false,
         tools: "fake".to_owned(),
         memory_file: None,
         exported: None,

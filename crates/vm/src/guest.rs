@@ -1,23 +1,21 @@
-//! A running virtual machine, whoever started it: its processes, its sockets, its end.
+//! A running virtual machine: its processes, its sockets, its end.
 
 use super::{
     Channel, Guest, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
+    confine::{Reach, confine},
     interrogation, orphans,
     process::{Group, POLL},
     qmp::Monitor,
 };
+use lab_guard::private;
 use lab_record::guest_exit::GuestExit;
 use procfs::process::Process;
 use std::{
     cell::Cell,
     fs,
     fs::{File, OpenOptions},
-    io,
-    os::unix::{
-        net::UnixStream,
-        process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -25,12 +23,15 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// How long QEMU may take to end when it is asked to.
+/// Maximum time for QEMU to end on request.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long saving may take: the devices' state is half a megabyte.
+/// Maximum time for saving: the devices' state is half a megabyte.
 const SAVING: Duration = Duration::from_secs(20);
 
-/// A guest's processes and its files.
+/// Maximum bytes of standard error that are read for an error.
+const LAST_WORDS: u64 = 64 << 10;
+
+/// A guest's processes and files.
 #[derive(Debug)]
 pub struct MachineGuest {
     name: String,
@@ -40,26 +41,26 @@ pub struct MachineGuest {
     console: PathBuf,
     memory_file: Option<PathBuf>,
     exit: Option<GuestExit>,
-    /// Known once the port is.
+    /// Set once the port exists.
     qemu: Option<Process>,
     peak_memory_kib: Cell<Option<u64>>,
     /// Removed when the guest is dropped.
     dir: TempDir,
 }
 
-/// What every launch needs before its program: a directory with the sockets' places, and files for its output.
+/// Preparation of a launch: a directory for sockets, and output files.
 #[derive(Debug)]
 pub struct Stage {
     /// Removed with the guest.
     pub dir: TempDir,
-    /// What is in it.
+    /// Paths in the directory.
     pub files: Files,
     console: File,
     stderr: File,
 }
 
 impl Stage {
-    /// Makes the directory and the files.
+    /// Creates the directory and the files.
     ///
     /// # Errors
     /// [`VmError::File`].
@@ -68,17 +69,14 @@ impl Stage {
             let path = path.to_owned();
             move |source| VmError::File { what, path, source }
         };
-        // A directory per launch: a guest never meets the sockets of the one before it.
-        let dir = tempfile::Builder::new()
-            .prefix(&orphans::mark()?)
-            .tempdir_in(&spec.run_dir)
-            .map_err(file("run directory", &spec.run_dir))?;
+        // A directory per launch, so that a guest never meets the sockets of an earlier guest.
+        let dir = private::temporary(&orphans::mark()?, &spec.run_dir)?;
         let files = Files::below(dir.path());
         fs::create_dir(&files.root).map_err(file("guest root", &files.root))?;
-        // What a restored guest has said before is in the file already.
+        // The file already has the console of the boot if the guest is restored.
         let console = OpenOptions::new().append(true).create(true).open(&spec.console);
         let console = console.map_err(file("console", &spec.console))?;
-        // QEMU opens standard error anew by its path and truncates it, so ours must not keep an offset.
+        // QEMU reopens standard error by path and truncates it, so ours must be opened for appending.
         let stderr = OpenOptions::new()
             .append(true)
             .create(true)
@@ -87,14 +85,15 @@ impl Stage {
         Ok(Self { dir, files, console, stderr })
     }
 
-    /// Starts the program in a process group of its own.
+    /// Starts the program in its own process group.
     ///
     /// # Errors
     /// [`VmError::Spawn`].
-    pub fn start(self, mut command: Command, spec: &GuestSpec) -> Result<MachineGuest, VmError> {
+    pub fn start(self, mut command: Command, spec: &GuestSpec, reach: &Reach) -> Result<MachineGuest, VmError> {
         // The serial line is connected to standard output.
         command.stdin(Stdio::null()).stdout(self.console).stderr(self.stderr).process_group(0);
         let program = PathBuf::from(command.get_program());
+        confine(&mut command, reach).map_err(|source| VmError::Spawn { program: program.clone(), source })?;
         let child = command.spawn().map_err(|source| VmError::Spawn { program, source })?;
         Ok(MachineGuest {
             name: spec.name.clone(),
@@ -112,39 +111,39 @@ impl Stage {
 }
 
 impl MachineGuest {
-    /// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of
-    /// its registers. Kernel messages are none of it: vng copies those to standard error too.
-    fn last_words(&self) -> String {
-        let text = fs::read(&self.files.stderr).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('[')).collect();
-        let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
-        let line = error.or(lines.last()).copied().unwrap_or_default();
-        line.chars().filter(|c| !c.is_control()).take(400).collect()
-    }
-
     fn gone(&mut self, status: ExitStatus) -> GuestExit {
-        // vng may have died alone.
+        // A wrapper around QEMU may have left processes.
         self.group.kill_all();
-        let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: self.last_words() };
+        let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: telling_line(&self.files.stderr) };
         self.exit = Some(exit.clone());
         exit
     }
+}
+
+/// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of its
+/// registers. Kernel messages are left out: vng copies those to standard error too.
+pub(super) fn telling_line(stderr: &Path) -> String {
+    let text = lab_guard::bounded::tail(stderr, LAST_WORDS).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = lab_base::text::told_lines(&text).into_iter().filter(|line| !line.starts_with('[')).collect();
+    let error = lines.iter().find(|line| line.to_ascii_lowercase().contains("error"));
+    let line = error.or(lines.last()).copied().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(400).collect()
 }
 
 impl Guest for MachineGuest {
     fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
         let start = Instant::now();
         loop {
-            let port = |source| VmError::Port { guest: self.name.clone(), source };
-            match UnixStream::connect(&self.files.port) {
+            match private::connect(&self.files.port) {
                 Ok(stream) => {
                     self.qemu = self.group.qemu();
+                    let port = |source| VmError::Port { guest: self.name.clone(), source };
                     return Ok(Box::new(SocketChannel::new(stream).map_err(port)?));
                 }
-                // Not there yet, or there and not listening yet.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-                Err(error) => return Err(port(error)),
+                // The port does not exist yet, or is not listening yet.
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
             }
             if let Some(exit) = self.exited() {
                 return Err(VmError::Exited { guest: self.name.clone(), exit });
@@ -158,7 +157,7 @@ impl Guest for MachineGuest {
 
     fn exited(&mut self) -> Option<GuestExit> {
         if self.exit.is_none() {
-            // A guest that ends by itself takes the figure with it.
+            // The value is lost if the guest ends by itself.
             self.peak_memory_kib();
             let status = self.child.try_wait().ok().flatten()?;
             self.gone(status);
@@ -171,7 +170,7 @@ impl Guest for MachineGuest {
     }
 
     fn kill(&mut self) {
-        // Once the leader is reaped, its pid may come to lead somebody else's group.
+        // After the leader has been reaped, its pid may become the id of a foreign group.
         if self.exited().is_some() {
             return;
         }
@@ -192,6 +191,10 @@ impl Guest for MachineGuest {
 
     fn survivors(&self) -> usize {
         self.group.survivors()
+    }
+
+    fn overgrown(&self) -> Option<String> {
+        super::overgrown(&self.console)
     }
 
     fn peak_memory_kib(&self) -> Option<u64> {

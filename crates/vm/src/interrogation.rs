@@ -1,40 +1,37 @@
-//! What a guest is doing that does nothing any more.
+//! Queries a hanging guest for its state.
 //!
-//! QEMU tells the registers, whatever state the kernel is in. The kernel itself tells more, and with symbols: its
-//! keyboard handler answers Alt-SysRq from interrupt context, so it does even while every task is stuck or a processor
-//! spins in the kernel. Where interrupts are off, the last resort is an NMI, which the guest takes for unknown and panics
-//! over (`unknown_nmi_panic`), with a backtrace of what it interrupted.
+//! QEMU reports the registers in any state of the kernel. The kernel reports more, with symbols: its keyboard handler
+//! answers Alt-SysRq in interrupt context, even if every task is blocked or a processor spins in the kernel. With
+//! interrupts disabled, the last resort is an NMI: the guest treats it as unknown and panics (`unknown_nmi_panic`) with a
+//! backtrace of the interrupted code.
 
 use super::{VmError, process::POLL, qmp::Monitor};
 use std::{
-    fs::{self, File},
-    io::{Read, Seek, SeekFrom},
+    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-/// Keys with Alt-SysRq, `drivers/tty/sysrq.c`: everything to the console, where the processors are, which tasks are
-/// blocked, all tasks.
+/// Keys for Alt-SysRq, `drivers/tty/sysrq.c`: console log level 9, backtraces of all processors, blocked tasks, all tasks.
 const KEYS: [&str; 4] = ["9", "l", "w", "t"];
-/// A console that has not grown for this long has said it all. QEMU holds a key for 100 ms.
+/// A console that has not grown for this long is complete. QEMU holds a key for 100 ms.
 const QUIET: Duration = Duration::from_millis(400);
-/// Console text that is kept, bytes: some hundred tasks with their stacks.
+/// Maximum console text that is kept, bytes: some hundred tasks with their stacks.
 const MOST: u64 = 512 << 10;
 
-/// What a guest that stands still was found doing.
+/// State of a hanging guest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Interrogation {
-    /// Texts by name: `registers` as QEMU sees them, `tasks` as the kernel tells on its console. The guest's words are in
-    /// them as they came.
+    /// Texts by name: `registers` from QEMU, `tasks` from the guest's console. Guest text is unescaped.
     pub findings: Vec<(&'static str, String)>,
-    /// Where the first processor is, as the kernel's own symbols say.
+    /// Function of the first processor, by the kernel's symbols.
     pub place: Option<String>,
     /// Whether its kernel answered the keyboard: it runs, and takes interrupts.
     pub alive: bool,
 }
 
-/// Questions the guest behind a monitor's socket.
+/// Queries a guest through its monitor socket.
 pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation {
     let deadline = Instant::now() + patience;
     let mut listener = Listener { console, deadline, stop, begin: length(console), alive: false };
@@ -60,7 +57,7 @@ struct Listener<'a> {
     console: &'a Path,
     deadline: Instant,
     stop: &'a dyn Fn() -> bool,
-    /// The console's length before the first question.
+    /// Length of the console before the first query, bytes.
     begin: u64,
     alive: bool,
 }
@@ -79,7 +76,7 @@ impl Listener<'_> {
         Ok(())
     }
 
-    /// Until the console stands still. It may have been still all along.
+    /// Waits until the console stops growing.
     fn wait_for_silence(&self) {
         let (mut seen, mut since) = (length(self.console), Instant::now());
         while since.elapsed() < QUIET && Instant::now() < self.deadline && !(self.stop)() {
@@ -92,15 +89,8 @@ impl Listener<'_> {
     }
 
     fn heard(&self) -> String {
-        let mut bytes = Vec::new();
-        let mut read = || -> std::io::Result<()> {
-            let mut file = File::open(self.console)?;
-            file.seek(SeekFrom::Start(self.begin))?;
-            file.take(MOST).read_to_end(&mut bytes)?;
-            Ok(())
-        };
-        // A console that can't be read has told nothing.
-        let _ = read();
+        // A console that can't be read counts as empty.
+        let bytes = lab_guard::bounded::from(self.console, self.begin, MOST).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
@@ -109,8 +99,8 @@ fn length(console: &Path) -> u64 {
     fs::metadata(console).map_or(0, |metadata| metadata.len())
 }
 
-/// The first `RIP: 0010:symbol+offset/size` of a kernel's backtrace (`show_ip`, `arch/x86/kernel/dumpstack.c`). User
-/// space has another selector.
+/// The first `RIP: 0010:symbol+offset/size` of a kernel backtrace (`show_ip`, `arch/x86/kernel/dumpstack.c`). User space
+/// has another segment selector.
 fn place(tasks: &str) -> Option<String> {
     let (_, rest) = tasks.split_once("RIP: 0010:")?;
     let line = rest.lines().next()?.trim();
@@ -121,12 +111,13 @@ fn place(tasks: &str) -> Option<String> {
 mod tests {
     use super::*;
     use std::{
+        fs::File,
         io::{BufRead, BufReader, Write},
         os::unix::net::UnixListener,
         path::PathBuf,
     };
 
-    /// A QEMU whose guest answers to these commands on its console; says which commands it got.
+    /// A QEMU whose guest answers these commands on its console; returns the commands it received.
     fn guest(
         dir: &Path,
         answers: &'static [(&'static str, &'static str)],
@@ -155,14 +146,14 @@ mod tests {
     }
 
     fn asked(answers: &'static [(&'static str, &'static str)]) -> (Interrogation, Vec<String>) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let (socket, peer) = guest(dir.path(), answers);
         let found = question(&socket, &dir.path().join("console.log"), Duration::from_secs(20), &|| false);
         (found, peer.join().unwrap())
     }
 
     #[test]
-    fn a_kernel_that_answers_is_left_alive_and_says_where_it_is() {
+    fn a_kernel_that_answers_gets_no_nmi_and_reports_its_place() {
         let trace = "CPU: 0 PID: 1\n RIP: 0033:0x55\n RIP: 0010:spin+0x1/0x2 [x]\n";
         assert!(trace.contains("0033"), "user space comes first in the trace");
         let (found, commands) =
@@ -173,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_is_deaf_gets_an_nmi() {
+    fn a_kernel_that_does_not_answer_gets_an_nmi() {
         let (found, commands) = asked(&[("inject-nmi", "RIP: 0010:deaf+0x2/0x4\n")]);
         assert_eq!(found.place.as_deref(), Some("deaf+0x2/0x4"));
         assert!(commands.last().unwrap().contains("inject-nmi"));
@@ -181,10 +172,10 @@ mod tests {
 
     #[test]
     fn no_monitor_is_a_finding_too_and_nothing_waits_past_its_time() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let found = question(&dir.path().join("none"), &dir.path().join("none"), Duration::from_secs(60), &|| false);
         assert_eq!(found.findings.len(), 1);
-        assert!(found.findings[0].1.contains("QEMU's monitor: No such file"), "{found:?}");
+        assert!(found.findings[0].1.contains("No such file"), "{found:?}");
         let (socket, peer) = guest(dir.path(), &[]);
         let begin = Instant::now();
         question(&socket, &dir.path().join("console.log"), Duration::from_millis(200), &|| false);

@@ -1,4 +1,4 @@
-//! The KVM device itself, before any guest: whether it opens, and whether it makes a virtual machine.
+//! Checks the KVM device without a guest: whether it can be opened, and whether it can create a virtual machine.
 
 use nix::{errno::Errno, libc::c_int};
 use std::{
@@ -8,22 +8,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The device of every host with KVM.
+/// The KVM device.
 const DEVICE: &str = "/dev/kvm";
 
 nix::ioctl_write_int_bad!(
-    /// `KVM_CREATE_VM` (`include/uapi/linux/kvm.h`): an empty machine of the given type, as a descriptor.
+    /// `KVM_CREATE_VM` (`include/uapi/linux/kvm.h`): creates an empty machine of the given type, returned as a descriptor.
     create_machine,
     nix::request_code_none!(0xAE, 0x01)
 );
 
-/// Why the device is of no use.
+/// Why KVM is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// This host has no such device.
+    /// The device does not exist.
     #[error("{}: No such file or directory", .0.display())]
     Absent(PathBuf),
-    /// It does not open, mostly since the user is not in the group that may.
+    /// The device can't be opened, usually because the user is not in its group.
     #[error("{}: {source}", device.display())]
     Closed {
         /// The device.
@@ -31,7 +31,7 @@ pub enum Unusable {
         /// The system's answer.
         source: io::Error,
     },
-    /// It opens and makes no machine: another hypervisor may have the processor to itself (`EBUSY`).
+    /// The device can't create a machine: another hypervisor may use the processor exclusively (`EBUSY`).
     #[error("{} opens, but makes no virtual machine: {source}", device.display())]
     Refusing {
         /// The device.
@@ -41,8 +41,8 @@ pub enum Unusable {
     },
 }
 
-/// Whether the host's device makes a virtual machine. That takes a millisecond, and proves nothing about a guest that
-/// runs in one.
+/// Checks that the device can create a virtual machine. This takes a millisecond, but does not show that a guest runs in
+/// it. runs in one.
 ///
 /// # Errors
 /// [`Unusable`].
@@ -56,17 +56,17 @@ fn usable_at(device: &Path) -> Result<(), Unusable> {
         io::ErrorKind::NotFound => Unusable::Absent(device.to_owned()),
         _ => Unusable::Closed { device: device.to_owned(), source },
     })?;
-    // The type of machine that every x86 host has.
+    // Machine type 0 exists on every x86 host.
     const DEFAULT_TYPE: c_int = 0;
     let made = loop {
-        // SAFETY: the descriptor is open, and the request takes a number and no pointer.
+        // SAFETY: the descriptor is open, and the request takes a number, not a pointer.
         match unsafe { create_machine(opened.as_raw_fd(), DEFAULT_TYPE) } {
             Err(Errno::EINTR) => {}
             other => break other,
         }
     };
     let machine = made.map_err(|errno| Unusable::Refusing { device: device.to_owned(), source: errno.into() })?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
+    // SAFETY: the kernel has just created this descriptor, and no other code uses it.
     drop(unsafe { OwnedFd::from_raw_fd(machine) });
     Ok(())
 }

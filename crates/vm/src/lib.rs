@@ -1,17 +1,19 @@
-//! Guests: what the run loop may ask of a virtual machine, and who provides it.
+//! Virtual machines: the interface that the run loop uses, and its implementations.
 //!
-//! The run loop sees three traits. [`VngLauncher`] implements them with virtme-ng and QEMU; `fake` implements them with a
-//! thread, so that the run loop's own tests take milliseconds and need no kernel. Nothing here knows the protocol: a
-//! [`Channel`] carries bytes.
+//! The interface consists of three traits. [`VngLauncher`] implements them with virtme-ng and QEMU; `fake` implements them
+//! with threads, so that tests of the run loop take milliseconds and need no kernel. This crate does not know the protocol:
+//! a [`Channel`] transfers bytes.
 //!
-//! Start with [`Launcher`], which boots a [`GuestSpec`]; [`snapshot`] keeps booted guests to be restored, [`accel`] decides
-//! between KVM and TCG.
+//! Start with [`Launcher`], which boots a [`GuestSpec`]; [`snapshot`] stores booted guests to be restored, [`accel`]
+//! chooses between KVM and TCG.
 //!
-//! *Architecture invariant:* this crate knows no plan and no cell, and neither parses nor writes a message of the agent.
+//! *Architecture invariant:* this crate knows no plan and no cell, and neither parses nor writes messages of the agent.
 
 pub mod accel;
 mod channel;
 mod command;
+mod compose;
+mod confine;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
@@ -33,11 +35,12 @@ mod vng;
 
 pub use accel::Acceleration;
 pub use channel::SocketChannel;
+pub use compose::has_sandbox;
 pub use error::VmError;
 pub use interrogation::Interrogation;
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;
-pub use tools::qemu_version;
+pub use tools::{DEFAULT_QEMU, qemu_version};
 pub use vng::VngLauncher;
 
 use lab_record::guest_exit::GuestExit;
@@ -46,6 +49,15 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+/// Bytes of a guest's console. A run of the whole suite with every message of the kernel takes a hundredth of it.
+pub const CONSOLE_LIMIT: u64 = 32 << 20;
+
+/// Describes a console that has exceeded its size limit.
+fn overgrown(console: &Path) -> Option<String> {
+    let length = std::fs::metadata(console).map_or(0, |found| found.len());
+    (length > CONSOLE_LIMIT).then(|| format!("its console grew beyond {} MiB", CONSOLE_LIMIT >> 20))
+}
 
 /// How the guest's instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -58,7 +70,7 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// QEMU's name for it.
+    /// QEMU's name of the accelerator.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
@@ -73,14 +85,14 @@ impl fmt::Display for Accel {
     }
 }
 
-/// One guest to boot.
+/// Specification of a guest.
 #[derive(Debug, Clone)]
 pub struct GuestSpec {
     /// Unique among the guests that run at the same time: letters, digits, `.`, `_`, `-`, `+`.
     pub name: String,
     /// The kernel image (`vmlinuz`).
     pub kernel: PathBuf,
-    /// The same kernel as an ELF file that QEMU enters directly, where there is one.
+    /// The same kernel as an ELF file that QEMU can start directly, if there is one.
     pub direct: Option<PathBuf>,
     /// The initramfs from `lab-image`.
     pub image: PathBuf,
@@ -90,7 +102,7 @@ pub struct GuestSpec {
     pub cpus: u32,
     /// Kernel parameters beyond the launcher's own.
     pub cmdline: Vec<String>,
-    /// The accelerator to use; no launcher falls back to another one by itself.
+    /// The accelerator; launchers never fall back to another one.
     pub accel: Accel,
     /// File that receives the serial console, created or truncated at launch.
     pub console: PathBuf,
@@ -100,11 +112,13 @@ pub struct GuestSpec {
     pub vng: PathBuf,
     /// The QEMU program; `None` leaves the choice to vng.
     pub qemu: Option<PathBuf>,
+    /// Whether QEMU supports its sandbox, and is to use it.
+    pub sandbox: bool,
     /// Versions of both programs: a snapshot belongs to the pair that made it.
     pub tools: String,
-    /// Directory of the host that the guest may read, and never write; unset exports an empty one.
+    /// Directory of the host that the guest may read but not write; `None` exports an empty one.
     pub exported: Option<PathBuf>,
-    /// File that holds the guest's memory, of the memory's size: what a guest needs to become a snapshot.
+    /// File for the guest's memory, required for snapshots; its size is the memory's.
     pub memory_file: Option<PathBuf>,
 }
 
@@ -113,81 +127,84 @@ pub trait Launcher: Send + Sync {
     /// Starts a guest and returns without waiting for its kernel.
     ///
     /// # Errors
-    /// [`VmError`] where the specification can't be launched or the program does not start. A kernel that never gets
-    /// anywhere is no error here: see [`Guest::connect`] and [`Guest::exited`].
+    /// [`VmError`] if the specification is invalid or the program does not start. A kernel that does not boot is not an
+    /// error here: see [`Guest::connect`] and [`Guest::exited`].
     fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError>;
 
-    /// Starts a guest where a snapshot of one like it left off. Its memory file is not written to.
+    /// Restores a guest from a snapshot. The snapshot's memory file is not modified.
     ///
     /// # Errors
-    /// [`VmError`] where the snapshot's files are gone or the program does not start. State that the program refuses
-    /// shows later, as a guest that has exited.
+    /// [`VmError`] if the snapshot's files are missing or the program does not start. If the program refuses the state, the
+    /// guest exits later.
     fn restore(&self, spec: &GuestSpec, snapshot: &Snapshot) -> Result<Box<dyn Guest>, VmError>;
 
-    /// All that a snapshot of this guest depends on, and nothing that differs from launch to launch.
+    /// Everything that a snapshot of this guest depends on, without values that differ between launches.
     ///
     /// # Errors
-    /// [`VmError`] where the specification can't be launched.
+    /// [`VmError`] if the specification is invalid.
     fn fingerprint(&self, spec: &GuestSpec) -> Result<String, VmError>;
 }
 
-/// A running (or dead) guest. Dropping it kills it.
+/// A running or ended guest. Dropping it kills it.
 pub trait Guest: Send {
-    /// Connects to the agent's port, waiting until the virtual machine offers it. That is before the agent is there:
-    /// a connection proves nothing about the guest.
+    /// Connects to the agent's port, waiting until the virtual machine offers it. The port exists before the agent runs, so
+    /// a connection says nothing about the guest.
     ///
     /// # Errors
-    /// [`VmError::Exited`] where the guest is gone, [`VmError::ConnectTimeout`] past the deadline.
+    /// [`VmError::Exited`] if the guest has ended, [`VmError::ConnectTimeout`] after the deadline.
     fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError>;
 
-    /// Whether the guest is gone, and how. Does not block.
+    /// How the guest ended; `None` while it runs. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;
 
-    /// Asks a guest that stands still what it is doing: its registers, its tasks and where its processors are. Takes at
-    /// most `patience`, and ends early where `stop` says so. The guest may be of no use afterwards.
+    /// Queries a hanging guest for its registers, its tasks and the places of its processors. Takes at most `patience`, and
+    /// ends early if `stop` returns true. The guest may be unusable afterwards.
     fn interrogate(&mut self, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation;
 
-    /// Ends every process of the guest and waits for them. Does nothing the second time.
+    /// Ends every process of the guest and waits for them. Further calls do nothing.
     fn kill(&mut self);
 
-    /// Processes of the guest that outlived [`Guest::kill`].
+    /// The file of the guest that has exceeded its size limit, one line; `None` if there is none. Does not block.
+    fn overgrown(&self) -> Option<String>;
+
+    /// Number of processes of the guest that survived [`Guest::kill`].
     fn survivors(&self) -> usize;
 
-    /// Peak resident memory of the virtual machine's process, KiB (`VmHWM`), as far as it is known.
+    /// Peak resident memory of the virtual machine's process, KiB (`VmHWM`), if known.
     fn peak_memory_kib(&self) -> Option<u64>;
 
-    /// Writes the state of all devices to a file and ends the guest. With the memory file that makes a snapshot.
+    /// Writes the state of all devices to a file and ends the guest. Together with the memory file this is a snapshot.
     ///
     /// # Errors
-    /// [`VmError::Snapshot`] where the machine can't be saved; the guest is of no use then either.
+    /// [`VmError::Snapshot`] if the machine can't be saved; the guest is unusable then.
     fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError>;
 }
 
-/// What [`Channel::recv`] got.
+/// Result of [`Channel::recv`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recv {
-    /// This many bytes, at least one.
+    /// Number of bytes received, at least one.
     Bytes(usize),
-    /// Nothing within the timeout.
+    /// Nothing was received within the timeout.
     Timeout,
-    /// The other side is gone for good.
+    /// The connection has ended.
     Closed,
 }
 
-/// The bytes between host and agent.
+/// The byte stream between host and agent.
 pub trait Channel: Send {
-    /// Waits for bytes, at most `timeout`.
+    /// Waits at most `timeout` for bytes.
     ///
     /// # Errors
-    /// Anything but a timeout and a closed or reset connection, which are answers.
+    /// Any error but a timeout and a closed or reset connection, which are results.
     fn recv(&mut self, buf: &mut [u8], timeout: Duration) -> io::Result<Recv>;
 
-    /// Sends all of the bytes.
+    /// Sends all bytes.
     ///
     /// # Errors
-    /// [`io::ErrorKind::TimedOut`] where the guest does not read for [`SEND_TIMEOUT`]; otherwise the socket's error.
+    /// [`io::ErrorKind::TimedOut`] if the guest does not read for [`SEND_TIMEOUT`]; otherwise the socket's error.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
-/// How long [`Channel::send`] waits for a guest that does not read.
+/// Maximum time that [`Channel::send`] waits for a guest that does not read.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! A lock that is a file, and leaves none behind.
+//! Lock files that are removed when the lock is released.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Held as long as it lives; the file goes with it.
+/// Holds the lock until it is dropped, which removes the file.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -15,15 +15,16 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock; `None` while somebody else has it.
+    /// Takes the lock; returns `None` if another process holds it.
     ///
     /// # Errors
-    /// The file can't be made.
+    /// The file can't be created.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         loop {
             let file = File::options().create(true).append(true).open(path)?;
             match file.try_lock() {
-                // Who had it before may have removed the file in between: a lock on that keeps nobody out.
+                // The previous holder may have removed the file after it was opened: a lock on a removed file excludes
+                // nobody.
                 Ok(()) if is_at(&file, path)? => return Ok(Some(Self { path: path.to_owned(), _file: file })),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -35,7 +36,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is still held, so that it is ours and nobody else's.
+        // Removed while the lock is held, so that no other process can hold it.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -58,7 +59,7 @@ mod tests {
     };
 
     #[test]
-    fn one_at_a_time_has_it_however_often_the_file_goes() {
+    fn the_lock_is_exclusive_although_its_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".lock");
         let (inside, had) = (AtomicU32::new(0), AtomicU32::new(0));

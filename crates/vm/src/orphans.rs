@@ -1,11 +1,11 @@
-//! Guests whose lab is gone, and what lies about of them.
+//! Cleans up after a killed `lab` process: orphaned guests and their directories.
 //!
-//! A lab that is killed outright can't kill its guests, and `PR_SET_PDEATHSIG` would reach vng only, not QEMU below
-//! it. So every guest carries its owner's identity in its name (`-name` on QEMU's command line), and so does every directory
-//! that is made for a while. The next lab ends and removes those whose owner no longer exists.
+//! A process that is killed by SIGKILL can't end its guests, and `PR_SET_PDEATHSIG` would reach only vng, not QEMU below
+//! it. Therefore every guest's name (`-name` on QEMU's command line) and every temporary directory's name contains its
+//! owner's identity. The next `lab` process ends and removes those whose owner no longer exists.
 //!
-//! A pid means nothing on another host, and the cache may be on a file system that hosts share: the identity has the boot
-//! of the host in it. What another host made, or this one before it was rebooted, is left alone until it is old.
+//! The identity includes the boot id of the host, because a pid is only valid on one host and hosts may share a cache.
+//! Directories of another host, or of this host before a reboot, are kept until they are old.
 
 use super::{VmError, seal::boot_id};
 use nix::{
@@ -21,18 +21,18 @@ use std::{
 };
 
 const PREFIX: &str = "nkl.";
-/// Digits of a boot's id that a name has: enough to tell hosts apart that share a directory, and few enough for a socket's
+/// Digits of the boot id in a name: enough to distinguish hosts that share a directory, and short enough for a socket's
 /// path.
 const BOOT_DIGITS: usize = 12;
-/// Nobody on another host still uses what is older: directories are made for one snapshot or one guest.
+/// Age at which a directory of another host is removed: directories are used for one snapshot or one guest only.
 const ABANDONED: Duration = Duration::from_secs(7 * 86_400);
 
-/// Where a process's number means something.
+/// The scope in which a pid is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
-    /// The host's boot.
+    /// Boot id of the host.
     boot: String,
-    /// The pid namespace: a container's guests are not ours to judge.
+    /// The pid namespace: guests of containers are skipped.
     namespace: u64,
 }
 
@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-/// What a name of this process's begins with: `nkl.<boot>.<pid namespace>.<pid>.<start>.`
+/// Prefix of names of this process: `nkl.<boot>.<pid namespace>.<pid>.<start>.`
 ///
 /// # Errors
 /// `/proc` can't be read.
@@ -56,7 +56,7 @@ pub fn mark() -> Result<String, VmError> {
     Ok(format!("{PREFIX}{boot}.{namespace}.{}.{start}.", me.pid()))
 }
 
-/// The name by which a guest of this process is found again.
+/// The name of a guest of this process, by which a later process can find it.
 ///
 /// # Errors
 /// `/proc` can't be read.
@@ -64,7 +64,7 @@ pub fn guest_name(guest: &str) -> Result<String, VmError> {
     Ok(mark()? + guest)
 }
 
-/// Removes directories whose owner is gone from one that holds such directories.
+/// Removes subdirectories of `dir` whose owner no longer exists.
 pub fn sweep(dir: &Path) {
     let Ok(here) = Place::here() else { return };
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -75,14 +75,15 @@ pub fn sweep(dir: &Path) {
             Owner::Elsewhere => entry.metadata().and_then(|it| it.modified()).is_ok_and(is_abandoned),
             Owner::Alive | Owner::Nobody => false,
         };
-        // Never a link, and only what this user may remove: the name alone proves nothing in a directory for everyone.
+        // Symbolic links and other users' directories are skipped: in a world-writable directory anyone can create such
+        // names.
         if gone && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Kills guests whose owner is gone, and says how many.
+/// Kills guests whose owner no longer exists, and returns their number.
 pub fn reap() -> usize {
     let Ok(here) = Place::here() else { return 0 };
     let orphaned = |word: &String| owner(word, &here) == Owner::Gone;
@@ -96,16 +97,16 @@ pub fn reap() -> usize {
     groups.iter().filter(|group| killpg(Pid::from_raw(**group), Signal::SIGKILL).is_ok()).count()
 }
 
-/// Whose a name is.
+/// The owner of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
-    /// A process that runs here.
+    /// A running process of this boot.
     Alive,
-    /// One that ran here.
+    /// A process of this boot that has ended.
     Gone,
-    /// One of another boot or host.
+    /// A process of another boot or host.
     Elsewhere,
-    /// One of another pid namespace, or none: no such name.
+    /// A process of another pid namespace, or the name has another form.
     Nobody,
 }
 
@@ -131,14 +132,14 @@ fn is_abandoned(modified: SystemTime) -> bool {
 mod tests {
     use super::*;
 
-    /// A name whose owner ended here.
+    /// A name whose owner has ended on this host.
     fn dead(here: &Place) -> String {
         let me = Process::myself().unwrap();
         format!("{PREFIX}{}.{}.{}.{}.6.12", here.boot, here.namespace, me.pid(), me.stat().unwrap().starttime + 1)
     }
 
     #[test]
-    fn only_a_dead_owner_in_our_namespace_makes_an_orphan() {
+    fn only_guests_of_dead_owners_in_this_namespace_are_orphans() {
         let here = Place::here().unwrap();
         assert_eq!(here.boot.len(), BOOT_DIGITS);
         assert_eq!(owner(&guest_name("6.12").unwrap(), &here), Owner::Alive);
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_owner_left_is_swept_and_nothing_else() {
+    fn only_directories_of_dead_owners_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let here = Place::here().unwrap();
         let (dead, mine) = (dead(&here), mark().unwrap() + "x");

@@ -1,4 +1,4 @@
-//! A guest that is booted for one question: does it get anywhere under KVM?
+//! Boots a guest to find out whether KVM works.
 
 use super::{Accel, Guest, GuestSpec, Launcher, Recv, VmError, process::POLL};
 use lab_record::guest_exit::GuestExit;
@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a virtual machine whose port has closed may take to be gone, so that its last words are complete.
+/// Maximum wait for a virtual machine to end whose port has closed, so that its error output is complete.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How often the console is looked at.
+/// Interval at which the console is checked.
 const SLICE: Duration = Duration::from_millis(100);
-/// What the last words of a virtual machine speak of that died of KVM: its functions and messages, or the processor's
-/// registers that it refuses. Others died of something that may be mended in a minute, a missing file of QEMU's say.
+/// Words in QEMU's error output that show that KVM is the cause: KVM's functions and messages, or a refused processor
+/// register. Other errors may be temporary, for example a missing file of QEMU.
 const OF_KVM: [&str; 2] = ["kvm", "msr"];
-/// Last words of a virtual machine that was short of something (`strerror(3)`): that is about the moment, not about KVM.
+/// Errors of `strerror(3)` that show a temporary shortage, not a failure of KVM.
 const PASSING: [&str; 4] = [
     "Cannot allocate memory",
     "No space left on device",
@@ -24,57 +24,60 @@ const PASSING: [&str; 4] = [
     "Resource temporarily unavailable",
 ];
 
-/// How long a guest may take to its agent's first word.
+/// Maximum time until the agent's first message.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Before it has written anything to its console.
+    /// From the start of its machine, before it has written anything to its console. What comes before is virtme-ng's and
+    /// QEMU's own start, which a busy disk holds up.
     pub silent: Duration,
-    /// Since it last wrote.
+    /// Since the last output on its console.
     pub quiet: Duration,
-    /// However much it writes.
+    /// In total.
     pub most: Duration,
 }
 
-/// Where KVM works a guest has spoken after about a second. Where it does not, the guest dies at once, or its console stays
-/// empty. A host that is busy, or is a guest itself, takes its time, and meanwhile the console grows.
+/// A guest under a working KVM sends its first message after about a second. If KVM does not work, QEMU ends at once, or
+/// the console stays empty. On a busy or virtual host the boot is slow, but the console grows.
 pub const PATIENCE: Patience =
-    Patience { silent: Duration::from_secs(15), quiet: Duration::from_secs(30), most: Duration::from_secs(120) };
+    Patience { silent: Duration::from_secs(20), quiet: Duration::from_secs(30), most: Duration::from_secs(120) };
 
-/// What became of the guest.
+/// Result of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Its agent spoke, so long after the launch.
+    /// The agent sent a message, after this time since the launch.
     Spoke(Duration),
-    /// It died, of KVM.
+    /// QEMU ended because of KVM.
     Died(String),
-    /// It was too slow, or died of something else: this says nothing about the next one.
+    /// The guest was too slow, or QEMU ended for another reason: the next guest may boot.
     Unclear(String),
 }
 
-/// Boots a guest like `spec` under KVM and waits for its agent's first word, or until `stop` says so.
+/// Boots a guest like `spec` under KVM and waits for its agent's first message; `None` if `stop` returned true.
 ///
 /// # Errors
-/// What prevents any launch.
+/// Errors that prevent any launch.
 pub fn ask(
     launcher: &dyn Launcher,
     spec: &GuestSpec,
     patience: Patience,
     stop: &dyn Fn() -> bool,
-) -> Result<Answer, VmError> {
+) -> Result<Option<Answer>, VmError> {
     let spec = GuestSpec { name: "kvm-probe".to_owned(), accel: Accel::Kvm, ..spec.clone() };
     let begin = Instant::now();
     let mut guest = launcher.launch(&spec)?;
-    let waiting = Waiting { console: &spec.console, patience, begin, length: 0, grown: begin, stop };
+    let waiting = Waiting { console: &spec.console, patience, begin, started: None, length: 0, grown: begin, stop };
     let answer = waiting.hear(guest.as_mut());
     guest.kill();
-    Ok(answer)
+    Ok((!stop()).then_some(answer))
 }
 
 struct Waiting<'a> {
     console: &'a Path,
     patience: Patience,
     begin: Instant,
-    /// The console's length, and when it last grew.
+    /// When there was a machine.
+    started: Option<Instant>,
+    /// Length of the console, and time of its last growth.
     length: u64,
     grown: Instant,
     stop: &'a dyn Fn() -> bool,
@@ -93,12 +96,13 @@ impl Waiting<'_> {
                 return Answer::Unclear(why);
             }
         };
+        self.started = Some(Instant::now());
         loop {
             match channel.recv(&mut [0; 1], SLICE) {
                 Ok(Recv::Bytes(_)) => return Answer::Spoke(self.begin.elapsed()),
                 Ok(Recv::Timeout) => {}
                 Ok(Recv::Closed) => return died(last_words(guest)),
-                Err(error) => return Answer::Unclear(format!("a guest under it could not be heard: {error}")),
+                Err(error) => return Answer::Unclear(format!("reading from a guest under KVM failed: {error}")),
             }
             if let Some(why) = self.over() {
                 return Answer::Unclear(why);
@@ -106,10 +110,10 @@ impl Waiting<'_> {
         }
     }
 
-    /// Why it is not waited for any longer.
+    /// Why the wait is ended.
     fn over(&mut self) -> Option<String> {
         if (self.stop)() {
-            return Some("the question was broken off".to_owned());
+            return Some("the probe was interrupted".to_owned());
         }
         let length = fs::metadata(self.console).map_or(0, |metadata| metadata.len());
         if length != self.length {
@@ -117,11 +121,13 @@ impl Waiting<'_> {
         }
         let Patience { silent, quiet, most } = self.patience;
         let waited = self.begin.elapsed();
-        if length == 0 {
-            return (waited >= silent).then(|| format!("a guest under it said nothing for {silent:?}"));
+        if length == 0
+            && let Some(started) = self.started
+        {
+            return (started.elapsed() >= silent).then(|| format!("a guest under KVM sent nothing for {silent:?}"));
         }
-        (waited >= most || self.grown.elapsed() >= quiet)
-            .then(|| format!("a guest under it had not booted after {:.0} s", waited.as_secs_f32()))
+        (waited >= most || (length > 0 && self.grown.elapsed() >= quiet))
+            .then(|| format!("a guest under KVM had not booted after {:.0} s", waited.as_secs_f32()))
     }
 }
 
@@ -141,7 +147,7 @@ fn died(exit: Option<GuestExit>) -> Answer {
     let words = exit.map(|exit| exit.stderr).unwrap_or_default();
     let of_kvm = OF_KVM.iter().any(|word| words.to_ascii_lowercase().contains(word));
     let passing = PASSING.iter().any(|reason| words.contains(reason));
-    let told = format!("the guest died under it{how}");
+    let told = format!("QEMU ended under KVM{how}");
     if of_kvm && !passing { Answer::Died(told) } else { Answer::Unclear(told) }
 }
 
@@ -158,7 +164,7 @@ mod tests {
 
     fn asked(launcher: &FakeLauncher, patience: Patience) -> Answer {
         let dir = tempfile::tempdir().unwrap();
-        ask(launcher, &specification(dir.path().to_owned()), patience, &|| false).unwrap()
+        ask(launcher, &specification(dir.path().to_owned()), patience, &|| false).unwrap().unwrap()
     }
 
     fn hang(agent: &mut crate::fake::FakeAgent) {
@@ -166,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_speaks_and_one_that_dies_are_told_apart() {
+    fn guests_that_answer_and_guests_that_end_are_distinguished() {
         let works = FakeLauncher::new(|agent| {
             assert_eq!(agent.spec().accel, Accel::Kvm);
             agent.channel().send(b"hello").unwrap();
@@ -179,7 +185,7 @@ mod tests {
             })
         };
         let abort = "kvm_buf_set_msrs: Assertion failed";
-        let told = format!("the guest died under it (exit code 1: {abort})");
+        let told = format!("QEMU ended under KVM (exit code 1: {abort})");
         assert_eq!(asked(&dying(abort), PATIENCE), Answer::Died(told));
         let msr = "qemu-system-x86_64: error: failed to set MSR 0x10a to 0x69";
         assert!(matches!(asked(&dying(msr), PATIENCE), Answer::Died(_)));
@@ -197,7 +203,7 @@ mod tests {
     #[test]
     fn a_guest_that_writes_to_its_console_gets_more_time_than_one_that_does_not() {
         let mute = FakeLauncher::new(hang);
-        assert_eq!(asked(&mute, SHORT), Answer::Unclear("a guest under it said nothing for 300ms".to_owned()));
+        assert_eq!(asked(&mute, SHORT), Answer::Unclear("a guest under KVM sent nothing for 300ms".to_owned()));
         let slow = FakeLauncher::new(|agent| {
             for second in 0..5 {
                 agent.console(&format!("[    {second}.0] still at it\n"));
@@ -211,15 +217,22 @@ mod tests {
             hang(agent);
         });
         let Answer::Unclear(why) = asked(&stuck, SHORT) else { panic!("it never spoke") };
-        assert!(why.starts_with("a guest under it had not booted after "), "{why}");
+        assert!(why.starts_with("a guest under KVM had not booted after "), "{why}");
     }
 
     #[test]
-    fn nobody_waits_for_a_probe_that_is_broken_off() {
+    fn what_virtme_ng_takes_to_start_is_not_the_guests_silence() {
+        let launcher = FakeLauncher::new(|agent| agent.channel().send(b"hello").unwrap());
+        let launcher = launcher.offering_its_port_after(SHORT.silent * 2);
+        assert!(matches!(asked(&launcher, SHORT), Answer::Spoke(_)));
+    }
+
+    #[test]
+    fn an_interrupted_probe_ends_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let mute = FakeLauncher::new(hang);
         let begin = Instant::now();
         let answer = ask(&mute, &specification(dir.path().to_owned()), PATIENCE, &|| true).unwrap();
-        assert!(matches!(answer, Answer::Unclear(_)) && begin.elapsed() < PATIENCE.silent);
+        assert!(answer.is_none() && begin.elapsed() < PATIENCE.silent);
     }
 }

@@ -1,6 +1,7 @@
-//! The processes of one guest: vng, a shell, virtme-run and QEMU, all in one process group of ours.
+//! The processes of one guest, all in one process group of ours.
 //!
-//! They are found through their group, since nobody tells QEMU's pid: vng's grandchild is QEMU's parent.
+//! They are found through their group: a wrapper may start QEMU as a child, and a stock virtme-ng is an ancestor of the
+//! QEMU that it starts.
 
 use nix::{
     sys::signal::{Signal, kill, killpg},
@@ -12,15 +13,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a condition outside this process is looked at again.
+/// Polling interval for conditions outside of this process.
 pub const POLL: Duration = Duration::from_millis(5);
 
-/// A process group, by the pid of its leader.
+/// A process group, identified by the pid of its leader.
 #[derive(Debug, Clone, Copy)]
 pub struct Group(Pid);
 
 impl Group {
-    /// The group that `leader` was started in.
+    /// The group of which `leader` is the leader.
     pub fn led_by(leader: u32) -> Self {
         Self(Pid::from_raw(i32::try_from(leader).expect("pids are below 2^22")))
     }
@@ -34,23 +35,23 @@ impl Group {
         })
     }
 
-    /// The virtual machine, once it runs.
+    /// The QEMU process, if it runs.
     pub fn qemu(self) -> Option<Process> {
         self.members().find(|(_, name)| name.starts_with("qemu")).map(|(process, _)| process)
     }
 
-    /// Asks the virtual machine to end. Its ancestors only wait for it, so they end after it, each reaping its child.
-    /// False where there is no virtual machine yet.
+    /// Sends SIGTERM to QEMU. Its ancestors only wait for it, so they end afterwards and reap their children. Returns false
+    /// if there is no QEMU process yet.
     pub fn terminate_qemu(self) -> bool {
         self.qemu().is_some_and(|qemu| kill(Pid::from_raw(qemu.pid()), Signal::SIGTERM).is_ok())
     }
 
-    /// How many members are alive.
+    /// Number of living members.
     pub fn survivors(self) -> usize {
         self.members().count()
     }
 
-    /// Kills whatever is left. A process that forks while it is killed is caught by the next look.
+    /// Kills all members. Repeats until none is left, in case a process forks meanwhile.
     pub fn kill_all(self) {
         let deadline = Instant::now() + Duration::from_secs(5);
         while self.members().next().is_some() && Instant::now() < deadline {

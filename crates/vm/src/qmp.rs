@@ -1,11 +1,11 @@
-//! QEMU's monitor, as much of it as saving, restoring and questioning a guest takes: a command, its answer, and nothing
-//! in between.
+//! A client for QEMU's monitor (QMP) that supports saving, restoring and querying a guest.
 //!
-//! Nine commands with two kinds of answer; a client generated from QEMU's whole schema would be a hundred times this.
+//! It uses nine commands with two kinds of answer; a client generated from QEMU's schema would be a hundred times as large.
 //!
-//! Files go over as descriptors: QEMU meets a full disk itself, where a `cat` in between would meet it unseen.
+//! Files are passed as descriptors: QEMU then notices a full disk itself, which would be lost with a `cat` in between.
 
 use super::VmError;
+use lab_guard::private;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
 use std::{
@@ -17,29 +17,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long QEMU may take to answer a command. It answers from its main loop, which a busy host delays.
+/// Maximum time for an answer. QEMU answers in its main loop, which a busy host delays.
 const ANSWER: Duration = Duration::from_secs(20);
-/// How often a migration is looked at.
+/// Interval at which a migration's state is checked.
 const POLL: Duration = Duration::from_millis(2);
 
-/// A connected monitor.
 pub struct Monitor {
     reader: BufReader<UnixStream>,
-    /// Whether this QEMU saves to files by the scheme `file:`, and in later versions by no other.
+    /// Whether this QEMU migrates to files by `file:`; later versions support only this scheme.
     files: bool,
 }
 
-/// The first major version of QEMU all of whose releases have the scheme `file:` for migrations (it came with 8.2). The
-/// scheme `fd:` is deprecated for files since 9.1.
+/// The first major version of QEMU in which all releases support the migration scheme `file:` (added in 8.2). The scheme
+/// `fd:` is deprecated for files since 9.1.
 const FILES: u64 = 9;
 
 impl Monitor {
     /// Connects to QEMU's socket.
     ///
     /// # Errors
-    /// There is none, or what answers is not QEMU.
+    /// The socket can't be used, or the answer is not QEMU's.
     pub fn connect(socket: &Path) -> Result<Self, VmError> {
-        let stream = UnixStream::connect(socket).map_err(|error| problem(&error))?;
+        let stream = private::connect(socket).map_err(|error| problem(&error))?;
         stream.set_read_timeout(Some(ANSWER)).map_err(|error| problem(&error))?;
         let mut monitor = Self { reader: BufReader::new(stream), files: false };
         let greeting = monitor.line()?;
@@ -48,19 +47,19 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Keeps the memory out of the migration: it stays in its file.
+    /// Excludes the memory from the migration: it stays in its file.
     ///
     /// # Errors
-    /// QEMU refuses.
+    /// QEMU refuses the command.
     pub fn ignore_shared_memory(&mut self) -> Result<(), VmError> {
         let capability = json!([{ "capability": "x-ignore-shared", "state": true }]);
         self.execute("migrate-set-capabilities", json!({ "capabilities": capability })).map(drop)
     }
 
-    /// Writes the machine's state to a file. The guest stands still afterwards.
+    /// Writes the machine's state to a file. The guest is stopped afterwards.
     ///
     /// # Errors
-    /// QEMU can't: no space, or a device that can't be saved.
+    /// QEMU can't save: no space, or a device does not support it.
     pub fn save(&mut self, state: &File, deadline: Instant) -> Result<(), VmError> {
         // The default limit is meant for networks.
         self.execute("migrate-set-parameters", json!({ "max-bandwidth": 1u64 << 40 }))?;
@@ -82,28 +81,28 @@ impl Monitor {
         }
     }
 
-    /// Has a machine that was started with `-incoming defer` take over a saved state and run.
+    /// Loads a saved state into a machine that was started with `-incoming defer`, and resumes it.
     ///
     /// # Errors
-    /// QEMU refuses the command. A state that it refuses ends it.
+    /// QEMU refuses the command. If QEMU refuses the state, it exits later.
     pub fn load(&mut self, state: &File) -> Result<(), VmError> {
         let uri = self.hand_over(state)?;
         self.execute("migrate-incoming", json!({ "uri": uri })).map(drop)
     }
 
-    /// Waits for answers no longer than this from now on; a guest that stands still is not worth [`ANSWER`].
+    /// Sets the maximum time for answers; for a hanging guest [`ANSWER`] would be too long.
     ///
     /// # Errors
-    /// The socket does not take it.
+    /// The socket's timeout can't be set.
     pub fn answering_within(&mut self, limit: Duration) -> Result<(), VmError> {
         let limit = limit.max(Duration::from_millis(1));
         self.reader.get_ref().set_read_timeout(Some(limit)).map_err(|error| problem(&error))
     }
 
-    /// What the monitor for people answers to a line, `info registers -a` for one.
+    /// Runs a command of the human monitor, for example `info registers -a`.
     ///
     /// # Errors
-    /// QEMU refuses, or is silent.
+    /// QEMU refuses the command, or does not answer.
     pub fn ask(&mut self, line: &str) -> Result<String, VmError> {
         let answer = self.execute("human-monitor-command", json!({ "command-line": line }))?;
         Ok(answer.as_str().unwrap_or_default().to_owned())
@@ -112,21 +111,21 @@ impl Monitor {
     /// Presses keys of the guest's keyboard together (names of QEMU's `QKeyCode`).
     ///
     /// # Errors
-    /// QEMU refuses, or is silent.
+    /// QEMU refuses the command, or does not answer.
     pub fn press(&mut self, keys: &[&str]) -> Result<(), VmError> {
         let keys: Vec<Value> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
         self.execute("send-key", json!({ "keys": keys })).map(drop)
     }
 
-    /// Interrupts the guest where it can't look away.
+    /// Sends a non-maskable interrupt to the guest.
     ///
     /// # Errors
-    /// QEMU refuses, or is silent.
+    /// QEMU refuses the command, or does not answer.
     pub fn inject_nmi(&mut self) -> Result<(), VmError> {
         self.execute("inject-nmi", json!({})).map(drop)
     }
 
-    /// Gives QEMU a descriptor, and says what it calls it.
+    /// Passes a file descriptor to QEMU, and returns its name.
     fn hand_over(&mut self, file: &File) -> Result<&'static str, VmError> {
         let (command, arguments, uri) = if self.files {
             ("add-fd", json!({ "fdset-id": 0 }), "file:/dev/fdset/0")
@@ -156,7 +155,7 @@ impl Monitor {
             if let Some(error) = answer.get("error") {
                 return Err(VmError::Monitor(format!("{command}: {}", error["desc"].as_str().unwrap_or("refused"))));
             }
-            // Events come in between.
+            // Events may arrive before the answer.
             if answer.get("return").is_some() {
                 return Ok(answer["return"].take());
             }
@@ -182,9 +181,9 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    /// Answers each command with the next line, events before it included.
+    /// Answers each command with the next line, which may contain events before the answer.
     fn qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, Result<(), VmError>) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = lab_guard::private::scratch("test-").unwrap();
         let socket = dir.path().join("qmp");
         let listener = UnixListener::bind(&socket).unwrap();
         let peer = thread::spawn(move || {
@@ -207,9 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_follows_the_version() {
+    fn the_migration_scheme_depends_on_the_version() {
         let commands = |greeting: &'static str| {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = lab_guard::private::scratch("test-").unwrap();
             let socket = dir.path().join("qmp");
             let listener = UnixListener::bind(&socket).unwrap();
             let peer = thread::spawn(move || {
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_no_answers_and_a_full_disk_is_an_error() {
+    fn events_are_skipped_and_a_full_disk_is_an_error() {
         let done = qemu(&[
             r#"{"return":{}}"#,
             "{\"event\":\"STOP\"}\n{\"return\":{}}",

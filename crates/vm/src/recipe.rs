@@ -1,4 +1,4 @@
-//! A machine's command line, recorded from the running machine to start another one like it.
+//! A machine's command line, recorded to start an equal machine.
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 /// Paths and names that differ between two launches of the same machine.
 #[derive(Debug)]
 pub struct Places<'a> {
-    /// The launch's own directory, with its sockets.
+    /// The directory of the launch, with its sockets.
     pub dir: &'a Path,
     /// QEMU's `-name`.
     pub name: &'a str,
-    /// The memory file.
+    /// Path of the memory file.
     pub memory: &'a Path,
 }
 
 impl Places<'_> {
-    /// Braces can't occur in a path or name that virtme-ng passes on, so a placeholder is never mistaken.
+    /// Placeholders contain braces, which can't occur in values that virtme-ng passes on.
     fn pairs(&self) -> [(&'static str, String); 3] {
         [
             ("{memory}", self.memory.to_string_lossy().into_owned()),
@@ -25,16 +25,16 @@ impl Places<'_> {
     }
 }
 
-/// How to start the machine again: QEMU's own command line, with placeholders for what differs.
+/// How to start the machine again: QEMU's command line, with placeholders for values that differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// The program that made the snapshot.
+    /// The QEMU program that created the snapshot.
     pub program: PathBuf,
     arguments: Vec<String>,
 }
 
 impl Recipe {
-    /// From a running machine.
+    /// Records a running machine.
     pub fn record(program: PathBuf, arguments: &[String], places: &Places<'_>) -> Self {
         let general = |word: &String| {
             let word =
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_is_started_again_with_its_own_places_and_a_private_memory() {
+    fn a_machine_is_restarted_with_new_paths_and_private_memory() {
         let words: Vec<String> = [
             "-name",
             "nkl.1.2.3.a-1",

@@ -1,10 +1,11 @@
-//! Guests from snapshots: QEMU is started as virtme-ng once started it, and told to take over the saved state.
+//! Restores guests from snapshots: starts QEMU with the recorded command line, and loads the saved state.
 //!
-//! virtme-ng itself is left out: its start costs more than the whole restore, and what it adds is the command line,
-//! which was recorded from the machine that it made.
+//! virtme-ng is not used: its start takes longer than the whole restore, and it would only produce the command line, which
+//! was recorded.
 
 use super::{
     Guest, GuestSpec, Places, Snapshot, VmError,
+    confine::Reach,
     guest::{MachineGuest, Stage},
     orphans,
     process::POLL,
@@ -17,12 +18,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long QEMU may take to offer its monitor.
+/// Maximum time until QEMU offers its monitor.
 const START: Duration = Duration::from_secs(20);
 
-/// Starts a guest where the snapshot left off.
+/// Starts a guest from a snapshot.
 pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmError> {
-    // A console tells the whole life of its guest, the boot included.
+    // The console file contains the guest's whole output, including the boot.
     let console = |source| VmError::File { what: "console", path: spec.console.clone(), source };
     fs::copy(snapshot.console(), &spec.console).map_err(console)?;
     let stage = Stage::set(spec)?;
@@ -34,7 +35,9 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
     let mut command = Command::new(&snapshot.recipe.program);
     command.args(snapshot.recipe.replay(&places)).args(["-incoming", "defer"]);
     let socket = stage.files.qmp.clone();
-    let mut guest = stage.start(command, spec)?;
+    let reach =
+        Reach::of(spec, stage.dir.path(), &snapshot.recipe.program).and_snapshot(&snapshot.memory(), &snapshot.state());
+    let mut guest = stage.start(command, spec, &reach)?;
     let deadline = Instant::now() + START;
     let mut monitor = loop {
         match Monitor::connect(&socket) {

@@ -1,4 +1,4 @@
-//! Files that must not change: how one is recognised, cheaply and for certain.
+//! Detects changed files, by a cheap stamp and by a checksum.
 
 use nix::{
     fcntl::{FallocateFlags, fallocate},
@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-/// What tells that a file is still the one that was written.
+/// Metadata by which an unchanged file is recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     pub length: u64,
@@ -22,7 +22,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Reads it off the file.
+    /// Reads the metadata of a file.
     pub fn of(path: &Path) -> io::Result<Self> {
         let it = fs::metadata(path)?;
         Ok(Self {
@@ -34,16 +34,16 @@ impl Stamp {
     }
 }
 
-/// A file's stamp and what its bytes add up to.
+/// A file's stamp and checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
-    /// Cheap to compare.
+    /// Compared first, because it is cheap.
     pub stamp: Stamp,
-    /// What counts.
+    /// Decides if the stamp differs.
     pub crc32: u32,
 }
 
-/// Reads a file through and seals it.
+/// Reads a whole file and computes its stamp and checksum.
 ///
 /// # Errors
 /// The file can't be read.
@@ -53,7 +53,7 @@ pub fn seal(path: &Path) -> io::Result<Sealed> {
     Ok(Sealed { stamp: Stamp::of(path)?, crc32: hasher.finalize() })
 }
 
-/// Gives a file's bytes in pieces.
+/// Passes a file's content to `take` in pieces.
 ///
 /// # Errors
 /// The file can't be read.
@@ -68,10 +68,10 @@ pub fn read_through(path: &Path, mut take: impl FnMut(&[u8])) -> io::Result<()> 
     }
 }
 
-/// Gives the disk back what the guest never touched.
+/// Punches holes for pages that the guest never used.
 ///
 /// # Errors
-/// The file system can't.
+/// The file system does not support it.
 pub fn give_back_holes(path: &Path) -> io::Result<()> {
     let file = File::options().read(true).write(true).open(path)?;
     let end = i64::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
@@ -92,7 +92,7 @@ pub fn give_back_holes(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells one boot of the host from the next: what was written before a crash may not be on the disk.
+/// Identifies a boot of the host: data that was written before a crash may be missing from the disk.
 ///
 /// # Errors
 /// `/proc` can't be read.

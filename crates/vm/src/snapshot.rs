@@ -1,13 +1,13 @@
-//! Snapshots of guests: what one consists of, where they are kept, and when one is believed.
+//! Snapshots of guests: their content, their storage, and their validation.
 //!
 //! A snapshot is a directory: the guest's memory as a file, the devices' state, the console of the boot, and
-//! `snapshot.json` with the command line and the checksums. Memory is never copied: the guest that becomes the snapshot
-//! runs on a shared mapping of the file, and every restored one on a private mapping of it.
+//! `snapshot.json` with the command line and the checksums. The memory is never copied: the guest that becomes the snapshot
+//! runs on a shared mapping of the file, and every restored guest on a private mapping.
 //!
-//! It is made in a directory of its own and renamed when it is whole, and it is taken apart after being renamed away,
-//! so that nobody meets half of one. Its key covers all that it depends on. Reading half a gigabyte to verify a checksum
-//! would cost more than the restore, so a snapshot is believed unread as long as the host has not been rebooted and
-//! its inodes are those that were written; whatever else has happened to it, the checksums decide.
+//! A snapshot is created in a temporary directory and renamed when it is complete, and renamed before it is deleted, so
+//! that no process sees a partial one. Its key covers everything that it depends on. Verifying the checksum of half a
+//! gigabyte would take longer than the restore. Therefore it is skipped as long as the host has not been rebooted and the
+//! files' metadata is unchanged; otherwise the checksums decide.
 
 use super::{
     Accel, GuestSpec, Recipe, VmError,
@@ -16,6 +16,7 @@ use super::{
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
 use lab_base::{file, hex::hex};
+use lab_guard::private;
 use nix::fcntl::posix_fallocate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -27,19 +28,19 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Changes whenever an older lab's snapshots must not be used.
-const FORMAT: u32 = 1;
+/// Format version: increase it if snapshots of older versions must not be used.
+const FORMAT: u32 = 2;
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const META: &str = "snapshot.json";
 const CONSOLE: &str = "console.log";
-/// Snapshots kept: a matrix and a few builds of the agent. One takes about 200 MB.
+/// Maximum number of snapshots: a matrix and a few builds of the agent. A snapshot takes about 200 MB.
 const KEPT: usize = 16;
-/// A younger one may be about to be used by another run.
+/// Younger snapshots are never removed: another run may be about to use them.
 const YOUNG: Duration = Duration::from_secs(600);
-/// Guests in a row that may leave a snapshot unanswered before it is removed, although each was alive.
+/// Maximum number of consecutive restored guests that do not answer although their kernels are alive.
 const MOST_DOUBTS: u32 = 3;
-/// Space that is left to others when a snapshot is begun, bytes.
+/// Disk space that must remain free when a snapshot is started, bytes.
 const RESERVE: u64 = 256 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,55 +49,55 @@ struct Meta {
     key: String,
     boot_id: String,
     recipe: Recipe,
-    /// What the boot took, milliseconds; older snapshots do not say.
+    /// Duration of the boot, milliseconds; missing in older snapshots.
     #[serde(default)]
     boot_ms: Option<u64>,
-    /// Guests in a row that were restored from it, did not answer, and were alive.
+    /// Number of consecutive restored guests that did not answer although their kernels were alive.
     #[serde(default)]
     doubts: u32,
     memory: Sealed,
     state: Sealed,
 }
 
-/// A snapshot that is whole.
+/// A complete snapshot.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     dir: PathBuf,
     /// How to start it.
     pub recipe: Recipe,
-    /// What its guest took from launch to hello, where that is known: how slow this host is.
+    /// Time from launch to Hello of the guest, if known: a measure of the host's speed.
     pub boot: Option<Duration>,
-    /// Guests in a row that were restored from it, did not answer, and were alive.
+    /// Number of consecutive restored guests that did not answer although their kernels were alive.
     doubts: u32,
 }
 
 impl Snapshot {
-    /// The guest's memory.
+    /// Path of the guest's memory.
     pub fn memory(&self) -> PathBuf {
         self.dir.join(MEMORY)
     }
 
-    /// The devices' state.
+    /// Path of the devices' state.
     pub fn state(&self) -> PathBuf {
         self.dir.join(STATE)
     }
 
-    /// The console of the boot.
+    /// Path of the boot's console.
     pub fn console(&self) -> PathBuf {
         self.dir.join(CONSOLE)
     }
 }
 
-/// SHA-256 over all that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command line without
-/// what differs between launches.
+/// SHA-256 over everything that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command line
+/// without values that differ between launches.
 ///
 /// # Errors
-/// [`VmError::File`] where the kernel or the image can't be read.
+/// [`VmError::File`] if the kernel or the image can't be read.
 pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
     fingerprint_on(Path::new("/"), spec, words)
 }
 
-/// The same for the host whose `/proc` and `/sys` are below `root`.
+/// As [`fingerprint`], for a host whose `/proc` and `/sys` are below `root`.
 fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
@@ -118,8 +119,8 @@ fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<Str
     Ok(hex(&hash.finalize()))
 }
 
-/// What decides which processor a guest sees under KVM: the host's own, its microcode, the host's kernel, and how its KVM
-/// is set. A guest that was saved on another one would go on with a processor that has changed under it.
+/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the host's
+/// kernel, and KVM's parameters. A guest must not be restored on a host where they differ.
 fn processor(root: &Path) -> Vec<String> {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let cpu = read(root.join("proc/cpuinfo"));
@@ -135,39 +136,39 @@ fn processor(root: &Path) -> Vec<String> {
     cpu.chain([read(root.join("proc/version"))]).chain(set).collect()
 }
 
-/// What the store has under a key.
+/// Result of a lookup in the store.
 #[derive(Debug)]
 pub enum Found {
-    /// A snapshot that may be used.
+    /// A valid snapshot.
     Whole(Snapshot),
-    /// One that may not, and was removed; one line that says why.
+    /// The snapshot was invalid and has been removed; one line with the reason.
     Damaged(String),
-    /// Nothing.
+    /// There is no snapshot.
     Absent,
 }
 
-/// The snapshots of a cache.
+/// The snapshots in a cache.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
 }
 
 impl Store {
-    /// Those below `<cache>/snapshots`.
+    /// The store in `<cache>/snapshots`.
     pub fn below(cache: &Path) -> Self {
         Self { dir: cache.join("snapshots") }
     }
 
-    /// Removes what runs left that were killed while they made a snapshot.
+    /// Removes temporary files of runs that were killed while they created a snapshot.
     pub fn sweep(&self) {
         orphans::sweep(&self.dir);
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let left = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("lock".as_ref()));
-        // A lock that is let go takes its file along; one that is held stays.
+        // Dropping a lock removes its file; locks that are held can't be taken.
         left.for_each(|path| drop(Lock::try_take(&path)));
     }
 
-    /// Looks one up, and removes it where it is damaged.
+    /// Looks up a snapshot, and removes it if it is damaged.
     pub fn find(&self, key: &str) -> Found {
         let dir = self.dir.join(key);
         match open(&dir, key) {
@@ -183,18 +184,18 @@ impl Store {
         }
     }
 
-    /// Counts a snapshot as used now, so that no other run takes it for an old one.
+    /// Updates a snapshot's time of use, so that no other run removes it.
     pub fn touch(&self, snapshot: &Snapshot) {
         let _ = File::open(&snapshot.dir).and_then(|dir| dir.set_modified(SystemTime::now()));
     }
 
-    /// Removes a snapshot that turned out to be of no use.
+    /// Removes a useless snapshot.
     pub fn discard(&self, snapshot: &Snapshot) {
         remove(&snapshot.dir);
     }
 
-    /// Keeps a snapshot whose guest was alive and did not answer in time: the host may be busy. Not for ever, though:
-    /// removes one that this has happened to too often in a row, and says whether it is still there.
+    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot after
+    /// too many consecutive cases; returns whether the snapshot still exists.
     pub fn doubt(&self, snapshot: &Snapshot) -> bool {
         let doubts = snapshot.doubts + 1;
         let kept = doubts < MOST_DOUBTS && note_doubts(&snapshot.dir, doubts).is_ok();
@@ -204,15 +205,15 @@ impl Store {
         kept
     }
 
-    /// A guest from it has answered.
+    /// Records that a restored guest has answered.
     pub fn trust(&self, snapshot: &Snapshot) {
         if snapshot.doubts > 0 {
-            // Best effort: at worst it is made anew too early.
+            // Errors are ignored: at worst the snapshot is created again too early.
             let _ = note_doubts(&snapshot.dir, 0);
         }
     }
 
-    /// The right to make the snapshot of this key; `None` while another run makes it.
+    /// Claims the right to create the snapshot of this key; `None` if another run holds it.
     ///
     /// # Errors
     /// The cache can't be written.
@@ -223,12 +224,12 @@ impl Store {
         Ok(lock.map(|lock| Claim { store: self.clone(), key: key.to_owned(), _lock: lock }))
     }
 
-    /// Removes what has not been used for long.
+    /// Removes snapshots that were not used for the longest time.
     fn prune(&self) {
         self.by_age().into_iter().skip(KEPT).for_each(|(used, path)| remove_idle(used, &path));
     }
 
-    /// Makes space by removing what has not been used for long, the oldest first; the space there is then, bytes.
+    /// Frees space by removing unused snapshots, oldest first; returns the free space, bytes.
     fn make_room(&self, wanted: u64) -> Result<u64, VmError> {
         for (used, path) in self.by_age().into_iter().rev() {
             if self.free()? >= wanted {
@@ -244,7 +245,7 @@ impl Store {
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
-    /// The snapshots, and when they were used, the latest first.
+    /// The snapshots with their time of use, latest first.
     fn by_age(&self) -> Vec<(SystemTime, PathBuf)> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let snapshots = entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
@@ -255,7 +256,7 @@ impl Store {
     }
 }
 
-/// The right to make one snapshot; ends with the value.
+/// The right to create one snapshot; released on drop.
 #[derive(Debug)]
 pub struct Claim {
     store: Store,
@@ -264,11 +265,10 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Space for a guest of this much memory, all of it allocated: a full disk is met here, and not by a guest that
-    /// writes to its memory.
+    /// Allocates the whole memory file, so that a full disk is noticed now, and not when a guest writes to its memory.
     ///
     /// # Errors
-    /// There is too little space.
+    /// There is not enough space.
     pub fn begin(self, memory_mib: u32) -> Result<Draft, VmError> {
         let size = u64::from(memory_mib) << 20;
         let place = &self.store.dir;
@@ -285,7 +285,7 @@ impl Claim {
     }
 }
 
-/// A snapshot in the making; gone when it is dropped.
+/// An incomplete snapshot; removed on drop.
 #[derive(Debug)]
 pub struct Draft {
     claim: Claim,
@@ -294,17 +294,18 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The memory file for the guest.
+    /// Path of the guest's memory file.
     pub fn memory(&self) -> PathBuf {
         self.stage.path().join(MEMORY)
     }
 
-    /// Where the devices' state belongs.
+    /// Path for the devices' state.
     pub fn state(&self) -> PathBuf {
         self.stage.path().join(STATE)
     }
 
-    /// Makes it a snapshot: `console` is the one of the boot, which took so long.
+    /// Completes the snapshot; `console` is the file with the boot's console, and the last argument the time that the boot
+    /// took.
     ///
     /// # Errors
     /// The cache can't be written.
@@ -360,7 +361,7 @@ fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
             *sealed = now;
         }
         meta.boot_id = boot_id;
-        // Best effort: what can't be noted is verified again.
+        // Errors are ignored: without the new stamp the checksums are verified again.
         let _ = rewrite(dir, &meta);
     }
     let boot = meta.boot_ms.map(Duration::from_millis);
@@ -377,18 +378,17 @@ fn rewrite(dir: &Path, meta: &Meta) -> io::Result<()> {
 }
 
 fn stage(parent: &Path) -> Result<TempDir, VmError> {
-    let stage = tempfile::Builder::new().prefix(&format!(".{}", orphans::mark()?)).tempdir_in(parent);
-    stage.map_err(|error| problem(parent, &error))
+    Ok(private::temporary(&format!(".{}", orphans::mark()?), parent)?)
 }
 
-/// Unless another run may be about to use it.
+/// Removes a snapshot unless another run may be about to use it.
 fn remove_idle(used: SystemTime, dir: &Path) {
     if used.elapsed().is_ok_and(|age| age > YOUNG) {
         remove(dir);
     }
 }
 
-/// Away first, so that nobody meets half of it.
+/// Renames it first, so that no process sees a partial snapshot.
 fn remove(dir: &Path) {
     let parent = dir.parent().unwrap_or(Path::new("."));
     let Ok(grave) = stage(parent) else { return };

@@ -77,7 +77,7 @@ fn aged(store: &Store, name: &str, age: Duration) -> PathBuf {
 }
 
 #[test]
-fn a_killed_run_leaves_no_lock_for_long_and_a_held_one_stays() {
+fn locks_of_killed_runs_are_removed_and_held_locks_stay() {
     let cache = tempfile::tempdir().unwrap();
     let store = Store::below(cache.path());
     let held = store.claim("held").unwrap().unwrap();
@@ -91,7 +91,7 @@ fn a_killed_run_leaves_no_lock_for_long_and_a_held_one_stays() {
 }
 
 #[test]
-fn old_snapshots_make_room_the_oldest_first_and_young_ones_stay() {
+fn the_oldest_snapshots_are_removed_first_and_young_ones_stay() {
     let cache = tempfile::tempdir().unwrap();
     let store = Store::below(cache.path());
     let many: Vec<_> = (0..KEPT as u32 + 2).map(|age| aged(&store, &format!("s{age}"), YOUNG * (age + 2))).collect();
@@ -99,7 +99,7 @@ fn old_snapshots_make_room_the_oldest_first_and_young_ones_stay() {
     store.prune();
     assert!(young.exists() && many[..KEPT - 1].iter().all(|dir| dir.exists()));
     assert!(many[KEPT - 1..].iter().all(|dir| !dir.exists()));
-    assert!(store.make_room(0).unwrap() > 0 && many[0].exists(), "nothing goes where there is space");
+    assert!(store.make_room(0).unwrap() > 0 && many[0].exists(), "nothing is removed if there is space");
     store.make_room(u64::MAX).unwrap();
     assert!(young.exists() && many.iter().all(|dir| !dir.exists()));
 }

@@ -1,10 +1,11 @@
-//! virtme-ng as it comes: `vng --exec true` on the host's root, the yardstick of `lab bench`.
+//! Stock virtme-ng: `vng --exec true` on the host's root, the baseline of `lab bench`.
 
 use super::{
     Accel, VmError,
     process::{Group, POLL},
 };
 use lab_base::programs;
+use lab_guard::private;
 use std::{
     fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
@@ -14,10 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A stock boot that takes longer is broken.
+/// Maximum time of a stock boot.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// What is booted.
+/// Parameters of a stock boot.
 #[derive(Debug)]
 pub struct Stock<'a> {
     /// The `vng` program.
@@ -36,7 +37,7 @@ pub struct Stock<'a> {
     pub accel: Accel,
 }
 
-/// One stock boot.
+/// Result of a stock boot.
 #[derive(Debug, Clone, Copy)]
 pub struct StockBoot {
     /// From vng's start to its end.
@@ -46,16 +47,17 @@ pub struct StockBoot {
 }
 
 impl Stock<'_> {
-    /// Boots once with all that the guest says, and wants to see `true` end. Without udev in the guest vng loses the exit
-    /// code and ends with 255, as it does after a panic, so [`Self::boot`] could not tell.
+    /// Boots once with the guest's whole output, and checks that `true` was run. Without udev in the guest, vng loses the
+    /// exit code and returns 255, as after a panic, so that [`Self::boot`] could not detect a failure.
     ///
     /// # Errors
-    /// As [`Self::boot`], and where the guest never ran the command.
+    /// As [`Self::boot`], and if the guest never ran the command.
     pub fn prove(&self) -> Result<(), VmError> {
         let failed = |problem: String| VmError::Tool { program: "vng --exec true".to_owned(), problem };
         let log = tempfile::NamedTempFile::new().map_err(|error| failed(error.to_string()))?;
         self.run(Some(log.path()))?;
-        let said = String::from_utf8_lossy(&fs::read(log.path()).unwrap_or_default()).into_owned();
+        let said = lab_guard::bounded::tail(log.path(), 1 << 20).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
         if said.contains("script exited with code 0") {
             return Ok(());
         }
@@ -70,7 +72,7 @@ impl Stock<'_> {
     /// Boots, runs `true`, and ends.
     ///
     /// # Errors
-    /// [`VmError`] where vng does not start or takes too long.
+    /// [`VmError`] if vng does not start or exceeds its time limit.
     pub fn boot(&self) -> Result<StockBoot, VmError> {
         self.run(None)
     }
@@ -78,8 +80,8 @@ impl Stock<'_> {
     fn run(&self, log: Option<&Path>) -> Result<StockBoot, VmError> {
         let failed = |problem: String| VmError::Tool { program: "vng --exec true".to_owned(), problem };
         let file = |error: std::io::Error| failed(error.to_string());
-        // vng looks for modules in lib/modules/<release> above the kernel.
-        let dir = tempfile::tempdir().map_err(file)?;
+        // vng searches for modules in lib/modules/<release> above the kernel.
+        let dir = private::scratch("netkit-lab-")?;
         let boot = dir.path().join("boot");
         let modules = dir.path().join("lib/modules");
         fs::create_dir_all(&boot).and_then(|()| fs::create_dir_all(&modules)).map_err(file)?;
@@ -102,6 +104,7 @@ impl Stock<'_> {
         }
         command.env("PATH", programs::search_path_behind(self.vng.parent()));
         let begin = Instant::now();
+        super::confine::bound(&mut command);
         let spawned = command.process_group(0).spawn();
         let mut child = spawned.map_err(|source| VmError::Spawn { program: self.vng.to_owned(), source })?;
         let group = Group::led_by(child.id());

@@ -1,9 +1,9 @@
-//! What `lab bench` measured: ratios of paired measurements, since the time of one machine says nothing about another.
+//! Results of `lab bench`, as ratios of paired measurements: absolute times of one machine do not apply to another.
 
 use serde::Serialize;
 use std::{fmt::Write, time::Duration};
 
-/// Targets, as ratios to stock vng on the machines that the lab is developed on (TCG, 2 processors).
+/// Targets, as ratios to stock vng on the machine on which the lab is developed (TCG, 2 processors).
 const TARGETS: [(&str, f64); 6] = [
     ("cold_boot_ratio", 0.28),
     ("warm_restore_ratio", 0.04),
@@ -12,22 +12,19 @@ const TARGETS: [(&str, f64); 6] = [
     ("peak_memory_ratio", 0.5),
     ("cold_peak_memory_ratio", f64::INFINITY),
 ];
-/// What the reruns of one case may take, seconds, and how many that is for.
+/// Target for repeated runs of one case: seconds, and the number of runs.
 const RERUN_TARGET: (f64, u32) = (15.0, 20);
 
-/// Median and spread.
+/// Median and range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
-    /// Median.
     pub median: f64,
-    /// Smallest.
     pub min: f64,
-    /// Largest.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of any number of values; `None` of none.
+    /// Computes the spread; `None` if there are no values.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -36,16 +33,15 @@ impl Spread {
     }
 }
 
-/// One round on one kernel: three boots side by side.
+/// One round on one kernel: three boots, one after another.
 #[derive(Debug, Clone, Serialize)]
 pub struct Round {
-    /// Kernel id.
     pub kernel: String,
-    /// `vng --exec true`, seconds.
+    /// Time of `vng --exec true`, seconds.
     pub stock_s: f64,
-    /// Our boot to the first case, seconds.
+    /// Time from our boot to the first case, seconds.
     pub cold_s: f64,
-    /// A restore to the first case, seconds.
+    /// Time from a restore to the first case, seconds.
     pub warm_s: f64,
     /// Peak memory of the stock guest, KiB.
     pub stock_kib: Option<u64>,
@@ -55,59 +51,56 @@ pub struct Round {
     pub warm_kib: Option<u64>,
 }
 
-/// One case on one kernel, again and again, as a person runs it: the whole of `lab run`, each time.
+/// Repeated runs of one case on one kernel, each a whole `lab run`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rerun {
-    /// Kernel id.
     pub kernel: String,
-    /// The cell.
     pub cell: String,
-    /// How often.
+    /// Number of runs.
     pub count: u32,
-    /// All of them together, seconds.
+    /// Total time, seconds.
     pub total_s: f64,
-    /// One of them, seconds.
+    /// Time of a single run, seconds.
     pub each_s: Option<Spread>,
 }
 
-/// The whole suite on all kernels, once booted and once restored.
+/// The whole suite on all kernels, with booted and with restored guests.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct MatrixRound {
-    /// Every guest booted, seconds.
+    /// All guests booted, seconds.
     pub cold_s: f64,
-    /// Every guest restored, seconds.
+    /// All guests restored, seconds.
     pub warm_s: f64,
 }
 
-/// All of it: `results/bench.json`.
+/// Content of `results/bench.json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bench {
     /// `kvm` or `tcg`.
     pub accelerator: String,
-    /// QEMU's version.
     pub qemu: String,
-    /// Cold boot to first case over stock boot.
+    /// Cold boot to first case, divided by the stock boot.
     pub cold_boot_ratio: Option<Spread>,
-    /// Restore to first case over stock boot.
+    /// Restore to first case, divided by the stock boot.
     pub warm_restore_ratio: Option<Spread>,
-    /// The matrix, warm, over the stock boots of its kernels one after another.
+    /// The whole suite with restored guests, divided by the sum of the stock boots of its kernels.
     pub matrix_warm_ratio: Option<Spread>,
-    /// The same, cold.
+    /// The same with booted guests.
     pub matrix_cold_ratio: Option<Spread>,
-    /// Peak memory of a restored guest over a stock one's.
+    /// Peak memory of a restored guest, divided by that of a stock guest.
     pub peak_memory_ratio: Option<Spread>,
-    /// Peak memory of a booted guest over a stock one's.
+    /// Peak memory of a booted guest, divided by that of a stock guest.
     pub cold_peak_memory_ratio: Option<Spread>,
-    /// One case again and again.
+    /// Repeated runs of one case.
     pub rerun: Option<Rerun>,
-    /// What the ratios were made of.
+    /// The measurements behind the ratios.
     pub rounds: Vec<Round>,
     /// The whole suite.
     pub matrix: Vec<MatrixRound>,
 }
 
 impl Bench {
-    /// Works the ratios out.
+    /// Computes the ratios.
     pub fn new(
         accelerator: String,
         qemu: String,
@@ -145,7 +138,7 @@ impl Bench {
         }
     }
 
-    /// A Markdown table.
+    /// Formats a Markdown table.
     pub fn table(&self) -> String {
         let mut out = format!("{}, QEMU {}, {} rounds\n\n", self.accelerator, self.qemu, self.rounds.len());
         out.push_str("| ratio to stock vng | median | min | max | target |\n|---|---|---|---|---|\n");
@@ -194,7 +187,6 @@ impl Bench {
     }
 }
 
-/// Seconds.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
@@ -204,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ratios_are_of_pairs_and_the_matrix_is_over_the_sum_of_its_kernels() {
+    fn ratios_compare_pairs_and_the_matrix_is_divided_by_the_sum_of_its_kernels() {
         let round = |kernel: &str, stock_s, cold_s, warm_s| Round {
             kernel: kernel.to_owned(),
             stock_s,

@@ -1,5 +1,5 @@
-//! `lab bench datapath`: what was measured, as ratios to programs on a veth pair that are attached by tc. Times of one
-//! guest say nothing about another, under emulation least of all; ratios within a round do.
+//! `lab bench datapath`: measures the datapath, as ratios to tc programs on a veth pair. Absolute times of different guests
+//! can't be compared, least of all under emulation; ratios within a round can.
 
 use crate::{bench::boot::Spread, run::visitor::Visitor};
 use lab_protocol::{
@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long one sample may take on a fast guest, beyond its windows.
+/// Deadline of one sample on a fast guest, in addition to its windows.
 const SAMPLE: Duration = Duration::from_secs(10);
-/// Windows of a sample: round trip, throughput, processor time.
+/// Measuring windows per sample: round trip, throughput, processor time.
 const WINDOWS: u32 = 3;
 
-/// Everything that a kernel can do, in the order in which it is shown.
+/// All setups that a kernel supports, in display order.
 pub fn setups(kernel: &KernelFacts) -> Vec<Setup> {
     let mut setups = Vec::new();
     for way in Way::ALL {
@@ -45,12 +45,12 @@ pub fn setups(kernel: &KernelFacts) -> Vec<Setup> {
     setups
 }
 
-/// What all ratios of a way are to.
+/// The setup that all ratios of a way refer to.
 const fn baseline(way: Way) -> Setup {
     Setup { way, device: LinkKind::Veth, attach: Some(AttachType::Tc) }
 }
 
-/// A visitor that has a guest measure.
+/// A session that lets a guest measure.
 pub struct Measurement<'a> {
     request: MeasureRequest,
     say: &'a dyn Fn(&str),
@@ -65,23 +65,23 @@ struct State {
 }
 
 impl<'a> Measurement<'a> {
-    /// A measurement that has not begun. `say` hears of each round.
+    /// Creates a measurement. `say` receives a line per round.
     pub fn new(setups: Vec<Setup>, rounds: u32, window_ms: u32, say: &'a dyn Fn(&str)) -> Self {
         let request = MeasureRequest { setups, rounds, window_ms, time_scale: 1.0, now_unix_ns: 0 };
         let state = State { samples: Vec::new(), heard: Instant::now(), limit: SAMPLE, end: None };
         Self { request, say, state: RefCell::new(state) }
     }
 
-    /// The rows of the kernel's table.
+    /// Returns the rows of the kernel's table.
     ///
     /// # Errors
-    /// One line: what the guest refused to measure, or that it did not come to an end.
+    /// One line: the guest refused to measure, or the measurement did not finish.
     pub fn rows(self) -> Result<Vec<Row>, String> {
         let state = self.state.into_inner();
-        state.end.unwrap_or_else(|| Err("the guest did not come to the end of its measurement".to_owned()))?;
+        state.end.unwrap_or_else(|| Err("the guest did not finish its measurement".to_owned()))?;
         let wanted = self.request.setups.len() * self.request.rounds as usize;
         if state.samples.len() != wanted {
-            return Err(format!("the guest brought {} samples of {wanted}", state.samples.len()));
+            return Err(format!("the guest sent {} of {wanted} samples", state.samples.len()));
         }
         Ok(self.request.setups.iter().filter_map(|setup| Row::of(*setup, &state.samples)).collect())
     }
@@ -128,16 +128,16 @@ impl Visitor for Measurement<'_> {
 /// One setup on one kernel, over all rounds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What was measured.
+    /// The measured setup.
     #[serde(flatten)]
     pub setup: Setup,
-    /// Round trip of a datagram over the baseline's of the same round; less is better.
+    /// Round trip time of a datagram, divided by the baseline's of the same round; less is better.
     pub round_trip_ratio: Spread,
-    /// TCP throughput over the baseline's; more is better.
+    /// TCP throughput, divided by the baseline's; more is better.
     pub throughput_ratio: Spread,
-    /// Processor time of a datagram over the baseline's; less is better.
+    /// Processor time per datagram, divided by the baseline's; less is better.
     pub cpu_ratio: Spread,
-    /// Medians as they were measured in this guest.
+    /// Medians of the absolute values in this guest.
     pub median: Sample,
 }
 
@@ -169,41 +169,35 @@ impl Row {
     }
 }
 
-/// One kernel's table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct KernelTable {
-    /// Its id.
     pub kernel: String,
     /// `uname -r`.
     pub release: String,
-    /// One row per setup.
     pub rows: Vec<Row>,
 }
 
-/// All of it: `results/bench-datapath.json`.
+/// Content of `results/bench-datapath.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// `kvm` or `tcg`.
     pub accelerator: String,
-    /// QEMU's version.
     pub qemu: String,
-    /// Rounds.
+    /// Number of rounds.
     pub rounds: u32,
-    /// How long each figure of a sample was measured, milliseconds of guest time.
+    /// Measuring time of each figure of a sample, milliseconds of guest time.
     pub window_ms: u32,
-    /// Payload of the datagrams behind `cpu_ratio`, bytes.
+    /// Payload of the datagrams for `cpu_ratio`, bytes.
     pub datagram: usize,
-    /// One table per kernel.
     pub kernels: Vec<KernelTable>,
 }
 
 impl Report {
-    /// From what was measured.
     pub fn new(accelerator: String, qemu: String, rounds: u32, window_ms: u32, kernels: Vec<KernelTable>) -> Self {
         Self { accelerator, qemu, rounds, window_ms, datagram: DATAGRAM, kernels }
     }
 
-    /// Markdown.
+    /// Formats the report as Markdown.
     pub fn table(&self) -> String {
         let mut out = format!(
             "{}, QEMU {}, one processor per guest, {} rounds: median (smallest to largest) of the ratio to tc on veth \
@@ -245,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_asked_only_for_what_it_has() {
+    fn only_setups_that_the_kernel_supports_are_measured() {
         let told = |version: &str| setups(&facts("k", version)).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             told("6.1.170"),
@@ -258,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_one_round_and_the_spread_is_over_rounds() {
+    fn ratios_are_computed_per_round_and_the_spread_over_rounds() {
         let setups = setups(&facts("6.1", "6.1.170"));
         let said = RefCell::new(Vec::new());
         let say = |line: &str| said.borrow_mut().push(line.to_owned());
         let measurement = Measurement::new(setups.clone(), 2, 10, &say);
         for (round, base) in [(0, 10.0), (1, 20.0)] {
-            // The second round begins one further on.
+            // Each round begins with the next setup.
             for at in (0..4).map(|step| (step + round) % 4) {
                 let own = if setups[at].attach.is_some() { base } else { base / 2.0 + f64::from(round as u32) };
                 let sample = sample(own, own, own);
@@ -282,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_that_was_cut_short_is_none() {
+    fn an_unfinished_measurement_is_an_error() {
         let measurement = Measurement::new(setups(&facts("6.1", "6.1.170")), 1, 10, &|_| {});
         let message = AgentMessage::Measured { round: 0, setup: 0, sample: sample(1.0, 1.0, 1.0) };
         assert_eq!(measurement.hear(message), ControlFlow::Continue(()));
         assert_eq!(measurement.hear(AgentMessage::Done { ran: 1 }), ControlFlow::Break(()));
-        assert_eq!(measurement.rows().unwrap_err(), "the guest brought 1 samples of 4");
+        assert_eq!(measurement.rows().unwrap_err(), "the guest sent 1 of 4 samples");
         let refused = Measurement::new(setups(&facts("6.1", "6.1.170")), 1, 10, &|_| {});
         assert!(refused.hear(AgentMessage::Refused { message: "lost".into() }).is_break());
         assert_eq!(refused.rows().unwrap_err(), "lost");

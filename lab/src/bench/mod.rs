@@ -1,4 +1,4 @@
-//! Measurements: boots, the suite, the datapath; and mutants, which measure the suite itself.
+//! Measurements: boots, the suite's time, the datapath; and mutants, which measure how well the suite detects faults.
 
 pub mod boot;
 pub mod datapath;

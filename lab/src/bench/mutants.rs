@@ -1,4 +1,4 @@
-//! Whether the suite notices deliberate faults: one round of cells per mutant, and one without any.
+//! Checks that the suite detects deliberate faults: one round of cells per mutant, and a control round without a fault.
 
 use comfy_table::{Table, presets};
 use lab_base::text;
@@ -8,25 +8,23 @@ use lab_protocol::{
 };
 use lab_record::{exit::Exit, run::RunRecord};
 
-/// Characters of a reason.
+/// Maximum characters of a reason.
 const MAX_REASON: usize = 100;
 
-/// Cells to run with one fault built in, or without any.
+/// Cells to run with one fault, or without a fault.
 #[derive(Debug, Clone)]
 pub struct Round {
     /// The mutant's name, or [`NO_MUTANT`].
     pub name: String,
-    /// The cells.
     pub cells: Vec<CellId>,
-    /// What a kernel must have for the round to mean anything, beyond what each cell needs.
+    /// Capabilities that the kernel must have for the round, in addition to those that its cells need.
     pub needs: Vec<Capability>,
     breaks: String,
 }
 
-/// How a round ended.
+/// Result of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// The round's name.
     pub name: String,
     breaks: String,
     end: End,
@@ -34,35 +32,36 @@ pub struct Verdict {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
-    /// Every cell passed without a fault.
+    /// Every cell of the control round passed.
     Clean,
-    /// This cell noticed the fault.
+    /// This cell failed because of the fault.
     Caught { cell: String, why: String },
-    /// It went unnoticed, or something else went wrong.
+    /// No cell failed, or a cell ended without a verdict.
     Wrong(String),
-    /// The kernel runs none of the cells, or the fault is none on it.
+    /// The kernel can run none of the cells, or does not have the code that the fault breaks.
     NotApplicable(String),
 }
 
 impl Round {
-    /// The cells of all these mutants, without a fault: a cell that fails anyway notices nothing.
+    /// The control round: the cells of all these mutants without a fault. A cell that fails without a fault detects
+    /// nothing.
     pub fn control(mutants: &[&MutantInfo]) -> Self {
         let cells = mutants.iter().flat_map(|mutant| mutant.noticed_by.clone()).collect();
         Self { name: NO_MUTANT.to_owned(), cells, needs: Vec::new(), breaks: "nothing".to_owned() }
     }
 
-    /// A mutant's cells.
+    /// The round of a mutant.
     pub fn of(mutant: &MutantInfo) -> Self {
         let MutantInfo { name, breaks, noticed_by, needs } = mutant.clone();
         Self { name, cells: noticed_by, needs, breaks }
     }
 
-    /// The kernel can run none of the cells, or has nothing that the fault could break. Such a round is not counted.
+    /// The verdict on a round that this kernel can't run. Such a round is not counted.
     pub fn not_applicable(&self, why: String) -> Verdict {
         self.verdict(End::NotApplicable(why))
     }
 
-    /// A failed cell notices; an error is no verdict, whatever caused it.
+    /// Judges a round: a failed cell detects the fault; a cell that ends without a verdict does not.
     pub fn judge(&self, record: &RunRecord) -> Verdict {
         let outcomes: Vec<(CellId, Outcome)> =
             record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
@@ -91,7 +90,7 @@ impl Round {
 }
 
 impl Verdict {
-    /// One line for a round that is through.
+    /// One line for a finished round.
     pub fn line(&self) -> String {
         match &self.end {
             End::Clean => format!("{}: every cell passed", self.name),
@@ -106,12 +105,12 @@ impl Verdict {
     }
 }
 
-/// The table and, as its last line, how many were made and caught. The table is Markdown.
+/// Formats the verdicts as a Markdown table, and the numbers of mutants made and caught as the last line.
 pub fn summary(verdicts: &[Verdict]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["mutant", "what it breaks", "caught by", "because"]);
     for verdict in verdicts {
-        // A bar would end the cell.
+        // `|` would end the table cell.
         let safe = |text: &str| text.replace('|', "/");
         let (by, why) = match &verdict.end {
             End::Clean => ("-", "every cell passed".to_owned()),
@@ -128,7 +127,7 @@ pub fn summary(verdicts: &[Verdict]) -> String {
     format!("{table}\n\nmutants: {made} made, {caught} caught{skipped}")
 }
 
-/// Passed only if every mutant was caught and the same cells pass without one.
+/// Passes only if every mutant was caught and the control round passed.
 pub fn exit(verdicts: &[Verdict]) -> Exit {
     let any = verdicts.iter().any(Verdict::is_mutant);
     match verdicts.iter().any(|verdict| matches!(verdict.end, End::Wrong(_))) {
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failed_cell_is_enough_and_an_error_is_none() {
+    fn one_failed_cell_detects_a_mutant_and_an_error_does_not() {
         let round = Round::of(&mutant());
         let error = Outcome::Errored { kind: ErrorKind::Boot, message: "no hello".to_owned() };
         for (outcomes, wanted) in [
@@ -175,11 +174,11 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_apply_is_told_and_neither_made_nor_caught() {
+    fn a_mutant_that_does_not_apply_is_listed_but_not_counted() {
         let round = Round::of(&mutant());
         let caught = round.weigh(&[(cell("T17-x[tc]"), failed())]);
-        let elsewhere = round.not_applicable("prog-array-strict: 6.12.53 brings it".to_owned());
-        assert_eq!(elsewhere.line(), "no-rpf: not applicable: prog-array-strict: 6.12.53 brings it");
+        let elsewhere = round.not_applicable("prog-array-strict: new in 6.12.53".to_owned());
+        assert_eq!(elsewhere.line(), "no-rpf: not applicable: prog-array-strict: new in 6.12.53");
         assert_eq!(exit(std::slice::from_ref(&elsewhere)), Exit::Nothing);
         let verdicts = [caught, elsewhere];
         assert_eq!(exit(&verdicts), Exit::Passed);
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_fails_without_a_fault_spoils_the_proof() {
+    fn a_failure_in_the_control_round_fails_the_whole_measurement() {
         let mutant = mutant();
         let control = Round::control(&[&mutant]);
         let caught = Round::of(&mutant).weigh(&[(cell("T17-x[tc]"), failed())]);

@@ -1,7 +1,7 @@
-//! What `lab bench suite` measured: where the suite's time goes, case by case.
+//! Results of `lab bench suite`: the suite's time by kernel, case and cell.
 //!
-//! Times are the guest's own, from a cell's begin to its end with the count of what it left behind. Between two machines
-//! they say little; between two runs of one machine they say which case became slower.
+//! Times are measured in the guest, from a cell's start to its end, the leak check included. Compare them between runs on
+//! one machine, where they show which case became slower; between machines they differ.
 
 use crate::bench::boot::Spread;
 use comfy_table::{CellAlignment, Table, presets};
@@ -11,66 +11,58 @@ use lab_record::run::RunRecord;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// How many of the slowest cells are told.
+/// Number of slowest cells in the table.
 const SLOWEST: usize = 10;
-/// Characters of a cell's name in the table.
+/// Maximum characters of a cell's name in the table.
 const NAME: usize = 60;
 
-/// All of it: `results/bench-suite.json`. Times are milliseconds.
+/// Content of `results/bench-suite.json`. Times are milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchSuite {
     /// `kvm` or `tcg`.
     pub accelerator: String,
-    /// QEMU's version.
     pub qemu: String,
-    /// How often each kernel ran everything.
+    /// Number of times that each kernel ran the whole suite.
     pub rounds: u32,
-    /// Each kernel.
     pub kernels: Vec<KernelTime>,
-    /// Each case on all kernels, dearest first.
+    /// Time of each case over all kernels, slowest first.
     pub cases: Vec<CaseTime>,
-    /// The slowest cells.
     pub slowest: Vec<CellTime>,
 }
 
-/// One kernel's suite.
+/// Time of the suite on one kernel.
 #[derive(Debug, Clone, Serialize)]
 pub struct KernelTime {
-    /// Kernel id.
     pub kernel: String,
-    /// Cells that ran, skipped ones not counted.
+    /// Number of cells that ran, without skipped ones.
     pub cells: usize,
-    /// From the kernel's turn to its end, the restore included.
+    /// Wall time of the kernel's part of the run, the restore included.
     pub wall_ms: Spread,
-    /// All its cells together.
+    /// Sum over all cells.
     pub cells_ms: Spread,
 }
 
-/// One case in all its variants.
+/// Time of one case in all its variants.
 #[derive(Debug, Clone, Serialize)]
 pub struct CaseTime {
-    /// Its number and name.
+    /// Case id.
     pub case: String,
-    /// Cells over all kernels.
+    /// Number of cells over all kernels.
     pub cells: usize,
-    /// One round of all of them.
+    /// Time of all these cells in one round.
     pub total_ms: f64,
-    /// One cell.
+    /// Time of one cell.
     pub cell_ms: Spread,
 }
 
-/// One cell on one kernel.
 #[derive(Debug, Clone, Serialize)]
 pub struct CellTime {
-    /// Kernel id.
     pub kernel: String,
-    /// The cell.
     pub cell: String,
-    /// Its time.
     pub ms: Spread,
 }
 
-/// Collects rounds.
+/// Accumulates rounds.
 #[derive(Debug, Default)]
 pub struct Rounds {
     number: u32,
@@ -89,20 +81,20 @@ impl Rounds {
                 continue;
             }
             let ms = verdict.report.duration_us as f64 / 1e3;
-            *sums.entry(kernel.facts.id.clone()).or_default() += ms;
-            self.cells.entry((kernel.facts.id.clone(), cell.id.to_string())).or_default().push(ms);
+            *sums.entry(kernel.facts.id.to_string()).or_default() += ms;
+            self.cells.entry((kernel.facts.id.to_string(), cell.id.to_string())).or_default().push(ms);
         }
         for (kernel, sum) in sums {
             self.sums.entry(kernel).or_default().push(sum);
         }
         for (kernel, record) in &record.kernels {
             if let Some((wall, _)) = record.finished {
-                self.walls.entry(kernel.clone()).or_default().push(wall as f64);
+                self.walls.entry(kernel.to_string()).or_default().push(wall as f64);
             }
         }
     }
 
-    /// Everything that was added.
+    /// Computes the result.
     pub fn result(self, accelerator: String, qemu: String) -> BenchSuite {
         let kernels = self.sums.iter().filter_map(|(kernel, sums)| {
             let cells = self.cells.keys().filter(|(of, _)| of == kernel).count();
@@ -132,7 +124,7 @@ impl Rounds {
 }
 
 impl BenchSuite {
-    /// As Markdown: kernels, cases, the slowest cells.
+    /// Formats the result as Markdown.
     pub fn table(&self) -> String {
         let ms = |value: f64| format!("{value:.0}");
         let kernels = self.kernels.iter().map(|it| {
@@ -169,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cases_add_up_over_variants_and_kernels_and_the_slowest_come_first() {
+    fn cases_are_summed_over_variants_and_kernels_and_sorted_by_time() {
         let mut rounds = Rounds { number: 2, ..Rounds::default() };
         for (kernel, cell, times) in [
             ("6.12", "A01-x[tc,veth]", [10.0, 30.0]),

@@ -1,92 +1,92 @@
-//! What a search needs of the world: kernels that can be asked, and somebody who says which one is next.
+//! Interfaces of a search: testing kernels, and selecting the next one.
 
 use serde::{Deserialize, Serialize};
 
-/// What is tested.
+/// A kernel to test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Subject {
     /// A point of the history.
     Point(usize),
-    /// The new end without this point's change.
+    /// The new end with this point's change reverted.
     Without(usize),
 }
 
-/// What one run showed.
+/// Result of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub enum Answer {
-    /// The failure that is looked for.
+    /// The failure under investigation.
     Fails {
-        /// What was seen of it, one line.
+        /// What was observed, one line.
         symptom: String,
     },
-    /// It is not there.
+    /// The failure did not occur.
     Passes,
-    /// The run says nothing about it: it failed in another way, did not boot, or the kernel lacks what the case needs.
+    /// No result: a different failure, no boot, or the kernel lacks a capability that the case needs.
     Untestable {
-        /// Why, one line.
+        /// The reason, one line.
         reason: String,
     },
 }
 
-/// What became of a point.
+/// State of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mark {
-    /// As at the old end.
+    /// As the old end.
     Old,
-    /// As at the new end.
+    /// As the new end.
     New,
-    /// Nobody can tell.
+    /// Can't be determined.
     Skip,
 }
 
 /// Why a search ended without a finding.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// The question can't be answered as it was asked.
+    /// The question is invalid.
     #[error("{0}")]
     Question(String),
-    /// The host could not do its part, also when asked again. What was seen so far is kept.
+    /// The host failed, also when tried again. Results so far are kept.
     #[error("{0}")]
     Trouble(String),
-    /// A signal. What was seen so far is kept.
+    /// A signal was received. Results so far are kept.
     #[error("interrupted")]
     Interrupted(i32),
 }
 
 /// Tests kernels.
 pub trait Bench {
-    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none:
-    /// it does not compile, the change can't be taken back.
+    /// Prepares a kernel. The inner value is the name of its image, which is the same for the same content, or the reason
+    /// why there is none: it does not compile, or the change can't be reverted.
     ///
     /// # Errors
     /// [`Stop`].
     fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop>;
 
-    /// Runs the case once, in a fresh guest, on a kernel that was prepared.
+    /// Runs the case once, in a fresh guest, on a prepared kernel.
     ///
     /// # Errors
     /// [`Stop`].
     fn run(&mut self, subject: Subject) -> Result<Answer, Stop>;
 }
 
-/// Walks through a history by halves.
+/// Selects the points of a binary search.
 pub trait Walk {
-    /// The point to test next; none where the history is decided as far as it can be.
+    /// The next point to test; `None` if the search can't be narrowed further.
     ///
     /// # Errors
     /// [`Stop`].
     fn next(&mut self) -> Result<Option<usize>, Stop>;
 
-    /// Takes a point's mark.
+    /// Records a point's mark.
     ///
     /// # Errors
     /// [`Stop`].
     fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop>;
 
-    /// Takes the marks that hold in the end, in the order in which the points were tested: later runs may have overturned
-    /// what was marked on the way.
+    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that were
+    /// set during the search.
     ///
     /// # Errors
     /// [`Stop`].

@@ -1,7 +1,7 @@
-//! Stage two: the commits of a git tree, by git's own commands.
+//! Bisects the commits of a git tree, with git's own commands.
 //!
-//! Everything happens in a worktree of the lab's own. `git bisect` keeps its marks per worktree
-//! (`refs/bisect`, gitglossary(7)), so that the person's tree, its HEAD and a bisection of theirs stay as they are.
+//! All work is done in a worktree of the lab's own. `git bisect` keeps its marks per worktree (`refs/bisect`,
+//! gitglossary(7)), so that the user's tree, its HEAD and a bisection in it are not affected.
 
 use super::{
     bench::{Mark, Stop, Walk},
@@ -16,26 +16,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Commits that a search takes: a release of Linux has some 15,000.
+/// Maximum number of commits in a search: a release of Linux has some 15,000.
 const MAX_COMMITS: usize = 100_000;
-/// Changed files that an error names.
+/// Maximum number of changed files in an error.
 const NAMED: usize = 3;
 
 fn trouble(error: ProcessError) -> Stop {
     Stop::Trouble(error.to_string())
 }
 
-/// A commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// Full hash.
     pub hash: String,
-    /// Its title.
     pub title: String,
 }
 
 impl Commit {
-    /// Twelve digits, as the kernel's `Fixes:` lines have.
+    /// The first twelve digits, as in `Fixes:` lines of the kernel.
     pub fn short(&self) -> &str {
         &self.hash[..self.hash.len().min(12)]
     }
@@ -44,18 +42,18 @@ impl Commit {
 /// The commits between two revisions.
 #[derive(Debug)]
 pub struct Commits {
-    /// In topological order, ends included.
+    /// In topological order, both ends included.
     pub commits: Vec<Commit>,
-    /// Which is made from which.
+    /// Their parent relation.
     pub graph: Graph,
-    /// What is looked for.
+    /// Whether a break or a fix is searched.
     pub direction: Direction,
 }
 
-/// The hash that a revision means.
+/// The hash of a revision.
 ///
 /// # Errors
-/// [`Stop::Question`]: it means none.
+/// [`Stop::Question`] if the revision does not exist.
 pub fn resolve(tree: &Path, revision: &str) -> Result<String, Stop> {
     let wanted = format!("{revision}^{{commit}}");
     git(tree, ["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted])
@@ -63,10 +61,10 @@ pub fn resolve(tree: &Path, revision: &str) -> Result<String, Stop> {
         .map_err(|_| Stop::Question(format!("{}: no commit `{revision}` in this git tree", tree.display())))
 }
 
-/// Refuses a tree with changes that are in no commit: nobody would test them, and somebody may think so.
+/// Refuses a tree with uncommitted changes, because no step would test them.
 ///
 /// # Errors
-/// [`Stop::Question`], also where it is no git tree.
+/// [`Stop::Question`], also if it is not a git tree.
 pub fn clean(tree: &Path) -> Result<(), Stop> {
     let status = git(tree, ["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])
         .map_err(|error| Stop::Question(format!("{}: {error}", tree.display())))?;
@@ -77,7 +75,7 @@ pub fn clean(tree: &Path) -> Result<(), Stop> {
     let more = if changed.len() > NAMED { format!(" and {} more", changed.len() - NAMED) } else { String::new() };
     let files = changed[..changed.len().min(NAMED)].join(", ");
     Err(Stop::Question(format!(
-        "{} has changes that are in no commit ({files}{more}): commit or stash them, no step would test them",
+        "{} has uncommitted changes ({files}{more}): commit or stash them, because no step would test them",
         tree.display()
     )))
 }
@@ -86,11 +84,11 @@ impl Commits {
     /// Reads the history between two revisions.
     ///
     /// # Errors
-    /// [`Stop::Question`]: one is no commit, both are the same, or neither is made from the other.
+    /// [`Stop::Question`]: a revision is not a commit, both are the same, or neither is an ancestor of the other.
     pub fn between(tree: &Path, good: &str, bad: &str) -> Result<Self, Stop> {
         let (good_hash, bad_hash) = (resolve(tree, good)?, resolve(tree, bad)?);
         if good_hash == bad_hash {
-            return Err(Stop::Question(format!("{good} and {bad} are the same commit: nothing lies between them")));
+            return Err(Stop::Question(format!("{good} and {bad} are the same commit")));
         }
         let made_from = |old: &str, new: &str| git(tree, ["merge-base", "--is-ancestor", old, new]).is_ok();
         let (direction, old, new) = if made_from(&good_hash, &bad_hash) {
@@ -100,10 +98,10 @@ impl Commits {
         } else {
             let base = git(tree, ["merge-base", &good_hash, &bad_hash]).unwrap_or_default();
             let hint = match base.trim() {
-                "" => "they have no history in common".to_owned(),
-                base => format!("both are made from {}: search from there", &base[..base.len().min(12)]),
+                "" => "they have no common history".to_owned(),
+                base => format!("{} is an ancestor of both: use it as one of the ends", &base[..base.len().min(12)]),
             };
-            return Err(Stop::Question(format!("no path leads from {good} to {bad}: {hint}")));
+            return Err(Stop::Question(format!("neither {good} nor {bad} is an ancestor of the other: {hint}")));
         };
         let args = ["log", "--topo-order", "--reverse", "--format=%H %P%x00%s", new, &format!("^{old}")];
         let log = git(tree, args).map_err(trouble)?;
@@ -121,7 +119,7 @@ impl Commits {
         }
         if commits.len() > MAX_COMMITS {
             let why = format!(
-                "{} commits lie between {good} and {bad}: narrow them by `lab bisect` over packages first",
+                "there are {} commits between {good} and {bad}: narrow them down by `lab bisect` over packages first",
                 commits.len()
             );
             return Err(Stop::Question(why));
@@ -134,25 +132,24 @@ impl Commits {
     }
 }
 
-/// A worktree of the lab's own for a person's repository; the same one every time, so that builds are incremental.
+/// The lab's worktree for a user's repository; it is reused, so that builds are incremental.
 #[derive(Debug, Clone)]
 pub struct Worktree {
-    /// Its directory.
     pub path: PathBuf,
 }
 
 impl Worktree {
-    /// Opens it below `place`, or makes it.
+    /// Opens the worktree below `place`, or creates it.
     ///
     /// # Errors
-    /// git can't.
+    /// git failed.
     pub fn open(tree: &Path, place: &Path, commit: &str) -> Result<Self, Stop> {
         let path = place.join("tree");
         if git(&path, ["rev-parse", "--verify", "--quiet", "HEAD"]).is_ok() && path.join(".git").is_file() {
             return Ok(Self { path });
         }
         fs::create_dir_all(place).map_err(|error| Stop::Trouble(format!("{}: {error}", place.display())))?;
-        // Left by a repository that has moved, or by a lab that was killed while it made one.
+        // Left by a repository that was moved, or by a process that was killed while it created the worktree.
         let _ = fs::remove_dir_all(&path);
         let _ = git(tree, ["worktree", "prune"]);
         let args = ["worktree", "add", "--force", "--quiet", "--detach"].map(OsStr::new);
@@ -160,28 +157,28 @@ impl Worktree {
         Ok(Self { path })
     }
 
-    /// Checks a commit out; files that are the same keep their times.
+    /// Checks a commit out; unchanged files keep their times.
     ///
     /// # Errors
-    /// git can't.
+    /// git failed.
     pub fn checkout(&self, commit: &str) -> Result<(), Stop> {
-        // A killed lab's half-made revert must not stay.
+        // --force removes an incomplete revert of a killed process.
         git(&self.path, ["checkout", "--quiet", "--force", "--detach", commit]).map(drop).map_err(trouble)
     }
 
-    /// The hash of a commit's files.
+    /// The hash of a commit's tree.
     ///
     /// # Errors
-    /// git can't.
+    /// git failed.
     pub fn files(&self, commit: &str) -> Result<String, Stop> {
         let hash = git(&self.path, ["rev-parse", "--verify", &format!("{commit}^{{tree}}")]).map_err(trouble)?;
         Ok(hash.trim().to_owned())
     }
 
-    /// A commit without another one's change; none where it can't be taken back cleanly.
+    /// Reverts a change on top of a commit; the inner error is the reason if it can't be reverted cleanly.
     ///
     /// # Errors
-    /// git can't even try.
+    /// git failed for another reason.
     pub fn without(&self, commit: &str, change: &str) -> Result<Result<String, String>, Stop> {
         self.checkout(commit)?;
         let who = ["-c", "user.name=lab bisect", "-c", "user.email=lab-bisect@localhost"];
@@ -202,21 +199,21 @@ impl Worktree {
     }
 }
 
-/// `git bisect`, driven.
+/// A `git bisect` session.
 pub struct GitBisect<'a> {
     worktree: &'a Worktree,
     commits: &'a Commits,
     terms: (String, String),
-    /// What git was told.
+    /// The marks that git has received.
     marks: Vec<(usize, Mark)>,
     through: bool,
 }
 
 impl<'a> GitBisect<'a> {
-    /// Starts anew.
+    /// Starts a new session.
     ///
     /// # Errors
-    /// git refuses.
+    /// git failed.
     pub fn start(worktree: &'a Worktree, commits: &'a Commits, terms: (String, String)) -> Result<Self, Stop> {
         let mut bisect = Self { worktree, commits, terms, marks: Vec::new(), through: false };
         bisect.restart()?;
@@ -224,14 +221,14 @@ impl<'a> GitBisect<'a> {
     }
 
     fn restart(&mut self) -> Result<(), Stop> {
-        // Without one there is nothing to reset, which is as good.
+        // Fails if no bisection is in progress, which is not an error.
         let _ = git(&self.worktree.path, ["bisect", "reset", "HEAD"]);
         let (old, new) = &self.terms;
         let mut args = vec!["bisect".to_owned(), "start".to_owned()];
         if (&**old, &**new) != ("good", "bad") {
             args.extend([format!("--term-old={old}"), format!("--term-new={new}")]);
         }
-        // The search checks out what it builds, and nothing else.
+        // Without checkouts: the search itself checks out the commits that it builds.
         let ends = [self.commits.graph.new_end(), OLD_END].map(|point| self.commits.commits[point].hash.clone());
         args.push("--no-checkout".to_owned());
         args.extend(ends);
@@ -258,10 +255,10 @@ impl<'a> GitBisect<'a> {
         }
     }
 
-    /// `git bisect log`: `git bisect replay` takes it in the person's own tree.
+    /// The output of `git bisect log`, which `git bisect replay` accepts in the user's own tree.
     ///
     /// # Errors
-    /// git refuses.
+    /// git failed.
     pub fn log(&self) -> Result<String, Stop> {
         let log = git(&self.worktree.path, ["bisect", "log"]).map_err(trouble)?;
         Ok(log.replace(" '--no-checkout'", ""))
@@ -277,7 +274,7 @@ impl Walk for GitBisect<'_> {
         let point = self.commits.place(hash.trim());
         point
             .map(Some)
-            .ok_or_else(|| Stop::Trouble(format!("git bisect asks for {}, which is not in between", hash.trim())))
+            .ok_or_else(|| Stop::Trouble(format!("git bisect selected {}, which is not between the ends", hash.trim())))
     }
 
     fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop> {
@@ -291,7 +288,7 @@ impl Walk for GitBisect<'_> {
         self.hear(said)
     }
 
-    /// Tells git once more where the marks turned out to be others, or where it was not asked.
+    /// Restarts the session if marks have changed or are missing.
     fn settle(&mut self, marks: &[(usize, Mark)]) -> Result<(), Stop> {
         let ends = [OLD_END, self.commits.graph.new_end()];
         let wanted: Vec<(usize, Mark)> = marks.iter().copied().filter(|(point, _)| !ends.contains(point)).collect();

@@ -13,7 +13,7 @@ fn commit(tree: &Path, file: &str, text: &str) -> String {
     git(tree, ["rev-parse", "HEAD"]).unwrap().trim().to_owned()
 }
 
-/// Eleven commits; the seventh makes `state` say "broken", the fourth does not build.
+/// Eleven commits; the seventh writes "broken" to `state`, the fourth does not build.
 fn repository(dir: &Path) -> (PathBuf, Vec<String>) {
     let tree = dir.join("linux");
     fs::create_dir(&tree).unwrap();
@@ -30,7 +30,7 @@ fn repository(dir: &Path) -> (PathBuf, Vec<String>) {
     (tree, hashes)
 }
 
-/// Builds by reading: a commit's kernel is its files.
+/// A bench that reads a commit's files instead of building and running.
 struct Reader<'a> {
     worktree: &'a Worktree,
     commits: &'a Commits,
@@ -69,7 +69,7 @@ fn wish(direction: Direction) -> Wish {
     Wish { direction, confidence: 0.95, bayes: false, max_runs: 30 }
 }
 
-/// All that a person could notice of their tree.
+/// Everything in the user's tree that could have changed.
 fn state(tree: &Path) -> Vec<String> {
     let ask = |args: &[&str]| git(tree, args).unwrap_or_default();
     let config = fs::read_to_string(tree.join(".config")).unwrap();
@@ -84,7 +84,7 @@ fn state(tree: &Path) -> Vec<String> {
 }
 
 #[test]
-fn git_finds_the_commit_and_its_log_replays_in_the_persons_tree() {
+fn git_finds_the_commit_and_its_log_can_be_replayed_in_the_users_tree() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, hashes) = repository(dir.path());
     fs::write(tree.join(".config"), "CONFIG_MINE=y\n").unwrap();
@@ -110,7 +110,7 @@ fn git_finds_the_commit_and_its_log_replays_in_the_persons_tree() {
 }
 
 #[test]
-fn the_worktree_is_used_again_and_made_again_where_it_is_gone() {
+fn the_worktree_is_reused_and_recreated_if_missing() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, hashes) = repository(dir.path());
     let cache = dir.path().join("cache");
@@ -118,24 +118,24 @@ fn the_worktree_is_used_again_and_made_again_where_it_is_gone() {
     worktree.checkout(&hashes[7]).unwrap();
     fs::write(worktree.path.join("object.o"), "built").unwrap();
     Worktree::open(&tree, &cache, &hashes[2]).unwrap();
-    assert!(worktree.path.join("object.o").exists(), "what was built stays");
+    assert!(worktree.path.join("object.o").exists(), "build results stay");
     fs::remove_dir_all(&worktree.path).unwrap();
     Worktree::open(&tree, &cache, &hashes[2]).unwrap();
     assert_eq!(git(&worktree.path, ["rev-parse", "HEAD"]).unwrap().trim(), hashes[2]);
 }
 
 #[test]
-fn a_change_that_others_build_on_is_not_taken_back() {
+fn a_change_that_can_not_be_reverted_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, hashes) = repository(dir.path());
     let worktree = Worktree::open(&tree, &dir.path().join("cache"), "main").unwrap();
     assert_eq!(worktree.without("main", &hashes[4]).unwrap(), Err("it does not revert cleanly".to_owned()));
     assert!(worktree.without("main", &hashes[7]).unwrap().is_ok());
-    assert_eq!(git(&worktree.path, ["status", "--porcelain"]).unwrap(), "", "nothing half-made is left");
+    assert_eq!(git(&worktree.path, ["status", "--porcelain"]).unwrap(), "", "no incomplete revert remains");
 }
 
 #[test]
-fn either_way_round_and_not_at_all() {
+fn both_directions_are_detected_and_invalid_ends_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, hashes) = repository(dir.path());
     let between = |good: &str, bad: &str| Commits::between(&tree, good, bad);
@@ -146,19 +146,17 @@ fn either_way_round_and_not_at_all() {
     let refused = |good: &str, bad: &str| between(good, bad).unwrap_err().to_string();
     assert_eq!(
         refused("main", "side"),
-        format!("no path leads from main to side: both are made from {}: search from there", &hashes[3][..12])
+        format!(
+            "neither main nor side is an ancestor of the other: {} is an ancestor of both: use it as one of the ends",
+            &hashes[3][..12]
+        )
     );
-    assert_eq!(
-        refused("main", &hashes[10]),
-        format!("main and {} are the same commit: nothing lies between them", hashes[10])
-    );
+    assert_eq!(refused("main", &hashes[10]), format!("main and {} are the same commit", hashes[10]));
     assert!(refused("main", "v9").ends_with("no commit `v9` in this git tree"));
     assert!(refused("main", "--all").ends_with("no commit `--all` in this git tree"));
     assert_eq!(clean(&tree), Ok(()));
     fs::write(tree.join("state"), "half").unwrap();
     let error = clean(&tree).unwrap_err().to_string();
-    assert!(
-        error.ends_with("has changes that are in no commit (state): commit or stash them, no step would test them")
-    );
+    assert!(error.ends_with("has uncommitted changes (state): commit or stash them, because no step would test them"));
     assert!(clean(dir.path()).is_err(), "no git tree");
 }

@@ -1,28 +1,28 @@
-//! What can be blamed: points in an order in which every point comes after those it contains.
+//! The history of a search: points in topological order.
 
 use std::cell::OnceCell;
 
-/// The old end; never blamed.
+/// The old end, which is never the culprit.
 pub const OLD_END: usize = 0;
 
-/// A history between two ends. Point 0 is the old end, the last one the new end; every point but the old end brought a
-/// change.
+/// A history between two ends. Point 0 is the old end and the last point the new end; every point except the old end adds
+/// one change.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    /// The points that each one was made from, all of them earlier.
+    /// The parents of each point; parents have lower numbers.
     parents: Vec<Vec<usize>>,
-    /// Worked out where it is asked for: of a long history only a few points ever are.
+    /// Computed on demand: in a long history only a few points are needed.
     contained: Vec<OnceCell<Set>>,
 }
 
 impl Graph {
-    /// One point after the other: a ladder of published kernels with `rungs` rungs above the old end.
+    /// A linear history: published kernels with `rungs` rungs above the old end.
     pub fn line(rungs: usize) -> Self {
         Self::new((0..rungs).map(|below| vec![below]).collect())
     }
 
-    /// A history with branches. `parents[i]` are those of point `i + 1`; one that is not among the points is older than
-    /// the old end and left out.
+    /// A history with branches. `parents[i]` are the parents of point `i + 1`; parents outside of the history are older
+    /// than the old end and left out.
     ///
     /// # Panics
     /// A parent does not come before its child.
@@ -33,17 +33,17 @@ impl Graph {
         Self { contained: vec![OnceCell::new(); parents.len()], parents }
     }
 
-    /// The new end, which is also how many points can be blamed.
+    /// The new end, which is also the number of possible culprits.
     pub fn new_end(&self) -> usize {
         self.parents.len() - 1
     }
 
-    /// The points that a point was made from.
+    /// The parents of a point.
     pub fn parents(&self, point: usize) -> &[usize] {
         &self.parents[point]
     }
 
-    /// The changes that a point has, its own included.
+    /// The changes that a point contains, including its own.
     pub fn contained(&self, point: usize) -> &Set {
         self.contained[point].get_or_init(|| self.walk(point))
     }
@@ -60,12 +60,12 @@ impl Graph {
     }
 }
 
-/// Points, as flags.
+/// A set of points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set(Vec<bool>);
 
 impl Set {
-    /// Whether a point is among them.
+    /// Whether the set contains a point.
     pub fn has(&self, point: usize) -> bool {
         self.0[point]
     }

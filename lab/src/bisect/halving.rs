@@ -1,18 +1,18 @@
-//! Halving without git: for a ladder of kernels, which is in no repository.
+//! Binary search without git, for a ladder of published kernels.
 
 use super::{
     bench::{Mark, Stop, Walk},
     graph::{Graph, OLD_END},
 };
 
-/// Chooses the point that splits what is left most evenly, as `git bisect` does.
+/// Selects the point that splits the remaining points most evenly, as `git bisect` does.
 pub struct Halving<'a> {
     graph: &'a Graph,
     marks: Vec<Option<Mark>>,
 }
 
 impl<'a> Halving<'a> {
-    /// The ends are known.
+    /// Starts a search; the state of both ends is known.
     pub fn new(graph: &'a Graph) -> Self {
         let mut marks = vec![None; graph.new_end() + 1];
         marks[OLD_END] = Some(Mark::Old);
@@ -20,7 +20,7 @@ impl<'a> Halving<'a> {
         Self { graph, marks }
     }
 
-    /// Points that may be the culprit by the marks alone.
+    /// Points that may be the culprit according to the marks.
     fn left(&self) -> Vec<usize> {
         let mut left: Vec<usize> = (1..=self.graph.new_end()).collect();
         for (point, mark) in self.marks.iter().enumerate() {

@@ -1,7 +1,8 @@
-//! `lab bisect`: which kernel, and which commit, a failure came with, and how sure that is.
+//! `lab bisect`: finds the kernel or the commit that introduced or fixed a failure, and the probability of the result.
 //!
-//! [`search`] asks and concludes; it knows neither git nor guests. [`packages`] and [`commits`] are the two histories it
-//! works on, [`predicate`] says what counts as the failure, [`state`] remembers what was seen, [`report`] tells it.
+//! [`search`] selects tests and draws conclusions; it knows neither git nor guests. [`packages`] and [`commits`] are the
+//! two kinds of history, [`predicate`] defines what counts as the failure, [`state`] stores results, and [`report`] formats
+//! the finding.
 
 pub mod bench;
 pub mod commits;

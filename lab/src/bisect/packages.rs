@@ -1,4 +1,4 @@
-//! Stage one: a ladder of kernels that somebody has published, so that nothing is compiled.
+//! Bisects a ladder of published kernels, without compiling.
 
 use super::{bench::Stop, posterior::Direction};
 use lab_protocol::KernelVersion;
@@ -6,40 +6,36 @@ use lab_protocol::KernelVersion;
 /// A kernel of the ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rung {
-    /// Its name in `kernels.toml`.
     pub id: String,
-    /// Its version, which is its place.
+    /// Its version, which determines its position.
     pub version: KernelVersion,
 }
 
-/// The kernels from one end to the other.
+/// The kernels between two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ladder {
-    /// In the order of their versions, ends included.
+    /// Sorted by version, both ends included.
     pub rungs: Vec<Rung>,
-    /// What is looked for.
+    /// Whether a break or a fix is searched.
     pub direction: Direction,
-    /// What a person should know of it.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Lays out the kernels between two ends. Of kernels of one version the first stands for all: nothing lies between them.
+/// Creates the ladder between two kernels. Of several kernels of one version only the first is used.
 ///
 /// # Errors
-/// [`Stop::Question`]: the ends are the same kernel, or of one version, or not known.
+/// [`Stop::Question`]: the ends are the same kernel, have the same version, or are unknown.
 pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, Stop> {
     let find = |id: &str| kernels.iter().find(|rung| rung.id == id).cloned();
     let end =
         |id: &str| find(id).ok_or_else(|| Stop::Question(format!("no kernel `{id}`; `lab kernels list` names them")));
     let (good, bad) = (end(good)?, end(bad)?);
     if good.id == bad.id {
-        return Err(Stop::Question(format!("--good and --bad are both {}: nothing lies between them", good.id)));
+        return Err(Stop::Question(format!("--good and --bad are both {}", good.id)));
     }
     if good.version == bad.version {
-        let why = format!(
-            "{} and {} are both version {}: no path of versions leads from one to the other",
-            good.id, bad.id, good.version
-        );
+        let why = format!("{} and {} are both version {}: no version is between them", good.id, bad.id, good.version);
         return Err(Stop::Question(why));
     }
     let direction = if good.version < bad.version { Direction::Break } else { Direction::Fix };
@@ -51,7 +47,7 @@ pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, Stop> {
     between.dedup_by(|later, first| {
         let same = later.version == first.version;
         if same {
-            notes.push(format!("{} is left out: it is version {} as {} is", later.id, later.version, first.id));
+            notes.push(format!("{} is left out: it has version {}, as {} does", later.id, later.version, first.id));
         }
         same
     });
@@ -61,7 +57,7 @@ pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, Stop> {
     series.dedup();
     if series.len() > 2 {
         notes.push(format!(
-            "the ladder goes through the series {}: a change that was backported came into each at another point; --kernels \
+            "the ladder contains the series {}: a backported change is at a different point of each; --kernels \
              keeps to one of them",
             series.join(", ")
         ));
@@ -88,26 +84,23 @@ mod tests {
     }
 
     #[test]
-    fn rungs_are_in_the_order_of_their_versions_either_way_round() {
+    fn rungs_are_sorted_by_version_in_both_directions() {
         let ids = |good, bad| {
             let ladder = ladder(&kernels(), good, bad).unwrap();
             (ladder.rungs.into_iter().map(|rung| rung.id).collect::<Vec<_>>(), ladder.direction, ladder.notes)
         };
-        let left_out = vec!["g is left out: it is version 6.12.43 as 6.12.43 is".to_owned()];
+        let left_out = vec!["g is left out: it has version 6.12.43, as 6.12.43 does".to_owned()];
         let rungs = vec!["6.12.9".to_owned(), "6.12.43".to_owned(), "6.12".to_owned()];
         assert_eq!(ids("6.12.9", "6.12"), (rungs.clone(), Direction::Break, left_out.clone()));
         assert_eq!(ids("6.12", "6.12.9"), (rungs, Direction::Fix, left_out));
-        assert!(ids("6.12", "7.2").2[0].starts_with("the ladder goes through the series 6.12, 6.18, 7.2: "));
+        assert!(ids("6.12", "7.2").2[0].starts_with("the ladder contains the series 6.12, 6.18, 7.2: "));
     }
 
     #[test]
-    fn ends_without_a_path_between_them_are_refused() {
+    fn ends_without_a_version_between_them_are_refused() {
         let refused = |good, bad| ladder(&kernels(), good, bad).unwrap_err().to_string();
-        assert_eq!(refused("6.12", "6.12"), "--good and --bad are both 6.12: nothing lies between them");
-        assert_eq!(
-            refused("g", "6.12.43"),
-            "g and 6.12.43 are both version 6.12.43: no path of versions leads from one to the other"
-        );
+        assert_eq!(refused("6.12", "6.12"), "--good and --bad are both 6.12");
+        assert_eq!(refused("g", "6.12.43"), "g and 6.12.43 are both version 6.12.43: no version is between them");
         assert_eq!(refused("6.13", "6.12"), "no kernel `6.13`; `lab kernels list` names them");
     }
 }

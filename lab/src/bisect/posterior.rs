@@ -1,30 +1,31 @@
-//! How sure one can be: the probability of each point to be the culprit, given everything that was seen.
+//! Computes the probability of each point to be the culprit, given all runs.
 //!
-//! Two unknown rates explain what is seen: how often a kernel on one side of the culprit fails, and how often on the other.
-//! Neither is measured and then taken for true. Both are integrated out under Beta distributions, which leaves Beta
-//! functions of the counts (the Beta-binomial model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points
-//! count together, so that a failure that turns out to be reliable needs few runs per step, and a rare one many.
+//! The model has two unknown rates: how often kernels on each side of the culprit fail. They are not estimated and then
+//! treated as known. Instead both are integrated out under Beta distributions, which gives Beta functions of the counts
+//! (the Beta-binomial model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points are used together,
+//! so that a reliable failure needs few runs per step, and a rare failure many.
 
 use super::graph::{Graph, Set};
 
-/// What is believed of a rate before anything was seen: as if `fails` of `fails + passes` runs had failed.
+/// Prior distribution of a failure rate, equivalent to `fails` failures and `passes` passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Prior {
     fails: f64,
     passes: f64,
 }
 
-/// A kernel that has the failure: mostly always or hardly ever (Jeffreys' prior).
+/// Kernels with the failure: they fail nearly always or nearly never (Jeffreys' prior).
 const FAILING: Prior = Prior { fails: 0.5, passes: 0.5 };
-/// One that has not: rarely. A suite that is green on released kernels is the reason to think so; it weighs as five runs.
+/// Kernels without the failure: they rarely fail, since the suite passes on released kernels. The weight is that of five
+/// runs.
 const SOUND: Prior = Prior { fails: 0.5, passes: 4.5 };
 
-/// Runs and those of them that failed as asked for.
+/// Numbers of runs and failures.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tally {
-    /// Failed as asked for.
+    /// Runs with the failure under investigation.
     pub fails: u32,
-    /// All that gave an answer.
+    /// Runs with a result.
     pub runs: u32,
 }
 
@@ -56,7 +57,7 @@ fn ln_beta(a: f64, b: f64) -> f64 {
 }
 
 impl Prior {
-    /// Logarithm of the probability to see this very sequence of runs.
+    /// Logarithm of the probability of this sequence of runs.
     fn ln_evidence(self, seen: Tally) -> f64 {
         let (fails, passes) = (f64::from(seen.fails), f64::from(seen.runs - seen.fails));
         ln_beta(self.fails + fails, self.passes + passes) - ln_beta(self.fails, self.passes)
@@ -68,7 +69,7 @@ impl Prior {
     }
 }
 
-/// The probability that two ends really fail at different rates rather than at one and the same.
+/// The probability that two ends have different failure rates.
 pub fn told_apart(sound: Tally, failing: Tally) -> f64 {
     if failing.rate() <= sound.rate() {
         return 0.0;
@@ -78,27 +79,26 @@ pub fn told_apart(sound: Tally, failing: Tally) -> f64 {
     1.0 / (1.0 + (same - differ).exp())
 }
 
-/// Everything seen of one kernel image, at whichever points it was built.
+/// All runs of one kernel image, with the points that have this image.
 #[derive(Debug, Clone)]
 pub struct Seen<'a> {
-    /// The changes that each of its points has.
+    /// The changes that each of its points contains.
     pub contained: Vec<&'a Set>,
-    /// Its runs.
     pub tally: Tally,
 }
 
-/// What the culprit did.
+/// Effect of the culprit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
-    /// It brought the failure: the new end fails.
+    /// It introduced the failure: the new end fails.
     Break,
-    /// It ended the failure: the old end fails.
+    /// It fixed the failure: the old end fails.
     Fix,
 }
 
 impl Direction {
-    /// What is believed of points with and without the culprit.
+    /// The priors of points with and without the culprit.
     const fn priors(self) -> (Prior, Prior) {
         match self {
             Self::Break => (FAILING, SOUND),
@@ -117,7 +117,7 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// Weighs every point by how well it explains what was seen. Before that all points are alike.
+    /// Computes the posterior from a uniform prior over all points.
     pub fn of(graph: &Graph, direction: Direction, seen: &[Seen<'_>]) -> Self {
         let (prior_with, prior_without) = direction.priors();
         let count = graph.new_end() + 1;
@@ -126,7 +126,7 @@ impl Posterior {
         let mut last = None;
         for point in 1..count {
             let Some((with, without)) = split(seen, point) else { continue };
-            // Neighbours mostly explain the same runs.
+            // Adjacent points usually split the runs in the same way.
             let known = last.filter(|(of, _)| *of == (with, without)).map(|(_, ln)| ln);
             ln[point] = known.unwrap_or_else(|| prior_with.ln_evidence(with) + prior_without.ln_evidence(without));
             tallies[point] = (with, without);
@@ -150,15 +150,15 @@ impl Posterior {
         self.weights[point]
     }
 
-    /// The probability that a point with these changes has the culprit.
+    /// The probability that a point with these changes contains the culprit.
     pub fn has(&self, contained: &Set) -> f64 {
         (1..self.weights.len()).filter(|point| contained.has(*point)).map(|point| self.weights[point]).sum()
     }
 
-    /// The fewest points that together hold this much probability, the likeliest first, and how much they hold.
+    /// The smallest set of points with this total probability, most probable first, and its actual probability.
     pub fn suspects(&self, share: f64) -> (Vec<usize>, f64) {
         let mut order: Vec<usize> = (1..self.weights.len()).collect();
-        // Of equals the earlier one first, so that the same data name the same points.
+        // Points of equal probability are sorted, so that the result is deterministic.
         order.sort_by(|a, b| self.weights[*b].total_cmp(&self.weights[*a]).then(a.cmp(b)));
         let mut held = 0.0;
         let enough = order.iter().position(|point| {
@@ -195,7 +195,7 @@ impl Posterior {
     }
 }
 
-/// Runs with and without the culprit, were it this point; `None` where one image would have to be both.
+/// Splits the runs by whether they contain the culprit, if it were this point; `None` if one image would be on both sides.
 fn split(seen: &[Seen<'_>], culprit: usize) -> Option<(Tally, Tally)> {
     let (mut with, mut without) = (Tally::default(), Tally::default());
     for image in seen {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn reliable_failures_leave_one_point() {
+    fn reliable_failures_identify_one_point() {
         let graph = Graph::line(4);
         let posterior = Posterior::of(
             &graph,
@@ -236,16 +236,16 @@ mod tests {
     }
 
     #[test]
-    fn a_point_that_was_never_tested_shares_the_blame() {
+    fn an_untested_point_remains_a_suspect() {
         let graph = Graph::line(4);
         let posterior = Posterior::of(&graph, Direction::Break, &seen(&graph, &[(&[0, 1], 0, 9), (&[4], 9, 9)]));
         let (points, held) = posterior.suspects(0.95);
         assert_eq!(points, [2, 3, 4]);
-        assert!(held > 0.99 && posterior.culprit(1) == 0.0, "the image of the old end is sound: {posterior:?}");
+        assert!(held > 0.99 && posterior.culprit(1) == 0.0, "the image of the old end passes: {posterior:?}");
     }
 
     #[test]
-    fn passes_of_a_rare_failure_prove_little() {
+    fn passes_are_weak_evidence_for_a_rare_failure() {
         let graph = Graph::line(2);
         let rare =
             Posterior::of(&graph, Direction::Break, &seen(&graph, &[(&[0], 0, 20), (&[2], 6, 20), (&[1], 0, 2)]));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_told_apart_by_more_than_luck() {
+    fn ends_are_distinguished_only_by_significant_differences() {
         let of = |fails, runs| Tally { fails, runs };
         assert!(told_apart(of(0, 3), of(3, 3)) > 0.95);
         assert!(told_apart(of(0, 3), of(1, 3)) < 0.8);

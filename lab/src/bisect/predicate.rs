@@ -1,4 +1,4 @@
-//! The right question: what counts as the failure, and what says nothing about it.
+//! Defines what counts as the failure under investigation, and what is no result.
 
 use super::bench::{Answer, Stop};
 use lab_base::text;
@@ -7,19 +7,19 @@ use lab_record::run::RunRecord;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Characters of a failure's words that count.
+/// Maximum characters of a failure's text.
 const WORDS: usize = 200;
 
-/// Which failures of the case are the one that is looked for.
+/// Which failures of the case count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Match {
-    /// The same cell, the same sort of failure, the same words but for numbers.
+    /// The same cell, the same kind of failure, and the same text except for numbers.
     #[default]
     Exact,
-    /// The same case fails, in whichever way.
+    /// Any failure of the same case.
     SameCase,
-    /// The kernel crashes, hangs or complains while the case runs, in whichever way.
+    /// Any crash, hang or splat of the kernel while the case runs.
     AnyCrash,
 }
 
@@ -33,18 +33,17 @@ impl fmt::Display for Match {
     }
 }
 
-/// What is asked of every kernel.
+/// The test of each kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Predicate {
-    /// Whether these cells fail.
+    /// Whether cells fail.
     Cells {
-        /// The cells.
         cells: Vec<CellId>,
-        /// In which way.
+        /// Which of their failures count.
         rule: Match,
     },
-    /// Whether the kernel has a capability: having it counts as the failure.
+    /// Whether the kernel has a capability: if so, this counts as the failure.
     Capability(Capability),
 }
 
@@ -60,10 +59,9 @@ impl fmt::Display for Predicate {
     }
 }
 
-/// What a failure is known by.
+/// Identity of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
-    /// The cell.
     pub cell: CellId,
     /// `check`, `splat`, `panic`, …
     pub kind: String,
@@ -83,7 +81,7 @@ impl fmt::Display for Signature {
     }
 }
 
-/// Counts, addresses, times and identifiers differ from run to run and from kernel to kernel.
+/// Replaces counts, addresses, times and ids, which differ between runs and kernels.
 fn numberless(message: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
@@ -106,22 +104,21 @@ fn numberless(message: &str) -> String {
     out
 }
 
-/// How a guest was lost, and in which words.
+/// Kind and message of a lost guest.
 pub type Loss = (ErrorKind, String);
 
-/// What a run of one kernel says.
+/// Result of the runs of one kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
-    /// An answer, with the failure's signatures and what was seen of it.
+    /// A result.
     Answer {
-        /// The answer.
         answer: Answer,
-        /// The failures that count, where it is one.
+        /// The failures that count, if the result is a failure.
         signatures: Vec<Signature>,
         /// Splat or failed check, several lines.
         evidence: Option<String>,
     },
-    /// The host could not do its part: it may, if asked again.
+    /// The host failed; trying again may help.
     Trouble(String),
 }
 
@@ -136,8 +133,8 @@ impl Reading {
 }
 
 impl Predicate {
-    /// Reads the record of a run of one kernel. `known` are the signatures that were seen where the failure is known to
-    /// be; none yet means that every failure counts.
+    /// Evaluates the record of a run of one kernel. `known` are the signatures of the failure; if there are none yet, every
+    /// failure counts.
     ///
     /// # Errors
     /// [`Stop::Interrupted`].
@@ -158,7 +155,7 @@ impl Predicate {
             Self::Capability(wanted) => {
                 let reports = kernel.map(|kernel| &*kernel.capabilities).unwrap_or_default();
                 let Some(report) = reports.iter().find(|report| report.capability == *wanted) else {
-                    return Ok(Reading::Trouble(format!("the guest did not say whether it has {wanted}")));
+                    return Ok(Reading::Trouble(format!("the guest did not report whether it has {wanted}")));
                 };
                 if report.state == CapabilityState::Supported {
                     let symptom = format!("{wanted} is supported: {}", text::line(&report.detail, WORDS));
@@ -198,8 +195,8 @@ impl Predicate {
                     return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
                 }
             };
-            // A splat is known by its fingerprint, which leaves out all that differs between kernels. A check that failed
-            // beside one is known by its own words: a busy host can make a kernel complain of a stall at any time.
+            // A splat is identified by its fingerprint, which is the same on all kernels. A failed check beside a splat is
+            // identified by its own text: on a busy host a kernel may report a stall at any time.
             let fingerprint = verdict.splats.first().filter(|_| crash).map(|splat| &*splat.fingerprint);
             let signature = Signature::new(&cell.id, &kind, fingerprint.unwrap_or(message));
             let is_known = known.contains(&signature);
@@ -231,10 +228,10 @@ impl Predicate {
             },
             (None, Some(other), _) => Reading::untestable(format!("another failure: {other}")),
             (None, None, Some(lacking)) if !passed => {
-                Reading::untestable(format!("lacks what the case needs: {lacking}"))
+                Reading::untestable(format!("lacks a capability that the case needs: {lacking}"))
             }
             (None, None, _) if passed => Reading::plain(Answer::Passes),
-            _ => Reading::Trouble("no cell came to an end".to_owned()),
+            _ => Reading::Trouble("no cell finished".to_owned()),
         })
     }
 }

@@ -3,7 +3,7 @@ use lab_protocol::SkipReason;
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped, Versions},
     plan::Plan,
-    testing::{cell, facts},
+    testing::{cell, facts, id},
     verdict::Verdict,
 };
 
@@ -12,9 +12,9 @@ const ID: &str = "A01-first[netkit,nk-l3]";
 fn record(outcome: Option<Outcome>) -> RunRecord {
     let plan = Plan::new(vec![facts("k", "6.12.43")], vec![cell(ID)], false);
     let accelerator = Accelerator { name: "tcg".to_owned(), reason: String::new(), time_scale: 1.0 };
-    let run = RunInfo::new("r".to_owned(), Versions::default(), accelerator, plan);
+    let run = RunInfo::new(id("r"), Versions::default(), accelerator, plan);
     let mut events = vec![Event::RunStarted { run: Box::new(run) }];
-    let kernel = || "k".to_owned();
+    let kernel = || id("k");
     if let Some(outcome) = outcome {
         events.push(Event::Booted {
             kernel: kernel(),
@@ -52,7 +52,7 @@ fn panic() -> Outcome {
 }
 
 #[test]
-fn the_same_failure_with_other_numbers_is_the_same() {
+fn numbers_do_not_distinguish_failures() {
     let known = [Signature::new(&CellId(ID.to_owned()), "check", "3 of 5 arrived at 10.0.0.7 (0xffff888100)")];
     assert_eq!(known[0].words, "# of # arrived at #.#.#.# (#)");
     assert_eq!(read(Match::Exact, Some(check("0 of 5 arrived at 10.0.0.9 (0xfff)")), &known, &[]), "fails");
@@ -69,12 +69,12 @@ fn the_same_failure_with_other_numbers_is_the_same() {
 }
 
 #[test]
-fn words_that_look_like_numbers_only_in_part_stay() {
+fn words_that_are_only_partly_numbers_stay() {
     assert_eq!(numberless("nk-l3 dead beef 7f x86_64 cafe0"), "nk-l3 dead beef # x86_64 #");
 }
 
 #[test]
-fn what_says_nothing_is_skipped_and_what_the_host_did_is_trouble() {
+fn unrelated_results_are_skipped_and_host_failures_are_reported() {
     let reason = SkipReason {
         capability: Capability::Netkit,
         detail: "EOPNOTSUPP".to_owned(),
@@ -82,7 +82,7 @@ fn what_says_nothing_is_skipped_and_what_the_host_did_is_trouble() {
     };
     assert_eq!(
         read(Match::SameCase, Some(Outcome::Skipped { reason }), &[], &[]),
-        "lacks what the case needs: no netkit: EOPNOTSUPP (lifted by kernel 6.7)"
+        "lacks a capability that the case needs: no netkit: EOPNOTSUPP (lifted by kernel 6.7)"
     );
     let missing = Outcome::Failed { kind: FailureKind::MissingCapability, message: "no netkit".to_owned() };
     let known = [Signature::new(&CellId(ID.to_owned()), "check", "0 of 5")];

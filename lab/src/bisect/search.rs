@@ -1,7 +1,8 @@
-//! The search itself: ends first, then halves (or, for rare failures, whatever tells most), then proof.
+//! The search: tests the ends, then bisects (or tests the points with most information), then verifies the result.
 //!
-//! Marks on the way only say where to go next. What is claimed in the end comes from [`Posterior`] over all runs, so a wrong
-//! turn costs runs and no truth: the point that could overturn the claim is tested until it can't.
+//! Marks during the search only select the next point. The final claim is computed by [`Posterior`] from all runs, so a
+//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no longer
+//! can.
 
 use super::{
     bench::{Answer, Bench, Mark, Stop, Subject, Walk},
@@ -10,97 +11,88 @@ use super::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Runs of each end between two looks at whether they differ.
+/// Number of runs of each end between two checks whether the ends differ.
 const ROUND: u32 = 3;
-/// Rounds after which equally failing ends are believed to be so.
+/// Number of rounds after which ends with equal rates are considered equal.
 const ENOUGH_ROUNDS: u32 = 3;
-/// Runs of a point that may give no answer before it is given up.
+/// Maximum number of runs of a point without a result.
 const MAX_UNTESTABLE: u32 = 3;
-/// Times that proof may overturn what was claimed.
+/// Maximum number of claims that verification may refute.
 const MAX_CLAIMS: u32 = 4;
-/// Fresh runs of a culprit and its parents, at least.
+/// Minimum number of additional runs of a culprit and its parents.
 const PROOF: u32 = 3;
-/// A point whose run tells less than this, in nats, is not worth it.
+/// Minimum information of a run, in nats.
 const WORTH: f64 = 1e-4;
-/// Points that are weighed for the next run; of a longer history every so many.
+/// Maximum number of points that are considered for the next run; in a longer history, evenly spaced ones.
 const WEIGHED: usize = 1000;
 
-/// How the search is to be done.
+/// Parameters of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Wish {
-    /// Whether a break is looked for or a fix.
+    /// Whether a break or a fix is searched.
     pub direction: Direction,
-    /// Probability that the answer must have, below 1.
+    /// Required probability of the result, below 1.
     pub confidence: f64,
-    /// Test what tells most instead of halving.
+    /// Test the point with most information instead of bisecting.
     pub bayes: bool,
-    /// Runs of one point, at most.
+    /// Maximum number of runs of a point.
     pub max_runs: u32,
 }
 
-/// What was seen of one point.
+/// Results of one point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// The point.
     pub point: usize,
-    /// Its kernel's image; none where there is none.
+    /// Its kernel's image; `None` if there is none.
     pub image: Option<String>,
-    /// An earlier point with the same image, whose runs count.
+    /// An earlier point with the same image, whose runs count for both.
     pub same_as: Option<usize>,
     /// Runs of its image.
     pub tally: Tally,
-    /// What it is, all in all.
+    /// Final mark.
     pub mark: Mark,
-    /// Why it is skipped, or what its last failure looked like.
+    /// Why it is skipped, or its last failure.
     pub note: Option<String>,
 }
 
-/// What the new end does without the culprit's change.
+/// Result of the new end with the culprit's change reverted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "revert", rename_all = "kebab-case")]
 pub enum Revert {
-    /// The change can't be taken back, or the result can't be tested.
-    Impossible {
-        /// Why.
-        reason: String,
-    },
-    /// It was tested.
-    Tested {
-        /// Failures and runs.
-        tally: Tally,
-        /// Whether the new end is as the old one again.
-        cured: bool,
-    },
+    /// The change can't be reverted, or the result can't be tested.
+    Impossible { reason: String },
+    /// The reverted kernel was tested; `cured` says whether it behaves as the old end.
+    Tested { tally: Tally, cured: bool },
 }
 
-/// The answer.
+/// Result of a search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The points that may be the culprit, likeliest first. One where the search succeeded.
+    /// Possible culprits, most probable first. One if the search succeeded.
     pub suspects: Vec<usize>,
-    /// The probability that it is one of them.
+    /// The probability that one of them is the culprit.
     pub confidence: f64,
-    /// Whether that is a single point, with the confidence that was asked for.
+    /// Whether there is a single suspect with the required confidence.
     pub sure: bool,
     /// Expected failure rates with and without the culprit.
     pub rates: (f64, f64),
-    /// Every point that was tested, in that order.
+    /// All tested points in the order of testing.
     pub steps: Vec<Step>,
-    /// The new end with the culprit reverted; none where there is no single culprit.
+    /// Result without the culprit's change; `None` if there is no single culprit.
     pub revert: Option<Revert>,
 }
 
-/// Runs after which a failure of this rate would have shown itself with probability `1 - risk`.
+/// Number of runs in which a failure of this rate occurs with probability `1 - risk`.
 pub fn repeats(rate: f64, risk: f64) -> u32 {
     let rate = rate.clamp(0.01, 0.999);
     // At most ln(1e-6) / ln(0.99), which fits.
     (risk.clamp(1e-6, 0.5).ln() / (1.0 - rate).ln()).ceil() as u32
 }
 
-/// Searches. `tell` hears every point that has been decided.
+/// Runs a search. `tell` receives every decided point.
 ///
 /// # Errors
-/// [`Stop::Question`] where the ends do not answer it; otherwise what bench and walk stop for.
+/// [`Stop::Question`] if the ends can't be distinguished; otherwise errors of bench and walk.
 pub fn search(
     graph: &Graph,
     walk: &mut dyn Walk,
@@ -136,13 +128,13 @@ pub fn search(
     }
 }
 
-/// One image, at however many points.
+/// An image, which several points may have.
 struct Image {
     name: String,
     points: Vec<usize>,
     tally: Tally,
     untestable: u32,
-    /// Why it gives no answer.
+    /// Why it gives no results.
     broken: Option<String>,
     symptom: Option<String>,
 }
@@ -152,14 +144,13 @@ struct Search<'a> {
     bench: &'a mut dyn Bench,
     wish: Wish,
     images: Vec<Image>,
-    /// Points in the order in which they were first looked at, each with its image, or why it has none.
+    /// Points in the order in which they were first prepared, each with its image, or the reason why it has none.
     steps: Vec<(usize, Result<usize, String>)>,
     tell: &'a mut dyn FnMut(&Step),
 }
 
 impl Search<'_> {
-    /// Both ends, until they are known to differ. The failing one comes first: what the failure looks like is learned
-    /// there.
+    /// Tests both ends until they are known to differ. The failing end comes first, to learn the signature of the failure.
     fn ends(&mut self) -> Result<(), Stop> {
         let new_end = self.graph.new_end();
         let ends = match self.wish.direction {
@@ -172,7 +163,7 @@ impl Search<'_> {
             images.push(self.open(point)?.map_err(|why| cannot(name, &why))?);
         }
         if images[0] == images[1] {
-            return Err(Stop::Question("both ends are the same kernel image: nothing lies between them".to_owned()));
+            return Err(Stop::Question("both ends are the same kernel image".to_owned()));
         }
         for round in 1.. {
             for ((point, name), image) in ends.into_iter().zip(&images) {
@@ -187,15 +178,21 @@ impl Search<'_> {
             if told_apart(sound, failing) >= self.wish.confidence {
                 break;
             }
+            if told_apart(failing, sound) >= self.wish.confidence {
+                return Err(Stop::Question(format!(
+                    "the ends are swapped: it failed as asked for in {sound} runs at the good end and in {failing} at the \
+                     bad one; swap --good and --bad"
+                )));
+            }
             let alike = sound.fails > 0 && failing.rate() <= sound.rate() && round >= ENOUGH_ROUNDS;
             if alike || failing.runs >= self.wish.max_runs {
                 let both = match (sound.fails, failing.fails) {
                     (0, 0) => "the case passes on both ends".to_owned(),
                     _ if alike => "the case fails on both ends".to_owned(),
-                    _ => format!("the ends can't be told apart with confidence {}", self.wish.confidence),
+                    _ => format!("the ends can't be distinguished with confidence {}", self.wish.confidence),
                 };
                 return Err(Stop::Question(format!(
-                    "{both}: it failed as asked for in {sound} runs at the good end and in {failing} at the bad one"
+                    "{both}: the failure occurred in {sound} runs at the good end and in {failing} at the bad end"
                 )));
             }
         }
@@ -203,9 +200,9 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Halves the history until it is decided.
+    /// Bisects the history until no point is left.
     fn halves(&mut self, walk: &mut dyn Walk) -> Result<(), Stop> {
-        // Each of the steps may be wrong with this probability; what is left of the risk is for the rest.
+        // Each step may be wrong with this probability; the remaining risk is for verification.
         let steps = f64::from(usize::BITS - self.graph.new_end().leading_zeros() + 1);
         let risk = (1.0 - self.wish.confidence) / steps;
         while let Some(point) = walk.next()? {
@@ -216,7 +213,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Runs a point until it has the culprit, or has it not, with this risk.
+    /// Runs a point until it is known, with this risk, whether it contains the culprit.
     fn decide(&mut self, point: usize, risk: f64) -> Result<Mark, Stop> {
         let Ok(image) = self.open(point)? else { return Ok(Mark::Skip) };
         let graph = self.graph;
@@ -236,7 +233,7 @@ impl Search<'_> {
         }
     }
 
-    /// Runs whatever tells most until one point holds the confidence, or nothing more can be learned.
+    /// Runs the points with most information until one suspect has the required confidence, or no run gives information.
     fn sharpen(&mut self) -> Result<(), Stop> {
         let mut current = None;
         loop {
@@ -245,7 +242,7 @@ impl Search<'_> {
                 return Ok(());
             }
             let Some((best, worth)) = self.most_telling(&posterior) else { return Ok(()) };
-            // Going back and forth between two points costs a build and a boot each time.
+            // Alternating between two points would cost a build and a boot each time.
             let stay = current.filter(|point| self.worth(&posterior, *point) >= worth / 2.0);
             let next = stay.unwrap_or(best);
             if let Some(left) = current.replace(next).filter(|left| *left != next) {
@@ -269,7 +266,7 @@ impl Search<'_> {
         worth.max_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// What another run of a point tells; nothing where it has had its runs or can't be tested.
+    /// The information of another run of a point; 0 if it has had its maximum number of runs or can't be tested.
     fn worth(&self, posterior: &Posterior, point: usize) -> f64 {
         match self.known(point) {
             Some(Err(_)) => 0.0,
@@ -278,7 +275,7 @@ impl Search<'_> {
         }
     }
 
-    /// New again, and its parents old again, in runs of their own. False where that overturned the claim.
+    /// Verifies that the culprit is new and its parents old, in additional runs. Returns false if this refuted the claim.
     fn prove(&mut self, culprit: usize) -> Result<bool, Stop> {
         let runs = self.repeats();
         let parents = self.graph.parents(culprit).to_owned();
@@ -296,7 +293,7 @@ impl Search<'_> {
         Ok(suspects == [culprit])
     }
 
-    /// The new end without the culprit's change, as often as a failure needs to show itself.
+    /// Tests the new end without the culprit's change, as often as the failure needs to occur.
     fn without(&mut self, culprit: usize) -> Result<Revert, Stop> {
         let subject = Subject::Without(culprit);
         if let Err(reason) = self.bench.prepare(subject)? {
@@ -317,7 +314,7 @@ impl Search<'_> {
         Ok(Revert::Tested { tally, cured: cured >= 0.5 })
     }
 
-    /// Runs after which the failure would have shown itself, were it there.
+    /// Number of runs in which the failure would have occurred.
     fn repeats(&self) -> u32 {
         let (with, without) = self.posterior().rates;
         let rate = match self.wish.direction {
@@ -327,7 +324,7 @@ impl Search<'_> {
         repeats(rate, 1.0 - self.wish.confidence).max(PROOF)
     }
 
-    /// The place of a point's image, or why it has none.
+    /// The index of a point's image, or the reason why it has none.
     fn open(&mut self, point: usize) -> Result<Result<usize, String>, Stop> {
         if let Some(known) = self.known(point) {
             return Ok(known.clone());
@@ -368,7 +365,7 @@ impl Search<'_> {
             Answer::Passes => image.tally.count(false),
             Answer::Untestable { reason } => {
                 image.untestable += 1;
-                // One that answers now and then is asked on; one that never does is not.
+                // A point that sometimes gives a result is tested further; one that never does is not.
                 if image.untestable >= MAX_UNTESTABLE + image.tally.runs {
                     image.broken = Some(reason);
                 }

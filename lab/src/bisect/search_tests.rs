@@ -26,22 +26,22 @@ impl Dice {
     }
 }
 
-/// A builder and guests that never were, with a culprit that is known.
+/// A simulated bench with a known culprit.
 struct Fake<'a> {
     graph: &'a Graph,
     culprit: usize,
-    /// Failure rates with the culprit and without.
+    /// Failure rates with and without the culprit.
     rates: (f64, f64),
     dice: Dice,
     /// Points without an image.
     broken: Vec<usize>,
-    /// Points whose image is that of another one.
+    /// Points with the image of another point.
     same: BTreeMap<usize, usize>,
     /// Whether the failure stays where its culprit is taken back.
     stubborn: bool,
     builds: Vec<Subject>,
     runs: u32,
-    /// Runs after which a signal comes.
+    /// Number of runs after which a signal is received.
     patience: u32,
     lesson: Lesson,
 }
@@ -101,7 +101,7 @@ fn ask(graph: &Graph, fake: &mut Fake<'_>, wish: Wish) -> Result<Finding, Stop> 
     search(graph, &mut Halving::new(graph), fake, wish, &mut |_| ())
 }
 
-/// Histories with branches: every other seed, a side branch that is merged back.
+/// Histories with branches: every second seed has a side branch that is merged.
 fn history(dice: &mut Dice, points: usize) -> Graph {
     let mut parents: Vec<Vec<usize>> = (0..points).map(|at| vec![at]).collect();
     for _ in 0..points / 8 {
@@ -112,7 +112,7 @@ fn history(dice: &mut Dice, points: usize) -> Graph {
     Graph::new(parents)
 }
 
-/// How often the right point was named, honestly not, and wrongly with the confidence that was asked for.
+/// Number of searches that named the right point, named none, and named a wrong point with the required confidence.
 fn thousand(rates: (f64, f64), wish: Wish) -> (u32, u32, u32, u32) {
     let (mut right, mut unsure, mut wrong, mut runs) = (0, 0, 0, 0);
     for seed in 0..1000 {
@@ -121,13 +121,13 @@ fn thousand(rates: (f64, f64), wish: Wish) -> (u32, u32, u32, u32) {
         let graph = history(&mut dice, points);
         let culprit = 1 + dice.below(points);
         let mut fake = Fake::new(&graph, culprit, rates, seed ^ 0xABCD);
-        // Every fourth history has points that do not build; where the culprit is beside one, nobody can name it.
+        // Every fourth history has points that do not build; if the culprit is adjacent to one, it can't be identified.
         if seed % 4 == 0 {
             fake.broken = (0..2).map(|_| 1 + dice.below(points)).filter(|point| *point != points).collect();
         }
         match ask(&graph, &mut fake, wish) {
             Ok(found) if found.sure && found.suspects == [culprit] => right += 1,
-            // Several suspects are an honest answer only as long as the culprit is among them.
+            // Several suspects are a correct result only if the culprit is among them.
             Ok(found) if found.confidence >= wish.confidence && !found.suspects.contains(&culprit) => wrong += 1,
             Ok(_) | Err(Stop::Question(_)) => unsure += 1,
             Err(stop) => panic!("{stop}"),
@@ -160,7 +160,7 @@ fn a_thousand_histories_where_sound_kernels_fail_in_three_runs_of_ten() {
 }
 
 #[test]
-fn a_thousand_histories_by_what_tells_most() {
+fn a_thousand_histories_by_information() {
     right_or_honest((0.3, 0.0), true, 890);
 }
 
@@ -176,7 +176,7 @@ fn a_fix_is_found_as_well_as_a_break() {
 }
 
 #[test]
-fn proof_means_runs_of_culprit_and_parents_and_a_revert() {
+fn verification_runs_culprit_and_parents_and_a_revert() {
     let graph = Graph::line(12);
     let mut fake = Fake::new(&graph, 8, (1.0, 0.0), 1);
     let found = ask(&graph, &mut fake, WISH).unwrap();
@@ -203,7 +203,7 @@ fn a_revert_that_changes_nothing_leaves_no_certainty() {
 }
 
 #[test]
-fn what_cannot_be_tested_shares_the_blame_by_name() {
+fn untestable_points_remain_suspects() {
     let graph = Graph::line(12);
     let mut fake = Fake::new(&graph, 8, (1.0, 0.0), 1);
     fake.broken = vec![7, 6];
@@ -227,7 +227,7 @@ fn one_image_is_tested_once() {
 }
 
 #[test]
-fn ends_that_answer_nothing_are_refused() {
+fn ends_that_do_not_differ_are_refused() {
     let graph = Graph::line(5);
     let refused = |rates, new_same: bool, broken: Vec<usize>| {
         let mut fake = Fake::new(&graph, 3, rates, 3);
@@ -237,17 +237,22 @@ fn ends_that_answer_nothing_are_refused() {
         }
         ask(&graph, &mut fake, WISH).unwrap_err().to_string()
     };
-    let runs = "it failed as asked for in";
+    let runs = "the failure occurred in";
     assert_eq!(
         refused((0.0, 0.0), false, vec![]),
-        format!("the case passes on both ends: {runs} 0 of 60 runs at the good end and in 0 of 60 at the bad one")
+        format!("the case passes on both ends: {runs} 0 of 60 runs at the good end and in 0 of 60 at the bad end")
     );
     assert_eq!(
         refused((1.0, 1.0), false, vec![]),
-        format!("the case fails on both ends: {runs} 9 of 9 runs at the good end and in 9 of 9 at the bad one")
+        format!("the case fails on both ends: {runs} 9 of 9 runs at the good end and in 9 of 9 at the bad end")
+    );
+    assert_eq!(
+        refused((1.0, 0.0), false, vec![]),
+        "the ends are swapped: it failed as asked for in 9 of 9 runs at the good end and in 0 of 9 at the bad one; swap \
+         --good and --bad"
     );
     assert!(refused((0.5, 0.5), false, vec![]).contains("both ends"));
-    assert_eq!(refused((1.0, 0.0), true, vec![]), "both ends are the same kernel image: nothing lies between them");
+    assert_eq!(refused((1.0, 0.0), true, vec![]), "both ends are the same kernel image");
     assert_eq!(refused((1.0, 0.0), false, vec![5]), "the bad end can't be tested: error: expected `;`");
 }
 
@@ -279,6 +284,6 @@ fn a_search_that_is_interrupted_again_and_again_ends_as_one_that_is_not() {
     let mut state = State::open(dir.path(), "q").unwrap();
     let mut bench = Remembering::new(&mut nobody, &mut state);
     let again = search(&graph, &mut Halving::new(&graph), &mut bench, WISH, &mut |_| ()).unwrap();
-    assert_eq!((again, nobody.builds.len()), (wanted, 0), "asked once more, nothing is built or run");
-    assert!(builds >= whole.builds.len(), "what is interrupted in a run is prepared again");
+    assert_eq!((again, nobody.builds.len()), (wanted, 0), "a repeated search builds and runs nothing");
+    assert!(builds >= whole.builds.len(), "an interrupted run is prepared again");
 }

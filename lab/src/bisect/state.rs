@@ -1,5 +1,5 @@
-//! What was seen, on disk after every run: a search that is interrupted goes on where it stopped, and one that is asked again
-//! tests and builds nothing.
+//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither tests
+//! nor builds anything again.
 
 use super::{
     bench::{Answer, Bench, Stop, Subject},
@@ -14,38 +14,37 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Of the file; another one is not read.
+/// Version of the file format; other versions are refused.
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
 
-/// Everything that a search has learned.
+/// Content of the state file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     version: u32,
-    /// The question in words, for people who look into the file.
+    /// The question as text, for readers of the file.
     pub question: String,
-    /// What the failure is known by.
+    /// Identity of the failure.
     pub signatures: Vec<Signature>,
-    /// The first failure where it is known to be: splat or failed check.
+    /// Evidence of the first failure: splat or failed check.
     pub evidence: Option<String>,
-    /// Programs that the answers came from.
+    /// Programs that produced the results.
     pub environment: Vec<(String, String)>,
     /// The image of each subject, or why it has none.
     images: Vec<(Subject, Result<String, String>)>,
-    /// By image, in the order in which they came.
+    /// Results by image, in order.
     answers: BTreeMap<String, Vec<Answer>>,
 }
 
-/// A memory and its file.
+/// The state of a search, with its file.
 #[derive(Debug)]
 pub struct State {
-    /// What is known.
     pub memory: Memory,
     path: PathBuf,
 }
 
 impl State {
-    /// Opens the state in a directory, or begins one. The directory must exist.
+    /// Opens the state in an existing directory, or creates it.
     ///
     /// # Errors
     /// The file is damaged, of another version, or can't be read.
@@ -64,7 +63,7 @@ impl State {
         Ok(Self { memory, path })
     }
 
-    /// Removes what a directory holds of earlier searches.
+    /// Removes the state of earlier searches from a directory.
     ///
     /// # Errors
     /// The file can't be removed.
@@ -76,7 +75,7 @@ impl State {
         }
     }
 
-    /// Runs that are remembered.
+    /// Number of recorded runs.
     pub fn runs(&self) -> usize {
         self.memory.answers.values().map(Vec::len).sum()
     }
@@ -88,38 +87,37 @@ impl State {
 }
 
 fn unusable(path: &Path, problem: &str) -> Error {
-    Error::Usage(format!("{}: {problem}: --fresh begins anew", path.display()))
+    Error::Usage(format!("{}: {problem}: use --fresh to start again", path.display()))
 }
 
-/// A bench that can learn what the failure looks like.
+/// A bench that learns the identity of the failure.
 pub trait Learning: Bench {
-    /// What is known of the failure, for the runs to come, and what a run taught.
+    /// The identity so far, which later runs use and runs may set.
     fn lesson(&mut self) -> &mut Lesson;
 }
 
-/// What the failure is known by.
+/// The identity of the failure.
 #[derive(Debug, Clone, Default)]
 pub struct Lesson {
-    /// Its signatures.
     pub signatures: Vec<Signature>,
-    /// Splat or failed check of the first one.
+    /// Splat or failed check of the first failure.
     pub evidence: Option<String>,
-    /// Programs that the answers come from.
+    /// Programs that produce the results.
     pub environment: Vec<(String, String)>,
 }
 
-/// A bench that remembers.
+/// A bench that records its results.
 pub struct Remembering<'a, B> {
     inner: &'a mut B,
     state: &'a mut State,
     /// Subjects that the inner bench has prepared.
     ready: Vec<Subject>,
-    /// By image, the answers that were given already.
+    /// Number of results that were already returned, by image.
     given: BTreeMap<String, usize>,
 }
 
 impl<'a, B: Learning> Remembering<'a, B> {
-    /// Goes on from a state.
+    /// Continues from a state.
     pub fn new(inner: &'a mut B, state: &'a mut State) -> Self {
         let Memory { signatures, evidence, environment, .. } = state.memory.clone();
         *inner.lesson() = Lesson { signatures, evidence, environment };
@@ -150,7 +148,7 @@ impl<B: Learning> Bench for Remembering<'_, B> {
 
     fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
         let Some(Ok(image)) = self.known(subject).cloned() else {
-            return Err(Stop::Trouble(format!("{subject:?} has no kernel that could be run")));
+            return Err(Stop::Trouble(format!("{subject:?} has no kernel to run")));
         };
         let given = self.given.entry(image.clone()).or_default();
         if let Some(answer) = self.state.memory.answers.get(&image).and_then(|answers| answers.get(*given)) {
@@ -158,7 +156,9 @@ impl<B: Learning> Bench for Remembering<'_, B> {
             return Ok(answer.clone());
         }
         if !self.ready.contains(&subject) && self.fresh(subject)?.as_ref() != Ok(&image) {
-            let why = format!("{subject:?} is another kernel than when the search began: --fresh begins anew");
+            let why = format!(
+                "{subject:?} has a different kernel than at the start of the search: use --fresh to start again"
+            );
             return Err(Stop::Trouble(why));
         }
         let answer = self.inner.run(subject)?;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_is_neither_run_nor_built_again() {
+    fn recorded_results_are_neither_run_nor_built_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = Counting::default();
         let mut state = State::open(dir.path(), "q").unwrap();
@@ -232,10 +232,10 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_state_names_the_file_and_the_way_out() {
+    fn an_error_about_a_damaged_state_names_file_and_fix() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), "{").unwrap();
         let error = State::open(dir.path(), "q").unwrap_err().to_string();
-        assert!(error.contains("state.json: EOF") && error.ends_with("--fresh begins anew"), "{error}");
+        assert!(error.contains("state.json: EOF") && error.ends_with("use --fresh to start again"), "{error}");
     }
 }

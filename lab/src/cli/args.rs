@@ -1,21 +1,92 @@
-//! Arguments that several commands have.
+//! Arguments that several commands share.
 
 use crate::{
+    error::Error,
     guests::{How, Order},
     project::filter::{Filter, KernelFilter},
     run::common::Retries,
 };
 use clap::Args;
+use lab_base::say;
 use lab_protocol::AttachRequest;
 use lab_report::kcidb;
 use std::path::PathBuf;
 
+/// Version of what the commands' JSON means; it grows when a key changes its meaning or goes.
+pub(super) const JSON_VERSION: u32 = 1;
+
+/// How a command writes what it shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: an object with `version` and what the command shows.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// How it is written.
+    #[arg(long = "format", value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "output", hide = true)]
+    json: bool,
+}
+
+impl OutputArgs {
+    /// Writes what a command shows: `what` below a key in JSON, or the text.
+    pub(super) fn show(
+        &self,
+        key: &'static str,
+        what: &impl serde::Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        if !self.json && self.output == Output::Text {
+            return Ok(say::show(text())?);
+        }
+        show_json(key, what)
+    }
+}
+
+/// Writes JSON for programs: an object with a version. What is no object itself is the value of the key.
+pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Result<(), Error> {
+    let value = serde_json::to_value(what).map_err(|error| Error::Host(error.to_string()))?;
+    let mut told = match value {
+        serde_json::Value::Object(object) => object,
+        other => [(key.to_owned(), other)].into_iter().collect(),
+    };
+    told.insert("version".to_owned(), JSON_VERSION.into());
+    let text = serde_json::to_string_pretty(&told).map_err(|error| Error::Host(error.to_string()))?;
+    Ok(say::show(format_args!("{text}\n"))?)
+}
+
+/// A number that is not zero, as clap's own parser of these types does not say in words.
+pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
+    let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", u32::MAX))
+}
+
+/// A number between two others, both included.
+pub(super) fn within(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("a whole number from {least} to {most} is wanted"))
+    }
+}
+
+/// As [`count`], of processors and other things of this machine.
+pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
+    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too much for this machine"))
+}
+
 #[derive(Debug, Args)]
 pub(super) struct FormatArgs {
-    /// Write the run to standard output in this format, in place of what is meant for people.
+    /// Write the run to standard output in this format instead of the summary.
     #[arg(long, value_enum)]
     pub(super) format: Option<lab_report::format::Format>,
-    /// What KernelCI's database calls this CI system.
+    /// Name of this CI system in KernelCI's database.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     pub(super) origin: String,
 }
@@ -25,10 +96,10 @@ pub(super) struct KernelArgs {
     /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
     #[arg(long, value_name = "GLOB")]
     pub(super) kernel: Vec<String>,
-    /// Every kernel of kernels.toml.
+    /// Select every kernel of kernels.toml.
     #[arg(long, conflicts_with = "kernel")]
     pub(super) all: bool,
-    /// Also the kernels with `may-fail = true`: their failures are told and don't count.
+    /// Select also the kernels with `may-fail = true`, whose failures are reported but don't count.
     #[arg(long)]
     pub(super) newest: bool,
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
@@ -43,43 +114,43 @@ pub(super) struct SelectArgs {
     /// Cases or cells by name, `*` and `?` allowed; repeatable.
     #[arg(long, value_name = "GLOB")]
     pub(super) case: Vec<String>,
-    /// Cells that ask for this attach type: tc, tcx, netkit or auto; repeatable.
+    /// Cells that request this attach type: tc, tcx, netkit or auto; repeatable.
     #[arg(long, value_name = "TYPE")]
     pub(super) attach: Vec<AttachRequest>,
-    /// Use the agent and the eBPF object as they are.
+    /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     pub(super) no_build: bool,
-    /// Instead of the suite, cells that must fail, hang, leak or panic: they test the lab itself.
+    /// Run cells that must fail, hang, leak or panic instead of the suite, to test the lab itself.
     #[arg(long)]
     pub(super) canary: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct HowArgs {
-    /// Boot every guest; without it guests are restored from snapshots of booted ones.
+    /// Boot every guest. By default, guests are restored from snapshots of booted guests.
     #[arg(long)]
     pub(super) cold: bool,
     /// Which cells share a guest.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) isolate: crate::run::queue::Isolate,
-    /// Guests at the same time. Default: one per processor, as far as there is memory.
-    #[arg(long, value_name = "N")]
+    /// Maximum number of parallel guests. Default: one per processor, limited by memory.
+    #[arg(long, value_name = "N", value_parser = size)]
     pub(super) jobs: Option<std::num::NonZeroUsize>,
-    /// Run a cell that does not pass again, so often, each time in a fresh guest.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=20))]
+    /// How often a cell that does not pass is repeated, each time in a fresh guest.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, 20))]
     pub(super) retries: u32,
-    /// Whether a cell that passes only when it is run again fails the run. A panic, a hang or a splat of the kernel
-    /// stays a failure either way.
+    /// Whether a cell that passes only when repeated fails the run. A panic, a hang or a kernel splat is a failure in any
+    /// case.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) flaky: crate::run::common::OnFlaky,
-    /// A deadline other than the one that fits the accelerator, for example silence=30s or run=2h. Layers: boot, silence
-    /// (no heartbeat), cell, guest, run; repeatable.
+    /// Replace a deadline, for example silence=30s or run=2h. Layers: boot, silence (no heartbeat), cell, guest, run;
+    /// repeatable. The default depends on the accelerator.
     #[arg(long, value_name = "LAYER=TIME")]
     pub(super) deadline: Vec<crate::run::deadline::Deadline>,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
-    /// Build a deliberate fault into the suite: the run is meant to fail.
+    /// Run with a deliberate fault in the suite; the run is expected to fail.
     #[arg(long, value_name = "NAME")]
     pub(super) mutant: Option<String>,
     #[command(flatten)]
@@ -87,7 +158,7 @@ pub(super) struct HowArgs {
 }
 
 impl KernelArgs {
-    /// The kernels.
+    /// The filter for kernels.
     pub(super) fn filter(&self) -> KernelFilter {
         let Self { kernel, all, newest, class } = self;
         KernelFilter { kernel: kernel.clone(), all: *all, newest: *newest, class: class.clone() }
@@ -95,7 +166,7 @@ impl KernelArgs {
 }
 
 impl HowArgs {
-    /// How guests are run, and where the results go.
+    /// Parameters of the run, and the directory for results.
     pub(super) fn order(&self) -> Order {
         let how = How {
             jobs: self.jobs,
@@ -111,7 +182,7 @@ impl HowArgs {
 }
 
 impl SelectArgs {
-    /// The cells.
+    /// The filter for cells.
     pub(super) fn filter(&self) -> Filter {
         let Self { kernels: _, case, attach, no_build, canary } = self;
         Filter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
@@ -140,7 +211,7 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn a_shard_selects_what_its_plan_selected() {
+    fn a_shard_selects_the_same_cells_as_its_plan() {
         let given = "--kernel 6.12* --class 6.7+ --case A01* --case N0?-*[netkit,nk-l3] --attach tcx --newest --canary";
         let words = |words: &[String]| {
             let args = ["lab", "run"].map(str::to_owned).into_iter().chain(words.iter().cloned());

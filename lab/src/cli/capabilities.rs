@@ -16,13 +16,13 @@ use std::path::PathBuf;
 pub(super) struct CapabilitiesArgs {
     #[command(flatten)]
     kernels: KernelArgs,
-    /// How the table is written.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: capabilities::Format,
-    /// Guests at the same time. Default: one per processor, no more than kernels.
-    #[arg(long, value_name = "N")]
+    /// Maximum number of parallel guests. Default: one per processor, at most the number of kernels.
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
-    /// Use the agent and the eBPF object as they are.
+    /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     no_build: bool,
 }
@@ -34,15 +34,15 @@ pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> R
     let guests = Guests::open(&project, &kernels, &selected)?;
     // A run without cells: the guests boot, probe and end.
     let plan = Plan::new(guests.facts(), Vec::new(), false);
-    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let mut progress = progress();
-    // A guest that only probes is over before a snapshot of it would be made.
+    // A guest that only probes ends before a snapshot would be finished.
     let how = How { jobs: args.jobs, cold: true, ..How::default() };
     let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how, &mut [&mut *progress])?;
     let rows = capabilities::rows(&record);
     let silent = rows.iter().any(|row| row.capabilities.is_empty());
     show(format_args!("{}\n", args.format.render(&rows)))?;
     let exit = record.finished.map_or(Exit::Infra, |(exit, _)| exit);
-    // What was not probed is no answer, whatever the run says that had no cells to lose.
+    // A kernel without probe results is a failure, although the run had no cells that could fail.
     Ok(if silent && exit == Exit::Passed { Exit::Infra } else { exit })
 }

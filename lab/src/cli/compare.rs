@@ -10,19 +10,19 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
-    /// The earlier run: a directory, or a name below results/.
+    /// The earlier run: its directory, or its name in results/.
     #[arg(value_name = "BEFORE")]
     before: PathBuf,
     /// The later run.
     #[arg(value_name = "AFTER", default_value = "latest")]
     after: PathBuf,
-    /// How the comparison is written.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: lab_report::compare::Format,
-    /// Exit 1 only for what is new: failures that were there before do not count.
+    /// Exit with 1 only for new failures: failures of the earlier run do not count.
     #[arg(long)]
     new_only: bool,
-    /// Instead: whether both runs have the same cells with the same outcomes and attach types; exit 1 where not.
+    /// Check instead that both runs have the same cells with the same outcomes and attach types; exit with 1 if not.
     #[arg(long, conflicts_with_all = ["format", "new_only"])]
     same: bool,
 }

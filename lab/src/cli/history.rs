@@ -1,10 +1,12 @@
 //! `lab history`, `lab splats` and `lab trend`.
 
+use super::args::OutputArgs;
 use crate::{error::Error, project};
 use clap::Args;
 use lab_base::{
     say::{say, show},
     selection::Pattern,
+    text,
 };
 use lab_record::exit::Exit;
 use lab_report::{
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct TrendArgs {
     #[command(flatten)]
     runs: RunsArgs,
-    /// The page. Default: trend.html beside the runs.
+    /// Output file. Default: trend.html in the directory of the runs.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -26,9 +28,8 @@ pub(super) struct TrendArgs {
 pub(super) struct SplatsArgs {
     #[command(flatten)]
     runs: RunsArgs,
-    /// As JSON, with what the kernel wrote.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -41,9 +42,8 @@ pub(super) struct HistoryArgs {
     kernel: Vec<String>,
     #[command(flatten)]
     runs: RunsArgs,
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -51,15 +51,15 @@ pub(super) struct RunsArgs {
     /// Directory of the runs. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
-    /// The newest runs only.
-    #[arg(long, value_name = "N", default_value = "60")]
+    /// Use only the newest runs.
+    #[arg(long, value_name = "N", default_value = "60", value_parser = crate::cli::args::size)]
     last: std::num::NonZeroUsize,
     /// Also runs that are no night: with a deliberate fault, of canaries, of a part of the cells, interrupted.
     #[arg(long)]
     every_run: bool,
 }
 
-/// The runs that are asked for, and the directory that they are in.
+/// The selected runs, and their directory.
 fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>), Error> {
     let results = match &args.results {
         Some(results) => results.clone(),
@@ -75,28 +75,17 @@ fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>
 
 pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit, Error> {
     let (_, runs) = runs(named, &args.runs)?;
-    let kernels: Vec<Pattern> = args.kernel.iter().map(|text| Pattern::new(text)).collect();
+    let kernels: Vec<Pattern> = args.kernel.iter().map(|text| Pattern::of_names(text)).collect();
     let wanted = |kernel: &str| kernels.is_empty() || kernels.iter().any(|pattern| pattern.matches(kernel));
     let history = History::read(&runs, |kernel, _| wanted(kernel), args.runs.every_run, &say)?.narrow(&args.case)?;
-    match args.json {
-        true => show_json(&history)?,
-        false => show(history::text(&history))?,
-    }
+    args.output.show("history", &history, || history::text(&history))?;
     Ok(Exit::Passed)
-}
-
-fn show_json(what: &impl serde::Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(what).map_err(|error| Error::Host(error.to_string()))?;
-    Ok(show(format_args!("{text}\n"))?)
 }
 
 pub(super) fn splats(named: Option<PathBuf>, args: &SplatsArgs) -> Result<Exit, Error> {
     let (_, runs) = runs(named, &args.runs)?;
     let found = splats::recurring(&runs, &say)?;
-    match args.json {
-        true => show_json(&found)?,
-        false => show(splats::render(&found))?,
-    }
+    args.output.show("splats", &found, || splats::render(&found))?;
     Ok(Exit::Passed)
 }
 
@@ -106,6 +95,8 @@ pub(super) fn trend(named: Option<PathBuf>, args: &TrendArgs) -> Result<Exit, Er
     let path = args.out.clone().unwrap_or_else(|| results.join(history::FILE));
     let path = if path.parent() == Some(Path::new("")) { Path::new(".").join(path) } else { path };
     directory::replace_with(&path, |out| history::page(&history, out))?;
-    show(format_args!("{} runs, {} cells: {}\n", history.runs.len(), history.series.len(), path.display()))?;
+    let [runs, cells] =
+        [(history.runs.len(), "run"), (history.series.len(), "cell")].map(|(count, what)| text::count(count, what));
+    show(format_args!("{runs}, {cells}: {}\n", path.display()))?;
     Ok(Exit::Passed)
 }

@@ -1,18 +1,23 @@
 //! `lab kernels list|fetch|build|source|update`.
 
-use crate::{cache, cli::args::KernelArgs, error::Error, project::Project};
-use clap::Subcommand;
+use crate::{
+    cache,
+    cli::args::{KernelArgs, OutputArgs},
+    error::Error,
+    project::{Project, filter::KernelFilter},
+};
+use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
-use lab_kernel_store::{Kernel, KernelsError};
+use lab_kernel_store::{Kernel, KernelsError, Row};
 use lab_record::exit::Exit;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KernelsCommand {
-    /// Show the matrix, what it is locked to and what is cached.
-    List,
-    /// Download and unpack kernels exactly as they are locked.
+    /// Show the matrix, what it is locked to and what is cached. The JSON has the sources and the packages' names too.
+    List(OutputArgs),
+    /// Download and unpack kernels as they are locked.
     Fetch(KernelArgs),
     /// Compile the kernels that come as sources; a kernel that is built already is not built again.
     Build {
@@ -20,7 +25,7 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "ID")]
         kernel: Vec<String>,
     },
-    /// Unpack Debian's packaged sources of a kernel that is compiled here, as they are locked.
+    /// Unpack the locked Debian source package of a kernel that is compiled here.
     Source {
         /// The kernel's id.
         #[arg(value_name = "ID")]
@@ -29,13 +34,30 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
-    /// Resolve kernels anew and rewrite kernels.lock.
-    Update(KernelArgs),
+    /// Resolve kernels anew and rewrite kernels.lock. Without --kernel and --class that is every kernel of kernels.toml.
+    /// Entries of kernels that are no longer in kernels.toml are dropped in either case.
+    Update(UpdateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpdateArgs {
+    /// Only these kernels, by id, `*` and `?` allowed; repeatable. All other entries stay as they are.
+    #[arg(long, value_name = "GLOB")]
+    kernel: Vec<String>,
+    /// Only the default kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
+    #[arg(long, value_name = "CLASS")]
+    class: Vec<String>,
+    /// With --class, every kernel of it and not only the default ones.
+    #[arg(long, conflicts_with = "kernel")]
+    all: bool,
+    /// With --class, also the kernels with `may-fail = true`.
+    #[arg(long)]
+    newest: bool,
 }
 
 pub(super) fn kernels(named: Option<PathBuf>, command: &KernelsCommand) -> Result<Exit, Error> {
     match command {
-        KernelsCommand::List => list(named),
+        KernelsCommand::List(output) => list(named, output),
         KernelsCommand::Fetch(args) => fetch(named, args),
         KernelsCommand::Build { kernel } => build(named, kernel),
         KernelsCommand::Source { kernel, to } => source(named, kernel, to),
@@ -43,17 +65,28 @@ pub(super) fn kernels(named: Option<PathBuf>, command: &KernelsCommand) -> Resul
     }
 }
 
-fn list(named: Option<PathBuf>) -> Result<Exit, Error> {
+fn list(named: Option<PathBuf>, output: &OutputArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
+    let rows = project.store().rows(&project.lock);
+    output.show("kernels", &rows, || format!("{}\n", table(&rows)))?;
+    Ok(Exit::Passed)
+}
+
+/// Of the locked package only version and suite, so that a line has room in 80 columns.
+fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["kernel", "class", "default", "source", "locked to", "cached"]);
-    for row in project.store().rows(&project.lock) {
+    table.set_header(["kernel", "class", "default", "cached", "locked to"]);
+    for row in rows {
         let yes = |it: bool| if it { "yes" } else { "no" }.to_owned();
-        table.add_row([row.id, row.class.name().to_owned(), yes(row.default), row.source, row.locked, yes(row.cached)]);
+        let locked = row.locked.split_once(' ').map_or(&*row.locked, |(_, version)| version);
+        let locked = if row.version.is_some() { locked } else { &row.locked };
+        table.add_row([&row.id, row.class.name(), &yes(row.default), &yes(row.cached), locked]);
     }
-    show(format_args!("{table}\n"))?;
-    Ok(Exit::Passed)
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 1));
+    });
+    table.trim_fmt()
 }
 
 fn fetch(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
@@ -68,7 +101,7 @@ fn build(named: Option<PathBuf>, ids: &[String]) -> Result<Exit, Error> {
         ids => lab_kernel_store::select(&project.config, ids, &[])?,
     };
     if let Some(fetched) = kernels.iter().find(|kernel| !kernel.is_built()) {
-        return Err(KernelsError::NotBuilt { id: fetched.id.clone() }.into());
+        return Err(KernelsError::NotBuilt { id: fetched.id.to_string() }.into());
     }
     fetch_all(&project, &kernels)
 }
@@ -92,18 +125,20 @@ fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
     if kernels.is_empty() { Err(Error::NothingSelected) } else { Ok(Exit::Passed) }
 }
 
-fn update(named: Option<PathBuf>, args: &KernelArgs) -> Result<Exit, Error> {
+fn update(named: Option<PathBuf>, args: &UpdateArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    // Without a filter the whole lock is renewed, not only the default matrix: an entry nobody renews rots.
+    // Without a filter the whole lock is updated, not only the default matrix, so that no entry becomes outdated.
+    let UpdateArgs { kernel, class, all, newest } = args;
+    let filter = KernelFilter { kernel: kernel.clone(), all: *all, newest: *newest, class: class.clone() };
     let everything = args.kernel.is_empty() && args.class.is_empty();
-    let kernels = if everything { project.config.kernels.iter().collect() } else { project.kernels(&args.filter())? };
+    let kernels = if everything { project.config.kernels.iter().collect() } else { project.kernels(&filter)? };
     let mut lock = project.lock.clone();
     let update = project.store().update(&kernels, &mut lock, &say)?;
     if !update.changes.is_empty() {
         lock.save(&project.lock_path())?;
     }
     show(&update)?;
-    // Who asked for one kernel wants to know; a ladder loses its oldest steps all the time.
+    // A missing kernel is an error only if it was selected: the archive regularly removes old kernels of the ladder.
     let lost = !everything && !update.gone.is_empty();
     Ok(if lost { Exit::Infra } else { Exit::Passed })
 }

@@ -1,12 +1,12 @@
 //! `lab list`.
 
-use super::args::SelectArgs;
+use super::args::{OutputArgs, SelectArgs};
 use crate::{
     error::Error,
     project::{Project, select},
 };
 use clap::Args;
-use lab_base::say::{say, show};
+use lab_base::{say::say, text::count};
 use lab_protocol::{CatalogueRow, CellInfo};
 use lab_record::{
     exit::Exit,
@@ -22,9 +22,8 @@ pub(super) struct ListArgs {
     /// Show which numbers of the catalogue are covered, and why the others are not.
     #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
     coverage: bool,
-    /// As JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Serialize)]
@@ -63,24 +62,14 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
     }
     let selected = select::select(&project, &args.select.filter())?;
     let plan = Plan::new(known, selected.cells, false);
-    let out = if args.json {
-        let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
-        serde_json::to_string_pretty(&listed).map_err(|error| Error::Host(error.to_string()))?
-    } else {
-        text(&plan)
-    };
-    show(format_args!("{out}\n"))?;
+    let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
+    args.output.show("cells", &listed, || text(&plan) + "\n")?;
     Ok(Exit::Passed)
 }
 
 fn coverage(project: &Project, args: &ListArgs) -> Result<Exit, Error> {
     let (_, listing) = select::listing(project, args.select.no_build)?;
-    let out = if args.json {
-        serde_json::to_string_pretty(&listing.coverage).map_err(|error| Error::Host(error.to_string()))?
-    } else {
-        coverage_text(&listing.coverage)
-    };
-    show(format_args!("{out}\n"))?;
+    args.output.show("coverage", &listing.coverage, || coverage_text(&listing.coverage) + "\n")?;
     Ok(Exit::Passed)
 }
 
@@ -133,7 +122,7 @@ fn text(plan: &Plan) -> String {
         let on: Vec<String> = on.collect();
         lines.push(format!("  {}{requires}\n      {}", info.id, on.join(" · ")));
     }
-    lines.push(format!("{} cells, {} kernels", plan.cells.len(), plan.kernels.len()));
+    lines.push(format!("{}, {}", count(plan.cells.len(), "cell"), count(plan.kernels.len(), "kernel")));
     lines.join("\n")
 }
 
@@ -142,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn coverage_names_what_is_missing_and_why() {
+    fn coverage_lists_missing_numbers_with_the_reason() {
         let row = |id: &str, cells, missing: Option<&str>| CatalogueRow {
             id: id.into(),
             title: format!("title of {id}"),

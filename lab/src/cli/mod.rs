@@ -27,14 +27,14 @@ use lab_base::say::say;
 use lab_record::exit::Exit;
 use std::path::PathBuf;
 
-/// Boots a matrix of kernels and proves which eBPF attach type each of them uses.
+/// Boots a matrix of kernels and verifies which eBPF attach type each of them uses.
 ///
 /// Exit codes: 0 all passed, 1 a test or kernel failed, 2 usage or configuration, 3 infrastructure (no verdict),
 /// 4 nothing selected, 130/143 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "lab", version)]
+#[command(name = "lab", version = crate::VERSION)]
 pub struct Cli {
-    /// Directory with kernels.toml; by default the nearest one at or above the working directory.
+    /// Directory with kernels.toml. Default: the nearest one at or above the working directory.
     #[arg(long, global = true, value_name = "DIR")]
     project: Option<PathBuf>,
     #[command(subcommand)]
@@ -47,56 +47,56 @@ enum Command {
     Run(run::RunArgs),
     /// Run cells of an earlier run again.
     Rerun(rerun::RerunArgs),
-    /// Enter a guest: a shell on a kernel, with a topology or a case built, stopped before its first packet.
+    /// Open a shell in a guest, with a topology or a case that is stopped before its first packet.
     Shell(shell::ShellArgs),
-    /// Measure boots and restores against a stock virtme-ng, side by side.
+    /// Compare boots and restores with a stock virtme-ng.
     Bench(bench::BenchArgs),
-    /// Find the kernel, or the commit, that a failure came with, and say how sure that is.
+    /// Find the kernel or the commit that introduced a failure, with a confidence.
     Bisect(Box<bisect::args::BisectArgs>),
-    /// Test what is checked out in a kernel git tree, for `git bisect run`: 0 good, 1 bad, 125 can't tell, 128 or more stop.
+    /// Test the checked-out commit of a kernel tree, for `git bisect run`: 0 good, 1 bad, 125 can't tell, 128 or more stop.
     BisectStep(Box<bisect::args::StepArgs>),
     /// Show cases, their variants, and which kernels run them.
     List(list::ListArgs),
-    /// Boot kernels and show what each can do.
+    /// Boot kernels and show the capabilities of each.
     Capabilities(capabilities::CapabilitiesArgs),
-    /// Build deliberate faults into the programs and into attaching, and show which case notices each.
+    /// Run the suite with deliberate faults, and show which case detects each of them.
     Mutants(mutants::MutantsArgs),
-    /// The network topologies that cases run on.
+    /// Show the network topologies of the cases.
     #[command(subcommand)]
     Topology(topology::TopologyCommand),
-    /// Kernels of the matrix.
+    /// Manage the kernels of the matrix.
     #[command(subcommand)]
     Kernels(kernels::KernelsCommand),
     /// Show what the cache holds, or remove what is beyond its bounds.
     Cache(cache::CacheArgs),
     /// Show what this machine has and lacks.
     Doctor {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-        /// Also what the project's own tests need.
+        #[command(flatten)]
+        output: args::OutputArgs,
+        /// Check also the tools that the project's own tests need.
         #[arg(long)]
         tests: bool,
     },
-    /// Bring about whatever is missing, in the cache.
+    /// Install missing tools into the cache.
     Setup {
-        /// Also what the project's own tests need: a browser, and programs that read the reports.
+        /// Install also the tools that the project's own tests need: a browser, and programs that read the reports.
         #[arg(long)]
         tests: bool,
-        /// Also what kernels are built with: flex, bison and others.
+        /// Install also the tools that build kernels: flex, bison and others.
         #[arg(long, conflicts_with = "tests")]
         builds: bool,
-        /// Install the distribution's packages on this machine, in place of unpacking them into the cache.
+        /// Install the distribution's packages on this machine instead of unpacking them into the cache.
         #[arg(long)]
         system: bool,
     },
-    /// Split a run into shards, for the system that is to run them.
+    /// Split a run into shards for a CI system.
     Plan(plan::PlanArgs),
-    /// Make one run out of the results of its shards; one that is missing is an error.
+    /// Merge the results of shards into one run; a missing shard is an error.
     Merge(merge::MergeArgs),
-    /// Keep how long cells took in a file that splits plans the same way everywhere.
+    /// Record how long cells took in a file by which plans are split.
     Durations(plan::DurationsArgs),
-    /// Rebuild every report of a run from its events.jsonl, or write it in another format.
+    /// Rebuild every report of a run from its events.jsonl, or write it in another format. The exit code is that of the run:
+    /// 1 for a run that failed, although its reports were written.
     Report {
         /// A run's directory, or its name below results/.
         #[arg(value_name = "RUN", default_value = "latest")]
@@ -104,18 +104,18 @@ enum Command {
         #[command(flatten)]
         format: args::FormatArgs,
     },
-    /// Show what changed from one run to another; an attach type that changed is as loud as a failure.
+    /// Show what changed between two runs; a changed attach type counts like a failure.
     Compare(compare::CompareArgs),
-    /// Show how cells ended over many runs.
+    /// Show the results of cells in many runs.
     History(history::HistoryArgs),
-    /// List the splats of many runs, each once, by its fingerprint.
+    /// List the splats of many runs, merged by fingerprint.
     Splats(history::SplatsArgs),
-    /// The former name of `lab splats`.
+    /// Former name of `lab splats`.
     #[command(hide = true)]
     Complaints(history::SplatsArgs),
-    /// Write a page that shows many runs: what changed in each, and which cells are not steady.
+    /// Write a page about many runs: what changed in each, and which cells are unstable.
     Trend(history::TrendArgs),
-    /// The runs below results/.
+    /// List or remove runs in results/.
     #[command(subcommand)]
     Results(results::ResultsCommand),
 }
@@ -135,16 +135,16 @@ pub fn ended(done: Result<Exit, Error>) -> Exit {
 }
 
 impl Cli {
-    /// How a wrong command line ends: `git bisect run` takes 2 for a bad commit, so `bisect-step` has another way out.
+    /// Exit status for an invalid command line. `git bisect run` takes 2 for a bad commit, so `bisect-step` uses 128.
     pub fn misused(arguments: impl Iterator<Item = std::ffi::OsString>) -> Exit {
         let step = arguments.skip(1).any(|word| word == "bisect-step");
         if step { Exit::Step(bisect::ABORT) } else { Exit::Usage }
     }
 
-    /// Does what was asked for.
+    /// Runs the command.
     ///
     /// # Errors
-    /// [`Error`], which knows its exit code.
+    /// [`Error`], with an exit code.
     pub fn execute(self) -> Result<Exit, Error> {
         let project = self.project;
         match self.command {
@@ -160,7 +160,7 @@ impl Cli {
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),
             Command::Cache(args) => cache::cache(project, &args),
-            Command::Doctor { json, tests } => setup::doctor(json, tests),
+            Command::Doctor { output, tests } => setup::doctor(&output, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
@@ -185,13 +185,13 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn a_wrong_attach_type_names_the_right_ones() {
+    fn an_error_about_an_attach_type_names_the_valid_ones() {
         let error = Cli::try_parse_from(["lab", "run", "--attach", "xdp"]).unwrap_err().to_string();
-        assert!(error.contains("`xdp` is not an attach type (wanted: tc, tcx, netkit or auto)"), "{error}");
+        assert!(error.contains("`xdp` is not an attach type (expected: tc, tcx, netkit or auto)"), "{error}");
     }
 }

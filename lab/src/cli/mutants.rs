@@ -15,6 +15,7 @@ use lab_base::{
     lock::lock,
     say::{say, show},
 };
+use lab_guard::Id;
 use lab_record::{
     exit::Exit,
     log::EventLog,
@@ -31,19 +32,19 @@ use std::{
 
 #[derive(Debug, Args)]
 pub(super) struct MutantsArgs {
-    /// The kernel to run them on: one that has every attach type can show them all.
+    /// The kernel to run them on: only one that supports every attach type can detect all mutants.
     #[arg(long, value_name = "ID", default_value = "6.17")]
     kernel: String,
-    /// These mutants only; repeatable.
+    /// Only these mutants; repeatable.
     #[arg(long, value_name = "NAME")]
     mutant: Vec<String>,
-    /// Guests at the same time. Default: one per processor, as far as there is memory.
-    #[arg(long, value_name = "N")]
+    /// Maximum number of parallel guests. Default: one per processor, limited by memory.
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Use the agent and the eBPF objects as they are.
+    /// Use the existing builds of the agent and the eBPF objects.
     #[arg(long)]
     no_build: bool,
 }
@@ -55,7 +56,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
     let rounds = rounds(&selected, &args.mutant)?;
     let guests = Guests::open(&project, &kernels[..1], &selected)?;
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
-    let directory = directory::create(&results, &format!("mutants-{}", directory::fresh_id()))?;
+    let directory = directory::create(&results, &Id::new(&format!("mutants-{}", directory::fresh_id()))?)?;
 
     let queue: Mutex<VecDeque<&Round>> = Mutex::new(rounds.iter().collect());
     let jobs = args.jobs.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
@@ -67,7 +68,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
             scope.spawn(move || {
                 let next = || lock(queue).pop_front();
                 while let Some(round) = next() {
-                    // The receiver lives until every sender is gone, so sending can't fail.
+                    // The receiver exists until all senders are dropped, so sending can't fail.
                     drop(sender.send(one(guests, selected, round, directory)));
                 }
             });
@@ -80,13 +81,13 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
         }
         Ok::<_, Error>(())
     })?;
-    // In the order in which they are listed, whichever guest was faster.
+    // In the order of the listing, independent of the guests' speed.
     verdicts.sort_by_key(|verdict| rounds.iter().position(|round| round.name == verdict.name));
     show(format_args!("{}\n", summary(&verdicts)))?;
     Ok(exit(&verdicts))
 }
 
-/// The round without a fault comes first, with every cell of all the others.
+/// The control round comes first, with the cells of all other rounds.
 fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<Round>, Error> {
     let mutants = match wanted {
         [] => selected.mutants.iter().collect(),
@@ -107,7 +108,7 @@ fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) ->
         kernel.cells.retain(|cell| match &cell.expectation {
             Expectation::Run => true,
             Expectation::Skip { capability, why } => {
-                lacks.get_or_insert_with(|| format!("{} has no {capability}: {why}", kernel.facts.id));
+                lacks.get_or_insert_with(|| format!("{} does not support {capability}: {why}", kernel.facts.id));
                 false
             }
         });
@@ -115,7 +116,7 @@ fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) ->
     if plan.kernels.iter().all(|kernel| kernel.cells.is_empty()) {
         return Ok(round.not_applicable(lacks.unwrap_or_else(|| "the agent lists none of its cells".to_owned())));
     }
-    let place = directory::create(directory, &round.name)?;
+    let place = directory::create(directory, &Id::new(&round.name)?)?;
     let mut events = EventLog::create(&place)?;
     let how = How { jobs: Some(NonZeroUsize::MIN), mutant: Some(round.name.clone()), ..How::default() };
     let record = guests.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events])?;

@@ -17,13 +17,13 @@ use std::{fs, path::PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct DurationsArgs {
-    /// Runs to learn from: directories, or names below results/.
+    /// Runs to read: directories, or names in results/.
     #[arg(value_name = "RUN", default_value = "latest")]
     runs: Vec<PathBuf>,
-    /// The file. Default: ci/durations.json of the project.
+    /// Output file. Default: ci/durations.json of the project.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Forget what the file holds first.
+    /// Discard the recorded durations first.
     #[arg(long)]
     anew: bool,
 }
@@ -32,13 +32,13 @@ pub(super) struct DurationsArgs {
 pub(super) struct PlanArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// How many shards. Default: one per kernel.
-    #[arg(long, value_name = "N")]
+    /// Number of shards. Default: one per kernel.
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     shards: Option<std::num::NonZeroU32>,
-    /// For whom the shards are written.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: crate::shard::layout::Format,
-    /// Recorded durations. Default: ci/durations.json of the project; without it all cells count the same.
+    /// File with recorded durations. Default: ci/durations.json of the project; without it all cells count the same.
     #[arg(long, value_name = "FILE")]
     durations: Option<PathBuf>,
     /// Container image of the Kubernetes job.

@@ -1,16 +1,15 @@
 //! `lab report`.
 
-use crate::{cli::args::FormatArgs, error::Error, guests::in_ci, project};
-use lab_base::say::show;
+use crate::{cli::args::FormatArgs, error::Error, project};
+use lab_base::say::{self, show};
 use lab_record::{exit::Exit, log};
 use lab_report::{terminal, write_all};
 use std::{
     env,
-    io::IsTerminal,
     path::{Path, PathBuf},
 };
 
-/// A run's directory: as given, or its name below the project's results.
+/// A run's directory: the given path, or its name in the project's results.
 pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, Error> {
     Ok(if run.join(log::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
 }
@@ -20,11 +19,11 @@ pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) ->
     let record = log::read(&directory)?;
     let exit = record.outcome();
     if let Some(chosen) = format.format {
-        show(chosen.render(&record, &format.origin))?;
+        chosen.show(&record, &format.origin)?;
         return Ok(exit);
     }
     write_all(&directory, &record)?;
-    let colour = terminal::colours(std::io::stdout().is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
+    let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
     show(terminal::summary(&record, &directory, colour))?;
     Ok(exit)
 }

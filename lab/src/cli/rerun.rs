@@ -17,16 +17,16 @@ use std::{
 
 #[derive(Debug, Args)]
 pub(super) struct RerunArgs {
-    /// Only what did not pass.
+    /// Only cells that did not pass.
     #[arg(long)]
     failed: bool,
-    /// A run's directory, or its name below results/.
+    /// A run's directory, or its name in results/.
     #[arg(value_name = "RUN", default_value = "latest")]
     run: PathBuf,
-    /// Run them again whenever a source of the agent, the suite or the eBPF programs changes.
+    /// Run the cells again whenever a source of the agent, the suite or the eBPF programs changes.
     #[arg(long, conflicts_with = "no_build")]
     watch: bool,
-    /// Use the agent and the eBPF object as they are.
+    /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     no_build: bool,
     #[command(flatten)]
@@ -40,16 +40,16 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         if args.failed && !verdict.standing().is_bad() {
             continue;
         }
-        let wanted = wanted.entry(kernel.facts.id.clone()).or_default();
+        let wanted = wanted.entry(kernel.facts.id.to_string()).or_default();
         if rows::is_row(&cell.id) {
-            // What went wrong outside of a cell may be any cell's doing.
+            // A failure outside of cells may be caused by any cell.
             wanted.extend(kernel.cells.iter().map(|cell| cell.id.clone()));
         } else {
             wanted.insert(cell.id.clone());
         }
     }
     if wanted.is_empty() {
-        say(&format!("nothing to run again: every cell of {} passed or was skipped", args.run.display()));
+        say(&format!("nothing to run: every cell of {} passed or was skipped", args.run.display()));
         return Ok(Exit::Nothing);
     }
     let project = Project::open(named)?;
@@ -58,7 +58,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     let canary = record.info.as_ref().is_some_and(|info| info.canary);
     let narrow = |mut plan: Plan| {
         for kernel in &mut plan.kernels {
-            let cells = wanted.get(&kernel.facts.id);
+            let cells = wanted.get(&*kernel.facts.id);
             kernel.cells.retain(|cell| cells.is_some_and(|cells| cells.contains(&cell.id)));
         }
         plan.kernels.retain(|kernel| !kernel.cells.is_empty());
@@ -69,7 +69,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         selected.every_cell = false;
         selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
         if selected.cells.is_empty() {
-            // Renamed since, all of them.
+            // All of them have been renamed.
             return Err(Error::NothingSelected);
         }
         let done = Guests::execute(&project, &kernels, selected, args.how.order(), false, narrow)?;

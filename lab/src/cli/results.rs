@@ -1,39 +1,44 @@
 //! `lab results list|prune`.
 
+use super::args::OutputArgs;
 use crate::{error::Error, project};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use lab_base::say::show;
+use lab_base::{say::show, text};
+use lab_guard::foreign;
 use lab_record::exit::Exit;
 use lab_report::{
-    results::{Retention, Stored, prune, stored},
+    results::{COUNTS, Retention, Stored, figures, prune, stored},
     run_json,
 };
-use serde_json::Value;
+use serde::Serialize;
 use std::{
-    fs,
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
+/// Bytes of a `run.json` that are read for a line of a table.
+const SUMMARY_LIMIT: u64 = 256 << 20;
+
 #[derive(Debug, Args)]
 pub(super) struct PruneArgs {
-    /// Runs to keep, the newest ones, in place of what lab.toml says.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of runs to keep, instead of the value in lab.toml.
+    #[arg(long, value_name = "N", value_parser = super::args::within(1, u32::MAX))]
     keep: Option<u32>,
-    /// Days to keep a run, in place of what lab.toml says.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Days to keep a run, instead of the value in lab.toml.
+    #[arg(long, value_name = "N", value_parser = super::args::within(1, u32::MAX))]
     days: Option<u32>,
-    /// Only tell what would go.
+    /// Only show which runs would be removed.
     #[arg(long)]
     dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ResultsCommand {
-    /// Name the runs, with how they ended and their size.
-    List,
-    /// Remove runs beyond the bounds of lab.toml. The newest stays, the one that `latest` points to, and the newest that
-    /// did not pass.
+    /// List the runs with their result and size.
+    List(OutputArgs),
+    /// Remove runs beyond the limits of lab.toml. Never removed are the newest run, the run that `latest` points to, and
+    /// the newest run that did not pass.
     Prune(PruneArgs),
 }
 
@@ -41,32 +46,47 @@ pub(super) fn results(named: Option<PathBuf>, command: &ResultsCommand) -> Resul
     let project = project::root(named)?;
     let results = project.join("results");
     match command {
-        ResultsCommand::List => list(&results),
+        ResultsCommand::List(output) => list(&results, output),
         ResultsCommand::Prune(args) => pruned(&project, &results, args),
     }
 }
 
-fn list(results: &Path) -> Result<Exit, Error> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(["run", "exit", "passed", "failed", "skipped", "errored", "not run", "MiB"]);
-    for run in stored(results)? {
-        table.add_row(row(&run));
-    }
-    show(format_args!("{table}\n"))?;
+/// A run as it is listed, from `run.json`, which is small, and which a run that did not end lacks.
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    exit_code: Option<u64>,
+    counts: BTreeMap<&'static str, Option<u64>>,
+    bytes: u64,
+}
+
+fn list(results: &Path, output: &OutputArgs) -> Result<Exit, Error> {
+    let runs: Vec<Listed> = stored(results)?.iter().map(listed).collect();
+    output.show("runs", &runs, || format!("{}\n", table(&runs)))?;
     Ok(Exit::Passed)
 }
 
-/// From `run.json`, which is small, and which a run that did not end lacks.
-fn row(run: &Stored) -> Vec<String> {
-    let text = fs::read(run.directory.join(run_json::FILE)).unwrap_or_default();
-    let summary: Value = serde_json::from_slice(&text).unwrap_or_default();
-    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let counts = ["passed", "failed", "skipped", "errored", "not-run"].map(|key| number(&summary["counts"][key]));
-    let mut row = vec![run.id.clone(), number(&summary["exit_code"])];
-    row.extend(counts);
-    row.push(format!("{:.1}", run.size() as f64 / f64::from(1 << 20)));
-    row
+fn listed(run: &Stored) -> Listed {
+    let text = foreign::read(&run.directory.join(run_json::FILE), SUMMARY_LIMIT).unwrap_or_default();
+    let (exit_code, counts) = figures(&text);
+    Listed { id: run.id.clone(), exit_code, counts: COUNTS.into_iter().zip(counts).collect(), bytes: run.size() }
+}
+
+fn table(runs: &[Listed]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["run", "exit", "passed", "failed", "skipped", "errored", "not run", "MiB"]);
+    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    for run in runs {
+        let mut row = vec![run.id.clone(), number(run.exit_code)];
+        row.extend(COUNTS.map(|key| number(run.counts.get(key).copied().flatten())));
+        row.push(format!("{:.1}", run.bytes as f64 / f64::from(1 << 20)));
+        table.add_row(row);
+    }
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 1));
+    });
+    table.trim_fmt()
 }
 
 fn pruned(project: &Path, results: &Path, args: &PruneArgs) -> Result<Exit, Error> {
@@ -79,6 +99,6 @@ fn pruned(project: &Path, results: &Path, args: &PruneArgs) -> Result<Exit, Erro
     }
     let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
     let stay = verdicts.len() - gone;
-    show(format_args!("{stay} runs stay, {gone} {word} (keep {}, {} days)\n", rule.keep, rule.days))?;
+    show(format_args!("{} stay, {gone} {word} (keep {}, {} days)\n", text::count(stay, "run"), rule.keep, rule.days))?;
     Ok(Exit::Passed)
 }

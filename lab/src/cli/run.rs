@@ -6,29 +6,26 @@ use super::{
 };
 use crate::{
     error::Error,
-    guests::{Conducted, Guests, in_ci},
+    guests::{Conducted, Guests},
     project::{Project, select::select},
     shard::part,
 };
 use clap::Args;
+use lab_base::say;
 use lab_kernel_store::Kernel;
 use lab_record::{exit::Exit, run::RunRecord};
 use lab_report::terminal;
-use std::{
-    env,
-    io::{IsTerminal, Write},
-    path::PathBuf,
-};
+use std::{env, path::PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: SelectArgs,
-    /// Run one shard of the plan: 2/4, or auto, or auto/4, where the CI system's variables say which one. Without the
-    /// flag these variables count too, where they name one shard of several.
+    /// Run one shard of the plan: 2/4, or auto or auto/4 to use the variables of the CI system. Without this option the
+    /// variables are used if they name one of several shards.
     #[arg(long, value_name = "M/N")]
     partition: Option<crate::shard::Request>,
-    /// Recorded durations by which shards are split. Default: ci/durations.json of the project.
+    /// File with recorded durations by which shards are split. Default: ci/durations.json of the project.
     #[arg(long, value_name = "FILE")]
     durations: Option<PathBuf>,
     #[command(flatten)]
@@ -72,15 +69,13 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     })
 }
 
-/// Shows a run that is over, in the format that was asked for.
+/// Prints a finished run in the selected format.
 pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
-    let stdout = std::io::stdout();
-    let colour = terminal::colours(stdout.is_terminal(), env::var_os("NO_COLOR").as_deref(), in_ci());
-    let told = match args.format {
-        Some(chosen) => chosen.render(&done.record, &args.origin),
-        None => format!("\n{}", terminal::summary(&done.record, &done.name, colour)),
+    let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
+    // What can't be shown must not hide the exit code.
+    let _ = match args.format {
+        Some(chosen) => chosen.show(&done.record, &args.origin),
+        None => say::show(format_args!("\n{}", terminal::summary(&done.record, &done.name, colour))),
     };
-    // A closed pipe must not hide the exit code.
-    let _ = stdout.lock().write_all(told.as_bytes());
     done.record
 }

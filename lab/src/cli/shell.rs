@@ -34,13 +34,13 @@ use std::{
     path::PathBuf,
 };
 
-/// Which files a guest has.
+/// Files in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(super) enum ProfileArg {
     /// A shell and network tools.
     #[default]
     Shell,
-    /// This host's root, read-only below what the guest writes into its own memory. Takes a kernel with 9p.
+    /// This host's root, read-only; changes are written to the guest's memory. Needs a kernel with 9p.
     Host,
 }
 
@@ -49,30 +49,30 @@ pub(super) struct ShellArgs {
     /// The kernel, by id.
     #[arg(value_name = "KERNEL")]
     kernel: String,
-    /// Build this topology; `lab topology list` names them.
+    /// Build this topology; `lab topology list` shows the names.
     #[arg(long, value_name = "NAME", conflicts_with = "case")]
     topology: Option<String>,
     /// Kind of the workloads' link: veth, nk-l2 or nk-l3.
     #[arg(long, value_name = "KIND", requires = "topology")]
     kind: Option<String>,
-    /// Run this cell up to its first packet. It goes on when the shell ends.
+    /// Run this cell up to its first packet; it continues when the shell ends.
     #[arg(long, value_name = "ID")]
     case: Option<String>,
-    /// Which files the guest has: `host` shows it this host's root, every file that you may read; it can't write any.
+    /// Files in the guest. With `host`, the guest can read every file of this host that you may read, but can't write any.
     #[arg(long, value_enum, default_value_t, value_name = "PROFILE")]
     profile: ProfileArg,
-    /// Boot the guest; without it the guest is restored from a snapshot of a booted one.
+    /// Boot the guest. By default it is restored from a snapshot of a booted guest.
     #[arg(long)]
     cold: bool,
-    /// Use the agent and the eBPF object as they are.
+    /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     no_build: bool,
-    /// Run this instead of a shell, and end with its exit code.
+    /// Run this command instead of a shell, and exit with its exit code.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// What a person is told to do about a terminal that names none.
+/// Terminal type if the user's terminal has none.
 const USUAL_TERMINAL: &str = "xterm";
 
 pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Error> {
@@ -80,7 +80,11 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let kernels = project.kernels(&KernelFilter::of(&args.kernel))?;
     let [kernel] = kernels[..] else {
         let names: Vec<&str> = kernels.iter().map(|kernel| &*kernel.id).collect();
-        return Err(Error::Usage(format!("`{}` is several kernels ({}); name one", args.kernel, names.join(", "))));
+        return Err(Error::Usage(format!(
+            "`{}` matches several kernels ({}); name one",
+            args.kernel,
+            names.join(", ")
+        )));
     };
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &[kernel], &selected)?;
@@ -112,7 +116,7 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let keyboard = Keyboard::new(input.as_fd());
     let shell = Shell::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
     let visited = guests.visit(&kernel.id, profile, args.cold, &shell, &told);
-    // Before anything is said: only now is the terminal as it was.
+    // The terminal must be restored before anything is printed.
     let (ended, report) = shell.end();
     if let Some(report) = report {
         say(&verdict(&report));
@@ -126,17 +130,24 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     }
 }
 
-/// What the arguments ask to build, where this kernel can.
+/// Determines what the guest must build, and checks that this kernel supports it.
 fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<Stage, Error> {
     if let Some(pattern) = &args.case {
         let found = selection::select("case", &selected.cells, std::slice::from_ref(pattern), names)?;
         let [info] = found[..] else {
             let cells: Vec<&str> = found.iter().map(|info| info.id.as_str()).collect();
-            return Err(Error::Usage(format!("`{pattern}` is {} cells; name one: {}", cells.len(), cells.join(" "))));
+            return Err(Error::Usage(format!(
+                "`{pattern}` matches {} cells; name one: {}",
+                cells.len(),
+                cells.join(" ")
+            )));
         };
         let plan = Plan::new(vec![kernel.clone()], vec![info.clone()], false);
         if let Some(Expectation::Skip { capability, why }) = plan.kernels[0].cell(&info.id).map(|it| &it.expectation) {
-            return Err(Error::Usage(format!("{} skips on {}, which has no {capability}: {why}", info.id, kernel.id)));
+            return Err(Error::Usage(format!(
+                "{} is skipped on {}, which does not support {capability}: {why}",
+                info.id, kernel.id
+            )));
         }
         return Ok(Stage::Case { cell: info.id.clone() });
     }
@@ -149,14 +160,14 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
             |it| it.reason.clone(),
         );
         return Err(Error::Usage(format!(
-            "{} has no netkit: {why}; --kind veth builds `{name}` all the same",
+            "{} does not support netkit: {why}; build `{name}` with --kind veth",
             kernel.id
         )));
     }
     Ok(Stage::Topology { name: name.clone(), device })
 }
 
-/// What a person reads first.
+/// The greeting of the shell.
 fn greeting(kernel: &str, release: &str, profile: Profile, welcome: &str) -> String {
     let mut out = format!("\n{kernel} ({release})\n\n");
     for line in text::block(welcome, 64 << 10).trim_end().lines() {
@@ -166,7 +177,7 @@ fn greeting(kernel: &str, release: &str, profile: Profile, welcome: &str) -> Str
         out.push_str("\nenter NODE [COMMAND]   a shell or a command in a node; also `ip netns exec NODE COMMAND`\n");
     }
     match profile {
-        Profile::Host => out.push_str("Files are the host's, to read; what is written stays in this guest.\n"),
+        Profile::Host => out.push_str("The host's files are readable; changes stay in this guest.\n"),
         _ => out.push_str(&tools()),
     }
     out.push_str("`exit` leaves, Ctrl-] leaves at once.\n");
@@ -181,12 +192,12 @@ fn tools() -> String {
     let missing = if missing.is_empty() {
         String::new()
     } else {
-        format!("; not on this host, and so not here: {} (`lab setup` installs them)", missing.join(" "))
+        format!("; not available: {} (`lab setup` installs them)", missing.join(" "))
     };
     format!("Tools: {} and busybox's{missing}.\n", there.join(" "))
 }
 
-/// What became of the case after the shell.
+/// The result of the case after the shell has ended.
 fn verdict(report: &CellReport) -> String {
     let mut out = format!("{}: {}", report.cell, report.outcome.word());
     let message = report.outcome.message();

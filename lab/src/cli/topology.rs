@@ -1,5 +1,6 @@
 //! `lab topology`.
 
+use super::args::OutputArgs;
 use crate::{
     error::Error,
     project::{
@@ -22,9 +23,9 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopologyCommand {
-    /// Name every topology and the kinds of link that its workloads can have.
-    List,
-    /// Draw one.
+    /// List every topology with the kinds of link that its workloads can have.
+    List(OutputArgs),
+    /// Draw a topology.
     Show {
         /// Its name.
         name: String,
@@ -43,7 +44,7 @@ pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Resu
     let agent = builder.agent()?;
     let library = artifacts::topologies(&agent)?;
     match command {
-        TopologyCommand::List => show(list(&library))?,
+        TopologyCommand::List(output) => output.show("topologies", &library, || list(&library))?,
         TopologyCommand::Show { name, kind, svg } => {
             let drawing = find(&library, &name, kind.as_deref())?;
             if let Some(path) = &svg {
@@ -70,7 +71,7 @@ fn kinds(topology: &TopologyInfo) -> impl Iterator<Item = LinkKind> {
     topology.drawings.iter().filter_map(|drawing| drawing.kind)
 }
 
-/// A topology's drawing in the kind that was asked for, else in its first one.
+/// The drawing of a topology with the given kind, or its first drawing.
 pub(super) fn find<'a>(library: &'a [TopologyInfo], name: &str, kind: Option<&str>) -> Result<&'a Drawing, Error> {
     let names = || library.iter().map(|topology| &*topology.name);
     let wrong = |what, pattern: &str, known: Vec<String>| {
@@ -102,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn the_list_names_kinds_where_they_vary() {
+    fn the_list_names_kinds_if_there_are_several() {
         assert_eq!(list(&library()), "solo  One node.\npair  Two. (veth, nk-l2, nk-l3)\n");
     }
 
     #[test]
-    fn a_wrong_name_or_kind_is_answered_with_the_right_ones() {
+    fn errors_about_name_or_kind_list_the_valid_ones() {
         let library = library();
         assert_eq!(find(&library, "pair", Some("nk-l3")).unwrap().kind, Some(LinkKind::NetkitL3));
         assert_eq!(find(&library, "pair", None).unwrap().kind, Some(LinkKind::Veth));

@@ -1,4 +1,4 @@
-//! `--watch`: the same cells again whenever their sources change.
+//! `--watch`: runs the same cells again whenever their sources change.
 
 use crate::{
     error::Error,
@@ -11,7 +11,7 @@ use lab_base::{interrupt::Interrupt, say::say};
 use lab_record::{exit::Exit, run::RunRecord};
 use std::path::Path;
 
-/// Runs one round; with `watch` one after each change, until Ctrl-C.
+/// Runs one round; with `watch` another one after each change, until Ctrl-C.
 pub(super) fn rounds(
     root: &Path,
     watch: bool,
@@ -22,7 +22,7 @@ pub(super) fn rounds(
         return round().map(|record| exit(&record));
     }
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-    // Before the first round: what is saved while it runs counts.
+    // Started before the first round, so that changes during the round count.
     let sources = Sources::watch(&absolute(root)?)?;
     let mut last: Option<RunRecord> = None;
     let mut number = 1;
@@ -36,12 +36,12 @@ pub(super) fn rounds(
             }
             Ok(record) => return Ok(exit(&record)),
             Err(error) if interrupt.signal().is_some() => return Err(error),
-            // What was asked for is wrong: no change of a source will mend it.
+            // The command line is wrong: no change of a source will fix it.
             Err(error) if last.is_none() && !matches!(error, Error::Artifact(_)) => return Err(error),
             Err(error) => say(&format!("round {number}: error: {error}")),
         }
         if interrupt.signal().is_none() {
-            say("watching the sources; Ctrl-C ends");
+            say("watching the sources; press Ctrl-C to end");
         }
         let Some(files) = sources.changed(&interrupt) else {
             return Ok(interrupt.signal().map_or(Exit::Infra, Exit::Interrupted));

@@ -1,4 +1,4 @@
-//! A run from its plan to its reports.
+//! Runs a plan and writes its reports.
 
 use super::{Guests, How, progress};
 use crate::{
@@ -13,29 +13,28 @@ use lab_record::{log::EventLog, plan::Plan, reporter::Reporter, run::RunRecord, 
 use lab_report::{html::HtmlReporter, junit::JunitReporter, results::directory, run_json::RunJson};
 use std::path::PathBuf;
 
-/// How a run is to be made, and where its results go.
+/// Parameters of a run, and the directory for results.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
-    /// How guests are run. What depends on the plan (shard, canaries, the project's lists) is filled in.
+    /// How guests are run. Values that depend on the plan (shard, canaries, the project's lists) are set later.
     pub how: How,
     /// Directory for results. Default: `results/` in the project.
     pub out: Option<PathBuf>,
 }
 
-/// A run that is over and reported.
+/// A finished run with its reports.
 #[derive(Debug)]
 pub struct Conducted {
-    /// What happened.
     pub record: RunRecord,
     /// By which it is found: `latest`, or its own directory where that leads elsewhere.
     pub name: PathBuf,
 }
 
 impl Guests {
-    /// Runs the selected cells, or what `narrow` leaves of their plan, and reports them.
+    /// Runs the selected cells, or the part of their plan that `narrow` returns, and writes the reports.
     ///
     /// # Errors
-    /// There is no such mutant, a kernel can't be had, or as for [`Self::conduct`].
+    /// The mutant does not exist, a kernel can't be fetched, or as for [`Self::conduct`].
     pub fn execute(
         project: &Project,
         kernels: &[&Kernel],
@@ -54,10 +53,10 @@ impl Guests {
         guests.conduct(project, plan, None, canary, order)
     }
 
-    /// Runs a plan and reports it into a directory of its own.
+    /// Runs a plan and writes reports to a directory of its own.
     ///
     /// # Errors
-    /// The order contradicts itself, or the run can't be made or reported.
+    /// The parameters contradict each other, or the run or its reports failed.
     pub fn conduct(
         &self,
         project: &Project,
@@ -68,7 +67,7 @@ impl Guests {
     ) -> Result<Conducted, Error> {
         let Order { how, out } = order;
         if how.retries.count > 0 && how.isolate == Isolate::Both {
-            let why = "--retries can't be used with --isolate=both, which compares two attempts at every cell: drop one of them";
+            let why = "--retries can't be used with --isolate=both, which compares two attempts at every cell: remove one of them";
             return Err(Error::Usage(why.to_owned()));
         }
         let results = out.clone().unwrap_or_else(|| project.root.join("results"));
@@ -87,7 +86,7 @@ impl Guests {
             say(&problem);
         }
         self.remember(&record);
-        // Nobody but the person who named it removes anything from another directory.
+        // Old runs are removed only from the default directory, never from a directory that the user named.
         if out.is_none()
             && let Some(line) = lab_report::results::sweep(&project.root, &results)
         {

@@ -1,4 +1,4 @@
-//! The host's part of a run: where virtme-ng and QEMU are, how guests are executed, and what a kernel boots with.
+//! The host's part of a run: the programs virtme-ng and QEMU, the accelerator, and the files that a kernel boots with.
 
 use crate::{
     error::Error,
@@ -11,9 +11,9 @@ use lab_kernel_store::Unpacked;
 use lab_protocol::Stated;
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
-    Accel, Acceleration, GuestSpec, Launcher,
+    Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
     accel::{self, Asking},
-    qemu_version,
+    has_sandbox, qemu_version,
     stock::Stock,
 };
 use std::{
@@ -21,14 +21,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Guest memory where `kernels.toml` says nothing, MiB.
+/// Guest memory if `kernels.toml` does not set it, MiB.
 const MEMORY_MIB: u32 = 512;
 
-/// The programs and files that every guest shares.
+/// The programs and files that all guests share.
 #[derive(Debug, Clone)]
 pub struct Machine {
     vng: PathBuf,
     qemu: Option<PathBuf>,
+    sandbox: bool,
     cache: PathBuf,
     artifacts: Artifacts,
     /// Versions for reports.
@@ -47,12 +48,13 @@ impl Machine {
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
         let qemu = tools.qemu().map(|qemu| qemu.path);
         let versions = Versions {
-            lab: env!("CARGO_PKG_VERSION").to_owned(),
+            lab: crate::VERSION.to_owned(),
             agent: agent_version,
             virtme_ng: VIRTME_NG_VERSION.to_owned(),
             qemu: qemu_version(qemu.as_deref())?,
         };
-        Ok(Self { vng, qemu, cache: cache.to_owned(), artifacts, versions })
+        let sandbox = has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)));
+        Ok(Self { vng, qemu, sandbox, cache: cache.to_owned(), artifacts, versions })
     }
 
     /// The lab's cache directory.
@@ -60,10 +62,10 @@ impl Machine {
         &self.cache
     }
 
-    /// Decides how guests are executed; this may boot one, as the given kernel.
+    /// Chooses the accelerator; this may boot a guest with the given kernel.
     ///
     /// # Errors
-    /// No guest can be launched at all.
+    /// No guest can be launched.
     pub fn acceleration(
         &self,
         launcher: &dyn Launcher,
@@ -71,14 +73,14 @@ impl Machine {
         say: &dyn Fn(&str),
         stop: &dyn Fn() -> bool,
     ) -> Result<Acceleration, Error> {
-        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
         let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
 
-    /// The kernel as virtme-ng boots it by itself.
+    /// A stock virtme-ng guest with the kernel.
     pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
         Stock {
             vng: &self.vng,
@@ -91,7 +93,7 @@ impl Machine {
         }
     }
 
-    /// Builds a kernel's image and says how to boot it. `console` is where the guest's consoles go.
+    /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles.
     ///
     /// # Errors
     /// One line: the image can't be built.
@@ -118,10 +120,10 @@ impl Machine {
         };
         let image = lab_image::build(&spec).map_err(failed)?;
         let direct = lab_image::direct_kernel(&kernel.vmlinuz, &self.cache).map_err(failed)?;
-        // Without signatures to verify there is no use in the keys, which the kernel verifies in turn.
+        // Without signatures the keys are not needed; the kernel would verify them in every boot.
         let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
-            name: kernel.id.clone(),
+            name: kernel.id.to_string(),
             kernel: kernel.vmlinuz.clone(),
             direct,
             image: image.path,
@@ -133,7 +135,13 @@ impl Machine {
             run_dir: std::env::temp_dir(),
             vng: self.vng.clone(),
             qemu: self.qemu.clone(),
-            tools: format!("virtme-ng {}, QEMU {}", self.versions.virtme_ng, self.versions.qemu),
+            sandbox: self.sandbox,
+            tools: format!(
+                "virtme-ng {}, QEMU {}{}",
+                self.versions.virtme_ng,
+                self.versions.qemu,
+                if self.sandbox { ", sandbox" } else { "" }
+            ),
             memory_file: None,
             exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };
@@ -160,7 +168,7 @@ fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     ];
     let config = config.and_then(|path| fs::read_to_string(path).ok());
     let enforcing = |word: &String| ["module.sig_enforce", "lockdown="].iter().any(|start| word.starts_with(start));
-    // Nobody knows what a kernel without a config insists on.
+    // A kernel without a known configuration may require signatures.
     config.is_none_or(|config| config.lines().any(|line| ENFORCING.contains(&line))) || cmdline.iter().any(enforcing)
 }
 

@@ -1,4 +1,4 @@
-//! What every command that boots guests needs.
+//! Runs guests, for all commands that boot guests.
 
 mod conduct;
 pub mod machine;
@@ -16,6 +16,7 @@ use crate::{
         artifacts,
         select::{Selected, facts, stated},
     },
+    provenance,
     run::{
         common::Retries,
         deadline::{Chosen, Deadline},
@@ -26,7 +27,9 @@ use crate::{
     },
     shard::durations::{self, Durations},
 };
+use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
+use lab_guard::Id;
 use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
@@ -34,6 +37,7 @@ use lab_record::{
     event::{Accelerator, RunInfo, Versions},
     guest::KernelRecord,
     plan::{KernelFacts, Plan, PlannedKernel},
+    provenance::Provenance,
     reporter::Reporter,
     run::RunRecord,
     shard::Shard,
@@ -44,8 +48,6 @@ use lab_report::{
 };
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
 use std::{
-    env,
-    io::IsTerminal,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     thread::available_parallelism,
@@ -54,27 +56,27 @@ use std::{
 /// How guests are run.
 #[derive(Debug, Clone, Default)]
 pub struct How {
-    /// Guests at the same time; one per processor where nothing is said, as far as there is memory.
+    /// Maximum number of parallel guests; by default one per processor, limited by memory.
     pub jobs: Option<NonZeroUsize>,
-    /// The deliberate fault.
+    /// Name of the deliberate fault.
     pub mutant: Option<String>,
-    /// Boot every guest.
+    /// Boot every guest instead of restoring snapshots.
     pub cold: bool,
     /// Which cells share a guest.
     pub isolate: Isolate,
     /// Whether the cells are canaries.
     pub canary: bool,
-    /// What does not count as a failure.
+    /// Allowed splats and known failures.
     pub lists: Lists,
-    /// What happens to a cell that does not pass.
+    /// How cells that do not pass are repeated.
     pub retries: Retries,
-    /// Which part of a larger plan it is.
+    /// The shard, if the plan is a part of a larger one.
     pub shard: Option<Shard>,
-    /// Deadlines that were chosen.
+    /// Deadlines from the command line.
     pub deadlines: Vec<Deadline>,
 }
 
-/// The kernels, unpacked, and the machine that boots them.
+/// The unpacked kernels, and the machine that boots them.
 pub struct Guests {
     machine: Machine,
     kernels: Vec<Unpacked>,
@@ -83,16 +85,19 @@ pub struct Guests {
     acceleration: Acceleration,
     durations: Durations,
     topologies: Vec<TopologyInfo>,
+    provenance: Provenance,
+    /// The project's.
+    root: PathBuf,
 }
 
 impl Guests {
-    /// Fetches the kernels and decides how guests are executed.
+    /// Fetches the kernels and chooses the accelerator.
     pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
         let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
         Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
     }
 
-    /// Takes kernels that are unpacked already and decides how guests are executed.
+    /// Uses unpacked kernels and chooses the accelerator.
     pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
@@ -100,35 +105,46 @@ impl Guests {
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
-        // They only order what this machine starts: without them it runs the same cells.
+        // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
-        Ok(Self { machine, kernels, launcher, interrupt, acceleration, durations, topologies })
+        let provenance = provenance::of(&project.root);
+        Ok(Self {
+            machine,
+            kernels,
+            launcher,
+            interrupt,
+            acceleration,
+            durations,
+            topologies,
+            provenance,
+            root: project.root.clone(),
+        })
     }
 
-    /// Learns from a run how long cells take on this machine.
+    /// Records how long cells took on this machine.
     pub fn remember(&self, record: &RunRecord) {
         let path = own_durations(&self.machine);
         let mut durations = Durations::load(&path).unwrap_or_default();
         durations.learn(record);
         if let Err(error) = durations.save(&path) {
-            say(&format!("how long cells took is not kept: {error}"));
+            say(&format!("the durations of cells could not be written: {error}"));
         }
     }
 
-    /// Takes another kernel.
+    /// Adds a kernel.
     pub fn add(&mut self, kernel: Unpacked) {
         self.kernels.retain(|it| it.id != kernel.id);
         self.kernels.push(kernel);
     }
 
-    /// One of the kernels as virtme-ng boots it by itself.
+    /// A stock virtme-ng guest with one of the kernels.
     pub fn stock(&self, id: &str) -> Result<Stock<'_>, Error> {
-        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
+        let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id).ok_or(Error::NothingSelected)?;
         Ok(self.machine.stock(unpacked, self.acceleration.accel))
     }
 
-    /// How guests are executed.
+    /// Name of the accelerator.
     pub fn accelerator(&self) -> String {
         self.acceleration.accel.to_string()
     }
@@ -143,7 +159,7 @@ impl Guests {
         self.machine.versions.qemu.clone()
     }
 
-    /// What the plan must know of the kernels.
+    /// The kernels' data for a plan.
     pub fn facts(&self) -> Vec<KernelFacts> {
         let facts = |it: &Unpacked| {
             let facts = facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail);
@@ -152,21 +168,21 @@ impl Guests {
         self.kernels.iter().map(facts).collect()
     }
 
-    /// Runs a plan, possibly several at once; consoles go below `directory`.
+    /// Runs a plan; may be called several times in parallel. Consoles are written below `directory`.
     pub fn run(
         &self,
-        id: String,
+        id: Id,
         plan: Plan,
         directory: &Path,
         how: &How,
         reporters: &mut [&mut dyn Reporter],
     ) -> Result<RunRecord, Error> {
-        // QEMU runs with another working directory.
+        // QEMU runs in another working directory.
         let directory = absolute(directory)?;
         let accelerator = Accelerator::from(&self.acceleration);
         let prepare = |kernel: &PlannedKernel| {
-            let id = &*kernel.facts.id;
-            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id);
+            let id = &kernel.facts.id;
+            let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
@@ -178,6 +194,10 @@ impl Guests {
                 canary: how.canary,
                 retries: how.retries.count,
                 expired: how.lists.expired(&plan),
+                provenance: Provenance {
+                    results: directory.parent().and_then(|it| provenance::place(&self.root, it)),
+                    ..self.provenance.clone()
+                },
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
             jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
@@ -207,21 +227,12 @@ impl Guests {
     }
 }
 
-/// Where this machine keeps how long its cells took.
+/// Path of the durations on this machine.
 fn own_durations(machine: &Machine) -> PathBuf {
     machine.cache().join(durations::FILE)
 }
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if std::io::stderr().is_terminal() && !in_ci() {
-        Box::new(Bars::new())
-    } else {
-        Box::new(Lines::new(std::io::stderr()))
-    }
-}
-
-/// The variable that the common CI systems set.
-pub fn in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
 }

@@ -1,4 +1,4 @@
-//! Guests for visitors.
+//! Guests for visitors: shells and measurements.
 
 use super::Guests;
 use crate::{
@@ -24,20 +24,20 @@ use lab_report::progress;
 use lab_vm::snapshot::Store;
 use std::sync::Mutex;
 
-/// Whether it is only this profile that needs a module.
+/// Whether only this profile needs a module.
 fn is_own(profile: Profile, module: &str) -> bool {
     !Wanted::committed(Profile::Suite).names().any(|name| name == module)
         && Wanted::committed(profile).names().any(|name| name == module)
 }
 
-/// Tells on the terminal what happens around a visit, and keeps which kernel it is.
+/// Prints the events of a visit, and records the guest's release.
 #[derive(Default)]
 pub struct Told {
     release: Mutex<String>,
 }
 
 impl Told {
-    /// Takes an event.
+    /// Handles an event.
     fn event(&self, event: &Event) {
         if let Event::Booted { release, .. } = event {
             *lock(&self.release) = text::line(release, 80);
@@ -54,7 +54,7 @@ impl Told {
 }
 
 impl Guests {
-    /// Takes a visitor to a guest of one of the kernels.
+    /// Connects a visitor to a guest of one of the kernels.
     pub fn visit(
         &self,
         id: &str,
@@ -64,7 +64,7 @@ impl Guests {
         told: &Told,
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
-        let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+        let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
         let prepared = prepared.map_err(Error::Host)?;
         let own: Vec<&str> =
@@ -72,7 +72,7 @@ impl Guests {
         if !own.is_empty() {
             let missing = own.join(", ");
             return Err(Error::Usage(format!(
-                "{id} has no {missing}, by which the profile `host` shows files; Debian's generic builds have, such as \
+                "{id} has no {missing}, which the profile `host` needs to mount the host's files; Debian's generic builds have it, for example \
                  {id}-generic"
             )));
         }

@@ -1,11 +1,11 @@
-//! `known.toml`: failures that are known.
+//! `known.toml`: known failures.
 
 use super::{KNOWN_TOML, Terms, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::verdict::Verdict;
 
-/// One `[[known]]`.
+/// A `[[known]]` entry.
 #[derive(Debug, Clone)]
 pub struct Known {
     /// Kernels, reason, link and last day.
@@ -16,20 +16,20 @@ pub struct Known {
 }
 
 impl Known {
-    /// Its pattern of cases, as it was written.
+    /// Its pattern of cases, as written.
     pub fn about(&self) -> &str {
         &self.text
     }
 
-    /// Whether its pattern means a cell: by case, or by the whole id.
+    /// Whether its pattern matches a cell: its case or its whole id.
     pub fn is_about(&self, cell: &CellId) -> bool {
         self.case.matches(cell.case()) || self.case.matches(cell.as_str())
     }
 
-    /// Whether it is about a verdict: a pass that it did not expect, or a failure that it covers.
+    /// Whether it applies to a verdict: a pass that it did not expect, or a failure that it covers.
     ///
-    /// A splat of the kernel, a panic and a hang are covered only by an entry whose `message` means them, so that an
-    /// old failure never hides a new crash. What is no verdict on the kernel is never covered.
+    /// A splat, a panic or a hang is covered only if the entry's `message` matches it, so that an old failure never hides a
+    /// new crash. Outcomes that are no verdict on the kernel are never covered.
     pub fn matches(&self, verdict: &Verdict) -> bool {
         if !self.is_about(&verdict.report.cell) {
             return false;
@@ -47,7 +47,7 @@ impl Known {
     }
 }
 
-/// Reads the file's text.
+/// Parses the file.
 pub fn parse(text: &str) -> Result<Vec<Known>, ConfigError> {
     read::entries(text, KNOWN_TOML, "known", &["case", "message"], |section, terms| {
         let case = section.required("case")?;

@@ -1,6 +1,6 @@
-//! Two lists that a person keeps beside `kernels.toml`: `splats.toml`, splats of a kernel that fail nothing for now,
-//! and `known.toml`, failures that are known. Every entry has a reason and a day on which it ends: what it excuses is
-//! reported all the same, and an entry that nobody looked at in time fails the run by itself.
+//! Two lists beside `kernels.toml`: `splats.toml` allows kernel splats for a limited time, and `known.toml` lists known
+//! failures. Every entry has a reason and a last day. Whatever an entry excuses is still reported, and an expired entry
+//! fails the run.
 
 mod known;
 mod range;
@@ -23,15 +23,15 @@ use std::{fs, io::ErrorKind, path::Path, time::SystemTime};
 
 /// Splats that fail nothing for now.
 pub const SPLATS_TOML: &str = "splats.toml";
-/// Failures that are known.
+/// Known failures.
 pub const KNOWN_TOML: &str = "known.toml";
 
-/// What both sorts of entry have.
+/// Keys that both kinds of entry have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
     /// Line of the entry, from 1.
     pub line: usize,
-    /// Kernels that it is for; all where the entry names none.
+    /// Kernels that the entry applies to; all if `None`.
     pub kernels: Option<KernelRange>,
     /// Reason, link and last day.
     pub excuse: Excuse,
@@ -48,7 +48,7 @@ impl Terms {
     }
 }
 
-/// Both lists, as of a day.
+/// Both lists, evaluated for a day.
 #[derive(Debug, Clone, Default)]
 pub struct Lists {
     allowed: Vec<Allowed>,
@@ -57,10 +57,10 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Reads both files of a project; one that is not there is an empty list.
+    /// Reads both files of a project; a missing file is an empty list.
     ///
     /// # Errors
-    /// A file cannot be read, or an entry of it is wrong: file, line, key and what to do.
+    /// A file can't be read, or an entry is invalid: the error names file, line and key.
     pub fn load(root: &Path) -> Result<Self, ConfigError> {
         let text = |name: &str| match fs::read_to_string(root.join(name)) {
             Ok(text) => Ok(text),
@@ -70,10 +70,10 @@ impl Lists {
         Self::parse(&text(SPLATS_TOML)?, &text(KNOWN_TOML)?, today())
     }
 
-    /// Reads both texts as of a day.
+    /// Parses both files, evaluated for the day `today`.
     ///
     /// # Errors
-    /// The first entry that is wrong.
+    /// The first invalid entry.
     pub fn parse(splats: &str, known: &str, today: NaiveDate) -> Result<Self, ConfigError> {
         Ok(Self { allowed: splats::parse(splats)?, known: known::parse(known)?, today })
     }
@@ -90,7 +90,7 @@ impl Lists {
         verdict.known = entry.map(|entry| entry.terms.excuse.clone());
     }
 
-    /// Entries whose day has passed and that are about something in this plan.
+    /// Expired entries that match something in this plan.
     pub fn expired(&self, plan: &Plan) -> Vec<Expired> {
         let on = |terms: &Terms| plan.kernels.iter().any(|kernel| terms.covers(&kernel.facts));
         let over = |terms: &Terms| terms.last_day < self.today && on(terms);
@@ -110,7 +110,7 @@ impl Lists {
     }
 }
 
-/// The day by the host's clock, in UTC.
+/// The current day in UTC by the host's clock.
 fn today() -> NaiveDate {
     DateTime::<chrono::Utc>::from(SystemTime::now()).date_naive()
 }

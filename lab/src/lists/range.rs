@@ -3,7 +3,7 @@
 use lab_protocol::KernelVersion;
 use std::str::FromStr;
 
-/// Bounds that must all hold: `>=6.7, <6.12`, or a series: `6.12`.
+/// Bounds that must all be satisfied: `>=6.7, <6.12`, or a series: `6.12`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelRange(Vec<Bound>);
 
@@ -13,7 +13,7 @@ enum Bound {
     After(KernelVersion),
     UpTo(KernelVersion),
     Before(KernelVersion),
-    /// `6.12` is every 6.12.x, `6.12.43` is that one.
+    /// `6.12` matches every 6.12.x, `6.12.43` only this version.
     Only {
         version: KernelVersion,
         exact: bool,
@@ -21,7 +21,7 @@ enum Bound {
 }
 
 impl KernelRange {
-    /// Whether a version lies in the range.
+    /// Whether the range contains a version.
     pub fn holds(&self, version: KernelVersion) -> bool {
         self.0.iter().all(|bound| match *bound {
             Bound::From(least) => version >= least,
@@ -70,12 +70,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_range_says_why() {
+    fn an_invalid_range_is_refused_with_the_reason() {
         for (text, why) in [
-            ("", "`` is not a kernel version (wanted: major.minor[.patch])"),
-            (">=6.7,", "`` is not a kernel version (wanted: major.minor[.patch])"),
+            ("", "`` is not a kernel version (expected: major.minor[.patch])"),
+            (">=6.7,", "`` is not a kernel version (expected: major.minor[.patch])"),
             ("=>6.7", "`=>` is not one of >=, >, <=, <"),
-            ("six", "`six` is not a kernel version (wanted: major.minor[.patch])"),
+            ("six", "`six` is not a kernel version (expected: major.minor[.patch])"),
         ] {
             assert_eq!(text.parse::<KernelRange>().unwrap_err(), why);
         }

@@ -1,4 +1,4 @@
-//! What both files have in common: a list of tables, each with its terms.
+//! Reading the entries of both files: a list of tables with common keys.
 
 use super::{KernelRange, Terms};
 use chrono::NaiveDate;
@@ -42,14 +42,14 @@ fn terms(section: &Section<'_>) -> Result<Terms, ConfigError> {
     })
 }
 
-/// Demanded of every entry, so that none outlives what it was for.
+/// Reads `expires`, which is required so that no entry outlives its reason.
 fn last_day(section: &Section<'_>) -> Result<(String, NaiveDate), ConfigError> {
     let example = "expires = \"2027-01-31\"";
     let Some(text) = section.date("expires")? else {
-        let message = format!("{} has no `expires`: say until when it counts, {example}", section.name());
+        let message = format!("{} has no `expires`: add its last day, {example}", section.name());
         return Err(section.error_at("expires", message));
     };
-    let wrong = |_| section.error_at("expires", format!("`expires`: `{text}` is no day; write {example}"));
+    let wrong = |_| section.error_at("expires", format!("`expires`: `{text}` is not a date; write {example}"));
     let day = text.parse::<NaiveDate>().map_err(wrong)?;
     Ok((day.to_string(), day))
 }

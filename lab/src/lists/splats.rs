@@ -1,13 +1,12 @@
-//! `splats.toml`: splats of a kernel that fail nothing for now.
+//! `splats.toml`: kernel splats that fail nothing for now.
 
 use super::{SPLATS_TOML, Terms, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_record::splat::Splat;
 
-/// One `[[splat]]`.
+/// A `[[splat]]` entry.
 #[derive(Debug, Clone)]
 pub struct Allowed {
-    /// Kernels, reason, link and last day.
     pub terms: Terms,
     about: About,
 }
@@ -19,14 +18,14 @@ enum About {
 }
 
 impl Allowed {
-    /// Its fingerprint or pattern, as it was written.
+    /// Its fingerprint or pattern, as written.
     pub fn about(&self) -> &str {
         match &self.about {
             About::Fingerprint(text) | About::Title { text, .. } => text,
         }
     }
 
-    /// Whether it is about a splat: by fingerprint, or by the header as the kernel wrote it or as reports name it.
+    /// Whether it matches a splat: by fingerprint, or by the first line, raw or as reports show it.
     pub fn matches(&self, splat: &Splat) -> bool {
         match &self.about {
             About::Fingerprint(fingerprint) => *fingerprint == splat.fingerprint,
@@ -35,14 +34,14 @@ impl Allowed {
     }
 }
 
-/// Reads the file's text.
+/// Parses the file.
 pub fn parse(text: &str) -> Result<Vec<Allowed>, ConfigError> {
     read::entries(text, SPLATS_TOML, "splat", &["fingerprint", "title"], |section, terms| {
         let about = match (section.text("fingerprint")?, section.text("title")?) {
             (Some(fingerprint), None) => About::Fingerprint(fingerprint.to_owned()),
             (None, Some(title)) => About::Title { text: title.to_owned(), pattern: Pattern::new(title) },
             (None, None) => {
-                let message = "this [[splat]] is about nothing: give it a `fingerprint` as reports name it, or a `title` \
+                let message = "this [[splat]] matches nothing: add a `fingerprint` as reports show it, or a `title` \
                                with * and ?";
                 return Err(section.error_at("fingerprint", message));
             }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::run::splat::scan;
+use crate::run::{judge::with_splats, splat::scan};
 use lab_protocol::{ErrorKind, FailureKind, Outcome};
 use lab_record::testing::{cell, facts, passed};
 
@@ -69,12 +69,12 @@ fn a_crash_is_known_only_where_the_entry_says_so() {
     assert!(known(&entry("[[known]]", "case = \"D10-*\"\nmessage = \"hang: *\""), "6.12.43", hang(ErrorKind::Hang)));
     assert!(!known(&entry("[[known]]", "case = \"D10-*\"\nmessage = \"*\""), "6.12.43", hang(ErrorKind::Host)));
     let mut both = failed(FailureKind::Check, "lost");
-    both.add_splats(scan(WARN));
+    with_splats(&mut both, scan(WARN));
     assert!(!known(&plain, "6.12.43", both), "an old failure hides no new splat");
 }
 
 #[test]
-fn an_entry_counts_up_to_its_last_day_and_then_fails_by_itself() {
+fn an_entry_is_valid_through_its_last_day_and_then_fails_the_run() {
     let text = entry("[[known]]", "case = \"D10-*\"\nkernels = \"6.12\"");
     let plan = Plan::new(vec![facts("k", "6.12.43")], vec![cell("D10-auto[auto,nk-l3]")], true);
     let on = |date: &str| Lists::parse("", &text, day(date)).unwrap();
@@ -87,26 +87,26 @@ fn an_entry_counts_up_to_its_last_day_and_then_fails_by_itself() {
     assert_eq!((expired[0].file.as_str(), expired[0].line), ("known.toml", 1));
     assert_eq!(
         expired[0].message(),
-        "the entry for `D10-*` ended on 2026-12-31 (being fixed): remove it, or look at it again and give it a later \
+        "the entry for `D10-*` ended on 2026-12-31 (being fixed): remove it, or check it and set a later \
          `expires`"
     );
     let elsewhere = Plan::new(vec![facts("k", "6.17.13")], vec![cell("D10-auto[auto,nk-l3]")], true);
-    assert!(on("2027-01-01").expired(&elsewhere).is_empty(), "about no kernel of the plan");
+    assert!(on("2027-01-01").expired(&elsewhere).is_empty(), "matches no kernel of the plan");
 }
 
 #[test]
-fn a_pass_that_nobody_expected_is_marked() {
+fn an_unexpected_pass_is_marked() {
     let mut verdict = Verdict::on(passed("D10-auto[auto,nk-l3]", Vec::new()), Outcome::Passed);
     lists("", &entry("[[known]]", "case = \"D10-*\"")).recognise(&facts("k", "6.12.43"), &mut verdict);
     assert!(verdict.is_unexpected_pass());
     assert_eq!(
         verdict.remarks(),
-        ["passes, though known.toml says it fails until 2026-12-31: being fixed: drop the entry"]
+        ["passes, but known.toml expects it to fail until 2026-12-31: being fixed: remove the entry"]
     );
 }
 
 #[test]
-fn what_is_wrong_is_told_with_file_line_key_and_mend() {
+fn errors_name_file_line_key_and_fix() {
     let problem = |splats: &str, known: &str| Lists::parse(splats, known, day("2026-11-20")).unwrap_err().to_string();
     let told = [
         problem("\n[[splat]]\ntitle = \"x\"\nreason = \"y\"\n", ""),

@@ -1,4 +1,5 @@
-//! Which cargo package the agent is built from: this project's `guest-agent`, or the one that `lab.toml` names.
+//! Selects the cargo package from which the agent is built: this project's `guest-agent`, or the package named in
+//! `lab.toml`.
 
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_report::results::{LAB_TOML, SECTIONS};
@@ -9,45 +10,36 @@ use std::{
 };
 use toml_edit::Document;
 
-/// The package of a project that names none.
+/// The default package.
 const DEFAULT: &str = "guest-agent";
 
 /// A cargo package with a binary of the same name, whose `main` calls `guest_agent::main`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentPackage {
-    /// Name of the package and of its binary.
     pub name: String,
-    /// Its directory, where it is not part of the project's own workspace.
+    /// Its directory, if it is not a member of the project's workspace.
     pub directory: Option<PathBuf>,
 }
 
-/// `lab.toml` names no package that an agent can be built from.
+/// The agent's package in `lab.toml` is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentPackageError {
-    /// `lab.toml` has an unknown key or a wrong value.
+    /// `lab.toml` has an unknown key or an invalid value.
     #[error(transparent)]
     Settings(#[from] ConfigError),
     /// A file can't be read.
     #[error("can't read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The manifest has no `package.name`.
     #[error("{} has no `package.name`: `agent.package` in lab.toml must be the directory of a package", manifest.display())]
-    NoPackage {
-        /// The manifest.
-        manifest: PathBuf,
-    },
+    NoPackage { manifest: PathBuf },
 }
 
 impl AgentPackage {
     /// Reads `[agent]` of a project's `lab.toml`.
     ///
     /// # Errors
-    /// The file or the package's manifest can't be read, or has an unknown key or a wrong value.
+    /// The file or the package's manifest can't be read, or has an unknown key or an invalid value.
     pub fn load(project: &Path) -> Result<Self, AgentPackageError> {
         let path = project.join(LAB_TOML);
         let text = match fs::read_to_string(&path) {
@@ -92,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_takes_its_own_agent_or_the_named_package() {
+    fn a_project_uses_its_own_agent_or_the_named_package() {
         let own = load("[results]\nkeep = 3\n").unwrap();
         assert_eq!((&*own.name, own.directory), ("guest-agent", None));
         let mine = load("[agent]\npackage = \"mine\"\n").unwrap();
@@ -102,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_setting_names_file_line_and_key() {
+    fn an_error_about_a_setting_names_file_line_and_key() {
         for (settings, wanted) in [
             ("[agent]\npackge = \"mine\"\n", "/lab.toml:2: unknown key `packge` in [agent]; did you mean `package`?"),
             ("[agent]\npackage = 3\n", "/lab.toml:2: `package` in [agent] must be a text that is not empty"),

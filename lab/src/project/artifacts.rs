@@ -1,6 +1,9 @@
-//! What goes into a guest and is built here: the agent and the eBPF object.
+//! Builds the contents of guests: the agent and the eBPF objects.
 
-use super::agent_package::{AgentPackage, AgentPackageError};
+use super::{
+    agent_package::{AgentPackage, AgentPackageError},
+    commit, sources,
+};
 use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{interrupt::Interrupt, process::to_end};
@@ -23,7 +26,7 @@ use std::{
 
 const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
-/// The eBPF objects: as the crate's targets are named, and as a guest has them.
+/// The eBPF objects: name of the crate's target, and file name in a guest.
 const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
 /// Target directories, below the project's.
 const AGENT_DIR: &str = "target/guest";
@@ -34,42 +37,30 @@ const MESSAGES: &str = "--message-format=json-render-diagnostics";
 const POLL: Duration = Duration::from_millis(50);
 /// A build that takes longer is told on the terminal: a fresh one takes a fraction of it.
 const QUIET: Duration = Duration::from_secs(1);
-/// Lines of the compiler that an error repeats.
+/// Number of compiler lines in an error.
 const TAIL_LINES: usize = 25;
 
-/// Why there is no agent or no eBPF object.
+/// Errors of building the agent or the eBPF objects.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    /// A program that builds is missing.
+    /// A program that is needed for building can't be started.
     #[error("can't start {program} to build {what}: {source}; `lab setup` installs what is missing")]
-    Start {
-        /// What was to be built.
-        what: &'static str,
-        /// The program.
-        program: String,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Start { what: &'static str, program: String, source: io::Error },
     /// The compiler failed.
     #[error("building {what} failed:\n{tail}")]
     Build {
-        /// What was to be built.
         what: &'static str,
-        /// The compiler's last lines.
+        /// The last lines of the compiler's output.
         tail: String,
     },
     /// A signal ended the compiler.
     #[error("building {what} was stopped")]
-    Interrupted {
-        /// What was to be built.
-        what: &'static str,
-    },
-    /// The file is not there.
+    Interrupted { what: &'static str },
+    /// A built file is missing.
     #[error("{what} is not at {}; run without --no-build to build it", path.display())]
     Absent {
-        /// What is missing.
         what: &'static str,
-        /// Where it should be.
+        /// The expected path.
         path: PathBuf,
     },
     /// cargo is through and did not say where it put a file.
@@ -83,21 +74,19 @@ pub enum ArtifactError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
-    /// The package of the agent can't be told.
+    /// The agent's package is invalid.
     #[error(transparent)]
     Package(#[from] AgentPackageError),
-    /// The agent's listing can't be used.
+    /// The agent's listing is invalid.
     #[error("{}: {problem}", agent.display())]
     Listing {
-        /// The agent.
         agent: PathBuf,
-        /// What is wrong.
+        /// The reason.
         problem: String,
     },
 }
@@ -126,18 +115,18 @@ pub struct Artifacts {
     pub objects: BTreeMap<String, Built>,
 }
 
-/// Builds in a project.
+/// Builds artifacts of a project.
 pub struct Builder<'a> {
     /// The project's directory.
     pub root: &'a Path,
-    /// The lab's cache, which holds the tools that `lab setup` built.
+    /// The lab's cache, which contains the tools that `lab setup` built.
     pub cache: &'a Path,
-    /// Takes a line where something takes long.
+    /// Receives a line about long builds.
     pub say: &'a (dyn Fn(&str) + Sync),
 }
 
 impl Builder<'_> {
-    /// What was built, without building it; nothing is written.
+    /// Paths of the artifacts, without building them.
     ///
     /// # Errors
     /// [`ArtifactError::Absent`].
@@ -149,7 +138,7 @@ impl Builder<'_> {
         read(agent, |target| objects.join(target))
     }
 
-    /// Builds both at once; cargo decides what is fresh, which is most of what a rerun at the desk would wait for.
+    /// Builds both in parallel; cargo decides what must be rebuilt.
     ///
     /// # Errors
     /// A toolchain is missing or the compiler failed.
@@ -196,20 +185,29 @@ impl Builder<'_> {
         let command = duct::cmd(&cargo, args)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+            .env(commit::VARIABLE, self.agent_commit(&package))
             .dir(self.root);
         let what = "the guest agent";
         let messages = self.run(what, &cargo.to_string_lossy(), command)?;
         executable(&messages, &package.name).ok_or(ArtifactError::Unnamed { what })
     }
 
+    /// The commit of the agent's own sources: another one elsewhere rebuilds no agent and leaves the snapshots valid.
+    fn agent_commit(&self, package: &AgentPackage) -> String {
+        match &package.directory {
+            Some(directory) => commit::of(directory, &["."]),
+            None => commit::of(self.root, &sources::AGENT),
+        }
+    }
+
     /// Builds the eBPF objects; where each is, by its target's name.
     fn bpf(&self) -> Result<BTreeMap<&'static str, PathBuf>, ArtifactError> {
         let linker = self.bpf_linker()?;
         let toolchain = BpfToolchain::detect(&Tools::in_cache(self.cache));
-        // The linker would otherwise tell LLVM to call memset and memcpy for short ones too, and each function that a program
-        // calls is verified, compiled and freed on its own.
+        // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function is
+        // verified, compiled and freed separately.
         let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
-        // The encoded form, whose separator no path contains.
+        // The encoded form, whose separator can't occur in paths.
         let mut flags = OsString::from("-Clinker=");
         flags.push(&linker);
         flags.push("\u{1f}-Clink-arg=--btf");
@@ -223,7 +221,7 @@ impl Builder<'_> {
         }
         command = command.env("CARGO_ENCODED_RUSTFLAGS", flags);
         if let BpfToolchain::Packaged { rustc, .. } = &toolchain {
-            // The packaged compiler is a release: bootstrap mode admits the unstable features that eBPF needs.
+            // The packaged compiler is a release: bootstrap mode allows the unstable features that eBPF needs.
             command = command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
         }
         let what = "the eBPF objects";
@@ -348,17 +346,17 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
 const PACKAGED_RUSTC: &str = "/usr/bin/rustc";
 const PACKAGED_CARGO: &str = "/usr/bin/cargo";
 
-/// Who compiles for the kernel's virtual machine.
+/// Toolchain for eBPF programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum BpfToolchain {
     /// The distribution's compiler with a prebuilt core library, installed or in the cache.
     Packaged { rustc: PathBuf, cargo: PathBuf },
-    /// A nightly with the library's sources.
+    /// A nightly toolchain with the library's sources.
     Nightly,
 }
 
 impl BpfToolchain {
-    /// A nightly that is not there is cargo's to complain about: asking rustup for it might install it.
+    /// If there is no nightly toolchain, cargo reports this later: asking rustup for it here might install it.
     fn detect(tools: &Tools) -> Self {
         let libraries = duct::cmd!(PACKAGED_RUSTC, "--print", "target-libdir", "--target", BPF_TARGET);
         let prebuilt = libraries.stdin_null().stderr_null().read().is_ok_and(|path| Path::new(path.trim()).is_dir());
@@ -386,17 +384,17 @@ impl BpfToolchain {
     }
 }
 
-/// Asks the agent what it can run; it answers on the host too.
+/// Asks the agent for its cells; it also runs on the host.
 ///
 /// # Errors
-/// It does not start, answers no listing, or speaks another protocol.
+/// The agent does not start, its output is not a listing, or it uses another protocol version.
 pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
     let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
     let text = duct::cmd!(agent, "--list").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
     let listing: Listing = serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {error}")))?;
     if listing.protocol != PROTOCOL_VERSION {
         return Err(wrong(format!(
-            "speaks protocol {}, this lab speaks {PROTOCOL_VERSION}; rebuild it (run without --no-build)",
+            "uses protocol {}, but this lab uses {PROTOCOL_VERSION}; rebuild it (run without --no-build)",
             listing.protocol
         )));
     }
@@ -406,11 +404,11 @@ pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
 /// Asks the agent for its library of topologies.
 ///
 /// # Errors
-/// It does not start, or answers something else.
+/// The agent does not start, or its output is invalid.
 pub fn topologies(agent: &Path) -> Result<Vec<TopologyInfo>, ArtifactError> {
     let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
     let text = duct::cmd!(agent, "--topologies").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| wrong(format!("no list of topologies: {error}")))
+    serde_json::from_str(&text).map_err(|error| wrong(format!("not a list of topologies: {error}")))
 }
 
 #[cfg(test)]
@@ -419,7 +417,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt, sync::Mutex};
 
     #[test]
-    fn a_failed_build_repeats_the_end_of_what_the_compiler_said() {
+    fn an_error_about_a_failed_build_quotes_the_end_of_the_compilers_output() {
         let said = Mutex::new(Vec::new());
         let say = |line: &str| said.lock().unwrap().push(line.to_owned());
         let builder = Builder { root: Path::new("/"), cache: Path::new("/nonexistent"), say: &say };
@@ -427,7 +425,7 @@ mod tests {
         let error = builder.run("the guest agent", "sh", command).unwrap_err().to_string();
         assert!(error.starts_with("building the guest agent failed:\n77\n78\n"), "{error}");
         assert!(error.ends_with("\n100\nerror: no"), "{error}");
-        assert!(said.lock().unwrap().is_empty(), "nothing is told of a quick command");
+        assert!(said.lock().unwrap().is_empty(), "a quick command prints nothing");
     }
 
     #[test]
@@ -441,6 +439,6 @@ mod tests {
         };
         assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
         let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();
-        assert!(error.contains("speaks protocol 99, this lab speaks 4"), "{error}");
+        assert!(error.contains("uses protocol 99, but this lab uses 4"), "{error}");
     }
 }

@@ -1,41 +1,41 @@
-//! Which cells on which kernels, as somebody asks for them.
+//! Filters for kernels and cells.
 
 use lab_protocol::AttachRequest;
 
-/// Which kernels of `kernels.toml`. The default are those with `default = true`.
+/// Filter for kernels of `kernels.toml`. The default selects those with `default = true`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelFilter {
     /// Patterns of ids.
     pub kernel: Vec<String>,
-    /// Every kernel, in place of patterns.
+    /// Selects every kernel, instead of patterns.
     pub all: bool,
-    /// Also the kernels with `may-fail = true`.
+    /// Selects also the kernels with `may-fail = true`.
     pub newest: bool,
-    /// Names of classes; none means every class.
+    /// Names of classes; empty selects every class.
     pub class: Vec<String>,
 }
 
 impl KernelFilter {
-    /// Those that one pattern means.
+    /// Selects the kernels that match one pattern.
     pub fn of(pattern: &str) -> Self {
         Self { kernel: vec![pattern.to_owned()], ..Self::default() }
     }
 
-    /// Whether no filter narrows the kernels.
+    /// Whether no filter excludes kernels.
     pub const fn is_full_matrix(&self) -> bool {
         self.kernel.is_empty() && self.class.is_empty()
     }
 }
 
-/// Which cells, of which build of the agent. The default is the whole suite, built anew.
+/// Filter for cells, and how the agent is built. The default selects the whole suite, with a new build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Patterns of cases, cells or catalogue numbers; none means every cell.
+    /// Patterns of cases, cells or catalogue numbers; empty selects every cell.
     pub case: Vec<String>,
-    /// Attach types that a cell asks for; none means every one.
+    /// Requested attach types; empty selects all.
     pub attach: Vec<AttachRequest>,
-    /// Use the agent and the eBPF object as they are.
+    /// Use existing builds of the agent and the eBPF objects.
     pub no_build: bool,
-    /// The canaries in place of the suite.
+    /// Selects the canaries instead of the suite.
     pub canary: bool,
 }

@@ -1,7 +1,8 @@
-//! What every command needs to know of the project.
+//! A project: its directory, its configuration, and selection of kernels and cells.
 
 pub mod agent_package;
 pub mod artifacts;
+pub mod commit;
 pub mod filter;
 pub mod select;
 pub mod sources;
@@ -25,15 +26,13 @@ use std::path::{Path, PathBuf};
 pub const KERNELS_TOML: &str = "kernels.toml";
 const KERNELS_LOCK: &str = "kernels.lock";
 
-/// An open project: a directory with `kernels.toml`, and what its files say.
+/// An open project: a directory with `kernels.toml`, and the content of its files.
 pub struct Project {
-    /// The directory, absolute.
+    /// The directory, as an absolute path.
     pub root: PathBuf,
-    /// Where downloads, builds and snapshots are kept.
+    /// The cache for downloads, builds and snapshots.
     pub cache: Cache,
-    /// `kernels.toml`.
     pub config: Config,
-    /// `kernels.lock`.
     pub lock: Lock,
     /// `splats.toml` and `known.toml`.
     pub lists: Lists,
@@ -41,47 +40,47 @@ pub struct Project {
 }
 
 impl Project {
-    /// Opens the project that was named, or the one that the working directory is in.
+    /// Opens the given project, or the one that contains the working directory.
     pub fn open(named: Option<PathBuf>) -> Result<Self, Error> {
         let root = root(named)?;
-        // From here on builds and downloads may be under way: a signal ends them, and leaves no half of anything.
+        // Builds and downloads may start after this: a signal ends them without leaving partial files.
         Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let cache = Cache::open()?;
         let config = Config::load(&root.join(KERNELS_TOML))?;
         config.hints.iter().for_each(|hint| say(&format!("hint: {hint}")));
         let lock = Lock::load(&root.join(KERNELS_LOCK))?;
         let lists = Lists::load(&root).map_err(KernelsError::from)?;
-        // Only `git` and `mainline` kernels need it, and they say so when it is missing.
+        // Only `git` and `mainline` kernels need it, and they report an error if it is missing.
         let vng = Tools::in_cache(cache.root()).virtme_ng().unwrap_or_else(|| "vng".into());
         Ok(Self { root, cache, config, lock, lists, vng })
     }
 
-    /// Brings the kernels of this project about.
+    /// The store for this project's kernels.
     pub fn store(&self) -> Store<'_> {
         Store { cache: &self.cache, config: &self.config, vng: &self.vng }
     }
 
-    /// virtme-ng, or its name where it is not installed.
+    /// Path of virtme-ng, or its name if it is not installed.
     pub fn vng(&self) -> &Path {
         &self.vng
     }
 
-    /// Where `kernels.lock` is, or belongs.
+    /// Path of `kernels.lock`.
     pub fn lock_path(&self) -> PathBuf {
         self.root.join(KERNELS_LOCK)
     }
 
-    /// What the plan must know of a kernel.
+    /// A kernel's data for a plan.
     ///
     /// # Errors
-    /// Nobody knows its version yet.
+    /// The kernel's version is not known yet.
     pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
         let version = self.store().version(kernel, &self.lock)?;
         let facts = facts(&kernel.id, kernel.class.name(), version, &kernel.unsupported, kernel.may_fail);
         Ok(stated(facts, &kernel.has, kernel.believe_probes.as_deref()))
     }
 
-    /// The kernels that the arguments mean.
+    /// The kernels that a filter selects.
     pub fn kernels(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
         let classes: Vec<Class> = filter.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
@@ -104,7 +103,7 @@ pub fn root(named: Option<PathBuf>) -> Result<PathBuf, Error> {
     }
 }
 
-/// Programs that are started elsewhere get absolute paths.
+/// Makes a path absolute, for programs that run in another directory.
 pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
     path.canonicalize().map_err(Error::file("find", path))
 }
@@ -119,10 +118,10 @@ fn class(name: &str) -> Result<Class, Error> {
     })
 }
 
-/// The directory that holds `kernels.toml`: the nearest one at or above `from`.
+/// The nearest directory at or above `from` that contains `kernels.toml`.
 ///
 /// # Errors
-/// [`Error::NoProject`] where there is none.
+/// [`Error::NoProject`] if there is none.
 pub fn project_root(from: &Path) -> Result<PathBuf, Error> {
     let found = from.ancestors().find(|directory| directory.join(KERNELS_TOML).is_file());
     found.map(Path::to_owned).ok_or_else(|| Error::NoProject { from: from.to_owned() })
@@ -134,7 +133,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn the_project_is_the_nearest_one() {
+    fn the_nearest_project_is_used() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
         fs::create_dir_all(&inner).unwrap();

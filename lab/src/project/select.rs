@@ -1,4 +1,4 @@
-//! From arguments to the cells that they mean.
+//! Selects cells by a filter.
 
 use super::filter::Filter;
 use crate::{
@@ -13,28 +13,27 @@ use lab_base::{
     say::say,
     selection::{self, NoMatch},
 };
+use lab_guard::Id;
 use lab_kernel_store::{Backport, UnsupportedEntry};
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 
-/// The agent, the eBPF object, and the selected cells of the agent's listing.
+/// The built artifacts, and the selected cells of the agent's listing.
 pub struct Selected {
-    /// The built programs.
     pub artifacts: Artifacts,
-    /// The version that the agent names.
+    /// The agent's version.
     pub agent_version: String,
-    /// The cells.
     pub cells: Vec<CellInfo>,
-    /// Every deliberate fault that the agent has.
+    /// All deliberate faults of the agent.
     pub mutants: Vec<MutantInfo>,
     /// Whether the cells are canaries.
     pub canary: bool,
-    /// Whether no filter narrowed the cells of the suite.
+    /// Whether the plan includes all cells of the suite.
     pub every_cell: bool,
 }
 
 impl Selected {
-    /// The mutant of a name that the user gave.
+    /// The mutant with a name from the user.
     pub fn mutant(&self, name: &str) -> Result<&MutantInfo, Error> {
         self.mutants.iter().find(|mutant| mutant.name == name).ok_or_else(|| {
             let nearest = nearest(name, self.mutants.iter().map(|mutant| &*mutant.name));
@@ -43,14 +42,14 @@ impl Selected {
     }
 }
 
-/// Builds what is to be built, and selects.
+/// Builds the artifacts unless the filter excludes it, and selects cells.
 pub fn select(project: &Project, filter: &Filter) -> Result<Selected, Error> {
     let all = build(project, filter.no_build, filter.canary)?;
     let every_cell = all.every_cell && filter.case.is_empty() && filter.attach.is_empty();
     Ok(Selected { cells: select_cells(&all.cells, filter)?, every_cell, ..all })
 }
 
-/// Builds what is to be built, and selects cases by name alone; without a name none of them.
+/// Builds the artifacts, and selects cases by name only; without names, no cases.
 pub fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Selected, Error> {
     let all = build(project, no_build, false)?;
     let cells = if cases.is_empty() {
@@ -61,7 +60,7 @@ pub fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Sele
     Ok(Selected { cells, every_cell: false, ..all })
 }
 
-/// Builds what is to be built; every cell of the suite, or every canary, is selected.
+/// Builds the artifacts, and selects every cell of the suite, or every canary.
 pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
     let (artifacts, listing) = listing(project, no_build)?;
     Ok(Selected {
@@ -74,7 +73,7 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
     })
 }
 
-/// Builds what is to be built, and asks the agent what it has.
+/// Builds the artifacts, and asks the agent for its listing.
 pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
     let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
     let artifacts = if no_build { builder.existing()? } else { builder.build()? };
@@ -92,7 +91,7 @@ fn select_cells(cells: &[CellInfo], filter: &Filter) -> Result<Vec<CellInfo>, Er
     if chosen.is_empty() { Err(Error::NothingSelected) } else { Ok(chosen) }
 }
 
-/// What a cell goes by on the command line.
+/// The names of a cell on the command line.
 pub fn names(info: &CellInfo) -> Vec<&str> {
     vec![info.id.case(), info.id.as_str(), &info.catalogue]
 }
@@ -105,14 +104,14 @@ pub fn stated(facts: KernelFacts, has: &[Backport], believe_probes: Option<&str>
 
 /// What the plan must know of a kernel.
 pub fn facts(
-    id: &str,
+    id: &Id,
     class: &str,
     version: KernelVersion,
     unsupported: &[UnsupportedEntry],
     may_fail: bool,
 ) -> KernelFacts {
     KernelFacts {
-        id: id.to_owned(),
+        id: id.clone(),
         class: class.to_owned(),
         version,
         may_fail,

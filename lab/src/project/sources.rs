@@ -1,7 +1,6 @@
-//! What a guest's programs are built from.
+//! The sources of the lab and of the programs in guests. `lab/tests/architecture.rs` compares the lists with cargo's metadata.
 
-/// Directories of the agent and of every crate of the workspace that it is built from, below the project's directory.
-/// `lab/tests/architecture.rs` holds this list to what cargo says.
+/// Directories of the agent and of the workspace crates that it uses, relative to the project.
 pub const AGENT: [&str; 9] = [
     "crates/bpf",
     "crates/ebpf-abi",
@@ -14,10 +13,22 @@ pub const AGENT: [&str; 9] = [
     "guest-agent",
 ];
 
-/// What else is in a guest's image: the eBPF programs, and the list of modules with what packs them.
+/// Directories of the crates that `lab` is built from.
+pub const LAB: [&str; 8] = [
+    "crates/base",
+    "crates/kernel-store",
+    "crates/protocol",
+    "crates/record",
+    "crates/report",
+    "crates/vm",
+    "images",
+    "lab",
+];
+
+/// Further sources of a guest's image: the eBPF programs, and the crate that builds images with its list of modules.
 pub const IMAGE: [&str; 2] = ["ebpf", "images"];
 
-/// The agent's sources and the image's.
+/// The sources of agent and image.
 pub fn all() -> impl Iterator<Item = &'static str> {
     AGENT.into_iter().chain(IMAGE)
 }

@@ -1,4 +1,4 @@
-//! Sources that change while somebody works on them, and what that did to the cells.
+//! Watches sources for changes, and formats the changes between two runs.
 
 use super::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
 use crate::error::Error;
@@ -17,13 +17,13 @@ use std::{
     time::Duration,
 };
 
-/// Ends of files that are built in.
+/// Suffixes of files that are part of a build.
 const KINDS: [&str; 3] = ["rs", "toml", "md"];
-/// Saving a file is several events, and an editor saves several files.
+/// Time without events that ends a change: saving a file causes several events, and an editor may save several files.
 const QUIET: Duration = Duration::from_millis(200);
-/// How often a wait looks for Ctrl-C.
+/// Interval at which a wait checks for Ctrl-C.
 const POLL: Duration = Duration::from_millis(50);
-/// Names of each kind of change that are told.
+/// Maximum number of names for each kind of change.
 const TOLD: usize = 3;
 
 /// The watched sources of a project.
@@ -34,30 +34,31 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Watches from now on.
+    /// Starts to watch.
     ///
     /// # Errors
-    /// The system watches no more files (`fs.inotify.max_user_watches`), or one of the directories is gone.
+    /// The system can't watch more files (`fs.inotify.max_user_watches`), or a directory does not exist.
     pub fn watch(root: &Path) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel();
         let failed = |error: notify::Error| Error::Host(format!("can't watch {}: {error}", root.display()));
         let mut watcher = notify::recommended_watcher(sender).map_err(failed)?;
         let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
         for directory in sources::all().map(|source| root.join(source)).chain(package) {
-            // Not the whole directory: what is built lies beside.
+            // Not recursively: build output is in a subdirectory.
             watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(failed)?;
             watcher.watch(&directory.join("src"), RecursiveMode::Recursive).map_err(failed)?;
         }
         Ok(Self { root: root.to_owned(), events, _watcher: watcher })
     }
 
-    /// Waits for a change and for quiet after it; gives the files, below the project. `None` on a signal.
+    /// Waits for a change and for the end of further events; returns the files, relative to the project. `None` on a
+    /// signal.
     pub fn changed(&self, interrupt: &Interrupt) -> Option<BTreeSet<PathBuf>> {
         let mut files = BTreeSet::new();
         while interrupt.signal().is_none() {
             match self.events.recv_timeout(if files.is_empty() { POLL } else { QUIET }) {
                 Ok(Ok(event)) => files.extend(self.sources(&event)),
-                // A watch that went wrong may have missed something.
+                // Events may have been lost after an error, so it counts as a change.
                 Ok(Err(error)) => drop(files.insert(PathBuf::from(error.to_string()))),
                 Err(RecvTimeoutError::Timeout) if files.is_empty() => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Some(files),
@@ -72,7 +73,7 @@ impl Sources {
             EventKind::Create(_)
                 | EventKind::Remove(_)
                 | EventKind::Modify(_)
-                // A build reads everything: only the end of writing counts.
+                // Builds open all files: only the end of a write counts.
                 | EventKind::Access(AccessKind::Close(AccessMode::Write))
         );
         let paths = event.paths.iter().filter(|path| written && is_source(path));
@@ -80,13 +81,13 @@ impl Sources {
     }
 }
 
-/// Whether a file is built in; what editors put beside it is not.
+/// Whether a file is a source; temporary files of editors are not.
 fn is_source(path: &Path) -> bool {
     let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with(['.', '#']));
     !hidden && path.extension().is_some_and(|end| KINDS.iter().any(|kind| end == *kind))
 }
 
-/// What changed from one round to the next, on one line.
+/// The changes between two runs in one line.
 pub fn difference(before: &RunRecord, after: &RunRecord) -> String {
     let comparison = compare(before, after);
     let mut parts = Vec::new();
@@ -120,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn only_sources_that_were_written_count_and_several_are_one_change() {
+    fn only_written_sources_count_and_several_are_one_change() {
         let dir = project();
         let at = |path: &str| dir.path().join(path);
         fs::write(at("crates/bpf/src/lib.rs"), "old").unwrap();
         fs::create_dir_all(at("ebpf/target/debug")).unwrap();
         let sources = Sources::watch(dir.path()).unwrap();
         let write = || {
-            // Read, beside the sources, an editor's own, and built.
+            // Read access, a file beside the sources, a temporary file of an editor, and build output.
             fs::read(at("crates/bpf/src/lib.rs")).unwrap();
             for noise in [
                 "crates/bpf/src/.lib.rs.swp",
@@ -147,7 +148,7 @@ mod tests {
             changed.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(),
             ["crates/bpf/src/lib.rs", "crates/suite/catalogue.md"]
         );
-        // A directory that came later is watched too.
+        // New directories are watched too.
         fs::write(at("crates/suite/src/areas/new.rs"), "new").unwrap();
         assert_eq!(sources.changed(&Interrupt::default()).unwrap().len(), 1);
     }

@@ -1,58 +1,57 @@
-//! A guest that stands still is asked what it is doing before it is killed. What it answers belongs to the cell that it
-//! hung in, or to the guest itself where it hung in none.
+//! Collects evidence from a hanging guest before it is killed. The evidence is attached to the cell that was running, or to
+//! the guest if no cell was running.
 
 use super::{
     console::Tail,
     evidence,
+    judge::Seen,
     kernel::{KernelRun, Launch},
     session::{End, Lost},
 };
 use lab_base::text;
+use lab_guard::Inside;
 use lab_protocol::{
-    CellId, ErrorKind, Outcome,
+    CellId, ErrorKind,
     attachment::{Attachment, AttachmentKind},
 };
-use lab_record::verdict::Verdict;
 use lab_vm::Guest;
 
-/// What was seen of a lost guest before it was questioned: the answers drown its own last words.
+/// Information about a lost guest from before it was queried: the answers would hide the guest's own last messages.
 #[derive(Debug)]
 pub(super) struct Autopsy {
-    /// The console's end.
+    /// The end of the console.
     pub tail: Tail,
-    /// Files of the answers, from the run's directory on.
-    pub files: Vec<String>,
+    /// Files with the answers, as paths relative to the run's directory.
+    pub files: Vec<Inside>,
     /// Whether its kernel was alive.
     pub alive: bool,
 }
 
 impl KernelRun<'_> {
-    /// Questions a guest that hangs and still has a machine, whether the host found that out or its agent did.
+    /// Queries a guest that hangs and still has a machine, whether the host or the agent detected the hang.
     pub(super) fn examine(&self, guest: &mut dyn Guest, launch: &Launch, end: &mut End) {
         let hung = launch.hung.take();
         if let End::Lost(lost) = end
             && lost.exit.is_none()
         {
             match hung {
-                Some(verdict) => self.examine_cell(guest, launch, verdict),
+                Some(seen) => self.examine_cell(guest, launch, seen),
                 None => self.examine_guest(guest, launch, lost),
             }
-        } else if let Some(verdict) = hung {
-            self.verdict(launch, verdict);
+        } else if let Some(seen) = hung {
+            self.verdict(launch, seen);
         }
     }
 
-    /// The agent gave its cell up, and can still say so.
-    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut verdict: Verdict) {
-        let (place, files, _) = self.question(guest, launch, Some(&verdict.report.cell));
-        if let Outcome::Errored { message, .. } = &mut verdict.outcome {
-            message.push_str(&place);
-        }
-        verdict.files.extend(files);
-        self.verdict(launch, verdict);
+    /// The agent gave up its cell and still answers.
+    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut seen: Seen) {
+        let (place, files, _) = self.question(guest, launch, Some(&seen.report.cell));
+        seen.place = place;
+        seen.files.extend(files);
+        self.verdict(launch, seen);
     }
 
-    /// A guest that panicked has said all that it can.
+    /// A guest that panicked is not queried.
     fn examine_guest(&self, guest: &mut dyn Guest, launch: &Launch, lost: &mut Lost) {
         let tail = Tail::read(&launch.spec.console);
         if !matches!(tail.classify(lost.kind), ErrorKind::Hang | ErrorKind::Boot) {
@@ -63,8 +62,8 @@ impl KernelRun<'_> {
         launch.autopsy.replace(Some(Autopsy { tail, files, alive }));
     }
 
-    /// What the guest answers: words for a message, files, and whether its kernel is alive.
-    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<String>, bool) {
+    /// Queries the guest: returns text for a message, files, and whether its kernel still answers.
+    fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<Inside>, bool) {
         let answer = guest.interrogate(launch.timing.evidence(), &|| self.interrupt.is_over());
         let place = answer.place.map(|place| format!("; its processor is in {}", text::line(&place, 200)));
         let attachments: Vec<Attachment> = answer.findings.into_iter().map(attachment(launch.number)).collect();
@@ -77,7 +76,7 @@ impl KernelRun<'_> {
     }
 }
 
-/// Named after the guest: a cell that hangs again, in another guest, keeps both.
+/// Names files after the guest, so that a cell that hangs in two guests keeps the files of both.
 fn attachment(guest: u32) -> impl Fn((&'static str, String)) -> Attachment {
     move |(name, told)| Attachment {
         name: format!("guest-{guest}-{name}"),

@@ -1,4 +1,4 @@
-//! What the guests of all kernels are run with.
+//! Parameters that the guests of all kernels share.
 
 use super::{order::Estimate, queue::Isolate, room::Room, timing::Timing};
 use crate::lists::Lists;
@@ -13,60 +13,56 @@ use std::time::Duration;
 /// A kernel that is ready to boot.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// The guest to boot; its name and console are set per guest.
+    /// Specification of the guests; name and console are set for each guest.
     pub spec: GuestSpec,
-    /// The image.
     pub image: ImageInfo,
 }
 
-/// What the runs of all kernels share.
+/// Parameters that the runs of all kernels share.
 #[derive(Clone, Copy)]
 pub struct Common<'a> {
-    /// The whole plan.
     pub plan: &'a Plan,
-    /// Boots guests.
     pub launcher: &'a dyn Launcher,
-    /// Snapshots to restore guests from; `None` where every guest is to boot.
+    /// Snapshots to restore guests from; `None` if every guest must boot.
     pub snapshots: Option<&'a Store>,
     /// Which cells share a guest.
     pub isolate: Isolate,
-    /// What a cell should take on a kernel, milliseconds.
+    /// Estimates a cell's time on a kernel, milliseconds.
     pub estimate: &'a Estimate<'a>,
-    /// Memory for guests.
+    /// Memory budget of the guests.
     pub room: &'a Room,
-    /// Whether several guests of a kernel may share its cells.
+    /// Whether several guests of a kernel may run its cells in parallel.
     pub split: bool,
-    /// Deadlines.
     pub timing: Timing,
-    /// What the time to hello says about a guest's speed.
+    /// Computes a guest's time scale from its time to Hello.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// The deliberate fault.
+    /// Name of the deliberate fault.
     pub mutant: Option<&'a str>,
-    /// What does not count as a failure.
+    /// Allowed splats and known failures.
     pub lists: &'a Lists,
-    /// What happens to a cell that does not pass.
+    /// How cells that do not pass are repeated.
     pub retries: Retries,
-    /// Ctrl-C.
+    /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
-    /// Takes the events.
+    /// Receives the events.
     pub emit: &'a (dyn Fn(Event) + Sync),
 }
 
-/// Whether a cell that passes only when it is run again counts as passed.
+/// How a cell counts that passes only when repeated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnFlaky {
-    /// It does, and is named in every report.
+    /// It passes, and every report names it.
     #[default]
     Pass,
     /// It fails the run.
     Fail,
 }
 
-/// How often a cell that does not pass is run again.
+/// How often cells that do not pass are repeated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retries {
     /// Attempts after the first.
     pub count: u32,
-    /// What a late pass is worth.
+    /// How a late pass counts.
     pub on_flaky: OnFlaky,
 }

@@ -1,21 +1,18 @@
-//! The console as evidence: what its last lines say about a guest's death.
+//! Evidence from the last console lines of a guest.
 
 use lab_base::text;
+use lab_guard::bounded;
 use lab_protocol::{
     ErrorKind,
     complaint::{Class, record},
 };
-use std::{
-    fs::File,
-    io::{Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::path::Path;
 
-/// How much of the end of a console is read, bytes. A panic with its backtrace takes a tenth of it.
+/// Number of bytes that are read from the end of a console. A panic with its backtrace needs a tenth of this.
 const TAIL: u64 = 64 << 10;
-/// Lines of evidence that go into a report.
+/// Maximum number of evidence lines in a report.
 const LINES: usize = 60;
-/// Longest line in a report, characters.
+/// Maximum length of a line in a report, characters.
 const WIDTH: usize = 300;
 
 /// The end of a guest's console.
@@ -25,34 +22,23 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Reads the tail of a console file; a console that can't be read is an empty one, since it is only evidence.
+    /// Reads the end of a console file. A console that can't be read counts as empty, because it is only evidence.
     pub fn read(path: &Path) -> Self {
-        let mut bytes = Vec::new();
-        let mut read = || -> std::io::Result<()> {
-            let mut file = File::open(path)?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-            file.take(TAIL).read_to_end(&mut bytes)?;
-            Ok(())
-        };
-        if read().is_err() {
-            return Self::default();
-        }
-        Self::parse(&String::from_utf8_lossy(&bytes))
+        bounded::tail(path, TAIL).map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
     }
 
-    pub(super) fn parse(text: &str) -> Self {
+    /// Reads a tail that is there already.
+    pub fn parse(text: &str) -> Self {
         let lines = text.lines().map(|line| text::line(line.trim_end(), WIDTH)).filter(|line| !line.is_empty());
         Self { lines: lines.collect() }
     }
 
-    /// The kernel's own last words, without their time stamp, where it had any: what it does not survive. The guest runs
-    /// with `oops=panic`.
+    /// The title of the fatal splat, without its time stamp, if there is one. The guest runs with `oops=panic`.
     pub fn last_words(&self) -> Option<&str> {
         self.find(Class::is_deadly)
     }
 
-    /// The first splat that the kernel survived.
+    /// The first splat that was not fatal.
     pub fn splat(&self) -> Option<&str> {
         self.find(|class, record| !class.is_deadly(record))
     }
@@ -62,7 +48,7 @@ impl Tail {
         records.find(|record| Class::of(record).is_some_and(|class| wanted(class, record)))
     }
 
-    /// Refines a death: a guest that went silent or away after last words panicked.
+    /// Corrects the kind of a loss: a guest that stopped answering after a fatal splat has panicked.
     pub fn classify(&self, seen: ErrorKind) -> ErrorKind {
         match seen {
             ErrorKind::Hang | ErrorKind::GuestLost | ErrorKind::Boot if self.last_words().is_some() => ErrorKind::Panic,

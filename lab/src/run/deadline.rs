@@ -1,8 +1,8 @@
-//! Deadlines that a person chooses: `--deadline LAYER=TIME`.
+//! Deadlines from the command line: `--deadline LAYER=TIME`.
 
 use std::{str::FromStr, time::Duration};
 
-/// What is waited for, from the inside out.
+/// The layers of deadlines, from the inside out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layer {
     Boot,
@@ -20,7 +20,7 @@ const LAYERS: [(&str, Layer); 5] = [
     ("run", Layer::Run),
 ];
 
-/// One layer's deadline.
+/// A deadline of one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
     layer: Layer,
@@ -44,23 +44,23 @@ impl FromStr for Deadline {
     }
 }
 
-/// The layers that were chosen; the others fit the accelerator.
+/// Deadlines from the command line; those that are `None` are computed for the accelerator.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Chosen {
-    /// Launch to the agent's hello.
+    /// From launch to the agent's Hello.
     pub boot: Option<Duration>,
-    /// Between two words of a guest.
+    /// Between two messages of a guest.
     pub silence: Option<Duration>,
-    /// Every cell, from its begin to its report.
+    /// Each cell, from its start to its report.
     pub cell: Option<Duration>,
-    /// Launch of a guest to its last cell's report.
+    /// From a guest's launch to its last cell's report.
     pub guest: Option<Duration>,
     /// The whole run.
     pub run: Option<Duration>,
 }
 
 impl Chosen {
-    /// The last word on each layer counts.
+    /// If a layer is given several times, the last value counts.
     pub fn of(deadlines: &[Deadline]) -> Self {
         let last = |layer| deadlines.iter().rev().find(|it| it.layer == layer).map(|it| it.limit);
         Self {

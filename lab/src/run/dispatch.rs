@@ -1,4 +1,4 @@
-//! All kernels, several at a time; one thread owns the reporters.
+//! Runs all kernels, several at a time. One thread owns the reporters.
 
 use super::{
     kernel::{KernelRun, millis},
@@ -34,7 +34,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Makes a kernel ready to boot: its image is built on the thread that runs it.
+/// Prepares a kernel to boot: its image is built on the thread that runs the kernel.
 pub trait Prepare: Sync {
     /// # Errors
     /// One line that says why the kernel can't boot; its cells don't run then.
@@ -47,45 +47,43 @@ impl<F: Fn(&PlannedKernel) -> Result<Prepared, String> + Sync> Prepare for F {
     }
 }
 
-/// A run that is ready to go.
+/// A run that is ready to start.
 pub struct Run<'a> {
-    /// What is known.
+    /// Information that is known before the run.
     pub info: RunInfo,
-    /// Guests at the same time, at least 1.
+    /// Maximum number of parallel guests, at least 1.
     pub jobs: usize,
-    /// Memory for them.
+    /// Memory budget of the guests.
     pub room: Room,
     /// Deadlines, scaled for the accelerator.
     pub timing: Timing,
-    /// The scale that a guest's time to hello asks for; it can only stretch the deadlines.
+    /// Computes the time scale from a guest's time to Hello; it can only extend the deadlines.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// Snapshots to restore guests from; `None` where every guest is to boot.
+    /// Snapshots to restore guests from; `None` if every guest must boot.
     pub snapshots: Option<Store>,
     /// Which cells share a guest.
     pub isolate: Isolate,
-    /// What a cell should take on a kernel, milliseconds.
+    /// Estimates a cell's time on a kernel, milliseconds.
     pub estimate: &'a Estimate<'a>,
-    /// What the suite's topologies look like.
+    /// The suite's topologies.
     pub topologies: Vec<TopologyInfo>,
-    /// What does not count as a failure.
+    /// Allowed splats and known failures.
     pub lists: Lists,
-    /// What happens to a cell that does not pass.
+    /// How cells that do not pass are repeated.
     pub retries: Retries,
-    /// Boots guests.
     pub launcher: &'a dyn Launcher,
-    /// Makes kernels ready.
     pub prepare: &'a dyn Prepare,
-    /// Ctrl-C.
+    /// Set by Ctrl-C.
     pub interrupt: Interrupt,
 }
 
-/// Waiting cells for which a further guest of a kernel is worth its start.
+/// Minimum number of waiting cells for which another guest of a kernel is started.
 const HELPFUL: usize = 8;
-/// How often a thread without work looks for some.
+/// Interval at which an idle thread looks for work.
 const HELP_POLL: Duration = Duration::from_millis(20);
 
 impl Run<'_> {
-    /// Runs everything and tells the reporters; returns what happened.
+    /// Runs the plan, passes the events to the reporters, and returns the record.
     ///
     /// # Errors
     /// The first error of a reporter; the guests are stopped then.
@@ -127,9 +125,9 @@ impl Run<'_> {
         }
     }
 
-    /// Runs all kernels; every sender is gone when it returns.
+    /// Runs all kernels; all senders are dropped when it returns.
     fn work(&self, sender: mpsc::Sender<Event>) {
-        // The receiver lives until every sender is gone, so sending can't fail.
+        // The receiver exists until all senders are dropped, so sending can't fail.
         let emit = move |event| drop(sender.send(event));
         let split = self.jobs > 1 && self.snapshots.is_some() && self.isolate != Isolate::Both;
         let common = Common {
@@ -156,7 +154,7 @@ impl Run<'_> {
             for _ in 0..useful.max(1) {
                 scope.spawn(|| {
                     kernels.iter().for_each(|entry| self.lead(entry));
-                    // Who has no kernel to begin looks for one that can use another guest.
+                    // A thread without a kernel to start helps with a kernel that can use another guest.
                     while split && kernels.iter().any(Entry::may_want_help) {
                         kernels.iter().for_each(Entry::help);
                         thread::sleep(HELP_POLL);
@@ -166,7 +164,7 @@ impl Run<'_> {
         });
     }
 
-    /// Begins a kernel that nobody has begun, and works on it.
+    /// Starts a kernel that no thread has started, and works on it.
     fn lead(&self, entry: &Entry<'_>) {
         let mut stage = entry.stage();
         if !matches!(*stage, Stage::Waiting) {
@@ -189,7 +187,7 @@ impl Run<'_> {
     }
 }
 
-/// A kernel of the run, and how far it is.
+/// A kernel of the run, with its state.
 struct Entry<'a> {
     kernel: &'a PlannedKernel,
     run: KernelRun<'a>,
@@ -212,7 +210,7 @@ impl<'a> Entry<'a> {
         lock(&self.stage)
     }
 
-    /// Whether there is, or may come to be, work for another guest.
+    /// Whether another guest has work now or may have it later.
     fn may_want_help(&self) -> bool {
         match &*self.stage() {
             Stage::Waiting | Stage::Preparing => true,
@@ -221,7 +219,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Joins a kernel that runs already and has cells left for another guest.
+    /// Joins a running kernel that has cells left for another guest.
     fn help(&self) {
         let prepared = match &mut *self.stage() {
             Stage::Running { prepared: Some(prepared), threads, .. } if self.run.waiting() > HELPFUL => {
@@ -249,7 +247,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Where events arrive: stamps them, keeps the record, hands them on.
+/// Receives the events: adds time stamps, updates the record, and calls the reporters.
 struct Desk<'a, 'b> {
     record: RunRecord,
     reporters: &'a mut [&'b mut dyn Reporter],

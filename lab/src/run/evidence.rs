@@ -1,33 +1,38 @@
-//! Files that a failed cell leaves, on disk under names of the host's own making.
+//! Writes the files of failed cells to disk, under names that the host chooses.
 
+use super::drawing::only_draws;
 use crate::error::Error;
-use lab_protocol::{CellReport, attachment::Attachment};
+use lab_guard::{Id, Inside};
+use lab_protocol::{
+    CellReport,
+    attachment::{Attachment, AttachmentKind},
+};
 use std::{collections::BTreeSet, fs, path::Path};
 
-/// Directory of the cells' files in a kernel's directory.
+/// Directory for cells' files in a kernel's directory.
 const CELLS: &str = "cells";
-/// Characters of a name that stay.
+/// Maximum characters of a file name.
 const MAX_NAME: usize = 120;
 
-/// Takes the files out of a report and writes them as [`write`] does.
+/// Removes the files from a report and writes them as [`write`] does.
 ///
 /// # Errors
 /// A file can't be written.
-pub(super) fn keep(directory: &Path, kernel: &str, owner: &str, report: &mut CellReport) -> Result<Vec<String>, Error> {
+pub(super) fn keep(directory: &Path, kernel: &Id, owner: &str, report: &mut CellReport) -> Result<Vec<Inside>, Error> {
     write(directory, kernel, owner, &std::mem::take(&mut report.attachments))
 }
 
-/// Writes files below a kernel's directory, in one named after whom they belong to. Gives their paths from the run's
-/// directory on.
+/// Writes files to a directory named after their owner below a kernel's directory. Returns their paths relative to the
+/// run's directory.
 ///
 /// # Errors
 /// A file can't be written.
 pub(super) fn write(
     directory: &Path,
-    kernel: &str,
+    kernel: &Id,
     owner: &str,
     attachments: &[Attachment],
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<Inside>, Error> {
     if attachments.is_empty() {
         return Ok(Vec::new());
     }
@@ -40,13 +45,20 @@ pub(super) fn write(
         let file = file_name(attachment, &mut taken);
         let path = home.join(&file);
         fs::write(&path, &attachment.bytes).map_err(Error::file("write", &path))?;
-        paths.push(format!("{kernel}/{CELLS}/{name}/{file}"));
+        // Names made by [`safe`] are always valid paths.
+        let inside = Inside::new(&format!("{kernel}/{CELLS}/{name}/{file}"));
+        paths.push(inside.map_err(|error| Error::Host(error.to_string()))?);
     }
     Ok(paths)
 }
 
 fn file_name(attachment: &Attachment, taken: &mut BTreeSet<String>) -> String {
-    let (name, extension) = (safe(&attachment.name), attachment.kind.extension());
+    let kind = match attachment.kind {
+        // The file must not be opened as the type that it claims to be.
+        AttachmentKind::Svg if !only_draws(&attachment.bytes) => AttachmentKind::Text,
+        kind => kind,
+    };
+    let (name, extension) = (safe(&attachment.name), kind.extension());
     let names = (1..).map(|number| match number {
         1 => format!("{name}.{extension}"),
         _ => format!("{name}-{number}.{extension}"),
@@ -55,7 +67,7 @@ fn file_name(attachment: &Attachment, taken: &mut BTreeSet<String>) -> String {
     free.next().unwrap_or_default()
 }
 
-/// A name that is one harmless path component: a guest chose the text.
+/// A name that is a single harmless path component: the text comes from a guest.
 fn safe(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let safe: String = name.chars().take(MAX_NAME).map(plain).collect();
@@ -66,8 +78,18 @@ fn safe(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_protocol::attachment::AttachmentKind;
     use lab_record::testing::passed;
+
+    #[test]
+    fn a_drawing_that_does_more_than_draw_is_text() {
+        let mut taken = BTreeSet::new();
+        let mut named = |bytes: &[u8]| {
+            let attachment = Attachment { name: "t".into(), kind: AttachmentKind::Svg, bytes: bytes.to_vec() };
+            file_name(&attachment, &mut taken)
+        };
+        assert_eq!(named(b"<svg><rect x='1'/></svg>"), "t.svg");
+        assert_eq!(named(b"<svg onload='x()'/>"), "t.txt");
+    }
 
     #[test]
     fn names_from_a_guest_stay_inside_the_cells_directory() {
@@ -77,11 +99,11 @@ mod tests {
             let bytes = name.as_bytes().to_vec();
             report.attachments.push(Attachment { name: name.to_owned(), kind: AttachmentKind::Pcap, bytes });
         }
-        let paths = keep(&run.path().join("6.1"), "6.1", "T01-x[tc,veth]", &mut report).unwrap();
+        let paths = keep(&run.path().join("6.1"), &Id::new("6.1").unwrap(), "T01-x[tc,veth]", &mut report).unwrap();
         assert!(report.attachments.is_empty(), "events stay small");
         let files: Vec<&str> =
             paths.iter().map(|path| path.strip_prefix("6.1/cells/T01-x-tc-veth/").unwrap()).collect();
         assert_eq!(files, ["etc-passwd.pcap", "abs.pcap", "unnamed.pcap", "w0.pcap", "w0-2.pcap", "a-b.pcap"]);
-        assert!(paths.iter().all(|path| run.path().join(path).is_file()));
+        assert!(paths.iter().all(|path| run.path().join(&**path).is_file()));
     }
 }

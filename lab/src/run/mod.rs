@@ -1,13 +1,12 @@
-//! Running: one guest ([`session`]), all guests of one kernel ([`kernel`]), all kernels ([`dispatch`]).
+//! Runs a plan: [`session`] drives one guest, [`kernel`] all guests of one kernel, [`dispatch`] all kernels.
 
 mod autopsy;
 pub mod common;
 pub mod console;
 pub mod deadline;
 pub mod dispatch;
+mod drawing;
 mod evidence;
-#[cfg(test)]
-mod fuzz;
 mod isolation;
 pub mod judge;
 pub mod kernel;
@@ -20,6 +19,11 @@ pub mod timing;
 pub mod visit;
 pub mod visitor;
 mod warm;
+
+#[cfg(any(test, feature = "testing"))]
+pub use drawing::only_draws;
+#[cfg(any(test, feature = "testing"))]
+pub use session::caps::report as cut_report;
 
 #[cfg(test)]
 mod tests;

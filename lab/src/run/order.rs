@@ -1,13 +1,13 @@
-//! In which order a run starts things: what takes longest first, so that nothing long begins when the rest is done.
+//! Order of execution: the longest work first, so that no long cell starts when everything else is finished.
 
 use super::queue::{Isolate, PIECE};
 use lab_record::plan::{KernelFacts, Plan, PlannedCell, PlannedKernel};
 use std::cmp::Reverse;
 
-/// What a cell should take on a kernel, milliseconds.
+/// Estimates a cell's time on a kernel, milliseconds.
 pub type Estimate<'a> = dyn Fn(&KernelFacts, &PlannedCell) -> u64 + Sync + 'a;
 
-/// The plan's kernels, the one with most to do first.
+/// The plan's kernels, the longest first.
 pub fn kernels<'a>(plan: &'a Plan, estimate: &Estimate<'_>) -> Vec<&'a PlannedKernel> {
     let mut kernels: Vec<&PlannedKernel> = plan.kernels.iter().collect();
     let takes = |kernel: &PlannedKernel| kernel.cells.iter().map(|cell| estimate(&kernel.facts, cell)).sum::<u64>();
@@ -17,8 +17,9 @@ pub fn kernels<'a>(plan: &'a Plan, estimate: &Estimate<'_>) -> Vec<&'a PlannedKe
 
 /// A kernel's cells in the order in which several guests take them.
 ///
-/// Each on its own: the longest first. Areas: whole, the longest first. In pieces: only a cell that outlasts a usual
-/// piece goes first, since the others end together anyway, and neighbours in the plan have much in common.
+/// With a guest per cell: the longest cell first. With a guest per area: areas stay together, the longest first. In pieces:
+/// only cells that take longer than a usual piece come first. The other cells finish at about the same time in any order,
+/// and adjacent cells in the plan share set-up.
 pub fn cells<'a>(
     plan: &Plan,
     kernel: &'a PlannedKernel,

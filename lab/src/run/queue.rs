@@ -1,4 +1,4 @@
-//! The cells of one kernel that have no verdict yet, and the pieces in which guests take them.
+//! The cells of a kernel that have no verdict yet, and the pieces in which guests take them.
 
 use lab_protocol::CellId;
 use lab_record::plan::Plan;
@@ -7,42 +7,42 @@ use std::collections::VecDeque;
 /// Which cells share a guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Isolate {
-    /// A guest runs cells until there are none.
+    /// All cells share one guest.
     #[default]
     Kernel,
     /// The cells of an area share a guest.
     Group,
     /// Every cell has a pristine guest.
     Case,
-    /// First as `kernel`, then as `case`: a cell that ends differently fails.
+    /// First as `kernel`, then as `case`: a cell with different outcomes fails.
     Both,
 }
 
-/// Cells in a piece where several guests of a kernel share the work: small enough that no guest is left with much
-/// while the others are done.
+/// Number of cells in a piece if several guests of a kernel share the work: small enough that no guest is busy long after
+/// the others have finished.
 pub const PIECE: usize = 8;
 
-/// Cells that nobody has taken.
+/// Cells that no guest has taken.
 #[derive(Debug)]
 pub struct Queue<'a> {
     plan: &'a Plan,
     cells: VecDeque<CellId>,
-    /// Cells that are to run once more, each in a guest of its own, when all others are taken.
+    /// Cells to be repeated, each in a guest of its own, after all others.
     again: VecDeque<CellId>,
 }
 
 impl<'a> Queue<'a> {
-    /// All of them, in the order in which they run.
+    /// Creates a queue of all cells in the order of execution.
     pub fn new(plan: &'a Plan, cells: impl Iterator<Item = CellId>) -> Self {
         Self { plan, cells: cells.collect(), again: VecDeque::new() }
     }
 
-    /// How many nobody has taken.
+    /// Number of cells that no guest has taken.
     pub fn waiting(&self) -> usize {
         self.cells.len() + self.again.len()
     }
 
-    /// The next piece for a guest that has had `before` pieces.
+    /// The next piece for a guest that has taken `before` pieces.
     pub fn take(&mut self, isolate: Isolate, shared: bool, before: usize) -> Vec<CellId> {
         if self.cells.is_empty() {
             let next = if before == 0 { self.again.pop_front() } else { None };
@@ -63,17 +63,17 @@ impl<'a> Queue<'a> {
         self.cells.drain(..count.min(self.cells.len())).collect()
     }
 
-    /// Puts a cell behind all others, for a fresh guest.
+    /// Queues a cell for a fresh guest after all others.
     pub fn again(&mut self, cell: CellId) {
         self.again.push_back(cell);
     }
 
-    /// Gives back what a guest took and brought no verdict for.
+    /// Returns cells that a guest took but did not report.
     pub fn give_back(&mut self, cells: Vec<CellId>) {
         cells.into_iter().rev().for_each(|cell| self.cells.push_front(cell));
     }
 
-    /// Takes whatever is left.
+    /// Removes all remaining cells.
     pub fn drain(&mut self) -> Vec<CellId> {
         self.cells.drain(..).chain(self.again.drain(..)).collect()
     }

@@ -1,7 +1,7 @@
-//! Memory for the guests that run side by side.
+//! Memory budget of parallel guests.
 //!
-//! A host that runs out of memory kills somebody, and a guest that was killed says nothing about its kernel. So guests
-//! wait for each other where there are processors for them and no memory.
+//! On a host without free memory the kernel kills a process, and a killed guest gives no verdict on its own kernel.
+//! Therefore a guest waits for others to end if there is a free processor but not enough memory.
 
 use lab_base::{interrupt::Interrupt, lock::lock};
 use procfs::{Current, Meminfo};
@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-/// What a virtual machine takes beside its guest's memory, MiB: QEMU, and what its translator writes.
+/// Memory of a virtual machine in addition to its guest's, MiB: QEMU itself and its translation buffer.
 const OVERHEAD_MIB: u64 = 160;
-/// What is left to everybody else, MiB.
+/// Memory that is left to other programs, MiB.
 const RESERVE_MIB: u64 = 512;
-/// How often a guest that waits looks whether the run has been interrupted.
+/// Interval at which a waiting guest checks for an interrupt.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The memory that guests may take between them.
+/// The memory that all guests together may use.
 #[derive(Debug)]
 pub struct Room {
     budget_mib: u64,
@@ -27,18 +27,18 @@ pub struct Room {
 }
 
 impl Room {
-    /// Of this much memory, MiB.
+    /// Creates a budget of this much memory, MiB.
     pub const fn of(budget_mib: u64) -> Self {
         Self { budget_mib, taken_mib: Mutex::new(0), left: Condvar::new() }
     }
 
-    /// Guests never wait for memory.
+    /// Creates a budget without a limit.
     pub const fn unlimited() -> Self {
         Self::of(u64::MAX)
     }
 
-    /// What the host can give now: the memory that is available (`MemAvailable`), or what the control group leaves of its
-    /// limit where that is less. Unlimited where neither can be read.
+    /// The memory that the host has now: `MemAvailable`, or what remains of the control group's limit if that is less.
+    /// Unlimited if neither can be read.
     pub fn of_host() -> Self {
         let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).map(|bytes| bytes >> 20);
         let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
@@ -47,8 +47,8 @@ impl Room {
         least.map_or_else(Self::unlimited, |mib| Self::of(mib.saturating_sub(RESERVE_MIB)))
     }
 
-    /// Waits until a guest of this much memory fits beside those that are there; one that is alone always does. `waits` is
-    /// called once, where it has to wait. `None` where the run is interrupted.
+    /// Waits until a guest of this size fits beside the running ones; a single guest always fits. Calls `waits` once if it
+    /// has to wait. Returns `None` if the run is interrupted.
     pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<Place<'_>> {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
         let mut waits = Some(waits);
@@ -71,7 +71,7 @@ impl Room {
     }
 }
 
-/// The memory of one guest; given back with the value.
+/// The memory of one guest; released on drop.
 #[derive(Debug)]
 pub struct Place<'a> {
     room: &'a Room,
@@ -85,7 +85,7 @@ impl Drop for Place<'_> {
     }
 }
 
-/// What a control group has left of its limit (`memory.max`, `memory.current` of cgroup v2), MiB; `None` without a limit.
+/// Remaining memory of a control group (`memory.max`, `memory.current` of cgroup v2), MiB; `None` without a limit.
 fn left_of(max: &str, current: &str) -> Option<u64> {
     let bytes = |text: &str| text.trim().parse::<u64>().ok();
     Some(bytes(max)?.saturating_sub(bytes(current)?) >> 20)

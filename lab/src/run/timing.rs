@@ -1,36 +1,36 @@
-//! Deadlines in layers, for a fast guest; [`Timing::scaled`] makes them fit a slow one.
+//! Layers of deadlines, for a fast guest; [`Timing::scaled`] adapts them to a slow one.
 
 use super::deadline::Chosen;
 use lab_protocol::CellInfo;
 use lab_record::plan::{Plan, PlannedCell};
 use std::time::Duration;
 
-/// How long the run loop waits for what.
+/// Deadlines of the run loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
-    /// Launch to the agent's hello.
+    /// From launch to the agent's Hello.
     pub boot: Duration,
-    /// Start of a restored guest to its agent's hello, see [`Self::restore()`].
+    /// From the start of a restored guest to its agent's Hello, see [`Self::restore()`].
     pub restore: Duration,
-    /// Between two messages of a guest that has said hello. The agent's heartbeat comes every second of guest time
-    /// from a thread of its own.
+    /// Between two messages of a guest after Hello. The agent sends a heartbeat every second of guest time from a separate
+    /// thread.
     pub silence: Duration,
-    /// Between two cells: probing before the first one, cleaning up after each.
+    /// Between two cells: probing before the first one, clean-up after each.
     pub idle: Duration,
-    /// On top of a cell's own deadline, which the agent watches: the host only acts when the agent can't.
+    /// In addition to a cell's own deadline, which the agent enforces: the host acts only if the agent can't.
     pub cell_grace: Duration,
     /// From the host's `Shutdown` to the end of the machine, see [`Self::shutdown()`].
     pub shutdown: Duration,
-    /// What a guest that hangs may take to say what it is doing, see [`Self::evidence()`].
+    /// Time in which a hanging guest must answer queries, see [`Self::evidence()`].
     pub evidence: Duration,
-    /// How often the loop looks at everything but the port.
+    /// Interval at which the loop checks everything but the port.
     pub poll: Duration,
-    /// What a restore, a shutdown and evidence get at least, however fast the guest is: where all is well nobody waits for
-    /// it, and a host that was idle at the boot may be busy now.
+    /// Minimum of the deadlines for restore, shutdown and evidence, even for a fast guest: successful operations never wait
+    /// for it, and a host that was idle during the boot may be busy now.
     pub floor: Duration,
-    /// Factor on a cell's own deadline, and what the guest is told.
+    /// Factor on a cell's own deadline; also sent to the guest.
     pub scale: f32,
-    /// What somebody chose instead, which no slowness stretches.
+    /// Deadlines from the command line, which are not scaled.
     pub chosen: Chosen,
 }
 
@@ -53,7 +53,7 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// The same layers for a guest that is `scale` times slower than one under KVM.
+    /// Deadlines for a guest that is `scale` times slower than a guest under KVM.
     #[must_use]
     pub fn scaled(self, scale: f32) -> Self {
         let scale = scale.clamp(1.0, 100.0);
@@ -73,7 +73,7 @@ impl Timing {
         .held()
     }
 
-    /// The same layers, and these instead of some.
+    /// Replaces some deadlines by those from the command line.
     #[must_use]
     pub fn choosing(self, chosen: Chosen) -> Self {
         Self { chosen, ..self }.held()
@@ -87,8 +87,8 @@ impl Timing {
         }
     }
 
-    /// The same layers, stretched where a guest turned out to be slower than assumed. A guest that booted fast is not
-    /// held to it: the host may be busier later.
+    /// Extends the deadlines for a guest that is slower than assumed. A fast boot does not shorten them: the host may be
+    /// busier later.
     #[must_use]
     pub fn at_least(self, scale: f32) -> Self {
         if scale <= self.scale {
@@ -97,7 +97,7 @@ impl Timing {
         Self { scale, ..self.scaled(scale / self.scale) }
     }
 
-    /// Start of a restored guest to its agent's hello; never more than somebody chose for a boot.
+    /// From the start of a restored guest to its agent's Hello; never more than a boot deadline from the command line.
     pub fn restore(&self) -> Duration {
         let restore = self.restore.max(self.floor);
         self.chosen.boot.map_or(restore, |boot| boot.min(restore))
@@ -108,26 +108,26 @@ impl Timing {
         self.shutdown.max(self.floor)
     }
 
-    /// What a guest that hangs may take to say what it is doing.
+    /// Time in which a hanging guest must answer queries.
     pub fn evidence(&self) -> Duration {
         self.evidence.max(self.floor)
     }
 
-    /// What a cell may take before the host gives the guest up.
+    /// Maximum time of a cell before the host gives the guest up.
     pub fn cell(&self, info: &CellInfo) -> Duration {
         let planned = || Duration::from_millis(info.deadline_ms.into()).mul_f32(self.scale) + self.cell_grace;
         self.chosen.cell.unwrap_or_else(planned)
     }
 
-    /// Launch of a guest to the last report of these cells, which it got `after` its launch, whatever it does in between:
-    /// the last resort.
+    /// Maximum time from a guest's launch to the last report of these cells, which it received `after` its launch. It
+    /// applies even if the guest sends messages.
     pub fn guest<'a>(&self, after: Duration, cells: impl Iterator<Item = &'a CellInfo>) -> Duration {
         let sum = || cells.map(|info| self.cell(info)).sum::<Duration>() + after + self.boot + self.idle;
         self.chosen.guest.unwrap_or_else(sum)
     }
 
-    /// What a run may take: each cell of each kernel in a guest of its own, and that twice. No run that makes progress
-    /// comes near; one whose guests are all merely slow must end some time.
+    /// Maximum time of a run: twice the time of each cell of each kernel in a guest of its own. A run that makes progress
+    /// never reaches it; it ends runs whose guests are all merely slow.
     pub fn run(&self, plan: &Plan) -> Duration {
         let cells = plan.kernels.iter().flat_map(|kernel| &kernel.cells);
         let one =

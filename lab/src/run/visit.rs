@@ -1,4 +1,4 @@
-//! Guests that are wanted for something else than cells: a shell, a measurement.
+//! Guests for other purposes than cells: a shell, a measurement.
 
 use super::visitor::Visitor;
 use super::{
@@ -12,16 +12,15 @@ use lab_record::{event::Start, plan::PlannedKernel};
 /// How a visit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visited {
-    /// The visitor broke off.
+    /// The visitor ended it.
     Done,
-    /// By a signal.
     Interrupted,
-    /// The guest died; the events say how.
+    /// The guest was lost; the events contain the cause.
     Lost,
 }
 
-/// Takes a visitor to a fresh guest of a kernel: restored where there are snapshots, else booted. The guest is gone
-/// afterwards.
+/// Connects a visitor to a fresh guest of a kernel, restored from a snapshot if possible. The guest has ended when this
+/// returns.
 pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, visitor: &dyn Visitor) -> Visited {
     let run = KernelRun::new(common, kernel);
     loop {

@@ -1,19 +1,20 @@
-//! Who is taken to a guest for something else than cells.
+//! The interface of code that talks to a guest without running cells.
 
 use lab_protocol::{AgentMessage, HostMessage};
 use std::ops::ControlFlow;
 
-/// Who talks to a guest once it is up and probed. One thread does.
+/// Talks to a guest that is up and probed. Used by one thread.
 pub trait Visitor {
-    /// The first word. `time_scale` is the factor on every deadline in the guest, `now_unix_ns` the clock for it.
+    /// The first message. `time_scale` is the factor for all deadlines in the guest, `now_unix_ns` the time to set its
+    /// clock to.
     fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage;
 
-    /// What is to be said now; breaks off where the visit is over. Asked every few milliseconds.
+    /// Messages to send now, or `Break` if the visit has ended. Called every few milliseconds.
     ///
     /// # Errors
-    /// One line why the guest is given up: it takes too long, say.
+    /// One line: why the guest is given up, for example because a deadline has passed.
     fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String>;
 
-    /// Takes what the guest says; breaks off when the visit is over.
+    /// Handles a message of the guest; `Break` ends the visit.
     fn hear(&self, message: AgentMessage) -> ControlFlow<()>;
 }

@@ -1,4 +1,4 @@
-//! A kernel's snapshot: found, made, or done without.
+//! Finds or creates a kernel's snapshot.
 
 use super::{
     kernel::{KernelRun, Launch},
@@ -13,12 +13,12 @@ use lab_vm::{
 };
 use std::{sync::Mutex, thread, time::Duration};
 
-/// How often a snapshot may be made in one run: once, and again where the first was of no use.
+/// How often a run may create a snapshot: once, and again if the first one was useless.
 const ATTEMPTS: u32 = 2;
-/// How often a run looks whether the one that makes the snapshot is through.
+/// Interval at which a run checks whether another run has finished the snapshot.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a kernel's guests know of its snapshot.
+/// State of a kernel's snapshot, shared by its guests.
 #[derive(Default)]
 pub(super) struct Warmth(Mutex<State>);
 
@@ -29,8 +29,8 @@ struct State {
 }
 
 impl KernelRun<'_> {
-    /// The snapshot to restore the next guest from; `None` where guests are to boot. Other guests of the kernel wait
-    /// here while it is made.
+    /// The snapshot to restore the next guest from; `None` if guests must boot. Blocks while another guest creates the
+    /// snapshot.
     pub(super) fn snapshot(&self, prepared: &Prepared) -> Option<Snapshot> {
         let store = self.snapshots?;
         let mut state = lock(&self.warmth.0);
@@ -38,20 +38,20 @@ impl KernelRun<'_> {
             state.attempts += 1;
             state.snapshot = self.obtain(store, prepared);
         }
-        // For each guest: a run may take longer than a snapshot may stand unused.
+        // Updated for each guest: a run may take longer than the time after which unused snapshots are removed.
         state.snapshot.iter().for_each(|snapshot| store.touch(snapshot));
         state.snapshot.clone()
     }
 
-    /// A restored guest has answered, where there was one.
+    /// Records that a restored guest has answered, if the guest was restored.
     pub(super) fn answered(&self, launch: &Launch, snapshot: Option<&Snapshot>) {
         if let (true, Some(store), Some(snapshot)) = (launch.greeted(), self.snapshots, snapshot) {
             store.trust(snapshot);
         }
     }
 
-    /// A restored guest never answered. Where its kernel was alive it was too slow, and so may the host have been. Else the
-    /// snapshot is of no use, whatever its checksums say.
+    /// Handles a restored guest that never answered. If its kernel was alive, the host may only be slow. Otherwise the
+    /// snapshot is useless, even if its checksums are right.
     pub(super) fn unanswered(&self, launch: &Launch, lost: &Lost, snapshot: &Snapshot) {
         let why = &lost.message;
         let alive = launch.autopsy.borrow().as_ref().is_some_and(|autopsy| autopsy.alive);
@@ -85,7 +85,7 @@ impl KernelRun<'_> {
                 Found::Absent => {}
             }
             match store.claim(&key) {
-                // The run that held the claim may have published in between.
+                // The run that held the claim may have published the snapshot in between.
                 Ok(Some(claim)) => match store.find(&key) {
                     Found::Whole(snapshot) => return Some(snapshot),
                     Found::Damaged(_) | Found::Absent => return self.make(claim, prepared),
@@ -97,7 +97,7 @@ impl KernelRun<'_> {
         None
     }
 
-    /// Boots a guest, lets it come to rest and saves it.
+    /// Boots a guest, lets it settle and saves it.
     fn make(&self, claim: Claim, prepared: &Prepared) -> Option<Snapshot> {
         let draft = match claim.begin(prepared.spec.memory_mib) {
             Ok(draft) => draft,

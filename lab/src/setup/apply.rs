@@ -1,6 +1,6 @@
 //! `lab setup`: brings about what is missing, in order, and says what takes how long.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -29,6 +29,8 @@ pub enum Step {
     BpfLinker,
     /// Install what only the tests start.
     TestTools,
+    /// Build the pinned cargo-deny.
+    CargoDeny,
 }
 
 impl Step {
@@ -41,6 +43,7 @@ impl Step {
             Self::Unpack(set) => (format!("{}, into the cache", set.label), "reading the package index".into()),
             Self::VirtmeNg => ("virtme-ng 1.42".into(), "installing, about 10 s".into()),
             Self::BpfLinker => ("bpf-linker 0.13.0".into(), "building, about 90 s".into()),
+            Self::CargoDeny => ("cargo-deny 0.20.2".into(), "building, about 100 s".into()),
             Self::TestTools => ("readers of the reports, for the tests".into(), "installing, about 30 s".into()),
         }
     }
@@ -52,6 +55,7 @@ impl Step {
             Self::VirtmeNg => "virtme-ng",
             Self::BpfLinker => "bpf-linker",
             Self::TestTools => "test-tools",
+            Self::CargoDeny => "cargo-deny",
         }
     }
 
@@ -68,6 +72,7 @@ impl Step {
             Self::VirtmeNg => tools.install_virtme_ng(log),
             Self::BpfLinker => tools.install_bpf_linker(log),
             Self::TestTools => tools.install_test_tools(log),
+            Self::CargoDeny => tools.install_cargo_deny(log),
         }
     }
 }
@@ -112,6 +117,7 @@ impl Plan {
                 (State::Missing { absent }, Fix::Packages { .. }) if host.debian.is_some() => packages.extend(absent),
                 (State::Missing { .. }, Fix::VirtmeNg) => tools.push(Step::VirtmeNg),
                 (State::Missing { .. }, Fix::BpfLinker) => tools.push(Step::BpfLinker),
+                (State::Missing { .. }, Fix::CargoDeny) => tools.push(Step::CargoDeny),
                 (State::Missing { .. }, Fix::TestTools) => tools.push(Step::TestTools),
                 (State::Missing { absent }, _) => {
                     return Err(SetupError::ByHand {
@@ -149,7 +155,7 @@ pub fn setup(purpose: Purpose, place: Place, out: &mut dyn Write) -> Result<Repo
         let started = Instant::now();
         let (label, doing) = step.announcement();
         let label = format!("[{}/{}] {label}", index + 1, plan.steps.len());
-        let mut progress = Progress::new(out, std::io::stderr().is_terminal(), label);
+        let mut progress = Progress::new(out, lab_base::say::is_said_to_people(), label);
         progress.begin(&doing);
         let result = step.run(&tools, privilege, &tools.log(step.log_name()), &mut progress);
         let elapsed = started.elapsed().as_secs();

@@ -1,6 +1,7 @@
 //! Debian packages: what is installed, and one apt-get call for all that is not.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -116,10 +117,19 @@ fn apt_install(packages: &[&str], privilege: Privilege, log: &Path) -> Result<()
     let words: Vec<_> = options.iter().chain(&verb).chain(packages).copied().collect();
     run_logged("apt-get install", privilege.run(&words), log).map_err(|error| match error {
         SetupError::Failed { last_line, log, .. } if last_line.contains("remove is disabled") => {
-            SetupError::WouldRemove { packages: packages.join(", "), log }
+            let removed = removed(&fs::read_to_string(&log).unwrap_or_default());
+            SetupError::WouldRemove { packages: packages.join(", "), removed, log }
         }
         other => other,
     })
+}
+
+/// The packages that apt-get says it would remove, of the last call whose output the log has.
+fn removed(log: &str) -> String {
+    let list = log.rsplit_once("The following packages will be REMOVED:\n").map_or("", |(_, list)| list);
+    let names = list.lines().take_while(|line| line.starts_with(' ')).flat_map(str::split_whitespace);
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { "packages".to_owned() } else { names.join(", ") }
 }
 
 fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupError> {

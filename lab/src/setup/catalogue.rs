@@ -23,7 +23,8 @@ const KERNEL_TOOLS: Fix = Fix::Packages {
     commands: &["depmod", "file", "strings", "xz", "apt-get", "dpkg-deb"],
     set: Some(&private::SHELL),
 };
-const PYTHON: Fix = Fix::Packages { packages: &["python3", "python3-venv"], commands: &["python3"], set: None };
+const PYTHON: Fix = Fix::Packages { packages: &["python3"], commands: &["python3"], set: None };
+const PIP: Fix = Fix::Packages { packages: &["python3-venv"], commands: &["python3"], set: Some(&private::SHELL) };
 const BUSYBOX: Fix =
     Fix::Packages { packages: &["busybox-static"], commands: &["busybox"], set: Some(&private::SHELL) };
 const NETWORK_TOOLS: Fix = Fix::Packages {
@@ -61,7 +62,7 @@ fn for_builds() -> Check {
 }
 
 /// What the project's own tests need beside.
-fn for_tests() -> [Check; 2] {
+fn for_tests() -> [Check; 3] {
     [
         Check {
             name: "Chromium",
@@ -77,6 +78,15 @@ fn for_tests() -> [Check; 2] {
                 None => State::Missing { absent: vec!["junitparser, kcidb-io, playwright-core and others"] },
             },
             fix: Fix::TestTools,
+        },
+        Check {
+            name: "cargo-deny",
+            why: "checks the dependencies in `make check`",
+            probe: |host| match &host.cargo_deny {
+                Some(path) => State::Ok { found: path.display().to_string() },
+                None => State::Missing { absent: vec!["cargo-deny 0.20.2"] },
+            },
+            fix: Fix::CargoDeny,
         },
     ]
 }
@@ -98,6 +108,7 @@ fn for_runs() -> Vec<Check> {
             fix: KERNEL_TOOLS,
         },
         Check { name: "Python", why: "runs virtme-ng", probe: |host| provided(host, PYTHON), fix: PYTHON },
+        Check { name: "pip", why: "installs virtme-ng", probe: |host| provided(host, PIP), fix: PIP },
         Check {
             name: "busybox",
             why: "the shell of `lab shell`, and how a stock virtme-ng boots for `lab bench`",

@@ -46,6 +46,8 @@ pub enum Fix {
     BpfLinker,
     /// The programs that the project's tests start, installed into the cache.
     TestTools,
+    /// cargo-deny, built into the cache.
+    CargoDeny,
     /// Nothing that setup could do.
     ByHand,
 }

@@ -38,16 +38,18 @@ pub enum SetupError {
         packages: String,
     },
 
-    /// Debian's rustc-web conflicts with its rustc, cargo and rustup packages.
+    /// Packages conflict with installed ones.
     #[error(
-        "installing {packages} would remove packages from this machine, which setup never does; remove them by hand \
-         (log: {}), or provide `rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`",
+        "installing {packages} would remove {removed} from this machine, which setup never does: remove {removed} by \
+         hand, or provide {packages} in another way (log: {})",
         log.display()
     )]
     WouldRemove {
         /// The package names, comma separated.
         packages: String,
-        /// apt-get's output, which names them.
+        /// The installed packages that are in the way, comma separated.
+        removed: String,
+        /// apt-get's output.
         log: PathBuf,
     },
 
@@ -80,6 +82,10 @@ pub enum SetupError {
         source: io::Error,
     },
 
+    /// Others can write to the cache.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
+
     /// The archive could not be read, or a program of its tools failed.
     #[error(transparent)]
     Archive(#[from] lab_kernel_store::KernelsError),
@@ -87,6 +93,13 @@ pub enum SetupError {
     /// A program that reads or unpacks packages failed.
     #[error(transparent)]
     Program(#[from] lab_base::process::ProcessError),
+
+    /// The archive, freshly read, does not offer a package of a set.
+    #[error("Debian's archive offers no {packages} that would go together; repeat `lab setup` later, or try --system")]
+    NotOffered {
+        /// The package names, comma separated.
+        packages: String,
+    },
 
     /// No release of the distribution serves.
     #[error("no release of the distribution offers what is missing; `lab setup --system` installs it with apt-get")]

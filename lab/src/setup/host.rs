@@ -43,6 +43,8 @@ pub struct Host {
     pub bpf_linker: Option<Program>,
     /// The programs that only the tests start, if whole.
     pub test_tools: Option<TestTools>,
+    /// The pinned cargo-deny.
+    pub cargo_deny: Option<PathBuf>,
     /// Whether a rustup nightly with rust-src is installed.
     pub nightly_rust_src: bool,
     /// What is known of KVM.

@@ -40,6 +40,7 @@ impl Host {
                 private: tools.private(),
                 virtme_ng: tools.virtme_ng(),
                 test_tools: tools.test_tools(),
+                cargo_deny: tools.cargo_deny(),
                 nightly_rust_src: nightly_rust_src(),
                 kvm,
                 packages: packages.map(|thread| joined(thread)).unwrap_or_default(),

@@ -33,8 +33,10 @@ use host::Host;
 /// Looks at this machine and changes nothing.
 ///
 /// # Errors
-/// [`SetupError::Cache`] where no cache directory is known.
+/// [`SetupError::Cache`] where no cache directory is known, [`SetupError::Untrusted`] where others could change what is in it.
 pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
-    let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
+    let cache = lab_base::paths::cache_dir()?;
+    lab_guard::private::check(&cache)?;
+    let tools = Tools::in_cache(&cache);
     Ok(Report::of(&Host::look(&tools), purpose))
 }

@@ -39,7 +39,7 @@ impl Finding {
                     Fix::Packages { .. } if host.debian.is_some() => apt::command_line(&absent),
                     Fix::Packages { .. } => "install them with this distribution's package manager".into(),
                     Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),
-                    Fix::TestTools => "make setup-tests".into(),
+                    Fix::TestTools | Fix::CargoDeny => "make setup-tests".into(),
                     Fix::ByHand => check.why.into(),
                 };
                 finding("missing", absent.join(", "), Some(fix))

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     error::SetupError,
-    tools::{Tools, python, run_logged},
+    tools::{Tools, run_logged},
 };
 
 /// What pip installs.
@@ -82,7 +82,7 @@ impl Tools {
             fs::write(&path, text).map_err(SetupError::io(&path))?;
         }
         let venv = tools.dir.join("venv");
-        run_logged("python3 -m venv", cmd!(python(), "-m", "venv", &venv), log)?;
+        self.make_environment(&venv, log)?;
         let options = [
             "-m",
             "pip",

@@ -49,7 +49,7 @@ fn a_complete_machine_needs_nothing() {
 fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
     let steps = Plan::of(&fresh(), Purpose::Tests, Place::System).unwrap().steps;
     let [Step::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
-    assert_eq!(rest, [Step::VirtmeNg, Step::BpfLinker, Step::TestTools]);
+    assert_eq!(rest, [Step::VirtmeNg, Step::BpfLinker, Step::TestTools, Step::CargoDeny]);
     let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
     let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
     assert_eq!(others, ["bc", "bison", "flex", "libelf-dev", "make"], "only who builds kernels needs these");
@@ -62,7 +62,7 @@ fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
     assert_eq!(
         Plan::of(&fresh(), Purpose::Runs, Place::Cache).unwrap().steps,
         [
-            Step::Packages(vec!["gcc", "libc6-dev", "python3", "python3-venv"]),
+            Step::Packages(vec!["gcc", "libc6-dev", "python3"]),
             Step::Unpack(&private::QEMU),
             Step::Unpack(&private::SHELL),
             Step::Unpack(&private::BPF),
@@ -75,11 +75,11 @@ fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
 #[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
     let steps = |host: &Host| Plan::of(host, Purpose::Tests, Place::Cache).unwrap().steps;
-    assert_eq!(steps(&complete()), [Step::TestTools]);
+    assert_eq!(steps(&complete()), [Step::TestTools, Step::CargoDeny]);
     let mut host = complete();
     host.packages.remove("chromium");
-    assert_eq!(steps(&host), [Step::Packages(vec!["chromium"]), Step::TestTools]);
-    assert_eq!(Report::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 2);
+    assert_eq!(steps(&host), [Step::Packages(vec!["chromium"]), Step::TestTools, Step::CargoDeny]);
+    assert_eq!(Report::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 3);
 }
 
 #[test]
@@ -190,7 +190,8 @@ fn the_doctor_names_a_fix_for_each_finding() {
     missing  kernel tools   kmod
                             why: verify, unpack and inspect kernel packages
                             fix: make setup
-    ok       Python         python3 1-1, python3-venv 1-1
+    ok       Python         python3 1-1
+    ok       pip            python3-venv 1-1
     ok       busybox        busybox-static 1-1
     ok       network tools  iproute2 1-1, bpftool 1-1
     ok       BPF compiler   rustc-web 1-1, cargo-web 1-1
@@ -200,7 +201,7 @@ fn the_doctor_names_a_fix_for_each_finding() {
     ok       bpf-linker     0.13.0 (/cache/tools/bin/bpf-linker)
     ok       KVM            /dev/kvm makes virtual machines; the next run tries whether a guest boots in one
 
-    3 of 11 to mend; `make setup` does what it can.
+    3 of 12 to mend; `make setup` does what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][3]["fix"], "make setup");
@@ -215,9 +216,9 @@ fn the_doctor_tells_what_became_of_the_guest_that_tried_kvm() {
         let found = report.findings.into_iter().find(|finding| finding.name == "KVM").unwrap();
         (found.state, found.found, found.fix.unwrap_or_default())
     };
-    let spoke = "a guest spoke under KVM after 1.2 s";
+    let spoke = "a guest under KVM answered after 1.2 s";
     assert_eq!(told(Accel::Kvm, spoke), ("ok", spoke.to_owned(), String::new()));
-    let died = "/dev/kvm opens, but the guest died under it (exit code 1: failed to set MSR 0x10a)";
+    let died = "/dev/kvm opens, but QEMU ended under KVM (exit code 1: failed to set MSR 0x10a)";
     let (state, found, advice) = told(Accel::Tcg, died);
     assert_eq!((state, &*found), ("warn", died));
     assert!(advice.ends_with("remove /cache/accelerator.json to have it tried again"), "{advice}");

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use duct::{Expression, cmd};
 use lab_base::programs;
+use lab_guard::private as trusted;
 
 use super::error::SetupError;
 use super::{
@@ -24,6 +25,9 @@ pub const VIRTME_NG_VERSION: &str = "1.42";
 /// Its directory, which has the version in its name.
 const VIRTME_NG: &str = "virtme-ng-1.42";
 const BPF_LINKER_VERSION: &str = "0.13.0";
+const CARGO_DENY_VERSION: &str = "0.20.2";
+/// Its directory; scripts/deny knows it too.
+const CARGO_DENY: &str = "cargo-deny-0.20.2";
 /// Where Debian's LLVM is, in the root of the host or of a set.
 const LLVM: &str = "usr/lib/llvm-22";
 /// Prefixes of directories in which something is being built; `VENV` ones stay if a link names them.
@@ -52,6 +56,11 @@ impl Tools {
     /// The `bpf-linker` built by setup, if there.
     pub fn pinned_bpf_linker(&self) -> Option<PathBuf> {
         Some(self.dir.join("bin/bpf-linker")).filter(|path| path.exists())
+    }
+
+    /// The pinned `cargo-deny`, if there.
+    pub fn cargo_deny(&self) -> Option<PathBuf> {
+        Some(self.dir.join(CARGO_DENY).join("bin/cargo-deny")).filter(|path| path.exists())
     }
 
     /// The QEMU that runs guests: the one that the user chose, the host's if it serves, the one in the cache, and else
@@ -111,12 +120,18 @@ impl Tools {
     /// Takes the tools directory for this process alone until the returned file is dropped, and clears away what
     /// runs that died left behind.
     pub(super) fn lock(&self) -> Result<File, SetupError> {
-        fs::create_dir_all(&self.dir).map_err(SetupError::io(&self.dir))?;
+        self.make()?;
         let path = self.dir.join("lock");
         let file = File::create(&path).map_err(SetupError::io(&path))?;
         file.lock().map_err(SetupError::io(&path))?;
         self.remove_leftovers()?;
         Ok(file)
+    }
+
+    /// Makes the directory, below a cache that nobody else can write to.
+    pub(super) fn make(&self) -> Result<(), SetupError> {
+        self.dir.parent().map_or(Ok(()), trusted::keep)?;
+        fs::create_dir_all(&self.dir).map_err(SetupError::io(&self.dir))
     }
 
     fn remove_leftovers(&self) -> Result<(), SetupError> {
@@ -132,7 +147,7 @@ impl Tools {
     }
 
     fn scratch(&self, prefix: &str) -> Result<tempfile::TempDir, SetupError> {
-        tempfile::Builder::new().prefix(prefix).tempdir_in(&self.dir).map_err(SetupError::io(&self.dir))
+        Ok(trusted::temporary(prefix, &self.dir)?)
     }
 
     /// Installs the pinned virtme-ng with pip, by the user's own pip configuration.
@@ -141,7 +156,7 @@ impl Tools {
     /// link to it can.
     pub(super) fn install_virtme_ng(&self, log: &Path) -> Result<(), SetupError> {
         let venv = self.scratch(VENV)?;
-        run_logged("python3 -m venv", cmd!(python(), "-m", "venv", venv.path()), log)?;
+        self.make_environment(venv.path(), log)?;
         let bin = venv.path().join("bin");
         let package = format!("virtme-ng=={VIRTME_NG_VERSION}");
         let options = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", &package];
@@ -155,6 +170,40 @@ impl Tools {
         fs::rename(&link, &target).map_err(SetupError::io(&target))?;
         let _kept = venv.keep();
         Ok(())
+    }
+
+    /// Makes a virtual environment with pip: Debian's Python has the module for environments, and the pip for them is in
+    /// another package, which the unpacked ones have.
+    pub(super) fn make_environment(&self, place: &Path, log: &Path) -> Result<(), SetupError> {
+        let Some(wheel) = self.shell().and_then(|set| pip_wheel(set.root())) else {
+            return run_logged("python3 -m venv", cmd!(python(), "-m", "venv", place), log);
+        };
+        run_logged("python3 -m venv", cmd!(python(), "-m", "venv", "--without-pip", place), log)?;
+        let options =
+            ["install", "--no-input", "--disable-pip-version-check", "--no-index", "--no-deps"].map(OsStr::new);
+        let pip = wheel.join("pip");
+        let words = [pip.as_os_str()].into_iter().chain(options).chain([wheel.as_os_str()]);
+        run_logged("pip install pip", cmd(place.join("bin/python3"), words), log)
+    }
+
+    /// Builds the pinned cargo-deny. Without optimisation: it reads a few files, and the build takes a third of the time.
+    pub(super) fn install_cargo_deny(&self, log: &Path) -> Result<(), SetupError> {
+        let root = self.scratch(BUILD)?;
+        let package = format!("cargo-deny@{CARGO_DENY_VERSION}");
+        let words = ["install", "--debug", "--locked", &package, "--root"].map(OsStr::new);
+        let build = cmd("cargo", words.into_iter().chain([root.path().as_os_str()]))
+            .dir(root.path())
+            .env("CARGO_TARGET_DIR", root.path().join("target"))
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("CARGO_BUILD_TARGET");
+        run_logged("cargo install cargo-deny", build, log)?;
+        run_logged("cargo-deny --version", cmd!(root.path().join("bin/cargo-deny"), "--version"), log)?;
+        let target = root.path().join("target");
+        fs::remove_dir_all(&target).map_err(SetupError::io(&target))?;
+        let place = self.dir.join(CARGO_DENY);
+        fs::rename(root.keep(), &place).map_err(SetupError::io(&place))
     }
 
     /// Builds the pinned bpf-linker against Debian's LLVM 22, the one that rustc-web emits bitcode for.
@@ -214,6 +263,13 @@ fn llvm_prefix(prefix: &Path, llvm: &Path, config: &Path) -> Result<PathBuf, Set
         symlink(llvm.join(name), prefix.join(name)).map_err(SetupError::io(prefix))?;
     }
     Ok(prefix.to_owned())
+}
+
+/// The archive that pip is, below the root of unpacked packages.
+fn pip_wheel(root: &Path) -> Option<PathBuf> {
+    let wheels = fs::read_dir(root.join("usr/share/python-wheels")).ok()?;
+    let mut wheels = wheels.flatten().map(|entry| entry.path());
+    wheels.find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pip-")))
 }
 
 /// The code name of the host's release.
@@ -283,6 +339,7 @@ mod tests {
         symlink("venv-live", dir.join(VIRTME_NG)).unwrap();
         fs::write(dir.join("venv-live/bin/vng"), "").unwrap();
         assert_eq!(VIRTME_NG, format!("virtme-ng-{VIRTME_NG_VERSION}"));
+        assert_eq!(CARGO_DENY, format!("cargo-deny-{CARGO_DENY_VERSION}"));
         drop(tools.lock().unwrap());
         assert!(!dir.join("venv-dead").exists() && !dir.join("build-dead").exists());
         assert_eq!(tools.virtme_ng(), None, "an environment without its interpreter is not usable");

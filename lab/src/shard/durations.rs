@@ -1,7 +1,7 @@
-//! How long cells took, from past runs: by kernel class, case and variant.
+//! Durations of cells in past runs, by kernel class and cell.
 //!
-//! A machine keeps its own in the cache and uses them for the order in which it starts things. What several machines must
-//! agree on, a plan's shards, goes by a file that all of them are given.
+//! Each machine records durations in its cache and uses them to order its work. Shards, on which several machines must
+//! agree, are computed from a file that all of these machines have.
 
 use crate::error::Error;
 use lab_protocol::Outcome;
@@ -13,19 +13,19 @@ use lab_report::results::directory;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 
-/// The file's name, in the project's `ci/` and in the cache.
+/// File name in the project's `ci/` and in the cache.
 pub const FILE: &str = "durations.json";
-/// Version of the file.
+/// Version of the file format.
 const FORMAT: u32 = 1;
-/// What a cell is taken to need that no run has told about, milliseconds.
+/// Estimate for a cell without a recorded duration, milliseconds.
 const UNKNOWN_MS: u64 = 200;
-/// What a cell needs that the plan expects to be skipped, milliseconds.
+/// Estimate for a cell that is expected to be skipped, milliseconds.
 const SKIPPED_MS: u64 = 5;
-/// Share of a new time in the kept one: one slow night does not move a plan.
+/// A new time changes the recorded one by 1/4 of the difference, so that one slow night does not change a plan much.
 const WEIGHT: u64 = 4;
-/// The accelerator whose times are used where there are several: what emulation takes is enough everywhere.
+/// The accelerator whose times are preferred: times under emulation are an upper bound for all machines.
 const SLOWEST: &str = "tcg";
-/// How much longer cells take under emulation, where only times under KVM are known.
+/// Factor from KVM to emulation, for cells with times under KVM only.
 const EMULATION: u64 = 10;
 
 /// Milliseconds by accelerator, kernel class and cell.
@@ -37,28 +37,28 @@ pub struct Durations {
 }
 
 impl Durations {
-    /// Reads a file; one that is not there holds nothing.
+    /// Reads a file; a missing file has no durations.
     ///
     /// # Errors
-    /// It can't be read or is no such file.
+    /// The file can't be read, or is not a durations file.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(Error::file("read", path)(error)),
         };
-        let bad = |problem: String| Error::Usage(format!("{} holds no durations: {problem}", path.display()));
+        let bad = |problem: String| Error::Usage(format!("{} is not a durations file: {problem}", path.display()));
         let read: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         match read.format {
             FORMAT => Ok(read),
-            other => Err(bad(format!("its format is {other}, this lab reads {FORMAT}"))),
+            other => Err(bad(format!("its format is {other}, but this lab reads only {FORMAT}"))),
         }
     }
 
-    /// Writes a file, a line per cell, so that a difference can be reviewed.
+    /// Writes a file with a line per cell, so that changes can be reviewed.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let kept = Self { format: FORMAT, cells: self.cells.clone() };
         let mut text = serde_json::to_string_pretty(&kept).map_err(|error| Error::file("write", path)(error.into()))?;
@@ -66,7 +66,7 @@ impl Durations {
         Ok(directory::replace(path, text.as_bytes())?)
     }
 
-    /// Takes the times of a run's cells that came to a verdict of their own.
+    /// Adds the times of a run's cells that passed, failed or were skipped by their own verdict.
     pub fn learn(&mut self, record: &RunRecord) {
         let Some(info) = record.info.as_ref().filter(|info| info.mutant.is_none()) else { return };
         let by_class = self.cells.entry(info.accelerator.name.clone()).or_default();
@@ -81,13 +81,13 @@ impl Durations {
         }
     }
 
-    /// How many times are known.
+    /// Number of recorded durations.
     pub fn count(&self) -> usize {
         self.cells.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()
     }
 
-    /// What a cell should take on a kernel, milliseconds: what it took on its class, else the most that it took on
-    /// another one, else a guess. Which accelerator this machine has does not matter.
+    /// Estimates a cell's time on a kernel, milliseconds: the time on its kernel class, else the longest time on another
+    /// class, else a constant. The result does not depend on this machine's accelerator.
     pub fn estimate(&self, kernel: &KernelFacts, cell: &PlannedCell) -> u64 {
         if matches!(cell.expectation, Expectation::Skip { .. }) {
             return SKIPPED_MS;
@@ -110,7 +110,7 @@ mod tests {
     use lab_record::{
         event::{Accelerator, Event, RunInfo, Stamped, Versions},
         plan::Plan,
-        testing::{cell, facts, passed},
+        testing::{cell, facts, id, passed},
         verdict::Verdict,
     };
 
@@ -119,13 +119,13 @@ mod tests {
     fn ran(accelerator: &str, mutant: Option<&str>, outcome: &Outcome, took_us: u64) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], false);
         let accelerator = Accelerator { name: accelerator.into(), reason: String::new(), time_scale: 1.0 };
-        let info = RunInfo::new("x".into(), Versions::default(), accelerator, plan);
+        let info = RunInfo::new(id("x"), Versions::default(), accelerator, plan);
         let info = RunInfo { mutant: mutant.map(str::to_owned), ..info };
         let mut report = passed(A, Vec::new());
         report.duration_us = took_us;
         let verdict = Verdict { report, ..Verdict::bare(lab_protocol::CellId(A.into()), outcome.clone()) };
         let mut record = RunRecord::default();
-        let finished = Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
+        let finished = Event::CellFinished { kernel: id("6.12"), guest: 1, verdict: Box::new(verdict) };
         for event in [Event::RunStarted { run: Box::new(info) }, finished] {
             record.apply(&Stamped { at_ms: 0, event });
         }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_learnt_slowly_and_kept_in_a_file() {
+    fn times_change_slowly_and_are_kept_in_a_file() {
         let mut durations = Durations::default();
         assert_eq!(estimate(&durations, A, "6.7+"), UNKNOWN_MS);
         durations.learn(&ran("tcg", None, &Outcome::Passed, 1_000_000));
@@ -149,24 +149,24 @@ mod tests {
         durations.learn(&ran("tcg", Some("drop"), &Outcome::Passed, 9_000_000));
         durations.learn(&ran("tcg", None, &Outcome::NotRun { message: String::new() }, 9_000_000));
         durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000));
-        assert_eq!(estimate(&durations, A, "6.7+"), 1250, "neither a mutant nor a cell that never ran tells a time");
+        assert_eq!(estimate(&durations, A, "6.7+"), 1250, "mutants and cells that did not run are not recorded");
         assert_eq!(estimate(&durations, A, "below-6.7"), 1250, "another class is better than a guess");
         assert_eq!(estimate(&durations, "B01-y[tc,veth]", "6.7+"), UNKNOWN_MS);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        assert_eq!(Durations::load(&path).unwrap(), Durations::default(), "nothing is known yet");
+        assert_eq!(Durations::load(&path).unwrap(), Durations::default(), "a missing file has no durations");
         durations.save(&path).unwrap();
         let again = Durations::load(&path).unwrap();
         assert_eq!((again.count(), &again.cells), (2, &durations.cells));
         for text in ["{\"format\":9,\"cells\":{}}", "[]", "{\"format\":1"] {
             std::fs::write(&path, text).unwrap();
             let error = Durations::load(&path).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{} holds no durations: ", path.display())), "{error}");
+            assert!(error.starts_with(&format!("{} is not a durations file: ", path.display())), "{error}");
         }
     }
 
     #[test]
-    fn times_under_kvm_are_stretched_and_skips_cost_nothing() {
+    fn times_under_kvm_are_multiplied_and_skips_are_short() {
         let mut durations = Durations::default();
         durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000));
         assert_eq!(estimate(&durations, A, "6.7+"), 1000);

@@ -1,17 +1,17 @@
-//! Which shard this is, from the flag or from the variables that CI systems set.
+//! Determines which shard to run, from `--partition` or from the variables of a CI system.
 
 use super::ShardError;
 use lab_record::shard::{Part, PartError};
 use std::str::FromStr;
 
-/// What the command line asks for.
+/// Value of `--partition`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// This part.
+    /// This shard.
     Part(Part),
-    /// The part that the variables name; they must.
+    /// The shard that the variables name; they must be set.
     Auto,
-    /// The one of so many that the variables name.
+    /// The shard that the variables name, of this many.
     AutoOf(u32),
 }
 
@@ -31,15 +31,16 @@ impl FromStr for Request {
     }
 }
 
-/// A CI system's variables: the index, the number of jobs where it sets one, and what the first index is.
+/// Variables of a CI system: the index, the number of jobs if it sets one, and the first index.
 struct System {
     index: &'static str,
     count: Option<&'static str>,
     first: u32,
 }
 
-/// As each documents them: GitLab `parallel`, Semaphore `parallelism`, Buildkite `parallelism`, CircleCI `parallelism`,
-/// Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and Indexed Jobs of Kubernetes, which name no count.
+/// As documented by each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite `parallelism`, CircleCI
+/// `parallelism`, Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and Kubernetes Indexed Jobs, which set no
+/// count.
 const SYSTEMS: [System; 7] = [
     System { index: "CI_NODE_INDEX", count: Some("CI_NODE_TOTAL"), first: 1 },
     System { index: "SEMAPHORE_JOB_INDEX", count: Some("SEMAPHORE_JOB_COUNT"), first: 1 },
@@ -50,11 +51,11 @@ const SYSTEMS: [System; 7] = [
     System { index: "JOB_COMPLETION_INDEX", count: None, first: 0 },
 ];
 
-/// Which part to run, and the variable that said so. The flag wins; without it, variables count that name a part of
-/// more than one; otherwise everything runs.
+/// Determines the shard, and the variable that named it. `--partition` takes precedence; without it, variables count if
+/// they name more than one job; otherwise the whole plan runs.
 ///
 /// # Errors
-/// The flag or a variable makes no sense, or `auto` finds no variable.
+/// The option or a variable is invalid, or `auto` finds no variable.
 pub fn resolve(
     flag: Option<Request>,
     variable: &dyn Fn(&str) -> Option<String>,
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_system_counts_in_its_own_way() {
+    fn the_variables_of_each_system_are_understood() {
         for (index, count, first) in [
             ("CI_NODE_INDEX", "CI_NODE_TOTAL", 1),
             ("SEMAPHORE_JOB_INDEX", "SEMAPHORE_JOB_COUNT", 1),
@@ -124,37 +125,37 @@ mod tests {
                 assert_eq!(told("", &[(index, &value), (count, "3")]), format!("{number}/3 by {index}"));
             }
             let beyond = (3 + first).to_string();
-            assert!(told("", &[(index, &beyond), (count, "3")]).contains("names no shard"), "{index}");
+            assert!(told("", &[(index, &beyond), (count, "3")]).contains("is not a shard"), "{index}");
         }
         assert_eq!(told("auto/8", &[("JOB_COMPLETION_INDEX", "7")]), "8/8 by JOB_COMPLETION_INDEX");
     }
 
     #[test]
-    fn the_flag_wins_and_a_job_without_siblings_runs_everything() {
+    fn the_option_takes_precedence_and_a_single_job_runs_everything() {
         let gitlab = [("CI_NODE_INDEX", "2"), ("CI_NODE_TOTAL", "4")];
         assert_eq!(told("3/5", &gitlab), "3/5");
         assert_eq!(told("auto", &gitlab), "2/4 by CI_NODE_INDEX");
         assert_eq!(told("auto/9", &gitlab), "2/9 by CI_NODE_INDEX");
         assert_eq!(told("", &[("CI_NODE_TOTAL", "1")]), "everything", "as GitLab sets it in every job");
         assert_eq!(told("", &[("CIRCLE_NODE_INDEX", "0"), ("CIRCLE_NODE_TOTAL", "1")]), "everything");
-        assert_eq!(told("", &[("JOB_COMPLETION_INDEX", "1")]), "everything", "of how many, nobody says");
+        assert_eq!(told("", &[("JOB_COMPLETION_INDEX", "1")]), "everything", "the count is unknown");
         assert_eq!(told("", &[]), "everything");
     }
 
     #[test]
-    fn nonsense_is_refused_in_one_line() {
+    fn invalid_values_are_refused_in_one_line() {
         for (flag, wanted) in [
-            ("2", "`2` is no shard (wanted: 2/4, or auto, or auto/4)"),
-            ("auto/0", "`auto/0` is no shard (wanted: 2/4, or auto, or auto/4)"),
+            ("2", "`2` is not a shard (expected: 2/4, auto or auto/4)"),
+            ("auto/0", "`auto/0` is not a shard (expected: 2/4, auto or auto/4)"),
             ("5/4", "there is no shard 5/4: the first is 1/4, the last 4/4"),
             ("0/4", "there is no shard 0/4: the first is 1/4, the last 4/4"),
-            ("auto", "no variable of a CI system says which shard this is; say it with --partition m/n"),
+            ("auto", "no variable of a CI system names the shard; use --partition m/n"),
         ] {
             assert_eq!(told(flag, &[]), wanted);
         }
         let zero = [("CI_NODE_INDEX", "0"), ("CI_NODE_TOTAL", "4")];
-        assert_eq!(told("", &zero), "CI_NODE_INDEX=0 names no shard; say which one with --partition m/n");
+        assert_eq!(told("", &zero), "CI_NODE_INDEX=0 is not a shard; use --partition m/n");
         let kubernetes = [("JOB_COMPLETION_INDEX", "1")];
-        assert!(told("auto", &kubernetes).contains("nothing says of how many; use --partition auto/N"));
+        assert!(told("auto", &kubernetes).contains("no variable names the number of shards; use --partition auto/N"));
     }
 }

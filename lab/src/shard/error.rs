@@ -1,27 +1,22 @@
-//! Parts that can't be run and results that can't be merged.
+//! Errors of splitting a plan and merging results.
 
 use lab_record::shard::{Part, PartError};
 use std::path::PathBuf;
 
-/// One clear line each, naming the file or the variable.
+/// Each error is one line that names the file or variable.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    /// Not a shard, or one that there is not.
+    /// Invalid shard number.
     #[error(transparent)]
     Part(#[from] PartError),
-    /// A variable that names the shard makes no sense.
-    #[error("{variable}={value} names no shard; say which one with --partition m/n")]
-    BadVariable {
-        /// The variable.
-        variable: &'static str,
-        /// Its value.
-        value: String,
-    },
+    /// A variable that names the shard is invalid.
+    #[error("{variable}={value} is not a shard; use --partition m/n")]
+    BadVariable { variable: &'static str, value: String },
     /// No variable names the shard.
-    #[error("no variable of a CI system says which shard this is; say it with --partition m/n")]
+    #[error("no variable of a CI system names the shard; use --partition m/n")]
     NoIndex,
     /// No variable names the number of shards.
-    #[error("{variable} says which shard this is, and nothing says of how many; use --partition auto/N")]
+    #[error("{variable} names the shard, but no variable names the number of shards; use --partition auto/N")]
     NoCount {
         /// The variable with the index.
         variable: &'static str,
@@ -29,39 +24,36 @@ pub enum ShardError {
     /// A shard would be empty.
     #[error("{count} shards for {cells} cells: some would have nothing to run; use at most {cells}")]
     TooMany {
-        /// Shards that were asked for.
+        /// Requested number of shards.
         count: u32,
-        /// Cells of the plan.
         cells: usize,
     },
-    /// The run is no part of anything.
-    #[error("{} is a whole run, not a shard of one", path.display())]
+    /// The run is a whole run.
+    #[error("{} is a whole run, not a shard", path.display())]
     NotAShard {
-        /// Its events.
+        /// Its events file.
         path: PathBuf,
     },
-    /// Two shards do not belong together.
+    /// The shards belong to different plans.
     #[error("{} and {} are shards of different plans: {what} differ", path.display(), other.display())]
     OtherPlan {
-        /// The later one's events.
+        /// Events of the later one.
         path: PathBuf,
-        /// The earlier one's events.
+        /// Events of the earlier one.
         other: PathBuf,
-        /// What differs.
         what: String,
     },
-    /// The same shard twice.
+    /// The same shard was given twice.
     #[error("{} and {} are both shard {part}: remove one", path.display(), other.display())]
     Duplicate {
-        /// The later one's events.
+        /// Events of the later one.
         path: PathBuf,
-        /// The earlier one's events.
+        /// Events of the earlier one.
         other: PathBuf,
-        /// Which shard.
         part: Part,
     },
-    /// Events of cells that the shard's own plan does not have.
-    #[error("{} tells of {cell} on kernel {kernel}, which is not in its own plan", path.display())]
+    /// The events contain a cell that is not in the shard's plan.
+    #[error("{} contains {cell} on kernel {kernel}, which is not in its plan", path.display())]
     ForeignCell {
         /// The events.
         path: PathBuf,
@@ -70,14 +62,20 @@ pub enum ShardError {
         /// The cell.
         cell: String,
     },
-    /// Two shards of one plan claim the same cell.
-    #[error("{} plans {cell} on kernel {kernel}, as does another shard, or no shard should", path.display())]
-    Overlap {
-        /// The later one's events.
+    /// The guests' numbers are too large.
+    #[error("{} has guest numbers of kernel {kernel} that are too large to be renumbered", path.display())]
+    TooManyGuests {
+        /// The events.
         path: PathBuf,
         /// The kernel.
         kernel: String,
-        /// The cell.
+    },
+    /// Two shards have the same cell in their plans, or a shard has one that it should not have.
+    #[error("{} has {cell} on kernel {kernel} in its plan, but this cell belongs to another shard or to none", path.display())]
+    Overlap {
+        /// Events of the later one.
+        path: PathBuf,
+        kernel: String,
         cell: String,
     },
 }

@@ -1,6 +1,7 @@
-//! What shards leave beside their events: consoles and evidence, gathered into one run's directory.
+//! Copies consoles and evidence of shards into the directory of the merged run.
 
 use crate::error::Error;
+use lab_guard::{Id, foreign};
 use lab_record::{plan::PlannedKernel, shard::Part};
 use lab_report::{junit, results::directory};
 use std::{
@@ -10,22 +11,29 @@ use std::{
 };
 use walkdir::WalkDir;
 
-/// Copies what a shard left of its kernels below another run's directory. Consoles get the numbers that their guests
-/// have there; links are left out, since results come from other machines.
+/// Maximum size of a shard's file, bytes: consoles and evidence are far smaller.
+const FILE_LIMIT: u64 = 128 << 20;
+/// Maximum number of a shard's files, and their maximum total size, bytes.
+const MOST_FILES: u64 = 200_000;
+const MOST_BYTES: u64 = 8 << 30;
+
+/// Copies the files of a shard's kernels into the directory of another run. Consoles get the numbers that their guests have
+/// there. Results come from other machines: anything but a regular file, for example a symbolic link, is refused.
 ///
 /// # Errors
-/// A file can't be read or written.
+/// A file can't be read or written, is none, or there are more of them than a run leaves.
 pub(super) fn copy(
     shard: &Path,
     into: &Path,
     part: &Part,
     kernels: &[PlannedKernel],
-    shift: &BTreeMap<String, u32>,
+    shift: &BTreeMap<Id, u32>,
 ) -> Result<(), Error> {
+    let mut room = Room::default();
     for kernel in kernels {
         let id = &kernel.facts.id;
         let from = shard.join(id);
-        if !from.is_dir() {
+        if !foreign::is_directory(&from).map_err(Error::file("read", &from))? {
             continue;
         }
         let shift = shift.get(id).copied().unwrap_or_default();
@@ -33,30 +41,50 @@ pub(super) fn copy(
         for entry in WalkDir::new(&from).min_depth(1).sort_by_file_name() {
             let entry = entry.map_err(|error| Error::file("read", &from)(error.into()))?;
             let Ok(relative) = entry.path().strip_prefix(&from) else { continue };
-            // It is written anew, for all shards together.
-            if !entry.file_type().is_file() || relative == Path::new(junit::FILE) {
+            // JUnit reports are written again for the merged run.
+            if entry.file_type().is_dir() || relative == Path::new(junit::FILE) {
                 continue;
             }
             let path = target(&home, relative, part, shift);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
             }
-            fs::copy(entry.path(), &path).map_err(Error::file("write", &path))?;
+            room.take(entry.path())?;
+            foreign::copy(entry.path(), &path, FILE_LIMIT).map_err(Error::file("copy", entry.path()))?;
         }
     }
     Ok(())
 }
 
+/// What may still be copied of a shard.
+#[derive(Default)]
+struct Room {
+    files: u64,
+    bytes: u64,
+}
+
+impl Room {
+    fn take(&mut self, file: &Path) -> Result<(), Error> {
+        let size = fs::symlink_metadata(file).map_err(Error::file("read", file))?.len();
+        (self.files, self.bytes) = (self.files + 1, self.bytes.saturating_add(size));
+        if self.files <= MOST_FILES && self.bytes <= MOST_BYTES {
+            return Ok(());
+        }
+        let why = format!("a shard has at most {MOST_FILES} files of {} GiB in all", MOST_BYTES >> 30);
+        Err(Error::file("copy", file)(std::io::Error::new(std::io::ErrorKind::QuotaExceeded, why)))
+    }
+}
+
 fn target(home: &Path, relative: &Path, part: &Part, shift: u32) -> PathBuf {
     let name = relative.to_string_lossy();
-    if let Some(guest) = guest(&name) {
-        return home.join(directory::console(guest + shift));
+    if let Some(number) = guest(&name).and_then(|guest| guest.checked_add(shift)) {
+        return home.join(directory::console(number));
     }
     let path = home.join(relative);
     if path.exists() { home.join(format!("shard-{}", part.number)).join(relative) } else { path }
 }
 
-/// The guest whose console has this name: the inverse of [`directory::console`].
+/// The guest number in a console's file name: the inverse of [`directory::console`].
 fn guest(name: &str) -> Option<u32> {
     let guest = match name.strip_prefix("console")?.strip_suffix(".log")? {
         "" => 1,
@@ -70,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_consoles_are_numbered() {
+    fn only_console_names_have_a_guest_number() {
         for number in [1, 2, 17] {
             assert_eq!(guest(&directory::console(number)), Some(number));
         }

@@ -1,4 +1,4 @@
-//! What machines that run parts of one plan must agree on.
+//! Hashes of everything on which machines that run shards of one plan must agree.
 
 use crate::error::Error;
 use crate::project::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
@@ -19,9 +19,8 @@ const BESIDE: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", ".
 /// What decides which failures count.
 const LISTS: [&str; 2] = [crate::lists::SPLATS_TOML, crate::lists::KNOWN_TOML];
 
-/// Hashes of the plan's cells, its kernels, the durations that split it, the sources that its guests run, and the lists that
-/// excuse failures. Each has a name of its own, so that two shards that do not belong together can be told why. `identities`
-/// has what decides each kernel, by its id.
+/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in guests.
+/// Each hash has a readable name, for the error about shards that do not belong together.
 ///
 /// # Errors
 /// A source can't be read.
@@ -43,7 +42,7 @@ pub fn identity(
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
 }
 
-/// What two shards disagree on; `None` where they belong together.
+/// The names of hashes that differ; `None` if both are equal.
 pub(super) fn difference(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> Option<String> {
     let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     let differ: Vec<&str> =
@@ -99,7 +98,7 @@ mod tests {
     use lab_record::testing::{cell, facts};
 
     #[test]
-    fn whatever_shards_must_agree_on_changes_its_own_hash() {
+    fn each_input_changes_its_own_hash() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("crates/suite/target")).unwrap();
         fs::create_dir(root.path().join("elsewhere")).unwrap();
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_own_package_is_a_source_wherever_it_lies() {
+    fn the_agents_package_is_a_source_at_any_path() {
         let agent = |place: &str, source: &str| {
             let root = tempfile::tempdir().unwrap();
             let package = root.path().join(place);

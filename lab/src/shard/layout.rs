@@ -1,4 +1,4 @@
-//! A plan's shards in the words of the systems that run them.
+//! Formats a plan's shards for CI systems.
 
 mod kubernetes;
 
@@ -10,12 +10,12 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// How a layout is written.
+/// Output format of a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// A table for people.
+    /// A table.
     Text,
-    /// Everything, for scripts.
+    /// JSON with all fields.
     Json,
     /// One line for `fromJSON` in a GitHub Actions matrix.
     Github,
@@ -25,27 +25,27 @@ pub enum Format {
     K8s,
 }
 
-/// What a job has to do beside its cells, minutes: packages, tools, a download, and the time to tell of it all.
+/// Time of a job beside its cells, minutes: packages, tools, downloads and uploads.
 const OVERHEAD_MINUTES: u64 = 15;
-/// How much longer than recorded a shard may take: other people's machines are slower than one's own.
+/// Factor from the estimate to the timeout of a shard: CI machines may be slower.
 const SLACK: u64 = 3;
-/// Timeouts are rounded up to this many minutes, so that they don't change from night to night.
+/// Timeouts are multiples of this many minutes, so that they rarely change.
 const STEP_MINUTES: u64 = 5;
 
-/// One shard, as a system that runs it must know it.
+/// One shard, as a CI system needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
-    /// Which one: `2/4`.
+    /// The shard: `2/4`.
     pub shard: String,
     /// From 1.
     pub number: u32,
-    /// Its kernels, with a space between.
+    /// Its kernels, separated by spaces.
     pub kernel: String,
-    /// How many cells it runs.
+    /// Number of cells.
     pub cells: usize,
-    /// What they should take, from recorded durations, seconds.
+    /// Estimated time from recorded durations, seconds.
     pub estimate_s: u64,
-    /// After how many minutes its job has hung.
+    /// Timeout of the job, minutes.
     pub timeout_minutes: u64,
     /// Whether its failures do not count.
     pub may_fail: bool,
@@ -56,20 +56,22 @@ pub struct Entry {
 /// Every shard of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Layout {
-    /// How many shards.
+    /// Version of this structure as JSON.
+    version: u32,
+    /// Number of shards.
     pub count: u32,
-    /// How many cells, over all kernels.
+    /// Number of cells over all kernels.
     pub cells: usize,
-    /// Hashes of what all shards must agree on.
+    /// Hashes of everything that all shards must agree on.
     pub identity: BTreeMap<String, String>,
-    /// In order.
+    /// The shards in order.
     pub shards: Vec<Entry>,
-    /// Arguments that select the same cells in every shard, quoted for a shell.
+    /// Arguments that select the plan in every shard, quoted for a shell.
     pub selection: String,
 }
 
 impl Layout {
-    /// Lays out a plan that has been split. `selection` are the arguments of `lab run` that select the plan.
+    /// Creates the layout of a plan that has been split. `selection` are the arguments of `lab run` that select the plan.
     pub fn new(plan: &Plan, split: &Split, identity: BTreeMap<String, String>, selection: &[String]) -> Self {
         let selection: Vec<String> = selection.iter().map(|word| text::shell_quote(word)).collect();
         let count = u32::try_from(split.loads.len()).unwrap_or(u32::MAX);
@@ -91,6 +93,7 @@ impl Layout {
             }
         };
         Self {
+            version: 1,
             count,
             cells: split.loads.iter().map(super::Load::count).sum(),
             identity,
@@ -99,10 +102,10 @@ impl Layout {
         }
     }
 
-    /// The layout in a format; `image` is the container image of the Kubernetes job.
+    /// Formats the layout; `image` is the container image of the Kubernetes job.
     ///
     /// # Errors
-    /// The serializer fails.
+    /// Serialization failed.
     pub fn render(&self, format: Format, image: &str) -> Result<String, String> {
         let yaml = |value: &serde_json::Value| serde_saphyr::to_string(value).map_err(|error| error.to_string());
         match format {
@@ -139,8 +142,8 @@ impl Layout {
         format!("{table}\n{} cells in {} shards\n", self.cells, self.count)
     }
 
-    /// A job with a `parallel:matrix`, and a second one for shards whose failures do not count. What the jobs do is in
-    /// the file that both extend; a timeout cannot differ within a matrix.
+    /// A job with `parallel:matrix`, and a second job for shards whose failures do not count. Both extend the job in the
+    /// included file. GitLab does not allow different timeouts within a matrix.
     fn gitlab(&self) -> serde_json::Value {
         let mut pipeline = json!({ "include": [{ "local": "ci/gitlab/shard.yml" }] });
         for (name, may_fail) in [("lab", false), ("lab-newest", true)] {
@@ -178,29 +181,29 @@ mod tests {
     }
 
     #[test]
-    fn for_people() {
+    fn text_format() {
         insta::assert_snapshot!(layout().render(Format::Text, "").unwrap());
     }
 
     #[test]
-    fn for_scripts() {
+    fn json_format() {
         insta::assert_snapshot!(layout().render(Format::Json, "").unwrap());
     }
 
     #[test]
-    fn for_github_in_one_line() {
+    fn github_format_is_one_line() {
         let line = layout().render(Format::Github, "").unwrap();
         assert_eq!(line.lines().count(), 1, "a step's output is one line");
         insta::assert_snapshot!(line);
     }
 
     #[test]
-    fn for_gitlab() {
+    fn gitlab_format() {
         insta::assert_snapshot!(layout().render(Format::Gitlab, "").unwrap());
     }
 
     #[test]
-    fn for_kubernetes() {
+    fn kubernetes_format() {
         insta::assert_snapshot!(layout().render(Format::K8s, "registry.example/netkit-lab:1").unwrap());
     }
 }

@@ -1,7 +1,7 @@
-//! Any number of shards' results become one run: their events are replayed to the reporters that every run has.
+//! Merges the results of shards into one run: their events are replayed to the reporters that every run has.
 //!
-//! Nothing that a shard should have brought is left out: cells of a shard that is missing or ended early get a verdict
-//! that says so, and the run can't pass.
+//! Missing results are not dropped: cells of a shard that is missing or ended early get a verdict that says so, and the
+//! merged run fails.
 
 use super::{
     ShardError,
@@ -9,10 +9,12 @@ use super::{
     replay::{self, Brought, Replay},
 };
 use crate::error::Error;
+use lab_guard::{Id, foreign};
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
     plan::Plan,
+    provenance::Provenance,
     run::RunRecord,
     shard::{MergedShard, Part, Shard, ShardState},
 };
@@ -23,13 +25,13 @@ use std::{
     thread,
 };
 
-/// Shards of one plan, in order, none of them twice.
+/// The shards of one plan, in order, without duplicates.
 #[derive(Debug)]
 pub struct Shards {
     found: Vec<Found>,
-    /// What the first of them says of the whole plan.
+    /// The whole plan's information, from the first shard.
     whole: Shard,
-    /// The first one's run, with the whole plan.
+    /// The first shard's run information, with the whole plan.
     info: RunInfo,
 }
 
@@ -37,7 +39,7 @@ pub struct Shards {
 #[derive(Debug)]
 struct Found {
     events: EventReader,
-    run: String,
+    run: Id,
     accelerator: Accelerator,
     brought: Brought,
 }
@@ -48,8 +50,10 @@ impl Found {
     }
 }
 
-/// The runs that a directory means: itself, or those directly below it.
+/// The runs in a directory: itself, or its subdirectories.
 fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
+    // Shards come from other machines: a link among them names something of this one.
+    foreign::is_directory(directory).map_err(Error::file("read", directory))?;
     if directory.join(FILE).exists() {
         return Ok(vec![directory.clone()]);
     }
@@ -59,7 +63,7 @@ fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
     }
     for entry in fs::read_dir(directory).map_err(Error::file("read", directory))? {
         let entry = entry.map_err(Error::file("read", directory))?;
-        // `latest` is a link to a run that is there anyway.
+        // `latest` is a link to one of the runs.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.path().join(FILE).exists() {
             below.push(entry.path());
         }
@@ -69,11 +73,12 @@ fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
 }
 
 impl Shards {
-    /// Reads the first event of every shard in or directly below the directories, and checks that they belong together.
+    /// Reads the first event of every shard in or directly below the directories, and checks that the shards belong
+    /// together.
     ///
     /// # Errors
-    /// A directory without a run, a file that is no run's or another version's, a run that is no shard, shards of
-    /// different plans, a shard twice.
+    /// A directory contains no run; an events file is invalid or of another version; a run is not a shard; shards belong to
+    /// different plans; a shard occurs twice.
     pub fn open(directories: &[PathBuf]) -> Result<Self, Error> {
         let mut found: Vec<Found> = Vec::new();
         let mut first: Option<(Shard, RunInfo)> = None;
@@ -97,7 +102,7 @@ impl Shards {
             let kernels = std::mem::take(&mut run.plan.kernels);
             let brought = Brought { directory, path, started_ms: at_ms, part: shard.part, kernels };
             found.push(Found { events, run: run.id.clone(), accelerator: run.accelerator.clone(), brought });
-            // Each shard names what is about its own cells.
+            // Each shard lists only the expired entries for its own cells.
             let new: Vec<_> = run.expired.drain(..).filter(|entry| !expired.contains(entry)).collect();
             expired.extend(new);
             first.get_or_insert((shard, run));
@@ -112,7 +117,16 @@ impl Shards {
         Ok(Self { found, whole, info })
     }
 
-    /// The shards of the plan, those that are missing included; what is there counts as complete until it is read.
+    /// Says who merges. The commit stays that of the shards.
+    pub fn started_by(&mut self, merging: Provenance) {
+        let Provenance { commit, changed, .. } = std::mem::take(&mut self.info.provenance);
+        self.info.provenance = match commit {
+            Some(commit) => Provenance { commit: Some(commit), changed, ..merging },
+            None => merging,
+        };
+    }
+
+    /// The state of every shard of the plan, missing ones included; shards count as complete until they are read.
     fn states(&self) -> Vec<MergedShard> {
         let count = self.whole.part.count;
         let state = |number| {
@@ -128,16 +142,16 @@ impl Shards {
         (1..=count).map(state).collect()
     }
 
-    /// Replays everything as a run of the name `id`. Consoles and evidence are copied below `into`, where it is given, and
-    /// the events are written to `log`.
+    /// Replays all events as a run with the given id. Copies consoles and evidence to `into` if set, and writes the events
+    /// to `log`.
     ///
     /// # Errors
-    /// A file of a shard is damaged or can't be read, a shard tells of cells that are not its own, or the log can't be
+    /// A file of a shard is damaged or can't be read, a shard contains cells that are not in its plan, or the log can't be
     /// written.
-    pub fn merge(self, id: String, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
+    pub fn merge(self, id: Id, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
         let mut merged = self.states();
         let Self { found, whole, info } = self;
-        // A run's first event says how complete its shards are, so their ends are looked at before anything is told.
+        // The first event of the merged run says which shards are complete, so this is determined before the replay.
         for (shard, found) in merged.iter_mut().filter(|it| it.run.is_some()).zip(&found) {
             if !found.events.is_finished()? {
                 shard.state = ShardState::Cut;
@@ -162,7 +176,7 @@ impl Shards {
     }
 }
 
-/// Refuses a shard that does not belong to the plan of the first one.
+/// Refuses a shard that does not belong to the plan of the first shard.
 fn check(
     whole: &Shard,
     info: &RunInfo,
@@ -175,9 +189,9 @@ fn check(
     } else if run.mutant != info.mutant {
         Some("the deliberate faults".to_owned())
     } else if run.canary != info.canary || run.retries != info.retries {
-        Some("what is run, or how often".to_owned())
+        Some("the selection or the retries".to_owned())
     } else if run.versions.lab != info.versions.lab || run.versions.agent != info.versions.agent {
-        Some("the versions of the lab".to_owned())
+        Some("the versions of lab".to_owned())
     } else {
         difference(&shard.identity, &whole.identity)
     };
@@ -185,7 +199,7 @@ fn check(
     what.map_or(Ok(()), |what| Err(different(what)))
 }
 
-/// One accelerator for all: where shards ran on unequal machines, each kind is named.
+/// Combines the accelerators of all shards: if they differ, each kind is named.
 fn accelerators(found: &[Found], first: Accelerator) -> Accelerator {
     let mut by_name: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for it in found {

@@ -7,7 +7,7 @@ use lab_record::{
     log::EventLog,
     plan::KernelFacts,
     reporter::Reporter,
-    testing::{cell, facts, passed},
+    testing::{cell, facts, id, passed},
     verdict::Verdict,
 };
 use lab_report::{junit, results::directory};
@@ -20,7 +20,7 @@ fn plan() -> Plan {
     Plan::new(vec![facts("6.1", "6.1.192"), facts("6.12", "6.12.117")], cells, true)
 }
 
-/// The events of one shard, in which everything passes.
+/// The events of a shard in which everything passes.
 fn events(part: Part, identity: &str) -> Vec<Stamped> {
     let plan = plan();
     let split = split(&plan, part.count, &|facts: &KernelFacts, _| if facts.id == "6.12" { 900 } else { 100 }).unwrap();
@@ -32,8 +32,8 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
         kernels: split.kernels(&plan),
         full_matrix: true,
     };
-    let id = format!("run-{}", part.number);
-    let info = RunInfo { shard: Some(shard), ..RunInfo::new(id, Versions::default(), accelerator, own.clone()) };
+    let name = id(&format!("run-{}", part.number));
+    let info = RunInfo { shard: Some(shard), ..RunInfo::new(name, Versions::default(), accelerator, own.clone()) };
     let mut all = vec![Event::RunStarted { run: Box::new(info) }];
     for kernel in &own.kernels {
         let id = || kernel.facts.id.clone();
@@ -85,7 +85,7 @@ fn results() -> (tempfile::TempDir, Vec<PathBuf>) {
 }
 
 fn merge(directories: &[PathBuf]) -> Result<RunRecord, Error> {
-    Shards::open(directories)?.merge("merged".to_owned(), None, None)
+    Shards::open(directories)?.merge(id("merged"), None, None)
 }
 
 /// The error of a merge, without the test's directory.
@@ -96,22 +96,22 @@ fn refused(dir: &Path, directories: &[PathBuf]) -> String {
 }
 
 #[test]
-fn all_shards_are_cell_for_cell_one_run() {
+fn all_shards_merge_to_the_same_cells_as_one_run() {
     let (dir, all) = results();
     let record = merge(&all).unwrap();
     assert_eq!((record.counts().passed, record.counts().total()), (18, 18));
     assert_eq!(record.exit(), Exit::Passed);
     assert_eq!(record.info.as_ref().unwrap().plan, plan());
-    assert_eq!(record.finished, Some((Exit::Passed, 4000)), "shards run side by side");
+    assert_eq!(record.finished, Some((Exit::Passed, 4000)), "shards run in parallel");
     assert_eq!(record.kernels["6.12"].finished, Some((4000, Some(4))));
     assert_eq!(record.kernels["6.12"].guests.len(), 3, "every shard's guest has a number of its own");
     let backwards: Vec<PathBuf> = all.iter().rev().cloned().collect();
     assert_eq!(merge(&backwards).unwrap(), record);
-    assert_eq!(merge(&[dir.path().to_owned()]).unwrap(), record, "the directory above them means them all");
+    assert_eq!(merge(&[dir.path().to_owned()]).unwrap(), record, "a parent directory means all runs in it");
 }
 
 #[test]
-fn a_merged_run_is_rebuilt_from_its_own_events() {
+fn a_merged_run_can_be_read_from_its_events() {
     let (dir, all) = results();
     let into = dir.path().join("merged");
     fs::create_dir(&into).unwrap();
@@ -120,11 +120,16 @@ fn a_merged_run_is_rebuilt_from_its_own_events() {
         fs::create_dir_all(all[shard].join("6.12")).unwrap();
         fs::write(all[shard].join("6.12").join(name), format!("shard {}", shard + 1)).unwrap();
     }
-    std::os::unix::fs::symlink("/etc/passwd", all[3].join("6.12/cells/link")).unwrap();
+    let link = all[3].join("6.12/cells/link");
+    std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+    let aside = tempfile::tempdir().unwrap();
+    let refused = Shards::open(&all).unwrap().merge(id("m"), Some(aside.path()), None).unwrap_err().to_string();
+    assert!(refused.contains("a symbolic link instead of a file"), "{refused}");
+    fs::remove_file(link).unwrap();
     let mut log = EventLog::create(&into).unwrap();
-    let record = Shards::open(&all[..3]).unwrap().merge("m".to_owned(), Some(&into), Some(&mut log)).unwrap();
+    let record = Shards::open(&all[..3]).unwrap().merge(id("m"), Some(&into), Some(&mut log)).unwrap();
     assert_eq!(lab_record::log::read(&into).unwrap(), record);
-    // The second of the kernel's two shards has its guests numbered anew; what stays is copied.
+    // The guests of the kernel's second shard are renumbered; other lines are copied.
     let text = fs::read_to_string(into.join(FILE)).unwrap();
     for (shard, begin, copied) in [(0, "\"guest\":1,", true), (1, "\"guest\":1,", true), (2, "\"guest\":2,", false)] {
         let own = fs::read_to_string(all[shard].join(FILE)).unwrap();
@@ -132,20 +137,19 @@ fn a_merged_run_is_rebuilt_from_its_own_events() {
         assert_eq!(text.contains(line), copied);
         assert!(text.contains(&line.replacen("\"guest\":1,", begin, 1)), "{text}");
     }
-    // A run's events are locked while they are written.
+    // The events file is locked while it is written.
     drop(log);
     fs::remove_dir_all(into.join("6.12")).unwrap();
     let mut log = EventLog::create(&into).unwrap();
-    Shards::open(&all).unwrap().merge("m".to_owned(), Some(&into), Some(&mut log)).unwrap();
+    Shards::open(&all).unwrap().merge(id("m"), Some(&into), Some(&mut log)).unwrap();
     let read = |name: &str| fs::read_to_string(into.join("6.12").join(name)).unwrap();
     assert_eq!([read("console.log"), read("console-2.log"), read("console-3.log")], ["shard 2", "shard 3", "shard 4"]);
     assert_eq!(read("cells/A01/w0.pcap"), "shard 4");
-    assert!(!into.join("6.12/cells/link").exists(), "links of another machine are not followed");
     assert_eq!(directory::console(3), "console-3.log");
 }
 
 #[test]
-fn a_missing_shard_is_an_error_in_every_report_and_no_smaller_run() {
+fn a_missing_shard_is_an_error_in_every_report() {
     let (_dir, all) = results();
     let record = merge(&[all[0].clone(), all[1].clone(), all[3].clone()]).unwrap();
     let counts = record.counts();
@@ -162,11 +166,11 @@ fn a_missing_shard_is_an_error_in_every_report_and_no_smaller_run() {
 }
 
 #[test]
-fn a_shard_that_died_costs_its_own_cells_and_the_run() {
+fn an_interrupted_shard_fails_its_cells_and_the_run() {
     let (_dir, all) = results();
     let path = all[2].join(FILE);
     let text = fs::read_to_string(&path).unwrap();
-    // Killed while its second cell ran, in the middle of a line.
+    // The runner was killed while its second cell ran, in the middle of a line.
     let lines: Vec<&str> = text.lines().collect();
     fs::write(&path, format!("{}\n{{\"at_ms\":1,\"ev", lines[..7].join("\n"))).unwrap();
     let record = merge(&all).unwrap();
@@ -176,13 +180,13 @@ fn a_shard_that_died_costs_its_own_cells_and_the_run() {
     assert_eq!(record.lost_shards(), ["shard 3/4 ended early: its events are cut short"]);
     let lost = record.verdicts().find(|(_, _, verdict)| matches!(verdict.outcome, Outcome::NotRun { .. })).unwrap().2;
     assert_eq!(lost.outcome, Outcome::NotRun { message: "shard 3/4 ended while the cell was running".to_owned() });
-    // Even where every cell had its verdict, the end is missing.
+    // If every cell has a verdict, the end of the run is still missing.
     fs::write(&path, lines[..lines.len() - 1].join("\n") + "\n").unwrap();
     assert_eq!(merge(&all).unwrap().exit(), Exit::Infra);
 }
 
 #[test]
-fn what_does_not_belong_together_is_refused_by_name() {
+fn shards_of_different_plans_are_refused_by_name() {
     let (dir, all) = results();
     let with = |directory: &str, events: &[Stamped]| {
         let extra = dir.path().join(directory);
@@ -207,13 +211,13 @@ fn what_does_not_belong_together_is_refused_by_name() {
     if let Event::RunStarted { run } = &mut whole[0].event {
         run.shard = None;
     }
-    assert_eq!(refused(&with("whole", &whole)), "whole/events.jsonl is a whole run, not a shard of one");
+    assert_eq!(refused(&with("whole", &whole)), "whole/events.jsonl is a whole run, not a shard");
     let mut foreign = events(Part { number: 3, count: COUNT }, "same");
     let stolen = events(Part { number: 1, count: COUNT }, "same");
     foreign.insert(1, stolen.iter().find(|it| matches!(it.event, Event::CellFinished { .. })).unwrap().clone());
     assert_eq!(
         refused(&with("foreign", &foreign)),
-        "foreign/events.jsonl tells of A00-x[tc,veth] on kernel 6.1, which is not in its own plan"
+        "foreign/events.jsonl contains A00-x[tc,veth] on kernel 6.1, which is not in its plan"
     );
     fs::create_dir_all(dir.path().join("empty")).unwrap();
     let refused = refused(&[dir.path().join("empty")]);
@@ -237,8 +241,8 @@ fn a_damaged_foreign_or_old_file_is_named() {
     let unnumbered = text.replacen(&format!("\"format\":{},", lab_record::event::FORMAT), "", 1);
     assert!(refused(unnumbered.as_bytes()).contains("shard-2/events.jsonl has format 0"));
     for (bytes, words) in [
-        (&b""[..], "shard-2/events.jsonl:1: not an event of this version of lab: it ends before the first event does"),
-        (&text.as_bytes()[..40], "shard-2/events.jsonl:1: not an event of this version of lab: it ends before"),
+        (&b""[..], "shard-2/events.jsonl:1: not an event of this version of lab: the first event is incomplete"),
+        (&text.as_bytes()[..40], "shard-2/events.jsonl:1: not an event of this version of lab: the first event"),
         (b"<xml/>\n", "shard-2/events.jsonl:1: not an event of this version of lab: expected value"),
         (b"{\"a\":1}\n", "shard-2/events.jsonl:1: not an event of this version of lab: missing field `event`"),
         (
@@ -254,5 +258,5 @@ fn a_damaged_foreign_or_old_file_is_named() {
         refused(damaged.as_bytes()).starts_with("shard-2/events.jsonl:5: not an event of this version of lab: unknown")
     );
     let twice = format!("{text}{text}");
-    assert!(refused(twice.as_bytes()).contains("a second run begins"));
+    assert!(refused(twice.as_bytes()).contains("a second run starts"));
 }

@@ -1,8 +1,8 @@
-//! One plan in several parts: who runs what, and how their results become one run again.
+//! Splits a plan into shards, and merges their results into one run.
 //!
-//! A part is a function of the plan, the number of parts and the recorded durations alone, so that machines which never
-//! talk to each other agree on it. What they must agree on is hashed into every shard's first event, and [`merge`]
-//! refuses shards that do not.
+//! A shard is a function of the plan, the number of shards and the recorded durations alone, so that machines agree on it
+//! without communication. The inputs that they must agree on are hashed into every shard's first event, and [`merge`]
+//! refuses shards whose hashes differ.
 
 pub mod durations;
 mod environment;

@@ -1,4 +1,4 @@
-//! From arguments to a plan that is split among machines.
+//! Selects the shard of a plan from command line arguments.
 
 use super::Request;
 use crate::{
@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The part that the flag or the environment asks for.
+/// The shard that the option or the environment asks for.
 pub fn requested(flag: Option<Request>) -> Result<Option<Part>, Error> {
     let Some((part, from)) = shard::resolve(flag, &|name| env::var(name).ok())? else { return Ok(None) };
     if let Some(variable) = from {
@@ -30,16 +30,16 @@ pub fn requested(flag: Option<Request>) -> Result<Option<Part>, Error> {
     Ok(Some(part))
 }
 
-/// A whole plan, of which no kernel has been fetched, and what splits it.
+/// A whole plan, before any kernel is fetched, and the durations by which it is split.
 pub struct Whole {
     /// The plan.
     pub plan: Plan,
-    /// Hashes of what all shards must agree on, by its name for people.
+    /// Hashes of everything that all shards must agree on, by a readable name.
     pub identity: BTreeMap<String, String>,
     durations: Durations,
 }
 
-/// The plan of these kernels and cells, as every machine with the same checkout makes it.
+/// The plan of these kernels and cells, which is the same on every machine with the same checkout.
 pub fn whole(
     project: &Project,
     kernels: &[&Kernel],
@@ -54,7 +54,7 @@ pub fn whole(
     let every_cell = selected.every_cell;
     let plan = Plan { others, every_cell, ..Plan::new(known, selected.cells.clone(), full_matrix) };
     let identity = |kernel: &&Kernel| {
-        project.store().identity(kernel, &project.lock).map(|identity| (kernel.id.clone(), identity))
+        project.store().identity(kernel, &project.lock).map(|identity| (kernel.id.to_string(), identity))
     };
     let kernels: BTreeMap<String, String> = kernels.iter().map(identity).collect::<Result<_, _>>()?;
     let identity = shard::identity(&project.root, &plan, &kernels, &durations)?;
@@ -67,7 +67,7 @@ impl Whole {
         Ok(shard::split(&self.plan, count, &|kernel, cell| self.durations.estimate(kernel, cell))?)
     }
 
-    /// What one shard runs, and what its events say of the whole.
+    /// The plan of one shard, and the information on the whole plan for its events.
     pub fn part(self, part: Part) -> Result<(Plan, Shard), Error> {
         let split = self.split(part.count)?;
         let shard = Shard {
@@ -80,17 +80,17 @@ impl Whole {
     }
 }
 
-/// Where the project keeps the durations that shards are split by.
+/// Path of the durations by which the project's plans are split.
 pub fn durations_path(project: &Project) -> PathBuf {
     project.root.join("ci").join(durations::FILE)
 }
 
-/// The durations that were named, which must be there, or those of the project, where it has some. What this machine
-/// remembers does not count: other machines remember something else.
+/// Reads the given durations file, which must exist, or else the project's file, if it exists. Durations in this machine's
+/// cache are not used, because they differ between machines.
 fn read_durations(project: &Project, named: Option<&Path>) -> Result<Durations, Error> {
     match named {
         Some(path) if !path.is_file() => {
-            Err(Error::Usage(format!("{} is no file; `lab durations --out` writes one", path.display())))
+            Err(Error::Usage(format!("{} is not a file; `lab durations --out` writes one", path.display())))
         }
         Some(path) => Durations::load(path),
         None => Durations::load(&durations_path(project)),

@@ -1,7 +1,7 @@
-//! Who runs what: kernels first, then cases by recorded time.
+//! Splits a plan: first by kernel, then by case according to recorded durations.
 //!
-//! A shard that boots one kernel fetches one kernel. So kernels are only put together where there are fewer shards than
-//! kernels, and otherwise each shard has one kernel, a slow kernel several shards.
+//! A shard that boots one kernel fetches one kernel. Therefore kernels share a shard only if there are fewer shards than
+//! kernels; otherwise each shard has one kernel, and a slow kernel has several shards.
 
 use super::ShardError;
 use lab_record::{
@@ -10,37 +10,37 @@ use lab_record::{
 };
 use std::cmp::Reverse;
 
-/// What a kernel costs before its first cell, milliseconds: its image, a boot and a snapshot under emulation.
+/// Time before a kernel's first cell, milliseconds: image, boot and snapshot under emulation.
 const KERNEL_MS: u64 = 15_000;
 
-/// A plan in parts.
+/// A plan split into shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
-    /// One per shard, in order.
+    /// One load per shard, in order.
     pub loads: Vec<Load>,
 }
 
-/// What one shard runs.
+/// The cells of one shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Load {
-    /// What it should take, milliseconds.
+    /// Estimated time, milliseconds.
     pub estimate_ms: u64,
-    /// Kernels by their place in the plan, each with the places of its cells, in the plan's order.
+    /// Indexes of kernels in the plan, each with the indexes of its cells, in the plan's order.
     pub cells: Vec<(usize, Vec<usize>)>,
 }
 
 impl Load {
-    /// How many cells it runs.
+    /// Number of cells.
     pub fn count(&self) -> usize {
         self.cells.iter().map(|(_, cells)| cells.len()).sum()
     }
 }
 
-/// Splits a plan into `count` parts that should take about as long as each other. `estimate` gives a cell's time in
-/// milliseconds; the same plan and the same estimates give the same parts, on every machine.
+/// Splits a plan into `count` shards of about equal duration. `estimate` returns a cell's time in milliseconds; the same
+/// plan and the same estimates give the same shards on every machine.
 ///
 /// # Errors
-/// [`ShardError::TooMany`] where a part would be empty.
+/// [`ShardError::TooMany`] if a shard would be empty.
 pub fn split(
     plan: &Plan,
     count: u32,
@@ -78,7 +78,7 @@ pub fn split(
     Ok(Split { loads })
 }
 
-/// How many of the shards each kernel gets: every further one goes where a shard takes longest.
+/// Number of shards of each kernel: each additional shard goes to the kernel with the longest shard.
 fn shares(kernels: &[usize], shards: usize, times: &[Vec<u64>]) -> Vec<usize> {
     let mut shares = vec![1; kernels.len()];
     for _ in kernels.len()..shards {
@@ -91,8 +91,8 @@ fn shares(kernels: &[usize], shards: usize, times: &[Vec<u64>]) -> Vec<usize> {
     shares
 }
 
-/// Puts the items into `bins`, the longest first, each where there is least so far. No bin stays empty where there are
-/// items enough.
+/// Distributes items over `bins`, longest first, each to the bin with the least weight. No bin stays empty if there are
+/// enough items.
 fn longest_first(items: &[usize], bins: usize, weight: impl Fn(&usize) -> u64) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = items.to_vec();
     order.sort_by_key(|item| Reverse(weight(item)));
@@ -106,8 +106,8 @@ fn longest_first(items: &[usize], bins: usize, weight: impl Fn(&usize) -> u64) -
 }
 
 impl Split {
-    /// The part of a plan that a shard runs. It never claims to be the full matrix: what a case can run on elsewhere is
-    /// the whole plan's matter.
+    /// The plan of a shard. It is never marked as the full matrix: whether every case runs somewhere is checked on the
+    /// whole plan.
     pub fn narrow(&self, plan: &Plan, part: Part) -> Plan {
         let Some(load) = self.loads.get(part.number as usize - 1) else { return plan.clone() };
         let kernels = load.cells.iter().map(|(kernel, cells)| {
@@ -119,7 +119,7 @@ impl Split {
         Plan { cells, kernels: kernels.collect(), full_matrix: false, others, every_cell: plan.every_cell }
     }
 
-    /// Which shards run each kernel of the plan.
+    /// The shards that run each kernel of the plan.
     pub fn kernels(&self, plan: &Plan) -> Vec<Share> {
         let shards = |kernel: usize| {
             let runs = |load: &Load| load.cells.iter().any(|(it, _)| *it == kernel);
@@ -141,7 +141,7 @@ mod tests {
         Plan::new(ids.iter().map(|id| facts(id, id)).collect(), cells, true)
     }
 
-    /// A time that is different for each kernel and cell, and always the same.
+    /// A fixed time that differs between kernels and cells.
     fn time(facts: &KernelFacts, cell: &PlannedCell) -> u64 {
         let words = facts.id.bytes().chain(cell.id.as_str().bytes());
         words.fold(7, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into())) % 900
@@ -149,12 +149,13 @@ mod tests {
 
     fn kernels_of(plan: &Plan, count: u32) -> Vec<Vec<String>> {
         let split = split(plan, count, &time).unwrap();
-        let ids = |load: &Load| load.cells.iter().map(|(kernel, _)| plan.kernels[*kernel].facts.id.clone()).collect();
+        let ids =
+            |load: &Load| load.cells.iter().map(|(kernel, _)| plan.kernels[*kernel].facts.id.to_string()).collect();
         split.loads.iter().map(ids).collect()
     }
 
     #[test]
-    fn kernels_stay_whole_while_there_are_no_more_shards_than_kernels() {
+    fn kernels_are_not_split_unless_there_are_more_shards_than_kernels() {
         let plan = plan(3, 40);
         assert_eq!(kernels_of(&plan, 1), [["6.0", "6.1", "6.2"]]);
         assert_eq!(kernels_of(&plan, 3).iter().flatten().count(), 3, "one each");
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_kernel_gets_the_further_shards() {
+    fn a_slow_kernel_gets_the_additional_shards() {
         let plan = plan(3, 100);
         let slow = |facts: &KernelFacts, _: &PlannedCell| if facts.id == "6.1" { 1000 } else { 10 };
         let split = split(&plan, 6, &slow).unwrap();

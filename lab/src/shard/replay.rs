@@ -1,8 +1,9 @@
-//! Shards' events, told again as those of one run. They are read on a thread of their own while those before them are
-//! told: reading and telling take about as long as each other.
+//! Replays shards' events as those of one run. A separate thread reads ahead, because reading and replaying take about the
+//! same time.
 
 use super::{ShardError, files};
 use crate::error::Error;
+use lab_guard::Id;
 use lab_protocol::{CellId, Outcome};
 use lab_record::{
     event::{Event, Stamped},
@@ -20,10 +21,10 @@ use std::{
     thread::Scope,
 };
 
-/// How many [`Lines`] wait to be told, some megabytes.
+/// Maximum number of [`Lines`] that are read ahead, some megabytes.
 const AHEAD: usize = 64;
 
-/// Reads the shards one after the other, each up to its end or its first damaged line.
+/// Reads the shards in turn, each up to its end or its first damaged line.
 pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<EventReader>) -> Receiver<Lines> {
     let (send, lines) = sync_channel(AHEAD);
     scope.spawn(move || {
@@ -32,7 +33,7 @@ pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<EventRe
             while !through {
                 let lines = events.lines();
                 through = lines.end.is_some();
-                // Nobody listens any more where the merge has failed.
+                // The receiver is gone if the merge has failed.
                 if send.send(lines).is_err() {
                     return;
                 }
@@ -42,34 +43,34 @@ pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<EventRe
     lines
 }
 
-/// What is known of a shard before its events are read.
+/// Information on a shard before its events are read.
 #[derive(Debug)]
 pub(super) struct Brought {
     pub(super) directory: PathBuf,
-    /// Its events' file.
+    /// Its events file.
     pub(super) path: PathBuf,
     pub(super) started_ms: u64,
     pub(super) part: Part,
     pub(super) kernels: Vec<PlannedKernel>,
 }
 
-/// Whose verdict a planned cell waits for.
+/// State of a planned cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waits {
-    /// No shard's so far.
+    /// No shard has started the cell's kernel.
     Unclaimed,
-    /// That of the shard with this number.
+    /// The shard with this number must bring its verdict.
     For(u32),
-    /// Nobody's: it is there.
+    /// The verdict has been replayed.
     Told,
 }
 
-/// The cells of the whole plan, by their place in it: every kernel has the same.
+/// The cells of the whole plan by position, for every kernel.
 #[derive(Debug)]
 struct Ledger {
     cells: Vec<CellId>,
     places: HashMap<CellId, usize>,
-    kernels: HashMap<String, Vec<Waits>>,
+    kernels: HashMap<Id, Vec<Waits>>,
 }
 
 impl Ledger {
@@ -80,8 +81,8 @@ impl Ledger {
         Self { kernels: plan.kernels.iter().map(kernel).collect(), places, cells }
     }
 
-    /// Moves a cell on; whether it was where it should have been.
-    fn pass(&mut self, kernel: &str, cell: &CellId, from: Waits, to: Waits) -> bool {
+    /// Changes a cell's state; returns whether it was in the state `from`.
+    fn pass(&mut self, kernel: &Id, cell: &CellId, from: Waits, to: Waits) -> bool {
         let place = self.places.get(cell).copied();
         let waits = place.and_then(|place| self.kernels.get_mut(kernel)?.get_mut(place));
         let Some(waits) = waits.filter(|waits| **waits == from) else { return false };
@@ -89,8 +90,8 @@ impl Ledger {
         true
     }
 
-    /// Takes the cells of a kernel that are left, by name.
-    fn take(&mut self, kernel: &str, from: Waits) -> Vec<CellId> {
+    /// Removes the remaining cells of a kernel, and returns their ids.
+    fn take(&mut self, kernel: &Id, from: Waits) -> Vec<CellId> {
         let all = self.kernels.get_mut(kernel).into_iter().flatten().zip(&self.cells);
         let left = all.filter(|(waits, _)| **waits == from).map(|(waits, cell)| {
             *waits = Waits::Told;
@@ -102,33 +103,33 @@ impl Ledger {
     }
 }
 
-/// What is known of a kernel after some of its shards.
+/// State of a kernel after some of its shards.
 #[derive(Debug, Default)]
 struct Through {
     started: bool,
     guests: u32,
     peak_memory_kib: Option<u64>,
     gave_up: bool,
-    /// The longest of its shards: they ran side by side.
+    /// Longest wall time of its shards, milliseconds: they ran in parallel.
     wall_ms: Option<u64>,
 }
 
-/// What a line of a shard becomes.
+/// How a line of a shard is replayed.
 enum Line {
-    /// A line of the run, as it is.
+    /// Unchanged.
     Same(Event),
-    /// Another line of the run.
+    /// Changed.
     Changed(Event),
-    /// Nothing: it is told once for all shards.
+    /// Not replayed, because it is written once for all shards.
     Dropped,
 }
 
-/// The run so far, in memory and on disk.
+/// The merged run so far, in memory and on disk.
 pub(super) struct Replay<'a> {
     record: RunRecord,
     log: Option<&'a mut EventLog>,
     ledger: Ledger,
-    kernels: BTreeMap<String, Through>,
+    kernels: BTreeMap<Id, Through>,
     last_ms: u64,
     wall_ms: u64,
 }
@@ -139,7 +140,7 @@ impl<'a> Replay<'a> {
         Self { record, log, ledger, kernels, last_ms: started_ms, wall_ms: 0 }
     }
 
-    /// Takes an event that no shard has in these words.
+    /// Adds an event that is not copied from a shard.
     pub(super) fn take(&mut self, at_ms: u64, event: Event) -> Result<(), Error> {
         let stamped = Stamped { at_ms, event };
         if let Some(log) = &mut self.log {
@@ -156,14 +157,14 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn not_run(&mut self, at_ms: u64, kernel: &str, cell: CellId, message: String) -> Result<(), Error> {
+    fn not_run(&mut self, at_ms: u64, kernel: &Id, cell: CellId, message: String) -> Result<(), Error> {
         let verdict = Box::new(Verdict::bare(cell, Outcome::NotRun { message }));
-        self.take(at_ms, Event::CellFinished { kernel: kernel.to_owned(), guest: 0, verdict })
+        self.take(at_ms, Event::CellFinished { kernel: kernel.clone(), guest: 0, verdict })
     }
 
-    /// Tells the next shard, with its guests numbered after those of the shards before it.
+    /// Replays a shard; its guests are numbered after those of the shards before it.
     pub(super) fn shard(&mut self, shard: Brought, into: Option<&Path>, lines: &Receiver<Lines>) -> Result<(), Error> {
-        let shift: BTreeMap<String, u32> = self.kernels.iter().map(|(id, it)| (id.clone(), it.guests)).collect();
+        let shift: BTreeMap<Id, u32> = self.kernels.iter().map(|(id, it)| (id.clone(), it.guests)).collect();
         if let Some(into) = into {
             files::copy(&shard.directory, into, &shard.part, &shard.kernels, &shift)?;
         }
@@ -172,7 +173,7 @@ impl<'a> Replay<'a> {
             let id = &kernel.facts.id;
             for cell in &kernel.cells {
                 if !self.ledger.pass(id, &cell.id, Waits::Unclaimed, Waits::For(number)) {
-                    let (kernel, cell) = (id.clone(), cell.id.to_string());
+                    let (kernel, cell) = (id.to_string(), cell.id.to_string());
                     return Err(ShardError::Overlap { path: shard.path, kernel, cell }.into());
                 }
             }
@@ -191,7 +192,7 @@ impl<'a> Replay<'a> {
     }
 
     fn lines(&mut self, telling: &mut Telling<'_>, events: Vec<(Stamped, usize)>, text: &[u8]) -> Result<(), Error> {
-        // What stays as it is is written in one piece.
+        // Consecutive unchanged lines are written in one piece.
         let (mut copied, mut begin) = (0, 0);
         for (Stamped { at_ms, event }, end) in events {
             telling.last_ms = telling.last_ms.max(at_ms);
@@ -214,15 +215,17 @@ impl<'a> Replay<'a> {
         let mut changed = false;
         if let Some((kernel, guest)) = guest(&mut event) {
             let shift = telling.shift.get(kernel).copied().unwrap_or_default();
-            // 0 is no guest.
+            // 0 means that no guest was running.
             changed = *guest > 0 && shift > 0;
-            *guest += if changed { shift } else { 0 };
+            let number = guest.checked_add(if changed { shift } else { 0 });
+            let many = || ShardError::TooManyGuests { path: telling.shard.path.clone(), kernel: kernel.to_string() };
+            *guest = number.ok_or_else(many)?;
             let through = through(&mut self.kernels, kernel);
             through.guests = through.guests.max(*guest);
         }
         let once = match &event {
             Event::RunStarted { .. } => true,
-            // Every shard brings the same library.
+            // Every shard has the same topology library.
             Event::Topologies { .. } => !self.record.topologies.is_empty(),
             Event::RunFinished { wall_ms, .. } => {
                 telling.finished = true;
@@ -247,7 +250,7 @@ impl<'a> Replay<'a> {
                 let cell = &verdict.report.cell;
                 let own = Waits::For(telling.shard.part.number);
                 if !self.ledger.pass(kernel, cell, own, Waits::Told) {
-                    let (path, kernel, cell) = (telling.shard.path.clone(), kernel.clone(), cell.to_string());
+                    let (path, kernel, cell) = (telling.shard.path.clone(), kernel.to_string(), cell.to_string());
                     return Err(ShardError::ForeignCell { path, kernel, cell }.into());
                 }
                 false
@@ -261,11 +264,11 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Tells of the cells that a shard should have brought.
+    /// Adds verdicts for cells that the shard did not finish.
     fn end_shard(&mut self, telling: Telling<'_>) -> Result<(), Error> {
         let Telling { shard, running, last_ms, finished, .. } = telling;
         let part = shard.part;
-        let mut kernels: Vec<&str> = shard.kernels.iter().map(|kernel| &*kernel.facts.id).collect();
+        let mut kernels: Vec<&Id> = shard.kernels.iter().map(|kernel| &kernel.facts.id).collect();
         kernels.sort_unstable();
         for kernel in kernels {
             for cell in self.ledger.take(kernel, Waits::For(part.number)) {
@@ -282,10 +285,10 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Tells the end of a kernel; `missing` says which of its shards are, where one is.
-    pub(super) fn end_kernel(&mut self, kernel: &str, missing: Option<String>) -> Result<(), Error> {
+    /// Ends a kernel; `missing` names its missing shards, if any.
+    pub(super) fn end_kernel(&mut self, kernel: &Id, missing: Option<String>) -> Result<(), Error> {
         if let Some(text) = missing.clone() {
-            self.take(self.last_ms, Event::Note { kernel: kernel.to_owned(), text })?;
+            self.take(self.last_ms, Event::Note { kernel: kernel.clone(), text })?;
         }
         let message = missing.unwrap_or_else(|| "no shard has the cell in its plan".to_owned());
         for cell in self.ledger.take(kernel, Waits::Unclaimed) {
@@ -294,13 +297,13 @@ impl<'a> Replay<'a> {
         if let Some(Through { guests, peak_memory_kib, gave_up, wall_ms: Some(wall_ms), .. }) =
             self.kernels.remove(kernel)
         {
-            let kernel = kernel.to_owned();
+            let kernel = kernel.clone();
             self.take(self.last_ms, Event::KernelFinished { kernel, guests, peak_memory_kib, gave_up, wall_ms })?;
         }
         Ok(())
     }
 
-    /// Tells the end of the run.
+    /// Ends the run.
     pub(super) fn end(mut self) -> Result<RunRecord, Error> {
         let exit = self.record.exit();
         self.take(self.last_ms, Event::RunFinished { exit, wall_ms: self.wall_ms })?;
@@ -308,23 +311,23 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// A shard that is being told.
+/// A shard that is being replayed.
 struct Telling<'a> {
     shard: &'a Brought,
-    /// What is added to the numbers of its guests, by kernel.
-    shift: BTreeMap<String, u32>,
-    /// The cell that runs, by kernel.
-    running: BTreeMap<String, CellId>,
+    /// Offset of its guests' numbers, by kernel.
+    shift: BTreeMap<Id, u32>,
+    /// The running cell, by kernel.
+    running: BTreeMap<Id, CellId>,
     last_ms: u64,
     finished: bool,
 }
 
-fn through<'a>(kernels: &'a mut BTreeMap<String, Through>, kernel: &str) -> &'a mut Through {
-    kernels.entry(kernel.to_owned()).or_default()
+fn through<'a>(kernels: &'a mut BTreeMap<Id, Through>, kernel: &Id) -> &'a mut Through {
+    kernels.entry(kernel.clone()).or_default()
 }
 
-/// The kernel and the number of the guest that an event is about.
-fn guest(event: &mut Event) -> Option<(&str, &mut u32)> {
+/// The kernel and the guest number of an event.
+fn guest(event: &mut Event) -> Option<(&Id, &mut u32)> {
     match event {
         Event::GuestStarted { kernel, guest, .. }
         | Event::Booted { kernel, guest, .. }

@@ -1,4 +1,4 @@
-//! A shell in a guest, as the person in front of it sees it.
+//! Terminal side of a shell in a guest.
 
 pub mod terminal;
 #[cfg(test)]
@@ -16,33 +16,33 @@ use std::{
 };
 use terminal::{Keyboard, RawMode, Screen, Shown, Typed};
 
-/// Ctrl-]: leaves at once, as it leaves telnet and virsh's console.
+/// Ctrl-]: ends the session at once, as in telnet and `virsh console`.
 pub const LEAVE: u8 = 0x1d;
-/// Bytes of input in one message, at most.
+/// Maximum bytes of input in one message.
 const PIECE: usize = 4096;
 
-/// How a visit with a shell ended, as far as the guest told.
+/// How a shell session ended, as far as the guest reported it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Ended {
-    /// The guest did not tell: it is lost, or the visit was interrupted.
+    /// The guest did not report an end: it was lost, or the session was interrupted.
     #[default]
     Unknown,
-    /// The program ended with this code.
+    /// The program exited with this code.
     Program(u8),
-    /// The person left.
+    /// The user pressed Ctrl-].
     Left,
-    /// What was asked for can't be had; one line.
+    /// The guest refused the request; one line.
     Refused(String),
 }
 
-/// The visitor.
+/// A session with a shell.
 pub struct Shell<'a> {
     request: ShellRequest,
-    /// Asked for the size; set where the program has a terminal.
+    /// Tracks the terminal's size; set if the program has a terminal.
     screen: Option<Screen>,
     keyboard: Option<Keyboard<'a>>,
     streams: RefCell<Streams<'a>>,
-    /// Shows what was built, before the program's first output.
+    /// Shows the topology that was built, before the program's first output.
     greet: &'a dyn Fn(&str),
     state: RefCell<State>,
 }
@@ -57,7 +57,7 @@ struct State {
     ready: bool,
     raw: Option<RawMode>,
     shown: Shown,
-    /// Input that the program has not taken, bytes.
+    /// Input that the program has not yet read, bytes.
     under_way: usize,
     input_over: bool,
     report: Option<Box<CellReport>>,
@@ -65,7 +65,7 @@ struct State {
 }
 
 impl<'a> Shell<'a> {
-    /// A visit that has not begun. `screen` is there exactly where the request has a terminal.
+    /// Creates a session. `screen` must be set exactly if the request has a terminal.
     pub fn new(
         request: ShellRequest,
         screen: Option<Screen>,
@@ -77,11 +77,11 @@ impl<'a> Shell<'a> {
         Self { request, screen, keyboard, streams, greet, state: RefCell::default() }
     }
 
-    /// How it ended, and the report of the case that was staged. The terminal is as it was before.
+    /// Returns how the session ended and the report of the staged case. Restores the terminal.
     pub fn end(self) -> (Ended, Option<Box<CellReport>>) {
         let state = self.state.into_inner();
         match (state.raw, &state.ended) {
-            // It has put the terminal in order itself.
+            // The program has restored the terminal's modes itself.
             (None, _) | (Some(_), Ended::Program(_)) => {}
             (Some(raw), _) => raw.end(&state.shown),
         }
@@ -123,7 +123,7 @@ impl Visitor for Shell<'_> {
             .map_or(Typed::Nothing, |it| it.read(room))
         {
             Typed::Nothing => {}
-            // A terminal in raw mode ends only when it is gone, and with it the person.
+            // In raw mode, end of input means that the terminal is gone.
             Typed::Over if state.raw.is_some() => {
                 state.ended = Ended::Left;
                 return Ok(ControlFlow::Break(()));
@@ -156,7 +156,7 @@ impl Visitor for Shell<'_> {
                 self.state.borrow_mut().shown.write(&bytes);
                 let written = self.write(stream, &bytes);
                 if written.is_err() {
-                    // The reader has left, as in `lab shell … -- dmesg | head`.
+                    // The reader of standard output has exited, as in `lab shell … -- dmesg | head`.
                     return self.finish(Ended::Left);
                 }
             }

@@ -1,4 +1,4 @@
-//! The terminal in front of which the person sits: keys as they are typed, its size, and the mode it was found in.
+//! The host's terminal: unbuffered key input, its size, and restoring its mode.
 
 use lab_protocol::shell::Size;
 use nix::{
@@ -17,43 +17,41 @@ use std::{
     },
 };
 
-/// Where a terminal does not say how large it is.
+/// Size if a terminal does not report one.
 const USUAL: Size = Size { rows: 24, columns: 80 };
-/// Cursor visible, no bracketed paste, plain colours: what a program that is cut off leaves behind.
+/// Shows the cursor, ends bracketed paste and resets colours: undoes what an interrupted program may have set.
 const ORDER: &[u8] = b"\x1b[?25h\x1b[?2004l\x1b[0m\r\n";
-/// Leaves the screen that full-screen programs draw on. On any other screen it would only misplace the cursor.
+/// Leaves the alternate screen that full-screen programs use. On the normal screen it would only move the cursor.
 const NORMAL_SCREEN: &[u8] = b"\x1b[?1049l";
-/// Enters it.
+/// Enters the alternate screen.
 const OTHER_SCREEN: &[u8] = b"\x1b[?1049h";
 
 nix::ioctl_read_bad!(
-    /// `TIOCGWINSZ`: a terminal's size.
+    /// `TIOCGWINSZ`: reads a terminal's size.
     get_size,
     libc::TIOCGWINSZ,
     nix::pty::Winsize
 );
 
-/// What came from a keyboard.
+/// Result of reading a keyboard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Typed {
-    /// Nothing yet.
+    /// No input yet.
     Nothing,
-    /// These bytes.
     Bytes(Vec<u8>),
-    /// Nothing will come any more.
+    /// End of input.
     Over,
 }
 
-/// Standard input, read without waiting.
+/// Standard input, read without blocking.
 pub struct Keyboard<'a>(BorrowedFd<'a>);
 
 impl<'a> Keyboard<'a> {
-    /// Reads this descriptor.
     pub const fn new(descriptor: BorrowedFd<'a>) -> Self {
         Self(descriptor)
     }
 
-    /// What has come, at most so many bytes.
+    /// Reads at most `most` bytes.
     pub fn read(&self, most: usize) -> Typed {
         let mut watched = [PollFd::new(self.0, PollFlags::POLLIN)];
         if !matches!(poll(&mut watched, PollTimeout::ZERO), Ok(1..)) {
@@ -71,7 +69,7 @@ impl<'a> Keyboard<'a> {
         }
     }
 
-    /// Makes the terminal hand over every key as it is, Ctrl-C too; none where it is no terminal.
+    /// Switches the terminal to raw mode, in which every key is passed on, Ctrl-C too; `None` if it is not a terminal.
     pub fn raw(&self) -> Option<RawMode> {
         let terminal = self.0.try_clone_to_owned().ok()?;
         let found = tcgetattr(&terminal).ok()?;
@@ -82,14 +80,14 @@ impl<'a> Keyboard<'a> {
     }
 }
 
-/// A terminal in raw mode. Dropping it puts back the mode in which it was found, in a panic too.
+/// A terminal in raw mode. Dropping it restores the previous mode, also after a panic.
 pub struct RawMode {
     terminal: OwnedFd,
     found: Termios,
 }
 
 impl RawMode {
-    /// Puts the terminal back where a program was cut off and could not do so; its output tells on which screen it was.
+    /// Restores the terminal after a program that was interrupted; `shown` knows whether the alternate screen is active.
     pub fn end(self, shown: &Shown) {
         if shown.other_screen {
             let _ = write(&self.terminal, NORMAL_SCREEN);
@@ -100,21 +98,21 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // Not after output has drained: that might never be, on a terminal that was stopped.
+        // TCSANOW, not TCSADRAIN: output of a stopped terminal might never drain.
         let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.found);
     }
 }
 
-/// What output has done to a terminal.
+/// Terminal state that results from the output so far.
 #[derive(Debug, Default)]
 pub struct Shown {
     other_screen: bool,
-    /// The end of what was written, in which a sequence may have begun.
+    /// The last bytes of the output, in which an escape sequence may have begun.
     end: Vec<u8>,
 }
 
 impl Shown {
-    /// Output goes to the terminal.
+    /// Records output that is written to the terminal.
     pub fn write(&mut self, bytes: &[u8]) {
         self.end.extend_from_slice(bytes);
         let last = |wanted: &[u8]| self.end.windows(wanted.len()).rposition(|window| window == wanted);
@@ -127,7 +125,7 @@ impl Shown {
     }
 }
 
-/// Standard output as a screen.
+/// Tracks the size of standard output's terminal.
 pub struct Screen {
     terminal: OwnedFd,
     resized: Arc<AtomicBool>,
@@ -135,10 +133,10 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Watches a terminal's size from now on.
+    /// Starts to watch a terminal's size (SIGWINCH).
     ///
     /// # Errors
-    /// The system's answer to `sigaction` or `dup`.
+    /// `sigaction` or `dup` failed.
     pub fn watch(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned()?;
         let resized = Arc::new(AtomicBool::new(false));
@@ -147,12 +145,12 @@ impl Screen {
         Ok(Self { terminal, resized, known })
     }
 
-    /// Its size when it was last looked at.
+    /// The size when it was last read.
     pub const fn size(&self) -> Size {
         self.known.get()
     }
 
-    /// Its size, where that has changed.
+    /// The new size, if it has changed.
     pub fn changed(&self) -> Option<Size> {
         if !self.resized.swap(false, Ordering::SeqCst) {
             return None;
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_as_it_was_also_after_a_panic() {
+    fn the_terminal_is_restored_also_after_a_panic() {
         let pty = openpty(None, None).unwrap();
         let raw = Keyboard::new(pty.slave.as_fd()).raw().unwrap();
         assert!(!echoes(&pty.slave));
@@ -198,7 +196,7 @@ mod tests {
         let count = read(&pty.master, &mut said).unwrap();
         assert_eq!(&said[..count], [NORMAL_SCREEN, ORDER].concat());
         shown.write(b"\x1b[?1049l");
-        assert!(!shown.other_screen, "it has left by itself");
+        assert!(!shown.other_screen, "the program left the alternate screen");
 
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _raw = Keyboard::new(pty.slave.as_fd()).raw().unwrap();
@@ -208,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_as_they_are_and_never_keep_anyone_waiting() {
+    fn keys_are_read_unchanged_and_without_blocking() {
         let pty = openpty(None, None).unwrap();
         let keyboard = Keyboard::new(pty.slave.as_fd());
         let _raw = keyboard.raw().unwrap();
@@ -221,11 +219,11 @@ mod tests {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         drop(writer);
         assert_eq!(Keyboard::new(reader.as_fd()).read(2), Typed::Over);
-        assert!(Keyboard::new(reader.as_fd()).raw().is_none(), "a pipe has no mode");
+        assert!(Keyboard::new(reader.as_fd()).raw().is_none(), "a pipe has no terminal mode");
     }
 
     #[test]
-    fn a_size_is_told_once_when_it_changes() {
+    fn a_size_change_is_reported_once() {
         let size = Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let screen = Screen::watch(&pty.slave).unwrap();

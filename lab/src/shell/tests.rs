@@ -1,4 +1,4 @@
-//! The visitor against a guest without a machine.
+//! Shell sessions with a scripted guest.
 
 use super::{terminal::Keyboard, *};
 use crate::{
@@ -28,7 +28,7 @@ use lab_vm::{
 };
 use std::{os::fd::AsFd, sync::Mutex, time::Duration};
 
-/// What a visit left.
+/// Results of a session.
 struct Left {
     visited: Visited,
     ended: Ended,
@@ -49,7 +49,7 @@ fn request() -> ShellRequest {
     }
 }
 
-/// Visits a guest whose agent hands every message of the host to `answer` once it has said hello.
+/// Runs a session with a guest whose agent passes every message of the host after Hello to `answer`.
 fn visited(
     input: &[u8],
     interrupt: Interrupt,
@@ -111,7 +111,7 @@ fn output(stream: Stream, bytes: &[u8]) -> AgentMessage {
 }
 
 #[test]
-fn input_arrives_in_order_and_never_more_than_fits() {
+fn input_arrives_in_order_and_within_the_window() {
     let input: Vec<u8> = (0..300_000u32).map(|number| b'a' + (number % 23) as u8).collect();
     let (under_way, wanted) = (Mutex::new(0), String::from_utf8(input.clone()).unwrap());
     let left = visited(&input, Interrupt::default(), move |script, message| match message {
@@ -126,7 +126,7 @@ fn input_arrives_in_order_and_never_more_than_fits() {
         }
         HostMessage::Input { bytes } => {
             script.say(&output(Stream::Output, &bytes));
-            // Taken late, and all at once: the host must have stopped in between.
+            // Acknowledged late and all at once: the host must have stopped in between.
             let mut waiting = under_way.lock().unwrap();
             *waiting += bytes.len();
             assert!(*waiting <= INPUT_WINDOW);
@@ -143,7 +143,7 @@ fn input_arrives_in_order_and_never_more_than_fits() {
 }
 
 #[test]
-fn what_can_not_be_built_is_refused_with_the_guests_words() {
+fn a_refused_topology_shows_the_guests_message() {
     let left = visited(b"", Interrupt::default(), |script, message| {
         if matches!(message, HostMessage::Shell(_)) {
             script.say(&AgentMessage::Refused { message: "no such thing".to_owned() });
@@ -153,7 +153,7 @@ fn what_can_not_be_built_is_refused_with_the_guests_words() {
 }
 
 #[test]
-fn a_guest_that_panics_under_the_shell_is_lost_with_its_last_words() {
+fn a_guest_that_panics_during_a_session_is_lost_with_its_panic_message() {
     let left = visited(b"", Interrupt::default(), |script, message| {
         if matches!(message, HostMessage::Shell(_)) {
             script.say(&AgentMessage::ShellReady { welcome: String::new() });
@@ -170,7 +170,7 @@ fn a_guest_that_panics_under_the_shell_is_lost_with_its_last_words() {
 }
 
 #[test]
-fn a_signal_ends_the_visit() {
+fn a_signal_ends_the_session() {
     let interrupt = Interrupt::default();
     let signal = interrupt.clone();
     let left = visited(b"", interrupt, move |script, message| {

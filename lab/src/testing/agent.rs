@@ -1,4 +1,4 @@
-//! An agent that does as it is told, for guests without a machine: the run loop's tests, and faults that are injected.
+//! A scripted agent for guests without a virtual machine, used by tests of the run loop and by fault injection.
 
 use crate::run::{deadline::Chosen, timing::Timing};
 use lab_protocol::{
@@ -16,7 +16,7 @@ pub const B: &str = "B02-second[tcx,veth]";
 /// A cell on tc.
 pub const C: &str = "C03-third[tc,veth]";
 
-/// Deadlines for threads: long enough for a loaded machine, short where the test waits for them to pass.
+/// Deadlines for threads: long enough for a busy machine, short where a test waits for them.
 pub fn timing() -> Timing {
     Timing {
         boot: Duration::from_secs(5),
@@ -33,7 +33,7 @@ pub fn timing() -> Timing {
     }
 }
 
-/// A well-behaved agent, in pieces, so that each test can spoil one of them.
+/// A correct agent in small steps, so that each test can make one step fail.
 pub struct Script<'a> {
     /// The guest's side.
     pub agent: &'a mut FakeAgent,
@@ -42,16 +42,16 @@ pub struct Script<'a> {
 impl Script<'_> {
     /// Sends a message.
     pub fn say(&mut self, message: &AgentMessage) {
-        // The host may have given up already, which is what some tests are about.
+        // The host may already have given the guest up, as some tests expect.
         let _ = self.agent.channel().send(&frame::encode(message).unwrap());
     }
 
-    /// Says hello, in this protocol.
+    /// Sends Hello with this protocol version.
     pub fn hello(&mut self, protocol: u32) {
         self.hello_to(protocol, None);
     }
 
-    /// Says hello, in answer to a nonce after a restore.
+    /// Sends Hello with a nonce, as after a restore.
     pub fn hello_to(&mut self, protocol: u32, nonce: Option<u64>) {
         let kernel = if self.agent.spec().name.starts_with("6.1-") { "6.1.170" } else { "6.12.43" };
         self.say(&AgentMessage::Hello {
@@ -65,7 +65,7 @@ impl Script<'_> {
         });
     }
 
-    /// Hello, and the cells that the host wants; none where the guest becomes a snapshot.
+    /// Sends Hello, and returns the cells that the host requests; empty if the guest becomes a snapshot.
     pub fn boot(&mut self) -> Vec<CellId> {
         if !self.agent.restored() {
             self.hello(PROTOCOL_VERSION);
@@ -73,7 +73,7 @@ impl Script<'_> {
         self.more()
     }
 
-    /// The next cells that the host wants; none where it wants no more.
+    /// The next cells that the host requests; empty if there are none.
     pub fn more(&mut self) -> Vec<CellId> {
         let mut decoder = Decoder::new();
         let mut buffer = [0; 4096];
@@ -104,14 +104,14 @@ impl Script<'_> {
         }
     }
 
-    /// Says that all is done, and powers off when it is told to.
+    /// Reports the end of all cells, and powers off on request.
     pub fn end(&mut self, ran: usize) {
         self.done(ran);
         let more = self.more();
         assert!(more.is_empty(), "nobody runs {more:?}");
     }
 
-    /// Begins a cell, on the console and on the port.
+    /// Starts a cell, on the console and on the port.
     pub fn start(&mut self, cell: &CellId) {
         self.agent.console(&format!("[    1.0] netkit-lab: begin {cell}\n"));
         self.say(&AgentMessage::CellStarted { cell: cell.clone() });
@@ -123,13 +123,13 @@ impl Script<'_> {
         self.say(&AgentMessage::CellFinished { report: Box::new(report) });
     }
 
-    /// Runs a cell to a good end.
+    /// Runs a cell that passes.
     pub fn pass(&mut self, cell: &CellId) {
         self.start(cell);
         self.finish(good(cell));
     }
 
-    /// Says that all cells are through.
+    /// Reports the end of all cells.
     pub fn done(&mut self, ran: usize) {
         self.say(&AgentMessage::Done { ran: u32::try_from(ran).unwrap() });
     }
@@ -141,7 +141,7 @@ impl Script<'_> {
     }
 }
 
-/// A report that the host has nothing to say against.
+/// A report that passes all checks of the host.
 pub fn good(cell: &CellId) -> CellReport {
     let record = match cell.as_str() {
         A => attached(AttachRequest::Auto, DeviceKind::NetkitL3, AttachType::Netkit),

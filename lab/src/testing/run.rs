@@ -1,4 +1,4 @@
-//! A run on guests without a machine: the real loop, with nothing behind the launcher.
+//! A run of the real run loop with guests without a virtual machine.
 
 use crate::{
     error::Error,
@@ -12,6 +12,7 @@ use crate::{
     },
 };
 use lab_base::interrupt::Interrupt;
+use lab_guard::Id;
 use lab_record::{
     event::{Accelerator, ImageInfo, RunInfo, Versions},
     plan::{Plan, PlannedKernel},
@@ -26,10 +27,10 @@ use lab_vm::{
 };
 use std::{path::Path, time::Duration};
 
-/// What to run, and on what.
+/// Parameters of the run.
 pub struct FakeRun<'a> {
-    /// The run's id.
-    pub id: String,
+    /// Id of the run.
+    pub id: Id,
     /// The plan.
     pub plan: Plan,
     /// Deadlines.
@@ -38,26 +39,26 @@ pub struct FakeRun<'a> {
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// What executes the guests, as far as the run believes.
     pub accel: Accel,
-    /// Ctrl-C.
+    /// The interrupt flag of the run.
     pub interrupt: Interrupt,
-    /// Plays the guests.
+    /// Launches the scripted guests.
     pub launcher: &'a FakeLauncher,
-    /// Snapshots, where guests are to be restored.
+    /// Snapshots, if guests are to be restored.
     pub snapshots: Option<Store>,
-    /// Memory for guests side by side.
+    /// Memory budget of the guests.
     pub room: Room,
     /// Which cells share a guest.
     pub isolate: Isolate,
-    /// What does not count as a failure.
+    /// Allowed splats and known failures.
     pub lists: Lists,
-    /// What happens to a cell that does not pass.
+    /// How cells that do not pass are repeated.
     pub retries: Retries,
-    /// Why no kernel has an image, where that is the fault.
+    /// If set, no kernel has an image, for this reason.
     pub imageless: Option<&'a str>,
 }
 
 impl FakeRun<'_> {
-    /// Runs it. Consoles go below `directory`, one directory per kernel.
+    /// Runs the plan. Consoles are written below `directory`, one directory per kernel.
     ///
     /// # Errors
     /// As for [`Run::go`].
@@ -67,7 +68,7 @@ impl FakeRun<'_> {
             None => {
                 let mut spec = specification(directory.to_owned());
                 spec.accel = self.accel;
-                spec.name.clone_from(&kernel.facts.id);
+                spec.name = kernel.facts.id.to_string();
                 spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
                 Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
             }

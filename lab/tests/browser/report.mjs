@@ -11,12 +11,16 @@ const run = JSON.parse(fs.readFileSync(expectation, "utf8"));
 const MOST_LOAD = 8000, MOST_FILTER = 2000;
 
 const shown = (page) => page.evaluate(() => [...document.querySelectorAll("#map .rows > .row")].filter((it) => it.offsetParent !== null).length);
+// Areas without anything wrong are folded in the beginning.
+const unfold = (page) => page.evaluate(() => document.querySelectorAll("#map .area button[aria-expanded=false]").forEach((it) => it.click()))
+  .then(() => page.locator("#filters").dispatchEvent("input"));
 const fields = (page, more = "") => page.evaluate((more) => [...document.querySelectorAll(`#map .field${more}`)].filter((it) => it.offsetParent !== null && it.dataset.at).length, more);
 const open = (page) => page.locator("#detail").evaluate((it) => it.open);
 const title = (page) => page.locator("#d-title").textContent();
 
 async function attachTypes(browser) {
   const { page, done } = await openPage(browser, file);
+  await unfold(page);
   const drawn = await page.evaluate(() => [...document.querySelectorAll("#map .field")].filter((it) => it.dataset.at)
     .map((it) => [it.dataset.at, it.textContent, it.className.split(" ").find((word) => !/^(field|k\d+|off|empty)$/.test(word))]));
   assert.equal(drawn.length, run.cells.length, "a field for every cell of every kernel");
@@ -32,6 +36,7 @@ async function attachTypes(browser) {
 
 async function filters(browser) {
   const { page, done } = await openPage(browser, file);
+  await unfold(page);
   const rows = (keep) => new Set(run.cells.filter(keep).map((cell) => cell.row)).size;
   assert.equal(await shown(page), run.rows);
   await page.selectOption("#f-outcome", "failed");
@@ -95,8 +100,35 @@ async function evidence(browser) {
   await done();
 }
 
+async function totals(browser) {
+  const { page, done } = await openPage(browser, file);
+  assert.equal(await page.locator("#totals tbody tr").count(), run.kernels.length);
+  assert.ok((await page.locator("#totals td.failed").count()) > 0, "failures are counted by attach type");
+  const folded = await page.locator("#map .area button[aria-expanded=false]").count();
+  const areas = await page.locator("#map .area").evaluateAll((all) => all.map((it) => it.querySelectorAll(".field.failed, .field.errored, .field.not-run, .field.flaky").length));
+  assert.equal(folded, areas.filter((bad) => !bad).length, "areas without anything wrong are folded");
+  await done();
+}
+
+// A link into the page that is open already, and the way back.
+async function address(browser) {
+  const { page, done } = await openPage(browser, file);
+  await page.evaluate((words) => { location.hash = new URLSearchParams({ text: words }).toString(); }, run.cells[5].id);
+  await page.waitForFunction(() => document.getElementById("f-text").value !== "");
+  assert.equal(await shown(page), 1, "the new address filters");
+  const [kernel, cell] = [run.kernels[run.evidence.kernel], run.evidence.id];
+  await page.evaluate((to) => { location.hash = new URLSearchParams(to).toString(); }, { open: kernel, cell: run.evidence.cell ?? cell });
+  await page.waitForFunction(() => document.getElementById("f-text").value === "");
+  await page.evaluate(() => { location.hash = ""; });
+  await page.waitForFunction(() => !document.getElementById("detail").open);
+  const stuck = await page.locator("pre, .scroll, .reel").evaluateAll((all) => all.filter((it) => it.offsetParent !== null && it.id !== "map" && it.scrollHeight > it.clientHeight + 1 && it.tabIndex < 0).length);
+  assert.equal(stuck, 0, "what scrolls is reached by the tab key");
+  await done();
+}
+
 async function keyboard(browser) {
   const { page, done } = await openPage(browser, file);
+  await unfold(page);
   const at = () => page.evaluate(() => document.activeElement?.dataset?.at);
   await page.keyboard.press("/");
   assert.equal(await page.evaluate(() => document.activeElement.id), "f-text");
@@ -127,6 +159,7 @@ async function keyboard(browser) {
 
 async function phone(browser) {
   const { page, done } = await openPage(browser, file, { viewport: SIZES.phone, hasTouch: true, isMobile: true });
+  await unfold(page);
   const target = page.locator(`#map .field[data-at="0 ${run.first}"]`);
   await target.tap();
   assert.ok(await open(page));
@@ -183,7 +216,7 @@ async function twentyThousand(browser) {
 }
 
 await withBrowser(modules, chromium, async (browser) => {
-  for (const step of [attachTypes, filters, evidence, keyboard, phone, contrast, twentyThousand]) {
+  for (const step of [attachTypes, filters, evidence, totals, address, keyboard, phone, contrast, twentyThousand]) {
     await step(browser);
     console.log(`${step.name}: as wanted`);
   }

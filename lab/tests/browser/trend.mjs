@@ -47,8 +47,18 @@ async function news(browser) {
   }
 }
 
+// Two weeks of nights are seen at once on an ordinary screen, and what is broken now comes first.
+async function nights(browser) {
+  const { page, done } = await openPage(browser, file, { viewport: { width: 1280, height: 800 } });
+  const reels = await page.locator("#unsteady .reel").evaluateAll((all) => all.map((it) => [it.clientWidth, Math.min(15, it.querySelectorAll("i").length), it.querySelector("i").getBoundingClientRect().width + 2]));
+  for (const [room, nights, width] of reels) assert.ok(nights * width <= room + 3 && 15 * 47.6 <= room + 3, `${nights} nights of ${width} in ${room}`);
+  const broken = await page.locator("#unsteady tbody tr").evaluateAll((rows) => rows.map((row) => row.querySelector(".strip i:last-child").matches(".failed, .errored, .not-run")));
+  assert.deepEqual(broken, [...broken].sort((a, b) => b - a), "what is broken now comes first");
+  await done();
+}
+
 await withBrowser(modules, chromium, async (browser) => {
-  for (const step of [runs, cells, news]) {
+  for (const step of [runs, cells, news, nights]) {
     await step(browser);
     console.log(`${step.name}: as wanted`);
   }

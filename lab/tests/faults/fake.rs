@@ -1,4 +1,4 @@
-//! Guests without a machine: a process plays one fault through the real run loop and writes real reports.
+//! Guests without a virtual machine: a process injects one fault into the real run loop and writes real reports.
 
 use crate::fault::{Fault, How};
 use lab::{
@@ -22,12 +22,12 @@ use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::Lines, resu
 use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
-/// How this program is told to play a fault.
+/// Option that makes this program inject a fault.
 pub const PLAY: &str = "--play";
-/// The run's directory in the scratch directory.
+/// The run's directory, relative to the scratch directory.
 pub const RUN: &str = "results/run";
 
-/// One fault, ready to be played.
+/// A fault that can be injected.
 pub struct Scenario {
     launcher: FakeLauncher,
     timing: Timing,
@@ -50,51 +50,51 @@ impl Scenario {
         }
     }
 
-    /// The launcher does something else.
+    /// Changes the launcher.
     pub fn launching(mut self, change: impl FnOnce(FakeLauncher) -> FakeLauncher) -> Self {
         self.launcher = change(self.launcher);
         self
     }
 
-    /// A deadline that passes while one looks.
+    /// Shortens a deadline so that it passes during the test.
     pub fn quick(mut self, change: impl FnOnce(&mut Timing, Duration)) -> Self {
         change(&mut self.timing, Duration::from_millis(80));
         self
     }
 
-    /// A deadline that a person chose.
+    /// Sets a deadline as on the command line.
     pub fn choosing(mut self, deadline: &str) -> Self {
         let chosen = [deadline.parse().expect("a deadline")];
         self.timing = self.timing.choosing(lab::run::deadline::Chosen::of(&chosen));
         self
     }
 
-    /// As many cells, to see bounds.
+    /// Sets the number of cells.
     pub fn cells(mut self, count: usize) -> Self {
         self.cells = (0..count).map(|number| format!("T{number:02}-many[tc,veth]")).collect();
         self
     }
 
-    /// Guests are restored from a snapshot.
+    /// Restores guests from a snapshot.
     pub fn warm(mut self) -> Self {
         self.warm = true;
         self
     }
 
-    /// No kernel has an image.
+    /// No kernel has an image, for this reason.
     pub fn without_image(mut self, why: &'static str) -> Self {
         self.imageless = Some(why);
         self
     }
 
-    /// Something is done to the run's directory first.
+    /// Changes the run's directory before the run.
     pub fn after(mut self, arrange: fn(&Path)) -> Self {
         self.arrange = arrange;
         self
     }
 }
 
-/// A script that boots, runs `act` with its cells once, and is well behaved in every later guest.
+/// A script that boots and calls `act` with its cells in the first guest; later guests pass all cells.
 pub fn once(act: impl Fn(&mut Script<'_>, &[lab_protocol::CellId]) + Send + Sync + 'static) -> Scenario {
     Scenario::of(move |mut script| {
         let cells = script.boot();
@@ -112,7 +112,7 @@ pub fn behave(script: &mut Script<'_>, cells: &[lab_protocol::CellId]) {
     script.end(cells.len());
 }
 
-/// Plays a fault; the exit code is the one that `lab run` would have.
+/// Injects a fault; the exit code is that of `lab run`.
 pub fn play(fault: Fault, scratch: &Path) -> ExitCode {
     let How::Fake(scenario) = fault.how else { panic!("{} wants a real guest", fault.name) };
     // As the program ends, with all that it says.
@@ -127,7 +127,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
     let mut junit = JunitReporter { directory: run.to_owned() };
     let mut json = RunJson { directory: run.to_owned() };
     let mut html = HtmlReporter { directory: run.to_owned() };
-    let mut lines = Lines::new(std::io::stderr());
+    let mut lines = Lines::new(lab_base::say::stderr());
     let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut json, &mut html, &mut lines];
     let fake = FakeRun {
         id: directory::fresh_id(),

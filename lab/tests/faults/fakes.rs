@@ -1,4 +1,4 @@
-//! Faults of guests and agents, played by scripts.
+//! Faults of guests and agents, injected by scripts.
 
 use crate::{
     fake::{Scenario, behave, once},
@@ -15,7 +15,7 @@ use std::{os::unix::fs::symlink, time::Duration};
 const ALL_PASS: &[&str] = &["A01 passed", "B02 passed", "C03 passed"];
 const NONE_RUN: &[&str] = &["A01 not-run", "B02 not-run", "C03 not-run"];
 
-/// Shorthand for a row.
+/// Creates a row.
 fn fault(
     name: &'static str,
     injected: &'static str,
@@ -25,7 +25,7 @@ fn fault(
     Fault { name, injected, expected: Expected { exit, cells, told }, how: How::Fake(scenario) }
 }
 
-/// The rows.
+/// The rows of the table.
 pub fn faults() -> Vec<Fault> {
     let mut all = boots();
     all.extend(deaths());

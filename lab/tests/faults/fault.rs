@@ -1,4 +1,4 @@
-//! One fault: what is broken, what the lab must make of it, and what was seen.
+//! A fault: what is injected, the expected result, and the actual result.
 
 use crate::{fake::Scenario, real::Stage};
 use std::path::PathBuf;
@@ -7,52 +7,52 @@ use std::path::PathBuf;
 pub struct Fault {
     /// Its name.
     pub name: &'static str,
-    /// What is broken, for people.
+    /// Description of the fault.
     pub injected: &'static str,
-    /// What must come of it.
+    /// The expected result.
     pub expected: Expected,
     /// How it is injected.
     pub how: How,
 }
 
-/// What must come of a fault.
+/// The expected result of a fault.
 pub struct Expected {
-    /// The exit code; several where signals and reports race.
+    /// The exit code.
     pub exit: i32,
-    /// Beginnings of `case word: message`, one per cell that matters.
+    /// Prefixes of `case word: message`, one per cell that matters.
     pub cells: &'static [&'static str],
-    /// Words that must be among the notes, the losses or what was printed.
+    /// Texts that must occur in the notes, the losses or the output.
     pub told: &'static [&'static str],
 }
 
 /// How a fault is injected.
 pub enum How {
-    /// A guest without a machine, in a process of its own.
+    /// A guest without a virtual machine, in a separate process.
     Fake(fn() -> Scenario),
-    /// The program itself, on real guests.
+    /// The `lab` program on real guests.
     Real(fn(&Stage) -> Seen),
 }
 
-/// What a fault led to.
+/// The actual result of a fault.
 #[derive(Default)]
 pub struct Seen {
     /// Exit code of the process that counts.
     pub exit: Option<i32>,
-    /// What it printed, both streams.
+    /// Its output, both streams.
     pub printed: String,
-    /// Directories of the runs, complete as they should be.
+    /// Directories of the runs, which must be complete.
     pub runs: Vec<PathBuf>,
 }
 
-/// What is held against a fault.
+/// The evaluation of a fault.
 #[derive(Default)]
 pub struct Result {
-    /// What differs from what was expected; empty where nothing does.
+    /// Differences from the expected result.
     pub wrong: Vec<String>,
-    /// Planned cells without a verdict.
+    /// Number of planned cells without a verdict.
     pub lost: usize,
-    /// Cells with more than one.
+    /// Number of cells with more than one verdict.
     pub duplicated: usize,
-    /// Processes, mounts and temporary files that outlived it.
+    /// Processes, mounts and temporary files that were left behind.
     pub left: Vec<String>,
 }

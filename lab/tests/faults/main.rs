@@ -1,7 +1,7 @@
-//! Faults on purpose, each with what the lab must make of it: `make faults`.
+//! Fault injection, with the expected result of each fault: `make faults`.
 //!
-//! Every fault runs in processes of its own, which carry a mark, with a temporary directory of its own. When it is over,
-//! the reports are counted against the plan, and whatever still runs, is mounted or lies about is counted too.
+//! Every fault runs in separate, marked processes with a temporary directory of its own. Afterwards the reports are
+//! compared with the plan, and remaining processes, mounts and files are counted.
 
 mod fake;
 mod fakes;
@@ -26,9 +26,9 @@ use std::{
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// The table, for people.
+/// The page with the table.
 const PAGE: &str = "docs/faults.md";
-/// Guests without a machine that run at the same time: most of them only wait.
+/// Maximum number of parallel scripted faults: most of them only wait.
 const AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [fake::PLAY, name, scratch] => fake::play(find(name), Path::new(scratch)),
         ["--write"] => run(&[], true),
-        // What libtest takes and this does not is left alone; anything else narrows by name.
+        // Options of libtest are ignored; other arguments select faults by name.
         _ => run(&words.iter().filter(|word| !word.starts_with('-')).cloned().collect::<Vec<_>>(), false),
     }
 }
@@ -72,7 +72,7 @@ fn run(names: &[String], write: bool) -> ExitCode {
             });
         }
     });
-    // Real guests are slow enough one by one.
+    // Real guests run one at a time, because they need the whole machine.
     if !reals.is_empty() {
         real::build();
         reals.into_iter().for_each(one);
@@ -104,7 +104,7 @@ fn inject(fault: &Fault) -> Result {
             }
         }
         How::Real(act) => {
-            // One that can't be injected counts against the table, and leaves the others to be seen.
+            // A fault that can't be injected counts as a failure, and the others still run.
             let stage = real::Stage { mark: &mark, scratch: scratch.path() };
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&stage))).unwrap_or_default()
         }
@@ -114,7 +114,7 @@ fn inject(fault: &Fault) -> Result {
     result
 }
 
-/// A command whose descendants are found again, and whose temporary files are counted.
+/// A command whose descendants can be found by the mark, and whose temporary files are counted.
 fn marked<'a>(command: &'a mut Command, mark: &str, scratch: &Path) -> &'a mut Command {
     command.env(measure::MARK, mark).env("TMPDIR", scratch.join("tmp")).env("CI", "true")
 }
@@ -134,7 +134,7 @@ fn print(fault: &Fault, result: &Result) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// Whether the page shows this table; where `write` asks for it, it does afterwards.
+/// Whether the page shows this table; with `write` the page is written first.
 fn current(faults: &[Fault], write: bool) -> bool {
     let path = Path::new(ROOT).join(PAGE);
     let page = page(faults);
@@ -143,7 +143,7 @@ fn current(faults: &[Fault], write: bool) -> bool {
     }
     let is = fs::read_to_string(&path).is_ok_and(|text| text == page);
     if !is {
-        println!("{PAGE} is not this table: `make faults ARGS=--write` writes it");
+        println!("{PAGE} is outdated: `make faults ARGS=--write` updates it");
     }
     is
 }

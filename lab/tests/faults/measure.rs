@@ -1,4 +1,4 @@
-//! What a fault left behind, counted and not assumed.
+//! Counts the processes, mounts and files that a fault left behind.
 
 use crate::fault::{Expected, Result, Seen};
 use quick_xml::{Reader, events::Event};
@@ -10,15 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Inherited by every process that a fault starts, however deep.
+/// Environment variable that all processes of a fault inherit.
 pub const MARK: &str = "NETKIT_LAB_FAULT";
-/// How long a process that was told to end may take to be gone.
+/// Maximum time for a process to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A cell of a run: kernel, then cell.
 type Key = (String, String);
 
-/// Holds what was seen against what must be.
+/// Compares the actual with the expected result.
 pub fn judge(expected: &Expected, seen: &Seen) -> Result {
     let mut result = Result::default();
     if seen.exit != Some(expected.exit) {
@@ -54,13 +54,13 @@ pub fn judge(expected: &Expected, seen: &Seen) -> Result {
     result
 }
 
-/// What could steer a terminal, or make a line read as another one.
+/// Characters that control a terminal, or make a line look like a different one.
 fn unescaped(place: &str, text: &str) -> Option<String> {
     let steers = |c: &char| (c.is_control() && !"\n\r\t".contains(*c)) || matches!(c, '\u{202a}'..='\u{202e}');
     text.chars().find(steers).map(|c| format!("{c:?} in {place}"))
 }
 
-/// Verdicts of a run, as each of its reports has them.
+/// Verdicts of a run in each of its reports.
 struct Counted {
     planned: Vec<Key>,
     events: BTreeMap<Key, usize>,
@@ -81,7 +81,7 @@ impl Counted {
             planned.extend(list(&kernel["cells"]).iter().map(|cell| (id.clone(), text(&cell["id"]))));
         }
         let (mut events, mut lines) = (BTreeMap::new(), Vec::new());
-        // A log that could not be written has none; the other reports have.
+        // If the log could not be written, only the other reports are read.
         for line in regular(&run.join("events.jsonl")).lines() {
             let event: Value = serde_json::from_str(line).unwrap_or_default();
             if event["event"] == "cell-finished" {
@@ -99,7 +99,7 @@ impl Counted {
         Self { planned, events, junit, lines }
     }
 
-    /// Planned cells that the report for people's tools does not have. A run whose plan can't be read lost all of it.
+    /// Planned cells that are missing in the JUnit report. If the plan can't be read, all cells are lost.
     fn lost(&self) -> usize {
         if self.planned.is_empty() {
             return 1;
@@ -115,7 +115,7 @@ impl Counted {
     }
 }
 
-/// A file's text. What stands in for a file, as `/dev/full` does for a full disk, has none and would have no end.
+/// Content of a regular file. A device such as `/dev/full`, which simulates a full disk, has no content and no end.
 fn regular(path: &Path) -> String {
     let file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
     if file { fs::read_to_string(path).unwrap_or_default() } else { String::new() }
@@ -128,7 +128,7 @@ fn cases(path: &Path) -> Vec<(String, String, &'static str, String)> {
     reader.config_mut().expand_empty_elements = true;
     let (mut suite, mut cases) = (String::new(), Vec::<(String, String, &'static str, String)>::new());
     loop {
-        // A report that is no XML has no cases, which counts them as lost.
+        // An invalid XML file has no cases, so that its cells count as lost.
         match reader.read_event() {
             Ok(Event::Start(tag)) => {
                 let attribute = |name: &str| {
@@ -163,7 +163,7 @@ fn cases(path: &Path) -> Vec<(String, String, &'static str, String)> {
     }
 }
 
-/// Processes, mounts and temporary files of a fault that is over, one line each. `keeps` names what is no left-over.
+/// Processes, mounts and temporary files of a finished fault, one line each.
 pub fn left(mark: &str, scratch: &Path) -> Vec<String> {
     let mut left = processes(mark);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -171,7 +171,7 @@ pub fn left(mark: &str, scratch: &Path) -> Vec<String> {
     left.extend(mounts.lines().filter(|line| line.contains(&*below)).map(|line| format!("mount {line}")));
     let temporary = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     left.extend(temporary(&scratch.join("tmp")).map(|path| format!("file {}", path.display())));
-    // What is written aside has a name that begins with a dot, in results and in the cache.
+    // Temporary files in results and in the cache have names that begin with a dot.
     for entry in walkdir::WalkDir::new(scratch).min_depth(1).into_iter().flatten() {
         let name = entry.file_name().to_string_lossy();
         if name.starts_with('.') && !name.ends_with(".lock") {
@@ -181,7 +181,7 @@ pub fn left(mark: &str, scratch: &Path) -> Vec<String> {
     left
 }
 
-/// Processes that carry the mark, after giving those that are ending time to end.
+/// Processes with the mark, after waiting for those that are ending.
 fn processes(mark: &str) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -193,7 +193,7 @@ fn processes(mark: &str) -> Vec<String> {
     }
 }
 
-/// Pids of the processes that carry the mark; those that have ended and wait for their parent are none.
+/// Pids of the processes with the mark, without zombies.
 pub fn marked(mark: &str) -> Vec<i32> {
     let wanted = format!("{MARK}={mark}");
     let processes = procfs::process::all_processes().into_iter().flatten().flatten();

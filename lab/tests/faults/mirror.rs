@@ -1,5 +1,5 @@
-//! Mirrors that lie. They are directories (`file:`), with the index that this machine fetched for its kernels: Debian's
-//! own signature is on it, so what is caught is what really is wrong.
+//! Corrupt mirrors. They are directories (`file:`) with the index that this machine fetched for its kernels, including
+//! Debian's signature, so that only the injected fault can be detected.
 
 use crate::{ROOT, fault::Seen, real::Stage, reals::project};
 use std::{
@@ -9,12 +9,12 @@ use std::{
 
 const SUITE: &str = "bookworm-security";
 
-/// The right index, and other bytes where the package should be.
+/// A valid index, and a package with other bytes.
 pub fn corrupt(stage: &Stage) -> Seen {
     fetch(stage, |index| index)
 }
 
-/// An index that somebody changed after Debian signed it.
+/// An index that was changed after Debian signed it.
 pub fn unsigned(stage: &Stage) -> Seen {
     fetch(stage, |index| index.replace("Suite: ", "Suite:  "))
 }
@@ -47,7 +47,7 @@ fn mirror(stage: &Stage, change: impl Fn(String) -> String) -> PathBuf {
         fs::create_dir_all(path.parent().expect("a file's directory")).expect("a directory");
         fs::write(path, bytes).expect("a file");
     };
-    // apt wants the compressed index, which nobody has any more; what it unpacked stays good while the signature does.
+    // apt requests the compressed index, which no longer exists; the unpacked one is valid as long as the signature is.
     let known = stage.scratch.join("cache/apt").join(SUITE).join("state/lists");
     fs::create_dir_all(&known).expect("a directory");
     let name = format!("{}_dists_{SUITE}", mirror.to_string_lossy().replace('_', "%5f").replace('/', "_"));

@@ -1,4 +1,4 @@
-//! The program itself on real guests: how it is started, watched and hit.
+//! Runs the `lab` program on real guests, watches it, and sends signals.
 
 use crate::{ROOT, fault::Seen, marked, measure};
 use nix::{
@@ -12,26 +12,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything that is waited for may take: a cold boot on a busy machine.
+/// Maximum wait for any condition: a cold boot on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often it is looked at.
+/// Polling interval.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Where one fault takes place.
+/// The environment of a fault.
 pub struct Stage<'a> {
-    /// What its processes carry.
+    /// The mark of its processes.
     pub mark: &'a str,
-    /// Its directory: `tmp/` is `TMPDIR`, `results/` has the runs.
+    /// Its directory: `tmp/` is `TMPDIR`, `results/` contains the runs.
     pub scratch: &'a Path,
 }
 
-/// Builds agent and eBPF objects once, and leaves a snapshot to restore from.
+/// Builds agent and eBPF objects once, and creates a snapshot.
 pub fn build() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let mut command = lab();
     command.args(["run", "--kernel", "6.12", "--case", "D10*", "--out"]).arg(scratch.path());
     let output = command.output().expect("lab starts");
-    assert!(output.status.success(), "nothing was broken yet:\n{}", printed(&output));
+    assert!(output.status.success(), "no fault was injected yet:\n{}", printed(&output));
 }
 
 fn lab() -> Command {
@@ -40,7 +40,7 @@ fn lab() -> Command {
     command
 }
 
-/// Both streams.
+/// The output, both streams.
 pub fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -71,7 +71,7 @@ impl Stage<'_> {
         command
     }
 
-    /// The runs' parent.
+    /// Directory of the runs.
     pub fn results(&self) -> PathBuf {
         self.scratch.join("results")
     }
@@ -85,13 +85,13 @@ impl Stage<'_> {
         runs
     }
 
-    /// Lets a command end by itself.
+    /// Waits until a command ends.
     pub fn finish(&self, mut command: Command) -> Seen {
         let output = command.output().expect("lab starts");
         Seen { exit: output.status.code(), printed: printed(&output), runs: self.runs() }
     }
 
-    /// Starts a command and waits until its run's events contain these words.
+    /// Starts a command and waits until its run's events contain this text.
     pub fn until(&self, mut command: Command, words: &str) -> Child {
         let output = fs::File::create(self.scratch.join("printed")).expect("a file");
         command.stdout(output.try_clone().expect("a descriptor")).stderr(output);
@@ -104,7 +104,7 @@ impl Stage<'_> {
         child
     }
 
-    /// Waits for the end of a command that [`Self::until`] started.
+    /// Waits for the end of a command that was started by [`Self::until`].
     pub fn end(&self, mut child: Child) -> Seen {
         let status = child.wait().expect("our child");
         Seen { exit: status.code(), printed: self.printed(), runs: self.runs() }
@@ -134,7 +134,7 @@ pub fn pid(child: &Child) -> i32 {
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timeout while waiting for {what}");
         std::thread::sleep(POLL);
     }
 }

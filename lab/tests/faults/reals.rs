@@ -8,9 +8,9 @@ use crate::{
 use nix::sys::signal::Signal;
 use std::{fs, path::PathBuf, process::Command};
 
-/// Cells that take long enough to be hit in: all of the suite.
+/// Selects the whole suite, so that the fault can be injected while a cell runs.
 const LONG: &[&str] = &[];
-/// A few quick ones.
+/// Selects a few fast cells.
 const SHORT: &[&str] = &["--case", "D10*"];
 
 fn fault(
@@ -22,7 +22,7 @@ fn fault(
     Fault { name, injected, expected: Expected { exit, cells, told }, how: How::Real(act) }
 }
 
-/// The rows.
+/// The rows of the table.
 pub fn faults() -> Vec<Fault> {
     vec![
         fault("sigint", "Ctrl-C while a cell runs", (130, &[], &["the run was interrupted"]), |stage| {
@@ -105,10 +105,10 @@ fn signal(stage: &Stage, signal: Signal) -> Seen {
 fn sigkill(stage: &Stage) -> Seen {
     let child = stage.until(stage.run(LONG), "cell-finished");
     let machines = stage.machines();
-    assert!(!machines.is_empty(), "there is a guest to leave behind");
+    assert!(!machines.is_empty(), "there is a guest that can be orphaned");
     hit(pid(&child), Signal::SIGKILL);
     let killed = stage.end(child).runs;
-    assert_eq!(stage.machines(), machines, "nobody has cleaned up yet");
+    assert_eq!(stage.machines(), machines, "nothing has been cleaned up yet");
     let next = stage.finish(stage.run(SHORT));
     assert_eq!(next.exit, Some(0), "{}", next.printed);
     let mut command = stage.lab(&["report"]);
@@ -154,7 +154,7 @@ fn no_virtiofsd(stage: &Stage) -> Seen {
     stage.end(child)
 }
 
-/// A project of its own, with the agent and the eBPF objects of this one.
+/// A separate project with the agent and the eBPF objects of this one.
 pub fn project(stage: &Stage, matrix: &str) -> PathBuf {
     let project = stage.scratch.join("project");
     fs::create_dir(&project).expect("a directory");

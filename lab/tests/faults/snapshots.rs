@@ -1,4 +1,4 @@
-//! Faults around the snapshots of real guests, each with a cache of its own that has none yet.
+//! Faults around snapshots of real guests, each with a cache without snapshots.
 
 use crate::{
     fault::{Expected, Fault, How, Seen},
@@ -13,12 +13,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// A few quick cells.
+/// Selects a few fast cells.
 const SHORT: &[&str] = &["--case", "D10*"];
-/// In the events once the guest that becomes a snapshot is started.
+/// Text in the events after the guest for a snapshot was started.
 const MAKING: &str = r#""start":"snapshot""#;
 
-/// The rows.
+/// The rows of the table.
 pub fn faults() -> Vec<Fault> {
     let fault = |name, injected, (exit, cells, told), act| Fault {
         name,
@@ -99,7 +99,7 @@ fn snapshots(stage: &Stage) -> Vec<PathBuf> {
     fs::read_dir(cache(stage).join("snapshots")).expect("a directory").flatten().map(|entry| entry.path()).collect()
 }
 
-/// The run with its snapshots on a file system of this size, which is mounted for it alone.
+/// The run with its snapshots on a separately mounted file system of this size.
 fn small_disk(stage: &Stage, size: &str) -> Command {
     const MOUNT: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$2" && shift 2 && exec "$@""#;
     let run = run(stage);
@@ -125,7 +125,7 @@ fn killed(stage: &Stage) -> Seen {
     hit(pid(&child), Signal::SIGKILL);
     let killed = stage.end(child).runs;
     let seen = stage.finish(run(stage));
-    assert_eq!(snapshots(stage).len(), 1, "a snapshot, and nothing of the one that was not finished");
+    assert_eq!(snapshots(stage).len(), 1, "one snapshot, and no part of the unfinished one");
     Seen { runs: seen.runs.into_iter().filter(|run| !killed.contains(run)).collect(), ..seen }
 }
 
@@ -147,7 +147,7 @@ fn shared(stage: &Stage) -> Seen {
     let ended = other.wait().expect("our child").code();
     assert_eq!((ended, snapshots(stage).len()), (Some(0), 1), "{}", seen.printed);
 
-    // The version is what a QEMU says of itself.
+    // The version is that in QEMU's output.
     let qemu = stage.scratch.join("qemu");
     let real = std::env::var("NETKIT_LAB_QEMU").unwrap_or_else(|_| "qemu-system-x86_64".to_owned());
     let script = format!(
@@ -160,7 +160,7 @@ fn shared(stage: &Stage) -> Seen {
     let seen = stage.finish(command);
     assert_eq!(snapshots(stage).len(), 2, "one of each QEMU: {}", seen.printed);
     let made: usize = seen.runs.iter().map(|run| events(run).matches(MAKING).count()).sum();
-    assert_eq!(made, 2, "nobody made one that was there");
+    assert_eq!(made, 2, "existing snapshots are not created again");
     seen
 }
 

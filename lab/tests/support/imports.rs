@@ -1,4 +1,4 @@
-//! Which source file uses which, as their `use` declarations and paths say. Tests are left out.
+//! Finds the imports between source files by their `use` declarations and paths, without tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,14 +6,14 @@ use std::{
     path::Path,
 };
 
-/// A module's path below its crate's root; empty for the root.
+/// A module's path in its crate; empty for the root.
 pub type Module = Vec<String>;
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Names that come from another module's: the module and the name, and what is meant.
+/// Re-exported names: module and name, and the path that they refer to.
 type Renamed = BTreeMap<(Module, String), Vec<String>>;
 
-/// The modules of a crate that are files of their own, with their text; `source` is its `src`.
+/// The modules of a crate that are separate files, with their text; `source` is its `src` directory.
 fn modules(source: &Path) -> BTreeMap<Module, String> {
     let all = walkdir::WalkDir::new(source).into_iter().map(|entry| entry.expect("sources are readable"));
     let mut found = BTreeMap::new();
@@ -33,7 +33,7 @@ fn modules(source: &Path) -> BTreeMap<Module, String> {
     found
 }
 
-/// The paths of a use tree, each with the name that it brings.
+/// The paths of a use tree, each with the name that it declares.
 fn leaves(tree: &str, before: &[String], found: &mut Vec<(Vec<String>, String)>) {
     let tree = tree.trim();
     if let Some((head, rest)) = tree.split_once('{') {
@@ -63,7 +63,7 @@ fn leaves(tree: &str, before: &[String], found: &mut Vec<(Vec<String>, String)>)
     found.push((path, name));
 }
 
-/// A path from the crate's root on; `None` where it leaves the crate.
+/// A path from the crate's root; `None` if it leaves the crate.
 fn absolute(path: &[String], module: &Module, known: &BTreeMap<Module, String>) -> Option<Vec<String>> {
     let mut base = module.clone();
     let mut rest = path;
@@ -85,8 +85,8 @@ fn absolute(path: &[String], module: &Module, known: &BTreeMap<Module, String>) 
     Some(base.into_iter().chain(rest.iter().cloned()).collect())
 }
 
-/// The visibility of the `use` declaration that a line begins; `None` where it begins none. Prose of a text goes on with a
-/// word that is no path.
+/// The visibility of the `use` declaration that a line starts; `None` if it starts none. A sentence with the word `use` is
+/// not followed by a path.
 fn declaration(line: &str) -> Option<&str> {
     let (visibility, tree) = line.trim().split_once("use ")?;
     let path = tree.split_whitespace().next().is_some_and(|word| word.contains("::"));
@@ -94,7 +94,7 @@ fn declaration(line: &str) -> Option<&str> {
         .then_some(visibility)
 }
 
-/// The file that has what a path means.
+/// The file that contains the target of a path.
 fn file(path: &[String], known: &BTreeMap<Module, String>, renamed: &Renamed, depth: u32) -> Option<Module> {
     let module = (0..=path.len()).rev().map(|end| path[..end].to_vec()).find(|module| known.contains_key(module))?;
     let further = path.get(module.len()).and_then(|name| renamed.get(&(module.clone(), name.clone())));
@@ -107,8 +107,7 @@ fn file(path: &[String], known: &BTreeMap<Module, String>, renamed: &Renamed, de
     }
 }
 
-/// What each file uses of the others. What a file uses of the modules that it lies in does not count: they hold what their
-/// files share.
+/// The imports of each file. Imports of parent modules are ignored: these contain what their files share.
 fn graph(source: &Path) -> Graph {
     let known = modules(source);
     let mut renamed = Renamed::new();
@@ -163,7 +162,7 @@ fn reachable<'a>(graph: &'a Graph, from: &Module) -> BTreeSet<&'a Module> {
     seen
 }
 
-/// Groups of files that use each other in a circle, by their paths in the crate.
+/// Groups of files that form import cycles, by their paths in the crate.
 pub fn circles(source: &Path) -> Vec<Vec<String>> {
     let graph = graph(source);
     assert!(graph.values().map(BTreeSet::len).sum::<usize>() > 3, "{}: no file uses another", source.display());

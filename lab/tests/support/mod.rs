@@ -1,4 +1,4 @@
-//! Shared by the tests that give reports to other programs.
+//! Shared by the tests that pass reports to other programs.
 
 use lab::setup::{TestTools, Tools};
 use lab_protocol::{CellId, Check, ErrorKind, FailureKind, Outcome};
@@ -14,19 +14,19 @@ use std::{
 };
 
 const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
-/// What kernels and hostile guests print.
+/// Text that hostile guests may print.
 pub const HOSTILE: &str =
     "\x1b[31mred\x1b[0m \0 ]]> <a & \"b\"> --> {{x}} \u{FFFE}\u{FFFF}\u{202E}ähm 🦀\r\n# SKIP not me";
-/// Bytes of the longest log.
+/// Size of the longest log, bytes.
 const LOG: usize = 5 << 20;
 
-/// What `make setup-tests` installs. Without it nothing here could be shown, so its absence is a failure.
+/// The tools that `make setup-tests` installs. The tests need them, so their absence is a failure.
 pub fn tools() -> TestTools {
     let cache = lab_base::paths::cache_dir().unwrap();
     Tools::in_cache(&cache).test_tools().expect("the readers of the reports are not installed: run `make setup-tests`")
 }
 
-/// A run on three kernels in which a few cells are as bad as can be.
+/// A run on three kernels in which a few cells have hostile content.
 pub fn hostile_run() -> Vec<Stamped> {
     let mut plan = synthetic::plan(3, 60);
     let names: Vec<CellId> = (0..)
@@ -52,7 +52,7 @@ pub fn hostile_run() -> Vec<Stamped> {
                 verdict.outcome = Outcome::Failed { kind: FailureKind::Check, message: HOSTILE.repeat(100) };
                 verdict.report.checks.push(Check { name: HOSTILE.into(), ok: false, seen: HOSTILE.into() });
                 verdict.warnings.push(HOSTILE.to_owned());
-                verdict.files.push("6.12/cells/x/w0.pcap".to_owned());
+                verdict.files.push(lab_guard::Inside::new("6.12/cells/x/w0.pcap").unwrap());
             }
             Some(2) => {
                 verdict.outcome = Outcome::Errored { kind: ErrorKind::Panic, message: format!("Oops: {HOSTILE}") };
@@ -73,7 +73,7 @@ pub fn hostile_run() -> Vec<Stamped> {
     events
 }
 
-/// Writes a run's events into a directory.
+/// Writes a run's events to a directory.
 pub fn write(directory: &Path, events: &[Stamped]) {
     let lines: String = events.iter().map(|stamped| serde_json::to_string(stamped).unwrap() + "\n").collect();
     fs::write(directory.join("events.jsonl"), lines).unwrap();
@@ -87,7 +87,7 @@ pub fn report(directory: &Path, arguments: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-/// Runs a reader, which says what it agrees in, or in one line what it does not.
+/// Runs a reader, which prints what it accepts, or in one line the first difference.
 #[track_caller]
 pub fn agrees(program: &Path, script: &str, arguments: &[PathBuf]) {
     let output = Command::new(program).arg(Path::new(TESTS).join(script)).args(arguments).output().unwrap();

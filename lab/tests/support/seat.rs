@@ -1,4 +1,4 @@
-//! `lab` in a terminal of its own: its foreground, its keys, its end.
+//! `lab` in a terminal of its own: its foreground process, key input, and its end.
 
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -19,14 +19,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For anything that is waited for, on a machine that does other things too.
+/// Maximum wait for anything, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(300);
-/// What a program that is told to end may take: its guests die with it.
+/// Maximum time for a program to end after a signal, together with its guests.
 const LEAVING: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// What a program says, piece by piece as it comes.
+/// Collects a program's output.
 pub struct Ear {
     pieces: Receiver<Vec<u8>>,
     heard: String,
@@ -46,7 +46,7 @@ impl Ear {
         Self { pieces, heard: String::new() }
     }
 
-    /// Waits for words; what comes after them is left for the next call.
+    /// Waits for text; later output is left for the next call.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) {
         let deadline = Instant::now() + PATIENCE;
@@ -62,7 +62,7 @@ impl Ear {
         }
     }
 
-    /// What has come since, up to the source's end, or until it is silent for long.
+    /// The output since the last call, up to its end or until a long pause.
     pub fn rest(&mut self) -> &str {
         while let Ok(piece) = self.pieces.recv_timeout(SILENCE) {
             self.heard.push_str(&String::from_utf8_lossy(&piece));
@@ -71,28 +71,28 @@ impl Ear {
     }
 }
 
-/// A command in a terminal. Where a test fails, it ends with the test.
+/// A command in a terminal; it is killed when the test ends.
 pub struct Seat {
     child: Child,
     keyboard: File,
     pub screen: Ear,
-    /// Kept open, so that it can be looked at when nobody is in it any more.
+    /// Kept open, so that its modes can be checked after the command has ended.
     terminal: Option<OwnedFd>,
     found: Termios,
 }
 
 impl Seat {
-    /// Starts a command as the leader of a session whose terminal is this one.
+    /// Starts a command as the leader of a session with this terminal.
     pub fn take(command: &Command) -> Self {
         let pty = openpty(None, None).unwrap();
-        // Whoever else is started meanwhile must not hold the terminal open.
+        // Other child processes must not inherit the terminal's descriptors.
         for end in [&pty.master, &pty.slave] {
             fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         }
         let seat = || Stdio::from(pty.slave.try_clone().unwrap());
         let found = tcgetattr(&pty.slave).unwrap();
-        // util-linux's, since std can't make a terminal the child's own without unsafe code after a fork. It becomes the
-        // command, with the same number.
+        // setsid of util-linux, since std can't set a controlling terminal without unsafe code after fork. It executes the
+        // command, which keeps its pid.
         let mut start = Command::new("setsid");
         start.arg("--ctty").arg(command.get_program()).args(command.get_args()).env("TERM", "xterm");
         start.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
@@ -110,7 +110,7 @@ impl Seat {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Also the number of its session, in which all that it starts is unless it leaves.
+    /// Also the id of its session, which its child processes share unless they leave it.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
@@ -126,7 +126,7 @@ impl Seat {
         }
     }
 
-    /// Waits for the end: the exit code, and what was said last. The terminal must be as it was.
+    /// Waits for the end; returns the exit code and the remaining output. The terminal's modes must have been restored.
     #[track_caller]
     pub fn leave(mut self) -> (Option<i32>, String) {
         let Some(status) = self.wait(PATIENCE) else { panic!("it stays: {}", self.screen.rest()) };

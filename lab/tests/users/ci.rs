@@ -1,4 +1,4 @@
-//! Comparisons of runs with different selections, and what CI systems show of a run.
+//! Tests of comparisons between runs with different selections, and of the output for CI systems.
 
 use super::support::{Keep, ROOT, as_shard, lab, plan, run, stderr, stdout, write};
 use lab_record::shard::Part;
@@ -12,7 +12,7 @@ use std::{
 const BEFORE: &str = "20261119T020000Z-aaaaaa";
 const AFTER: &str = "20261120T020000Z-bbbbbb";
 
-/// A checkout with a built `lab`, and nothing else that the report step needs.
+/// A checkout with a built `lab`: everything that the report step needs.
 fn checkout() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("ci")).unwrap();
@@ -24,7 +24,7 @@ fn checkout() -> tempfile::TempDir {
     dir
 }
 
-/// `ci/steps report shards/*`, as a job on GitHub runs it: its output, the summary, and what it hands to the workflow.
+/// Runs `ci/steps report shards/*` like a job on GitHub; returns its output, the summary, and the step's outputs.
 fn report(checkout: &Path) -> (Output, String, String) {
     let outputs = checkout.join("outputs");
     let _ = fs::remove_file(&outputs);
@@ -51,17 +51,17 @@ fn a_narrower_run_is_compared_by_what_both_planned() {
     let told = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{told}");
     assert!(told.contains("not selected in the later run: "), "{told}");
-    // Twelve cells and three rows of the kernel that is left out, seven cells of each of the others.
+    // Twelve cells and three rows of the omitted kernel, and seven cells of each other kernel.
     assert!(told.contains(": 15 cells, ") && told.contains(": 7 cells"), "{told}");
     assert!(told.contains("\n16 cells are as they were\n"), "two kernels, five cells and three rows: {told}");
     let json: serde_json::Value =
         serde_json::from_str(&stdout(&compared(&night, &narrower, &["--format", "json"]))).unwrap();
     assert_eq!(json["not_selected"].as_object().map(serde_json::Map::len), Some(3), "{json}");
-    // What it selected and what fails in it counts as ever.
+    // Failures in selected cells still count.
     let failing = run(AFTER, plan(3, 12).keeping(2, 5), &[2], "lost 3 of 3");
     let failing = write(&dir.path().join("failing"), AFTER, &failing);
     assert_eq!(compared(&night, &failing, &[]).status.code(), Some(1));
-    // A run of the whole suite that lacks a cell has lost it.
+    // In a run of the whole suite, a missing cell has been removed.
     let mut whole = plan(3, 12).keeping(3, 11);
     whole.every_cell = true;
     let lost = write(&dir.path().join("lost"), AFTER, &run(AFTER, whole, &[], ""));
@@ -105,7 +105,7 @@ fn the_job_summary_has_totals_and_each_failure_with_and_without_an_earlier_run()
         let line = format!(
             "- failed 7.1 `{id}`: `check: udp arrives: 0 of 3 '¦' <b>`; also `7.2 {id}`; `lab run --kernel 7.1"
         );
-        let versions: Vec<String> = plan(2, 9).kernels.iter().map(|kernel| kernel.facts.id.clone()).collect();
+        let versions: Vec<String> = plan(2, 9).kernels.iter().map(|kernel| kernel.facts.id.to_string()).collect();
         let line = line.replace("7.1", &versions[0]).replace("7.2", &versions[1]);
         assert!(summary.contains(&line), "{line}\n{summary}");
         assert_eq!(outputs, if earlier == Some(&[3]) { "new=false\n" } else { "new=true\n" });

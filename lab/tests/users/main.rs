@@ -1,4 +1,6 @@
-//! What people and CI systems read, through the binary and the CI steps: words, screens and reports.
+//! Tests of the output for users and CI systems, through the binary and the CI steps.
 
 mod ci;
+mod reports;
 mod support;
+mod words;

@@ -1,4 +1,4 @@
-//! Runs that never happened, and the binary that reads them.
+//! Synthetic runs, and the binary that reads them.
 
 use lab_protocol::{FailureKind, Outcome};
 use lab_record::{

@@ -1,8 +1,8 @@
-//! The three figures of a sample. Each is the median over a window of guest time, after a few packets that warm the path
-//! up: what a busy host takes from the guest falls on few of them.
+//! The three figures of a sample. Each is the median over a window of guest time, after a few warm-up packets:
+//! interruptions by a busy host affect only few of the values.
 //!
-//! One thread is both client and server, and the guest has one processor, which has nothing else to do: between sending
-//! and having received lies processor time only, softirqs included.
+//! One thread is both client and server, and the guest's only processor has nothing else to do: the time between sending
+//! and receiving is processor time, softirqs included.
 
 use crate::ctx::Stop;
 use lab_protocol::measure::DATAGRAM;
@@ -53,7 +53,7 @@ impl Ends<'_> {
         Ok((client, server))
     }
 
-    /// Does something until the window is over; gives the median of what it took, nanoseconds.
+    /// Repeats an operation until the window is over; returns the median of its duration, nanoseconds.
     fn repeat(&self, what: &str, mut work: impl FnMut() -> io::Result<()>) -> Result<f64, Stop> {
         let lost = |error: io::Error| Stop::check(format!("{what} was lost: {error}"));
         for _ in 0..WARM_UP {
@@ -95,7 +95,7 @@ pub fn processor_time(ends: &Ends<'_>) -> Result<f64, Stop> {
     Ok(burst / f64::from(BURST))
 }
 
-/// What one TCP connection carries, bytes per second.
+/// Throughput of one TCP connection, bytes per second.
 pub fn throughput(ends: &Ends<'_>) -> Result<f64, Stop> {
     let (mut client, mut server) = ends.connection()?;
     let (chunk, mut buffer) = (vec![1; CHUNK], vec![0; CHUNK]);

@@ -1,7 +1,7 @@
-//! The mechanisms against each other: what a packet costs on each kind of link, attached in each way.
+//! Compares the mechanisms: the cost of a packet on each kind of link with each attach type.
 //!
-//! Every sample has a topology of its own, so that nothing of one setup lasts into the next, and a sample that lost a
-//! packet or whose programs did not run as they were meant to is no sample.
+//! Every sample has its own topology, so that no setup affects the next one. A sample with a lost packet, or whose programs
+//! did not run as expected, is an error.
 
 mod meters;
 
@@ -113,7 +113,7 @@ fn attach_all<'b>(
     Ok(attached)
 }
 
-/// What is measured is what the kernel lists, and not what was asked for.
+/// Measures the attach types that the kernel lists, not those that were requested.
 fn confirm(testbed: &Testbed, at: Spot, attach: AttachType, program: &Program) -> Result<(), Stop> {
     let used = testbed.find(at, program)?.map(|seen| seen.hook.attach_type());
     if used == Some(attach) {

@@ -1,6 +1,6 @@
-//! Two runs side by side: what changed from one night to the next.
+//! Compares two runs.
 //!
-//! An attach type that changed is as loud as a failure: the datapath is another one, whatever the checks say.
+//! A changed attach type is as important as a failure: the cell tested a different datapath, even if its checks passed.
 
 mod render;
 mod same;
@@ -19,39 +19,39 @@ use lab_record::{
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A cell counts as slower beyond this factor …
+/// A cell counts as slower if its time grew by more than this factor …
 const SLOWER: f64 = 2.0;
-/// … and this much time, milliseconds: below it a busy host alone makes the factor.
+/// … and by this time, milliseconds: small differences may be caused by a busy host.
 const SLOWER_MS: u64 = 500;
 
-/// What sort of change.
+/// Kinds of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Fails, errors or did not run, and did not do so before.
+    /// Fails, errors or did not run, but not in the first run.
     NewlyFailing,
-    /// The kernel reports another attach type than before.
+    /// The kernel reports a different attach type.
     AttachChanged,
-    /// Ran before, whatever came of it, and is skipped now.
+    /// Ran in the first run, with any outcome, and is skipped in the second.
     NoLongerRuns,
-    /// In the first run's plan, and neither in the second's nor left out of it by its selection.
+    /// In the first run's plan, and missing in the second's although its selection includes the cell.
     Gone,
-    /// Bad in both.
+    /// Bad in both runs.
     StillFailing,
-    /// Bad before, passes now.
+    /// Bad in the first run, passes in the second.
     Fixed,
-    /// Passes only when it is run again, and did not need that before.
+    /// Passes only when repeated, but not in the first run.
     Flaky,
-    /// Fails as `known.toml` says, and did not do so before.
+    /// Fails as expected by `known.toml`, but not in the first run.
     KnownFailing,
-    /// Passes in both, and takes much longer.
+    /// Passes in both runs, but takes much longer in the second.
     Slower,
-    /// In the second run's plan only, and fine.
+    /// Only in the second run's plan, and not bad.
     Added,
 }
 
 impl Kind {
-    /// Every kind, the loudest first.
+    /// All kinds, the most important first.
     pub const ALL: [Self; 10] = [
         Self::NewlyFailing,
         Self::AttachChanged,
@@ -65,7 +65,7 @@ impl Kind {
         Self::Added,
     ];
 
-    /// Words for a heading.
+    /// Heading of the kind.
     pub const fn words(self) -> &'static str {
         match self {
             Self::NewlyFailing => "newly failing",
@@ -81,46 +81,44 @@ impl Kind {
         }
     }
 
-    /// Whether the change is somebody's business tonight.
+    /// Whether the change needs attention.
     pub const fn is_loud(self) -> bool {
         matches!(self, Self::NewlyFailing | Self::AttachChanged | Self::NoLongerRuns | Self::Gone)
     }
 }
 
-/// One cell on one kernel that is not as it was.
+/// A changed cell on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The sort.
     pub kind: Kind,
-    /// The kernel's id.
     pub kernel: String,
-    /// The cell's id.
     pub cell: String,
-    /// How it was, one line.
+    /// State in the first run, one line.
     pub before: String,
-    /// How it is, one line.
+    /// State in the second run, one line.
     pub after: String,
-    /// Whether the kernel is one whose failures do not count.
+    /// Whether failures of the kernel do not count.
     pub may_fail: bool,
 }
 
-/// All changes, the loudest first.
+/// All changes, the most important first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Comparison {
-    /// Id of the earlier run.
+    /// Version of this structure as JSON.
+    pub version: u32,
+    /// Id of the first run.
     pub before: String,
-    /// Id of the later run.
+    /// Id of the second run.
     pub after: String,
-    /// The changes.
     pub changes: Vec<Change>,
-    /// Cells that are as they were.
+    /// Number of unchanged cells.
     pub unchanged: usize,
-    /// Cells of the earlier run that the later one was not asked to run, by kernel.
+    /// Cells of the earlier run that the later run's selection does not include, by kernel.
     pub not_selected: BTreeMap<String, usize>,
 }
 
 impl Comparison {
-    /// 1 where something is loud, or still fails unless only what is new counts.
+    /// 1 if a change needs attention, or if a cell still fails unless `new_only` is set.
     pub fn exit(&self, new_only: bool) -> Exit {
         let bad = |change: &Change| {
             !change.may_fail && (change.kind.is_loud() || !new_only && change.kind == Kind::StillFailing)
@@ -129,13 +127,13 @@ impl Comparison {
     }
 }
 
-/// Compares two runs, cell by cell.
+/// Compares two runs cell by cell.
 pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
-    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+    let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.to_string());
     let (old, new) = (by_cell(before), by_cell(after));
     let kernels = before.planned().chain(after.planned());
     let may_fail: BTreeSet<String> =
-        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.clone()).collect();
+        kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.to_string()).collect();
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {
@@ -173,7 +171,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
         });
     }
     changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));
-    Comparison { before: id(before), after: id(after), changes, unchanged, not_selected }
+    Comparison { version: 1, before: id(before), after: id(after), changes, unchanged, not_selected }
 }
 
 fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Told<'_>> {
@@ -192,8 +190,8 @@ fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
         (false, true) => Some(Kind::NewlyFailing),
         (true, true) => Some(Kind::StillFailing),
         (_, false) if now.standing() == Standing::Skipped && ran(was) => Some(Kind::NoLongerRuns),
-        // Before everything that may be said of a cell that passes: another datapath is no lesser change where a cell is
-        // flaky too. What failed before may have failed for its attach type.
+        // Checked first: for a cell that passes, a different attach type is more important than flakiness. Cells that
+        // failed before are excluded, since the attach type may have been the reason.
         (false, false) if now.outcome == Outcome::Passed && !old.is_empty() && !new.is_empty() && old != new => {
             Some(Kind::AttachChanged)
         }
@@ -227,21 +225,21 @@ mod tests {
         event::{Accelerator, Event, RunInfo, Stamped, Start, Versions},
         excuse::Excuse,
         plan::Plan,
-        testing::{attached, cell, facts, passed},
+        testing::{attached, cell, facts, id, passed},
         verdict::Attempt,
     };
 
     pub const A: &str = "A01-x[auto,veth]";
     pub const B: &str = "B02-y[auto,nk-l3]";
 
-    pub fn run(id: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
+    pub fn run(name: &str, cells: &[&str], verdicts: Vec<Verdict>) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), true);
         let plan = Plan { every_cell: true, ..plan };
         let accelerator = Accelerator { name: "tcg".into(), reason: String::new(), time_scale: 10.0 };
-        let info = RunInfo::new(id.into(), Versions::default(), accelerator, plan);
+        let info = RunInfo::new(id(name), Versions::default(), accelerator, plan);
         let mut record = RunRecord::default();
         record.apply(&Stamped { at_ms: 0, event: Event::RunStarted { run: Box::new(info) } });
-        let kernel = || "6.12".to_owned();
+        let kernel = || id("6.12");
         let begin = [
             Event::GuestStarted { kernel: kernel(), guest: 1, start: Start::Boot },
             Event::Probed { kernel: kernel(), guest: 1, capabilities: Vec::new(), modules: Vec::new() },
@@ -270,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_attach_type_is_as_loud_as_a_failure() {
+    fn a_changed_attach_type_needs_attention_like_a_failure() {
         let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         let after = run("two", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Tcx)]);
         let comparison = compare(&before, &after);
@@ -285,7 +283,7 @@ mod tests {
     }
 
     fn known(id: &str) -> Verdict {
-        let excuse = Excuse { reason: "mended in 6.13".into(), link: None, expires: Some("2027-01-31".into()) };
+        let excuse = Excuse { reason: "fixed in 6.13".into(), link: None, expires: Some("2027-01-31".into()) };
         Verdict { known: Some(excuse), ..bad(id) }
     }
 
@@ -298,9 +296,9 @@ mod tests {
         Verdict::bare(CellId(id.to_owned()), Outcome::Skipped { reason })
     }
 
-    /// One cell, before and after: the kind, and the exit codes for everything and for what is new.
+    /// A cell in both runs: the kind of change, and the exit codes with and without `new_only`.
     #[test]
-    fn every_pair_of_standings_is_one_kind_and_has_its_exit_codes() {
+    fn every_pair_of_standings_has_one_kind_and_its_exit_codes() {
         use Kind::{AttachChanged, Fixed, Flaky, KnownFailing, NewlyFailing, NoLongerRuns, StillFailing};
         use Standing as S;
         let verdict = |standing| match standing {
@@ -317,7 +315,7 @@ mod tests {
         };
         let order = [S::Passed, S::Flaky, S::Known, S::Failed, S::Skipped, S::Errored, S::NotRun];
         let (new, still) = (Some(NewlyFailing), Some(StillFailing));
-        // A row per standing before, a column per standing after.
+        // A row per first standing, a column per second standing.
         let wanted = [
             [None, Some(Flaky), Some(KnownFailing), new, Some(NoLongerRuns), new, new],
             [None, None, Some(KnownFailing), new, Some(NoLongerRuns), new, new],
@@ -348,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn old_failures_count_unless_only_new_ones_are_asked_for() {
+    fn old_failures_count_unless_only_new_ones_are_requested() {
         let before = run("one", &[A, B], vec![bad(A), bad(B)]);
         let after = run("two", &[A, B], vec![bad(A), good(B, AttachType::Netkit)]);
         let comparison = compare(&before, &after);
@@ -357,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_vanishes_or_never_ran_is_no_smaller_report() {
+    fn missing_cells_and_cells_that_did_not_run_are_changes() {
         let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         let gone = compare(&before, &run("two", &[A], vec![good(A, AttachType::Tcx)]));
         assert_eq!((kinds(&gone), gone.exit(true)), (vec![Kind::Gone], Exit::Failed));

@@ -1,16 +1,16 @@
-//! A comparison as people and programs read it.
+//! Formats a comparison.
 
 use super::{Comparison, Kind};
 use clap::ValueEnum;
 use lab_base::text;
 use std::fmt::Write;
 
-/// Changes of one kind that a text names; the JSON has all.
+/// Maximum number of changes of a kind in text formats; JSON has all.
 const MOST: usize = 50;
-/// Characters of one side.
+/// Maximum characters of a state.
 const WIDTH: usize = 160;
 
-/// How a comparison is written.
+/// Output format of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For a terminal.
@@ -21,7 +21,7 @@ pub enum Format {
     Json,
 }
 
-/// Writes a comparison.
+/// Formats a comparison.
 pub fn render(comparison: &Comparison, format: Format) -> String {
     match format {
         Format::Text => listed(comparison, ["", ""], |change| {
@@ -32,7 +32,7 @@ pub fn render(comparison: &Comparison, format: Format) -> String {
             let [cell, before, after] = [&change.cell, &change.before, &change.after].map(|it| code(it));
             format!("- {} {cell}: {before} → {after}\n", change.kernel)
         }),
-        // A comparison is plain data: names and strings.
+        // Serializing names and strings can't fail.
         Format::Json => serde_json::to_string_pretty(comparison).unwrap_or_default() + "\n",
     }
 }
@@ -62,7 +62,7 @@ fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&su
     out
 }
 
-/// Markdown code: a backtick in the text would end it.
+/// Formats Markdown code; backticks are replaced, because they would end it.
 fn code(words: &str) -> String {
     format!("`{}`", text::line(words, WIDTH).replace('`', "'"))
 }
@@ -82,6 +82,7 @@ mod tests {
             may_fail: false,
         };
         Comparison {
+            version: 1,
             before: "20261119T020000Z-aaaaaa".into(),
             after: "20261120T020000Z-bbbbbb".into(),
             changes: vec![

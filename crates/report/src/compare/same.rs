@@ -1,4 +1,4 @@
-//! Whether two runs are cell for cell the same: what shards promise.
+//! Checks that two runs have the same results in every cell, as required of merged shards.
 
 use super::by_cell;
 use lab_protocol::{AttachType, Outcome};
@@ -9,23 +9,23 @@ use lab_record::{
 };
 use std::{collections::BTreeSet, fmt};
 
-/// Differences that are told one by one.
+/// Maximum number of differences in the output.
 const MAX_TOLD: usize = 20;
 
-/// Two runs, cell by cell.
+/// Result of the comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sameness {
-    /// Cells of either run.
+    /// Number of cells in both runs together.
     pub cells: usize,
-    /// Those with the same outcome, the same kind of failure and the same attach types in both.
+    /// Number of cells with the same outcome, kind of failure and attach types in both runs.
     pub equal: usize,
-    /// Those that one run does not have, or did not come to.
+    /// Number of cells that are missing in one run or did not run.
     pub missing: usize,
-    /// One line per cell that is not equal.
+    /// One line per different cell.
     pub differences: Vec<String>,
 }
 
-/// Compares outcomes, the kinds of failures, and attach types; times and identifiers differ from run to run.
+/// Compares outcomes, kinds of failures, and attach types; times and ids always differ between runs.
 pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
     let (one, other) = (by_cell(one), by_cell(other));
     let mut found = Sameness::default();
@@ -58,7 +58,7 @@ pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
 }
 
 impl Sameness {
-    /// 0 where every cell of either run is in both and ended the same way.
+    /// 0 if every cell is in both runs with the same result.
     pub fn exit(&self) -> Exit {
         if self.equal == self.cells { Exit::Passed } else { Exit::Failed }
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_is_absent_or_never_ran_is_missing() {
+    fn a_cell_that_is_absent_or_did_not_run_is_missing() {
         let one = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         for other in
             [run("two", &[A], vec![good(A, AttachType::Tcx)]), run("two", &[A, B], vec![good(A, AttachType::Tcx)])]
@@ -114,6 +114,6 @@ mod tests {
             assert_eq!((found.cells, found.equal, found.missing, found.exit()), (2 + 3, 1 + 3, 1, Exit::Failed));
         }
         let never = run("x", &[A], Vec::new());
-        assert_eq!(same(&never, &never).exit(), Exit::Failed, "nothing is no proof of anything");
+        assert_eq!(same(&never, &never).exit(), Exit::Failed, "cells that did not run are not equal");
     }
 }

@@ -1,4 +1,4 @@
-//! The same cells over many runs: how each ended, by which attach type, and how long it took.
+//! Results of the same cells in many runs: outcome, attach type and time.
 
 mod page;
 pub mod splats;
@@ -19,50 +19,46 @@ use lab_record::{
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// One run of many.
+/// A run of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Run {
-    /// Its id.
     pub id: String,
-    /// When it began, milliseconds since the epoch.
+    /// Start, milliseconds since the epoch.
     pub started_ms: u64,
-    /// How long it took, milliseconds; none where it did not end.
+    /// Wall time, milliseconds; `None` if the run did not end.
     pub wall_ms: Option<u64>,
-    /// What it exited with, or would have.
+    /// Exit code, as recorded or as computed from the verdicts.
     pub exit: u8,
-    /// How many cells stand how.
+    /// Number of cells by standing.
     pub standings: BTreeMap<Standing, usize>,
 }
 
-/// One cell in one run.
+/// A cell's result in one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Point {
-    /// What it counts as.
+    /// How the cell counts.
     pub standing: Standing,
     /// The attach types that the kernel reported.
     pub attach: Vec<AttachType>,
-    /// How long it took in the guest, milliseconds.
+    /// Time in the guest, milliseconds.
     pub ms: u64,
     /// Why it did not pass.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// One cell on one kernel over all runs.
+/// A cell on one kernel in all runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Series {
-    /// The kernel's id.
     pub kernel: String,
-    /// The cell's id.
     pub cell: String,
-    /// A point per run, oldest first; none where the run's plan has no such cell.
+    /// One point per run, oldest first; `None` if the run's plan does not have the cell.
     pub points: Vec<Option<Point>>,
 }
 
-/// Runs, oldest first, and what became of the cells in them.
+/// Runs, oldest first, and their cells.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct History {
-    /// The runs.
     pub runs: Vec<Run>,
     /// The cells by kernel and id.
     pub series: Vec<Series>,
@@ -109,13 +105,11 @@ impl Scale {
 type Found = BTreeMap<(String, String), Vec<(usize, Point)>>;
 
 impl History {
-    /// Reads runs one after another, and keeps the cells that are wanted. A run that can't be read, one of an older version
-    /// of the lab for example, is told to `say` and left out: a history that ends at it would be no use to anybody. So is one
-    /// that says nothing of a night, unless `every` run is asked for: one with a deliberate fault or canaries, which is meant
-    /// to fail, one that was interrupted, and one of a part of the cells.
+    /// Reads runs in turn, and keeps the selected cells. A run that can't be read, for example one of an older version of
+    /// `lab`, is reported to `say` and skipped.
     ///
     /// # Errors
-    /// Not one of the runs can be read.
+    /// None of the runs can be read.
     pub fn read(
         runs: &[Stored],
         wanted: impl Fn(&str, &CellId) -> bool,
@@ -170,11 +164,11 @@ impl History {
                     ms: verdict.report.duration_us / 1000,
                     message: verdict.outcome.message(),
                 };
-                found.entry((kernel.facts.id.clone(), cell.id.to_string())).or_default().push((at, point));
+                found.entry((kernel.facts.id.to_string(), cell.id.to_string())).or_default().push((at, point));
             }
         }
         self.runs.push(Run {
-            id: record.info.as_ref().map_or_else(String::new, |info| info.id.clone()),
+            id: record.info.as_ref().map_or_else(String::new, |info| info.id.to_string()),
             started_ms: record.started_ms,
             wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
             exit: record.outcome().code(),
@@ -182,10 +176,10 @@ impl History {
         });
     }
 
-    /// Keeps the cells that match one of the patterns, by case, id or catalogue number.
+    /// Keeps the cells that match a pattern by case, id or catalogue number.
     ///
     /// # Errors
-    /// A pattern that no cell matches, with the nearest names.
+    /// A pattern matches no cell; the error suggests similar names.
     pub fn narrow(self, patterns: &[String]) -> Result<Self, NoMatch> {
         let names = |series: &Series| {
             let id = CellId(series.cell.clone());
@@ -199,18 +193,18 @@ impl History {
 }
 
 impl Series {
-    /// The points that there are, each with the number of its run.
+    /// The existing points, each with the index of its run.
     pub fn known(&self) -> impl Iterator<Item = (usize, &Point)> {
         self.points.iter().enumerate().filter_map(|(at, point)| Some((at, point.as_ref()?)))
     }
 
-    /// Whether it always ended alike, by the same attach type.
+    /// Whether all results are equal in standing and attach type.
     pub fn is_steady(&self) -> bool {
         let mut known = self.known().map(|(_, point)| (point.standing, &point.attach));
         known.next().is_none_or(|first| known.all(|it| it == first))
     }
 
-    /// The median time of the runs in which it passed, milliseconds.
+    /// Median time of the runs in which the cell passed, milliseconds.
     pub fn median_ms(&self) -> Option<u64> {
         let passed = self.known().filter(|(_, point)| point.standing == Standing::Passed);
         let mut times: Vec<u64> = passed.map(|(_, point)| point.ms).collect();

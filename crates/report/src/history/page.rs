@@ -1,4 +1,4 @@
-//! The trend page: one self-contained file over many runs, what changed in them, and which cells are not to be trusted.
+//! The trend page: one self-contained file about many runs, with changes and unreliable cells.
 
 use super::{History, Point, Series};
 use crate::html;
@@ -8,17 +8,17 @@ use lab_record::verdict::Standing;
 use serde::Serialize;
 use std::{cmp::Reverse, collections::BTreeMap, io};
 
-/// The file's name.
+/// File name of the page.
 pub const FILE: &str = "trend.html";
-/// Cells that the page lists: those that changed last come first.
+/// Maximum number of cells on the page; cells with recent changes come first.
 const MOST_CELLS: usize = 400;
-/// Cells that grew slower.
+/// Maximum number of slower cells.
 const MOST_SLOWER: usize = 20;
-/// A cell is listed as slower from this factor on …
+/// Minimum factor of a slower cell …
 const SLOWER: f64 = 1.5;
-/// … and from this much time on, milliseconds.
+/// … and minimum difference, milliseconds.
 const SLOWER_MS: u64 = 200;
-/// Characters of a reason.
+/// Maximum characters of a reason.
 const WIDTH: usize = 300;
 
 const PAGE: &str = include_str!("trend.html");
@@ -40,7 +40,7 @@ struct Run<'a> {
     wall_ms: Option<u64>,
     exit: u8,
     standings: BTreeMap<&'static str, usize>,
-    /// Cells that ended otherwise, or by another attach type, than in the run before.
+    /// Number of cells whose standing or attach type differs from the run before.
     changed: usize,
 }
 
@@ -48,7 +48,7 @@ struct Run<'a> {
 struct Row<'a> {
     kernel: &'a str,
     cell: &'a str,
-    /// Per run: standing and attach types, or nothing.
+    /// One entry per run: standing and attach types, or nothing.
     points: Vec<Option<(&'static str, String)>>,
     message: String,
 }
@@ -76,7 +76,7 @@ pub fn render(history: &History, out: &mut dyn io::Write) -> io::Result<()> {
     html::fill(PAGE, SCRIPT, &page, out)
 }
 
-/// Always alike, and never bad.
+/// Whether all results are equal and none is bad.
 fn is_dull(series: &Series) -> bool {
     series.is_steady() && !series.known().any(|(_, point)| point.standing.is_bad())
 }
@@ -85,7 +85,7 @@ fn differs(a: &Point, b: &Point) -> bool {
     a.standing != b.standing || a.attach != b.attach
 }
 
-/// Numbers of the runs in which a cell is not as it was in the last run that had it.
+/// Indexes of the runs in which a cell differs from the last run that had it.
 fn changes(series: &Series) -> Vec<usize> {
     let known: Vec<(usize, &Point)> = series.known().collect();
     known.windows(2).filter(|pair| differs(pair[0].1, pair[1].1)).map(|pair| pair[1].0).collect()
@@ -106,12 +106,13 @@ fn runs(history: &History) -> Vec<Run<'_>> {
     .collect()
 }
 
-/// Those that changed last come first; of the same night those that are bad.
+/// Those that are bad in the newest run come first; among them, and among the others, those that changed last.
 fn unsteady(history: &History) -> Vec<Row<'_>> {
     let mut rows: Vec<&Series> = history.series.iter().filter(|series| !is_dull(series)).collect();
     rows.sort_by_key(|series| {
-        let bad = series.known().last().is_some_and(|(_, point)| point.standing.is_bad());
-        (Reverse(changes(series).last().copied()), !bad)
+        let newest = series.points.last().and_then(Option::as_ref);
+        let bad = newest.is_some_and(|point| point.standing.is_bad());
+        (!bad, Reverse(changes(series).last().copied()))
     });
     let row = |series: &'_ Series| -> (Vec<Option<(&'static str, String)>>, String) {
         let point = |point: &Point| {
@@ -129,7 +130,7 @@ fn unsteady(history: &History) -> Vec<Row<'_>> {
     listed.collect()
 }
 
-/// Cells whose last time is far above their median of the runs before.
+/// Cells whose last time is far above the median of earlier runs.
 fn slower(history: &History) -> Vec<Slower<'_>> {
     let mut found: Vec<Slower<'_>> = Vec::new();
     for series in &history.series {

@@ -1,4 +1,4 @@
-//! What kernels printed over many runs: each splat once, by its fingerprint.
+//! Splats of many runs, merged by fingerprint.
 
 use crate::{
     error::ReportError,
@@ -10,24 +10,24 @@ use lab_record::log;
 use serde::Serialize;
 use std::fmt::Write;
 
-/// Characters of a title.
+/// Maximum characters of a title.
 const WIDTH: usize = 120;
 
-/// One splat over all runs that were read.
+/// A splat in all runs that were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recurring {
-    /// The splat as the newest run told it; `times`, `kernels` and `cells` are over all runs.
+    /// The splat as in the newest run; `times`, `kernels` and `cells` cover all runs.
     #[serde(flatten)]
     pub splat: SplatSummary,
-    /// Runs that saw it, the oldest first.
+    /// Runs in which it occurred, oldest first.
     pub runs: Vec<String>,
 }
 
-/// Splats of runs, which are given the oldest first; those of the newest runs come first. A run that can't be read is
-/// told to `say` and left out.
+/// Splats of runs, which are given oldest first; splats of the newest runs come first. A run that can't be read is reported
+/// to `say` and skipped.
 ///
 /// # Errors
-/// Not one of the runs can be read.
+/// None of the runs can be read.
 pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, ReportError> {
     let mut found: Vec<Recurring> = Vec::new();
     let (mut read, mut last_error) = (0, None);
@@ -35,10 +35,10 @@ pub fn recurring(runs: &[Stored], say: &dyn Fn(&str)) -> Result<Vec<Recurring>, 
         match log::read(&run.directory) {
             Ok(record) => {
                 read += 1;
-                let id = record.info.as_ref().map_or_else(String::new, |info| info.id.clone());
+                let id = record.info.as_ref().map_or_else(String::new, |info| info.id.to_string());
                 for splat in splats(&record) {
                     let known = found.iter().position(|it| it.splat.fingerprint == splat.fingerprint);
-                    // Taken out and put last, so that the newest sighting decides the order.
+                    // Removed and appended, so that the newest occurrence determines the order.
                     let earlier = known.map(|at| found.remove(at));
                     found.push(joined(earlier, splat, &id));
                 }
@@ -67,7 +67,7 @@ fn joined(earlier: Option<Recurring>, mut newest: SplatSummary, run: &str) -> Re
     Recurring { splat: newest, runs }
 }
 
-/// What was known, and behind it what is new: the first sighting stays first.
+/// Appends new items; the first occurrence stays first.
 fn union<T: PartialEq>(mut known: Vec<T>, new: Vec<T>) -> Vec<T> {
     for it in new {
         if !known.contains(&it) {
@@ -77,7 +77,7 @@ fn union<T: PartialEq>(mut known: Vec<T>, new: Vec<T>) -> Vec<T> {
     known
 }
 
-/// The splats for a terminal.
+/// Formats the splats for a terminal.
 pub fn render(found: &[Recurring]) -> String {
     let mut out = String::new();
     for Recurring { splat, runs } in found {

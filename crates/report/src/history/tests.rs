@@ -1,4 +1,4 @@
-//! A cell over the nights.
+//! Histories of several runs.
 
 use super::*;
 use crate::results::directory;
@@ -7,7 +7,7 @@ use lab_record::{
     event::{Event, Stamped},
     plan::Plan,
     synthetic,
-    testing::{attached, cell, facts, passed, splat},
+    testing::{attached, cell, facts, id, passed, splat},
     verdict::Verdict,
 };
 use std::{fs, path::Path};
@@ -27,11 +27,11 @@ fn bad(id: &str) -> Verdict {
     Verdict { outcome, ..good(id, AttachType::Netkit, 80) }
 }
 
-fn night(results: &Path, id: &str, cells: &[&str], verdicts: Vec<Verdict>) {
-    let directory = directory::create(results, id).unwrap();
+fn night(results: &Path, name: &str, cells: &[&str], verdicts: Vec<Verdict>) {
+    let directory = directory::create(results, &id(name)).unwrap();
     let plan = Plan::new(vec![facts("6.12", "6.12.117")], cells.iter().map(|id| cell(id)).collect(), false);
-    let started = Event::RunStarted { run: Box::new(synthetic::run_info(id, plan)) };
-    let finished = |verdict| Event::CellFinished { kernel: "6.12".into(), guest: 1, verdict: Box::new(verdict) };
+    let started = Event::RunStarted { run: Box::new(synthetic::run_info(name, plan)) };
+    let finished = |verdict| Event::CellFinished { kernel: id("6.12"), guest: 1, verdict: Box::new(verdict) };
     let events = std::iter::once(started).chain(verdicts.into_iter().map(finished));
     let line = |event| serde_json::to_string(&Stamped { at_ms: 1, event }).unwrap() + "\n";
     fs::write(directory.join(log::FILE), events.map(line).collect::<String>()).unwrap();
@@ -61,7 +61,7 @@ fn read(results: &Path) -> (History, Vec<String>) {
 }
 
 #[test]
-fn a_strip_per_kernel_and_a_line_per_change() {
+fn a_row_per_kernel_and_a_line_per_change() {
     let dir = nights();
     let (history, said) = read(dir.path());
     assert_eq!(said.len(), 1, "{said:?}");
@@ -86,7 +86,7 @@ fn a_strip_per_kernel_and_a_line_per_change() {
 }
 
 #[test]
-fn runs_none_of_which_can_be_read_are_an_error_that_names_the_file() {
+fn an_error_names_the_file_if_no_run_can_be_read() {
     let dir = nights();
     let runs = crate::results::stored(dir.path()).unwrap();
     let error = History::read(&runs[..1], |_, _| true, false, &|_| ()).unwrap_err().to_string();
@@ -94,7 +94,7 @@ fn runs_none_of_which_can_be_read_are_an_error_that_names_the_file() {
 }
 
 #[test]
-fn the_page_lists_what_changed_and_what_grew_slower() {
+fn the_page_lists_changed_and_slower_cells() {
     let dir = nights();
     let (history, _) = read(dir.path());
     let mut out = Vec::new();
@@ -111,7 +111,7 @@ fn the_page_lists_what_changed_and_what_grew_slower() {
 }
 
 #[test]
-fn a_splat_of_several_nights_is_told_once() {
+fn a_splat_of_several_runs_is_listed_once() {
     const WARN: (&str, &str) = ("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
     const OTHER: (&str, &str) = ("oops-231927afab", "BUG: kernel NULL pointer dereference, address: 0");
     let dir = tempfile::tempdir().unwrap();
@@ -119,7 +119,7 @@ fn a_splat_of_several_nights_is_told_once() {
         splats: vec![splat(print, title)],
         ..good(id, AttachType::Tc, 1)
     };
-    // Another night, another process and another line: the same splat.
+    // In another run with another process id and line number: the same splat.
     let again = (WARN.0, &*WARN.1.replace("PID: 7", "PID: 912").replace("dev.c:1", "dev.c:44"));
     night(dir.path(), "20261117T020000Z-aaaaaa", &[TC, AUTO], vec![with(TC, WARN), with(AUTO, OTHER)]);
     night(dir.path(), "20261118T020000Z-bbbbbb", &[TC], vec![good(TC, AttachType::Tc, 1)]);
@@ -129,7 +129,7 @@ fn a_splat_of_several_nights_is_told_once() {
 
     let told: Vec<_> = found.iter().map(|it| (it.splat.times, it.splat.cells.len(), it.runs.len())).collect();
     assert_eq!(told, [(2, 2, 2), (1, 1, 1)], "the newest first: {found:?}");
-    assert_eq!(found[0].splat.cells[0].1, TC, "the first sighting stays first");
+    assert_eq!(found[0].splat.cells[0].1, TC, "the first occurrence stays first");
     let text = splats::render(&found);
     assert!(text.contains("seen 2 times on 6.12, first in 6.12 A01-clsact[tc,veth]"), "{text}");
     assert!(text.contains("in 2 runs, 20261117T020000Z-aaaaaa to 20261119T020000Z-cccccc"), "{text}");

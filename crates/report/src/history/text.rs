@@ -1,14 +1,14 @@
-//! A cell's history for a terminal: a strip with a sign per run, and a line wherever it became another.
+//! Formats a cell's history for a terminal: a row with a character per run, and a line for every change.
 
 use super::{History, Point, Series};
 use lab_base::text;
 use lab_record::verdict::Standing;
 use std::fmt::Write;
 
-/// Characters of a reason.
+/// Maximum characters of a reason.
 const WIDTH: usize = 160;
 
-/// The sign of a standing, one column wide.
+/// The character of a standing, one column wide.
 const fn sign(standing: Standing) -> char {
     match standing {
         Standing::Passed => '✓',
@@ -26,7 +26,7 @@ fn attach(point: &Point) -> String {
     names.join("+")
 }
 
-/// The history in words.
+/// Formats the history.
 pub fn render(history: &History) -> String {
     let mut out = String::new();
     let (Some(first), Some(last)) = (history.runs.first(), history.runs.last()) else {
@@ -45,7 +45,7 @@ pub fn render(history: &History) -> String {
     out
 }
 
-/// By cell, then by kernel, since one asks for a case.
+/// Sorted by cell, then by kernel, because users usually ask for a case.
 fn sorted(history: &History) -> Vec<&Series> {
     let mut all: Vec<&Series> = history.series.iter().collect();
     all.sort_by(|a, b| (&a.cell, &a.kernel).cmp(&(&b.cell, &b.kernel)));
@@ -60,7 +60,7 @@ fn one(history: &History, series: &Series, out: &mut String) {
     let mut before: Option<&Point> = None;
     for (at, point) in series.known() {
         let changed = before.is_none_or(|it| it.standing != point.standing || it.attach != point.attach);
-        // The beginning is worth a line only where it was bad.
+        // The first result gets a line only if it was bad.
         if changed && (before.is_some() || point.standing.is_bad()) {
             let by = if point.attach.is_empty() { String::new() } else { format!(" by {}", attach(point)) };
             let why = if point.message.is_empty() { String::new() } else { format!(": {}", point.message) };

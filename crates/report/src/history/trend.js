@@ -76,7 +76,11 @@ function unsteady() {
   }
   $("unsteady").append(header, body);
   // Where a strip is wider than its column, its end is the news.
-  document.querySelectorAll("#unsteady .reel").forEach((it) => (it.scrollLeft = it.scrollWidth));
+  document.querySelectorAll("#unsteady .reel").forEach((it) => {
+    it.scrollLeft = it.scrollWidth;
+    // What scrolls must be reached by the keyboard too.
+    if (it.scrollWidth > it.clientWidth + 1) it.tabIndex = 0;
+  });
 }
 
 function filter() {

@@ -1,5 +1,5 @@
-//! What the page's script reads: small numbers and indexes into one list of texts, since a run says the same few things
-//! hundreds of thousands of times.
+//! Data for the page's script: small numbers, and indexes into one list of texts, because texts repeat over hundreds of
+//! thousands of cells.
 
 use crate::{
     results::directory::console,
@@ -23,18 +23,18 @@ use std::{
     rc::Rc,
 };
 
-/// Characters of a cell's message.
+/// Maximum characters of a cell's message.
 const MAX_MESSAGE: usize = 2_000;
-/// Characters of one line of evidence.
+/// Maximum characters of a line of evidence.
 const MAX_LINE: usize = 500;
-/// Characters of a console.
+/// Maximum characters of a console.
 const MAX_CONSOLE: usize = 32 << 10;
-/// Lines of the log that a cell shows; passed cells show fewer, and junit.xml has everything.
+/// Maximum log lines of a cell, passed or not; junit.xml has all lines.
 const MAX_LOG: [usize; 2] = [20, 200];
-/// Consoles of a kernel that are linked: where every case has a guest of its own there are hundreds.
+/// Maximum number of linked consoles of a kernel: with a guest per case there are hundreds.
 const MAX_CONSOLES: usize = 8;
 
-/// Every text once, in the order in which they were met. It grows while the page is written, and is written last.
+/// Interned texts in order of their first use. Written after everything else, because writing the page adds to them.
 #[derive(Default)]
 pub(super) struct Texts(RefCell<Known>);
 
@@ -42,7 +42,7 @@ pub(super) struct Texts(RefCell<Known>);
 struct Known {
     indexes: HashMap<Rc<str>, u32>,
     all: Vec<Rc<str>>,
-    /// The indexes of lines by their number among the record's own texts.
+    /// The indexes of lines by their number in the record's text table.
     by_number: Vec<Option<u32>>,
 }
 
@@ -63,7 +63,7 @@ impl Texts {
         self.index(&text::cut_line(text, MAX_LINE))
     }
 
-    /// A line that the record may have a number for: it is looked up once.
+    /// Interns a text that may have a number in the record: it is looked up once.
     fn word(&self, word: Word<'_>) -> u32 {
         let Some(number) = word.number.map(|number| number as usize) else { return self.line(word.text) };
         let seen = self.0.borrow().by_number.get(number).copied().flatten();
@@ -87,7 +87,7 @@ impl Serialize for Texts {
     }
 }
 
-/// The run.
+/// Data of the run.
 #[derive(Serialize)]
 pub(super) struct Run<'a> {
     id: &'a str,
@@ -98,6 +98,8 @@ pub(super) struct Run<'a> {
     lab: &'a str,
     mutant: Option<&'a str>,
     canary: bool,
+    accelerated: String,
+    provenance: Vec<(&'static str, String)>,
 }
 
 impl<'a> From<&'a RunInfo> for Run<'a> {
@@ -106,16 +108,18 @@ impl<'a> From<&'a RunInfo> for Run<'a> {
             id: &info.id,
             accelerator: &info.accelerator.name,
             reason: &info.accelerator.reason,
+            accelerated: info.accelerator.brief(),
             virtme_ng: &info.versions.virtme_ng,
             qemu: &info.versions.qemu,
             lab: &info.versions.lab,
+            provenance: info.provenance.facts(),
             mutant: info.mutant.as_deref(),
             canary: info.canary,
         }
     }
 }
 
-/// A cell of the plan, a row of the map.
+/// A cell of the plan: a row of the map.
 #[derive(Serialize)]
 pub(super) struct Row<'a> {
     id: &'a str,
@@ -141,7 +145,7 @@ impl<'a> From<&'a CellInfo> for Row<'a> {
     }
 }
 
-/// A kernel, a column of the map.
+/// A kernel: a column of the map.
 #[derive(Serialize)]
 pub(super) struct Kernel<'a> {
     id: &'a str,
@@ -157,8 +161,8 @@ pub(super) struct Kernel<'a> {
     results: Results<'a>,
 }
 
-/// A kernel's results by the order of the page's rows; `None` where the plan has no such cell for this kernel. They are
-/// made while they are written: all of them together would be as large as the run.
+/// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are created
+/// while they are written, because all of them together would need as much memory as the run.
 struct Results<'a> {
     record: &'a RunRecord,
     kernel: &'a PlannedKernel,
@@ -177,14 +181,14 @@ impl Serialize for Results<'_> {
     }
 }
 
-/// Standing, attach types used as bits, required one from 1 on, milliseconds, message, evidence.
+/// Standing, used attach types as bits, index of the required type from 1, milliseconds, message, evidence.
 #[derive(Serialize)]
 struct Field(usize, u8, usize, u64, u32, #[serde(skip_serializing_if = "Option::is_none")] Option<Evidence>);
 
-/// All of it indexes of texts.
+/// All fields are indexes of texts.
 #[derive(Serialize)]
 struct Evidence {
-    /// Checks: held, name, seen.
+    /// Checks: passed, name, observed value.
     #[serde(rename = "c", skip_serializing_if = "Vec::is_empty")]
     checks: Vec<(u8, u32, u32)>,
     #[serde(rename = "a", skip_serializing_if = "Vec::is_empty")]
@@ -201,11 +205,11 @@ struct Evidence {
     metrics: Vec<(u32, f64)>,
 }
 
-/// Device, its kind, what was asked for, the hook; program, link, and how often it ran.
+/// Device, its kind, requested type, hook; program, link, run count.
 #[derive(Serialize)]
 struct Attached(u32, u32, u32, u32, u32, Option<u32>, Option<u64>);
 
-/// The order in which the script knows them.
+/// Standings in the order that the script expects.
 const STANDINGS: [Standing; 7] = [
     Standing::Passed,
     Standing::Flaky,
@@ -216,7 +220,7 @@ const STANDINGS: [Standing; 7] = [
     Standing::NotRun,
 ];
 
-/// How many cells stand how, by the words of [`Standing`].
+/// Number of cells by standing.
 pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
     for (_, _, verdict) in record.verdicts() {
@@ -225,7 +229,7 @@ pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-/// Every kernel of the plan with its results, in the order of the plan's cells.
+/// Every kernel with its results, in the order of the plan's cells.
 pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &'a Texts) -> Vec<Kernel<'a>> {
     let planned = record.planned().map(|(kernel, happened)| {
         let boot = happened.and_then(|it| it.boot.as_ref());
@@ -274,7 +278,7 @@ fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evi
     let most = MAX_LOG[usize::from(!matches!(standing, Standing::Passed | Standing::Skipped))];
     let earlier = verdict.earlier.iter().filter_map(|attempt| attempt.evidence.as_deref());
     let splats = verdict.splats.iter().map(|splat| &*splat.evidence);
-    // The first splat is the verdict's evidence too.
+    // The first splat is also the verdict's evidence.
     let own = verdict.evidence.as_deref().filter(|text| !verdict.splats.iter().any(|splat| splat.evidence == *text));
     let consoles: Vec<String> =
         own.into_iter().chain(splats).chain(earlier).map(|text| text::block(text, MAX_CONSOLE)).collect();
@@ -308,7 +312,7 @@ fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evi
     (!nothing).then_some(found)
 }
 
-/// A splat, once for all the kernels and cells that it was seen on.
+/// A splat with all kernels and cells in which it occurred.
 #[derive(Serialize)]
 pub(super) struct SplatLine {
     class: &'static str,
@@ -316,7 +320,7 @@ pub(super) struct SplatLine {
     title: String,
     times: u32,
     kernels: Vec<String>,
-    /// The cell of the first kernel that it was first seen in.
+    /// First cell on the first kernel in which it occurred.
     first: String,
     suspects: Vec<String>,
     allowed: Option<String>,
@@ -344,7 +348,7 @@ pub(super) fn splats(record: &RunRecord) -> Vec<SplatLine> {
     all
 }
 
-/// What fails the run beside its cells: entries of the lists whose day has passed.
+/// Failures beside cells: expired entries of the lists.
 pub(super) fn expired(record: &RunRecord) -> Vec<String> {
     let entries = record.info.iter().flat_map(|info| &info.expired);
     entries
@@ -352,7 +356,7 @@ pub(super) fn expired(record: &RunRecord) -> Vec<String> {
         .collect()
 }
 
-/// The drawings of the topologies that the plan's cells run on, by `name kind`.
+/// Drawings of the topologies of the plan's cells, by name and kind.
 pub(super) fn drawings(record: &RunRecord) -> BTreeMap<String, &str> {
     let used: Vec<&str> = record.info.iter().flat_map(|info| &info.plan.cells).map(|cell| &*cell.topology).collect();
     let topologies = record.topologies.iter().filter(|it| used.contains(&&*it.name));

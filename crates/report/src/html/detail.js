@@ -29,6 +29,7 @@ function open(kernel, row) {
   $("d-copy").textContent = "Copy";
   if (!$("detail").open) $("detail").showModal();
   $("detail").scrollTop = 0;
+  reachable();
   writeAddress({ open: host.id, cell: cell.id });
 }
 
@@ -58,13 +59,21 @@ function evidence({ rest }, cell, host) {
   ];
 }
 
-// Relative to the report, and never anything but a path.
+// Relative to the report, and never anything but a path. A guest chose what is in the files: text is opened, a drawing is an
+// image and no page, where nothing in it can run, and everything else is only saved.
 function links(paths) {
   if (!paths.length) return [];
   const list = make("ul", undefined, { className: "checks" });
   for (const path of paths) {
     const item = make("li");
-    item.append(make("a", path, { href: `./${path.split("/").map(encodeURIComponent).join("/")}`, target: "_blank", rel: "noopener" }));
+    const href = `./${path.split("/").map(encodeURIComponent).join("/")}`;
+    if (path.endsWith(".svg")) {
+      item.append(make("span", path), make("img", undefined, { className: "attached", alt: path, src: href }));
+    } else if (path.endsWith(".txt") || path.endsWith(".log")) {
+      item.append(make("a", path, { href, target: "_blank", rel: "noopener noreferrer" }));
+    } else {
+      item.append(make("a", path, { href, download: "" }));
+    }
     list.append(item);
   }
   return [list];

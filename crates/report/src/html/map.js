@@ -1,6 +1,8 @@
 // The heat map: areas, in them rows, in them a field per kernel. It is built once; filters hide and dim.
 
 const areas = [];
+// What a person looks at first.
+const LOUD = new Set([...BAD, "flaky"]);
 
 function buildMap() {
   const map = $("map");
@@ -19,6 +21,10 @@ function buildMap() {
   });
   areas.push(...byName.values());
   areas.forEach(sums);
+  // Beside something that is wrong, an area in which nothing is need not be read.
+  const isBad = (it) => it.rows.some(({ row }) => data.kernels.some((kernel) => kernel.results[row] && LOUD.has(STANDINGS[kernel.results[row][0]])));
+  areas.forEach((it) => (it.good = !isBad(it)));
+  if (areas.some((it) => !it.good)) areas.filter((it) => it.good).forEach((it) => fold(it, true));
   map.append(whole);
 }
 
@@ -113,6 +119,8 @@ function filter() {
       shown += hit ? 1 : 0;
     }
     made.box.hidden = !some;
+    // Who asks for something sees it, also in an area that was folded for having nothing wrong.
+    if (made.good && some && (wanted || only || words || outcome || attach)) fold(made, false);
   }
   columns(wanted ? kernels : null);
   $("shown").textContent = `${shown} of ${data.cells.length} cells`;

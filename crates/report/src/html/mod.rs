@@ -1,11 +1,12 @@
-//! The HTML report: one self-contained file per run, a heat map of kernels × cells with the attach type in every field.
+//! The HTML report: one self-contained file per run, a heat map of kernels and cells with the attach type in every field.
 //!
-//! The file asks nothing of the network: style, script and data are in it. The data is one JSON text in which no
-//! character can end its element, and the script only ever sets text, so that names and logs from a guest stay text.
+//! The file loads nothing from the network: style, script and data are included. The data is JSON in which no character can
+//! end its element, and the script only sets text, so that names and logs from a guest can't become markup.
 
 mod data;
 
 use crate::results::directory;
+use crate::totals::{self, Column};
 use lab_base::file::FileError;
 use lab_record::{
     event::{Event, Stamped},
@@ -15,16 +16,16 @@ use lab_record::{
 use serde::Serialize;
 use std::{collections::BTreeMap, io, path::PathBuf};
 
-/// The file's name.
+/// File name of the report.
 pub const FILE: &str = "report.html";
 
 const PAGE: &str = include_str!("page.html");
-/// Colours and type, which other pages share.
+/// Style sheet, shared with other pages.
 pub(crate) const STYLE: &str = include_str!("page.css");
 const SCRIPTS: [&str; 4] =
     [include_str!("page.js"), include_str!("map.js"), include_str!("detail.js"), include_str!("sections.js")];
 
-/// Writes the file when the run has finished.
+/// Writes the report when the run has finished.
 #[derive(Debug)]
 pub struct HtmlReporter {
     /// The run's directory.
@@ -41,10 +42,10 @@ impl Reporter for HtmlReporter {
 }
 
 impl HtmlReporter {
-    /// Writes the file.
+    /// Writes the report.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
         directory::replace_with(&path, |out| render_to(record, out))
@@ -62,11 +63,13 @@ struct Page<'a> {
     lost_shards: Vec<String>,
     expired: Vec<String>,
     kernels: Vec<data::Kernel<'a>>,
-    /// Every cell once, in the plan's order; a kernel's results go by the same order.
+    /// Titles of the table of totals, its rows, and what its marks mean.
+    totals: ([&'static str; 5], Vec<(String, String, [String; 5])>, &'static str),
+    /// Every cell once, in plan order; kernels' results have the same order.
     cells: Vec<data::Row<'a>>,
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
-    /// What the other numbers point into.
+    /// The texts to which indexes refer.
     strings: &'a data::Texts,
 }
 
@@ -75,6 +78,7 @@ fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
     let texts = data::Texts::default();
     let page = Page {
         run: record.info.as_ref().map(Into::into),
+        totals: (Column::ALL.map(Column::title), totals::table(record), totals::LEGEND),
         started_ms: record.started_ms,
         wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
         exit: record.outcome().code(),
@@ -96,7 +100,7 @@ pub(crate) fn fill(page: &str, script: &str, data: &impl Serialize, out: &mut dy
     let (head, rest) = page.split_once("/*STYLE*/").unwrap_or((page, ""));
     let (body, rest) = rest.split_once("/*DATA*/").unwrap_or((rest, ""));
     let (between, end) = rest.split_once("/*SCRIPT*/").unwrap_or((rest, ""));
-    // What is filled in is never searched for marks: a guest may know them too.
+    // Inserted content is not searched for placeholders: guest text may contain them.
     for text in [head, STYLE, body] {
         out.write_all(text.as_bytes())?;
     }
@@ -107,7 +111,7 @@ pub(crate) fn fill(page: &str, script: &str, data: &impl Serialize, out: &mut dy
     Ok(())
 }
 
-/// Takes JSON, and writes it so that no HTML parser can mistake it for the end of its element, or for a comment.
+/// Writes JSON such that no HTML parser can see the end of the element or a comment in it.
 struct Embedded<'a>(&'a mut dyn io::Write);
 
 impl io::Write for Embedded<'_> {
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_logs_cannot_leave_the_data() {
+    fn names_and_logs_cannot_become_markup() {
         let mut record = sample_record();
         let title = "</script><img src=x onerror=alert(1)> & <!-- /*SCRIPT*/ /*DATA*/";
         if let Some(info) = &mut record.info {
@@ -169,7 +173,7 @@ mod tests {
         }
         let page = render(&record);
         let own = page.replace("http://www.w3.org/2000/svg", "");
-        assert!(!own.contains("http:") && !own.contains("https:"), "the page asks nothing of the network");
+        assert!(!own.contains("http:") && !own.contains("https:"), "the page loads nothing from the network");
     }
 
     #[test]

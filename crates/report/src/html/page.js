@@ -50,9 +50,23 @@ function head() {
   }
   const time = data.wall_ms === null ? "unfinished" : seconds(data.wall_ms);
   $("summary").append(make("span", `exit code ${data.exit} after ${time}`));
-  const told = [new Date(data.started_ms).toISOString(), `${run.accelerator} (${run.reason})`, `virtme-ng ${run.virtme_ng}`, `QEMU ${run.qemu}`, `lab ${run.lab}`];
-  if (run.mutant) told.push(`deliberate fault: ${run.mutant}`);
+  const told = [new Date(data.started_ms).toISOString(), run.accelerated, `virtme-ng ${run.virtme_ng}`, `QEMU ${run.qemu}`, `lab ${run.lab}`];
+  for (const [name, value] of run.provenance ?? []) told.push(`${name} ${value}`);
+  // A run that is meant to fail must not be taken for a bad night.
+  if (run.mutant) $("meant").textContent = `Deliberate fault “${run.mutant}”: this run is meant to fail.`;
+  if (run.canary) $("meant").textContent = "Canaries: every cell of this run is meant to fail, hang, leak or panic.";
+  $("meant").hidden = !run.mutant && !run.canary;
   $("machine").textContent = told.join(" · ");
+  $("machine").title = run.reason ?? "";
+}
+
+// What scrolls must be reached by the keyboard too.
+function reachable() {
+  for (const it of document.querySelectorAll("pre, .scroll, .reel, #d-evidence")) {
+    if (it.id === "map" || it.closest("[hidden]")) continue;
+    const scrolls = it.scrollHeight > it.clientHeight + 1 || it.scrollWidth > it.clientWidth + 1;
+    if (scrolls) it.tabIndex = 0;
+  }
 }
 
 function openButton(kernel, row, content) {

@@ -16,6 +16,24 @@ function splats() {
   $("splats-section").hidden = !lines.length;
 }
 
+function totals() {
+  const [titles, rows, legend] = data.totals;
+  const header = make("thead"), line = make("tr"), body = make("tbody");
+  line.append(...["kernel", "release", ...titles].map((title) => make("th", title)));
+  header.append(line);
+  for (const [kernel, release, columns] of rows) {
+    const row = make("tr");
+    row.append(make("th", kernel), make("td", release));
+    columns.forEach((marks) => {
+      const bad = marks.includes("✗") ? "failed" : marks.includes("!") ? "errored" : "";
+      row.append(make("td", marks, { className: bad }));
+    });
+    body.append(row);
+  }
+  $("totals").append(header, body);
+  $("totals-legend").textContent = legend;
+}
+
 function times() {
   const longest = Math.max(1, ...data.kernels.map((kernel) => kernel.wall_ms ?? 0));
   for (const kernel of data.kernels) {
@@ -71,6 +89,7 @@ function notes() {
 
 head();
 wrong();
+totals();
 options($("f-kernel"), "all", data.kernels.map((kernel) => kernel.id));
 options($("f-area"), "all", [...new Set(data.cells.map((cell) => cell.area))]);
 options($("f-attach"), "all", [...ATTACH, "auto", "none"]);
@@ -103,7 +122,19 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   $("f-text").focus();
 });
-if (wanted.has("open")) {
+function openWanted(wanted) {
   const kernel = data.kernels.findIndex((it) => it.id === wanted.get("open"));
-  open(kernel, data.cells.findIndex((cell) => cell.id === wanted.get("cell")));
+  const row = data.cells.findIndex((cell) => cell.id === wanted.get("cell"));
+  if (wanted.has("open") && kernel >= 0 && row >= 0) open(kernel, row);
+  else if ($("detail").open) $("detail").close();
 }
+
+// A link to another view of the page that is open, or the way back to one.
+window.addEventListener("hashchange", () => {
+  const wanted = readAddress();
+  filter();
+  openWanted(wanted);
+});
+openWanted(wanted);
+reachable();
+window.addEventListener("resize", reachable);

@@ -1,4 +1,4 @@
-//! A kernel's suite, and its cells as cases.
+//! A kernel's test suite, with its cells as test cases.
 
 use super::{Counts, Dialect, Kind, MAX_ATTRIBUTE, seconds, time, xml::Xml};
 use crate::splats::SplatSummary;
@@ -15,19 +15,19 @@ use lab_record::{
 };
 use std::{collections::HashMap, fmt::Write as _};
 
-/// What every suite is made from.
+/// Input of every suite.
 pub(super) struct Desk<'a> {
     pub(super) record: &'a RunRecord,
     pub(super) info: &'a RunInfo,
-    /// The plan's cells by id: a run has thousands.
+    /// The plan's cells by id, since a run has thousands.
     pub(super) listed: HashMap<&'a CellId, &'a CellInfo>,
-    /// What the kernels complained of, each once.
+    /// Splats of the run, merged.
     pub(super) splats: Vec<SplatSummary>,
     pub(super) dialect: Dialect,
 }
 
 impl Desk<'_> {
-    /// A kernel's suite, as it is within the root.
+    /// A kernel's suite, indented for the root element.
     pub(super) fn suite(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>, counts: Counts) -> String {
         let (facts, info) = (&kernel.facts, self.info);
         let mut xml = Xml::within(1);
@@ -48,8 +48,12 @@ impl Desk<'_> {
             ("virtme-ng.version", &*info.versions.virtme_ng),
             ("qemu.version", &*info.versions.qemu),
             ("lab.version", &*info.versions.lab),
+            ("agent.version", &*info.versions.agent),
         ] {
             property(&mut xml, name, value);
+        }
+        for (name, value) in info.provenance.facts() {
+            property(&mut xml, name, &text::line(&value, MAX_ATTRIBUTE));
         }
         if let Some(mutant) = &info.mutant {
             property(&mut xml, "mutant", mutant);
@@ -70,7 +74,7 @@ impl Desk<'_> {
         xml.into_text()
     }
 
-    /// Writes a case; `told` is room for what it says.
+    /// Writes a test case; `told` is a reused buffer for its output.
     fn case(&self, xml: &mut Xml, told: &mut String, case: &Case<'_>) {
         let Case { kernel, cell, listed, verdict } = case;
         let common = self.dialect == Dialect::Common;
@@ -78,11 +82,13 @@ impl Desk<'_> {
         xml.element("testcase")
             .with("name", &text::cut_line(cell.id.as_str(), MAX_ATTRIBUTE))
             .with("classname", &class)
+            .with_any("file", (common && !listed.file.is_empty()).then(|| listed.file.clone()))
+            .with_any("line", (common && listed.line > 0).then(|| listed.line.to_string()))
             .with_any("assertions", common.then(|| verdict.checks().count().to_string()))
             .with("time", &seconds(verdict.report.duration_us as f64 / 1e6))
             .open();
         told.clear();
-        // Properties first: what is cut off is the end.
+        // Properties first, because long output is cut off at its end.
         if common {
             xml.element("properties").open();
             self.properties(case, &mut |name, value| property(xml, name, value));
@@ -93,12 +99,20 @@ impl Desk<'_> {
             });
         }
         status(xml, verdict);
-        // Jenkins' schema allows nothing but the last attempt.
+        // Jenkins' schema allows only the last attempt.
         if common && Kind::of(verdict.standing()) != Kind::Skipped {
             let passed = verdict.outcome == Outcome::Passed;
             verdict.earlier.iter().for_each(|attempt| rerun(xml, attempt, passed));
         }
         output(told, listed, verdict);
+        for file in &verdict.files {
+            let _ = writeln!(told, "[[ATTACHMENT|{}]]", text::line(&self.info.attachment(file), MAX_ATTRIBUTE));
+        }
+        if verdict.standing().is_bad() {
+            if let Some(enter) = self.record.enter(&kernel.facts.id, &cell.id) {
+                let _ = writeln!(told, "by hand: {enter}");
+            }
+        }
         for splat in &verdict.splats {
             let splat = self.splats.iter().find(|it| it.fingerprint == splat.fingerprint);
             if let Some(splat) = splat {
@@ -112,7 +126,7 @@ impl Desk<'_> {
         xml.close("testcase");
     }
 
-    /// Tells those that have a value.
+    /// Passes the properties that have a value to `tell`.
     fn properties(&self, case: &Case<'_>, tell: &mut dyn FnMut(&'static str, &str)) {
         let Case { kernel, cell, listed, verdict } = case;
         let attachments = &verdict.report.attach;
@@ -173,8 +187,8 @@ fn property(xml: &mut Xml, name: &str, value: &str) {
     xml.element("property").with("name", name).with("value", value).empty();
 }
 
-/// What a case that did not pass has: the message, and in its text the whole story, since many consumers show the
-/// element's text and nothing else of it.
+/// Status of a case that did not pass: the message as an attribute, and everything in the text, since many tools show only
+/// the element's text.
 fn status(xml: &mut Xml, verdict: &Told<'_>) {
     let message = || text::line(&verdict.outcome.message(), MAX_ATTRIBUTE);
     let (element, sort) = match &verdict.outcome {
@@ -188,15 +202,14 @@ fn status(xml: &mut Xml, verdict: &Told<'_>) {
         Outcome::NotRun { .. } => ("error", "not-run".to_owned()),
         Outcome::Skipped { reason } => {
             let (message, sort) = (message(), reason.capability.to_string());
-            // Some readers take an element without text for one that is not there.
+            // Some tools treat an element without text as absent.
             return xml.element("skipped").with("message", &message).with("type", &sort).text(&message);
         }
     };
     xml.element(element).with("message", &message()).with("type", &sort).text(&story(verdict));
 }
 
-/// An attempt before the last one: `flakyFailure` where the cell passed in the end, `rerunFailure` where it did not, as
-/// surefire writes them.
+/// An earlier attempt: `flakyFailure` if the cell passed later, `rerunFailure` otherwise, as surefire writes them.
 fn rerun(xml: &mut Xml, attempt: &Attempt, passed: bool) {
     let (element, sort) = match &attempt.outcome {
         Outcome::Failed { kind, .. } => (["rerunFailure", "flakyFailure"], kind.to_string()),
@@ -215,7 +228,7 @@ fn rerun(xml: &mut Xml, attempt: &Attempt, passed: bool) {
     xml.close(element);
 }
 
-/// Why a case did not pass: the message, the checks that did not hold, and what else was noticed.
+/// Why a case did not pass: message, failed checks and remarks.
 fn story(verdict: &Told<'_>) -> String {
     let checks = verdict.checks().filter(|check| !check.ok);
     let checks = checks.map(|check| format!("FAIL {}: {}", check.name.text, check.seen.text));
@@ -228,7 +241,7 @@ fn story(verdict: &Told<'_>) -> String {
     lines.join("\n")
 }
 
-/// What the case asserted, where its programs were, what it measured and logged.
+/// A case's checks, attachments, metrics and log.
 fn output(out: &mut String, listed: &CellInfo, verdict: &Told<'_>) {
     let mut line = |parts: &[&str]| {
         parts.iter().for_each(|part| out.push_str(part));
@@ -257,9 +270,6 @@ fn output(out: &mut String, listed: &CellInfo, verdict: &Told<'_>) {
     }
     for remark in verdict.remarks() {
         let _ = writeln!(out, "warning: {}", text::cut_line(&remark, MAX_ATTRIBUTE));
-    }
-    for file in &verdict.files {
-        let _ = writeln!(out, "attachment: {file}");
     }
     for line in &report.log {
         let _ = writeln!(out, "{line}");

@@ -1,8 +1,8 @@
-//! JUnit XML: one testsuite per kernel, and per case the attach type that was asked for and the one that the kernel
-//! reported.
+//! JUnit XML: one test suite per kernel, and for each case the requested attach type and the type that the kernel reported.
 //!
-//! The text is a function of the record alone, so that `lab report` rebuilds the same bytes from `events.jsonl`.
+//! The text is a function of the record alone, so that `lab report` writes the same bytes from `events.jsonl`.
 
+pub mod ant;
 mod case;
 mod xml;
 
@@ -11,6 +11,7 @@ use crate::results::directory;
 use case::Desk;
 use chrono::DateTime;
 use lab_base::{file::FileError, text};
+use lab_guard::Id;
 use lab_record::{
     event::{Event, RunInfo, Stamped},
     guest::KernelRecord,
@@ -22,22 +23,22 @@ use lab_record::{
 use std::{io, ops::AddAssign, path::PathBuf, sync::mpsc::sync_channel, thread};
 use xml::Xml;
 
-/// The file's name, in a run's directory and in each kernel's.
+/// File name in a run's directory and in each kernel's directory.
 pub const FILE: &str = "junit.xml";
-/// Characters of an attribute that a guest has a word in.
+/// Maximum characters of an attribute that contains guest text.
 const MAX_ATTRIBUTE: usize = 1000;
 
-/// Whose JUnit it is.
+/// JUnit dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// With what most consumers read: properties of a case, and how many assertions it made.
+    /// As most tools read it, with properties of cases and numbers of assertions.
     Common,
-    /// Nothing but what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses a file that has more.
-    /// Properties are lines of the case's output, in the form `[[PROPERTY|name=value]]`.
+    /// Only what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses other files. Properties are lines
+    /// of a case's output of the form `[[PROPERTY|name=value]]`.
     Jenkins,
 }
 
-/// Writes the whole run's file and one per kernel when the run has finished.
+/// Writes the run's file and one per kernel when the run has finished.
 #[derive(Debug)]
 pub struct JunitReporter {
     /// The run's directory.
@@ -48,7 +49,7 @@ impl Reporter for JunitReporter {
     fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         match &stamped.event {
             Event::RunFinished { .. } => self.write(record),
-            // A runner that dies later leaves the kernels that are through.
+            // Written now, so that the files of finished kernels exist if the runner is killed later.
             Event::KernelFinished { kernel, .. } => self.write_finished(record, kernel),
             _ => Ok(()),
         }
@@ -56,28 +57,28 @@ impl Reporter for JunitReporter {
 }
 
 impl JunitReporter {
-    /// Writes every file.
+    /// Writes all files.
     ///
     /// # Errors
     /// A file can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
-        // A kernel's file is its part of the whole, with a root of its own: thousands of cells are rendered once. They are
-        // written while the next kernel's are rendered.
+        // A kernel's file is its part of the run's file with its own root element, so that cells are formatted once. Files
+        // are written while the next kernel is formatted.
         thread::scope(|scope| {
-            let (send, suites) = sync_channel::<(String, Counts, String)>(1);
+            let (send, suites) = sync_channel::<(Id, Counts, String)>(1);
             let kernels = scope.spawn(move || {
                 suites.iter().try_for_each(|(id, counts, suite)| self.write_kernel(record, &id, counts, &suite))
             });
-            // Where that failed nobody listens any more, and its error is told below.
-            let mut each = |id: &str, counts, suite| drop(send.send((id.to_owned(), counts, suite)));
+            // The receiver is gone if writing has failed; the error is returned below.
+            let mut each = |id: &Id, counts, suite| drop(send.send((id.clone(), counts, suite)));
             let whole = directory::replace_with(&path, |out| render_to(record, None, Dialect::Common, &mut each, out));
             drop(send);
             whole.and(kernels.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 
-    fn write_kernel(&self, record: &RunRecord, kernel: &str, counts: Counts, suite: &str) -> Result<(), FileError> {
+    fn write_kernel(&self, record: &RunRecord, kernel: &Id, counts: Counts, suite: &str) -> Result<(), FileError> {
         let path = directory::kernel(&self.directory, kernel)?.join(FILE);
         directory::replace_with(&path, |out| {
             out.write_all(root(record, counts, Dialect::Common).as_bytes())?;
@@ -86,34 +87,33 @@ impl JunitReporter {
         })
     }
 
-    fn write_finished(&self, record: &RunRecord, kernel: &str) -> Result<(), FileError> {
+    fn write_finished(&self, record: &RunRecord, kernel: &Id) -> Result<(), FileError> {
         let path = directory::kernel(&self.directory, kernel)?.join(FILE);
         directory::replace_with(&path, |out| render_to(record, Some(kernel), Dialect::Common, &mut |_, _, _| (), out))
     }
 }
 
-/// The root's end.
 const END: &str = "</testsuites>\n";
 
 /// The XML of the whole run, or of one kernel.
 pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> String {
     let mut out = Vec::new();
-    // Writing into memory can't fail.
+    // Writing to memory can't fail.
     let written = render_to(record, only, dialect, &mut |_, _, _| (), &mut out);
     debug_assert!(written.is_ok(), "{written:?}");
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Writes the XML suite by suite, so that no more than one kernel's is in memory; each kernel's goes to `each` too.
+/// Writes the XML suite by suite, so that only one kernel is in memory; passes each kernel's suite also to `each`.
 fn render_to(
     record: &RunRecord,
     only: Option<&str>,
     dialect: Dialect,
-    each: &mut dyn FnMut(&str, Counts, String),
+    each: &mut dyn FnMut(&Id, Counts, String),
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    // The root counts what comes after it.
-    let kernels = record.planned().filter(|(kernel, _)| only.is_none_or(|id| id == kernel.facts.id));
+    // The root element needs the counts of all suites.
+    let kernels = record.planned().filter(|(kernel, _)| only.is_none_or(|id| kernel.facts.id == id));
     let kernels: Vec<_> =
         kernels.map(|(kernel, happened)| (kernel, happened, Counts::on(record, kernel, happened))).collect();
     let others: Vec<Suite> =
@@ -137,7 +137,7 @@ fn render_to(
     out.write_all(END.as_bytes())
 }
 
-/// What a case is to a reader of JUnit.
+/// The kind of a case in JUnit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Passed,
@@ -147,7 +147,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// What is known must not turn a consumer red, and must not look like a pass either.
+    /// Known failures must not fail a tool's result, and must not look like a pass: they count as skipped.
     const fn of(standing: Standing) -> Self {
         match standing {
             Standing::Passed | Standing::Flaky => Self::Passed,
@@ -158,7 +158,7 @@ impl Kind {
     }
 }
 
-/// What a suite, or the root, says of what is in it.
+/// Counts of a suite or of the root element.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     tests: usize,
@@ -194,11 +194,11 @@ impl AddAssign for Counts {
     }
 }
 
-/// The declaration and the root's first line.
+/// XML declaration and start tag of the root element.
 fn root(record: &RunRecord, counts: Counts, dialect: Dialect) -> String {
     let mut xml = Xml::document();
     let root = xml.element("testsuites").with("name", "netkit-lab").with("tests", &counts.tests.to_string());
-    // Jenkins' schema has neither there.
+    // Jenkins' schema does not allow these attributes here.
     let (skipped, timestamp) = match dialect {
         Dialect::Common => (Some(counts.skipped.to_string()), time(record.started_ms)),
         Dialect::Jenkins => (None, None),
@@ -221,13 +221,13 @@ fn seconds(seconds: f64) -> String {
     format!("{seconds:.3}")
 }
 
-/// A suite that belongs to no kernel: its name, and its cases with what is wrong.
+/// A suite for failures outside of kernels: its name, and its cases with their failures.
 struct Suite {
     name: &'static str,
     cases: Vec<(String, Option<Wrong>)>,
 }
 
-/// What is wrong with a case that no guest ran.
+/// The failure of a case without a guest.
 struct Wrong {
     kind: Kind,
     sort: &'static str,
@@ -261,7 +261,7 @@ impl Suite {
 }
 
 impl Counts {
-    /// Begins a suite of so many cases.
+    /// Starts a suite with this number of cases.
     fn suite(self, xml: &mut Xml, name: &str, timestamp: Option<String>, time: Option<String>) {
         xml.element("testsuite")
             .with("name", name)
@@ -275,20 +275,20 @@ impl Counts {
     }
 }
 
-/// What belongs to no kernel, and fails the run.
+/// Failures of the run outside of kernels.
 fn whole(record: &RunRecord, info: &RunInfo) -> Vec<Suite> {
-    // Cases that no kernel of the matrix can run fail the run, so they must show here too.
+    // Cases that no kernel of the matrix can run fail the run, so they are listed here too.
     let dead = record.dead_cases().into_iter().map(|case| {
         let message = "no kernel of the matrix can run this case".to_owned();
         (text::line(&case, MAX_ATTRIBUTE), Some(Wrong { kind: Kind::Failure, sort: "dead-case", message }))
     });
-    // Entries of the lists that nobody looked at in time fail the run by themselves.
+    // Expired entries of the lists fail the run.
     let expired = info.expired.iter().map(|entry| {
         let wrong =
             Wrong { kind: Kind::Failure, sort: "expired", message: text::line(&entry.message(), MAX_ATTRIBUTE) };
         (format!("{}:{}", entry.file, entry.line), Some(wrong))
     });
-    // Shards that a merged run lacks are errors of their own: their cells alone might look like somebody's filter.
+    // Missing shards of a merged run are errors of their own: their cells alone might look like a narrowed selection.
     let lost = info.merged.iter().any(|shard| shard.problem().is_some());
     let shards = info.merged.iter().filter(|_| lost).map(|shard| {
         let wrong = shard.problem().map(|message| Wrong { kind: Kind::Error, sort: "shard", message });

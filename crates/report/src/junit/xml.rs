@@ -1,15 +1,14 @@
-//! XML text, element by element, in lines with an indentation.
+//! Writes indented XML.
 //!
-//! Whatever stands in it may be a guest's words. Here, and nowhere else, they are made visible where XML has no place for
-//! them, and escaped.
+//! Any text may come from a guest. All of it is escaped here: characters that XML does not allow become visible escapes.
 
 use lab_base::text;
 use quick_xml::escape::escape;
 
-/// Characters of an element's text.
+/// Maximum characters of an element's text.
 const MAX_TEXT: usize = 64 << 10;
 
-/// What has been written so far.
+/// The document so far.
 #[derive(Debug, Default)]
 pub(super) struct Xml {
     text: String,
@@ -17,17 +16,17 @@ pub(super) struct Xml {
 }
 
 impl Xml {
-    /// Elements of a document whose beginning is written elsewhere, `depth` elements deep.
+    /// Elements of a document whose start is written elsewhere, `depth` elements deep.
     pub(super) fn within(depth: usize) -> Self {
         Self { text: String::new(), depth }
     }
 
-    /// A document of its own.
+    /// A complete document.
     pub(super) fn document() -> Self {
         Self { text: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned(), depth: 0 }
     }
 
-    /// Begins an element, which is there once the tag is ended.
+    /// Starts an element; it is complete when its tag is ended.
     pub(super) fn element(&mut self, name: &'static str) -> Tag<'_> {
         self.indent();
         self.text.push('<');
@@ -35,7 +34,7 @@ impl Xml {
         Tag { xml: self, name }
     }
 
-    /// Ends an element that has others in it.
+    /// Ends an element that contains others.
     pub(super) fn close(&mut self, name: &'static str) {
         self.depth = self.depth.saturating_sub(1);
         self.indent();
@@ -57,7 +56,7 @@ impl Xml {
     }
 }
 
-/// An element's tag.
+/// The start tag of an element.
 pub(super) struct Tag<'a> {
     xml: &'a mut Xml,
     name: &'static str,
@@ -73,7 +72,7 @@ impl Tag<'_> {
         self
     }
 
-    /// Adds an attribute where it has a value.
+    /// Adds an attribute if it has a value.
     pub(super) fn with_any(self, name: &str, value: Option<String>) -> Self {
         match value {
             Some(value) => self.with(name, &value),
@@ -81,18 +80,18 @@ impl Tag<'_> {
         }
     }
 
-    /// Other elements follow, up to [`Xml::close`].
+    /// Ends the tag; other elements follow, until [`Xml::close`].
     pub(super) fn open(self) {
         self.xml.text.push_str(">\n");
         self.xml.depth += 1;
     }
 
-    /// Nothing is in it.
+    /// Ends the tag without content.
     pub(super) fn empty(self) {
         self.xml.text.push_str("/>\n");
     }
 
-    /// Text is in it, of any number of lines; what is too long is cut.
+    /// Ends the tag with text of any number of lines; long text is cut off.
     pub(super) fn text(self, text: &str) {
         let text = text::cut_block(text, MAX_TEXT);
         self.xml.text.push('>');
@@ -106,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_cannot_leave_its_place() {
+    fn guest_text_cannot_become_markup() {
         let mut xml = Xml::document();
         xml.element("a").with("b", "\"><x>\n\x1b[1m").with_any("c", None).open();
         xml.element("d").with_any("e", Some("'".to_owned())).empty();

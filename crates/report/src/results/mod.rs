@@ -1,4 +1,4 @@
-//! The directory of runs: which there are, and which of them are kept.
+//! The directory of runs: listing and retention.
 
 pub mod directory;
 mod retention;
@@ -7,27 +7,27 @@ pub use retention::{LAB_TOML, Retention, SECTIONS, Verdict, prune, sweep};
 
 use crate::error::ReportError;
 use lab_base::file::FileError;
+use lab_guard::foreign;
 use lab_record::log;
 use serde_json::Value;
 use std::{
-    fs::{self, File},
+    fs,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
-/// Bytes in which the last event of a run has room.
+/// Size of the end of the file that contains the last event, bytes.
 const LAST_SIZE: u64 = 4 << 10;
 
-/// A run in a directory of runs.
+/// A run in the directory of runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its id, which is its directory's name.
+    /// Its id: the name of its directory.
     pub id: String,
-    /// Its directory.
     pub directory: PathBuf,
 }
 
-/// Whether a name is one that [`crate::results::directory::fresh_id`] makes: `20261120T120000Z-abcdef`.
+/// Whether a name has the form of [`crate::results::directory::fresh_id`]: `20261120T120000Z-abcdef`.
 fn is_id(name: &str) -> bool {
     let shape = |(at, byte): (usize, u8)| match at {
         8 => byte == b'T',
@@ -39,10 +39,10 @@ fn is_id(name: &str) -> bool {
     name.len() == 23 && name.bytes().enumerate().all(shape)
 }
 
-/// The runs below a directory, oldest first. What has another name, or holds no events, is no run.
+/// The runs in a directory, oldest first. Directories with other names, or without events, are ignored.
 ///
 /// # Errors
-/// The directory can't be read; one that is not there holds none.
+/// The directory can't be read; a missing directory has no runs.
 pub fn stored(results: &Path) -> Result<Vec<Stored>, ReportError> {
     let mut found = Vec::new();
     for (name, directory) in entries(results)? {
@@ -54,7 +54,7 @@ pub fn stored(results: &Path) -> Result<Vec<Stored>, ReportError> {
     Ok(found)
 }
 
-/// Directories below a directory, links not followed.
+/// Subdirectories; symbolic links are not followed.
 fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
     let listing = match fs::read_dir(results) {
         Ok(listing) => listing,
@@ -73,14 +73,23 @@ fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
     Ok(found)
 }
 
+/// The counts of a `run.json`, in the order in which they are listed.
+pub const COUNTS: [&str; 5] = ["passed", "failed", "skipped", "errored", "not-run"];
+
+/// The exit code of a `run.json` and its [`COUNTS`]; `None` where it does not say.
+pub fn figures(run_json: &[u8]) -> (Option<u64>, [Option<u64>; 5]) {
+    let summary: Value = serde_json::from_slice(run_json).unwrap_or_default();
+    (summary["exit_code"].as_u64(), COUNTS.map(|key| summary["counts"][key].as_u64()))
+}
+
 impl Stored {
-    /// Whether the run ended, and everything in it passed; of any version of the lab.
+    /// Whether the run ended and passed; works for all versions of `lab`.
     pub fn passed(&self) -> bool {
         self.last_event().is_some_and(|event| event["event"] == "run-finished" && event["exit"] == "passed")
     }
 
     fn last_event(&self) -> Option<Value> {
-        let mut file = File::open(self.directory.join(log::FILE)).ok()?;
+        let mut file = foreign::open(&self.directory.join(log::FILE)).ok()?;
         let size = file.metadata().ok()?.len();
         file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE))).ok()?;
         let mut bytes = Vec::new();
@@ -89,12 +98,12 @@ impl Stored {
         serde_json::from_slice(last).ok()
     }
 
-    /// Whether a lab is writing it right now.
+    /// Whether a `lab` process is writing the run now.
     fn is_running(&self) -> bool {
-        File::open(self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
+        foreign::open(&self.directory.join(log::FILE)).is_ok_and(|file| file.try_lock().is_err())
     }
 
-    /// Bytes on disk.
+    /// Size on disk, bytes.
     pub fn size(&self) -> u64 {
         let files = walkdir::WalkDir::new(&self.directory).into_iter().flatten();
         files.filter_map(|entry| entry.metadata().ok()).filter(|it| it.is_file()).map(|it| it.len()).sum()
@@ -106,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_runs_are_runs() {
+    fn other_directories_are_not_runs() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["20261120T120000Z-abcdef", "20261119T120000Z-abcdef", "20261121T120000Z-abcdef", "mine", "latest"]
         {

@@ -1,4 +1,4 @@
-//! Which runs stay: a bound on their number and on their age, and what no bound ever touches.
+//! Retention of runs: limits on their number and age, and runs that are never removed.
 
 use super::{Stored, entries, stored};
 use crate::{error::ReportError, results::directory::LATEST};
@@ -14,19 +14,19 @@ use std::{
 };
 use toml_edit::Document;
 
-/// The lab's own settings, beside `kernels.toml`.
+/// The lab's settings, beside `kernels.toml`.
 pub const LAB_TOML: &str = "lab.toml";
 /// Its tables, each read by whoever it is for.
 pub const SECTIONS: &[&str] = &["results", "agent", "cache"];
 /// What a run is renamed to before its files go, so that no half of one is ever taken for a run.
 const DOOMED: &str = ".pruned-";
 
-/// The bounds: a run beyond either goes.
+/// The limits: a run beyond either is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Runs that stay, the newest ones.
+    /// Number of runs to keep, the newest ones.
     pub keep: u32,
-    /// Days that a run stays.
+    /// Number of days to keep a run.
     pub days: u32,
 }
 
@@ -37,10 +37,10 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Reads `[results]` of a project's `lab.toml`; without one the defaults hold.
+    /// Reads `[results]` of a project's `lab.toml`; without it the defaults apply.
     ///
     /// # Errors
-    /// It can't be read, or says something that is no bound.
+    /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, ReportError> {
         let path = project.join(LAB_TOML);
         match fs::read_to_string(&path) {
@@ -63,19 +63,18 @@ impl Retention {
     }
 }
 
-/// Why a run stays or goes.
+/// Decision about a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// The run.
     pub run: Stored,
-    /// Whether it goes.
+    /// Whether it is to be removed.
     pub goes: bool,
-    /// In a few words.
+    /// Reason, a few words.
     pub why: &'static str,
 }
 
-/// Judges every run below a directory, oldest first. The newest run stays, and the one that `latest` points to, the newest
-/// that did not pass, and any that is being written.
+/// Decides about every run of a directory, oldest first. Never removed are the newest run, the run that `latest` points to,
+/// the newest run that did not pass, and runs that are being written.
 fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec<Verdict>, ReportError> {
     let runs = stored(results)?;
     let latest = fs::read_link(results.join(LATEST)).ok();
@@ -104,13 +103,13 @@ fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec
     Ok(runs.into_iter().enumerate().map(verdict).collect())
 }
 
-/// Whole days since a run began, by its id.
+/// Age of a run in whole days, by its id.
 fn age(id: &str, now: DateTime<Utc>) -> Option<i64> {
     let began = NaiveDateTime::parse_from_str(id.get(..16)?, "%Y%m%dT%H%M%SZ").ok()?;
     Some((now - began.and_utc()).num_days())
 }
 
-/// Judges every run below a directory and, unless it is only asked what would go, removes those beyond the bounds.
+/// Decides about every run of a directory and, unless `dry` is set, removes runs beyond the limits.
 ///
 /// # Errors
 /// The directory can't be read, or a run can't be removed.
@@ -123,7 +122,7 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Verd
             fs::rename(&verdict.run.directory, &doomed).map_err(FileError::of("remove", &verdict.run.directory))?;
         }
         for (name, path) in entries(results)? {
-            // Also those that a prune before this one did not get to.
+            // Also removes runs that an interrupted earlier call left.
             if name.starts_with(DOOMED) {
                 fs::remove_dir_all(&path).map_err(FileError::of("remove", &path))?;
             }
@@ -132,10 +131,10 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Verd
     Ok(verdicts)
 }
 
-/// What happens by itself after a run into the project's own results: old runs go, and nothing that goes wrong with that
-/// is the run's. Gives the line to tell, if any.
+/// Removes old runs after a run into the project's results directory. Errors don't affect the run. Returns a line to print,
+/// if any.
 pub fn sweep(project: &Path, results: &Path) -> Option<String> {
-    // Two labs that end at once must not remove the same run.
+    // Two processes that finish at the same time must not remove the same run.
     let lock = File::open(results).ok()?;
     lock.try_lock().ok()?;
     let told =
@@ -158,7 +157,7 @@ mod tests {
     fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (id, last) in runs {
-            let run = directory::create(dir.path(), id).unwrap();
+            let run = directory::create(dir.path(), &lab_guard::Id::new(id).unwrap()).unwrap();
             fs::write(run.join(log::FILE), format!("{{\"event\":\"run-started\"}}\n{last}")).unwrap();
         }
         dir
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn both_bounds_hold_and_what_matters_stays() {
+    fn both_limits_apply_and_important_runs_stay() {
         let dir = results(&[
             ("20261101T000000Z-aaaaaa", FAILED),
             ("20261102T000000Z-aaaaaa", PASSED),
@@ -184,7 +183,7 @@ mod tests {
             ("20261119T000000Z-aaaaaa", PASSED),
             ("20261120T000000Z-aaaaaa", PASSED),
         ]);
-        directory::point_latest(dir.path(), "20261102T000000Z-aaaaaa").unwrap();
+        directory::point_latest(dir.path(), &lab_guard::Id::new("20261102T000000Z-aaaaaa").unwrap()).unwrap();
         let now = "2026-11-20T12:00:00Z";
         assert_eq!(
             told(dir.path(), Retention { keep: 3, days: 10 }, now),
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_goes_whole_and_what_runs_or_is_no_run_stays() {
+    fn runs_are_removed_completely_and_other_directories_stay() {
         let dir = results(&[
             ("20261101T000000Z-aaaaaa", PASSED),
             ("20261102T000000Z-aaaaaa", PASSED),

@@ -1,5 +1,5 @@
-//! Canaries: cells that must not pass. Each breaks one thing on purpose, and a test on real guests asserts what the lab
-//! makes of it. They are listed apart from the suite and run only when asked for.
+//! Canaries: cells that must not pass. Each breaks one thing on purpose, and a test on real guests asserts how the lab
+//! reports it. They are listed separately from the suite and run only on request.
 
 mod spoiled;
 
@@ -21,10 +21,10 @@ use std::{
     time::Duration,
 };
 
-/// Things that canaries keep for good.
+/// Objects that canaries keep for the lifetime of the agent.
 static KEPT: Mutex<Vec<Box<dyn std::any::Any + Send>>> = Mutex::new(Vec::new());
 
-/// Every canary. The deadly ones stand between harmless ones, so that going on after a death is seen too.
+/// Every canary. Canaries that crash the guest are between harmless ones, so that continuing after a crash is tested too.
 pub static AREA: Area = Area::new("canary", &[CASES]);
 
 /// In the order in which they run.
@@ -81,19 +81,19 @@ fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 }
 
 const MUST_SEE_NO_HOST: Case = Case::new("Z25", "must-see-no-host", "Nothing of the host is in reach.", sees_no_host);
-/// What a guest could reach the host by: file systems, network devices, disks. virtme-ng exports two directories over 9p,
-/// which a guest without the module can't mount; one that had it would find an empty root.
+/// Ways by which a guest could reach the host: file systems, network devices, disks. virtme-ng exports two directories over
+/// 9p, which a guest without the module can't mount; a guest with the module would find an empty root.
 fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const OWN: [&str; 8] = ["rootfs", "tmpfs", "ramfs", "devtmpfs", "proc", "sysfs", "bpf", "cgroup2"];
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let kinds = mounts.lines().filter_map(|line| line.split_once(" - ")?.1.split(' ').next());
     let foreign: Vec<&str> = kinds.filter(|kind| !OWN.contains(kind)).collect();
     ctx.equal("file systems that are not the guest's own", foreign, Vec::<&str>::new());
-    // Modules make devices of their own, tunl0 for one; behind a card there is a device on a bus.
+    // Modules create devices of their own, for example tunl0; a hardware device is on a bus.
     let real = |name: &String| Path::new("/sys/class/net").join(name).join("device").exists();
     let networks: Vec<String> = names("/sys/class/net")?.into_iter().filter(real).collect();
-    ctx.equal("network devices with hardware behind them", networks, Vec::<String>::new());
-    // A card for which the image has no driver has no device, and is a card all the same.
+    ctx.equal("network devices with hardware", networks, Vec::<String>::new());
+    // A card without a driver in the image has no network device, but is still a card.
     let devices = names("/sys/bus/pci/devices")?;
     let class =
         |device: &String| fs::read_to_string(format!("/sys/bus/pci/devices/{device}/class")).unwrap_or_default();
@@ -162,7 +162,7 @@ const MUST_NOT_HIDE_ITS_ATTACHMENT: Case =
     Case::new("Z09", "must-not-hide-its-attachment", "An attachment that is not reported is a mismatch.", hides)
         .on(library::PAIR)
         .over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]);
-/// Attaches behind the report's back.
+/// Attaches a program without reporting it.
 fn hides(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (program, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
@@ -190,7 +190,7 @@ fn panics(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 }
 
 const MUST_WARN: Case = Case::new("Z12", "must-warn", "A WARN on the console fails its cell.", warns);
-/// Prints a splat without its cause: this tests the path from the console to the verdict.
+/// Prints a splat without its cause, to test the path from the console to the verdict.
 fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     say("<4>WARNING: CPU: 0 PID: 1 at canary.c:1 canary+0x1/0x2\n")?;
     must_pass(ctx, variant)
@@ -214,7 +214,7 @@ const MUST_PANIC_THE_KERNEL: Case =
     Case::new("Z14", "must-panic-the-kernel", "A kernel panic fails its cell only.", panics_the_kernel);
 fn panics_the_kernel(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::write("/proc/sysrq-trigger", "c")?;
-    ctx.check("the kernel is gone", false, "sysrq-c returned");
+    ctx.check("the kernel has crashed", false, "sysrq-c returned");
     Ok(())
 }
 
@@ -227,14 +227,14 @@ fn hangs(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 
 const MUST_KILL_THE_AGENT: Case =
     Case::new("Z18", "must-kill-the-agent", "The guest crashes when the agent exits.", kills_the_agent);
-/// PID 1 must not end: the kernel panics over it.
+/// PID 1 must not exit: the kernel would panic.
 fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     std::process::exit(7);
 }
 
 fn dies_of(ctx: &mut Ctx, instructions: &[u8]) -> CaseResult {
     spoiled::run(instructions)?;
-    ctx.check("the kernel is in trouble", false, "the module was loaded, and nothing happened");
+    ctx.check("the kernel has crashed or hangs", false, "the module was loaded, and nothing happened");
     Ok(())
 }
 
@@ -273,7 +273,7 @@ const MUST_HANG_THE_AGENT: Case = Case::new(
     "A frozen agent in a running kernel is detected by its missing heartbeat.",
     freezes,
 );
-/// Stops every thread of the agent, its heartbeat too, and leaves the kernel alone.
+/// Stops every thread of the agent, including its heartbeat; the kernel is not affected.
 fn freezes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let (root, group) = (Path::new("/run/cgroup"), Path::new("/run/cgroup/frozen"));
     fs::create_dir(root)?;
@@ -281,6 +281,6 @@ fn freezes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     fs::create_dir(group)?;
     fs::write(group.join("cgroup.procs"), "0")?;
     fs::write(group.join("cgroup.freeze"), "1")?;
-    ctx.check("the agent is frozen", false, "it goes on");
+    ctx.check("the agent is frozen", false, "the agent still runs");
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! A real crash of an unmodified kernel: one of its own modules, with other instructions at the start of its init
-//! function. Debian's kernels have no LKDTM, and a module built for the purpose would need every kernel's headers; a
-//! module that is there already fits the kernel by nature. Nothing but a guest that is thrown away loads it.
+//! Crashes an unmodified kernel: it loads one of the kernel's own modules with other instructions at the start of its init
+//! function. Debian's kernels have no LKDTM, and a module built for this purpose would need every kernel's headers. The
+//! module is only loaded in guests that are discarded afterwards.
 
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use object::{Object, ObjectSection, ObjectSymbol};
@@ -10,29 +10,29 @@ use std::{
     path::Path,
 };
 
-/// The module that is spoiled: small, and in no cell's use while a canary runs.
+/// The modified module: small, and used by no cell while a canary runs.
 const MODULE: &str = "dummy";
-/// Where the image keeps its modules, and which file is whose.
+/// Directory of modules in the image, and the file that maps names to files.
 const MODULES: &str = "/lib/modules";
 
 /// Writes through a null pointer: `xor %eax, %eax; mov %al, (%rax)`.
 pub const OOPS: &[u8] = &[0x31, 0xc0, 0x88, 0x00];
 /// Spins, interrupts on: `jmp .`.
 pub const SPIN: &[u8] = &[0xeb, 0xfe];
-/// Spins, interrupts off, so that nothing in the guest can notice: `cli; jmp .`.
+/// Spins with interrupts off, so that nothing in the guest can detect it: `cli; jmp .`.
 pub const DEAF: &[u8] = &[0xfa, 0xeb, 0xfe];
 
-/// Has the kernel run these instructions. Returns only where it refuses to, or survives.
+/// Executes these instructions in the kernel. Returns only if the kernel refuses the module or survives.
 ///
 /// # Errors
-/// The module is not there as a file, is not what was expected, or is refused.
+/// The module has no file, has unexpected content, or is refused.
 pub fn run(instructions: &[u8]) -> io::Result<()> {
     let order = fs::read_to_string(Path::new(MODULES).join("load-order"))?;
     let files = order.lines().find_map(|line| line.strip_prefix(MODULE)?.strip_prefix(':'));
     let file = files.and_then(|files| files.split_whitespace().last());
     let file = file.ok_or_else(|| io::Error::other(format!("this kernel has no module {MODULE} to spoil")))?;
     let image = spoil(fs::read(Path::new(MODULES).join(file))?, instructions).map_err(io::Error::other)?;
-    // It is loaded, as all of the image's modules are; without one of its devices nothing references it.
+    // The module is loaded, like all of the image's modules; it is unused as long as none of its devices exists.
     delete_module(c"dummy", DeleteModuleFlags::O_NONBLOCK)?;
     let mut spoiled = fs::File::from(nix::sys::memfd::memfd_create(c"spoiled", nix::sys::memfd::MFdFlags::empty())?);
     spoiled.write_all(&image)?;
@@ -41,7 +41,7 @@ pub fn run(instructions: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The module with the instructions at the first place of its init function where nothing else writes.
+/// The module with the instructions at the first place in its init function that relocations do not overwrite.
 fn spoil(mut image: Vec<u8>, instructions: &[u8]) -> Result<Vec<u8>, String> {
     let at = place(&image, instructions.len())?;
     image[at..at + instructions.len()].copy_from_slice(instructions);
@@ -49,7 +49,7 @@ fn spoil(mut image: Vec<u8>, instructions: &[u8]) -> Result<Vec<u8>, String> {
     Ok(image)
 }
 
-/// Behind `endbr64` and the call that ftrace replaces.
+/// Offset after `endbr64` and the call that ftrace replaces.
 fn place(image: &[u8], length: usize) -> Result<usize, String> {
     let object = object::File::parse(image).map_err(|error| format!("{MODULE}: {error}"))?;
     let init = object.symbols().find(|symbol| symbol.name() == Ok("init_module"));
@@ -74,8 +74,8 @@ fn place(image: &[u8], length: usize) -> Result<usize, String> {
     usize::try_from(file_at).map(|file_at| file_at + at).map_err(|error| error.to_string())
 }
 
-/// Takes the signature off, `struct module_signature` and the mark behind it (`include/linux/module_signature.h`): the
-/// kernel takes a module without one, and refuses one with a wrong one.
+/// Removes the signature, `struct module_signature` and the mark after it (`include/linux/module_signature.h`): the kernel
+/// accepts a module without signature, but refuses an invalid one.
 fn unsign(image: &mut Vec<u8>) {
     const MARK: &[u8] = b"~Module signature appended~\n";
     const HEADER: usize = 12;

@@ -1,4 +1,4 @@
-//! Plain text of at most 100 columns where the words are ours, ready for a mailing list.
+//! Formats a finding as plain text with at most 100 columns, except for quoted text, for a mailing list.
 
 use super::{Report, percent};
 use crate::bisect::posterior::Direction;
@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 pub(super) fn mail(report: &Report) -> String {
     let mut out = String::new();
-    // Writing into a string can't fail.
+    // Writing to a string can't fail.
     let _ = write(report, &mut out);
     out
 }
@@ -31,7 +31,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         Some(name) => writeln!(
             out,
             "\n{} this {}, with {} confidence:\n",
-            if report.direction == Direction::Break { "since" } else { "and no more since" },
+            if report.direction == Direction::Break { "since" } else { "until" },
             report.unit,
             percent(finding.confidence)
         )
@@ -48,7 +48,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "\nWhat was seen:\n")?;
         report.failure.iter().try_for_each(|text| indented(out, text))?;
     }
-    writeln!(out, "\nSteps (runs that showed it, of all that gave an answer):\n")?;
+    writeln!(out, "\nSteps (runs with the failure, of runs with a result):\n")?;
     let rows = report.rows();
     let width = |of: fn(&super::Row) -> usize| rows.iter().map(of).max().unwrap_or_default();
     let (names, fails, marks) =
@@ -63,7 +63,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let (with, without) = finding.rates;
     writeln!(
         out,
-        "\nExpected share of runs that show it: {} with the culprit, {} without.",
+        "\nExpected share of runs with the failure: {} with the culprit, {} without.",
         percent(with),
         percent(without)
     )?;

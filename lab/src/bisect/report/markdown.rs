@@ -1,4 +1,4 @@
-//! The same as Markdown.
+//! Formats a finding as Markdown.
 
 use super::{Report, percent};
 use comfy_table::{Table, presets};
@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 pub(super) fn markdown(report: &Report) -> String {
     let mut out = String::new();
-    // Writing into a string can't fail.
+    // Writing to a string can't fail.
     let _ = write(report, &mut out);
     out
 }
@@ -23,7 +23,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     let (with, without) = finding.rates;
     writeln!(
         out,
-        "- expected share of runs that show it: {} with the culprit, {} without",
+        "- expected share of runs with the failure: {} with the culprit, {} without",
         percent(with),
         percent(without)
     )?;
@@ -56,7 +56,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     report.regzbot.iter().try_for_each(|line| writeln!(out, "\n`{line}`"))
 }
 
-/// A block whose fence is longer than any in the text.
+/// A code block whose fence is longer than any fence in the text.
 fn code(out: &mut String, text: &str) -> std::fmt::Result {
     let mut fence = "```".to_owned();
     while text.contains(&fence) {
@@ -65,7 +65,7 @@ fn code(out: &mut String, text: &str) -> std::fmt::Result {
     writeln!(out, "{fence}\n{}\n{fence}", text.trim_end())
 }
 
-/// Words of commits and consoles are no markup.
+/// Escapes Markdown in texts from commits and consoles.
 fn plain(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {

@@ -1,4 +1,5 @@
-//! What a search found, for a mailing list, for a web page, for a program. All three are functions of [`Report`].
+//! The finding of a search, formatted for a mailing list, for a web page, or for a program. All three are functions of
+//! [`Report`].
 
 mod mail;
 mod markdown;
@@ -10,71 +11,69 @@ use super::{
 };
 use serde::Serialize;
 
-/// A point's name.
+/// Names of a point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Name {
-    /// In tables: a kernel's id, a commit's short hash.
+    /// For tables: a kernel's id, a commit's short hash.
     pub short: String,
-    /// What it is: a package with its version, a commit's title.
+    /// Description: a package with its version, a commit's title.
     pub long: String,
-    /// For tools: a full hash, a version.
+    /// For programs: a full hash, a version.
     pub exact: String,
 }
 
-/// Everything that is told.
+/// Content of the report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The predicate in words: `A02-…[netkit] fails (match: exact)`.
+    /// The predicate as text: `A02-…[netkit] fails (match: exact)`.
     pub question: String,
-    /// Whether that is a failure, and not merely something to know.
+    /// Whether the question is about a failure, not about a capability.
     pub failing: bool,
-    /// What a case promises, where it is about one.
+    /// The title of the case, if the question is about one.
     pub promise: Option<String>,
     /// `kernel` or `commit`.
     pub unit: &'static str,
-    /// What the old and the new end are called.
+    /// The user's terms for the old and the new end.
     pub terms: (String, String),
-    /// Break or fix.
     pub direction: Direction,
-    /// Every point's name, ends included.
+    /// Names of all points, both ends included.
     pub names: Vec<Name>,
-    /// The confidence that was asked for.
+    /// The requested confidence.
     pub wanted: f64,
-    /// The answer.
+    /// The result of the search.
     pub finding: Finding,
-    /// The culprit's own words: `git log`, or the package.
+    /// Details of the culprit: `git log`, or the package.
     pub culprit: Option<String>,
-    /// What the failure looks like: signatures, then splat or failed check.
+    /// The failure: signatures, then splat or failed check.
     pub failure: Vec<String>,
     /// Programs, accelerator, configuration.
     pub environment: Vec<(String, String)>,
-    /// How anybody sees it again.
+    /// Commands that reproduce the failure.
     pub reproduce: Vec<String>,
-    /// For regzbot, the kernel's regression tracker.
+    /// Line for regzbot, the kernel's regression tracker.
     pub regzbot: Option<String>,
-    /// `git bisect log`.
+    /// Output of `git bisect log`.
     pub log: Option<String>,
-    /// What a person should know beside.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// One line of the table of steps.
+/// A line of the table of steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// From 1, in the order of testing.
+    /// Number from 1, in the order of testing.
     pub step: usize,
-    /// The point.
     pub name: String,
-    /// `3 of 3`; empty where nothing ran.
+    /// `3 of 3`; empty if there were no runs.
     pub fails: String,
     /// The mark in the user's terms.
     pub mark: String,
-    /// Why, or what it is.
+    /// The reason, or the point's description.
     pub remark: String,
 }
 
 impl Report {
-    /// A point's mark, as the user calls it.
+    /// A point's mark in the user's terms.
     pub fn term(&self, mark: Mark) -> &str {
         match mark {
             Mark::Old => &self.terms.0,
@@ -83,7 +82,7 @@ impl Report {
         }
     }
 
-    /// One line for a step.
+    /// The line for a step.
     pub fn row(&self, step: usize, it: &Step) -> Row {
         let name = &self.names[it.point];
         let same = it.same_as.map(|point| format!("same image as {}", self.names[point].short));
@@ -101,15 +100,15 @@ impl Report {
         self.finding.steps.iter().enumerate().map(|(at, step)| self.row(at + 1, step)).collect()
     }
 
-    /// What the culprit did.
+    /// Verb for the effect of the culprit.
     const fn deed(&self) -> &'static str {
         match self.direction {
             Direction::Break => "since",
-            Direction::Fix => "no more since",
+            Direction::Fix => "until",
         }
     }
 
-    /// The last two lines of everything: who it was, and how sure that is.
+    /// The last two lines of the text formats: culprit and confidence.
     pub fn last_lines(&self) -> String {
         let Finding { suspects, confidence, sure, .. } = &self.finding;
         let names = |points: &[usize]| {
@@ -124,7 +123,7 @@ impl Report {
             (some, _) if *confidence >= self.wanted => format!("culprit: not sure, one of {}", names(some)),
             (some, _) => format!("culprit: not sure; the likeliest are {}", names(&some[..some.len().min(5)])),
         };
-        format!("{who}\nconfidence: {} (wanted: {})", percent(*confidence), percent(self.wanted))
+        format!("{who}\nconfidence: {} (required: {})", percent(*confidence), percent(self.wanted))
     }
 
     fn revert(&self) -> Option<String> {
@@ -134,31 +133,28 @@ impl Report {
             Revert::Impossible { reason } => format!("not tested: {reason}"),
             Revert::Tested { tally, cured: true } => {
                 let (old, new) = &self.terms;
-                format!("{tally} runs fail: the {new} end is {old} again without it")
+                format!("{tally} runs fail: the {new} end is {old} without it")
             }
             Revert::Tested { tally, cured: false } => {
-                format!(
-                    "{tally} runs fail: the {} end stays as it is without it; something else does it too",
-                    self.terms.1
-                )
+                format!("{tally} runs fail: the {} end is unchanged without it; there is another cause", self.terms.1)
             }
         })
     }
 
-    /// For a kernel mailing list.
+    /// Formats the report for a kernel mailing list.
     pub fn mail(&self) -> String {
         mail::mail(self)
     }
 
-    /// For a web page or an issue.
+    /// Formats the report for a web page or an issue.
     pub fn markdown(&self) -> String {
         markdown::markdown(self)
     }
 
-    /// For a program.
+    /// Formats the report for a program.
     ///
     /// # Errors
-    /// Never in practice: every map has strings for keys.
+    /// Never in practice: all map keys are strings.
     pub fn json(&self) -> serde_json::Result<String> {
         #[derive(Serialize)]
         struct Whole<'a> {
@@ -174,7 +170,7 @@ impl Report {
     }
 }
 
-/// Never rounded up to certainty.
+/// Rounds down, so that no result claims certainty.
 fn percent(share: f64) -> String {
     let hundredths = (share * 1e4).floor() / 100.0;
     format!("{} %", hundredths.min(99.99))

@@ -74,12 +74,12 @@ fn the_json_names_the_culprit() {
 }
 
 #[test]
-fn doubt_is_told_in_the_last_lines() {
+fn an_uncertain_result_is_marked_in_the_last_lines() {
     let mut report = report();
     report.finding = Finding { suspects: vec![2, 3], sure: false, ..report.finding };
     assert_eq!(
         report.last_lines(),
-        "culprit: not sure, one of ccc (net: half), ddd (net: run it *once*)\nconfidence: 99.99 % (wanted: 95 %)"
+        "culprit: not sure, one of ccc (net: half), ddd (net: run it *once*)\nconfidence: 99.99 % (required: 95 %)"
     );
     report.finding.confidence = 0.4;
     assert!(report.last_lines().starts_with("culprit: not sure; the likeliest are ccc"), "{}", report.last_lines());

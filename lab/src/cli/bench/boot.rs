@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The kernels that a stock vng can boot.
+/// Kernels that stock vng can boot.
 const KERNELS: &str = "*-generic";
 
 pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
@@ -36,7 +36,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
-    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
 
     let all = Plan::new(guests.facts(), selected.cells, false);
     let runs =
@@ -58,7 +58,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             let id = facts.id.clone();
             let plan = || Plan::new(vec![facts.clone()], vec![first.clone()], false);
             if number == 1 {
-                // The snapshot itself is no part of a restore.
+                // Creating the snapshot is not part of a restore.
                 measure(plan(), false)?;
                 guests.stock(&id)?.prove()?;
             }
@@ -68,7 +68,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             let (warm, restored) = measure(plan(), false)?;
             let (cold_kib, warm_kib) = (peak(&booted), peak(&restored));
             let round = Round {
-                kernel: id.clone(),
+                kernel: id.to_string(),
                 stock_s: seconds(stock.took),
                 cold_s: cold.seconds()?,
                 warm_s: warm.seconds()?,
@@ -101,7 +101,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     Ok(Exit::Passed)
 }
 
-/// Runs one cell on one kernel again and again, as a person would: a process each time, with all that it looks at first.
+/// Runs one cell on one kernel repeatedly, each time as a new process with all its checks.
 fn again(
     project: &Project,
     kernel: &str,
@@ -136,7 +136,7 @@ fn again(
     }))
 }
 
-/// The time from a kernel's turn, its image being ready, to its first case.
+/// Measures the time from the start of a kernel's part of the run, with its image built, to its first case.
 #[derive(Debug, Default)]
 struct FirstCase {
     begin: Option<Instant>,

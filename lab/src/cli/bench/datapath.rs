@@ -22,18 +22,18 @@ pub(in crate::cli) struct DatapathArgs {
     /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
     #[arg(long, value_name = "GLOB")]
     kernel: Vec<String>,
-    /// Rounds of all setups; a ratio's spread is over them.
-    #[arg(long, value_name = "N", default_value = "5")]
+    /// Number of rounds; the range of a ratio is over the rounds.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     repeat: std::num::NonZeroU32,
-    /// How long each figure of a setup is measured in each round, milliseconds.
-    #[arg(long, value_name = "MS", default_value = "150")]
+    /// Measuring time of each figure of a setup in each round, milliseconds.
+    #[arg(long, value_name = "MS", default_value = "150", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     window: std::num::NonZeroU32,
-    /// Use the agent and the eBPF object as they are.
+    /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     no_build: bool,
 }
 
-/// What is written below `results/`.
+/// File name in `results/`.
 const FILE: &str = "bench-datapath.json";
 
 pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Exit, Error> {
@@ -55,7 +55,7 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
         }
         let rows =
             measurement.rows().map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem, 1000))))?;
-        tables.push(KernelTable { kernel: id.clone(), release: told.release(), rows });
+        tables.push(KernelTable { kernel: id.to_string(), release: told.release(), rows });
     }
     let report = Report::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);
     let results = project.root.join("results");

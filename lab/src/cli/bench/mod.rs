@@ -16,30 +16,30 @@ use std::path::PathBuf;
 pub(super) struct BenchArgs {
     #[command(subcommand)]
     pub(super) what: Option<BenchCommand>,
-    /// Kernels by id; a stock virtme-ng must be able to boot them. Default: the default matrix in its generic build.
+    /// Kernels by id; a stock virtme-ng must be able to boot them. Default: the generic builds of the default matrix.
     #[arg(long, value_name = "GLOB")]
     pub(super) kernel: Vec<String>,
-    /// Rounds of stock boot, cold boot and restore per kernel.
-    #[arg(long, value_name = "N", default_value = "3")]
+    /// Number of rounds of stock boot, cold boot and restore per kernel.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     pub(super) repeat: std::num::NonZeroU32,
-    /// Rounds of the whole suite on all kernels, cold and warm: minutes each.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Number of rounds of the whole suite on all kernels, cold and warm; each takes minutes.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::cli::args::within(0, u32::MAX))]
     pub(super) matrix: u32,
-    /// How often one case is run again on one kernel, by a process each time.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// Number of runs of one case on one kernel, each in a new process.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = crate::cli::args::within(0, u32::MAX))]
     pub(super) reruns: u32,
-    /// Use the agent and the eBPF object as they are.
+    /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     pub(super) no_build: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
-    /// Measure tc, tcx and netkit against each other, on veth and netkit, inside one guest.
+    /// Compare tc, tcx and netkit on veth and netkit inside one guest.
     Datapath(DatapathArgs),
-    /// Measure the suite itself: time per case, and the slowest ten cells.
+    /// Measure the suite: time per case, and the ten slowest cells.
     Suite(BenchSuiteArgs),
-    /// Measure what merging many shards and rendering their reports costs.
+    /// Measure merging many shards and writing their reports.
     Report(ReportBenchArgs),
 }
 

@@ -1,8 +1,9 @@
-//! `lab bench report`: what merging many shards and rendering their reports costs, measured on the command itself.
+//! `lab bench report`: measures merging many shards and writing their reports, by running the command itself.
 
 use crate::{error::Error, project, shard::split};
 use clap::Args;
 use lab_base::say::{say, show};
+use lab_guard::Id;
 use lab_record::{
     event::RunInfo,
     exit::Exit,
@@ -25,20 +26,20 @@ use std::{
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ReportBenchArgs {
-    /// Shards to merge.
-    #[arg(long, value_name = "N", default_value = "50")]
+    /// Number of shards to merge.
+    #[arg(long, value_name = "N", default_value = "50", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     shards: std::num::NonZeroU32,
-    /// Cells of each.
-    #[arg(long, value_name = "N", default_value = "5000")]
+    /// Number of cells in each shard.
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     cells: std::num::NonZeroU32,
 }
 
-/// Kernels that the cells lie on.
+/// Number of kernels in the synthetic plan.
 const KERNELS: u32 = 50;
-/// Where the figures go, below the project's results.
+/// File name in the project's results directory.
 const FILE: &str = "bench-report.json";
 
-/// What was measured, and what it is held to.
+/// Measured values and targets.
 #[derive(Debug, Serialize)]
 struct Figures {
     shards: u32,
@@ -47,20 +48,20 @@ struct Figures {
     html_mib: f64,
     seconds: f64,
     target_seconds: f64,
-    /// Of one processor, user and system together: what is left of the figure on a machine that does other things too.
+    /// User and system time together: independent of other load on the machine.
     processor_seconds: f64,
     peak_mib: f64,
     target_mib: f64,
 }
 
-/// Seconds for 50 shards of 5,000 cells.
+/// Target for 50 shards of 5,000 cells, seconds.
 const TARGET_SECONDS: f64 = 5.0;
-/// 500 MB, in MiB.
+/// Target: 500 MB, in MiB.
 const TARGET_MIB: f64 = 476.8;
 
 pub(super) fn report(named: Option<PathBuf>, args: &ReportBenchArgs) -> Result<Exit, Error> {
     let results = project::root(named)?.join("results");
-    let scratch = tempfile::tempdir().map_err(Error::file("create", env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let shards = args.shards.get();
     let events = write(scratch.path(), shards, args.cells.get())?;
     say(&format!("{shards} shards of {} cells: {events:.0} MiB of events", args.cells));
@@ -77,11 +78,13 @@ pub(super) fn report(named: Option<PathBuf>, args: &ReportBenchArgs) -> Result<E
         .status()
         .map_err(Error::file("start", "lab merge"))?;
     let seconds = begin.elapsed().as_secs_f64();
-    // The runs are made up with failures in them.
+    // The synthetic runs contain failures.
     if status.code() != Some(i32::from(Exit::Failed.code())) {
-        return Err(Error::Host(format!("lab merge ended with {status}, and not with the failures that were made up")));
+        return Err(Error::Host(format!(
+            "lab merge exited with {status}, not with the status of the synthetic failures"
+        )));
     }
-    // Of all that this process waited for, which is that one program.
+    // Covers all child processes, of which there is only this one.
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).map_err(|errno| Error::Host(format!("getrusage: {errno}")))?;
     let page = out.join(directory::LATEST).join(html::FILE);
     let html = fs::metadata(&page).map_err(Error::file("read", &page))?.len();
@@ -108,12 +111,12 @@ pub(super) fn report(named: Option<PathBuf>, args: &ReportBenchArgs) -> Result<E
     Ok(if within { Exit::Passed } else { Exit::Failed })
 }
 
-/// Writes the shards of a made-up run; gives the MiB of events that they have.
+/// Writes the shards of a synthetic run; returns the size of their events, MiB.
 fn write(scratch: &Path, shards: u32, cells: u32) -> Result<f64, Error> {
     let kernels = KERNELS.min(shards * cells) as usize;
     let plan = synthetic::plan(kernels, (shards as usize * cells as usize).div_ceil(kernels));
     let parts = split(&plan, shards, &|_, _| 1)?;
-    let identity = BTreeMap::from([("the plan".to_owned(), "made up".to_owned())]);
+    let identity = BTreeMap::from([("the plan".to_owned(), "synthetic".to_owned())]);
     let mut bytes = 0;
     for number in 1..=shards {
         let part = Part::new(number, shards)?;
@@ -121,7 +124,7 @@ fn write(scratch: &Path, shards: u32, cells: u32) -> Result<f64, Error> {
         let shard =
             Shard { part, identity: identity.clone(), kernels: parts.kernels(&plan), full_matrix: plan.full_matrix };
         let info = RunInfo { shard: Some(shard), ..synthetic::run_info(&id, parts.narrow(&plan, part)) };
-        let directory = directory::create(&scratch.join("shards"), &id)?;
+        let directory = directory::create(&scratch.join("shards"), &Id::new(&id)?)?;
         let mut log = EventLog::create(&directory)?;
         for stamped in synthetic::events(info) {
             log.event(&stamped, &RunRecord::default())?;

@@ -27,10 +27,10 @@ pub(in crate::cli) struct BenchSuiteArgs {
     /// Cases, cells or numbers of the catalogue. Default: all.
     #[arg(long, value_name = "GLOB")]
     case: Vec<String>,
-    /// Rounds.
-    #[arg(long, value_name = "N", default_value = "1")]
+    /// Number of rounds.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]
     repeat: std::num::NonZeroU32,
-    /// Use the agent and the eBPF object as they are.
+    /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     no_build: bool,
 }
@@ -40,11 +40,11 @@ pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Resu
     let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
-    let scratch = tempfile::tempdir().map_err(Error::file("create", std::env::temp_dir()))?;
+    let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let cells = selection::select("case", &selected.cells, &args.case, names)?.into_iter().cloned().collect();
     let plan = Plan::new(guests.facts(), cells, false);
     let mut rounds = Rounds::default();
-    // One guest at a time: what two share of a machine would be in the times of both.
+    // One guest at a time: parallel guests would slow each other down.
     let how = How { jobs: Some(NonZeroUsize::MIN), ..How::default() };
     for number in 1..=args.repeat.get() {
         say(&format!("round {number} of {}", args.repeat));

@@ -5,40 +5,41 @@ use clap::{Args, ValueEnum};
 use lab_protocol::Capability;
 use std::{path::PathBuf, str::FromStr};
 
-/// What is asked of a kernel.
+/// The question for each kernel.
 #[derive(Debug, Args)]
 pub(crate) struct WhatArgs {
     /// The case or cell that fails, `*` and `?` allowed; repeatable.
     #[arg(long, value_name = "GLOB", required_unless_present = "capability")]
     pub case: Vec<String>,
-    /// Instead of a case: a capability, as `lab capabilities` names it. Having it counts as bad; --terms can say it better.
+    /// Search for a capability instead of a failing case (names: `lab capabilities`). Supported counts as bad; see --terms.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["case", "match_"], value_parser = capability)]
     pub capability: Option<Capability>,
-    /// Which failures of the case count; any other one is skipped.
+    /// Which failures of the case count; kernels with other failures are skipped.
     #[arg(long = "match", value_enum, default_value_t, value_name = "HOW")]
     pub match_: Match,
-    /// Use the agent and the eBPF objects as they are.
+    /// Use the existing builds of the agent and the eBPF objects.
     #[arg(long)]
     pub no_build: bool,
-    /// A deadline other than the one that fits the accelerator, for example boot=60s; repeatable.
+    /// Replace a deadline, for example boot=60s; repeatable. The default depends on the accelerator.
     #[arg(long, value_name = "LAYER=TIME")]
     pub deadline: Vec<Deadline>,
 }
 
-/// How commits become kernels.
+/// How commits are built.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// A whole .config. Default: the lab's own, with everything that the cases need built in and little else.
+    /// A complete .config. Default: the lab's own, with everything that the cases need built in and little else.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Options on top; a commit at which one of them has no effect is skipped. Repeatable.
+    /// Additional options; a commit on which one of them has no effect is skipped. Repeatable.
     #[arg(long, value_name = "FILE")]
     pub fragment: Vec<PathBuf>,
-    /// Run by sh in the checkout instead of `vng --build`; it leaves arch/x86/boot/bzImage. 125 means that it can't be built.
+    /// Shell command that builds arch/x86/boot/bzImage in the checkout, instead of `vng --build`. Exit code 125: can't be
+    /// built.
     #[arg(long, value_name = "COMMAND")]
     pub build_command: Option<String>,
-    /// Compilers at the same time. Default: one per processor.
-    #[arg(long, value_name = "N")]
+    /// Number of parallel compilers. Default: one per processor.
+    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     pub jobs: Option<std::num::NonZeroUsize>,
 }
 
@@ -47,42 +48,42 @@ pub(crate) struct BuildArgs {
 pub(crate) struct BisectArgs {
     #[command(flatten)]
     pub what: WhatArgs,
-    /// Where it is not: a kernel's id, or with --tree a revision.
+    /// The kernel without the failure: its id or, with --tree, a revision.
     #[arg(long, value_name = "KERNEL|REV")]
     pub good: String,
-    /// Where it is. One that is older than --good looks for the fix.
+    /// The kernel with the failure. If it is older than --good, the fix is searched.
     #[arg(long, value_name = "KERNEL|REV")]
     pub bad: String,
-    /// Kernels of the ladder by id, `*` and `?` allowed; repeatable. Default: all that come as packages or images.
+    /// Kernels of the ladder by id, `*` and `?` allowed; repeatable. Default: all packages and images.
     #[arg(long, value_name = "GLOB", conflicts_with = "tree")]
     pub kernels: Vec<String>,
-    /// What the culprit's changelog is searched for: lines with this text, of the packages since the one before it.
+    /// Text to search for in the culprit's changelog, in entries since the package before it.
     #[arg(long, value_name = "TEXT", conflicts_with = "tree")]
     pub changelog: Option<String>,
-    /// Search the commits of this kernel git tree instead. Neither its files, nor HEAD, nor .config are touched.
+    /// Search the commits of this kernel git tree. Its files, HEAD and .config are not changed.
     #[arg(long, value_name = "DIR")]
     pub tree: Option<PathBuf>,
     #[command(flatten)]
     pub build: BuildArgs,
-    /// What the older and the newer state are called. Default: good,bad, and broken,fixed for a fix.
+    /// Terms for the older and the newer state. Default: good,bad, or broken,fixed for a fix.
     #[arg(long, value_name = "OLD,NEW")]
     pub terms: Option<Terms>,
-    /// Probability that the answer shall have.
+    /// Required probability of the result.
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     pub confidence: f64,
-    /// Test what tells most instead of halving: for failures that are rare.
+    /// Test the kernel with the most information instead of bisecting: for rare failures.
     #[arg(long)]
     pub bayes: bool,
-    /// Runs of one kernel, at most.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..100_000))]
+    /// Maximum number of runs of a kernel.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = crate::cli::args::within(3, 99_999))]
     pub max_runs: u32,
-    /// Forget what earlier searches for the same question saw. What was built stays.
+    /// Ignore results of earlier searches for the same question; builds are kept.
     #[arg(long)]
     pub fresh: bool,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What is printed in the end; all three are written.
+    /// Format of the printed report; all three formats are written to files.
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
 }
@@ -94,31 +95,31 @@ pub(crate) struct StepArgs {
     pub what: WhatArgs,
     #[command(flatten)]
     pub build: BuildArgs,
-    /// The kernel git tree whose HEAD is asked. It is built elsewhere.
+    /// The kernel git tree whose HEAD is tested. It is built in another directory.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub tree: PathBuf,
-    /// What the failure is known by, for --match exact. A file that is not there is written at the first failure: run it on
-    /// the bad commit before `git bisect run`.
+    /// File with the signature of the failure, for --match exact. If it does not exist, it is written at the first failure:
+    /// run the command on the bad commit before `git bisect run`.
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
-    /// How often a bad kernel fails: it decides how many passes make a good one.
+    /// Failure rate of a bad kernel; determines how many passes make a kernel good.
     #[arg(long, value_name = "SHARE", default_value_t = 0.99, value_parser = rate)]
     pub rate: f64,
-    /// Probability that a good kernel is good.
+    /// Required probability that a kernel marked good is good.
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     pub confidence: f64,
-    /// Passes that make a kernel good, whatever the rate.
-    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "confidence"], value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of passes that make a kernel good, regardless of the rate.
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "confidence"], value_parser = crate::cli::args::within(1, u32::MAX))]
     pub runs: Option<u32>,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
-/// How the report is printed.
+/// Format of the printed report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For a mailing list.
+    /// Plain text for a mailing list.
     Text,
     /// Markdown.
     Markdown,
@@ -126,11 +127,11 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Names of the older and the newer state.
+/// Terms for the older and the newer state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Terms(pub String, pub String);
 
-/// git bisect's own words, which it takes for no terms.
+/// git bisect's subcommands, which it does not accept as terms.
 const RESERVED: [&str; 11] =
     ["help", "start", "skip", "next", "reset", "visualize", "view", "replay", "log", "run", "terms"];
 
@@ -138,12 +139,12 @@ impl FromStr for Terms {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (old, new) = text.split_once(',').ok_or("it takes OLD,NEW, for example permissive,strict")?;
+        let (old, new) = text.split_once(',').ok_or("expected OLD,NEW, for example permissive,strict")?;
         for term in [old, new] {
             let plain = |c: char| c.is_ascii_lowercase() || c == '-';
             if term.is_empty() || term.starts_with('-') || !term.chars().all(plain) || RESERVED.contains(&term) {
                 return Err(format!(
-                    "`{term}` can't be a term: small letters and dashes, and none of git bisect's words"
+                    "`{term}` can't be a term: use lower-case letters and dashes, and no subcommand of git bisect"
                 ));
             }
         }
@@ -155,19 +156,19 @@ impl FromStr for Terms {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| "it takes a number such as 0.95".to_owned())?;
+    let share: f64 = text.parse().map_err(|_| "expected a number such as 0.95".to_owned())?;
     if (0.5..1.0).contains(&share) { Ok(share) } else { Err("it must be at least 0.5 and below 1".to_owned()) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "it takes a number such as 0.3".to_owned())?;
+    let rate: f64 = text.parse().map_err(|_| "expected a number such as 0.3".to_owned())?;
     if rate > 0.0 && rate < 1.0 { Ok(rate) } else { Err("it must be above 0 and below 1".to_owned()) }
 }
 
 fn capability(text: &str) -> Result<Capability, String> {
     let names = Capability::ALL.map(Capability::name);
     let found = Capability::ALL.into_iter().find(|capability| capability.name() == text);
-    found.ok_or_else(|| format!("no capability is called `{text}`; there are {}", names.join(", ")))
+    found.ok_or_else(|| format!("unknown capability `{text}`; known: {}", names.join(", ")))
 }
 
 #[cfg(test)]
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terms_are_what_git_takes() {
+    fn terms_are_those_that_git_accepts() {
         assert_eq!("permissive,strict".parse(), Ok(Terms("permissive".to_owned(), "strict".to_owned())));
         for wrong in ["strict", "a,a", "bad,good", "start,stop", "-a,b", "a b,c", ",b"] {
             assert!(wrong.parse::<Terms>().is_err(), "{wrong}");
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn certainty_is_not_on_offer() {
+    fn a_confidence_of_1_is_refused() {
         assert_eq!(share("0.99"), Ok(0.99));
         assert!(share("1").is_err() && share("0.2").is_err() && share("often").is_err());
     }

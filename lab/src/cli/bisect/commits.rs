@@ -1,4 +1,4 @@
-//! Commits as kernels: `lab bisect --tree`.
+//! Builds commits for `lab bisect --tree`.
 
 use super::{args::BuildArgs, place::exclusive, tester::Source};
 use crate::{
@@ -19,7 +19,7 @@ use std::{
     time::Instant,
 };
 
-/// A repository's place in the cache, and how it is built.
+/// Build directory of a repository in the cache, and how it is built.
 pub(super) struct Workshop {
     pub worktree: Worktree,
     products: PathBuf,
@@ -28,7 +28,7 @@ pub(super) struct Workshop {
 }
 
 impl Workshop {
-    /// Opens the place that belongs to a repository; one lab at a time works there.
+    /// Opens the build directory of a repository; only one `lab` process works there at a time.
     pub fn open(project: &Project, tree: &Path, commit: &str, args: &BuildArgs) -> Result<Self, Error> {
         let common = git(tree, ["rev-parse", "--path-format=absolute", "--git-common-dir"])?;
         let key = hex(&Sha256::digest(common.trim())[..6]);
@@ -48,7 +48,7 @@ impl Workshop {
         Ok(Self { worktree, products: place.join("products"), settings, _lock: lock })
     }
 
-    /// The kernel of a commit: built, unless it was before.
+    /// The kernel of a commit, which is built unless there is a cached result.
     pub fn kernel(&self, commit: &Commit, interrupt: &Interrupt) -> Result<Result<Unpacked, String>, Stop> {
         let stop = || interrupt.signal().is_some();
         let checkout = self.checkout(&stop);
@@ -99,20 +99,20 @@ impl Workshop {
         }
     }
 
-    /// How kernels are configured, for people.
+    /// Description of the configuration.
     pub fn configuration(&self) -> String {
         let base = self.settings.config.as_ref().map_or("the lab's own".to_owned(), |path| path.display().to_string());
         let fragments = self.settings.fragments.iter().map(|path| format!(" + {}", path.display()));
         format!("{base}{}", fragments.collect::<String>())
     }
 
-    /// How kernels are built, for people.
+    /// The build command.
     pub fn command(&self) -> &str {
         self.settings.command.as_deref().unwrap_or("vng --build")
     }
 }
 
-/// The commits between two ends, built when they are wanted.
+/// The commits between two ends, which are built on demand.
 pub(super) struct History<'a> {
     pub workshop: &'a Workshop,
     pub commits: &'a Commits,

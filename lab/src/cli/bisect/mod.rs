@@ -43,7 +43,7 @@ use tester::{Source, Tester};
 pub(super) fn bisect(named: Option<PathBuf>, args: &BisectArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     if args.good == args.bad {
-        return Err(Error::Usage(format!("--good and --bad are both {}: nothing lies between them", args.good)));
+        return Err(Error::Usage(format!("--good and --bad are both {}", args.good)));
     }
     match &args.tree {
         None => in_packages(&project, args),
@@ -138,9 +138,9 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
     })
 }
 
-/// regzbot's commands (Documentation/process/handling-regressions.rst): a commit, or a range of them.
+/// Lines for regzbot (Documentation/process/handling-regressions.rst): a commit, or a range of commits.
 fn regzbot(predicate: &Predicate, direction: Direction, what: &str) -> Option<String> {
-    // Neither a fix nor a capability is a regression to be tracked.
+    // Fixes and capabilities are not regressions.
     let regression = direction == Direction::Break && matches!(predicate, Predicate::Cells { .. });
     regression.then(|| format!("#regzbot introduced: {what}"))
 }
@@ -152,11 +152,11 @@ fn terms(args: &BisectArgs, direction: Direction) -> Terms {
     })
 }
 
-/// What is asked, with all that is built for it.
+/// The predicate, with the cells and artifacts that it needs.
 pub(super) struct Question {
     pub selected: Selected,
     pub predicate: Predicate,
-    /// What the case promises.
+    /// The title of the case.
     pub promise: Option<String>,
 }
 
@@ -173,7 +173,7 @@ fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
     Ok(Question { selected, predicate, promise })
 }
 
-/// Where the search takes place.
+/// The kind of history that is searched.
 struct History<'a> {
     unit: &'static str,
     direction: Direction,
@@ -184,7 +184,7 @@ struct History<'a> {
     notes: Vec<String>,
 }
 
-/// What only the history knows of an answer.
+/// Parts of a report that depend on the kind of history.
 #[derive(Default)]
 struct Extra {
     culprit: Option<String>,
@@ -192,11 +192,11 @@ struct Extra {
     reproduce: Vec<String>,
     log: Option<String>,
     environment: Vec<(String, String)>,
-    /// The configuration that the kernels were built with.
+    /// The configuration with which the kernels were built.
     config: Option<PathBuf>,
 }
 
-/// Adds what the history knows to the answer: its walk, the culprit, and what the points are called.
+/// Adds the parts of a report that depend on the kind of history.
 type Tell<'a, W> = dyn Fn(&W, Option<usize>, &[Name]) -> Result<Extra, Error> + 'a;
 
 fn conduct<S: Source, W: Walk>(
@@ -220,7 +220,7 @@ fn conduct<S: Source, W: Walk>(
         place.directory.display()
     ));
     if state.runs() > 0 {
-        say(&format!("{} runs of an earlier search for the same are remembered", state.runs()));
+        say(&format!("using {} runs of an earlier search for the same question", state.runs()));
     }
     let failing = if direction == Direction::Break { graph.new_end() } else { OLD_END };
     let mut tester = Tester {
@@ -236,6 +236,7 @@ fn conduct<S: Source, W: Walk>(
         ready: Default::default(),
         lesson: Default::default(),
         begun: Default::default(),
+        spoken: Default::default(),
     };
     let wish = Wish { direction, confidence: args.confidence, bayes: args.bayes, max_runs: args.max_runs };
     let mut told = |step: &Step| {
@@ -245,18 +246,18 @@ fn conduct<S: Source, W: Walk>(
             Mark::Skip => "skip",
         };
         let why = step.note.as_deref().map(|note| format!(" ({})", text::line(note, 160))).unwrap_or_default();
-        say(&format!("{}: {} runs show it: {mark}{why}", names[step.point].short, step.tally));
+        say(&format!("{}: {} runs fail: {mark}{why}", names[step.point].short, step.tally));
     };
     let found = search(graph, walk, &mut Remembering::new(&mut tester, &mut state), wish, &mut told);
     let finding = match found {
         Ok(finding) => finding,
         Err(Stop::Question(why)) => return Err(Error::Usage(why)),
         Err(Stop::Interrupted(signal)) => {
-            say("interrupted: what was seen is kept, the same command goes on from here");
+            say("interrupted: results are kept; run the same command to continue");
             return Ok(Exit::Interrupted(signal));
         }
         Err(Stop::Trouble(why)) => {
-            return Err(Error::Host(format!("{why}; what was seen is kept, the same command goes on from here")));
+            return Err(Error::Host(format!("{why}; results are kept; run the same command to continue")));
         }
     };
     let culprit = finding.suspects.first().copied().filter(|_| finding.sure);
@@ -288,7 +289,7 @@ fn conduct<S: Source, W: Walk>(
     Ok(if report.finding.sure { Exit::Passed } else { Exit::Failed })
 }
 
-/// How a commit that is checked out is asked again.
+/// The command that tests a checked-out commit.
 fn step_line(predicate: &Predicate) -> String {
     match predicate {
         Predicate::Capability(capability) => format!("lab bisect-step --capability {capability}"),
@@ -300,7 +301,7 @@ fn cases(cells: &[CellId]) -> String {
     cells.iter().map(|cell| format!(" --case {}", text::shell_quote(cell.as_str()))).collect()
 }
 
-/// How a published kernel is asked again.
+/// The command that tests a published kernel.
 fn reproduce(kernel: &str, predicate: &Predicate) -> String {
     let kernel = text::shell_quote(kernel);
     match predicate {

@@ -14,14 +14,14 @@ use crate::{
 use lab_base::say::say;
 use lab_kernel_store::{Kernel, KernelsError, Source as Origin, Unpacked};
 
-/// The kernels of a ladder, fetched when they are wanted.
+/// The kernels of a ladder, which are fetched on demand.
 pub(super) struct Published<'a> {
     project: &'a Project,
     kernels: Vec<&'a Kernel>,
 }
 
-/// Lays the ladder out: every kernel of kernels.toml that somebody has published, or those that the patterns name, and both
-/// ends in any case.
+/// Creates the ladder: every kernel of kernels.toml that is not built by the lab, or those that match the patterns, and
+/// both ends.
 pub(super) fn open<'a>(
     project: &'a Project,
     patterns: &[String],
@@ -38,9 +38,9 @@ pub(super) fn open<'a>(
     let mut rungs = Vec::new();
     for kernel in project.config.kernels.iter().filter(wanted) {
         match project.store().version(kernel, &project.lock) {
-            Ok(version) => rungs.push(Rung { id: kernel.id.clone(), version }),
+            Ok(version) => rungs.push(Rung { id: kernel.id.to_string(), version }),
             Err(error) if kernel.id == good || kernel.id == bad => return Err(error.into()),
-            // Nobody knows its place; the others are a ladder all the same.
+            // Its version is unknown; the other kernels can still be used.
             Err(error) => say(&format!("left out: {error}")),
         }
     }
@@ -64,7 +64,7 @@ impl Published<'_> {
     }
 }
 
-/// What the changelog of a rung's package says since an earlier version, one line per hit, and how much was searched.
+/// Lines of a package's changelog since an earlier version that contain a text, and the number of lines that were searched.
 pub(super) fn changelog(
     project: &Project,
     rung: &Rung,
@@ -75,7 +75,7 @@ pub(super) fn changelog(
     let news = lab_kernel_store::news(&project.store().changelog(kernel, &project.lock, &say)?, before);
     let hits = news.iter().filter(|(_, line)| line.contains(wanted));
     let mut told: Vec<String> = hits.map(|(version, line)| format!("{version}: {line}")).collect();
-    let searched = format!("{} of the {} lines since {before} have `{wanted}`", told.len(), news.len());
+    let searched = format!("{} of {} changelog lines since {before} contain `{wanted}`", told.len(), news.len());
     told.insert(0, searched);
     Ok(told)
 }
@@ -84,7 +84,7 @@ impl Source for Published<'_> {
     fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
         let point = match subject {
             Subject::Point(point) => point,
-            Subject::Without(_) => return Ok(Err("a package can't be taken back".to_owned())),
+            Subject::Without(_) => return Ok(Err("a package can't be reverted".to_owned())),
         };
         let kernel = self.kernels[point];
         match self.project.store().fetch(kernel, &self.project.lock, &say) {
@@ -100,7 +100,7 @@ impl Source for Published<'_> {
 
     fn name(&self, subject: Subject) -> String {
         match subject {
-            Subject::Point(point) | Subject::Without(point) => self.kernels[point].id.clone(),
+            Subject::Point(point) | Subject::Without(point) => self.kernels[point].id.to_string(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a search keeps what it saw and found.
+//! The directory of a search.
 
 use super::{
     Question,
@@ -20,20 +20,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Keeps every other lab out of a directory, as long as the value lives.
+/// Locks a directory against other `lab` processes until the value is dropped.
 pub(super) fn exclusive(directory: &Path, at_what: &str) -> Result<File, Error> {
     let path = directory.join("lock");
     let lock = File::options().create(true).append(true).open(&path).map_err(Error::file("open", &path))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::Host(format!("another lab {at_what} in {}: wait until it is through", directory.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::Host(format!(
+            "another lab process {at_what} in {}: wait until it has finished",
+            directory.display()
+        ))),
         Err(TryLockError::Error(error)) => Err(Error::file("lock", path)(error)),
     }
 }
 
-/// A search's directory: the same for the same question.
+/// A search's directory, which is the same for the same question.
 pub(super) struct Place {
     pub directory: PathBuf,
     _lock: File,
@@ -78,7 +79,7 @@ impl Place {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// Writes the report in every format, with the kernels' configuration beside it, and shows one of them.
+    /// Writes the report in every format together with the kernels' configuration, and prints one of them.
     pub fn keep(&self, report: &Report, config: Option<&Path>, format: Format) -> Result<(), Error> {
         let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
         let texts = [

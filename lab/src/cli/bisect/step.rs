@@ -1,4 +1,4 @@
-//! `lab bisect-step`: one commit, one question, and the exit status that `git bisect run` wants.
+//! `lab bisect-step`: tests one commit, and exits with the status that `git bisect run` expects.
 
 use super::{
     args::StepArgs,
@@ -31,19 +31,19 @@ use std::{
 const GOOD: u8 = 0;
 const BAD: u8 = 1;
 const SKIP: u8 = 125;
-/// Ends `git bisect run` and leaves its state: git takes 128 and above for that.
+/// Ends `git bisect run` without changing its state: git does this for 128 and above.
 pub(in crate::cli) const ABORT: u8 = 128;
-/// Runs without an answer after which the commit is skipped.
+/// Number of runs without a result after which the commit is skipped.
 const MAX_UNTESTABLE: u32 = 3;
 
-/// Answers for what is checked out in the tree.
+/// Tests the checked-out commit of the tree.
 pub(in crate::cli) fn step(named: Option<PathBuf>, args: &StepArgs) -> Exit {
     Exit::Step(match answer(named, args) {
         Ok((code, why)) => {
             say(&format!("bisect-step: {why}"));
             code
         }
-        // Usage too: git would take 2 for bad, and a typing mistake for a broken kernel.
+        // Usage errors too: git would take 2 for bad, and a mistyped option for a broken kernel.
         Err(error) => {
             say(&format!("error: {error}"));
             ABORT
@@ -57,7 +57,7 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
     let question = ask(&project, &args.what)?;
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
     let usage = |stop: Stop| Error::Usage(stop.to_string());
-    // With what lies in the tree and is in no commit: `git bisect run` is often given a fix to apply at every step.
+    // Includes uncommitted changes: with `git bisect run`, a fix is often applied in every step.
     let head = resolve(&tree, "HEAD").map_err(usage)?;
     let stash = git(&tree, ["stash", "create"])?;
     let hash = if stash.trim().is_empty() { head } else { stash.trim().to_owned() };
@@ -76,12 +76,13 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
         how: How { deadlines: args.what.deadline.clone(), ..How::default() },
         interrupt,
         directory: place,
-        // What the failure looks like is learned where nothing is known of it yet.
+        // The signature of the failure is learned if none is known yet.
         failing: if learning { Subject::Point(0) } else { Subject::Without(0) },
         guests: None,
         ready: Default::default(),
         lesson: Lesson { signatures: known, ..Lesson::default() },
         begun: Default::default(),
+        spoken: Default::default(),
     };
     let runs = args.runs.unwrap_or_else(|| repeats(args.rate, 1.0 - args.confidence));
     let said = run(&mut tester, runs);
@@ -99,7 +100,7 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
     }
 }
 
-/// Bad at the first failure, good after so many passes.
+/// Bad at the first failure, good after this number of passes.
 fn run(tester: &mut dyn Bench, runs: u32) -> Result<(u8, String), Stop> {
     let subject = Subject::Point(0);
     if let Err(why) = tester.prepare(subject)? {
@@ -126,17 +127,17 @@ fn run(tester: &mut dyn Bench, runs: u32) -> Result<(u8, String), Stop> {
     Ok((GOOD, format!("is good: {passes} of {runs} runs passed")))
 }
 
-/// What the failure is known by, from the file; nothing where there is none yet.
+/// The signatures in the file; empty if the file does not exist.
 fn signatures(path: &Path) -> Result<Vec<Signature>, Error> {
     match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::file("read", path)(error)),
         Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Usage(format!("{}: no signatures of a failure: {error}", path.display()))),
+            .map_err(|error| Error::Usage(format!("{}: not a file of failure signatures: {error}", path.display()))),
     }
 }
 
-/// The one commit that is checked out.
+/// The checked-out commit.
 struct One<'a> {
     workshop: &'a Workshop,
     commit: &'a Commit,
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_become_the_statuses_that_git_bisect_run_knows() {
+    fn results_become_the_statuses_that_git_bisect_run_expects() {
         let fails = || Ok(Answer::Fails { symptom: "check".to_owned() });
         let passes = || Ok(Answer::Passes);
         let untestable = || Ok(Answer::Untestable { reason: "does not boot".to_owned() });

@@ -1,4 +1,4 @@
-//! Kernels in guests, as a search wants them.
+//! Tests kernels in guests for a search.
 
 use crate::{
     bisect::{
@@ -13,7 +13,8 @@ use crate::{
         select::{Selected, facts, stated},
     },
 };
-use lab_base::{file::FileError, interrupt::Interrupt, say::say};
+use lab_base::{file::FileError, interrupt::Interrupt, say::say, text};
+use lab_guard::Id;
 use lab_kernel_store::Unpacked;
 use lab_protocol::CellInfo;
 use lab_record::{
@@ -28,17 +29,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
-/// Attempts at a run that the host spoils.
+/// Maximum number of attempts at a run if the host fails.
 const ATTEMPTS: usize = 3;
 
-/// Brings kernels about: fetches or builds them.
+/// Fetches or builds kernels.
 pub(super) trait Source {
-    /// The kernel, or why there is none.
+    /// The kernel, or the reason why there is none.
     fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop>;
 
-    /// What people call it, safe as a file name.
+    /// Name of the kernel; safe as a file name.
     fn name(&self, subject: Subject) -> String;
 }
 
@@ -50,19 +52,48 @@ pub(super) struct Tester<'a, S> {
     pub predicate: &'a Predicate,
     pub how: How,
     pub interrupt: Interrupt,
-    /// Every run's events and consoles go here.
+    /// Directory for the runs' events and consoles.
     pub directory: PathBuf,
-    /// Where the failure is known to be: its signature is learned there.
+    /// The subject that is known to fail: the signature of the failure is learned there.
     pub failing: Subject,
     pub guests: Option<Guests>,
     pub ready: BTreeMap<Subject, Unpacked>,
     pub lesson: Lesson,
-    /// Kernels that ran already: the first run of each boots, and is worth a line.
+    /// Kernels that have already run: the first run of each boots, and is reported.
     pub begun: BTreeSet<Subject>,
+    /// When something was said last, and how many runs there were since the beginning.
+    pub spoken: Spoken,
+}
+
+/// A search is quiet for no longer than this.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// Keeps a search from being silent for minutes.
+#[derive(Debug, Default)]
+pub(super) struct Spoken {
+    last: Option<Instant>,
+    runs: u32,
+}
+
+impl Spoken {
+    /// Counts a run, and says how far the search is where nothing was said for a while.
+    fn ran(&mut self, name: &str, answer: &Answer) {
+        self.runs += 1;
+        if self.last.get_or_insert_with(Instant::now).elapsed() < QUIET {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let word = match answer {
+            Answer::Fails { .. } => "it fails as asked for",
+            Answer::Passes => "it passes",
+            Answer::Untestable { .. } => "no answer",
+        };
+        say(&format!("{name}: {word}; {} so far", text::count(self.runs as usize, "run")));
+    }
 }
 
 impl<S: Source> Tester<'_, S> {
-    /// The guests' machine; it is decided with the first kernel at hand.
+    /// Opens the guests' machine with the first kernel.
     fn guests(&mut self, kernel: &Unpacked) -> Result<&mut Guests, Error> {
         let guests = match self.guests.take() {
             Some(guests) => guests,
@@ -82,7 +113,7 @@ impl<S: Source> Tester<'_, S> {
         Ok(guests)
     }
 
-    /// Once known, only the cells that fail are of interest.
+    /// Once the signature is known, only the failing cells are run.
     fn cells(&self) -> Vec<CellInfo> {
         let Predicate::Cells { cells, .. } = self.predicate else { return Vec::new() };
         let known = &self.lesson.signatures;
@@ -96,8 +127,8 @@ impl<S: Source> Tester<'_, S> {
         if self.begun.insert(subject) {
             say(&format!("{}: booting {}", self.source.name(subject), kernel.release));
         }
-        let place =
-            directory::create(&self.directory, &format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
+        let name = Id::new(&format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
+        let place = directory::create(&self.directory, &name)?;
         let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.unsupported, false);
         let facts = stated(facts, &kernel.has, kernel.believe_probes.as_deref());
         let plan = Plan::new(vec![facts], self.cells(), false);
@@ -139,7 +170,7 @@ impl<S: Source> Bench for Tester<'_, S> {
         for _ in 0..ATTEMPTS {
             let (record, losses) = self.once(subject, &kernel).map_err(|error| Stop::Trouble(error.to_string()))?;
             self.interrupted()?;
-            // At the failing end every failure counts, and is learned: the first one seen need not be the common one.
+            // At the failing end every failure counts and is learned: the first failure need not be the most frequent one.
             let known = if subject == self.failing { &[][..] } else { &self.lesson.signatures };
             match self.predicate.read(&record, &losses, known)? {
                 Reading::Trouble(why) => trouble = why,
@@ -152,6 +183,7 @@ impl<S: Source> Bench for Tester<'_, S> {
                         }
                         self.lesson.evidence = self.lesson.evidence.take().or(evidence);
                     }
+                    self.spoken.ran(&self.source.name(subject), &answer);
                     return Ok(answer);
                 }
             }

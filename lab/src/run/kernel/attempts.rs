@@ -1,39 +1,37 @@
-//! A cell's way from an attempt to its verdict: what did not pass may run again in a fresh guest, and nothing that
-//! happened is forgotten over it.
+//! Combines the attempts at a cell to its verdict. A cell that did not pass may be repeated in a fresh guest; crashes,
+//! hangs and splats of earlier attempts still count.
 
 use super::{KernelRun, Launch};
-use crate::run::common::{OnFlaky, Retries};
-use crate::run::{isolation, queue::Isolate};
-use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
-use lab_record::{
-    event::Event,
-    verdict::{Attempt, Verdict},
+use crate::run::{
+    judge::{self, Seen},
+    queue::Isolate,
 };
-use std::collections::BTreeMap;
-
-/// Attempts that did not pass, oldest first, each with the number of its guest.
-pub(in crate::run) type Attempts = BTreeMap<CellId, Vec<(u32, Verdict)>>;
+use lab_protocol::{CellId, Outcome};
+use lab_record::{event::Event, verdict::Verdict};
 
 impl KernelRun<'_> {
-    /// A cell of this guest has come to an end.
-    pub(in crate::run) fn verdict(&self, launch: &Launch, mut verdict: Verdict) {
+    /// Handles the end of a cell in this guest.
+    pub(in crate::run) fn verdict(&self, launch: &Launch, seen: Seen) {
+        let cell = seen.report.cell.clone();
         launch.verdicts.set(launch.verdicts.get() + 1);
-        launch.taken.borrow_mut().retain(|cell| *cell != verdict.report.cell);
-        verdict = {
+        launch.taken.borrow_mut().retain(|taken| *taken != cell);
+        let Some(info) = self.plan.info(&cell) else {
+            return self.note(format!("the end of {cell} was ignored: it is not in the plan"));
+        };
+        let judge = |shared| judge::attempt(self.planned(), info, seen, self.lists, shared);
+        let verdict = {
             let mut progress = self.progress();
             let second = progress.isolate == Isolate::Case;
             match &mut progress.shared {
-                Some(shared) if second => isolation::compare(shared.take(&verdict.report.cell), verdict),
-                Some(shared) => return shared.keep(verdict),
-                None => verdict,
+                Some(shared) if second => judge(shared.take(&cell)),
+                Some(shared) => return shared.keep(judge(None)),
+                None => judge(None),
             }
         };
-        self.lists.recognise(&self.kernel.facts, &mut verdict);
         if self.runs_again(&verdict) {
             let (kernel, guest) = (self.id(), launch.number);
             (self.emit)(Event::CellRetried { kernel, guest, verdict: Box::new(verdict.clone()) });
             let mut progress = self.progress();
-            let cell = verdict.report.cell.clone();
             progress.queue.again(cell.clone());
             progress.attempts.entry(cell).or_default().push((guest, verdict));
         } else {
@@ -41,34 +39,28 @@ impl KernelRun<'_> {
         }
     }
 
-    /// Attempts at a cell that did not pass so far.
+    /// Number of attempts at a cell that did not pass so far.
     pub(super) fn attempts(&self, cell: &CellId) -> usize {
         self.progress().attempts.get(cell).map_or(0, Vec::len)
     }
 
     fn runs_again(&self, verdict: &Verdict) -> bool {
         let once_more = self.attempts(&verdict.report.cell) < self.retries.count as usize;
-        let certain = matches!(
-            verdict.outcome,
-            Outcome::Failed { kind: FailureKind::MissingCapability, .. }
-                | Outcome::Errored { kind: ErrorKind::Interrupted, .. }
-        );
         once_more
-            && !certain
+            && judge::may_end_otherwise(verdict)
             && verdict.standing().is_bad()
             && !self.interrupt.is_over()
             && self.progress().stopped.is_none()
     }
 
-    /// The last attempt is in: all of them together make the verdict.
+    /// Computes the verdict from all attempts.
     pub(super) fn settle(&self, guest: u32, verdict: Verdict) {
         let earlier = self.progress().attempts.remove(&verdict.report.cell).unwrap_or_default();
-        let mut verdict = combine(earlier, verdict, self.retries);
-        self.lists.recognise(&self.kernel.facts, &mut verdict);
-        self.finish(guest, verdict);
+        let on_flaky = self.retries.on_flaky;
+        self.finish(guest, judge::judge(&self.kernel.facts, verdict, earlier, self.lists, on_flaky));
     }
 
-    /// A cell that should have run again and can't keeps what it has.
+    /// Ends a cell that should have been repeated but can't be; its attempts decide the verdict.
     pub(super) fn settle_early(&self, cell: CellId, why: &str) {
         let last = self.progress().attempts.get_mut(&cell).and_then(Vec::pop);
         match last {
@@ -79,43 +71,4 @@ impl KernelRun<'_> {
             None => self.finish(0, Verdict::bare(cell, Outcome::NotRun { message: why.to_owned() })),
         }
     }
-}
-
-/// What an attempt told that no later one can take back: the kernel crashed, hung or complained.
-fn told(verdict: &Verdict) -> Option<Outcome> {
-    match &verdict.outcome {
-        Outcome::Failed { kind: FailureKind::Splat, .. }
-        | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => Some(verdict.outcome.clone()),
-        _ => verdict
-            .splats
-            .iter()
-            .find(|splat| splat.allowed.is_none())
-            .map(|splat| Outcome::Failed { kind: FailureKind::Splat, message: splat.title.clone() }),
-    }
-}
-
-fn combine(earlier: Vec<(u32, Verdict)>, mut last: Verdict, retries: Retries) -> Verdict {
-    if earlier.is_empty() {
-        return last;
-    }
-    let attempts = earlier.len() + 1;
-    let crash = earlier.iter().zip(1..).find_map(|((_, verdict), number)| Some((number, verdict, told(verdict)?)));
-    if let Some((number, verdict, outcome)) = crash
-        && told(&last).is_none()
-    {
-        let after = format!(" (attempt {number} of {attempts}; the last one {})", last.outcome.word());
-        last.outcome = match outcome {
-            Outcome::Failed { kind, message } => Outcome::Failed { kind, message: message + &after },
-            Outcome::Errored { kind, message } => Outcome::Errored { kind, message: message + &after },
-            other => other,
-        };
-        last.evidence.clone_from(&verdict.evidence);
-        last.splats.clone_from(&verdict.splats);
-    } else if last.outcome == Outcome::Passed && retries.on_flaky == OnFlaky::Fail {
-        let first = earlier.first().map(|(_, verdict)| verdict.outcome.message()).unwrap_or_default();
-        let message = format!("passed at attempt {attempts} only; the first one: {first}");
-        last.outcome = Outcome::Failed { kind: FailureKind::Flaky, message };
-    }
-    last.earlier = earlier.into_iter().map(|(guest, verdict)| Attempt::of(guest, verdict)).collect();
-    last
 }

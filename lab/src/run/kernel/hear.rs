@@ -1,8 +1,9 @@
-//! What a guest says becomes events; what its kernel complains of goes to the cell that it fell into, or to none.
+//! Converts a guest's messages to events, and assigns splats to the cell that was running, or to none.
 
 use super::{KernelRun, Launch};
 use crate::run::{
-    evidence, judge,
+    evidence,
+    judge::{self, Seen},
     session::{Farewell, Word},
     splat::scan_kernel_log,
 };
@@ -11,7 +12,6 @@ use lab_record::{
     event::{Event, Moment},
     excuse::Excuse,
     splat::Splat,
-    verdict::Verdict,
 };
 use lab_vm::Accel;
 
@@ -34,7 +34,7 @@ impl KernelRun<'_> {
                 let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
                 self.learn(&capabilities);
                 (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
-                // Every guest of a kernel probes the same; saying it once is enough.
+                // All guests of a kernel have the same probe results; one event is enough.
                 if guest == 1 {
                     warnings.into_iter().for_each(|warning| self.note(warning));
                 }
@@ -52,42 +52,29 @@ impl KernelRun<'_> {
     }
 
     fn finished(&self, launch: &Launch, mut report: CellReport) {
-        let Some(info) = self.plan.info(&report.cell) else { return };
         let owner = match self.attempts(&report.cell) {
             0 => report.cell.to_string(),
-            // The files of the attempt before stay.
+            // Keeps the files of earlier attempts.
             earlier => format!("{}-attempt-{}", report.cell, earlier + 1),
         };
         let files = evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
             self.note(format!("evidence of {}: {error}", report.cell));
             Vec::new()
         });
-        let mut verdict = Verdict { files, ..judge::judge(self.planned(), info, report) };
-        let splats = launch.splats_before(&format!("end {}", verdict.report.cell));
-        verdict.add_splats(self.inside(launch, splats));
-        if matches!(verdict.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
-            launch.cost.replace(Some(verdict.report.cell.clone()));
-            launch.hung.replace(Some(verdict));
+        let splats = launch.inside(launch.splats_before(&format!("end {}", report.cell)));
+        let seen = Seen { splats, files, ..Seen::reported(report) };
+        if matches!(seen.report.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
+            launch.cost.replace(Some(seen.report.cell.clone()));
+            launch.hung.replace(Some(seen));
         } else {
-            self.verdict(launch, verdict);
+            self.verdict(launch, seen);
         }
     }
 
-    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
-    pub(super) fn inside(&self, launch: &Launch, mut splats: Vec<Splat>) -> Vec<Splat> {
-        for splat in &mut splats {
-            self.lists.allow(&self.kernel.facts, splat);
-            if splat.class.is_late() {
-                splat.suspects = launch.suspects();
-            }
-        }
-        splats
-    }
-
-    /// Splats that fell into no cell.
+    /// Splats that occurred in no cell.
     pub(super) fn outside(&self, launch: &Launch, moment: Moment, splats: Vec<Splat>) {
         for mut splat in splats {
-            // A restored guest's console tells of the boot once more, and every boot of a kernel is the same boot.
+            // A restored guest's console repeats the messages of the boot, and all boots of a kernel print the same splats.
             if moment == Moment::Boot && !self.progress().boot_splats.insert(splat.fingerprint.clone()) {
                 continue;
             }
@@ -103,7 +90,7 @@ impl KernelRun<'_> {
         }
     }
 
-    /// A guest that had nothing left to do is gone; `survivors` of its processes are not.
+    /// Handles the regular end of a guest; `survivors` of its processes still exist.
     pub(super) fn ended(&self, launch: &Launch, farewell: Farewell, survivors: usize) {
         let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Teardown };
         self.outside(launch, moment, launch.splats());

@@ -1,12 +1,13 @@
-//! One guest of a kernel, from the host's side.
+//! The host's state of one guest of a kernel.
 
 use crate::run::{
     autopsy::Autopsy,
-    splat::{MOST_SUSPECTS, Watch, merge},
+    judge::Seen,
+    splat::{MOST_SUSPECTS, Watch, gather, merge},
     timing::Timing,
 };
 use lab_protocol::CellId;
-use lab_record::{splat::Splat, verdict::Verdict};
+use lab_record::splat::Splat;
 use lab_vm::GuestSpec;
 use std::{
     cell::{Cell, RefCell},
@@ -18,26 +19,26 @@ use std::{
 pub(in crate::run) struct Launch {
     pub number: u32,
     pub spec: GuestSpec,
-    /// Deadlines for it.
+    /// Its deadlines.
     pub timing: Timing,
-    /// From its launch to its agent's hello, once there was one.
+    /// Time from its launch to its agent's Hello, once that was received.
     pub hello: Cell<Option<Duration>>,
-    /// Cells that it took and has not brought a verdict for.
+    /// Cells that it took and has not reported.
     pub taken: RefCell<Vec<CellId>>,
     pub pieces: Cell<usize>,
     pub verdicts: Cell<usize>,
     console: RefCell<Watch>,
-    /// Splats that the agent read from the kernel log, since the last look.
+    /// Splats that the agent read from the kernel log since they were last collected.
     kernel_log: RefCell<Vec<Splat>>,
-    /// Splats of a guest that died, until they are told.
+    /// Splats of a guest that crashed, until they are reported.
     pub last_words: RefCell<Vec<Splat>>,
-    /// Cells that began, latest first.
+    /// Cells that were started, latest first.
     recent: RefCell<Vec<CellId>>,
-    /// The verdict on a cell that its agent gave up, until the guest was questioned.
-    pub hung: RefCell<Option<Verdict>>,
-    /// The cell that its agent gave up, and with it the guest.
+    /// A cell that its agent gave up, until the guest was questioned.
+    pub hung: RefCell<Option<Seen>>,
+    /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
-    /// Where it was questioned before it was killed.
+    /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
 }
 
@@ -61,44 +62,53 @@ impl Launch {
         }
     }
 
-    /// The kernel's directory in the run's.
+    /// The kernel's directory in the run's directory.
     pub fn directory(&self) -> &Path {
         self.spec.console.parent().unwrap_or(Path::new("."))
     }
 
-    /// Whether the guest's agent said hello.
+    /// Whether the guest's agent has sent Hello.
     pub fn greeted(&self) -> bool {
         self.hello.get().is_some()
     }
 
-    /// Takes what the agent read from the kernel log.
+    /// Stores splats that the agent read from the kernel log.
     pub fn log(&self, splats: Vec<Splat>) {
-        self.kernel_log.borrow_mut().extend(splats);
+        let mut all = self.kernel_log.borrow_mut();
+        splats.into_iter().for_each(|splat| gather(&mut all, splat));
     }
 
-    /// Splats before the console's line with `mark`, see [`Watch::look_before`], and those of the kernel log.
+    /// Splats before the console line with `mark`, see [`Watch::look_before`], and splats of the kernel log.
     pub fn splats_before(&self, mark: &str) -> Vec<Splat> {
         merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
 
-    /// Splats up to now.
+    /// All splats so far.
     pub fn splats(&self) -> Vec<Splat> {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
     }
 
-    /// A cell began.
+    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
+    pub fn inside(&self, mut splats: Vec<Splat>) -> Vec<Splat> {
+        for splat in splats.iter_mut().filter(|splat| splat.class.is_late()) {
+            splat.suspects = self.suspects();
+        }
+        splats
+    }
+
+    /// Records the start of a cell.
     pub fn began(&self, cell: &CellId) {
         let mut recent = self.recent.borrow_mut();
         recent.insert(0, cell.clone());
         recent.truncate(MOST_SUSPECTS);
     }
 
-    /// Whether no cell has begun yet.
+    /// Whether no cell has been started yet.
     pub fn is_fresh(&self) -> bool {
         self.recent.borrow().is_empty()
     }
 
-    /// The last cells that began, latest first.
+    /// The last cells that were started, latest first.
     pub fn suspects(&self) -> Vec<CellId> {
         self.recent.borrow().clone()
     }

@@ -1,20 +1,16 @@
-//! Guests that die, and how many of them are enough.
+//! Handles lost guests, and limits their number.
 
 use super::{KernelRun, Launch};
-use crate::run::{autopsy::Autopsy, console::Tail, session::Lost};
-use lab_protocol::Outcome;
-use lab_record::{
-    event::{Event, Moment},
-    verdict::Verdict,
-};
+use crate::run::{autopsy::Autopsy, console::Tail, judge::Seen, session::Lost};
+use lab_record::event::{Event, Moment};
 
-/// Guests in a row that may die without bringing a verdict.
+/// Maximum number of consecutive guests that are lost without a verdict.
 const MAX_STALLED: u32 = 3;
-/// Guests of a kernel that may die, whatever they bring: a kernel that dies in every tenth cell is worth no evening.
+/// Maximum number of lost guests of a kernel in total, so that a kernel that crashes in every tenth cell ends soon.
 pub(in crate::run) const MAX_LOSSES: u32 = 12;
 
 impl KernelRun<'_> {
-    /// Tells of a loss; the cell that was running, if any, gets it as its verdict.
+    /// Reports a loss; if a cell was running, the loss becomes its verdict.
     pub(in crate::run) fn bury(&self, launch: &Launch, mut lost: Lost) {
         let Autopsy { tail, files, .. } = launch.autopsy.take().unwrap_or_else(|| Autopsy {
             tail: Tail::read(&launch.spec.console),
@@ -39,10 +35,9 @@ impl KernelRun<'_> {
         });
         let splats = launch.last_words.take();
         if let Some(cell) = lost.cell.take() {
-            let outcome = Outcome::Errored { kind: lost.kind, message: lost.message.clone() };
-            let mut verdict = Verdict { evidence: Some(tail.evidence()), files, ..Verdict::bare(cell, outcome) };
-            verdict.add_splats(self.inside(launch, splats));
-            self.verdict(launch, verdict);
+            let seen = Seen::errored(cell, lost.kind, lost.message.clone());
+            let splats = launch.inside(splats);
+            self.verdict(launch, Seen { splats, evidence: Some(tail.evidence()), files, ..seen });
         } else {
             let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
             self.outside(launch, moment, splats);

@@ -1,4 +1,4 @@
-//! All guests of one kernel, until every planned cell has exactly one verdict.
+//! Runs all guests of one kernel, until every planned cell has exactly one verdict.
 
 mod attempts;
 mod hear;
@@ -12,14 +12,15 @@ pub(super) use losses::MAX_LOSSES;
 use super::{
     common::{Common, Prepared},
     isolation::Shared,
+    judge::{Attempts, Seen},
     order,
     queue::{Isolate, Queue},
     session::{self, End, Errand, Lost, Task},
     warm::Warmth,
 };
-use attempts::Attempts;
 use lab_base::lock::lock;
-use lab_protocol::{CapabilityReport, CellId, ErrorKind, Outcome};
+use lab_guard::Id;
+use lab_protocol::{CapabilityReport, CellId, ErrorKind};
 use lab_record::{
     event::{Event, Start},
     plan::PlannedKernel,
@@ -28,12 +29,12 @@ use lab_record::{
 use lab_report::results::directory;
 use lab_vm::{Guest, Snapshot};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, OnceLock},
     time::Instant,
 };
 
-/// One kernel's run. Any number of threads may work on it, each with a guest at a time.
+/// The run of one kernel. Any number of threads may work on it, each with one guest at a time.
 pub struct KernelRun<'a> {
     common: Common<'a>,
     kernel: &'a PlannedKernel,
@@ -61,20 +62,20 @@ struct Progress<'a> {
     losses: u32,
     stalled: u32,
     peak_memory_kib: Option<u64>,
-    /// Fingerprints of splats that the boot has brought.
+    /// Fingerprints of splats during boot.
     boot_splats: BTreeSet<String>,
-    /// Of cells that are to run again.
-    attempts: Attempts,
-    /// Whether guests died until no further one was started.
+    /// Attempts at cells that are to be repeated.
+    attempts: BTreeMap<CellId, Attempts>,
+    /// Whether the run gave up on the kernel because too many guests were lost.
     gave_up: bool,
-    /// Why the cells that are left don't run.
+    /// Why the remaining cells don't run.
     stopped: Option<String>,
 }
 
 impl<'a> KernelRun<'a> {
-    /// Nothing has run yet.
+    /// Creates the run of a kernel.
     pub fn new(common: Common<'a>, kernel: &'a PlannedKernel) -> Self {
-        // A guest alone takes them all, in any order.
+        // With a single guest, the order is that of the plan.
         let cells = match common.split {
             true => order::cells(common.plan, kernel, common.isolate, common.estimate),
             false => kernel.cells.iter().collect(),
@@ -88,7 +89,7 @@ impl<'a> KernelRun<'a> {
             stalled: 0,
             peak_memory_kib: None,
             boot_splats: BTreeSet::new(),
-            attempts: Attempts::new(),
+            attempts: BTreeMap::new(),
             gave_up: false,
             stopped: None,
         };
@@ -109,13 +110,13 @@ impl<'a> KernelRun<'a> {
         });
     }
 
-    /// Cells that no guest has taken.
+    /// Number of cells that no guest has taken.
     pub fn waiting(&self) -> usize {
         let progress = self.progress();
         if progress.stopped.is_some() { 0 } else { progress.queue.waiting() }
     }
 
-    /// Tells that the kernel's turn has come; `problem` where it can't boot.
+    /// Reports the start of the kernel; `problem` is set if it can't boot.
     pub fn begin(&self, prepared: &Result<Prepared, String>) {
         match prepared {
             Ok(prepared) => (self.emit)(Event::KernelStarted { kernel: self.id(), image: prepared.image.clone() }),
@@ -134,7 +135,7 @@ impl<'a> KernelRun<'a> {
                 self.stop(self.interrupt.why());
                 return;
             }
-            // Also for the guest that becomes the snapshot: it is gone before the first one is restored.
+            // Also needed for the guest that becomes the snapshot: it ends before the first guest is restored.
             let Some(_place) = self.room.enter(prepared.spec.memory_mib, self.interrupt, |why| self.note(why)) else {
                 continue;
             };
@@ -165,8 +166,7 @@ impl<'a> KernelRun<'a> {
                 (End::Interrupted(running), _) => {
                     if let Some(cell) = running {
                         let message = self.interrupt.why().to_owned();
-                        let outcome = Outcome::Errored { kind: ErrorKind::Interrupted, message };
-                        self.verdict(&launch, Verdict::bare(cell, outcome));
+                        self.verdict(&launch, Seen::errored(cell, ErrorKind::Interrupted, message));
                     }
                     self.stop(self.interrupt.why());
                 }
@@ -181,7 +181,7 @@ impl<'a> KernelRun<'a> {
         }
     }
 
-    /// Gives every cell that is left a verdict and tells that the kernel is through.
+    /// Gives every remaining cell a verdict and reports the end of the kernel.
     pub fn end(&self, begin: Instant) {
         let mut progress = self.progress();
         let why = progress.stopped.take().unwrap_or_default();
@@ -192,13 +192,13 @@ impl<'a> KernelRun<'a> {
         for cell in left {
             self.settle_early(cell, &why);
         }
-        // The first round's verdicts are better than none.
+        // The verdicts of the first round are used if there is no second one.
         shared.into_iter().for_each(|verdict| self.finish(0, verdict));
         let wall_ms = millis(begin);
         (self.emit)(Event::KernelFinished { kernel: self.id(), guests, peak_memory_kib, gave_up, wall_ms });
     }
 
-    /// After the first of two rounds, puts every cell that has a verdict back.
+    /// After the first of two rounds, queues all cells with a verdict again.
     fn second_round(&self) -> bool {
         let mut progress = self.progress();
         if progress.isolate == self.isolate || progress.stopped.is_some() || self.isolate != Isolate::Both {
@@ -226,7 +226,7 @@ impl<'a> KernelRun<'a> {
         cells
     }
 
-    /// Numbers a guest and tells of it.
+    /// Numbers a guest and reports its start.
     pub(super) fn next_guest(&self, prepared: &Prepared, start: Start, snapshot: Option<&Snapshot>) -> Launch {
         let number = {
             let mut progress = self.progress();
@@ -237,13 +237,13 @@ impl<'a> KernelRun<'a> {
         spec.name = format!("{}-{number}", spec.name);
         spec.console = spec.console.join(directory::console(number));
         (self.emit)(Event::GuestStarted { kernel: self.id(), guest: number, start });
-        // A restored guest is quick to greet, however slow its host is: what its boot took tells.
+        // A restored guest sends Hello fast even on a slow host; the duration of its boot is the measure.
         let boot = snapshot.and_then(|snapshot| snapshot.boot);
         let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
         Launch::new(number, spec, timing)
     }
 
-    /// Talks to a guest until its errand is done or it is lost. It is gone afterwards, unless it has settled.
+    /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
     pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> End {
         let task = Task {
             plan: self.plan,
@@ -256,13 +256,13 @@ impl<'a> KernelRun<'a> {
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
         if matches!(end, End::Lost(_)) {
-            // Before it is questioned: the answers are no splats.
+            // Collected before the guest is queried: its answers are not splats.
             launch.last_words.replace(launch.splats());
         }
         self.examine(guest, launch, &mut end);
         let peak = guest.peak_memory_kib();
         match &mut end {
-            // It is still wanted.
+            // A settled guest is still needed.
             End::Done(None) => {}
             End::Done(Some(farewell)) => {
                 guest.kill();
@@ -283,12 +283,12 @@ impl<'a> KernelRun<'a> {
         (self.emit)(Event::Note { kernel: self.id(), text });
     }
 
-    /// No further guest takes cells; the first reason counts.
+    /// Stops giving cells to guests; the first reason is kept.
     fn stop(&self, why: &str) {
         self.progress().stopped.get_or_insert_with(|| why.to_owned());
     }
 
-    pub(super) fn id(&self) -> String {
+    pub(super) fn id(&self) -> Id {
         self.kernel.facts.id.clone()
     }
 
@@ -297,7 +297,7 @@ impl<'a> KernelRun<'a> {
     }
 }
 
-/// Milliseconds since an instant.
+/// Milliseconds since `begin`.
 pub(super) fn millis(begin: Instant) -> u64 {
     u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,41 +1,41 @@
-//! A guest's texts, lists and files, cut before they are kept.
+//! Limits for texts, lists and files from a guest.
 
 use lab_base::text;
 use lab_protocol::{CapabilityReport, CellReport, Outcome};
 
-/// Entries of each list in a report.
+/// Maximum entries of each list in a report.
 const MAX_ENTRIES: usize = 500;
-/// Bytes of each string in a report.
+/// Maximum bytes of each string in a report.
 const MAX_TEXT: usize = 4096;
-/// Bytes of a metric's name.
+/// Maximum bytes of a metric's name.
 const MAX_NAME: usize = 128;
-/// Bytes of the kernel log at once.
+/// Maximum bytes of a kernel log message.
 const MAX_LOG: usize = 256 << 10;
-/// Files that a report may bring.
+/// Maximum number of files in a report.
 const MAX_FILES: usize = 24;
-/// Bytes of each.
+/// Maximum bytes of each file.
 const MAX_FILE: usize = 512 << 10;
 
-/// Cuts a piece of the kernel log.
+/// Truncates a piece of the kernel log.
 pub(super) fn kernel_log(mut log: String) -> String {
     text::cap(&mut log, MAX_LOG);
     log
 }
 
-/// Cuts a kernel's probes.
+/// Truncates a kernel's probe results.
 pub(super) fn probes(capabilities: &mut Vec<CapabilityReport>) {
     capabilities.truncate(MAX_ENTRIES);
     capabilities.iter_mut().for_each(|probe| text::cap(&mut probe.detail, MAX_TEXT));
 }
 
-/// Cuts a list of lines.
+/// Truncates a list of lines.
 pub(super) fn lines(texts: &mut Vec<String>) {
     texts.truncate(MAX_ENTRIES);
     texts.iter_mut().for_each(|text| text::cap(text, MAX_TEXT));
 }
 
-/// Cuts everything in a report that a guest may make large.
-pub(in crate::run) fn report(report: &mut CellReport) {
+/// Truncates everything in a report that a guest could make large.
+pub fn report(report: &mut CellReport) {
     lines(&mut report.log);
     report.checks.truncate(MAX_ENTRIES);
     for check in &mut report.checks {

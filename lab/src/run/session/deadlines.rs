@@ -1,10 +1,10 @@
-//! Deadlines that a guest can't move: boot, silence, between cells, a cell, the whole guest.
+//! Deadlines that a guest can't extend: boot, silence, time between cells, a cell, the whole guest.
 
 use super::{End, Session};
 use lab_protocol::{CellId, ErrorKind};
 use std::time::{Duration, Instant};
 
-/// What a guest is at.
+/// State of a guest.
 pub(super) enum State {
     Booting,
     Between {
@@ -14,12 +14,12 @@ pub(super) enum State {
         cell: CellId,
         since: Instant,
     },
-    /// Somebody else's guest: only its heartbeat counts.
+    /// In use by a visitor: only its heartbeat is checked.
     Visited,
 }
 
 impl Session<'_> {
-    /// An end where something took too long.
+    /// Returns an end if a deadline has passed.
     pub(super) fn check_deadlines(&self) -> Result<(), End> {
         let timing = &self.task.timing;
         let over = |since: Instant, limit: Duration| since.elapsed() > limit;

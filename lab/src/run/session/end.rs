@@ -1,4 +1,4 @@
-//! How a guest ends: asked to, or lost.
+//! The end of a guest: shut down or lost.
 
 use super::{End, Farewell, Lost, Session, Word, caps, deadlines::State};
 use lab_base::text;
@@ -8,7 +8,7 @@ use lab_vm::Recv;
 use std::time::{Duration, Instant};
 
 impl Session<'_> {
-    /// Every cell is reported: what happens here is about the guest, and changes no verdict of a cell.
+    /// Shuts the guest down. All cells have been reported: nothing here changes a cell's verdict.
     pub(super) fn shut_down(&mut self) -> Farewell {
         let begin = Instant::now();
         let limit = begin + self.task.timing.shutdown();
@@ -19,18 +19,22 @@ impl Session<'_> {
         }
         let mut buffer = vec![0; 64 << 10];
         let mut open = true;
-        // What came together with its last report.
+        // Messages that arrived together with the last report.
         self.last_words(&mut farewell);
         loop {
             farewell.after = begin.elapsed();
             let exit = self.guest.exited();
-            // Bytes that it sent before it ended are still in the socket.
+            // Bytes that the guest sent before it ended are still in the socket.
             if exit.is_some() && !open {
                 farewell.off = true;
                 return farewell;
             }
             farewell.cut_short = self.task.interrupt.is_over();
-            if Instant::now() >= limit || farewell.cut_short {
+            if farewell.over.is_none() {
+                farewell.over = self.guest.overgrown();
+            }
+            // A guest that has exceeded a limit is no longer read.
+            if Instant::now() >= limit || farewell.cut_short || farewell.over.is_some() {
                 farewell.off = exit.is_some();
                 return farewell;
             }
@@ -50,7 +54,14 @@ impl Session<'_> {
     }
 
     fn last_words(&mut self, farewell: &mut Farewell) {
-        while let Some(message) = self.decoder.next_message::<AgentMessage>() {
+        while let Some(message) = self.next_message() {
+            let message = match message {
+                Ok(message) => message,
+                Err(over) => {
+                    farewell.over.get_or_insert(over);
+                    continue;
+                }
+            };
             match message {
                 Ok(AgentMessage::Farewell { mut left }) => {
                     caps::lines(&mut left);
@@ -72,7 +83,7 @@ impl Session<'_> {
             if exit.is_some() || Instant::now() >= limit || self.task.interrupt.is_over() {
                 return exit;
             }
-            // Reading keeps a talkative agent from blocking on a full port; a closed one returns at once.
+            // Reading keeps the agent from blocking on a full port; a closed port returns at once.
             if !matches!(self.channel.recv(&mut rest, Duration::from_millis(10)), Ok(Recv::Bytes(_) | Recv::Timeout)) {
                 std::thread::park_timeout(Duration::from_millis(5));
             }

@@ -1,8 +1,9 @@
-//! One guest from connect to its end.
+//! The conversation with one guest, from connect to its end.
 //!
-//! The guest is not trusted: every message is checked against what may come next, text is capped before it is kept,
-//! and each thing that is waited for has a deadline that the guest can't move.
+//! The guest is not trusted: every message is checked against the current state, text is truncated before it is stored, and
+//! every wait has a deadline that the guest can't extend.
 
+mod budget;
 pub(in crate::run) mod caps;
 mod deadlines;
 mod end;
@@ -11,11 +12,12 @@ mod visit;
 
 pub use task::{End, Errand, Farewell, Lost, Task, Word};
 
+use budget::{Budget, Kind};
 use deadlines::State;
 use lab_base::text;
 use lab_protocol::{
     AgentMessage, CapabilityReport, CellId, CellReport, ErrorKind, HostMessage, KernelVersion, PROTOCOL_VERSION,
-    frame::{self, Decoder},
+    frame::{self, Decoder, FrameError},
 };
 use lab_vm::{Channel, Guest, Recv, VmError};
 use std::{
@@ -25,10 +27,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// Notes that one guest may cause; the rest is only counted.
+/// Maximum number of notes that one guest may cause; further ones are dropped.
 const MAX_NOTES: usize = 50;
 
-/// Drives a guest that has just been launched. The guest is alive afterwards unless it ended by itself: the caller
+/// Drives a guest that has just been launched. Afterwards the guest is still running unless it ended by itself: the caller
 /// kills it.
 pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) -> End {
     let launched = Instant::now();
@@ -42,6 +44,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
         task,
         hear,
         decoder: Decoder::new(),
+        budget: Budget::of(matches!(task.errand, Errand::Visit { .. })),
         launched,
         heard: launched,
         state: State::Booting,
@@ -59,7 +62,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
     }
 }
 
-/// The port is there long before the agent, so waiting for it in slices costs nothing and Ctrl-C stays quick.
+/// The port exists long before the agent is up; connecting in short intervals keeps Ctrl-C responsive.
 fn connect(guest: &mut dyn Guest, task: Task<'_>, launched: Instant) -> Result<Box<dyn Channel>, End> {
     let limit = launched + task.boot_limit();
     loop {
@@ -90,13 +93,14 @@ struct Session<'a> {
     task: Task<'a>,
     hear: &'a mut dyn FnMut(Word),
     decoder: Decoder,
+    budget: Budget,
     launched: Instant,
     heard: Instant,
     state: State,
     pending: BTreeSet<CellId>,
-    /// The whole guest's deadline: a sum over all cells, so it is not computed at every turn of the loop.
+    /// Deadline of the whole guest: a sum over all cells, so it is not computed in every iteration.
     limit: Duration,
-    /// What a restored guest's hello must bring back.
+    /// The nonce that a restored guest's Hello must contain.
     nonce: Option<u64>,
     notes: usize,
 }
@@ -109,6 +113,9 @@ impl Session<'_> {
                 return Err(End::Interrupted(self.running()));
             }
             self.check_deadlines()?;
+            if let Some(what) = self.guest.overgrown() {
+                return Err(self.lost(ErrorKind::OverBudget, what));
+            }
             let Some(poll) = self.say_for_visitor()? else { return Ok(()) };
             match self.channel.recv(&mut buffer, poll) {
                 Ok(Recv::Bytes(count)) => {
@@ -117,7 +124,8 @@ impl Session<'_> {
                         return Ok(());
                     }
                 }
-                // An exited machine's last bytes may still be in the socket: only its silence counts.
+                // The last bytes of an exited machine may still be in the socket: its end counts only when nothing more
+                // arrives.
                 Ok(Recv::Timeout) => {
                     if let Some(exit) = self.guest.exited() {
                         return Err(self.gone(Some(exit)));
@@ -132,10 +140,10 @@ impl Session<'_> {
         }
     }
 
-    /// Handles what is complete; true when the agent is done.
+    /// Handles complete messages; returns true when the agent is done.
     fn read_messages(&mut self) -> Result<bool, End> {
-        while let Some(message) = self.decoder.next_message::<AgentMessage>() {
-            match message {
+        while let Some(message) = self.next_message() {
+            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over))? {
                 Ok(message) => {
                     if self.handle(message)? {
                         return Ok(true);
@@ -147,11 +155,20 @@ impl Session<'_> {
         Ok(false)
     }
 
+    /// The next message, after counting it; the inner error means that the guest has exceeded a limit.
+    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, String>> {
+        let before = self.decoder.pending();
+        let message = self.decoder.next_message::<AgentMessage>()?;
+        let kind = message.as_ref().map_or(Kind::Garbage, Kind::of);
+        let counted = self.budget.spend(kind, before - self.decoder.pending(), self.launched.elapsed());
+        Some(counted.map(|()| message))
+    }
+
     fn handle(&mut self, message: AgentMessage) -> Result<bool, End> {
         if matches!(self.state, State::Booting)
             && !matches!(message, AgentMessage::Hello { .. } | AgentMessage::Fatal { .. })
         {
-            // A restored guest may still have had something to say when it was saved.
+            // A restored guest may have had unsent messages when it was saved.
             if !self.task.restored() {
                 self.note("a message before hello was ignored".to_owned());
             }
@@ -230,7 +247,7 @@ impl Session<'_> {
         text::cap(&mut release, 256);
         text::cap(&mut version, 256);
         let after = self.launched.elapsed();
-        // A restore is quick on a slow host too.
+        // A restore is fast on a slow host too.
         if !self.task.restored() {
             self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
         }
@@ -241,7 +258,7 @@ impl Session<'_> {
         }
         match self.task.errand {
             Errand::Settle => self.send(&HostMessage::Settle),
-            // Without cells too: a guest may be wanted for its probes.
+            // Also without cells: a guest may be needed only for its probes.
             Errand::Run { .. } => {
                 let cells = self.next_cells();
                 self.send_cells(cells)
@@ -254,7 +271,7 @@ impl Session<'_> {
         }
     }
 
-    /// Wakes a restored guest: its agent has said hello to another host long ago, and waits.
+    /// Resumes a restored guest: its agent has sent Hello to another host process, and waits.
     fn resume(&mut self) -> Result<(), End> {
         if !self.task.restored() {
             return Ok(());
@@ -280,6 +297,7 @@ impl Session<'_> {
         let infos = cells.iter().filter_map(|cell| self.task.plan.info(cell));
         self.limit = self.task.timing.guest(self.launched.elapsed(), infos);
         self.pending = cells.iter().cloned().collect();
+        self.budget.cells += cells.len() as u64;
         self.send(&HostMessage::Run {
             cells,
             time_scale: self.task.timing.scale,
@@ -308,7 +326,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Only the running cell can finish: a report without a begin, or a second one, proves nothing.
+    /// Only the running cell can finish: a report without a start, or a second report, is ignored.
     fn finished(&mut self, mut report: Box<CellReport>) {
         let running = matches!(&self.state, State::Running { cell, .. } if *cell == report.cell);
         if !running || !self.pending.remove(&report.cell) {

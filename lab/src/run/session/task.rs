@@ -1,4 +1,4 @@
-//! What is wanted from a guest, what it says, and how it ends.
+//! Tasks of a guest, messages from it, and how it ends.
 
 use crate::run::{timing::Timing, visitor::Visitor};
 use lab_base::interrupt::Interrupt;
@@ -6,43 +6,40 @@ use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, KernelVersio
 use lab_record::{guest_exit::GuestExit, plan::Plan};
 use std::time::Duration;
 
-/// What is wanted from a guest.
+/// The purpose of a guest.
 #[derive(Clone, Copy)]
 pub enum Errand<'a> {
-    /// Runs cells, piece by piece until there are none.
+    /// Runs cells in pieces until there are none left.
     Run {
-        /// The next piece.
+        /// Returns the next piece.
         next: &'a dyn Fn() -> Vec<CellId>,
-        /// Whether the guest was restored, and must be told.
+        /// Whether the guest was restored and must be resumed.
         restored: bool,
     },
-    /// Talks to somebody.
+    /// Serves a visitor: a shell or a measurement.
     Visit {
-        /// To whom.
         visitor: &'a dyn Visitor,
-        /// Whether the guest was restored, and must be told.
+        /// Whether the guest was restored and must be resumed.
         restored: bool,
     },
-    /// Comes to rest, to become a snapshot. The guest is still up afterwards.
+    /// Prepares for a snapshot. The guest is still running afterwards.
     Settle,
 }
 
-/// What a guest gets to do.
+/// Everything that a guest's session needs.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
-    /// The whole plan.
     pub plan: &'a Plan,
-    /// The version that the kernel must turn out to be.
+    /// The version that the kernel must report.
     pub version: KernelVersion,
-    /// What for.
+    /// The purpose of the guest.
     pub errand: Errand<'a>,
-    /// Deadlines.
     pub timing: Timing,
-    /// What the time to hello says about the guest's speed.
+    /// Computes the guest's time scale from its time to Hello.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// The deliberate fault.
+    /// Name of the deliberate fault.
     pub mutant: Option<&'a str>,
-    /// Ctrl-C.
+    /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
 }
 
@@ -51,70 +48,74 @@ impl Task<'_> {
         matches!(self.errand, Errand::Run { restored: true, .. } | Errand::Visit { restored: true, .. })
     }
 
-    /// Launch to hello.
+    /// Maximum time from launch to Hello.
     pub(super) fn boot_limit(&self) -> Duration {
         if self.restored() { self.timing.restore() } else { self.timing.boot }
     }
 }
 
-/// What a guest said that the rest of the run wants to know.
+/// Checked messages of a guest.
 #[derive(Debug)]
 pub enum Word {
-    /// It is up.
+    /// The agent is up.
     Hello {
         /// `uname -r`.
         release: String,
         /// `uname -v`.
         version: String,
-        /// The real version.
+        /// The upstream version behind the distribution's numbering.
         kernel: KernelVersion,
-        /// Launch to hello.
+        /// Time from launch to Hello.
         after: Duration,
     },
-    /// Its probes.
+    /// The probes are finished.
     Probed {
-        /// What the kernel can do.
+        /// Capabilities of the kernel.
         capabilities: Vec<CapabilityReport>,
-        /// Loaded modules.
         modules: Vec<String>,
     },
-    /// A cell began.
+    /// A cell was started.
     Started(CellId),
     /// The running cell ended.
     Finished(Box<CellReport>),
-    /// Splats of the kernel log since the last ones.
+    /// New text of the kernel log.
     KernelLog(String),
     /// A line for the log.
     Note(String),
 }
 
-/// How a guest ended.
+/// How a guest's session ended.
 #[derive(Debug)]
 pub enum End {
-    /// The errand is done: the guest is still up after settling, and was told to power off after its cells.
+    /// The errand is done: the guest is still running after settling, or was told to power off after its cells.
     Done(Option<Farewell>),
-    /// A signal, while this cell was running.
+    /// A signal was received while this cell was running.
     Interrupted(Option<CellId>),
-    /// Anything else.
+    /// Any other end.
     Lost(Lost),
 }
 
-/// How a guest took the word to power off.
+/// How a guest powered off.
 #[derive(Debug, Default)]
 pub struct Farewell {
-    /// From the word to the end of its machine.
+    /// Time from the request to the end of its machine.
     pub after: Duration,
     /// Whether its machine ended by itself.
     pub off: bool,
-    /// What it said was left; none where it did not say.
+    /// Resources that the guest reported as left behind; `None` if it did not report.
     pub left: Option<Vec<String>>,
-    /// Whether the user could not wait for it.
+    /// Whether an interrupt ended the wait.
     pub cut_short: bool,
+    /// The limit that it exceeded.
+    pub over: Option<String>,
 }
 
 impl Farewell {
-    /// What went wrong, one line each.
+    /// Problems, one line each.
     pub fn problems(&self) -> Vec<String> {
+        if let Some(over) = &self.over {
+            return vec![format!("{over}, and it was killed")];
+        }
         let mut problems = Vec::new();
         match &self.left {
             Some(left) if left.is_empty() => {}
@@ -129,17 +130,17 @@ impl Farewell {
     }
 }
 
-/// A guest that did not get through.
+/// A lost guest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// As far as the port tells; the console may know better.
+    /// Kind of the loss as seen on the port; the console may give a more precise one.
     pub kind: ErrorKind,
-    /// One line.
+    /// Cause, one line.
     pub message: String,
     /// The cell that was running.
     pub cell: Option<CellId>,
-    /// Whether a fresh guest may do better.
+    /// Whether a fresh guest may succeed.
     pub again: bool,
-    /// How its process ended, where it ended by itself.
+    /// How its process ended, if it ended by itself.
     pub exit: Option<GuestExit>,
 }

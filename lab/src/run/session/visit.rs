@@ -1,4 +1,4 @@
-//! A visitor's part of the conversation.
+//! The part of a session that serves a visitor.
 
 use super::{End, Errand, Session, State};
 use lab_protocol::{AgentMessage, ErrorKind};
@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a visitor is asked what there is to say: what a person types must not wait.
+/// Interval at which the visitor is asked for messages: typed input must not be delayed.
 const POLL: Duration = Duration::from_millis(4);
 
 impl Session<'_> {
-    /// Lets a visitor speak; gives how long the loop may then wait for the guest, or none where the visit is over.
+    /// Sends the visitor's messages. Returns how long the loop may wait for the guest, or `None` if the visit has ended.
     pub(super) fn say_for_visitor(&mut self) -> Result<Option<Duration>, End> {
         let (Errand::Visit { visitor, .. }, State::Visited) = (self.task.errand, &self.state) else {
             return Ok(Some(self.task.timing.poll));
@@ -25,7 +25,7 @@ impl Session<'_> {
         }
     }
 
-    /// Hands a message to the visitor, where there is one and it is meant for it. True when the visit is over.
+    /// Passes a message to the visitor, if there is one and the message is for it. Returns true if the visit has ended.
     pub(super) fn tell_visitor(&mut self, message: AgentMessage) -> Result<bool, AgentMessage> {
         let general = matches!(
             message,
@@ -40,7 +40,7 @@ impl Session<'_> {
         match self.task.errand {
             Errand::Visit { visitor, .. } if !general => {
                 let over = visitor.hear(message).is_break();
-                // A person who reads takes any time, and the guest was not listened to.
+                // The visitor's output may have blocked for a long time, during which no heartbeat was read.
                 self.heard = Instant::now();
                 Ok(over)
             }

@@ -1,11 +1,11 @@
-//! The part of a splat that is the same on every kernel and in every run.
+//! Fingerprints of splats, which are the same on every kernel and in every run.
 
 use super::trace::plain;
 use lab_base::hex::hex;
 use lab_protocol::complaint::Class;
 use sha2::{Digest, Sha256};
 
-/// Hexadecimal digits of the hash: enough for all splats that there ever were.
+/// Hexadecimal digits of the hash: enough to distinguish all splats.
 const DIGITS: usize = 10;
 
 /// `warn-0123456789`.
@@ -19,7 +19,7 @@ pub fn of(class: Class, subject: &str, frames: &[String]) -> String {
     format!("{class}-{}", &digest[..DIGITS])
 }
 
-/// What the splat is about. Releases spell the same thing differently; what is left is what they share.
+/// The subject of a splat: its title without the parts that differ between releases.
 pub fn subject(class: Class, title: &str, lines: &[&str]) -> String {
     match class {
         Class::Warn => warn(title, lines),
@@ -31,11 +31,11 @@ pub fn subject(class: Class, title: &str, lines: &[&str]) -> String {
             format!("kernel BUG at {}", source(title).unwrap_or_else(|| numberless(title)))
         }
         Class::Oops => {
-            // 6.10 put `Oops: ` before every trap, and the trap's number and the configuration stand behind it.
+            // 6.10 added `Oops: ` before every trap; the trap's number and the kernel configuration follow the title.
             let title = title.strip_prefix("Oops: ").unwrap_or(title);
             numberless(title.split_once(": 0").map_or(title, |(title, _)| title))
         }
-        // 6.3 tells slab from page use-after-free.
+        // 6.3 distinguishes use-after-free of slab objects and of pages.
         Class::Kasan => numberless(&title.replace("slab-use-after-free", "use-after-free")),
         Class::Ubsan => {
             let what = title.split_once(" in ").map_or(title, |(what, _)| what);
@@ -66,8 +66,8 @@ pub fn subject(class: Class, title: &str, lines: &[&str]) -> String {
     }
 }
 
-/// `WARNING at net/core/dev.c f`, and what it says beside. Since 6.19 the place comes before processor and task, and the
-/// text after the header instead of before it.
+/// `WARNING at net/core/dev.c f`, with the message. Since 6.19 the place comes before processor and task, and the message
+/// after the header instead of before it.
 fn warn(title: &str, lines: &[&str]) -> String {
     let function =
         title.split([' ', ',']).filter_map(|word| word.split_once("+0x")).map(|(name, _)| plain(name)).next();
@@ -83,18 +83,18 @@ fn warn(title: &str, lines: &[&str]) -> String {
     format!("WARNING at {place}{said}")
 }
 
-/// The source file that a header names, without its line.
+/// The source file in a header, without its line number.
 fn source(title: &str) -> Option<String> {
     title.split_whitespace().find_map(|word| {
         let (file, line) = word.split_once(':')?;
         let is_source = file.ends_with(".c") || file.ends_with(".h") || file.ends_with(".S") || file.ends_with(".rs");
-        // A build outside of the tree has the way into it in front.
+        // A build outside of the source tree adds the relative path to it.
         let file = file.trim_start_matches("./").trim_start_matches("../");
         (is_source && line.starts_with(|c: char| c.is_ascii_digit())).then(|| file.to_owned())
     })
 }
 
-/// Numbers, addresses and offsets become `#`. A digit inside a name stays: `ip6_input` is not `ip4_input`.
+/// Replaces numbers, addresses and offsets by `#`. A digit inside a name stays: `ip6_input` is not `ip4_input`.
 fn numberless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in text.split_whitespace() {

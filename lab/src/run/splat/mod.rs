@@ -1,5 +1,5 @@
-//! Splats of a kernel: found on the console and in the kernel log, classified, and given a fingerprint by which the
-//! same splat is known again on another kernel and in another run.
+//! Kernel splats: found on the console and in the kernel log, classified, and given a fingerprint by which the same splat
+//! is recognised on another kernel and in another run.
 
 mod fingerprint;
 mod trace;
@@ -13,12 +13,17 @@ use lab_protocol::complaint::{self, Class};
 use lab_record::splat::{Seen, Splat};
 pub use watch::Watch;
 
-/// Longest line in a report, characters.
+/// Maximum length of a line in a report, characters.
 const WIDTH: usize = 300;
-/// Cases that a late splat names: its cause may lie before the case that it fell into.
+/// Maximum number of suspects of a delayed splat, whose cause may be in an earlier cell.
 pub const MOST_SUSPECTS: usize = 3;
 
-/// The splat that these lines are.
+/// Maximum number of different splats in one place. A real kernel has fewer, but a hostile guest could invent more.
+pub const MOST_KINDS: usize = 64;
+/// Fingerprint of the splat that stands for all further ones.
+const FURTHER: &str = "further";
+
+/// Parses the lines of a splat.
 fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
     let frames = trace::frames(class, lines);
@@ -38,12 +43,12 @@ fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
     }
 }
 
-/// Finds splats in log text; the same one again only counts.
+/// Finds splats in log text; repetitions increase a counter.
 pub fn scan(log: &str) -> Vec<Splat> {
     scan_as(log, Seen::Console)
 }
 
-/// The same for what the agent read from the kernel log.
+/// As [`scan`], for text that the agent read from the kernel log.
 pub fn scan_kernel_log(log: &str) -> Vec<Splat> {
     scan_as(log, Seen::KernelLog)
 }
@@ -51,17 +56,34 @@ pub fn scan_kernel_log(log: &str) -> Vec<Splat> {
 fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
     let mut found: Vec<Splat> = Vec::new();
     for (class, lines) in complaint::scan(log) {
-        let splat = read(class, &lines, seen);
-        match found.iter_mut().find(|known| known.fingerprint == splat.fingerprint) {
-            Some(known) => known.times += 1,
-            None => found.push(splat),
+        match found.get_mut(MOST_KINDS) {
+            // Nothing is told of it, so that nothing need be known of it.
+            Some(rest) => rest.times = rest.times.saturating_add(1),
+            None => gather(&mut found, read(class, &lines, seen)),
         }
     }
     found
 }
 
-/// What two sources tell of the same time. The kernel log is whole where the console's level kept frames back, so that
-/// it decides the fingerprint of what both have; a kernel that died left nothing in it.
+/// Adds a splat: a repeated one increases its counter. After [`MOST_KINDS`] different ones, a single splat, which no list
+/// can allow, stands for all further ones.
+pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
+    let full = found.len() >= MOST_KINDS;
+    let same = found.iter().position(|known| known.fingerprint == splat.fingerprint);
+    let same = same.or_else(|| found.iter().position(|known| full && known.fingerprint == FURTHER));
+    if let Some(known) = same.and_then(|at| found.get_mut(at)) {
+        known.times = known.times.saturating_add(splat.times);
+    } else if full {
+        let title =
+            format!("more than {MOST_KINDS} kinds of complaint at once, of which this is the next: {}", splat.title);
+        found.push(Splat { fingerprint: FURTHER.to_owned(), title: text::line(&title, WIDTH), allowed: None, ..splat });
+    } else {
+        found.push(splat);
+    }
+}
+
+/// Merges the splats of both sources. The kernel log is complete where the console's log level suppressed frames, so it
+/// determines the fingerprint of splats that both have. After a crash only the console has the splat.
 pub fn merge(console: Vec<Splat>, kernel_log: Vec<Splat>) -> Vec<Splat> {
     let mut all = kernel_log;
     for splat in console {
@@ -73,7 +95,7 @@ pub fn merge(console: Vec<Splat>, kernel_log: Vec<Splat>) -> Vec<Splat> {
                 known.seen = Seen::Both;
                 known.times = known.times.max(splat.times);
             }
-            None => all.push(splat),
+            None => gather(&mut all, splat),
         }
     }
     all

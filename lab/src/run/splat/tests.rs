@@ -1,10 +1,10 @@
-//! Console texts of every class, as the kernels of the ladder write them.
+//! Console texts of every class, from the kernels of the ladder.
 
 use super::*;
 use lab_protocol::complaint::Class;
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
-/// Every file of `fixtures/`: its name, without `.log`, and its text.
+/// Every file of `fixtures/`: its name without `.log`, and its text.
 fn fixtures() -> BTreeMap<String, String> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/run/splat/fixtures");
     let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -85,7 +85,7 @@ fn the_same_splat_again_only_counts() {
 #[test]
 fn the_kernel_log_tells_what_the_console_keeps_back() {
     let whole = fixtures()["hung-task-6.12"].clone();
-    // The trace of a hung task is of level 6.
+    // The call trace of a hung task has log level 6.
     let console: String = whole.lines().take(3).map(|line| format!("{line}\n")).collect();
     assert_ne!(scan(&console)[0].fingerprint, scan(&whole)[0].fingerprint);
     let merged = merge(scan(&console), scan_kernel_log(&whole));

@@ -1,12 +1,12 @@
-//! The frames of a backtrace.
+//! Frames of a backtrace.
 
 use lab_protocol::complaint::Class;
 
-/// Frames that count.
+/// Number of frames in a fingerprint.
 const MOST: usize = 3;
 
-/// Functions that a backtrace has because it is one: they report, catch a trap or lead into the kernel, and their names
-/// and number differ from release to release. A name that ends with `*` stands for all that begin so.
+/// Functions of reporting, traps and kernel entry. They are in every backtrace, and their names and number differ between
+/// releases. A name that ends with `*` is a prefix.
 const GLUE: [&str; 62] = [
     "__alloc_pages_slowpath*",
     "__asan_*",
@@ -72,18 +72,18 @@ const GLUE: [&str; 62] = [
     "x64_sys_call",
 ];
 
-/// Innermost first, at most [`MOST`], without [`GLUE`].
+/// The innermost frames, at most [`MOST`], without [`GLUE`].
 pub fn frames(class: Class, lines: &[&str]) -> Vec<String> {
-    // Who holds a device is told by some kernels only, and differs from time to time.
+    // Only some kernels print who holds the device, and the text varies.
     if matches!(class, Class::NetnsLeak | Class::Leak) {
         return Vec::new();
     }
-    // Lockdep shows where every lock of the chain was taken first, each with a backtrace of its own.
+    // Lockdep prints a backtrace for every lock of the chain, at the place where it was first taken.
     let begin = match class {
         Class::Lockdep => lines.iter().position(|line| line.trim() == "stack backtrace:").unwrap_or(0),
         _ => 0,
     };
-    // What a processor was doing when the timer's interrupt found it stuck, not the interrupt.
+    // The code that the processor was running when the timer interrupt occurred, not the interrupt.
     let skip_interrupts = matches!(class, Class::RcuStall | Class::SoftLockup | Class::HardLockup);
     let mut frames: Vec<String> = Vec::new();
     let mut interrupts = 0_u32;
@@ -92,7 +92,7 @@ pub fn frames(class: Class, lines: &[&str]) -> Vec<String> {
         match line {
             "<IRQ>" | "<NMI>" => interrupts += 1,
             "</IRQ>" | "</NMI>" => interrupts = interrupts.saturating_sub(1),
-            // KASAN tells of the object's earlier life in further backtraces.
+            // KASAN prints further backtraces: allocation and release of the object.
             _ if line.starts_with("Allocated by task") || line.starts_with("Freed by task") => break,
             _ if skip_interrupts && interrupts > 0 => {}
             _ => {
@@ -111,7 +111,7 @@ pub fn frames(class: Class, lines: &[&str]) -> Vec<String> {
     frames
 }
 
-/// The function of a frame `f+0x1/0x2 [module]` or of a `RIP: 0010:f+0x1/0x2`, without what the compiler appends. A
+/// The function of a frame `f+0x1/0x2 [module]` or of a `RIP: 0010:f+0x1/0x2`, without suffixes added by the compiler. A
 /// frame with a question mark was found on the stack and need not be a caller.
 fn function(line: &str) -> Option<&str> {
     let line = line.strip_prefix("RIP: ").map_or(line, |rip| rip.split_once(':').map_or(rip, |(_, place)| place));
@@ -123,12 +123,12 @@ fn function(line: &str) -> Option<&str> {
     (sized && is_name(name)).then(|| plain(name))
 }
 
-/// Without `.isra.0`, `.constprop.1`, `.part.0`, `.cold` and `.llvm.123`.
+/// Removes `.isra.0`, `.constprop.1`, `.part.0`, `.cold` and `.llvm.123`.
 pub fn plain(name: &str) -> &str {
     name.split_once('.').map_or(name, |(name, _)| name)
 }
 
-/// An eBPF program without its tag, which is a hash of its instructions: `bpf_prog_0123456789abcdef_name`.
+/// Removes the tag from the name of an eBPF program, which is a hash of its instructions: `bpf_prog_0123456789abcdef_name`.
 fn untagged(name: &str) -> String {
     let tagged = name.strip_prefix("bpf_prog_").and_then(|rest| rest.split_once('_'));
     match tagged {

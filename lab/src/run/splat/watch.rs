@@ -1,4 +1,4 @@
-//! A console as it grows.
+//! Reads a console while it grows.
 
 use super::scan;
 use lab_record::splat::Splat;
@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Console text that is looked at at once, bytes: a cell that floods the log is cut, not followed.
+/// Maximum bytes of console text that are examined at once: of a cell that floods the log, only the end is read.
 const MOST: u64 = 256 << 10;
 
-/// Reads a console as it grows.
+/// Reads a console while it grows.
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
@@ -19,23 +19,22 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// From the console's first byte on.
+    /// Starts at the console's first byte.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), read: 0 }
     }
 
-    /// The splats since the last look. A console that can't be read has none; the launch would have failed.
+    /// Splats since the last call. A console that can't be read has none; launching would have failed.
     pub fn look(&mut self) -> Vec<Splat> {
         let (text, fresh) = self.fresh();
         self.read += fresh;
         scan(&text)
     }
 
-    /// The splats since the last look and before the line with `mark`. What comes after the mark stays for the next
-    /// look, however late this one is.
+    /// Splats since the last call and before the line with `mark`. Text after the mark is left for the next call.
     ///
-    /// The agent marks a console on which there is something. So where the mark is not there, nothing lies before it, unless
-    /// the console was flooded: then all that is there is taken.
+    /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before it,
+    /// unless the console was flooded: then all text is examined.
     pub fn look_before(&mut self, mark: &str) -> Vec<Splat> {
         let (text, fresh) = self.fresh();
         let (before, passed) = match text.find(mark) {
@@ -50,13 +49,13 @@ impl Watch {
         scan(before)
     }
 
-    /// Passes over what the console holds already: what a restored guest said before it was saved.
+    /// Skips the present content of the console: text that a restored guest printed before it was saved.
     pub fn skip(&mut self) {
         self.read = std::fs::metadata(&self.path).map_or(self.read, |file| file.len());
     }
 
-    /// What is new, and how many bytes of the console that is. Bytes that are no UTF-8 become `?`, so that places in the
-    /// text are places in the file.
+    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are offsets
+    /// in the file.
     fn fresh(&self) -> (String, u64) {
         let mut bytes = Vec::new();
         let mut read = || -> std::io::Result<u64> {

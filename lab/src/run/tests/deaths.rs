@@ -1,4 +1,4 @@
-//! Guests that die, go silent or never come up.
+//! Guests that crash, stop answering or never boot.
 
 use super::*;
 
@@ -62,8 +62,9 @@ fn a_silent_guest_is_a_hang() {
     assert_eq!(outcomes.exit(), 1);
     let verdict = &outcomes.record.kernels["6.12"].verdicts.get(&CellId(B.to_owned())).unwrap();
     let names = ["guest-1-registers.txt", "guest-1-tasks.txt"];
-    assert_eq!(verdict.files, names.map(|name| format!("6.12/cells/B02-second-tcx-veth/{name}")));
-    let read = |file: &String| fs::read_to_string(outcomes.directory().join(file)).unwrap();
+    let files: Vec<&str> = verdict.files.iter().map(|file| &**file).collect();
+    assert_eq!(files, names.map(|name| format!("6.12/cells/B02-second-tcx-veth/{name}")));
+    let read = |file: &str| fs::read_to_string(outcomes.directory().join(file)).unwrap();
     assert!(read(&verdict.files[0]).contains("RIP=") && read(&verdict.files[1]).contains("task:fake"));
     let evidence = verdict.evidence.as_deref().unwrap();
     assert!(evidence.contains(&format!("begin {B}")) && !evidence.contains("task:fake"), "its last words: {evidence}");

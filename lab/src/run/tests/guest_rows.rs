@@ -1,4 +1,4 @@
-//! `boot`, `splat` and `teardown`: what happens to a guest outside of its cells.
+//! `boot`, `splat` and `teardown`: events of a guest outside of its cells.
 
 use super::*;
 
@@ -26,8 +26,7 @@ fn a_guest_that_does_not_come_up_fails_the_boot_though_the_next_one_does() {
         script.end(cells.len());
     });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
-    let why =
-        "boot errored: boot: 1 of 2 guests did not come up; the first, guest 1: no hello within 500.0ms of launch";
+    let why = "boot errored: boot: 1 of 2 guests did not boot; the first, guest 1: no hello within 500.0ms of launch";
     assert!(outcomes.rows()[0].starts_with(why), "{:?}", outcomes.rows());
     assert_eq!(outcomes.rows()[1..], ["splat passed", "teardown passed"]);
     assert_eq!(outcomes.exit(), 3, "no verdict on that boot");
@@ -55,7 +54,7 @@ fn a_panic_at_boot_is_the_kernels_failure() {
     });
     assert!(
         outcomes.rows()[0]
-            .starts_with("boot errored: panic: 3 of 3 guests did not come up; the first, guest 1: Kernel panic")
+            .starts_with("boot errored: panic: 3 of 3 guests did not boot; the first, guest 1: Kernel panic")
     );
     assert!(outcomes.rows()[1].starts_with("splat failed: splat: Kernel panic - not syncing: No working init found."));
     assert_eq!(outcomes.rows()[2], "teardown not-run: no guest came up");

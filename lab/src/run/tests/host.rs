@@ -1,4 +1,4 @@
-//! The host's own faults, and its user.
+//! Failures of the host, and interrupts.
 
 use super::*;
 use lab_base::file::FileError;

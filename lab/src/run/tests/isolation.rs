@@ -1,4 +1,4 @@
-//! The same cells in guests of every size.
+//! The same cells with all kinds of isolation.
 
 use super::*;
 use std::{
@@ -61,7 +61,7 @@ fn a_case_that_lives_on_another_ones_remains_is_found() {
     assert_eq!((outcomes.exit(), cells), (1, vec![3, 1, 1, 1]));
 }
 
-/// Sixty cells on one kernel, by two threads: the guests that ran cells, and the most that were there at a time.
+/// Runs sixty cells of one kernel with two threads; returns the guests that ran cells, and their maximum number at a time.
 fn shared(room: Room) -> (BTreeSet<u32>, u32) {
     let cells: Vec<_> = (0..60).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

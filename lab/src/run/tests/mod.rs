@@ -1,4 +1,4 @@
-//! The real loop against guests without a machine: what a kernel or an agent can do wrong, in milliseconds.
+//! The run loop with scripted guests: failures of kernels and agents, in milliseconds.
 
 use super::{kernel::MAX_LOSSES, queue::Isolate, room::Room, timing::Timing};
 use crate::{
@@ -27,6 +27,7 @@ use lab_record::{
 use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
 use std::{fs, path::Path, time::Duration};
 
+mod budget;
 mod deaths;
 mod guest_rows;
 mod host;
@@ -37,7 +38,7 @@ mod splats;
 mod verdicts;
 mod warm;
 
-/// Collects the words of the events.
+/// Collects the events.
 #[derive(Default)]
 struct Heard(Vec<Event>);
 
@@ -56,13 +57,13 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    /// `id: outcome: message` per cell of the plan.
+    /// `id: outcome: message` for each cell of the plan.
     fn lines(&self) -> Vec<String> {
         let cells = self.record.verdicts().filter(|(_, cell, _)| !rows::is_row(&cell.id));
         cells.map(|(_, cell, verdict)| told(&cell.id.as_str()[..3], &verdict)).collect()
     }
 
-    /// The same of `boot`, `splat` and `teardown`.
+    /// The same for `boot`, `splat` and `teardown`.
     fn rows(&self) -> Vec<String> {
         let rows = self.record.verdicts().filter(|(_, cell, _)| rows::is_row(&cell.id));
         rows.map(|(_, cell, verdict)| told(cell.id.as_str(), &verdict)).collect()
@@ -92,7 +93,7 @@ fn told(name: &str, verdict: &Verdict) -> String {
     format!("{name} {}{}{message}", verdict.standing().word(), if message.is_empty() { "" } else { ": " })
 }
 
-/// What a test may choose beside the guests' behaviour.
+/// Parameters of a test beside the guests' behaviour.
 struct Choice {
     timing: Timing,
     rescale: &'static (dyn Fn(Duration) -> f32 + Sync),
@@ -123,11 +124,11 @@ impl Default for Choice {
     }
 }
 
-/// The run of these kernels with these guests.
+/// A run of these kernels with scripted guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
     let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
-    let (id, imageless) = ("test".to_owned(), None);
+    let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
         id,
         plan,

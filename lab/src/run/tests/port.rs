@@ -1,4 +1,4 @@
-//! What a guest may say, and when.
+//! Checks of the messages from a guest.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Cells that run again, and failures that are known.
+//! Repeated cells, and known failures.
 
 use super::*;
 use crate::run::common::OnFlaky;

@@ -1,4 +1,4 @@
-//! Splats of a kernel: whose they are, and what they cost.
+//! Kernel splats: which cell they belong to, and how they count.
 
 use super::*;
 use lab_record::{event::Moment, splat::Seen};
@@ -11,7 +11,7 @@ fn stamped(text: &str) -> String {
     format!("[    3.1] {text}")
 }
 
-/// Every cell passes; `during` happens while B runs, `after` between B and C.
+/// Every cell passes; `during` is printed while B runs, `after` between B and C.
 fn run_saying(
     choice: Choice,
     during: impl Fn(&mut Script<'_>) + Send + Sync + 'static,
@@ -51,7 +51,8 @@ fn a_splat_of_the_kernel_log_alone_fails_its_cell() {
     assert_eq!(outcomes.exit(), 1);
 }
 
-/// The agent marks a quiet console nowhere, and the host may hear of a cell's end when the next one has complained already.
+/// The agent writes no mark to an empty console, and the next cell may already have printed a splat when the host handles a
+/// cell's end.
 #[test]
 fn a_splat_on_a_console_without_marks_waits_for_the_mark_after_it() {
     let launcher = FakeLauncher::new(move |agent| {
@@ -231,6 +232,6 @@ fn what_a_kernel_says_of_the_hosts_processor_fails_nothing_under_kvm() {
     let (row, exit) = splat_row(Accel::Tcg, XSAVE, true);
     assert!(row.starts_with("splat failed") && exit == 1, "an emulated processor is the same everywhere: {row}");
     const OTHER: &str = "[    0.1] WARNING: CPU: 0 PID: 1 at kernel/sched/core.c:1 f+0x1/0x2\n[    0.1] Call Trace:\n";
-    assert!(splat_row(Accel::Kvm, OTHER, true).0.starts_with("splat failed"), "every other complaint counts");
+    assert!(splat_row(Accel::Kvm, OTHER, true).0.starts_with("splat failed"), "every other splat counts");
     assert_eq!(splat_row(Accel::Kvm, XSAVE, false).1, 1, "a cell that meets it fails");
 }

@@ -1,4 +1,4 @@
-//! What a cell's end becomes on the host.
+//! How the host judges the end of a cell.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Snapshots that are made, used, shared, damaged and of no use.
+//! Snapshots: created, reused, shared, damaged and useless.
 
 use super::*;
 use lab_record::event::Start;
@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 
 const KERNELS: &[(&str, &str)] = &[("6.12", "6.12.43")];
 
-/// Passes whatever it is given, as a booted or as a restored guest.
+/// Passes every cell, as a booted or as a restored guest.
 fn willing() -> FakeLauncher {
     FakeLauncher::new(|agent| {
         let mut script = Script { agent };
@@ -54,7 +54,7 @@ fn every_restore_counts_as_a_use_of_the_snapshot() {
     let dir = file(cache.path(), "");
     let day = Duration::from_secs(86_400);
     let aging = FakeLauncher::new(move |agent| {
-        // A guest that finds its snapshot old, as another run would, says nothing.
+        // A guest that finds an old snapshot, as another run would, does not answer.
         let snapshot = fs::File::open(&dir).unwrap();
         assert!(snapshot.metadata().unwrap().modified().unwrap().elapsed().unwrap() < day / 2);
         snapshot.set_modified(std::time::SystemTime::now() - day).unwrap();

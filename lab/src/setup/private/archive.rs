@@ -116,7 +116,7 @@ impl Archive {
         let output = process::capture("apt-get --print-uris", "apt", self.install(set, &options))?;
         let files: Vec<File> = output.lines().filter_map(file).collect();
         if files.is_empty() {
-            return Err(SetupError::NoCandidate { packages: set.roots.join(", ") });
+            return Err(SetupError::NotOffered { packages: set.roots.join(", ") });
         }
         Ok(files)
     }

@@ -1,15 +1,16 @@
-//! An Indexed Job: one pod per shard, on machines with KVM where there are any.
+//! A Kubernetes Indexed Job: one pod per shard, on nodes with KVM where available.
 
 use super::Layout;
 use serde_json::{Value, json};
 
-/// Exit code of `lab run` where the cells have no verdict: only then is another attempt worth anything.
+/// Exit code of `lab run` for an infrastructure failure: only then is the shard repeated.
 const NO_VERDICT: u8 = 3;
-/// Attempts of a shard beside the first one.
+/// Repetitions of a shard.
 const RETRIES: u8 = 1;
 
-/// The job. Its shards write to the claim `netkit-lab-results`, each into a directory of its own, which a later attempt
-/// empties first: a shard must not be there twice when results are merged. The image is that of ci/kubernetes/Containerfile.
+/// Creates the job. Shards write to the claim `netkit-lab-results`, each to a directory of its own. A repeated attempt
+/// empties this directory first, because results with the same shard twice can't be merged. ci/kubernetes/Containerfile
+/// builds the image.
 pub(super) fn job(layout: &Layout, image: &str) -> Value {
     let timeout = layout.shards.iter().map(|shard| shard.timeout_minutes).max().unwrap_or_default();
     let script = format!(
@@ -25,7 +26,7 @@ pub(super) fn job(layout: &Layout, image: &str) -> Value {
         "image": image,
         "command": ["/bin/sh", "-c", script],
         "env": [{ "name": "CI", "value": "true" }, { "name": "NETKIT_LAB_CACHE", "value": "/cache" }],
-        // Shows the container the node's /dev/kvm, where it has one; guests fall back to emulation.
+        // Gives the container access to the node's /dev/kvm; without it, guests run under emulation.
         "securityContext": { "privileged": true },
         "resources": {
             "requests": { "cpu": "2", "memory": "4Gi" },

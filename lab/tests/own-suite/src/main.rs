@@ -1,4 +1,4 @@
-//! An agent with a suite of one case, in every kind of link.
+//! An agent with a suite of one case on every kind of link.
 
 use lab_harness::{Cases, case::*, ctx::Ctx, library, variants};
 

@@ -84,20 +84,20 @@ fn by_prog(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
 fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     let testbed = ctx.testbed()?;
-    // Through aya's own loader one way; the other way, and all other cases, take the quicker one.
+    // The first direction uses aya's own loader; the second direction, and all other cases, use the faster one.
     let expected_attach_type = (variant.direction() == Direction::ToWorkload).then_some(0);
     let options = LoadOptions { expected_attach_type, ..LoadOptions::default() };
     let config = Config { host_ifindex: testbed.ifindex(P0), ..Config::new(ctx.marker) };
     let program = Arc::new(ctx.programs.load(ProgramKind::Count, &config, &options)?);
     let attachment = testbed.attach_as(ctx, P0, variant.attach(), variant.direction(), &program, how)?;
     let seen = testbed.find(P0, &program)?;
-    ctx.equal("listed on the asked hook", seen.map(|seen| seen.hook), Some(attachment.hook));
+    ctx.equal("listed on the requested hook", seen.map(|seen| seen.hook), Some(attachment.hook));
     let wants_link = how == How::Link && attachment.hook.attach_type() != AttachType::Tc;
     ctx.equal("listed with a link", seen.is_some_and(|seen| seen.link_id.is_some()), wants_link);
     if let (How::Link, Ok(link)) = (how, attachment.link()) {
         let info = link.info()?;
-        ctx.equal("the link names its kind", info.kind(), Some(attachment.hook.attach_type()));
-        ctx.equal("the link names its program", info.prog_id, program.id());
+        ctx.equal("attach type in the link's info", info.kind(), Some(attachment.hook.attach_type()));
+        ctx.equal("program id in the link's info", info.prog_id, program.id());
     }
 
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)?;
@@ -111,7 +111,7 @@ fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     silent(ctx, &testbed, &program)
 }
 
-/// Traffic passes, and the program sees none of it: the flows are the positive control.
+/// Traffic passes without running the program: the flows are the positive control.
 fn silent(ctx: &mut Ctx, testbed: &Testbed, program: &Arc<Program>) -> Result<(), Stop> {
     let before = program.stats()?.packets;
     testbed.passes(ctx, "pod", "host")?;
@@ -188,7 +188,7 @@ fn tcx_inside_the_pod(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let attach = testbed.run(ETH0, || lab_bpf::attach_link(hook, ifindex, &*program, &Mprog::default()));
         ctx.refused(format!("{hook} refuses the peer"), attach, Errno::EACCES);
         let query = testbed.run(ETH0, || lab_bpf::query(hook, ifindex));
-        ctx.refused(format!("{hook} does not answer the peer"), query, Errno::EACCES);
+        ctx.refused(format!("{hook} refuses a query by the peer"), query, Errno::EACCES);
     }
     let link = testbed.run(ETH0, || lab_bpf::attach_link(Hook::TcxEgress, ifindex, &*program, &Mprog::default()))?;
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)?;
@@ -230,7 +230,7 @@ fn no_qdisc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     .into_iter()
     .map(|qdisc| qdisc.kind)
     .collect();
-    ctx.check("a clsact would show", kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
+    ctx.check("a clsact is listed after it was added", kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
     Ok(())
 }
 
@@ -294,7 +294,7 @@ fn index_of_another_namespace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     testbed.passes(ctx, "pod", "host")?;
     let (ifindex, hook) = (testbed.ifindex(P0), attachment.hook);
     let stranger = testbed.counter(ctx, P0)?;
-    // In the pod the number is free, or it is the pod's own device; never the node's.
+    // In the pod the index is unused or belongs to the pod's own device, never to the node's.
     let result = testbed.run(ETH0, || lab_bpf::attach_link(hook, ifindex, &*stranger, &Mprog::default()));
     let on_primary = testbed.run(P0, || lab_bpf::query(hook, ifindex))?.prog_ids();
     ctx.equal("programs on the primary", on_primary, vec![program.id()]);
@@ -326,6 +326,6 @@ fn aya_never_chooses_netkit(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     })?;
     let tcx = ctx.capabilities.has(Capability::Tcx) && lab_bpf::aya_reads_version();
     let wanted = if tcx { Hook::TcxIngress } else { Hook::ClsactIngress };
-    ctx.equal("where the kernel lists it", hook, Some(wanted));
+    ctx.equal("hook in the kernel's list", hook, Some(wanted));
     Ok(())
 }

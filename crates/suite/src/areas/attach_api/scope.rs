@@ -1,4 +1,4 @@
-//! Where an index counts, and how many devices can be served at once.
+//! The namespace in which an index is valid, and many devices at once.
 
 use lab_bpf::{BpfError, Mprog, Observed, TcOptions, raw, raw::RawProgram};
 use lab_harness::{
@@ -51,7 +51,11 @@ fn peer_as_target(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.refused(format!("a link to {hook} by the peer's index"), link, Errno::EACCES);
         let prog = ns.run(|| lab_bpf::attach_prog(hook, peer, &program, &Mprog::default()));
         ctx.refused(format!("a program to {hook} by the peer's index"), prog, Errno::EACCES);
-        ctx.refused(format!("a query of {hook} by it"), ns.run(|| lab_bpf::query(hook, peer)), Errno::EACCES);
+        ctx.refused(
+            format!("a query of {hook} by the peer's index"),
+            ns.run(|| lab_bpf::query(hook, peer)),
+            Errno::EACCES,
+        );
         let link = ns.run(|| lab_bpf::attach_link(hook, primary, &program, &Mprog::default()))?;
         let listed = ns.run(|| lab_bpf::query(hook, primary))?.prog_ids();
         ctx.equal(format!("{hook} by the primary's index"), listed, vec![program.id()]);
@@ -60,7 +64,7 @@ fn peer_as_target(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Attaches, hands what the kernel then lists on the device to `look`, and detaches.
+/// Attaches, passes the kernel's list of the device's programs to `look`, and detaches.
 fn attached<R>(hook: Hook, ifindex: u32, look: impl FnOnce(u32, Vec<Observed>) -> R) -> Result<R, BpfError> {
     let program = next()?;
     let direction = match hook {
@@ -77,7 +81,7 @@ fn attached<R>(hook: Hook, ifindex: u32, look: impl FnOnce(u32, Vec<Observed>) -
     Ok(seen)
 }
 
-/// Whether the program is all there is, on its hook.
+/// Whether the program is the only one on its hook.
 fn alone(hook: Hook, prog_id: u32, listed: &[Observed]) -> bool {
     matches!(listed, [only] if only.hook == hook && only.prog_id == prog_id)
 }
@@ -173,7 +177,7 @@ fn thirty_two_pods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let took: Duration = started.elapsed();
     ctx.metric("attach.ms_per_pod", took.as_secs_f64() * 1e3 / PODS as f64);
     ctx.equal("devices that listed exactly their own program", exact, PODS);
-    // One stays for the report: the others are gone with their threads.
+    // One attachment is kept for the report; the others were detached by their threads.
     let program = next()?;
     let (first, attach) = (indexes[0], variant.attach());
     let kept = ns.run(|| match hook {

@@ -1,4 +1,4 @@
-//! bpf(2) calls that the kernel must refuse, and two that it lets through.
+//! bpf(2) calls that the kernel must refuse, and two that it must accept.
 
 use crate::areas::mprog::chain::{Chain, next};
 use lab_bpf::{BpfError, Mprog, XdpMode, raw, raw::Redirect};
@@ -39,11 +39,11 @@ fn flags_and_descriptors(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.refused(format!("a program with flag bit {bit}"), chain.attach(&second, &unknown(bit)), Errno::EINVAL);
     }
     let replace = chain.link(&second, &Mprog::replacing(&first));
-    ctx.refused("a new link in the place of another", replace, Errno::ENOENT);
+    ctx.refused("a new link replacing another", replace, Errno::ENOENT);
     let no_program = std::fs::File::open("/proc/self/exe")?;
-    ctx.refused("a link of a file", chain.link(&no_program, &Mprog::default()), Errno::EINVAL);
-    ctx.refused("a link of a link", chain.link(&link, &Mprog::default()), Errno::EINVAL);
-    ctx.refused("a file for an update", link.update(&no_program, None), Errno::EINVAL);
+    ctx.refused("a link with a file as program", chain.link(&no_program, &Mprog::default()), Errno::EINVAL);
+    ctx.refused("a link with a link as program", chain.link(&link, &Mprog::default()), Errno::EINVAL);
+    ctx.refused("an update with a file as program", link.update(&no_program, None), Errno::EINVAL);
     ctx.check("nothing changed", chain.query()? == state, format!("{:?}", chain.query()?));
     Ok(())
 }
@@ -95,7 +95,7 @@ fn bytes_beyond(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.refused("a link with an unknown byte set", raw::link_with_byte_at(&program, UNKNOWN), Errno::E2BIG);
     ctx.refused("a program with an unknown byte set", raw::load_with_byte_at(UNKNOWN), Errno::E2BIG);
     let zeros = raw::load_with_zeros_up_to(UNKNOWN);
-    ctx.check("zeros are taken", zeros.is_ok(), format!("{zeros:?}"));
+    ctx.check("zeros are accepted", zeros.is_ok(), format!("{zeros:?}"));
     Ok(())
 }
 
@@ -154,6 +154,6 @@ fn xdp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let drop_all = raw::minimal(raw::BPF_PROG_TYPE_XDP, 0, 1)?;
     generic.update(&drop_all, None)?;
     let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V4);
-    ctx.check("a generic program that drops does", report.tried() && report.silent(), &report);
+    ctx.check("a dropping generic program drops", report.tried() && report.silent(), &report);
     Ok(())
 }

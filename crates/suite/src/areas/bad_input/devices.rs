@@ -1,4 +1,4 @@
-//! Requests about netkit devices that the kernel must refuse, in its own words where it gives any.
+//! Requests about netkit devices that the kernel must refuse, with its error message if there is one.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -23,7 +23,7 @@ mod ifla_netkit {
     pub const SCRUB: u16 = 6;
 }
 
-/// Since when the mode is checked by the attribute's policy, which answers otherwise than the driver did.
+/// The version since which the attribute's policy checks the mode, with a different error than the driver's.
 const MODE_BY_POLICY: Since = Since {
     mainline: KernelVersion::new(6, 13, 0),
     backports: &[],
@@ -50,7 +50,7 @@ fn explained(ctx: &mut Ctx, name: &str, result: Result<(), NetlinkError>, errno:
     let extack = result.as_ref().err().and_then(NetlinkError::extack).unwrap_or_default().to_owned();
     if ctx.refused(name, result, errno) {
         ctx.check(
-            format!("{name}: the kernel says why"),
+            format!("{name}: the kernel's error message"),
             extack.contains(words),
             format!("`{extack}`, wanted `{words}`"),
         );
@@ -100,7 +100,7 @@ fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
     }
     let made = link::create_pair(&ns, &PairRequest::new(kind, &LONG[..15], "nk1"));
-    ctx.check("a pair without fault is made", made.is_ok(), format!("{made:?}"));
+    ctx.check("a valid pair is created", made.is_ok(), format!("{made:?}"));
     Ok(())
 }
 
@@ -163,7 +163,7 @@ fn change_through_peer(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let words = "netkit link settings can be changed only through the primary device";
         explained(ctx, name, link::change(testbed.net.ns("pod"), "eth0", &options), Errno::EACCES, words);
     }
-    ctx.check("the settings stay", settings()? == before, format!("{:?}", settings()?));
+    ctx.check("the settings are unchanged", settings()? == before, format!("{:?}", settings()?));
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     Ok(())
 }
@@ -194,8 +194,8 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     for (name, options, words) in fixed {
         explained(ctx, name, link::change(testbed.net.ns("host"), P0.dev, &options), Errno::EACCES, words);
     }
-    // EINVAL at first, EACCES since the other settings' answer was made its own: measured on 6.12 and 6.16.3. Nothing in
-    // between was at hand, so only there both answers will do.
+    // EINVAL in old kernels, EACCES in newer ones: measured on 6.12 and 6.16.3. For versions between these, which were not
+    // measured, both are accepted.
     let wanted: &[Errno] = match (ctx.capabilities.kernel().major, ctx.capabilities.kernel().minor) {
         (6, ..=12) => &[Errno::EINVAL],
         (6, 13..=15) => &[Errno::EINVAL, Errno::EACCES],
@@ -206,8 +206,8 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let errno = refused.as_ref().and_then(AsErrno::errno);
     ctx.check("peer info is refused", errno.is_some_and(|errno| wanted.contains(&errno)), format!("{errno:?}"));
     let extack = refused.as_ref().and_then(NetlinkError::extack).unwrap_or_default();
-    ctx.check("peer info: the kernel says why", extack.contains("peer info cannot be changed"), extack);
-    ctx.check("the settings stay", settings()? == before, format!("{:?}", settings()?));
+    ctx.check("peer info: the kernel's error message", extack.contains("peer info cannot be changed"), extack);
+    ctx.check("the settings are unchanged", settings()? == before, format!("{:?}", settings()?));
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     Ok(())
 }
@@ -222,7 +222,7 @@ const NEW_ADDRESS_WHILE_UP: Case = Case::new(
 .over(|| vec![Variant { device: Some(LinkKind::NetkitL2), ..Variant::default() }]);
 fn new_address_while_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
-    // Neighbours are learnt here: a permanent entry would not follow.
+    // Neighbours are resolved dynamically here: a permanent entry would keep the old address.
     let testbed = ctx.testbed()?;
     testbed.passes(ctx, "pod", "host")?;
     link::set_mac(testbed.net.ns("pod"), "eth0", MAC)?;
@@ -246,9 +246,9 @@ fn bridge_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     link::create_pair(&ns, &PairRequest::new(variant.device(), "nk0", "nk1"))?;
     let port = link::set_controller(&ns, "nk0", Some("br0"));
     if variant.device() == LinkKind::NetkitL2 {
-        ctx.check("the bridge takes it", port.is_ok(), format!("{port:?}"));
+        ctx.check("the bridge accepts it", port.is_ok(), format!("{port:?}"));
         let freed = link::set_controller(&ns, "nk0", None);
-        ctx.check("and frees it", freed.is_ok(), format!("{freed:?}"));
+        ctx.check("the bridge releases it", freed.is_ok(), format!("{freed:?}"));
     } else {
         ctx.refused("the bridge refuses it", port, Errno::EINVAL);
     }
@@ -281,6 +281,6 @@ fn broken_peer_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.refused("one name for both ends", same, Errno::EEXIST);
     ctx.equal("one name for both ends: devices left", devices(&ns)?, before.clone());
     let made = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1"));
-    ctx.check("a pair without fault is made", made.is_ok(), format!("{made:?}"));
+    ctx.check("a valid pair is created", made.is_ok(), format!("{made:?}"));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Deletion: what goes with what, under traffic and from several sides at once, and that nothing is left.
+//! Deletion: which objects are deleted together, under traffic and from several sides at once, and that nothing is left.
 //!
 //! A splat meanwhile fails the cell: the host reads the console.
 
@@ -73,7 +73,7 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             kinds.push("link");
         }
         for kind in kinds {
-            ctx.check(format!("a {kind} that lives is counted"), seen.contains(kind), &seen);
+            ctx.check(format!("an existing {kind} is counted"), seen.contains(kind), &seen);
         }
         fs::remove_file(&path)?;
         ctx.ask_programs();
@@ -155,7 +155,7 @@ fn again_and_again(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let _link = testbed.run(P0, || lab_bpf::attach_link(hook, ifindex, &*program, &Mprog::default()))?;
         testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
         let seen = program.stats()?.marked;
-        ctx.check("the round's program ran", seen > 0, seen);
+        ctx.check("the program ran in this round", seen > 0, seen);
     }
     settled(ctx, "after all rounds", &before);
     Ok(())
@@ -179,21 +179,21 @@ fn deleted_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (out, into) = (out?, into?);
     for stream in [&out, &into] {
         let flows = stream.wait_received(3, ctx.patience(3_000));
-        ctx.require("the stream flows", flows, flows)?;
+        ctx.require("the stream is received", flows, flows)?;
     }
     match variant.tag {
         Some("peer") => link::delete(testbed.net.ns("pod"), "eth0")?,
         _ => link::delete(testbed.net.ns("host"), P0.dev)?,
     }
     let window = lab_traffic::SILENCE_WINDOW;
-    // What lay in the receivers' queues may still be read; after that there is no way.
+    // Datagrams in the receivers' queues may still be read; later ones can't arrive.
     out.wait_received(1, window);
     for (name, stream) in [("out of the pod", out), ("into the pod", into)] {
         let on = stream.wait_received(1, window);
-        ctx.check(format!("nothing arrives any more {name}"), !on, on);
+        ctx.check(format!("nothing arrives {name} after deletion"), !on, on);
         let report = stream.stop(Duration::ZERO);
         let unreachable = report.send_errors.contains(&(Errno::ENETUNREACH as i32));
-        ctx.check(format!("the sender {name} hears of it"), unreachable, format!("{:?}", report.send_errors.last()));
+        ctx.check(format!("the sender {name} gets an error"), unreachable, format!("{:?}", report.send_errors.last()));
     }
     let orphaned = ctx.wait_until(SETTLE_MS, || Ok(attachment.link()?.info()?.ifindex == 0))?;
     ctx.check("the link has no device", orphaned, format!("{:?}", attachment.link()?.info()?));
@@ -225,9 +225,9 @@ fn both_ends_at_once(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     });
     let errnos: Vec<Option<Errno>> =
         results.iter().map(|result| result.as_ref().err().and_then(AsErrno::errno)).collect();
-    ctx.check("one of them deletes", results.iter().any(Result::is_ok), format!("{errnos:?}"));
+    ctx.check("at least one deletion succeeds", results.iter().any(Result::is_ok), format!("{errnos:?}"));
     let late = errnos.iter().flatten().all(|errno| *errno == Errno::ENODEV);
-    ctx.check("the other too, or it comes too late", late, format!("{errnos:?}"));
+    ctx.check("the other deletion succeeds or finds no device", late, format!("{errnos:?}"));
     for spot in spots {
         ctx.refused(format!("{} is gone", spot.dev), link::info(testbed.net.ns(spot.node), spot.dev), Errno::ENODEV);
     }
@@ -254,7 +254,7 @@ fn clsact_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let filter = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1)?;
     testbed.run(P0, || {
         for round in 0..ROUNDS {
-            // Every second time with a filter on it, which goes along.
+            // In every second round with a filter, which is deleted with the qdisc.
             match round % 2 {
                 0 => lab_bpf::clsact_add(ifindex).map(drop)?,
                 _ => {
@@ -266,8 +266,8 @@ fn clsact_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         }
         Ok::<_, lab_bpf::BpfError>(())
     })?;
-    ctx.equal("what is attached", testbed.observe(P0)?, before);
+    ctx.equal("attached programs", testbed.observe(P0)?, before);
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &from)?;
-    ctx.check("the other direction ran too", to.stats()?.marked > 0, to.stats()?.marked);
+    ctx.check("the program of the other direction ran", to.stats()?.marked > 0, to.stats()?.marked);
     Ok(())
 }

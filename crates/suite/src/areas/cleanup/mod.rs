@@ -1,4 +1,4 @@
-//! Deletion, and what it must not leave behind.
+//! Deletion, and objects that it must not leave behind.
 
 mod deletion;
 mod shared_blocks;

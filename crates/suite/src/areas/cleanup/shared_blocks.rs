@@ -1,7 +1,6 @@
-//! clsact and tcx on one device when clsact's lists are blocks that devices share: what comes and goes, and what does not
-//! come about.
+//! clsact and tcx on one device if clsact uses shared filter blocks: adding, removing, and failures of adding.
 //!
-//! The two have one entry per device and direction between them, which goes with whichever is its last user.
+//! Both use one `tcx_entry` per device and direction, which is freed with its last user.
 
 use lab_bpf::{Sharing, TcOptions};
 use lab_harness::{
@@ -31,8 +30,9 @@ const SHARED_BLOCK_UNDER_TCX: Case = Case::new(
 .on(library::PODS)
 .over(variants::devices)
 .needs(&[Capability::Tcx, Capability::Clsact]);
-/// Without "bpf: Fix too early release of tcx_entry" (CVE-2024-41010, older than every kernel here that has tcx) the entry
-/// goes too early, which is a matter of memory; what can be asserted anywhere is that neither goes with the other.
+/// Without "bpf: Fix too early release of tcx_entry" (CVE-2024-41010, older than every kernel with tcx here) the entry is
+/// freed too early, which only a memory checker detects; all kernels can show that removing one user does not affect the
+/// other.
 fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const ROUNDS: usize = 10;
     let testbed = ctx.testbed()?;
@@ -41,7 +41,7 @@ fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let off = |at| testbed.run(at, || lab_bpf::clsact_del(testbed.ifindex(at)));
     let filter = || testbed.run(P0, || lab_bpf::attach_to_block(BLOCK, &*common, TcOptions::default()));
     let sent = u64::from(EXCHANGES);
-    // What a flow from each pod adds to the tcx program's count and to the block's.
+    // Packets that a flow from each pod adds to the counters of the tcx program and of the block.
     let counted = |ctx: &mut Ctx, when: &str, wanted: [(u64, u64); 2]| {
         for (pod, wanted) in ["w0", "w1"].into_iter().zip(wanted) {
             let before = (own.stats()?.marked, common.stats()?.marked);
@@ -61,11 +61,11 @@ fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     filter()?;
     counted(ctx, "both share", [(1, 1), (0, 1)])?;
     off(P0)?;
-    ctx.equal("what the first device has left", testbed.observe(P0)?, before);
-    counted(ctx, "the second alone", [(1, 0), (0, 1)])?;
+    ctx.equal("attached to the first device", testbed.observe(P0)?, before);
+    counted(ctx, "second device only", [(1, 0), (0, 1)])?;
     on(P0)?;
     attached.detach()?;
-    counted(ctx, "shared again, tcx gone", [(0, 1), (0, 1)])?;
+    counted(ctx, "shared again, tcx detached", [(0, 1), (0, 1)])?;
     for round in 0..ROUNDS {
         // The entry's last user is tcx in one round and the block in the next.
         let attached = tcx(ctx)?;
@@ -82,7 +82,7 @@ fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     counted(ctx, "after the rounds", [(1, 1), (0, 1)])?;
     off(P1)?;
     off(P0)?;
-    ctx.refused("a filter for the block that nobody has", filter().map(drop), Errno::EINVAL);
+    ctx.refused("a filter for a block without devices", filter().map(drop), Errno::EINVAL);
     counted(ctx, "without the block", [(1, 0), (0, 0)])
 }
 
@@ -95,9 +95,9 @@ const REFUSED_BLOCK_UNDER_TCX: Case = Case::new(
 .on(library::PAIR)
 .over(variants::devices)
 .needs(&[Capability::Tcx, Capability::Clsact]);
-/// No memory has to run out for clsact's init to fail: a block takes a device once ("block dev insert failed"). What "clsact:
-/// Fix use-after-free in init/destroy rollback asymmetry" (CVE-2026-23413) mends on this path is a count that only memory
-/// would tell of: as long as tcx programs are there, one entry is never freed.
+/// clsact's init can fail without memory pressure, because a block accepts a device only once ("block dev insert failed").
+/// The bug that "clsact: Fix use-after-free in init/destroy rollback asymmetry" (CVE-2026-23413) fixes on this path is a
+/// wrong reference count. While tcx programs are attached, it only leaks an entry.
 fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let ifindex = testbed.ifindex(P0);
@@ -110,7 +110,7 @@ fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let listed = testbed.run(P0, || lab_bpf::qdiscs(ifindex))?;
         Ok::<_, Stop>(listed.into_iter().map(|qdisc| qdisc.kind).filter(|kind| kind != "noqueue").collect::<Vec<_>>())
     };
-    // The second time is no other than the first ("net/sched: sch_api: fix xa_insert() error path in tcf_block_get_ext()").
+    // The second failure must equal the first ("net/sched: sch_api: fix xa_insert() error path in tcf_block_get_ext()").
     for time in ["first", "second"] {
         ctx.refused(format!("one block for both lists, the {time} time"), clsact(Sharing::Both), Errno::EBUSY);
         ctx.equal(format!("qdiscs after the {time} time"), kinds()?, vec![]);
@@ -139,13 +139,13 @@ fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     block(0, 2)?;
     counted(ctx, "before", [1, 1, 1, 0])?;
     ctx.refused("a clsact in its place, with the same block", clsact(Sharing::Replacing), Errno::EBUSY);
-    // Its own part in the device's entry is what the refused one takes back, and the old one's with it: the filter is listed
-    // and does not run (`tcf_chain0_head_change_cb_del()`), until another one comes.
+    // The rollback of the refused qdisc also removes the old qdisc's filter chain from the entry: the filter is listed but
+    // does not run (`tcf_chain0_head_change_cb_del()`), until another filter is added.
     counted(ctx, "refused", [1, 1, 0, 0])?;
-    ctx.equal("qdiscs as they were", kinds()?, vec!["ingress".to_owned()]);
+    ctx.equal("qdiscs are unchanged", kinds()?, vec!["ingress".to_owned()]);
     block(1, 1)?;
     counted(ctx, "with another filter in front", [1, 1, 1, 1])?;
     testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
-    ctx.equal("what is attached in the end", testbed.observe(P0)?, attached);
+    ctx.equal("attached in the end", testbed.observe(P0)?, attached);
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &from)
 }

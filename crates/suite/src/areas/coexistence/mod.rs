@@ -92,13 +92,13 @@ fn tcx_before_clsact(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let attached_filter = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &filter)?;
     let next = testbed.counter(ctx, P0)?;
     let attachment = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &next)?;
-    meets(ctx, &testbed, "NEXT falls through", &[(&next, true), (&filter, true)])?;
+    meets(ctx, &testbed, "after NEXT the filter runs", &[(&next, true), (&filter, true)])?;
     let (first, second) = (next.stats()?.last.time_ns, filter.stats()?.last.time_ns);
     ctx.check("tcx ran first", first < second, format!("{first} and {second} ns"));
     attachment.detach()?;
     let pass = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict: 0, ..Config::new(ctx.marker) })?;
     let _pass = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &pass)?;
-    meets(ctx, &testbed, "PASS goes past", &[(&pass, true), (&filter, false)])?;
+    meets(ctx, &testbed, "after PASS the filter does not run", &[(&pass, true), (&filter, false)])?;
     attached_filter.detach()?;
     let ifindex = testbed.ifindex(P0);
     testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
@@ -125,7 +125,7 @@ fn native_before_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         programs.push(program);
     }
     let all: Vec<(&Program, bool)> = programs.iter().map(|program| (&**program, true)).collect();
-    meets(ctx, &testbed, "all three run", &all)?;
+    meets(ctx, &testbed, "all three programs run", &all)?;
     let times = programs.iter().map(|p| p.stats().map(|s| s.last.time_ns)).collect::<Result<Vec<_>, _>>()?;
     ctx.check("native, tcx, clsact in this order", times.is_sorted(), format!("{times:?} ns"));
     ctx.equal("programs on the device", testbed.observe(P0)?.len(), requests.len());
@@ -168,13 +168,13 @@ fn strangers_survive(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let own = testbed.counter(ctx, P0)?;
     let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &own)?;
     let everyone: Vec<(&Program, bool)> = strangers.iter().chain([&own]).map(|program| (&**program, true)).collect();
-    meets(ctx, &testbed, "strangers and our own", &everyone)?;
+    meets(ctx, &testbed, "other owners' and our own programs", &everyone)?;
     attachment.detach()?;
     let mut after = testbed.observe(P0)?;
     after.sort_by_key(|seen| seen.prog_id);
     ctx.equal("programs of others", after, before);
     let others: Vec<(&Program, bool)> = strangers.iter().map(|program| (&**program, true)).collect();
-    meets(ctx, &testbed, "after we left", &others)?;
+    meets(ctx, &testbed, "after detaching our programs", &others)?;
     drop(filter);
     Ok(())
 }
@@ -200,10 +200,10 @@ fn strangers_filter(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     filter.detach()?;
     meets(ctx, &testbed, "after", &[(&new, true), (&old, false), (&foreign, true)])?;
     let seen = testbed.find(P0, &foreign)?.map(|seen| seen.hook);
-    ctx.equal("the stranger's filter", seen, Some(Hook::ClsactIngress));
+    ctx.equal("the other owner's filter", seen, Some(Hook::ClsactIngress));
     let ifindex = testbed.ifindex(P0);
     testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
-    ctx.equal("programs left without clsact", testbed.observe(P0)?.len(), 1);
+    ctx.equal("programs listed after deleting clsact", testbed.observe(P0)?.len(), 1);
     meets(ctx, &testbed, "without clsact", &[(&new, true), (&foreign, false)])
 }
 
@@ -225,20 +225,20 @@ fn dumps(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     if let Ok(link) = attachment.link() {
         let info = link.info()?;
         wanted[0].2 = true;
-        ctx.equal("the link's own account of its program", info.prog_id, program.id());
-        ctx.check("its id is among the kernel's links", lab_bpf::link_ids()?.contains(&info.id), info.id);
+        ctx.equal("program id in the link's info", info.prog_id, program.id());
+        ctx.check("the link's id is in the kernel's list", lab_bpf::link_ids()?.contains(&info.id), info.id);
         let listed = testbed.find(P0, &program)?.and_then(|seen| seen.link_id);
-        ctx.equal("its id in the dump", listed, Some(info.id));
+        ctx.equal("link id in the dump", listed, Some(info.id));
         let plain = testbed.counter(ctx, P0)?;
         let _plain = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, How::Prog)?;
         testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
         wanted.push((attachment.hook, plain.id(), false));
     }
     let ids = lab_bpf::prog_ids()?;
-    ctx.check("the ids are among the kernel's programs", wanted.iter().all(|(_, id, _)| ids.contains(id)), ids.len());
+    ctx.check("the program ids are in the kernel's list", wanted.iter().all(|(_, id, _)| ids.contains(id)), ids.len());
     let listed: Vec<_> =
         testbed.observe(P0)?.iter().map(|seen| (seen.hook, seen.prog_id, seen.link_id.is_some())).collect();
-    ctx.equal("hook, program, link or not", listed, wanted);
+    ctx.equal("hook, program id, has a link", listed, wanted);
     let ifindex = testbed.ifindex(P0);
     let filters = testbed.run(P0, || lab_bpf::filters(ifindex))?;
     let named = filters.iter().filter(|filter| filter.prog_id == program.id()).count();

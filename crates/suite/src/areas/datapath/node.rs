@@ -106,7 +106,7 @@ impl DatapathNode {
         Ok(self.datapath.mechanism(attach_type)?)
     }
 
-    /// A jump map for a mechanism that comes beside another one.
+    /// A jump map for a mechanism that is used in addition to another one.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -117,7 +117,7 @@ impl DatapathNode {
         self.mechanism(attach_type)
     }
 
-    /// What a request comes to on a workload's device.
+    /// The attach type that a request resolves to on a workload's device.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -134,7 +134,7 @@ impl DatapathNode {
         })
     }
 
-    /// Attaches a request's mechanism to every workload. Links detach with what is given back.
+    /// Attaches a request's mechanism to every workload. Dropping the returned values detaches links.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -157,8 +157,8 @@ impl DatapathNode {
         self.workloads.iter().map(|workload| self.attach_one(ctx, mechanism, *workload, request)).collect()
     }
 
-    /// Attaches a mechanism's programs to both directions of one workload's device, and reports what the kernel says
-    /// came of it.
+    /// Attaches a mechanism's programs to both directions of one workload's device, and reports the attachments that the
+    /// kernel lists.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -189,7 +189,7 @@ impl DatapathNode {
         Ok(Attached { programs, handles })
     }
 
-    /// Takes a mechanism's programs off a workload's device.
+    /// Detaches a mechanism's programs from a workload's device.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -216,7 +216,7 @@ impl DatapathNode {
         Ok(self.datapath.counters(self.testbed.ifindex(workload.at), key)?)
     }
 
-    /// Makes the service's addresses lead to a workload, UDP and TCP, on the cell's marker as port.
+    /// Maps the service's addresses to a workload, for UDP and TCP, with the cell's marker as port.
     ///
     /// # Errors
     /// Where the map can't be written.
@@ -277,8 +277,8 @@ impl DatapathNode {
         Ok(())
     }
 
-    /// Asserts that a flow passes, and ends the case where it does not: through a datapath that lets nothing pass, every
-    /// further flow would only wait for its deadline.
+    /// Asserts that a flow passes, and ends the case otherwise: if the datapath passes nothing, every further flow would
+    /// wait for its deadline.
     ///
     /// # Errors
     /// The flow does not pass.
@@ -298,7 +298,7 @@ impl DatapathNode {
     }
 
     /// Asserts that a flow passes from one workload to another, and that every stage of both workloads' programs counted
-    /// exactly the packets that the sockets sent. TCP's number is the kernel's to choose.
+    /// exactly the packets that the sockets sent. For TCP the kernel chooses the number of packets.
     ///
     /// # Errors
     /// Where the counters can't be read.

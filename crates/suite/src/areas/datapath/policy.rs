@@ -41,7 +41,7 @@ fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (proto, family) in flows::all() {
         node.passes_counted(ctx, W0, W1, proto, family)?;
     }
-    // What is for the node itself goes up its stack.
+    // Packets to the node itself are passed to its stack.
     let before = node.counters(W0, Direction::FromWorkload)?;
     for family in Family::available().iter().copied() {
         node.passes(ctx, "w0", "host", Proto::Udp, family)?;
@@ -90,14 +90,14 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         node.datapath.set_rule(rule, DROP)?;
     }
     let legs = node.datapath.forget_connections()?;
-    ctx.check("the flow had left connections", legs >= 4, legs);
+    ctx.check("the flow has connection entries", legs >= 4, legs);
 
     let sent = nothing_arrives(ctx, &node);
     let denied = node.counters(W1, Direction::ToWorkload)?.denied;
     ctx.equal("packets denied at w1", denied, sent);
     node.all_pass(ctx, "w1", "w0")?;
     node.all_pass(ctx, "host", "w1")?;
-    ctx.equal("further packets denied", node.counters(W1, Direction::ToWorkload)?.denied - denied, 0);
+    ctx.equal("additional packets denied", node.counters(W1, Direction::ToWorkload)?.denied - denied, 0);
 
     for rule in &rules {
         node.datapath.clear_rule(rule)?;
@@ -105,7 +105,7 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::available().iter().copied() {
         node.passes_counted(ctx, W0, W1, Proto::Udp, family)?;
     }
-    // The same at the other one's egress, for one service only.
+    // The same at the other pod's egress, for one service only.
     let remote = node.testbed.net.addr("w0", Family::V4);
     let host_ifindex = node.testbed.ifindex(W1.at);
     let service = Some((17, ctx.marker));
@@ -132,16 +132,16 @@ fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     let ifindex = node.testbed.ifindex(W0.at);
     let own = Family::ALL.map(|family| node.testbed.net.addr("w0", family));
-    // Nothing tells a workload with a false address from one whose own address the node has otherwise on record.
+    // A workload that uses a false address looks the same as one for which the node's map has another address.
     let others = [IpAddr::from([10, 65, 0, 66]), IpAddr::from([0xfd65, 0, 0, 0, 0, 0, 0, 0x66])];
 
     node.all_pass(ctx, "w0", "w1")?;
-    ctx.equal("genuine packets taken for spoofed", node.counters(W0, Direction::FromWorkload)?.spoofed, 0);
+    ctx.equal("valid packets counted as spoofed", node.counters(W0, Direction::FromWorkload)?.spoofed, 0);
     let stream = node.testbed.stream(ctx, "w0", "w1", Family::V4)?;
     flows::some_traffic(ctx, &stream)?;
     node.datapath.register(ifindex, &others)?;
     let closed = ctx.wait_until(2_000, || Ok(node.counters(W0, Direction::FromWorkload)?.spoofed >= 3))?;
-    ctx.check("packets of the established flow are taken for spoofed", closed, "counters");
+    ctx.check("packets of the established flow are counted as spoofed", closed, "counters");
     let count = || node.counters(W0, Direction::FromWorkload).map(|counters| counters.spoofed);
     let report = stream.stop_less(ctx.patience(500), count)?;
     let spoofed = u64::from(report.lost_count());
@@ -163,11 +163,11 @@ const DATAPATH_BY_HOST_IFINDEX: Case = Case::new(
 )
 .on(PODS_SAME_IFINDEX)
 .over(variants::mechanisms);
-/// On the node the second pod's device has the number that the first pod's own end has in the pod.
+/// On the node, the second pod's device has the index that the first pod's own end has in the pod.
 fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::build(ctx, &[W0, W1])?;
     let collide = (node.testbed.net.ifindex("w0", "eth0"), node.testbed.ifindex(P1));
-    ctx.equal("the pod's end of one and the node's end of the other", collide, (SHARED_IFINDEX, SHARED_IFINDEX));
+    ctx.equal("indexes of one pod's end and the other's node end", collide, (SHARED_IFINDEX, SHARED_IFINDEX));
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     for (proto, family) in [(Proto::Udp, Family::V4), (Proto::Icmp, Family::V6)] {
         node.passes_counted(ctx, W0, W1, proto, family)?;
@@ -175,8 +175,8 @@ fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     let spoofed =
         (node.counters(W0, Direction::FromWorkload)?.spoofed, node.counters(W1, Direction::FromWorkload)?.spoofed);
-    ctx.equal("packets taken for spoofed", spoofed, (0, 0));
-    // From the node to one pod: nothing of it may count for the other.
+    ctx.equal("packets counted as spoofed", spoofed, (0, 0));
+    // From the node to one pod: nothing may be counted for the other.
     let before = (node.counters(W0, Direction::ToWorkload)?, node.counters(W1, Direction::ToWorkload)?);
     node.passes(ctx, "host", "w0", Proto::Udp, Family::V4)?;
     let after = (node.counters(W0, Direction::ToWorkload)?, node.counters(W1, Direction::ToWorkload)?);
@@ -186,7 +186,7 @@ fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     node.datapath.forget_connections()?;
     node.passes(ctx, "host", "w0", Proto::Udp, Family::V4)?;
     let report = node.testbed.silence(ctx, "host", "w1", Proto::Udp, Family::V4);
-    ctx.check("w1's rule is w1's alone", report.tried() && report.silent(), &report);
+    ctx.check("w1's rule applies only to w1", report.tried() && report.silent(), &report);
     Ok(())
 }
 
@@ -208,7 +208,7 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let report = node.testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
         ctx.check(format!("{when}: nothing leaves w0"), report.tried() && report.silent(), &report);
         let missed = node.counters(W0, Direction::FromWorkload)?.missed - before;
-        ctx.equal(format!("{when}: packets that met w0's empty slot"), missed, flows::EXCHANGES.into());
+        ctx.equal(format!("{when}: packets that found w0's empty slot"), missed, flows::EXCHANGES.into());
         Ok::<_, Stop>(())
     };
     node.passes(ctx, "w0", "w1", Proto::Udp, Family::V4)?;
@@ -218,14 +218,14 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::available().iter().copied() {
         node.passes_counted(ctx, W0, W1, Proto::Udp, family)?;
     }
-    // A pod that is deleted and created again gets its own slot back and no other.
+    // A pod that is deleted and created again must get its own slot back.
     mechanism.unplug(&attached[0].programs)?;
     let again = node.datapath.workload(&mechanism, node.testbed.ifindex(W0.at), attached[0].programs.slot())?;
-    ctx.check("its slot is another one than w1's", again.slot() != attached[1].programs.slot(), again.slot());
+    ctx.check("its slot differs from w1's", again.slot() != attached[1].programs.slot(), again.slot());
     node.passes_counted(ctx, W0, W1, Proto::Icmp, Family::V6)?;
     let before = node.counters(W1, Direction::FromWorkload)?.missed;
     node.passes_counted(ctx, W1, W0, Proto::Udp, Family::V4)?;
-    ctx.equal("packets of w1 that met an empty slot", node.counters(W1, Direction::FromWorkload)?.missed - before, 0);
+    ctx.equal("packets of w1 that found an empty slot", node.counters(W1, Direction::FromWorkload)?.missed - before, 0);
     Ok(())
 }
 

@@ -39,7 +39,7 @@ fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let path = node.path(ctx, "w0", "w1", Family::V4);
     let report = udp_exchange(path, flows::EXCHANGES.into(), unsummed, ctx.patience(1_000));
     ctx.equal("datagrams without a checksum that were answered", report.echoed, flows::EXCHANGES.into());
-    // The backend itself is still there under its own address, and untranslated.
+    // The backend is still reachable at its own address, without translation.
     let before = node.counters(W0, Direction::FromWorkload)?.translated;
     node.all_pass(ctx, "w0", "w1")?;
     ctx.equal(
@@ -82,15 +82,15 @@ fn icmp_errors(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let path = node.path(ctx, "w0", "w1", family);
         let heard = icmp_error(path.from, path.dial, None, ctx.patience(1_000))?;
         let refused = heard == IcmpError::Errno(REFUSED);
-        ctx.require(&format!("nobody listens behind the service, {family}"), refused, heard)?;
+        ctx.require(&format!("no server behind the service, {family}"), refused, heard)?;
         let related = node.counters(W0, Direction::ToWorkload)?.related;
-        // One hop: as far as the node, which answers for a packet that is translated already.
+        // One hop: the node itself answers, for a packet that is already translated.
         let heard = icmp_error(path.from, path.dial, Some(1), ctx.patience(1_000))?;
-        ctx.equal(format!("one hop is too few, {family}"), heard, IcmpError::Errno(EXPIRED));
+        ctx.equal(format!("with one hop, {family}"), heard, IcmpError::Errno(EXPIRED));
         let seen = node.counters(W0, Direction::ToWorkload)?.related - related;
-        ctx.equal(format!("errors that belong to a connection, {family}"), seen, 1);
+        ctx.equal(format!("errors that were assigned to a connection, {family}"), seen, 1);
         let heard = icmp_error(path.from, path.dial, Some(2), ctx.patience(1_000))?;
-        ctx.equal(format!("two hops are enough, {family}"), heard, IcmpError::Errno(REFUSED));
+        ctx.equal(format!("with two hops, {family}"), heard, IcmpError::Errno(REFUSED));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Probes, auto mode, and what happens where a mechanism is missing.
+//! Probes, auto mode, and missing mechanisms.
 
 use lab_bpf::Mprog;
 use lab_harness::{
@@ -70,7 +70,11 @@ fn netkit_device_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let result = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1"));
         if has {
             let made = result.and_then(|()| link::info(&ns, "nk0")).map(|info| info.kind);
-            ctx.check(format!("a {kind} pair is made"), made.as_ref().ok() == Some(&kind.into()), format!("{made:?}"));
+            ctx.check(
+                format!("a {kind} pair is created"),
+                made.as_ref().ok() == Some(&kind.into()),
+                format!("{made:?}"),
+            );
             link::delete(&ns, "nk0")?;
         } else {
             ctx.refused(format!("a {kind} pair is refused"), result, Errno::EOPNOTSUPP);
@@ -101,7 +105,7 @@ const UNKNOWN_ATTRIBUTES_ARE_ACCEPTED: Case = Case::new(
 )
 .needs(&[Capability::Netkit]);
 fn unknown_attributes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    /// Beyond every attribute that any kernel has assigned.
+    /// An attribute number that no kernel has assigned.
     const UNASSIGNED: u16 = 200;
     let ns = Netns::new("probe")?;
     let options = NetkitOptions {
@@ -135,7 +139,7 @@ fn auto(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = testbed.counter(ctx, P0)?;
     let attachment = testbed.attach(ctx, P0, AttachRequest::Auto, variant.direction(), &program)?;
     let seen = testbed.find(P0, &program)?;
-    ctx.equal("listed where it was put", seen.map(|seen| seen.hook), Some(attachment.hook));
+    ctx.equal("listed on the hook to which it was attached", seen.map(|seen| seen.hook), Some(attachment.hook));
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)
 }
 
@@ -158,7 +162,7 @@ fn no_silent_fallback(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         match (attach_type, ctx.capabilities.has(Capability::Tcx)) {
             (AttachType::Tcx, true) => {
                 ctx.check("tcx attaches where the kernel has it", result.is_ok(), format!("{result:?}"));
-                ctx.equal("as tcx and nothing else", listed, Some(Hook::TcxIngress));
+                ctx.equal("listed as tcx", listed, Some(Hook::TcxIngress));
             }
             _ => {
                 let errno = result.as_ref().err().and_then(AsErrno::errno);

@@ -1,4 +1,4 @@
-//! Probes, auto mode, and what happens where a mechanism is missing.
+//! Probes, auto mode, and missing mechanisms.
 
 mod auto;
 mod probes;

@@ -1,4 +1,4 @@
-//! What the probes rest on: the same questions asked by the cases' own means, and held against the release.
+//! Checks the probes: the cases try the same operations themselves, and compare the results with the release.
 
 use lab_bpf::{Mprog, ProgArray, probe::BPF_F_EGRESS, raw};
 use lab_harness::{
@@ -16,11 +16,11 @@ const SCHED_CLS: u32 = raw::BPF_PROG_TYPE_SCHED_CLS;
 pub const CASES: &[Case] =
     &[HEADROOM_BY_READ_BACK, SINGLE_BY_READ_BACK, REDIRECT_PEER_EGRESS, PROG_ARRAY_ENFORCEMENT, LEFTOVERS_OF_A_PROBE];
 
-/// Whether the probe and the release agree; what kernels.toml lists as unsupported is the host's concern.
+/// Whether the probe agrees with the release; the host handles entries under `unsupported` in kernels.toml.
 pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
     let probed = ctx.capabilities.has(capability);
     let expected = ctx.capabilities.is_known_for(capability);
-    ctx.equal(format!("{capability} as this release is known for"), probed, expected);
+    ctx.equal(format!("{capability} as documented for this kernel"), probed, expected);
     probed
 }
 
@@ -91,7 +91,7 @@ fn redirect_peer_egress(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const FRAME: [u8; 60] = [0; 60];
     const DROP: u32 = 2;
     const REDIRECT: u32 = 7;
-    /// A flag that the helper has never known.
+    /// A flag that the helper has never supported.
     const UNKNOWN: i32 = 1 << 5;
     let has = as_released(ctx, Capability::RedirectPeerEgress);
     for (name, flags, wanted) in [

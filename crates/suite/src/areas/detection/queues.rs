@@ -1,7 +1,7 @@
 //! Receive queues of netkit devices, which can be another device's ("net: Add queue-create operation").
 //!
-//! A lease that is granted needs a giver with hardware queues, or netdevsim, which no kernel of Debian's is built with. What
-//! can be seen in a virtual machine is whom the kernel takes for a taker, and that it then looks at the giver.
+//! Leasing a queue needs a device with hardware queues, or netdevsim, which no Debian kernel includes. In a virtual machine
+//! one can only test which devices the kernel accepts as borrower, and that it then checks the lender.
 
 use super::probes::as_released;
 use lab_harness::{
@@ -39,7 +39,7 @@ const QUEUE_LEASE_TAKERS: Case = Case::new(
 )
 .needs(&[Capability::Netkit]);
 fn takers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    /// An index that no device here has.
+    /// An index without a device.
     const NOBODY: u32 = 9_999;
     let leasable = as_released(ctx, Capability::NetkitQueueLease);
     let ns = Netns::new("takers")?;
@@ -47,7 +47,7 @@ fn takers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     if !leasable {
         for name in ["nk0", "nk1"] {
             let taker = link::info(&ns, name)?.ifindex;
-            // Neither who takes nor who gives is looked at: there is no such command.
+            // The command does not exist, so neither borrower nor lender is checked.
             for giver in [LOOPBACK, taker, NOBODY] {
                 let refused = queue::lease(&ns, taker, giver, 0);
                 ctx.refused(format!("{name} from index {giver}"), refused, Errno::EOPNOTSUPP);
@@ -101,7 +101,7 @@ fn spare_queues(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let ifindex = link::info(&ns, "nk0")?.ifindex;
     let working = queue::receive_queues(&ns, ifindex);
     if ctx.capabilities.kernel() < QUEUE_GET {
-        // These kernels have no queue-get and refuse it.
+        // These kernels do not have queue-get and refuse it.
         let refused = working.map(drop);
         ctx.refused("queue-get before it came", refused, Errno::EOPNOTSUPP);
         return Ok(());

@@ -15,13 +15,13 @@ use lab_traffic::Proto;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[SKB_IFINDEX, INDEX_COLLISION, INGRESS_IFINDEX, GLOBALS_PER_ATTACHMENT, ETHERNET_HEADER];
 
-/// Attaches a counter, sends one UDP flow over IPv4, and gives back what the program saw of it.
+/// Attaches a counter, sends one UDP flow over IPv4, and returns the metadata that the program recorded.
 fn seen_by(ctx: &mut Ctx, testbed: &Testbed, at: Spot, variant: &Variant, from: &str, to: &str) -> Result<Seen, Stop> {
     let program = testbed.counter(ctx, at)?;
     let _attachment = testbed.attach(ctx, at, variant.attach(), variant.direction(), &program)?;
     testbed.flow_passes(ctx, from, to, Proto::Udp, Family::V4);
     let stats = program.stats()?;
-    ctx.require("the program saw the flow", stats.marked > 0, stats.marked)?;
+    ctx.require("the program ran on the flow", stats.marked > 0, stats.marked)?;
     Ok(stats.last)
 }
 
@@ -51,8 +51,8 @@ fn index_collision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("the number of an unrelated node device", testbed.ifindex(P1), SHARED_IFINDEX);
     let to_workload = Variant { direction: Some(Direction::ToWorkload), ..*variant };
     let seen = seen_by(ctx, &testbed, P0, &to_workload, "host", "w0")?;
-    ctx.equal("skb->ifindex names the unrelated device", seen.ifindex, SHARED_IFINDEX);
-    ctx.equal("host_ifindex names the workload's", seen.host_ifindex, testbed.ifindex(P0));
+    ctx.equal("skb->ifindex is that of the unrelated device", seen.ifindex, SHARED_IFINDEX);
+    ctx.equal("host_ifindex is that of the workload", seen.host_ifindex, testbed.ifindex(P0));
     Ok(())
 }
 
@@ -66,7 +66,7 @@ const INGRESS_IFINDEX: Case = Case::new(
 .over(variants::mechanisms);
 fn ingress_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    // From w0 to w1, watched where the packet leaves the node towards w1.
+    // From w0 to w1, observed where the packet leaves the node towards w1.
     let to_workload = Variant { direction: Some(Direction::ToWorkload), ..*variant };
     let seen = seen_by(ctx, &testbed, P1, &to_workload, "w0", "w1")?;
     let wanted = if variant.attach() == AttachType::Netkit.into() { 0 } else { testbed.ifindex(P0) };
@@ -120,6 +120,6 @@ fn ethernet_header(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("destination", seen.eth_dst, destination);
     ctx.equal("EtherType", seen.protocol, ETH_P_IP);
     let zeros = seen.eth_src == [0; 6] && seen.eth_dst == [0; 6];
-    ctx.equal("header of zeros", zeros, variant.device() == LinkKind::NetkitL3);
+    ctx.equal("Ethernet header is zero", zeros, variant.device() == LinkKind::NetkitL3);
     Ok(())
 }

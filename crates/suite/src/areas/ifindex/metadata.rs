@@ -1,4 +1,4 @@
-//! What else of a packet crosses a pair: mark, priority, packet type, departure time, segments.
+//! Metadata of packets that cross a pair: mark, priority, packet type, departure time, segments.
 
 use lab_bpf::Program;
 use lab_harness::{
@@ -35,7 +35,7 @@ fn scrubs() -> Vec<Variant> {
         .collect()
 }
 
-/// Sends one datagram to the cell's marker, through a socket that `prepare` had in hand.
+/// Sends one datagram to the cell's marker, through a socket that `prepare` has configured.
 fn datagram(
     ctx: &Ctx,
     testbed: &Testbed,
@@ -55,7 +55,7 @@ fn datagram(
 /// Waits until the program has seen one more marked packet than before.
 fn met(ctx: &mut Ctx, what: &str, program: &Program, before: u64) -> Result<(), Stop> {
     let seen = ctx.wait_until(2_000, || Ok(program.stats()?.marked > before))?;
-    ctx.require(&format!("the program met the packet {what}"), seen, program.stats()?.marked)
+    ctx.require(&format!("the program ran on the packet {what}"), seen, program.stats()?.marked)
 }
 
 fn scrubbed_pair(kind: LinkKind, scrub: Scrub) -> Topology {
@@ -137,8 +137,8 @@ fn packet_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// From here on the kernel knows the time in a datagram for one of departure, whatever its clock ("net: Add additional bit to
-/// support clockid_t timestamp type"); before, TCP's only.
+/// The version since which the kernel treats the time in any datagram as a departure time ("net: Add additional bit to
+/// support clockid_t timestamp type"); before, only TCP's.
 const DATAGRAMS_DEPART: KernelVersion = KernelVersion::new(6, 11, 0);
 
 const DEPARTURE_TIME: Case = Case::new(
@@ -153,7 +153,7 @@ fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (leaving, arriving) = (testbed.counter(ctx, ETH0)?, testbed.counter(ctx, P0)?);
     let inside = if ctx.capabilities.has(Capability::Tcx) { AttachRequest::Tcx } else { AttachRequest::Tc };
-    // The pod's own egress: for its end of the pair the directions are the other way round.
+    // The pod's own egress: for its end of the pair the directions are reversed.
     let _leaving = testbed.attach(ctx, ETH0, inside, Direction::ToWorkload, &leaving)?;
     let _arriving = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &arriving)?;
     let due = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
@@ -169,23 +169,23 @@ fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         Ok::<_, io::Error>(())
     })?;
     met(ctx, "at the node", &arriving, 0)?;
-    ctx.equal("departure time where it leaves the pod", leaving.stats()?.last.tstamp_ns, due_ns);
-    // skb_clear_tstamp() spares departure times; bpf_convert_tstamp_read() hides them at ingress, and netkit is not.
+    ctx.equal("departure time in the pod", leaving.stats()?.last.tstamp_ns, due_ns);
+    // skb_clear_tstamp() keeps departure times; bpf_convert_tstamp_read() hides them at ingress, but netkit is not ingress.
     let seen = arriving.stats()?.last.tstamp_ns;
     if variant.attach() == AttachRequest::Netkit {
-        ctx.equal("departure time where the node meets it", seen, due_ns);
+        ctx.equal("departure time at the node", seen, due_ns);
         return Ok(());
     }
     if ctx.capabilities.kernel() >= DATAGRAMS_DEPART {
-        ctx.equal("departure time where the node meets it", seen, 0);
+        ctx.equal("departure time at the node", seen, 0);
         return Ok(());
     }
-    // A departure time that is taken for none is cleared, and a packet then bears the time of its arrival: the agent has the
-    // kernel stamp packets.
+    // A time that is not treated as a departure time is cleared, and the packet then has its arrival time: the agent
+    // enables receive timestamps.
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME)?;
     let since = Duration::from(now).checked_sub(Duration::from_nanos(seen));
     let arrived = since.is_some_and(|since| since < ctx.patience(10_000));
-    ctx.check("the time of arrival where the node meets it", arrived, seen);
+    ctx.check("arrival time at the node", arrived, seen);
     Ok(())
 }
 

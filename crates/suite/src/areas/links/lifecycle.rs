@@ -1,4 +1,4 @@
-//! Who keeps a link alive, and what becomes of it when devices move.
+//! What keeps a link attached, and the effect of moving its device.
 
 use super::pins::pin_path;
 use lab_bpf::{Config, Link, Mprog, Program, ProgramKind, raw};
@@ -31,7 +31,7 @@ use std::{
 /// In the order in which they run.
 pub const CASES: &[Case] = &[LAST_PIN, DESCRIPTOR_IN_FLIGHT, OWNER_KILLED, PEER_RENAMED_AND_MOVED, PIN_NAMES];
 
-/// Waits until the kernel lists the program no more: the last reference goes by work item.
+/// Waits until the kernel no longer lists the program: the last reference is dropped by a work item.
 fn goes(ctx: &mut Ctx, testbed: &Testbed, what: &str, program: &Program) -> Result<(), Stop> {
     let gone = ctx.wait_until(2_000, || Ok(testbed.find(P0, program)?.is_none()))?;
     ctx.check(what, gone, "BPF_PROG_QUERY");
@@ -67,7 +67,7 @@ fn last_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     fs::remove_file(&first)?;
     runs(ctx, &testbed, "with one pin left", &program)?;
     fs::remove_file(&second)?;
-    goes(ctx, &testbed, "the last pin takes the link along", &program)
+    goes(ctx, &testbed, "removing the last pin detaches the link", &program)
 }
 
 const DESCRIPTOR_IN_FLIGHT: Case = Case::new(
@@ -89,11 +89,11 @@ fn descriptor_in_flight(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     drop(link);
     drop(sender);
     runs(ctx, &testbed, "in flight", &program)?;
-    // Another process takes over the socket, and with it the link.
+    // Another process receives the socket, and with it the link.
     let holder = Holder::of(receiver)?;
     runs(ctx, &testbed, "in flight to another process", &program)?;
     holder.kill()?;
-    goes(ctx, &testbed, "the socket takes the link along", &program)
+    goes(ctx, &testbed, "closing the socket detaches the link", &program)
 }
 
 const OWNER_KILLED: Case = Case::new(
@@ -113,7 +113,7 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let owner = Holder::of(kept.as_fd().try_clone_to_owned()?)?;
         owner.kill()?;
         attachment.abandon();
-        return runs(ctx, &testbed, "the filter, its owner gone", &kept);
+        return runs(ctx, &testbed, "the filter after its owner's end", &kept);
     }
     let path = pin_path(ctx, "kept");
     let pinned = attachment.into_link()?;
@@ -121,15 +121,15 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (unpinned, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
     let link = testbed.run(P0, || lab_bpf::attach_link(hook, ifindex, &*unpinned, &Mprog::default()))?;
     let owners = [Holder::of(pinned)?, Holder::of(link)?];
-    runs(ctx, &testbed, "the pinned link, its owner alive", &kept)?;
-    runs(ctx, &testbed, "the unpinned link, its owner alive", &unpinned)?;
+    runs(ctx, &testbed, "the pinned link before its owner's end", &kept)?;
+    runs(ctx, &testbed, "the unpinned link before its owner's end", &unpinned)?;
     for owner in owners {
         owner.kill()?;
     }
-    goes(ctx, &testbed, "the unpinned link goes with its owner", &unpinned)?;
-    runs(ctx, &testbed, "the pinned link, its owner gone", &kept)?;
+    goes(ctx, &testbed, "the unpinned link is detached at its owner's end", &unpinned)?;
+    runs(ctx, &testbed, "the pinned link after its owner's end", &kept)?;
     let info = Link::open_pinned(&path)?.info()?;
-    ctx.equal("the pin opens on its program", info.prog_id, kept.id());
+    ctx.equal("program of the pinned link", info.prog_id, kept.id());
     Ok(())
 }
 
@@ -158,10 +158,10 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     link::move_to(testbed.net.ns("pod"), "uplink0", &elsewhere)?;
     let moved = link::info(&elsewhere, "uplink0")?.ifindex;
     let after = attachment.link()?.info()?;
-    ctx.equal("the link tells the peer's index in its new namespace", after.ifindex, moved);
+    ctx.equal("the link reports the peer's index in its new namespace", after.ifindex, moved);
     ctx.equal("listed on the primary", testbed.find(P0, &program)?.map(|seen| seen.hook), Some(attachment.hook));
-    // Its addresses stayed behind. A datagram, or the question for its neighbour's address, is traffic enough; the first
-    // ones are lost while the kernel deals with the carrier.
+    // The device lost its addresses. A datagram, or a neighbour solicitation for it, is enough traffic; the first ones are
+    // lost while the kernel handles the carrier change.
     link::set_up(&elsewhere, "uplink0")?;
     link::add_address(&elsewhere, "uplink0", "10.9.0.1/24")?;
     let packets = program.stats()?.packets;
@@ -170,7 +170,7 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         sender.send_to(b"moved", "10.9.0.2:9")?;
         Ok(program.stats()?.packets > packets)
     })?;
-    ctx.check("what the moved peer sends meets the program", met, program.stats()?.packets - packets);
+    ctx.check("the program runs on packets of the moved peer", met, program.stats()?.packets - packets);
     Ok(())
 }
 
@@ -182,7 +182,7 @@ const PIN_NAMES: Case = Case::new(
 )
 .needs(&[Capability::Tcx]);
 fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    // The second pair differs in the last of the fifteen characters that a name can have.
+    // The names of the second pair differ only in the last of the fifteen characters that a name can have.
     const NAMES: [&str; 4] = ["a.b", "ab", "workload0123456", "workload0123457"];
     let directory = Path::new(PINS).join(format!("case-{}", ctx.marker));
     fs::create_dir(&directory)?;
@@ -201,7 +201,7 @@ fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.refused("a dot in a pin's name", dotted, Errno::EPERM);
     let stripped = |name: &str| -> PathBuf { directory.join(name.replace('.', "")) };
     links[0].2.pin(&stripped(NAMES[0]))?;
-    ctx.refused("the dot left out: `ab` is taken", links[1].2.pin(&stripped(NAMES[1])), Errno::EEXIST);
+    ctx.refused("without the dot: `ab` exists already", links[1].2.pin(&stripped(NAMES[1])), Errno::EEXIST);
     for (name, ifindex, link) in &links {
         let path = directory.join(format!("tcx_ingress_{ifindex}"));
         let pinned = link.pin(&path);
@@ -213,7 +213,7 @@ fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     links[0].2.update(&program, None)?;
     let untouched = links[1..].iter().map(|(.., link)| link.info()).collect::<Result<Vec<_>, _>>()?;
     ctx.check(
-        "an update by one pin touches no other link",
+        "an update by one pin changes no other link",
         untouched.iter().all(|info| info.prog_id != program.id()),
         format!("{untouched:?}"),
     );

@@ -1,4 +1,4 @@
-//! Links, pins, updates, and what deletion does to them.
+//! Links, pins and updates, and the effect of deletion on them.
 
 mod lifecycle;
 pub mod pins;

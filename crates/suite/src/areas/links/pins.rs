@@ -1,4 +1,4 @@
-//! Links and pins, and what updates and deletions do to them.
+//! Links and pins, and the effect of updates and deletion on them.
 
 use lab_bpf::{Link, Mprog};
 use lab_harness::{
@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
     ONE_PROGRAM_TWO_DEVICES,
 ];
 
-/// A path of this case's own on the bpffs, removed at the end whatever happens.
+/// A path on the bpffs for this case only, which is removed at the end in any case.
 pub fn pin_path(ctx: &mut Ctx, name: &str) -> PathBuf {
     let path = Path::new(PINS).join(format!("case-{}-{name}", ctx.marker));
     let cleanup = path.clone();
@@ -84,11 +84,11 @@ fn detach_under_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)?;
     attachment.link()?.pin(&path)?;
     attachment.link()?.detach()?;
-    ctx.check("the hook is empty at once", testbed.find(P0, &program)?.is_none(), "BPF_PROG_QUERY");
+    ctx.check("the hook is empty", testbed.find(P0, &program)?.is_none(), "BPF_PROG_QUERY");
     let reopened = Link::open_pinned(&path)?;
     ctx.equal("the pinned link has no device", reopened.info()?.ifindex, 0);
     let fresh = testbed.counter(ctx, P0)?;
-    ctx.refused("it takes no update", reopened.update(&*fresh, None), Errno::ENOLINK);
+    ctx.refused("an update is refused", reopened.update(&*fresh, None), Errno::ENOLINK);
     Ok(())
 }
 
@@ -112,7 +112,7 @@ fn update(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("the same link, the new program", (link.info()?.id, link.info()?.prog_id), (id, second.id()));
     let counted = first.stats()?.packets;
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &second)?;
-    ctx.equal("packets that the old program still saw", first.stats()?.packets - counted, 0);
+    ctx.equal("packets that the old program ran on afterwards", first.stats()?.packets - counted, 0);
     let (ifindex, hook) = (testbed.ifindex(P0), attachment.hook);
     let _third = testbed.run(P0, || lab_bpf::attach_link(hook, ifindex, &*other, &Mprog::default()))?;
     ctx.refused("a program that is on the hook already", link.update(&*other, None), Errno::EEXIST);
@@ -143,13 +143,13 @@ fn link_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Asserts what is left of a link whose device has gone.
+/// Asserts the state of a link whose device was deleted.
 fn orphaned(ctx: &mut Ctx, testbed: &Testbed, link: &Link) -> Result<(), Stop> {
     let gone = ctx.wait_until(2_000, || Ok(link.info()?.ifindex == 0))?;
     ctx.check("the link has no device", gone, format!("{:?}", link.info()?));
     let fresh = ctx.programs.load(lab_bpf::ProgramKind::Count, &lab_bpf::Config::new(ctx.marker), &UNTYPED)?;
-    ctx.refused("it takes no update", link.update(&fresh, None), Errno::ENOLINK);
-    ctx.check("detaching it is no error", link.detach().is_ok(), "BPF_LINK_DETACH");
+    ctx.refused("an update is refused", link.update(&fresh, None), Errno::ENOLINK);
+    ctx.check("detaching it succeeds", link.detach().is_ok(), "BPF_LINK_DETACH");
     let left = link::info(testbed.net.ns("host"), "p0");
     ctx.refused("the node's device is gone", left, Errno::ENODEV);
     Ok(())
@@ -217,14 +217,14 @@ fn stale_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
     let stale = Link::open_pinned(&path)?;
     let fresh = testbed.counter(ctx, P0)?;
-    ctx.refused("the old pin takes no update", stale.update(&*fresh, None), Errno::ENOLINK);
-    ctx.equal("the new device starts empty", ns.run(|| lab_bpf::observe(ifindex))?.len(), 0);
+    ctx.refused("updating by the old pin is refused", stale.update(&*fresh, None), Errno::ENOLINK);
+    ctx.equal("programs on the new device", ns.run(|| lab_bpf::observe(ifindex))?.len(), 0);
     drop(stale);
     fs::remove_file(&path)?;
     let renewed = ns.run(|| lab_bpf::attach_link(hook, ifindex, &*fresh, &Mprog::default()))?;
     renewed.pin(&path)?;
     let listed = ns.run(|| lab_bpf::find(ifindex, fresh.id()))?;
-    ctx.equal("attached anew under the same path", listed.map(|seen| seen.hook), Some(hook));
+    ctx.equal("attached again with the same path", listed.map(|seen| seen.hook), Some(hook));
     Ok(())
 }
 

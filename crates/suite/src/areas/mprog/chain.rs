@@ -13,16 +13,16 @@ use std::os::fd::AsFd;
 pub struct Chain {
     /// The topology.
     pub testbed: Testbed,
-    /// What the variant asks for.
+    /// The request of the variant.
     pub request: AttachRequest,
     /// The hook.
     pub hook: Hook,
-    /// The device that it is reached through.
+    /// Index of the device by which the hook is accessed.
     pub ifindex: u32,
 }
 
 impl Chain {
-    /// The hook of a variant, on a topology of its own; packets from the workload where the variant leaves it open.
+    /// The hook of a variant, on its own topology; the direction is from the workload if the variant has none.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -74,7 +74,7 @@ impl Chain {
         self.testbed.run(P0, || lab_bpf::query(self.hook, self.ifindex))
     }
 
-    /// `BPF_PROG_DETACH`, by program or by place.
+    /// `BPF_PROG_DETACH`, by program or by position.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -92,10 +92,10 @@ impl Chain {
     }
 }
 
-/// A program without an opinion.
+/// A program that returns UNSPEC.
 ///
 /// # Errors
-/// The verifier's.
+/// The verifier refuses it.
 pub fn next() -> Result<RawProgram, BpfError> {
     raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, -1)
 }

@@ -1,4 +1,4 @@
-//! Order, anchors and revisions of multi-program hooks (kernel/bpf/mprog.c), equal for tcx and netkit unless said.
+//! Order, anchors and revisions of multi-program hooks (kernel/bpf/mprog.c), the same for tcx and netkit unless stated.
 
 use super::chain::{Chain, next};
 use lab_bpf::{Anchor, Link, Mprog, Place, raw, raw::RawProgram};
@@ -56,11 +56,11 @@ fn append_and_prepend(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         .map(|program| program.stats().map(|stats| stats.last.time_ns))
         .into_iter()
         .collect::<Result<_, _>>()?;
-    ctx.check("they ran in this order", times.is_sorted() && times[0] > 0, format!("{times:?}"));
+    ctx.check("programs ran in this order", times.is_sorted() && times[0] > 0, format!("{times:?}"));
     Ok(())
 }
 
-/// A hook with a link's program and, behind it, one that was attached without a link.
+/// A hook with a link's program, followed by one that was attached without a link.
 struct Anchored {
     chain: Chain,
     linked: RawProgram,
@@ -79,7 +79,7 @@ fn anchored(ctx: &mut Ctx, variant: &Variant) -> Result<Anchored, Stop> {
 }
 
 impl Anchored {
-    /// Puts one program before and one after the anchor, and asserts that they are its neighbours.
+    /// Inserts one program before and one after the anchor, and asserts that they are its neighbours.
     fn around(&self, ctx: &mut Ctx, name: &str, anchor: Anchor<'_>, anchored: u32) -> Result<(), Stop> {
         let (front, back) = (next()?, next()?);
         let _front = self.chain.link(&front, &Mprog::before(anchor))?;
@@ -175,8 +175,12 @@ fn replace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let before = chain.query()?;
     let fresh = next()?;
     chain.attach(&fresh, &Mprog::replacing(&programs[1]))?;
-    ctx.equal("the slot is taken over", chain.order()?, vec![programs[0].id(), fresh.id(), programs[2].id()]);
-    ctx.equal("the revision rises by one", chain.query()?.revision, before.revision + 1);
+    ctx.equal(
+        "the new program is in the old one's slot",
+        chain.order()?,
+        vec![programs[0].id(), fresh.id(), programs[2].id()],
+    );
+    ctx.equal("the revision is incremented", chain.query()?.revision, before.revision + 1);
     Ok(())
 }
 
@@ -221,10 +225,10 @@ fn query(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     chain.report(ctx, programs[0].id())?;
     ctx.equal("revision after three", chain.query()?.revision, 4);
     let (count, without_room) = with_room(0);
-    ctx.equal("count without room", (count, without_room.is_ok()), (3, true));
+    ctx.equal("count without a buffer", (count, without_room.is_ok()), (3, true));
     let (count, too_small) = with_room(2);
-    ctx.refused("too small a buffer", too_small, Errno::ENOSPC);
-    ctx.equal("the true count all the same", count, 3);
+    ctx.refused("query with a buffer that is too small", too_small, Errno::ENOSPC);
+    ctx.equal("count with a buffer that is too small", count, 3);
     ctx.equal("no links", chain.query()?.entries.iter().filter(|entry| entry.link_id.is_some()).count(), 0);
     Ok(())
 }

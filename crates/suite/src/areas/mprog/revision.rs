@@ -1,4 +1,4 @@
-//! Revisions, mixed chains and detaching by place (kernel/bpf/mprog.c).
+//! Revisions, mixed chains and detaching by position (kernel/bpf/mprog.c).
 
 use super::chain::{Chain, next};
 use lab_bpf::{Anchor, Mprog};
@@ -51,7 +51,7 @@ fn anchor_elsewhere(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.refused("replacing a program of another hook", here.attach(&fresh, &Mprog::replacing(&away)), Errno::ENOENT);
     ctx.check("nothing changed", here.query()? == state, format!("{:?}", here.query()?));
     let _fresh = here.link(&fresh, &Mprog::before(Anchor::ProgId(own.id())))?;
-    ctx.equal("an anchor that is here is taken", here.order()?, vec![fresh.id(), own.id()]);
+    ctx.equal("an anchor on this hook is accepted", here.order()?, vec![fresh.id(), own.id()]);
     Ok(())
 }
 
@@ -76,12 +76,12 @@ fn expected_revision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.refused(format!("a program at {name}"), chain.attach(&second, &options), Errno::ESTALE);
         ctx.refused(format!("detaching at {name}"), chain.detach(Some(&first), &options), Errno::ESTALE);
     }
-    ctx.equal("refusals raise nothing", chain.query()?.revision, revision);
+    ctx.equal("revision after refused calls", chain.query()?.revision, revision);
     let _second = chain.link(&second, &Mprog::default().at_revision(revision))?;
     chain.attach(&third, &Mprog::default().at_revision(revision + 1))?;
     chain.detach(Some(&first), &Mprog::default().at_revision(revision + 2))?;
-    ctx.equal("each change at the true revision", chain.order()?, vec![second.id(), third.id()]);
-    ctx.equal("and each raises it", chain.query()?.revision, revision + 3);
+    ctx.equal("programs after changes with the current revision", chain.order()?, vec![second.id(), third.id()]);
+    ctx.equal("revision after these changes", chain.query()?.revision, revision + 3);
     Ok(())
 }
 
@@ -109,13 +109,17 @@ fn links_among_programs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.refused(format!("replacing the {name}, a link's"), replace, Errno::EBUSY);
         ctx.refused(format!("detaching the {name}"), chain.detach(Some(linked), &Mprog::default()), Errno::EBUSY);
     }
-    ctx.refused("replacing by one that is here already", chain.attach(&d, &Mprog::replacing(&b)), Errno::EEXIST);
+    ctx.refused(
+        "replacing by a program that is attached already",
+        chain.attach(&d, &Mprog::replacing(&b)),
+        Errno::EEXIST,
+    );
     ctx.check("nothing changed", chain.query()? == state, format!("{:?}", chain.query()?));
     chain.attach(&fresh, &Mprog::replacing(&b))?;
     chain.detach(Some(&d), &Mprog::default())?;
     ctx.equal("programs replaced and detached around the links", chain.order()?, vec![a.id(), fresh.id(), c.id()]);
     let links: Vec<bool> = chain.query()?.entries.iter().map(|entry| entry.link_id.is_some()).collect();
-    ctx.equal("which of them are links", links, vec![true, false, true]);
+    ctx.equal("which of the entries are links", links, vec![true, false, true]);
     Ok(())
 }
 
@@ -134,14 +138,14 @@ fn revision_of_an_emptied_hook(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     chain.report(ctx, first.id())?;
     chain.detach(Some(&first), &Mprog::default())?;
     let empty = chain.query()?;
-    ctx.equal("the emptied hook, as queried", (empty.revision, empty.entries.len()), (1, 0));
+    ctx.equal("revision and count of the emptied hook", (empty.revision, empty.entries.len()), (1, 0));
     let again = chain.attach(&second, &Mprog::default().at_revision(empty.revision));
     if chain.request == AttachRequest::Netkit {
-        // netkit_prog_query() asks no entry where the hook is empty, and so tells 1; netkit_entry_fetch() goes on with
-        // the bundle's own count. tcx frees its entry and starts anew.
+        // netkit_prog_query() reads no entry if the hook is empty, and reports 1; netkit_entry_fetch() continues with the
+        // bundle's own count. tcx frees its entry and starts again.
         let fixed = again.is_ok();
         ctx.refused(
-            "netkit refuses the revision that it told (fixed upstream where this fails?)",
+            "netkit refuses the revision that it reported (fixed upstream if this fails?)",
             again,
             Errno::ESTALE,
         );
@@ -149,13 +153,13 @@ fn revision_of_an_emptied_hook(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             chain.attach(&second, &Mprog::default())?;
         }
     } else {
-        ctx.check("tcx takes the revision that it told", again.is_ok(), format!("{again:?}"));
+        ctx.check("tcx accepts the revision that it reported", again.is_ok(), format!("{again:?}"));
     }
-    ctx.equal("attached after all", chain.order()?, vec![second.id()]);
+    ctx.equal("programs attached in the end", chain.order()?, vec![second.id()]);
     Ok(())
 }
 
-/// What detaching from one side without naming a program takes away.
+/// The program that is detached from one end if no program is named.
 fn detached(chain: &Chain, options: &Mprog<'_>) -> Result<Option<u32>, Stop> {
     let before = chain.order()?;
     chain.detach(NOBODY, options)?;
@@ -177,18 +181,18 @@ const DETACH_BY_PLACE: Case = Case::new(
 fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let chain = Chain::new(ctx, variant)?;
     let (front, back) = (Mprog::before(Anchor::None), Mprog::after(Anchor::None));
-    ctx.refused("the front of an empty hook", chain.detach(NOBODY, &front), Errno::ENOENT);
+    ctx.refused("detaching the first of an empty hook", chain.detach(NOBODY, &front), Errno::ENOENT);
     let [a, b, c, linked] = [next()?, next()?, next()?, next()?];
     for program in [&a, &b, &c] {
         chain.attach(program, &Mprog::default())?;
     }
     chain.report(ctx, a.id())?;
-    ctx.equal("BEFORE takes the first", detached(&chain, &front)?, Some(a.id()));
-    ctx.equal("AFTER takes the last", detached(&chain, &back)?, Some(c.id()));
+    ctx.equal("BEFORE detaches the first", detached(&chain, &front)?, Some(a.id()));
+    ctx.equal("AFTER detaches the last", detached(&chain, &back)?, Some(c.id()));
     let link = chain.link(&linked, &Mprog::default())?;
-    ctx.refused("the last is a link's", chain.detach(NOBODY, &back), Errno::EBUSY);
+    ctx.refused("detaching the last, a link's", chain.detach(NOBODY, &back), Errno::EBUSY);
     let next_to = Mprog::before(Anchor::LinkFd(link.as_fd()));
-    ctx.equal("what lies before a link", detached(&chain, &next_to)?, Some(b.id()));
-    ctx.equal("only the link is left", chain.order()?, vec![linked.id()]);
+    ctx.equal("detached before a link", detached(&chain, &next_to)?, Some(b.id()));
+    ctx.equal("programs left", chain.order()?, vec![linked.id()]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What bpf_check_mtu says of packets, and packets beyond 64 KiB.
+//! bpf_check_mtu, and packets larger than 64 KiB.
 
 use super::link::checksum_errors;
 use crate::topologies::{JUMBO, UNEVEN_PAIR, USUAL};
@@ -23,14 +23,14 @@ mod code {
     pub const FRAG_NEEDED: i32 = 1;
     pub const SEGS_TOOBIG: i32 = 2;
 }
-/// `BPF_MTU_CHK_SEGS`, and a flag that there is not.
+/// `BPF_MTU_CHK_SEGS`, and an unassigned flag.
 const SEGMENTS: u64 = 1;
 const UNKNOWN: u64 = 1 << 5;
 
 /// In the order in which they run.
 pub const CASES: &[Case] = &[CHECK_MTU, BEYOND_64_KIB];
 
-/// A question, and the answer to it: device, bytes added, flags; code, MTU.
+/// A call and its result: device, added bytes, flags; code, MTU.
 struct Question {
     name: &'static str,
     device: u32,
@@ -54,7 +54,7 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const NOBODY: u32 = 9_999;
     const PAYLOAD: usize = 100;
     let testbed = ctx.testbed()?;
-    // The two ends' MTUs differ, so that an answer shows which end it is about.
+    // The MTUs of the two ends differ, so that the result shows which end was checked.
     let in_pod = variant.attach() == AttachRequest::Netkit && variant.direction() == Direction::ToWorkload;
     let (asks, other, mtu) = if in_pod { ("pod", "host", USUAL) } else { ("host", "pod", JUMBO) };
     link::create_dummy(testbed.net.ns(asks), "narrow")?;
@@ -64,7 +64,7 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let refused = |errno: Errno| (-(errno as i32), 0);
     let ask = |name, device, add, flags, answer| Question { name, device, add, flags, answer };
     for (family, headers) in [(Family::V4, 28), (Family::V6, 48)] {
-        // What the device takes beyond this packet: its MTU counts from the network header on.
+        // The bytes that can be added to this packet: the device's MTU counts from the network header.
         let room = mtu.cast_signed() - headers - PAYLOAD as i32;
         for question in [
             ask("the packet's device", 0, 0, 0, (code::SUCCESS, mtu)),
@@ -93,7 +93,7 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Asks about one packet, and asserts what a program was answered.
+/// Calls the helper for one packet, and asserts the result.
 fn answered(
     ctx: &mut Ctx,
     testbed: &Testbed,
@@ -123,13 +123,14 @@ fn answered(
     Ok(())
 }
 
-/// "net: add gso_ipv4_max_size and gro_ipv4_max_size per device": before it IPv4 stays within 64 KiB.
+/// "net: add gso_ipv4_max_size and gro_ipv4_max_size per device": before this, IPv4 packets have at most 64 KiB.
 const IPV4_SINCE: KernelVersion = KernelVersion::new(6, 3, 0);
-/// "net/ipv6: Drop HBH for BIG TCP on TX side": before it such a packet of IPv6 has eight bytes of options, with which each
-/// of its segments is too long for a router's next link (`skb_gso_validate_network_len()`), and none is handed on whole.
+/// "net/ipv6: Drop HBH for BIG TCP on TX side": before this, such an IPv6 packet has eight bytes of options, which make
+/// each of its segments too long for a router's next link (`skb_gso_validate_network_len()`), so that none is forwarded
+/// unsplit.
 const IPV6_ROUTED_SINCE: KernelVersion = KernelVersion::new(7, 0, 0);
 
-/// A sender makes no packet longer than half of the window that the receiver has ever offered.
+/// A sender creates no packet longer than half of the receiver's maximum window.
 const PODS_LARGE_WINDOWS: Template =
     Template::new("pods-large-windows", "Two workloads on one host that have large TCP buffers.", |kind| {
         ["w0", "w1"].into_iter().fold(library::PODS.of(kind), |topology, node| {
@@ -148,11 +149,11 @@ const BEYOND_64_KIB: Case = Case::new(
 .over(variants::usual_mechanisms)
 .within(30_000);
 fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    // Slow start comes to the longest packets well within it.
+    // Slow start reaches the longest packets well within this.
     const BULK: u64 = 2 << 20;
     const LIMIT: u32 = 180_000;
     const LEGACY: u32 = 65_536;
-    /// What of a packet is not counted by the limit: Ethernet, IPv6, TCP with its options, and the jumbo option.
+    /// Headers that the limit does not count: Ethernet, IPv6, TCP with its options, and the jumbo option.
     const HEADERS: u32 = 14 + 40 + 60 + 8;
     let testbed = ctx.testbed()?;
     let way = [("w0", "eth0"), ("host", P0.dev), ("host", P1.dev), ("w1", "eth0")];

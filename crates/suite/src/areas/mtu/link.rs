@@ -1,4 +1,4 @@
-//! Packet sizes: what a link lets through, what a path turns out to be, and what crosses unsplit.
+//! Packet sizes: limits of links and paths, and packets that are not split.
 
 use crate::topologies::{JUMBO, UNEVEN_PAIR, USUAL};
 use lab_harness::{
@@ -16,7 +16,7 @@ use std::{fs, net::SocketAddr};
 
 /// Headers of IPv4 or IPv6 and UDP.
 const UDP_HEADERS: [u32; 2] = [28, 48];
-/// `ETH_HLEN`, which programs see before the packet.
+/// `ETH_HLEN`: part of the packet as programs see it.
 const ETHERNET: u32 = 14;
 
 /// In the order in which they run.
@@ -88,8 +88,8 @@ fn peer_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Sends one datagram that is too large for the path, waits until the kernel knows the path's MTU, and asserts that
-/// a fragmented datagram then arrives.
+/// Sends one datagram that is too large for the path, waits until the kernel knows the path's MTU, and asserts that a
+/// fragmented datagram then arrives.
 fn learns(ctx: &mut Ctx, testbed: &Testbed, (from, to): (&str, &str), at: SocketAddr, wanted: u32) -> Result<(), Stop> {
     ctx.watch(&testbed.net, [from, to]);
     let sink = UdpSink::bind(testbed.net.ns(to), at)?;
@@ -101,7 +101,7 @@ fn learns(ctx: &mut Ctx, testbed: &Testbed, (from, to): (&str, &str), at: Socket
     probe.set_oversized(Oversized::Refuse)?;
     probe.send(&payload)?;
     let learned = ctx.wait_until(2_000, || Ok(probe.path_mtu()? != device))?;
-    ctx.check(format!("{}: the kernel learns of it", at.ip()), learned, learned);
+    ctx.check(format!("{}: the kernel updates the path MTU", at.ip()), learned, learned);
     ctx.equal(format!("{}: path MTU after", at.ip()), probe.path_mtu()?, wanted);
     _ = probe.error(ctx.patience(100));
     probe.set_oversized(Oversized::Fragment)?;
@@ -128,10 +128,10 @@ fn path_mtu_per_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         learns(ctx, &testbed, ("w", "b"), SocketAddr::new(addr, ctx.marker), wanted)?;
         let path = Path::direct(testbed.net.ns("w"), testbed.net.ns("b"), addr, ctx.marker);
         let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(5_000));
-        ctx.check(format!("{addr}: a connection goes through"), bulk.content_ok, bulk.to_string());
+        ctx.check(format!("{addr}: a connection transfers the data"), bulk.content_ok, bulk.to_string());
     }
     let seen = watch.counted()?;
-    ctx.check("the programs saw it pass", seen.from > 8 && seen.to > 8, format!("{seen:?}"));
+    ctx.check("the programs ran on the packets", seen.from > 8 && seen.to > 8, format!("{seen:?}"));
     Ok(())
 }
 
@@ -154,7 +154,7 @@ fn path_mtu_of_a_tunnel(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&watch])
 }
 
-/// Sum of everything that the namespace's stack counts as a wrong checksum.
+/// Number of all packets that the namespace's stack counted as having a wrong checksum.
 pub fn checksum_errors(ns: &Netns) -> std::io::Result<u64> {
     ns.run(|| {
         let v4 = fs::read_to_string("/proc/thread-self/net/snmp")?;
@@ -283,6 +283,6 @@ fn same_link_local(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         headers.source.is_ipv6() && matches!(headers.transport, Transport::Icmp { kind: 135 | 136, .. })
     });
     ctx.equal("packets of neighbour discovery", asked.count(), 0);
-    ctx.check("packets that the capture saw at all", headers.len() > 10, headers.len());
+    ctx.check("packets in the capture", headers.len() > 10, headers.len());
     Ok(())
 }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use std::sync::Arc;
 
 const SLOTS: u32 = 16;
-/// Where Felix keeps its policy program: any slot but the first shows that the index is honoured.
+/// The slot in which Felix keeps its policy program: a slot other than 0 shows that the index is used.
 const SLOT: u32 = 5;
 const DROP: i32 = 2;
 const SCHED_CLS: u32 = raw::BPF_PROG_TYPE_SCHED_CLS;
@@ -34,11 +34,11 @@ const CASES: &[Case] = &[
     REPLACE_CALLEE_LIVE,
 ];
 
-/// Whether the kernel holds callers and callees to one type; a fact about releases that the probe confirms.
+/// Whether the kernel requires callers and callees to have the same type; the release is known, and the probe must agree.
 fn strict(ctx: &mut Ctx) -> bool {
     let probed = ctx.capabilities.has(Capability::ProgArrayStrict);
     let expected = ctx.capabilities.is_known_for(Capability::ProgArrayStrict);
-    ctx.equal("enforcement is what this release is known for", probed, expected);
+    ctx.equal("enforcement as documented for this kernel", probed, expected);
     probed
 }
 
@@ -87,7 +87,7 @@ fn one_map_for_all(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Errno on enforcing kernels, consent on the others.
+/// An errno on enforcing kernels, success on the others.
 fn check_refusal<T>(ctx: &mut Ctx, name: &str, strict: bool, result: Result<T, lab_bpf::BpfError>) {
     if strict {
         ctx.refused(name.to_owned(), result, Errno::EINVAL);
@@ -112,7 +112,7 @@ fn callee_of_another_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let stranger = raw::minimal(SCHED_CLS, lab_bpf::expected_attach_type(hook), 0)?;
         check_refusal(ctx, &format!("a map of type 0 refuses {hook}"), strict, jump.insert(1, &stranger));
         let same = raw::minimal(SCHED_CLS, 0, 0)?;
-        ctx.check("and takes another of type 0", jump.insert(2, &same).is_ok(), "BPF_MAP_UPDATE_ELEM");
+        ctx.check("the map accepts another program of type 0", jump.insert(2, &same).is_ok(), "BPF_MAP_UPDATE_ELEM");
     }
     Ok(())
 }
@@ -174,14 +174,14 @@ fn owner_outlives(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let id = owner.id();
     drop(owner);
     let gone = ctx.wait_until(2_000, || Ok(!lab_bpf::prog_ids()?.contains(&id)))?;
-    ctx.require("the owner is out of the kernel", gone, id)?;
+    ctx.require("the owner program is unloaded", gone, id)?;
     let reopened = ProgArray::open_pinned(&path)?;
     let plain = raw::minimal(SCHED_CLS, 0, 0)?;
     check_refusal(ctx, "the empty map refuses type 0", strict, reopened.insert(SLOT, &plain));
     let same = reopened.insert(SLOT, &raw::minimal(SCHED_CLS, tcx, 0)?);
     let seen = format!("{same:?}");
-    // Where nothing is enforced the map took type 0 above, and takes any other too.
-    ctx.check("and takes its owner's type", same.is_ok(), seen);
+    // Without enforcement the map accepted type 0 above, and accepts any other type too.
+    ctx.check("the empty map accepts its owner's type", same.is_ok(), seen);
     Ok(())
 }
 
@@ -237,7 +237,7 @@ fn empty_slot(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &target)?;
     jump.remove(SLOT)?;
     let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V6);
-    ctx.equal("delivered once the slot is empty again", report.delivered, 0);
+    ctx.equal("delivered after the slot was emptied again", report.delivered, 0);
     Ok(())
 }
 
@@ -263,7 +263,7 @@ fn replace_callee(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let before = target.stats()?.marked;
         jump.insert(SLOT, &**target)?;
         let took_over = ctx.wait_until(2_000, || Ok(target.stats()?.marked > before))?;
-        ctx.check(format!("round {round}: the new callee takes over"), took_over, target.stats()?.marked);
+        ctx.check(format!("round {round}: the new callee runs"), took_over, target.stats()?.marked);
     }
     let report = stream.stop(ctx.patience(500));
     ctx.metric("udp.sent", f64::from(report.sent));
@@ -271,6 +271,6 @@ fn replace_callee(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("datagrams lost", report.lost_count(), 0);
     ctx.equal("tail calls that missed", caller.stats()?.misses, 0);
     let ran: u64 = callees.iter().map(|target| target.stats().map(|stats| stats.marked)).sum::<Result<u64, _>>()?;
-    ctx.equal("every packet met one callee", ran, u64::from(report.sent));
+    ctx.equal("every packet ran exactly one callee", ran, u64::from(report.sent));
     Ok(())
 }

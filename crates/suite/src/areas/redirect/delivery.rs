@@ -1,7 +1,7 @@
 //! bpf_redirect, bpf_redirect_peer and bpf_redirect_neigh, from every hook.
 //!
-//! What matters is not only that a packet arrives, but which programs it met on its way: redirecting into the peer
-//! goes past the destination's own program, and so past its policy.
+//! Cases check which programs a packet runs on its way, not only its arrival: redirecting into the peer bypasses the
+//! destination's own program, and therefore its policy.
 
 use lab_bpf::{Config, Mprog, Program, ProgramKind};
 use lab_harness::{
@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
     REDIRECT_TO_NOWHERE,
 ];
 
-/// tc and tcx, on every device: the hooks that are ingress in skb_do_redirect()'s eyes.
+/// tc and tcx, on every device: the hooks that skb_do_redirect() treats as ingress.
 pub fn from_ingress() -> Vec<Variant> {
     variants::mechanisms().into_iter().filter(|variant| variant.attach != Some(AttachRequest::Netkit)).collect()
 }
@@ -39,7 +39,7 @@ pub fn steer(ctx: &Ctx, testbed: &Testbed, kind: ProgramKind, target_ifindex: u3
     testbed.load(ctx, P0, kind, Config { target_ifindex, eth_dst, ..Config::new(ctx.marker) })
 }
 
-/// Redirects from w0 to w1 by that helper, and gives back how many packets w1's own program saw of one UDP flow.
+/// Redirects from w0 to w1 by that helper, and returns how many packets of one UDP flow w1's own program counted.
 pub fn redirected(ctx: &mut Ctx, kind: ProgramKind) -> Result<(Testbed, Arc<Program>, Arc<Program>), Stop> {
     let testbed = ctx.testbed()?;
     let steering = steer(ctx, &testbed, kind, testbed.ifindex(P1))?;
@@ -47,7 +47,7 @@ pub fn redirected(ctx: &mut Ctx, kind: ProgramKind) -> Result<(Testbed, Arc<Prog
     Ok((testbed, steering, own))
 }
 
-/// Every flow passes from w0 to w1; ICMP and UDP met `own` that many times per exchange.
+/// Every flow passes from w0 to w1; for ICMP and UDP, `own` programs run per exchange.
 pub fn delivered(
     ctx: &mut Ctx,
     testbed: &Testbed,
@@ -59,7 +59,7 @@ pub fn delivered(
         let before = (steering.stats()?.marked, own.stats()?.marked);
         testbed.flow_passes(ctx, "w0", "w1", proto, family);
         let (steered, met) = (steering.stats()?.marked - before.0, own.stats()?.marked - before.1);
-        let name = format!("packets that met the pod's own program ({proto}, {family})");
+        let name = format!("packets that ran the pod's own program ({proto}, {family})");
         ctx.check(format!("the helper steered the flow ({proto}, {family})"), steered > 0, steered);
         ctx.equal(name, met, if meets_own { steered } else { 0 });
     }
@@ -104,7 +104,7 @@ const REDIRECT_PEER: Case = Case::new(
 )
 .on(library::PODS)
 .over(from_ingress);
-/// The pod's own program has to be there and to work: the control is a flow before the redirection starts.
+/// The pod's own program must be attached and working: a flow before the redirection is the control.
 fn redirect_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
@@ -130,7 +130,7 @@ fn redirect_peer_from_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     testbed.blocked(ctx, "w0", "w1");
     ctx.check("the helper ran", steering.stats()?.marked > 0, steering.stats()?.marked);
-    ctx.equal("packets that met the pod's own program", own.stats()?.marked - met, 0);
+    ctx.equal("packets that ran the pod's own program", own.stats()?.marked - met, 0);
     attachment.detach()?;
     let plain = steer(ctx, &testbed, ProgramKind::Redirect, testbed.ifindex(P1))?;
     let _plain = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &plain)?;
@@ -163,14 +163,14 @@ fn primary_redirects_in_the_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult 
         let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &program)?;
         let before = (witness.stats()?.marked, link::stats(pod, "sink")?.tx_packets);
         let report = testbed.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
-        ctx.check(format!("{name}: the workload gets nothing"), report.tried() && report.silent(), &report);
+        ctx.check(format!("{name}: the workload receives nothing"), report.tried() && report.silent(), &report);
         ctx.equal(
             format!("{name}: packets that left by the dummy"),
             link::stats(pod, "sink")?.tx_packets - before.1,
             wanted,
         );
         let strayed = witness.stats()?.marked - before.0;
-        ctx.equal(format!("{name}: packets that strayed to the other pod"), strayed, 0);
+        ctx.equal(format!("{name}: packets at the other pod"), strayed, 0);
         attachment.detach()?;
     }
     testbed.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);

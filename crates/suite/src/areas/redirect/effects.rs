@@ -1,4 +1,4 @@
-//! What redirecting does besides delivering: flags, counters, scrubbing, loops.
+//! Effects of redirecting besides delivery: flags, counters, scrubbing, loops.
 
 use super::delivery::{delivered, from_ingress, redirected, steer};
 use lab_bpf::{BpfError, Config, Program, ProgramKind, probe::BPF_F_EGRESS};
@@ -20,7 +20,7 @@ const REDIRECT_PEER_EGRESS: Case = Case::new("R06", "redirect-peer-egress", "bpf
 fn redirect_peer_egress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const DROP: i32 = 2;
     let testbed = ctx.testbed()?;
-    // What the other pod sends goes to its own gateway's address; an L3 netkit has none.
+    // The other pod sends to its own gateway's address; an L3 netkit has none.
     let eth_dst = testbed.net.readback("host", P1.dev)?.mac.unwrap_or_default();
     let flags = Config { target_ifindex: testbed.ifindex(P1), redirect_flags: BPF_F_EGRESS, ..Config::new(ctx.marker) };
     let steering = testbed.load(ctx, P0, ProgramKind::RedirectPeer, Config { eth_dst, ..flags })?;
@@ -36,19 +36,19 @@ fn redirect_peer_egress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.check("dropped", report.tried() && report.silent(), &report);
     let stats = steering.stats()?;
     ctx.equal("packets that the program steered", stats.marked, u64::from(report.wanted));
-    ctx.equal("what the helper answered", stats.last.verdict, DROP);
+    ctx.equal("return value of the helper", stats.last.verdict, DROP);
     attachment.detach()?;
     testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
     Ok(())
 }
 
 /// "bpf: Support BPF_F_EGRESS with bpf_redirect_peer": the packet leaves by the *egress* of the target's peer, as if the
-/// other pod had sent it. So it meets that pod's PEER program, and comes in from its link on the node.
+/// other pod had sent it. It runs that pod's PEER program, and arrives at the node by its link.
 fn sent_by_the_other_pod(ctx: &mut Ctx, testbed: &Testbed, [steering, from, to]: [&Program; 3]) -> CaseResult {
     for (proto, family) in flows::all() {
         let counts = || Ok::<_, BpfError>([steering.stats()?.marked, from.stats()?.marked, to.stats()?.marked]);
         let before = counts()?;
-        // To the node itself, which answers the sender by its own link.
+        // To the node itself, which answers the sender through the sender's link.
         testbed.flow_passes(ctx, "w0", "host", proto, family);
         let now = counts()?;
         let [steered, sent, received] = [0, 1, 2].map(|at: usize| now[at] - before[at]);
@@ -57,13 +57,13 @@ fn sent_by_the_other_pod(ctx: &mut Ctx, testbed: &Testbed, [steering, from, to]:
             Proto::Tcp => ctx.check(format!("the helper steered the flow ({flow})"), steered >= 3, steered),
             _ => ctx.equal(format!("the helper steered the flow ({flow})"), steered, flows::EXCHANGES.into()),
         };
-        ctx.equal(format!("packets that met the other pod's program for what it sends ({flow})"), sent, steered);
-        ctx.equal(format!("packets that met the other pod's program for what it gets ({flow})"), received, 0);
+        ctx.equal(format!("packets of the other pod's program for sent packets ({flow})"), sent, steered);
+        ctx.equal(format!("packets of the other pod's program for received packets ({flow})"), received, 0);
     }
     Ok(())
 }
 
-/// Since when the helper scrubs; without it the packet type stays what it was on the node's end.
+/// The version since which the helper scrubs; before, the packet type stays that of the node's end.
 const SCRUBS: Since = Since {
     mainline: KernelVersion::new(6, 15, 0),
     backports: &[KernelVersion::new(6, 12, 29), KernelVersion::new(6, 1, 139)],
@@ -83,11 +83,11 @@ fn redirect_peer_scrubs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const PACKET_OTHERHOST: u32 = 3;
     let (testbed, steering, own) = redirected(ctx, ProgramKind::RedirectPeer)?;
     if testbed.net.readback("host", P0.dev)?.mac == Some([0; 6]) {
-        // Without link-layer addresses nothing is ever another host's; what is left to see is that it passes.
+        // Without link-layer addresses no packet is for another host; the case then only checks that traffic passes.
         let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
         return delivered(ctx, &testbed, &steering, &own, false);
     }
-    // The pod goes on sending to its permanent neighbour's address.
+    // The pod still sends to its permanent neighbour's address.
     link::set_mac(testbed.net.ns("host"), P0.dev, OTHER)?;
     let report = testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
     ctx.check("another host's packets are not forwarded", report.tried() && report.silent(), &report);
@@ -130,7 +130,7 @@ fn redirect_peer_counts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             format!("{counted}, steered {steered}"),
         );
     }
-    ctx.equal("packets that met the pod's own program", own.stats()?.marked, 0);
+    ctx.equal("packets that ran the pod's own program", own.stats()?.marked, 0);
     Ok(())
 }
 
@@ -143,13 +143,13 @@ const REDIRECT_LOOP: Case = Case::new(
 .on(library::PODS)
 .over(variants::usual_mechanisms);
 fn redirect_loop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    /// More turns than any limit of the kernel allows (`XMIT_RECURSION_LIMIT`, 8).
+    /// More redirects than any limit of the kernel allows (`XMIT_RECURSION_LIMIT`, 8).
     const MOST: u64 = 32;
     let testbed = ctx.testbed()?;
     testbed.flow_passes(ctx, "host", "w0", Proto::Udp, Family::V4);
     let native = variant.attach() == AttachRequest::Netkit;
-    // From a node's egress hook the other device's is one redirect away. A PRIMARY program redirects within the pod:
-    // to the pod's own end, whose PEER program sends it back.
+    // From a node's egress hook, the other device's is one redirect away. A PRIMARY program redirects within the pod: to
+    // the pod's own end, whose PEER program sends the packet back.
     let there = if native { testbed.net.ifindex("w0", "eth0") } else { testbed.ifindex(P1) };
     let (back_at, direction): (Spot, _) =
         if native { (P0, Direction::FromWorkload) } else { (P1, Direction::ToWorkload) };
@@ -161,10 +161,10 @@ fn redirect_loop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         testbed.attach(ctx, back_at, variant.attach(), direction, &second)?,
     ];
     let report = testbed.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
-    ctx.check("the packet is lost", report.tried() && report.silent(), &report);
+    ctx.check("the packet is dropped", report.tried() && report.silent(), &report);
     let turns = [first.stats()?.marked, second.stats()?.marked];
     let most = MOST * u64::from(report.wanted);
-    ctx.check("both programs turned it round", turns.iter().all(|turns| *turns > 0), format!("{turns:?}"));
+    ctx.check("both programs redirected it", turns.iter().all(|turns| *turns > 0), format!("{turns:?}"));
     ctx.check("a bounded number of times", turns.iter().all(|turns| *turns <= most), format!("{turns:?}"));
     for link in links {
         link.detach()?;

@@ -1,4 +1,4 @@
-//! bpf_fib_lookup: in whose tables it looks, what it answers, and that the answer can be followed.
+//! bpf_fib_lookup: the tables that it uses, its results, and forwarding by a result.
 
 use super::delivery::delivered;
 use lab_bpf::{Config, ProgramKind, raw};
@@ -50,7 +50,7 @@ fn follow_the_fib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
     delivered(ctx, &testbed, &steering, &own, true)?;
-    ctx.equal("the device that the lookup named", steering.stats()?.last.fib_ifindex, testbed.ifindex(P1));
+    ctx.equal("device returned by the lookup", steering.stats()?.last.fib_ifindex, testbed.ifindex(P1));
     Ok(())
 }
 
@@ -74,22 +74,18 @@ fn whose_tables(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         if in_pod {
             // The pod does not forward, and the lookup starts from its device.
             ctx.equal(format!("code ({family})"), last.fib_code, code::FWD_DISABLED);
-            ctx.equal(
-                format!("the device that it started from ({family})"),
-                last.fib_ifindex,
-                testbed.net.ifindex("w0", "eth0"),
-            );
+            ctx.equal(format!("device in the lookup ({family})"), last.fib_ifindex, testbed.net.ifindex("w0", "eth0"));
         } else {
             let out = if variant.direction() == Direction::FromWorkload { P1 } else { P0 };
             ctx.equal(format!("the node's device ({family})"), last.fib_ifindex, testbed.ifindex(out));
-            // Also on an L3 netkit: the flow's first packets made the neighbour.
+            // Also on an L3 netkit: the first packets of the flow created the neighbour entry.
             ctx.equal(format!("code ({family})"), last.fib_code, code::SUCCESS);
         }
     }
     Ok(())
 }
 
-/// A route that leads nowhere.
+/// A route without a next hop.
 fn dead_end(ns: &Netns, to: Ipv4Addr, kind: RouteType) -> Result<(), Stop> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
@@ -141,12 +137,12 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (source, there) = (testbed.net.addr4("w0"), testbed.net.addr4("w1"));
     let ask = |to, length| {
         let frame = frame(source, to, ctx.marker, length);
-        // The packet is handed to the loopback of the thread's namespace; the lookup starts where the settings say.
+        // The test run uses the loopback device of the thread's namespace; the lookup starts at the device in the settings.
         ns.run(|| raw::test_run(&*looking, &frame))?;
         let last = looking.stats()?.last;
         Ok::<_, lab_bpf::BpfError>((last.fib_code, last.fib_ifindex))
     };
-    // Nothing was sent yet, and an L3 netkit has no neighbours that could be set beforehand.
+    // Nothing was sent yet, and an L3 netkit has no permanent neighbour entries.
     let first = if variant.device() == LinkKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS };
     let mut answers = Vec::new();
     for (name, to, length, wanted) in [
@@ -165,7 +161,7 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     answers.push(("a pod, from a device that does not forward", ask(there, SHORT)?, code::FWD_DISABLED));
     let asked = looking.stats()?.marked;
     ctx.equal("lookups", asked, answers.len() as u64);
-    ctx.equal("the way to the pod", out, testbed.ifindex(P1));
+    ctx.equal("device towards the pod", out, testbed.ifindex(P1));
     for (name, (code, _), wanted) in answers {
         ctx.equal(format!("the code for {name}"), code, wanted);
     }

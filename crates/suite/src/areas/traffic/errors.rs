@@ -1,4 +1,4 @@
-//! ICMP errors on their way back through the hooks, with the packet that caused them inside.
+//! ICMP errors that pass the hooks, with the packet that caused them inside.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -21,18 +21,18 @@ const TOO_BIG: Kinds = [(3, 4), (2, 0)];
 /// In the order in which they run.
 pub const CASES: &[Case] = &[TTL_EXCEEDED_CASE, PORT_UNREACHABLE_CASE, TOO_BIG_CASE];
 
-/// What a pod sent, and the errors that it must get.
+/// A packet of a pod, and the error that the pod must receive.
 pub struct Wanted {
-    /// Where the packet was to go.
+    /// Destination of the packet.
     pub to: SocketAddr,
     /// Type and code of the error.
     pub kinds: Kinds,
-    /// Whom the error comes from.
+    /// Sender of the error.
     pub offender: Option<IpAddr>,
 }
 
-/// Asserts that the pod got exactly such an error, with the pod's own packet inside; gives the four bytes that errors
-/// have for an MTU.
+/// Asserts that the pod received exactly this error, with the pod's own packet inside; returns the four bytes that hold an
+/// MTU.
 ///
 /// # Errors
 /// Where the capture can't be read.
@@ -55,11 +55,11 @@ pub fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, want
         ctx.check(what, false, format!("no ICMP error {kind}/{code} about {} arrived", wanted.to));
         return Ok([0; 4]);
     };
-    ctx.equal(format!("{what}: to whom"), outer.destination, pod);
+    ctx.equal(format!("{what}: destination"), outer.destination, pod);
     if let Some(offender) = wanted.offender {
-        ctx.equal(format!("{what}: from whom"), outer.source, offender);
+        ctx.equal(format!("{what}: source"), outer.source, offender);
     }
-    ctx.equal(format!("{what}: whose packet is inside"), inner.source, pod);
+    ctx.equal(format!("{what}: source of the quoted packet"), inner.source, pod);
     Ok(rest)
 }
 
@@ -89,7 +89,7 @@ fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             let wanted = Wanted { to, kinds: TTL_EXCEEDED, offender: Some(router) };
             heard(ctx, &format!("{family}, {hops} hops"), &mut capture, pod, &wanted)?;
             let error = probe.error(ctx.patience(1_000));
-            ctx.equal(format!("{family}, {hops} hops: what the socket hears"), error, Some(Errno::EHOSTUNREACH));
+            ctx.equal(format!("{family}, {hops} hops: error of the socket"), error, Some(Errno::EHOSTUNREACH));
         }
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
@@ -116,7 +116,7 @@ fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
         heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
-        ctx.equal(format!("{family}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("{family}: error of the socket"), error, Some(Errno::ECONNREFUSED));
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
     Trip::control(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])
@@ -144,10 +144,10 @@ fn too_big(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let wanted = Wanted { to, kinds: TOO_BIG, offender: None };
         let rest = heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w", family), &wanted)?;
         // IPv4 has the MTU in the last two of the four bytes, IPv6 in all of them.
-        ctx.equal(format!("{family}: MTU that the error names"), u32::from_be_bytes(rest), NARROW);
+        ctx.equal(format!("{family}: MTU in the error"), u32::from_be_bytes(rest), NARROW);
         let error = probe.error(ctx.patience(1_000));
-        ctx.equal(format!("{family}: what the socket hears"), error, Some(Errno::EMSGSIZE));
-        ctx.equal(format!("{family}: what the kernel then knows of the path"), probe.path_mtu()?, NARROW);
+        ctx.equal(format!("{family}: error of the socket"), error, Some(Errno::EMSGSIZE));
+        ctx.equal(format!("{family}: path MTU afterwards"), probe.path_mtu()?, NARROW);
     }
     ctx.equal("marked packets that left", watch.counted()?, Counted { from: 2, to: 0 });
     Trip::control(ctx, "w", "b").passes(ctx, &testbed, &[&watch])

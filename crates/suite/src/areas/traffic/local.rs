@@ -1,4 +1,4 @@
-//! Within one node.
+//! Traffic within one node.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -12,7 +12,7 @@ use lab_traffic::{Capture, Headers, Path, UdpProbe};
 use nix::errno::Errno;
 use std::net::{IpAddr, SocketAddr};
 
-/// Bytes of a large transfer: many windows, and bearable under emulation.
+/// Size of a large transfer, bytes: many windows, but fast enough under emulation.
 const LARGE: u64 = 256 << 10;
 
 /// In the order in which they run.
@@ -76,13 +76,13 @@ fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             half.map_or_else(|error| error.to_string(), |bytes| format!("{bytes} of {LARGE} bytes came")),
         );
         let reset = lab_traffic::reset(path, ctx.patience(2_000))?;
-        ctx.equal(format!("what the server reads of a reset ({family})"), reset, Some(Errno::ECONNRESET));
+        ctx.equal(format!("error of the server after a reset ({family})"), reset, Some(Errno::ECONNRESET));
         let refused = lab_traffic::refused(path, ctx.patience(2_000));
-        ctx.equal(format!("connecting where nobody listens ({family})"), refused, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("connecting to a closed port ({family})"), refused, Some(Errno::ECONNREFUSED));
     }
     let seen = watch.counted()?;
     let enough = seen.from.min(seen.to) > 20;
-    ctx.check("the programs saw it all pass", enough, format!("{seen:?}"));
+    ctx.check("the programs ran on all packets", enough, format!("{seen:?}"));
     Ok(())
 }
 
@@ -96,7 +96,7 @@ const NEIGHBOURS_RESOLVE: Case = Case::new(
 .over(variants::usual_mechanisms);
 fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let kind = variant.device();
-    // Unlike everywhere else the ends have to find each other.
+    // Unlike in other cases, the ends must resolve each other's addresses.
     let testbed = ctx.testbed()?;
     let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("host"))?;
@@ -132,9 +132,9 @@ fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             .collect();
         Ok(all.iter().all(|group| groups.contains(group)))
     })?;
-    ctx.check("the node hears the pod's multicast in both families", heard, heard);
+    ctx.check("the node receives the pod's multicast in both families", heard, heard);
     let passed = watch.outgoing.stats()?.packets - before;
-    ctx.check("the program saw both on their way", passed >= 2, passed);
+    ctx.check("the program ran on both packets", passed >= 2, passed);
     Ok(())
 }
 

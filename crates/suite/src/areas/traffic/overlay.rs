@@ -1,4 +1,4 @@
-//! Between two nodes, as packets are and inside tunnels.
+//! Traffic between two nodes, plain and in tunnels.
 
 use lab_bpf::{Config, ProgramKind};
 use lab_harness::{
@@ -60,7 +60,7 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
     let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
     let mtu = testbed.net.readback("nodeA", overlay.dev())?.mtu;
-    ctx.equal("MTU of the way between the nodes", mtu, 1500 - overlay.overhead());
+    ctx.equal("path MTU between the nodes", mtu, 1500 - overlay.overhead());
     Trip::new(ctx, "w0", "w1").passes(ctx, &testbed, &[&here, &there])?;
     Trip::control(ctx, "w1", "w0").passes(ctx, &testbed, &[&here, &there])?;
     let pods: Vec<_> = Family::ALL.iter().flat_map(|f| ["w0", "w1"].map(|pod| testbed.net.addr(pod, *f))).collect();
@@ -73,11 +73,11 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
         Overlay::Ipip => wrapped > 0 && !bare.is_empty() && bare.iter().all(|headers| headers.source.is_ipv6()),
         Overlay::Vxlan4 | Overlay::Vxlan6 | Overlay::Ip6Tnl | Overlay::VxlanMetadata => wrapped > 0 && bare.is_empty(),
     };
-    ctx.check("what crosses the fabric", right, shown);
+    ctx.check("packets on the fabric are encapsulated", right, shown);
     Ok(())
 }
 
-/// What went from node to node, as the second one saw it.
+/// Packets between the nodes, as captured at the second one.
 fn crossed(testbed: &Testbed, fabric: &mut Capture) -> Result<Vec<Headers>, Stop> {
     let uplink = testbed.net.ifindex("nodeB", "u");
     let packets = fabric.packets()?.iter().filter(|packet| packet.ifindex == uplink);
@@ -109,7 +109,7 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let info = testbed.net.readback(node, tunnel.dev())?;
         info.mac.ok_or_else(|| Stop::check(format!("{node}: {} has no address", tunnel.dev())))
     };
-    // Another network each time, and neither the one that the topologies have.
+    // Another network each time, and different from those of the topologies.
     for (family, overlay, network) in [(Family::V4, Overlay::Vxlan4, 4_242), (Family::V6, Overlay::Vxlan6, 6_262)] {
         let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
         let mut choosing = |here: Spot, far: &'static str| {
@@ -135,7 +135,7 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             attachment.detach()?;
         }
         let report = testbed.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);
-        ctx.check(format!("over {family}: without the programs there is no way"), report.silent(), &report);
+        ctx.check(format!("over {family}: without the programs nothing arrives"), report.silent(), &report);
     }
     Ok(())
 }
@@ -151,6 +151,6 @@ fn host_to_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let before = (here.counted()?, there.counted()?);
     Trip::new(ctx, "nodeA", "nodeB").passes(ctx, &testbed, &[])?;
     ctx.equal("packets that met a pod's program", (here.counted()?, there.counted()?), before);
-    // The programs are there and would have counted.
+    // The programs are attached and would have counted.
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&here, &there])
 }

@@ -1,4 +1,4 @@
-//! Beyond the node: through a router, with and without translation.
+//! Traffic through a router, with and without translation.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -11,7 +11,7 @@ use lab_topology::{Family, Tap, library};
 use lab_traffic::{Capture, Headers, Proto, Transport, UdpProbe};
 use std::net::{IpAddr, SocketAddr};
 
-/// What a sender starts with: `net.ipv4.ip_default_ttl` and `IPV6_DEFAULT_HOPLIMIT`.
+/// Initial TTL of a sender: `net.ipv4.ip_default_ttl` and `IPV6_DEFAULT_HOPLIMIT`.
 const DEFAULT_TTL: u8 = 64;
 
 /// In the order in which they run.
@@ -40,7 +40,7 @@ fn pod_to_external(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         .map(|headers| headers.ttl)
         .collect();
     let right = !ttls.is_empty() && ttls.iter().all(|ttl| *ttl == DEFAULT_TTL - HOPS);
-    ctx.check("every packet arrives two hops older", right, format!("{ttls:?}"));
+    ctx.check("the TTL of every packet is two lower", right, format!("{ttls:?}"));
     Ok(())
 }
 
@@ -118,7 +118,7 @@ fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let probe = UdpProbe::connect(testbed.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
         let before = watch.counted()?;
         probe.send(WORDS)?;
-        // The node also says things of its own there: multicast listener reports, for one.
+        // The node also sends packets of its own there, for example multicast listener reports.
         let mut read = None;
         let marker = ctx.marker;
         ctx.wait_until(2_000, || {
@@ -143,7 +143,7 @@ fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.check(format!("{far}: content"), payload == WORDS, format!("{} bytes", payload.len()));
         tap.send(&lab_traffic::udp_answer(&frame, far, pod, (ports.1, ports.0), b"answer"))?;
         let answer = probe.receive(ctx.patience(2_000));
-        ctx.equal(format!("{far}: what the pod hears"), answer.as_deref(), Some(&b"answer"[..]));
+        ctx.equal(format!("{far}: answer received by the pod"), answer.as_deref(), Some(&b"answer"[..]));
         let now = watch.counted()?;
         ctx.equal(
             format!("{far}: packets that the programs counted"),

@@ -1,7 +1,7 @@
-//! Where routing decides by more than the destination: rules and VRFs.
+//! Routing by more than the destination: rules and VRFs.
 //!
-//! netkit's PEER programs see an ingress_ifindex of 0, and the packet still arrives by the primary: rules about the
-//! incoming device must match it like that of a veth.
+//! netkit's PEER programs see an ingress_ifindex of 0, but the packet arrives by the primary: rules for the incoming device
+//! must match it as with a veth.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -28,7 +28,7 @@ fn vrf(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Trip::new(ctx, "h2", "h1").passes(ctx, &testbed, &[&watch])
 }
 
-/// One datagram to an address of the second workload; gives whether it arrived.
+/// Sends one datagram to an address of the second workload; returns whether it arrived.
 fn arrives(
     ctx: &Ctx,
     testbed: &Testbed,
@@ -41,7 +41,7 @@ fn arrives(
     let to = SocketAddr::new(to, ctx.marker);
     let sink = UdpSink::bind(testbed.net.ns("w1"), to)?;
     let patience = if wanted { ctx.patience(2_000) } else { SILENCE_WINDOW };
-    // Without a route the kernel may say so at once; that is as good as silence.
+    // Without a route the kernel may return an error at once; this counts as not arrived.
     let sent = UdpProbe::connect_marked(testbed.net.ns(from), to, mark).and_then(|probe| probe.send(b"by rule"));
     Ok(match sent {
         Ok(()) => sink.receive(patience).is_some(),
@@ -73,7 +73,7 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ("source, from the node itself", "host", by_source, None, false),
             ("mark, from the node itself", "host", by_mark, mark, true),
             ("mark, unmarked", "host", by_mark, None, false),
-            // The mark is the sender's: it does not cross into another namespace.
+            // The mark is set by the sender, and is not kept across namespaces.
             ("mark, from the first workload", "w0", by_mark, mark, false),
         ] {
             let arrived = arrives(ctx, &testbed, from, to, mark, wanted)?;

@@ -1,4 +1,4 @@
-//! Changing programs, mechanisms and owners under traffic. The meter is a stream of numbered datagrams.
+//! Changing programs, mechanisms and owners under traffic. Losses are measured by a stream of numbered datagrams.
 
 use crate::areas::links::pins::pin_path;
 use lab_bpf::{Link, Program, TcOptions};
@@ -15,7 +15,7 @@ use lab_topology::{Family, Hop, LinkKind, NetkitOptions, Policy, Template, Topol
 use lab_traffic::{Proto, SILENCE_WINDOW, UdpStream};
 use std::{fs, os::fd::AsFd};
 
-/// How long a stopped stream is waited for after its last datagram, milliseconds on a fast guest.
+/// Maximum wait for a stopped stream after its last datagram, milliseconds on a fast guest.
 const DRAIN_MS: u64 = 500;
 
 /// In the order in which they run.
@@ -32,15 +32,15 @@ pub const CASES: &[Case] = &[
     VETH_TO_NETKIT,
 ];
 
-/// Packets of the stream that met one of the programs.
+/// Packets of the stream that ran one of the programs.
 fn met_by(programs: &[&Program]) -> Result<u64, Stop> {
     programs.iter().try_fold(0, |met, program| Ok(met + program.stats()?.marked))
 }
 
-/// Counts what passed while the mechanisms changed, and whether any packet met no program at all. `flaps` is how often
-/// a qdisc came or went: each time costs at most one packet.
+/// Counts lost datagrams during a change of mechanisms, and packets that ran no program. `flaps` is the number of added or
+/// removed qdiscs: each may cost one packet.
 fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
-    // Where a loss is allowed for, a lost datagram is not waited for.
+    // If a loss is allowed, lost datagrams are not waited for.
     let report = match flaps {
         0 => stream.stop(ctx.patience(DRAIN_MS)),
         _ => stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(programs))?,
@@ -61,7 +61,7 @@ fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: 
         }
     };
     let received = u64::from(report.received);
-    ctx.check("every datagram that arrived met a program", met >= received, format!("{met} of {received}"));
+    ctx.check("every datagram that arrived ran a program", met >= received, format!("{met} of {received}"));
     Ok(())
 }
 
@@ -82,7 +82,7 @@ fn tc_to_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     some_traffic(ctx, &stream)?;
     let _link = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?;
     some_traffic(ctx, &stream)?;
-    // The qdisc stays: taking it away flaps the device's queue and costs a packet now and then.
+    // The qdisc stays: removing it stops the device's queue and sometimes costs a packet.
     filter.detach()?;
     some_traffic(ctx, &stream)?;
     changed_over(ctx, stream, &[&old, &new], 0)
@@ -140,8 +140,8 @@ fn update_under_load(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);
     let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
-    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
-    ctx.equal("the last update is in force", attachment.link()?.info()?.prog_id, programs[UPDATES % 2].id());
+    ctx.equal("every datagram ran exactly one program", met, u64::from(report.sent));
+    ctx.equal("the last update is active", attachment.link()?.info()?.prog_id, programs[UPDATES % 2].id());
     Ok(())
 }
 
@@ -166,12 +166,12 @@ fn replace_filter(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     some_traffic(ctx, &stream)?;
     let listed: Vec<u32> = testbed.observe(P0)?.iter().map(|seen| seen.prog_id).collect();
-    ctx.equal("the one program left", listed, vec![programs[REPLACEMENTS % 2].id()]);
+    ctx.equal("programs left", listed, vec![programs[REPLACEMENTS % 2].id()]);
     let report = stream.stop(ctx.patience(DRAIN_MS));
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);
     let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
-    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
+    ctx.equal("every datagram ran exactly one program", met, u64::from(report.sent));
     Ok(())
 }
 
@@ -214,14 +214,14 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let (old, new) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
     let filter = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &old)?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
-    // Towards the pod: the node's end is the one whose queue stops.
+    // Towards the pod: the queue of the node's end is stopped.
     let stream = testbed.stream(ctx, "host", "pod", Family::V4)?;
     let _links = [
         testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &new)?,
         testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::ToWorkload, &new)?,
     ];
     some_traffic(ctx, &stream)?;
-    // What arrived before the links were there is not held against them.
+    // Datagrams that arrived before the links were attached are not counted.
     let unmet = new.stats()?.marked;
     filter.detach()?;
     let ifindex = testbed.ifindex(P0);
@@ -234,7 +234,7 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let kinds: Vec<String> =
         testbed.run(P0, || lab_bpf::qdiscs(ifindex))?.into_iter().map(|qdisc| qdisc.kind).collect();
     ctx.check("no clsact left", !kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
-    ctx.check("tcx went on", new.stats()?.marked > unmet, new.stats()?.marked);
+    ctx.check("tcx program continued to run", new.stats()?.marked > unmet, new.stats()?.marked);
     let report = stream.stop(DRAIN_WINDOW);
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let flaps = 2 * ROUNDS - 1;
@@ -268,7 +268,7 @@ fn tcx_to_tc(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     link.detach()?;
     some_traffic(ctx, &stream)?;
     let hooks: Vec<Hook> = testbed.observe(P0)?.iter().map(|seen| seen.hook).collect();
-    ctx.equal("what is left", hooks, vec![Hook::ClsactIngress]);
+    ctx.equal("hooks left", hooks, vec![Hook::ClsactIngress]);
     changed_over(ctx, stream, &[&old, &new], 1)
 }
 
@@ -288,7 +288,7 @@ fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     tcx.detach()?;
     some_traffic(ctx, &stream)?;
     let hooks: Vec<Hook> = testbed.observe(P0)?.iter().map(|seen| seen.hook).collect();
-    ctx.equal("what is left", hooks, vec![Hook::ClsactIngress]);
+    ctx.equal("hooks left", hooks, vec![Hook::ClsactIngress]);
     ctx.equal("still the same kind of device", testbed.net.readback("host", "p0")?.kind, variant.device().into());
     changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 1)
 }
@@ -314,7 +314,7 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for round in 1..=RESTARTS {
         some_traffic(ctx, &stream)?;
         let adopted = Link::open_pinned(&path)?;
-        // Killed between opening the pin and the update: the worst moment for an owner that is being replaced.
+        // Killed between opening the pin and the update: the worst moment for a replaced owner.
         owner.kill()?;
         adopted.update(&*programs[round % 2], Some(programs[(round + 1) % 2].as_fd()))?;
         owner = Holder::of(adopted)?;
@@ -327,11 +327,11 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);
     let met = programs[0].stats()?.marked + programs[1].stats()?.marked;
-    ctx.equal("every datagram met exactly one program", met, u64::from(report.sent));
+    ctx.equal("every datagram ran exactly one program", met, u64::from(report.sent));
     Ok(())
 }
 
-/// The pod's address is on a dummy device; while the veth is there its routes are the narrower ones.
+/// The pod's address is on a dummy device; while the veth exists, its routes are more specific.
 const PAIR_TWO_LINKS: Template = Template::new(
     "pair-two-links",
     "One workload on one host with a veth and, for when that is gone, a netkit link whose peer drops without a program.",
@@ -353,7 +353,7 @@ const PAIR_TWO_LINKS: Template = Template::new(
     },
 );
 
-/// The pod asks for its neighbour's address while the netkit is closed, and the kernel repeats that after a second only
+/// The pod solicits its neighbour's address while the netkit is closed, and the kernel repeats this only after a second
 /// (`neigh/*/retrans_time_ms`, Documentation/networking/ip-sysctl.rst).
 fn ask_again_soon(testbed: &Testbed) -> Result<(), Stop> {
     const MILLIS: &str = "200";
@@ -380,21 +380,21 @@ fn veth_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let before = unfiltered()?;
     link::delete(testbed.net.ns("host"), "p0")?;
     let gap = stream.wait_received(1, SILENCE_WINDOW);
-    ctx.check("nothing arrives between the devices", !gap, gap);
+    ctx.check("nothing arrives while there is no device", !gap, gap);
     ctx.equal("packets that the new device let through before attach", unfiltered()? - before, 0);
     let _new = testbed.attach(ctx, P1, variant.attach(), Direction::FromWorkload, &new)?;
     some_traffic(ctx, &stream)?;
-    // What was sent in between is lost and not waited for, unless it waits itself for its neighbour's address (L2).
+    // Datagrams sent meanwhile are lost and not waited for, except those that are queued for neighbour resolution (L2).
     let report = stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(&[&old, &new]))?;
     let met = met_by(&[&old, &new])?;
     ctx.metric("udp.lost.device_change", f64::from(report.lost_count()));
     let gaps = if variant.device() == LinkKind::NetkitL3 { 1..=1 } else { 0..=1 };
     ctx.check(
-        "datagrams were lost in between, and only there",
+        "datagrams were lost only between the devices",
         gaps.contains(&report.lost.len()),
         format!("{:?}", report.lost),
     );
-    ctx.equal("every datagram that arrived met one program", met, u64::from(report.received));
+    ctx.equal("every datagram that arrived ran one program", met, u64::from(report.received));
     testbed.flow_passes(ctx, "pod", "host", Proto::Tcp, Family::V4);
     Ok(())
 }

@@ -39,7 +39,7 @@ fn tc_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     upgrade(ctx, variant, &[AttachRequest::Tc, AttachRequest::Tcx, AttachRequest::Netkit])
 }
 
-/// One mechanism after the other, the new one attached before the old one goes. Connections live on in the shared maps.
+/// Mechanisms in turn: the new one is attached before the old one is detached. Connections are kept in the shared maps.
 fn upgrade(ctx: &mut Ctx, _variant: &Variant, steps: &[AttachRequest]) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     node.serve(ctx, "w1")?;
@@ -72,6 +72,6 @@ fn upgrade(ctx: &mut Ctx, _variant: &Variant, steps: &[AttachRequest]) -> CaseRe
     }
     let counted = node.counters(W0, Direction::FromWorkload)?;
     ctx.equal("every datagram was translated exactly once", counted.translated - before, sent);
-    ctx.equal("packets that met an empty slot", counted.missed, 0);
+    ctx.equal("packets that found an empty slot", counted.missed, 0);
     node.service_passes(ctx, W0, "w1", client)
 }

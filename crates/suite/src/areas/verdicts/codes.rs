@@ -19,7 +19,7 @@ use std::{
 /// `TC_ACT_SHOT`, `TCX_DROP`, `NETKIT_DROP`.
 const DROP: i32 = 2;
 
-/// Verdicts worth telling apart, with their names in pkt_cls.h.
+/// Verdicts to test, with their names in pkt_cls.h.
 const CODES: [(i32, &str); 10] = [
     (-1, "UNSPEC"),
     (0, "OK"),
@@ -108,7 +108,7 @@ fn return_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let words = if wanted == 0 { "drops" } else { "passes" };
         ctx.equal(format!("{name} ({code}) {words}"), arrived, wanted);
     }
-    // The flow's server wants the port.
+    // The flow's server needs the port.
     drop(receiver);
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     Ok(())
@@ -159,7 +159,7 @@ const DEFAULT_POLICY: Case = Case::new(
 fn default_policy(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (primary, peer) = variant.tag.and_then(|tag| tag.split_once('-')).unwrap_or_default();
     let testbed = ctx.testbed()?;
-    // One way only: with one end under blackhole no exchange can complete.
+    // One way only: if one end has the policy blackhole, no exchange can complete.
     for (from, to, verdict) in [("host", "pod", primary), ("pod", "host", peer)] {
         let flows = Family::ALL.map(|family| (from, to, Proto::Udp, family));
         for (family, report) in Family::available().iter().copied().zip(testbed.silences(ctx, flows)) {
@@ -244,7 +244,7 @@ fn change_policy_live(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     link::change(testbed.net.ns("host"), "p0", &forward)?;
     testbed.passes(ctx, "pod", "host")?;
     let through_peer = link::change(testbed.net.ns("pod"), "eth0", &blackhole());
-    ctx.refused("the peer may not change it", through_peer, Errno::EACCES);
+    ctx.refused("changing the policy through the peer", through_peer, Errno::EACCES);
     testbed.passes(ctx, "pod", "host")
 }
 
@@ -309,7 +309,7 @@ fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (family, report) in Family::available().iter().copied().zip(testbed.silences(ctx, flows)) {
         ctx.check(format!("dropped ({family})"), report.silent(), &report);
         let wanted = if native { vec![Errno::ENOBUFS as i32; report.wanted as usize] } else { Vec::new() };
-        ctx.equal(format!("what the sender hears ({family})"), report.errors, wanted);
+        ctx.equal(format!("error of the sender ({family})"), report.errors, wanted);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Chains of clsact filters, and what TCP makes of a drop.
+//! Chains of clsact filters, and the effect of a drop on TCP.
 
 use lab_bpf::{Config, Program, ProgramKind, TcFilter, TcOptions};
 use lab_harness::{
@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use std::{sync::Arc, time::Duration};
 
 const DROP: i32 = 2;
-/// What a connect that meets a drop is given: the time of making both ends is in it.
+/// Time limit of a connect that is dropped; includes creating both ends.
 const HANDSHAKE: Duration = SILENCE_WINDOW.saturating_mul(4);
 
 /// In the order in which they run.
@@ -35,7 +35,7 @@ fn tcp_meets_a_drop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
     let marker = ctx.marker;
     let path = |family| Path::direct(testbed.net.ns(from), testbed.net.ns(to), testbed.net.addr(to, family), marker);
-    // Both families at once: nothing comes of either in this time.
+    // Both families at once: neither may succeed in this time.
     let reports = std::thread::scope(|scope| {
         let start = |family: &Family| {
             let family = *family;
@@ -56,9 +56,9 @@ fn tcp_meets_a_drop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let handshakes = Family::available().len() as u64;
     ctx.wait_until(2_000, || Ok(program.stats()?.marked >= handshakes))?;
     let met = program.stats()?.marked;
-    ctx.equal("handshakes that the program dropped", met, handshakes);
+    ctx.equal("SYNs that the program dropped", met, handshakes);
     attachment.detach()?;
-    // Nobody listens behind this port, and that is heard at once.
+    // The port is closed, so connecting fails at once.
     let mut closed = path(Family::V4);
     closed.dial.set_port(marker ^ 1);
     let refused = tcp_exchange(closed, 1, ctx.patience(2_000));
@@ -96,7 +96,8 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let behind = TcOptions { priority: 9, handle: 9, direct_action: true };
     let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
     testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
-    // The verdict of the first filter, whether it is direct, whether the packet passes, whether it met the second.
+    // The verdict of the first filter, whether it uses direct action, whether the packet passes, whether the second filter
+    // runs.
     for (name, verdict, direct, passes, goes_on) in [
         ("UNSPEC", -1, true, true, true),
         ("PIPE", 3, true, true, true),

@@ -1,4 +1,4 @@
-//! Denial that is heard: a program answers with the ICMP error itself.
+//! Rejecting with an error: a program answers with the ICMP error itself.
 
 use crate::areas::traffic::errors::{PORT_UNREACHABLE, Wanted, heard};
 use lab_bpf::{Config, ProgramKind};
@@ -23,11 +23,11 @@ pub const CASES: &[Case] = &[REJECT_BY_ICMP];
 const REJECT_BY_ICMP: Case = Case::new("V10", "reject-by-icmp", "A program turns packets into ICMP port unreachable and sends them back: UDP and TCP get ECONNREFUSED, nothing arrives.", reject_by_icmp).on(library::PODS).over(variants::usual_hooks);
 fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    // With whole checksums from the start the receiver checks those that the program makes.
+    // The sender completes checksums, so that the receiver verifies those that the program computes.
     send_checksummed(testbed.net.ns("w0"), "eth0")?;
     let (at, way) = match variant.direction() {
         Direction::FromWorkload => (P0, 0),
-        // The hooks of the node's end answer into the node; PRIMARY runs as the pod's end, which sends to it anyway.
+        // At the node's end, the hooks answer into the node; PRIMARY runs as the pod's end, which sends to the node anyway.
         Direction::ToWorkload if variant.attach() == AttachRequest::Netkit => (P1, 0),
         Direction::ToWorkload => (P1, BPF_F_INGRESS),
     };
@@ -46,11 +46,11 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let what = format!("udp over {family}");
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
-        ctx.equal(format!("{what}: what the socket hears"), error, Some(Errno::ECONNREFUSED));
-        ctx.equal(format!("{what}: what arrives"), sink.receive(SILENCE_WINDOW), None);
-        ctx.equal(format!("{what}: packets that the program took"), program.stats()?.marked - before, 1);
+        ctx.equal(format!("{what}: error of the socket"), error, Some(Errno::ECONNREFUSED));
+        ctx.equal(format!("{what}: datagram that arrives"), sink.receive(SILENCE_WINDOW), None);
+        ctx.equal(format!("{what}: packets that the program dropped"), program.stats()?.marked - before, 1);
 
-        // Somebody listens there, so that only the program refuses.
+        // A server listens there, so that only the program refuses.
         let _listener = server.run(|| std::net::TcpListener::bind(to))?;
         let path = Path::direct(client, server, to.ip(), ctx.marker);
         let what = format!("tcp over {family}");
@@ -58,8 +58,8 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let attempt = Attempt::start(path)?;
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
         if family == Family::V6 {
-            // Refused while connect() still sends it, the first SYN over IPv6 is heard of by nobody (tcp_v6_err keeps the
-            // error in sk_err_soft where the socket is locked), and the kernel sends the next one after a second.
+            // If the first SYN over IPv6 is refused while connect() still sends it, the error is not delivered (tcp_v6_err
+            // keeps it in sk_err_soft while the socket is locked), and the kernel repeats the SYN after a second.
             let syn = capture.packets()?.iter().find(|packet| is_syn(packet, to)).cloned();
             ctx.require("the SYN was captured", syn.is_some(), to)?;
             syn.map_or(Ok(()), |syn| syn.send_again(client))?;
@@ -74,7 +74,7 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Whether the packet opens a connection to there; nothing else goes there by TCP.
+/// Whether the packet opens a connection to this address; there is no other TCP traffic to it.
 fn is_syn(packet: &Packet, to: SocketAddr) -> bool {
     let opens = |headers: Headers| {
         matches!(headers.transport, Transport::Tcp { ports } if ports.1 == to.port()) && headers.destination == to.ip()

@@ -1,19 +1,21 @@
-//! The host's own verdict over what a guest reports: a guest can say that a cell passed, only the plan can say on what.
+//! A guest's report against the plan: a guest can say that a cell passed, only the plan can say on what.
 
 use lab_protocol::{
     AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
 };
-use lab_record::plan::{KernelFacts, PlannedKernel, required_attach};
-pub use lab_record::verdict::Verdict;
+use lab_record::{
+    plan::{KernelFacts, PlannedKernel, required_attach},
+    verdict::Verdict,
+};
 
 /// Judges one report.
-pub fn judge(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
+pub(super) fn against_plan(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
     let mut warnings = Vec::new();
     let outcome = match &report.outcome {
         Outcome::Passed => passed(&kernel.facts, info, &report),
         Outcome::Skipped { reason } => skipped(&kernel.facts, info, reason, &mut warnings),
         Outcome::Failed { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. } => {
-            // The first failure is the better story; the mismatch is told beside it.
+            // The guest's failure is the main message; the mismatch is added as a warning.
             warnings.extend(mismatches(&kernel.facts, &report.attach));
             report.outcome.clone()
         }
@@ -50,7 +52,7 @@ fn place(record: &AttachRecord) -> String {
     format!("{} ({}) {hook}, prog {}", record.interface, record.device, record.prog_id)
 }
 
-/// One line per attachment that is not where the plan wants it.
+/// One line per attachment whose type or place differs from the plan.
 fn mismatches(facts: &KernelFacts, records: &[AttachRecord]) -> Vec<String> {
     let wrong = |record: &AttachRecord| {
         let wanted = required_attach(facts, record.requested, record.device);
@@ -100,13 +102,13 @@ fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: 
     Outcome::Skipped { reason: reason.clone() }
 }
 
-/// What a kernel's probes say against the plan, one line each; no verdict hangs on it.
+/// Differences between a kernel's probes and the plan, one line each; they do not change a verdict.
 pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<String> {
     let warning = |probe: &CapabilityReport| {
         let supported = probe.state == CapabilityState::Supported;
         match facts.unsupported(probe.capability) {
             Some(_) if supported => Some(format!(
-                "kernels.toml lists {} as unsupported on {}, and its probe found it supported: drop the entry",
+                "kernels.toml lists {} as unsupported on {}, and its probe found it supported: remove the entry",
                 probe.capability, facts.id
             )),
             None if !supported && facts.must_have(probe.capability) => Some(format!(
@@ -145,7 +147,7 @@ mod tests {
         let mut facts = facts("k", version);
         facts.unsupported = unsupported;
         let plan = Plan::new(vec![facts], vec![cell(ID)], true);
-        judge(&plan.kernels[0], &plan.cells[0], report)
+        against_plan(&plan.kernels[0], &plan.cells[0], report)
     }
 
     fn message(version: &str, report: CellReport) -> String {
@@ -246,7 +248,7 @@ mod tests {
         assert_eq!(
             probe_warnings(&facts, &probes),
             [
-                "kernels.toml lists netkit as unsupported on k, and its probe found it supported: drop the entry",
+                "kernels.toml lists netkit as unsupported on k, and its probe found it supported: remove the entry",
                 "tcx must be there on 6.12.43 and is not (config off): EINVAL",
                 "netkit-single is there on 6.12.43 although mainline has it since 7.1: if it was backported, list it under `has` of \
                  [kernels.\"k\"] in kernels.toml",

@@ -1,8 +1,13 @@
-//! What a guest says, on its console and on its port, against bytes of its choice: `docs/fuzzing.md`.
+//! Fuzz targets for a guest's console and port: `docs/fuzzing.md`.
 
-use super::{console::Tail, session::caps, splat};
-use crate::{
-    run::judge,
+use lab::{
+    lists::Lists,
+    run::{
+        console::Tail,
+        cut_report,
+        judge::{self, Seen},
+        splat,
+    },
     testing::agent::{A, B, C},
 };
 use lab_protocol::AgentMessage;
@@ -11,7 +16,7 @@ use lab_record::{
     testing::{cell, facts},
 };
 
-/// Text that a report takes as it is.
+/// Checks that text needs no escaping in a report.
 #[track_caller]
 fn harmless(text: &str) {
     assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{text:?}");
@@ -26,7 +31,7 @@ fn consoles() {
             harmless(&splat.line());
             assert!(splat.line().len() < 4096, "{}", splat.line());
         }
-        // The same text again has the same fingerprints.
+        // Scanning the same text again gives the same fingerprints.
         let prints =
             |splats: &[lab_record::splat::Splat]| splats.iter().map(|it| it.fingerprint.clone()).collect::<Vec<_>>();
         assert_eq!(prints(&splats), prints(&splat::scan(&text)));
@@ -42,11 +47,12 @@ fn guest_messages() {
     let plan = Plan::new(kernels, [A, B, C].map(cell).to_vec(), true);
     bolero::check!().for_each(|bytes: &[u8]| {
         let Ok(AgentMessage::CellFinished { mut report }) = serde_json::from_slice(bytes) else { return };
-        caps::report(&mut report);
+        cut_report(&mut report);
         let largest = report.log.iter().map(String::len).max().unwrap_or_default();
         assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
         for info in &plan.cells {
-            let verdict = judge::judge(&plan.kernels[0], info, (*report).clone());
+            let verdict =
+                judge::attempt(&plan.kernels[0], info, Seen::reported((*report).clone()), &Lists::default(), None);
             let message = verdict.outcome.message();
             assert!(message.len() < 16 << 10, "{}", message.len());
         }

@@ -1,0 +1,49 @@
+//! The commit that sources are at, which names a build beside its version.
+//!
+//! `lab/build.rs` contains this file too, so it uses the standard library alone.
+
+use std::{ffi::OsStr, path::Path, process::Command};
+
+/// The variable that names the commit where there is no repository, and under which builds get it.
+pub const VARIABLE: &str = "NETKIT_LAB_COMMIT";
+/// The commit where nobody knows it.
+const UNKNOWN: &str = "unknown";
+/// Settings that decide here in place of the person's and the repository's own, as in `lab_base::git`, which a build script
+/// can't use.
+const SETTINGS: [&str; 6] = [
+    "safe.directory=*",
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "color.ui=false",
+    "color.status=false",
+    "log.showSignature=false",
+];
+
+/// What [`VARIABLE`] says, or the last commit that changed one of `paths` below `root`, with `-dirty` where they differ from
+/// it. A commit that changes none of them does not change the answer: a build that did not change keeps its name.
+pub fn of<P: AsRef<OsStr>>(root: &Path, paths: &[P]) -> String {
+    match std::env::var(VARIABLE) {
+        Ok(commit) if !commit.trim().is_empty() => commit.trim().to_owned(),
+        _ => recorded(root, paths).unwrap_or_else(|| UNKNOWN.to_owned()),
+    }
+}
+
+fn recorded<P: AsRef<OsStr>>(root: &Path, paths: &[P]) -> Option<String> {
+    let commit = git(root, &["log", "-1", "--format=%h", "--abbrev=12"], paths).filter(|commit| !commit.is_empty())?;
+    let changes = git(root, &["status", "--porcelain"], paths)?;
+    Some(if changes.is_empty() { commit } else { commit + "-dirty" })
+}
+
+fn git<P: AsRef<OsStr>>(root: &Path, arguments: &[&str], paths: &[P]) -> Option<String> {
+    let mut command = Command::new("git");
+    // What a surrounding git has set is about a repository that may be another one.
+    std::env::vars_os()
+        .filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
+        .for_each(|(name, _)| _ = command.env_remove(name));
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
+    SETTINGS.iter().for_each(|setting| _ = command.args(["-c", setting]));
+    // The index may be another program's at this moment, and only a hint here.
+    command.arg("--no-optional-locks").arg("-C").arg(root).args(arguments).arg("--").args(paths);
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

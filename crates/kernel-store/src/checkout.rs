@@ -16,6 +16,7 @@ use lab_guard::Id;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// Disk space for sources, objects and image, bytes: the lab's configuration of 6.12 needs 1.1 GiB.
@@ -87,8 +88,8 @@ impl Checkout<'_> {
         let mut identity = Identity::default();
         identity.add(recipe::identity(sources, &self.wanted()?));
         identity.add(self.settings.command.as_deref().unwrap_or_default());
-        for tool in BUILDERS {
-            identity.add(version(tool));
+        for version in versions() {
+            identity.add(version);
         }
         for (name, value) in std::env::vars_os().filter(|(name, _)| is_kbuilds(&name.to_string_lossy())) {
             identity.add(name.as_encoded_bytes()).add(value.as_encoded_bytes());
@@ -270,9 +271,13 @@ fn cause(said: &str) -> String {
     lab_base::text::line(line, 200)
 }
 
-/// What a program says of itself; nothing where it is not installed.
-fn version(program: &str) -> String {
-    process::command(program, ["--version"]).stderr_to_stdout().unchecked().read().unwrap_or_default()
+/// What the builders say of themselves, asked once; nothing where one is not installed.
+fn versions() -> &'static [String] {
+    static VERSIONS: OnceLock<Vec<String>> = OnceLock::new();
+    let version = |program: &str| {
+        process::command(program, ["--version"]).stderr_to_stdout().unchecked().read().unwrap_or_default()
+    };
+    VERSIONS.get_or_init(|| BUILDERS.map(version).to_vec())
 }
 
 /// Whether kbuild or Kconfig reads a variable of the environment (Documentation/kbuild/kbuild.rst, kconfig.rst).

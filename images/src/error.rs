@@ -7,12 +7,13 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// A file or directory could not be read or written.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}: {cause}", path.display())]
     Io {
         /// Kind of the file.
         what: &'static str,
         path: PathBuf,
-        source: io::Error,
+        /// The system's answer.
+        cause: io::Error,
     },
     /// The agent can't run in the guest. Without this check the kernel would only report "error -2".
     #[error("agent {}: {problem}; build it with `-C target-feature=+crt-static`", path.display())]
@@ -47,6 +48,6 @@ pub enum ImageError {
 impl ImageError {
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { what, path, source }
+        move |cause| Self::Io { what, path, cause }
     }
 }

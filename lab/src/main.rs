@@ -1,13 +1,12 @@
 //! The `lab` command.
 
-use clap::Parser;
 use lab::cli::{self, Cli};
 use lab_record::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     lab_guard::private::restrict_umask();
-    let exit = match Cli::try_parse() {
+    let exit = match Cli::read() {
         Ok(cli) => cli::ended(cli.execute()),
         Err(error) => {
             // --help and --version are not errors; clap chooses the stream.

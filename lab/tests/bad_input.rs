@@ -100,6 +100,26 @@ fn a_renamed_key_works_with_a_hint_and_not_beside_the_new_one() {
 }
 
 #[test]
+fn a_class_is_free_text_but_for_misspelt_predefined_ones() {
+    let matrix = |class: &str| {
+        format!(
+            "[kernels.mine]\nclass = \"{class}\"\ndefault = true\nsource.git = {{ tree = \".\", ref = \"v5.15\" }}\n"
+        )
+    };
+    let list = |class: &str, arguments: &[&str]| {
+        let dir = project(&matrix(class));
+        lab(dir.path(), arguments).env("NETKIT_LAB_CACHE", dir.path().join("cache")).output().unwrap()
+    };
+    let output = list("vendor-5.15", &["kernels", "list"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("vendor-5.15"));
+    refused(&list("6.7+", &["kernels", "list"]), 2, &["kernels.toml:2", "mine", "5.15", "6.7"]);
+    refused(&list("Below_6.7", &["kernels", "list"]), 2, &["kernels.toml:2", "`Below_6.7`", "`below-6.7`"]);
+    refused(&list("two words", &["kernels", "list"]), 2, &["kernels.toml:2", "two words"]);
+    refused(&list("vendor-5.15", &["kernels", "fetch", "--class", "vendor-5.16"]), 4, &["vendor-5.15"]);
+}
+
+#[test]
 fn a_renamed_command_works_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     green_run(dir.path(), "20261119T020000Z-aaaaaa");

@@ -5,7 +5,7 @@
 use lab::{
     setup::{TestTools, Tools},
     shard::{
-        layout::{Format, Layout},
+        layout::{Layout, LayoutFormat},
         split,
     },
 };
@@ -163,16 +163,22 @@ fn what_plan_writes() {
     let selection = ["--newest", "--case", "it's a * \"case\"; $(reboot): #"].map(str::to_owned);
     let layout = Layout::new(&plan, &split, Default::default(), &selection);
     let dir = tempfile::tempdir().unwrap();
-    let write = |format: Format, name: &str| {
+    let write = |format: LayoutFormat, name: &str| {
         let path = dir.path().join(name);
         fs::write(&path, layout.render(format, "registry.example/netkit-lab:1").unwrap()).unwrap();
         path
     };
     let gitlab = |files: &[PathBuf]| schema("vendor.gitlab-ci", files);
-    lint("gitlab", gitlab, &[write(Format::Gitlab, "gitlab.yml")], ("parallel:", "paralel:"), "paralel");
-    lint("k8s", kubernetes, &[write(Format::K8s, "k8s.yml")], ("completions: 5", "completions: five"), "completions");
+    lint("gitlab", gitlab, &[write(LayoutFormat::Gitlab, "gitlab.yml")], ("parallel:", "paralel:"), "paralel");
+    lint(
+        "k8s",
+        kubernetes,
+        &[write(LayoutFormat::K8s, "k8s.yml")],
+        ("completions: 5", "completions: five"),
+        "completions",
+    );
     let matrix: serde_json::Value =
-        serde_json::from_slice(&fs::read(write(Format::Github, "matrix")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(write(LayoutFormat::Github, "matrix")).unwrap()).unwrap();
     let shards = matrix["include"].as_array().unwrap();
     assert_eq!(shards.len(), 5);
     // The shell that runs a shard must get the same arguments by which the plan was selected.

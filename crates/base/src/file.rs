@@ -13,19 +13,20 @@ const WRITE_SIZE: usize = 256 << 10;
 
 /// A file operation failed.
 #[derive(Debug, thiserror::Error)]
-#[error("can't {action} {}: {source}", path.display())]
+#[error("can't {action} {}: {cause}", path.display())]
 pub struct FileError {
     /// `read`, `write`, `create`, …
     pub action: &'static str,
     pub path: PathBuf,
-    pub source: io::Error,
+    /// The system's answer.
+    pub cause: io::Error,
 }
 
 impl FileError {
     /// Returns a converter for `map_err` on file operations.
     pub fn of(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self { action, path, source }
+        move |cause| Self { action, path, cause }
     }
 }
 

@@ -171,7 +171,7 @@ pub fn told_lines(said: &str) -> Vec<&str> {
     }
     let only_says_failed = |line: &&str| line.contains("CalledProcessError: Command");
     if !told.iter().all(only_says_failed) {
-        told.retain(|line| !only_says_failed(&line));
+        told.retain(|line| !only_says_failed(line));
     }
     told
 }

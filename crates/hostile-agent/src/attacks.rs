@@ -47,7 +47,7 @@ pub fn act(host: &mut Host, cell: &CellId, mut report: CellReport) -> Option<Cel
                 let letters: String =
                     format!("{number:09}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
                 let line = format!("[    1.0] WARNING: CPU: 0 PID: 1 at net/x.c:{number} {letters}+0x1/0x2\n");
-                host.say(&AgentMessage::KernelLog { text: line.repeat(1) })?;
+                host.say(&AgentMessage::KernelLog { text: line })?;
             }
         }
         "heartbeats-without-end" => loop {
@@ -79,12 +79,9 @@ pub fn act(host: &mut Host, cell: &CellId, mut report: CellReport) -> Option<Cel
             }
         }
         "verdicts-of-other-cells" => {
-            for other in 0..NAMES.len() {
-                let cell = CellId(format!("X{other:02}-{}", NAMES[other]));
-                let report = CellReport::bare(cell.clone(), Outcome::Passed);
-                if cell != report.cell || other != 9 {
-                    host.say(&AgentMessage::CellFinished { report: Box::new(report) })?;
-                }
+            for (number, name) in NAMES.iter().enumerate().filter(|(number, _)| *number != 9) {
+                let report = CellReport::bare(CellId(format!("X{number:02}-{name}")), Outcome::Passed);
+                host.say(&AgentMessage::CellFinished { report: Box::new(report) })?;
             }
         }
         "words-that-steer" => {

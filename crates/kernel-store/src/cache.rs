@@ -201,7 +201,7 @@ impl Writing<'_> {
             return Err(KernelsError::BadKernel { path: image, reason });
         }
         if !kernel.fits(banner.version) {
-            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
+            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class.clone() });
         }
         let meta = Meta {
             id: kernel.id.to_string(),

@@ -3,9 +3,9 @@
 use super::{
     apt::Apt,
     config::Kernel,
-    deb::Wanted,
     error::{KernelsError, Result},
     lockfile::{Lock, Locked},
+    source::Wanted,
     store::Store,
 };
 use lab_base::process;

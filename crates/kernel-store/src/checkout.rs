@@ -7,8 +7,9 @@ use super::{
     class::Class,
     error::{KernelsError, Result},
     files::Identity,
-    header, linux_source, local, modules,
+    header, modules,
     recipe::{self, BARE, BASE},
+    source,
     store::Unpacked,
 };
 use lab_base::{file::touch, process};
@@ -77,7 +78,7 @@ impl Checkout<'_> {
     /// # Errors
     /// One line with the command that installs it.
     pub fn ready(&self) -> Result<()> {
-        linux_source::need_tools()
+        source::need_tools()
     }
 
     /// The key by which a build result is cached.
@@ -145,7 +146,7 @@ impl Checkout<'_> {
                 let banner = header::banner(&image)?;
                 modules::copy_file(&image, &stage.path().join("vmlinuz"))?;
                 modules::copy_file(&self.tree.join(".config"), &stage.path().join("config"))?;
-                local::install(&self.tree, stage.path(), &banner.release)?;
+                source::install(&self.tree, stage.path(), &banner.release)?;
                 modules::index(stage.path(), &banner.release)?;
             }
         }
@@ -320,7 +321,7 @@ fn is_kbuilds(name: &str) -> bool {
 fn product(place: &Path) -> Result<Unpacked> {
     let vmlinuz = place.join("vmlinuz");
     let banner = header::banner(&vmlinuz)?;
-    let class = Class::ALL.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
+    let class = Class::PREDEFINED.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
     // The configuration decides whether the guest's modules keep their signatures.
     let mut identity = Identity::default();
     identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;

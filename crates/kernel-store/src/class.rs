@@ -1,10 +1,14 @@
-//! The three classes by which a run is read: what a kernel can do decides which attach type it must use.
+//! Labels of kernels, by which people select and read them: three are predefined, and any other text is a class of one's own.
+//!
+//! What depends on a class: `--class`, the groups of `lab kernels update`, the class that reports name, and the recorded
+//! durations that split a plan. A predefined one is also compared with the kernel's version. What does not depend on it is the
+//! attach type that a kernel must use: that follows from its version and from `unsupported`.
 
 use lab_protocol::KernelVersion;
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 /// Kernel class of the matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Without netkit: before 6.7 ("netkit, bpf: Add bpf programmable net device"), or built without it.
     Below67,
@@ -12,6 +16,8 @@ pub enum Class {
     From67,
     /// The series that Ubuntu 25.10 ships: 6.17.
     Ubuntu2510,
+    /// A label of the project's own, for kernels of any version.
+    Own(String),
 }
 
 impl serde::Serialize for Class {
@@ -21,34 +27,49 @@ impl serde::Serialize for Class {
 }
 
 impl Class {
-    /// Every class, oldest kernels first.
-    pub const ALL: [Self; 3] = [Self::Below67, Self::From67, Self::Ubuntu2510];
+    /// The predefined classes, oldest kernels first.
+    pub const PREDEFINED: [Self; 3] = [Self::Below67, Self::From67, Self::Ubuntu2510];
 
     /// The name used in `kernels.toml`, on the command line and in reports.
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Below67 => "below-6.7",
             Self::From67 => "6.7+",
             Self::Ubuntu2510 => "25.10",
+            Self::Own(name) => name,
         }
     }
 
-    /// Whether a kernel of this version belongs to the class, judged by the version alone.
-    pub fn holds(self, version: KernelVersion) -> bool {
+    /// The class of this name. One that differs from a predefined one by case or punctuation only is meant to be that one: gives
+    /// that one as the error.
+    pub(super) fn named(name: &str) -> Result<Self, Self> {
+        let bare =
+            |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+        match Self::PREDEFINED.into_iter().find(|class| bare(class.name()) == bare(name)) {
+            Some(class) if class.name() == name => Ok(class),
+            Some(class) => Err(class),
+            None => Ok(Self::Own(name.to_owned())),
+        }
+    }
+
+    /// Whether a kernel of this version belongs to the class, as far as the version tells.
+    pub fn holds(&self, version: KernelVersion) -> bool {
         let netkit = KernelVersion::new(6, 7, 0);
         match self {
             Self::Below67 => version < netkit,
             Self::From67 => version >= netkit,
             Self::Ubuntu2510 => (version.major, version.minor) == (6, 17),
+            Self::Own(_) => true,
         }
     }
 
-    /// Describes the rule of [`holds`](Self::holds).
-    pub(super) const fn rule(self) -> &'static str {
+    /// The rule of [`holds`](Self::holds) in words.
+    pub(super) const fn rule(&self) -> &'static str {
         match self {
             Self::Below67 => "kernels before 6.7, and later ones with `netkit` listed as unsupported",
             Self::From67 => "kernels from 6.7 on, and earlier ones that have `netkit`",
             Self::Ubuntu2510 => "kernels of the 6.17 series",
+            Self::Own(_) => "kernels of any version",
         }
     }
 }
@@ -56,17 +77,6 @@ impl Class {
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl FromStr for Class {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|class| class.name() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            format!("`{text}` is not a kernel class (expected: {names})")
-        })
     }
 }
 
@@ -83,6 +93,7 @@ mod tests {
             (Class::From67, "6.6.112", false),
             (Class::Ubuntu2510, "6.17.13", true),
             (Class::Ubuntu2510, "6.18", false),
+            (Class::Own("mine".to_owned()), "4.19", true),
         ] {
             assert_eq!(class.holds(version.parse().unwrap()), wanted, "{class} {version}");
         }

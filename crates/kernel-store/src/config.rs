@@ -73,13 +73,8 @@ impl Kernel {
             Class::Below67 | Class::From67 if self.believe_probes.is_some() => true,
             Class::Below67 => self.class.holds(version) || without_netkit(),
             Class::From67 => self.class.holds(version) || with_netkit(),
-            Class::Ubuntu2510 => self.class.holds(version),
+            Class::Ubuntu2510 | Class::Own(_) => self.class.holds(version),
         }
-    }
-
-    /// Whether the lab compiles it.
-    pub const fn is_built(&self) -> bool {
-        matches!(self.source, Source::LinuxSource { .. } | Source::Git { .. })
     }
 }
 
@@ -248,7 +243,7 @@ fn kernel(
     };
     let name = format!("[kernels.\"{id}\"]");
     let section = table.section_with(id, name.clone(), KERNEL_KEYS, FORMER_KEYS)?.ok_or_else(|| table.missing(id))?;
-    let class = section.word("class", &Class::ALL.map(|class| (class.name(), class)))?;
+    let class = class(&section, &name)?;
     let source = source(&section, &name, dir)?;
     let cmdline: Vec<String> = section.texts("cmdline")?.into_iter().map(str::to_owned).collect();
     if let Some(word) = cmdline.iter().find(|word| !is_cmdline_word(word)) {
@@ -278,10 +273,23 @@ fn kernel(
     match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
         None => Ok(kernel),
         Some(version) => {
-            let message = format!("{name} is kernel {version}, but class {class} is for {}", class.rule());
+            let message =
+                format!("{name} is kernel {version}, but class {} is for {}", kernel.class, kernel.class.rule());
             Err(section.error_at("class", message))
         }
     }
+}
+
+fn class(section: &Section<'_>, name: &str) -> std::result::Result<Class, ConfigError> {
+    let text = section.required("class")?;
+    if !is_file_name(text) {
+        let message =
+            format!("class {text:?} of {name} must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit");
+        return Err(section.error_at("class", message));
+    }
+    Class::named(text).map_err(|meant| {
+        section.error_at("class", format!("unknown class `{text}` in {name}; did you mean `{meant}`?"))
+    })
 }
 
 fn unsupported(

@@ -31,7 +31,7 @@ fn broken(from: &str, to: &str) -> String {
 fn reads_every_key() {
     let config = parse(GOOD).unwrap();
     let kernel = &config.kernels[0];
-    assert_eq!((&*kernel.id, kernel.class, kernel.default), ("6.12", Class::From67, true));
+    assert_eq!((&*kernel.id, &kernel.class, kernel.default), ("6.12", &Class::From67, true));
     assert_eq!(kernel.unsupported[0].capability, Capability::Netkit);
     assert_eq!((kernel.memory_mib, &*kernel.cmdline[0]), (Some(512), "net.ifnames=0"));
     assert_eq!(config.debian.mirror.as_deref(), Some("http://a.example/debian"));
@@ -142,7 +142,7 @@ fn the_committed_matrix_is_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let config = Config::load(&root.join("kernels.toml")).unwrap();
     let lock = crate::Lock::load(&root.join("kernels.lock")).unwrap();
-    for class in Class::ALL {
+    for class in Class::PREDEFINED {
         assert!(config.kernels.iter().any(|kernel| kernel.default && kernel.class == class), "{class}");
     }
     for kernel in config.kernels.iter().filter(|kernel| kernel.default) {

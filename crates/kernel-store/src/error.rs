@@ -201,8 +201,8 @@ pub enum KernelsError {
 }
 
 impl From<FileError> for KernelsError {
-    fn from(FileError { path, source, .. }: FileError) -> Self {
-        Self::io(path)(source)
+    fn from(FileError { path, cause, .. }: FileError) -> Self {
+        Self::io(path)(cause)
     }
 }
 

@@ -85,7 +85,7 @@ fn bad_module(dir: &Path, error: ImageError) -> KernelsError {
             path: path.strip_prefix(dir).unwrap_or(&path).to_owned(),
             reason: format!("{problem}: build or install the modules anew"),
         },
-        ImageError::Io { path, source, .. } => KernelsError::io(path)(source),
+        ImageError::Io { path, cause, .. } => KernelsError::io(path)(cause),
         other => KernelsError::BadKernel { path: dir.to_owned(), reason: other.to_string() },
     }
 }

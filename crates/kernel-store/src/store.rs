@@ -3,16 +3,11 @@
 use super::{
     cache::{Cache, Errand, Finished, Writing},
     class::Class,
-    config::{Backport, Config, Kernel, Source, UnsupportedEntry},
-    deb::{self, Indexes},
+    config::{Backport, Config, Kernel, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
-    git,
-    header::Banner,
-    linux_source,
-    local::Local,
-    lockfile::{Lock, Locked, Part},
-    mainline::Mainline,
+    lockfile::{Lock, Locked},
+    source::{self, Bound, Indexes, Job, KernelSource, Site},
     update::{Change, Update},
 };
 use lab_base::file::touch;
@@ -55,7 +50,8 @@ pub struct Unpacked {
 
 /// One line of `lab kernels list`.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Row {
+pub struct KernelRow {
+    /// Kernel id.
     pub id: String,
     pub class: Class,
     /// Whether it runs if no kernel is selected.
@@ -85,41 +81,18 @@ impl Store<'_> {
     /// # Errors
     /// The source can't be reached, does not have the kernel, or has a kernel of another class.
     fn resolve(&self, kernel: &Kernel, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let locked = self.resolved(kernel, indexes, &named(kernel, progress));
+        let locked = source::of(&kernel.source).resolve(&self.site(), indexes, &named(kernel, progress));
         let locked = locked.map_err(|error| self.explain(error, kernel))?;
         match locked.as_ref().map(Locked::kernel) {
             Some(version) if !kernel.fits(version) => {
-                Err(KernelsError::WrongClass { version, class: kernel.class }.of(&kernel.id))
+                Err(KernelsError::WrongClass { version, class: kernel.class.clone() }.of(&kernel.id))
             }
             _ => Ok(locked),
         }
     }
 
-    fn resolved(&self, kernel: &Kernel, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        match &kernel.source {
-            Source::Image { .. } | Source::Tree { .. } => Ok(None),
-            Source::Deb { suite, package } => {
-                // The lock also protects apt's lists.
-                let writing = self.cache.write(Errand::Fetch, progress)?;
-                let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
-                deb::resolve(packages, suite, package).map(Some)
-            }
-            Source::LinuxSource { suite, package, .. } => {
-                let writing = self.cache.write(Errand::Fetch, progress)?;
-                let packages = indexes.of(writing.root(), &self.config.debian, suite, progress)?;
-                linux_source::resolve(packages, suite, package).map(Some)
-            }
-            Source::Git { tree, reference, .. } => git::resolve(tree, reference).map(Some),
-            Source::Mainline { version } => {
-                let local = Mainline::new(self.vng, self.cache.root())?.download(version, progress)?;
-                let (sha256, kernel) = (local.image_sha256()?, local.banner()?.version);
-                Ok(Some(Locked::Mainline { version: version.clone(), sha256, kernel }))
-            }
-        }
-    }
-
-    /// Resolves `kernels` again into `lock`, and removes entries of kernels that `kernels.toml` no longer has. If the
-    /// archive no longer has a kernel, its entry stays unchanged and the others are updated.
+    /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has. A kernel that
+    /// the archive has dropped stays as it is locked: the others move on without it.
     ///
     /// The lock is changed only as a whole: after an error it is unchanged.
     ///
@@ -130,7 +103,7 @@ impl Store<'_> {
         let mut gone = Vec::new();
         let lockable = |id: &String| {
             let kernel = self.config.kernels.iter().find(|kernel| kernel.id == *id);
-            kernel.is_some_and(|kernel| !matches!(kernel.source, Source::Image { .. } | Source::Tree { .. }))
+            kernel.is_some_and(|kernel| source::of(&kernel.source).is_locked())
         };
         next.kernels.retain(|id, _| lockable(id));
         let mut indexes = Indexes::default();
@@ -145,7 +118,7 @@ impl Store<'_> {
         let mut ids: Vec<&String> = lock.kernels.keys().chain(next.kernels.keys()).collect();
         ids.sort();
         ids.dedup();
-        let class = |id: &String| self.config.kernels.iter().find(|it| it.id == *id).map(|it| it.class);
+        let class = |id: &String| self.config.kernels.iter().find(|it| it.id == *id).map(|it| it.class.clone());
         let change = |id: &String| Change {
             id: id.clone(),
             class: class(id),
@@ -164,15 +137,14 @@ impl Store<'_> {
     pub fn fetch(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<Unpacked> {
         let progress = named(kernel, progress);
         let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
-            let find = || self.cache.find(&kernel.id, plan.version, &plan.sha256);
+            let find = || self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256);
             if let Some(finished) = find() {
                 touch(&finished.dir);
                 return Ok(finished);
             }
-            let errand = if kernel.is_built() { Errand::Build } else { Errand::Fetch };
-            let writing = self.cache.write(errand, &progress)?;
-            // Another run may have fetched it while this run waited.
-            find().map_or_else(|| plan.run(self, &writing, kernel, &progress), Ok)
+            let writing = self.cache.write(plan.source.errand(), &progress)?;
+            // Another run may have brought it while this one waited.
+            find().map_or_else(|| plan.run(&self.site(), &writing, kernel, &progress), Ok)
         });
         fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| self.explain(error, kernel))
     }
@@ -184,20 +156,23 @@ impl Store<'_> {
     pub fn source(&self, kernel: &Kernel, lock: &Lock, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         let progress = named(kernel, progress);
         let unpack = || {
-            let Way::Compile(build) = Plan::of(self, kernel, lock)?.way else {
-                return Err(KernelsError::NotSources { id: kernel.id.to_string() });
-            };
+            let plan = Plan::of(self, kernel, lock)?;
             let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if to.exists() {
                 let reason = "exists already: name a new directory".to_owned();
                 return Err(KernelsError::BadKernel { path: to.to_owned(), reason });
             }
-            let writing = self.fetching(&progress)?;
             let stage = tempfile::tempdir_in(beside).map_err(KernelsError::io(beside))?;
-            build.unpack(&writing, &self.config.debian, stage.path(), &progress)?;
+            if !plan.source.unpack(&self.site(), plan.locked, stage.path(), &progress)? {
+                return Err(KernelsError::NotSources { id: kernel.id.to_string() });
+            }
             std::fs::rename(stage.keep(), to).map_err(KernelsError::io(to))
         };
         unpack().map_err(|error| self.explain(error, kernel))
+    }
+
+    fn site(&self) -> Site<'_> {
+        Site { cache: self.cache, debian: &self.config.debian, vng: self.vng }
     }
 
     /// The right to fetch into the cache.
@@ -224,7 +199,7 @@ impl Store<'_> {
     /// # Errors
     /// The kernel is not locked, or a file can't be read.
     pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Result<KernelVersion> {
-        Plan::of(self, kernel, lock).map(|plan| plan.version).map_err(|error| error.of(&kernel.id))
+        Plan::of(self, kernel, lock).map(|plan| plan.bound.version).map_err(|error| error.of(&kernel.id))
     }
 
     /// What decides how a guest of this kernel behaves, the same on every host: its files, and how it is booted. Reads all
@@ -235,10 +210,7 @@ impl Store<'_> {
     pub fn identity(&self, kernel: &Kernel, lock: &Lock) -> Result<String> {
         let identity = || {
             let plan = Plan::of(self, kernel, lock)?;
-            let files = match &plan.way {
-                Way::Local(local, _) => local.content()?,
-                _ => plan.sha256,
-            };
+            let files = plan.source.content()?.unwrap_or(plan.bound.sha256);
             let mut identity = Identity::default();
             identity.add(files).add(kernel.memory_mib.unwrap_or_default().to_le_bytes());
             for word in &kernel.cmdline {
@@ -250,21 +222,21 @@ impl Store<'_> {
     }
 
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
-    pub fn rows(&self, lock: &Lock) -> Vec<Row> {
+    pub fn rows(&self, lock: &Lock) -> Vec<KernelRow> {
         let row = |kernel: &Kernel| {
             let plan = Plan::of(self, kernel, lock);
             let (locked, version, cached) = match &plan {
                 Ok(plan) => (
-                    plan.words.clone(),
-                    Some(plan.version),
-                    self.cache.find(&kernel.id, plan.version, &plan.sha256).is_some(),
+                    plan.locked.map_or_else(|| "as found".to_owned(), ToString::to_string),
+                    Some(plan.bound.version),
+                    self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256).is_some(),
                 ),
                 Err(error) => (error.to_string(), None, false),
             };
             let source = kernel.source.to_string();
-            Row {
+            KernelRow {
                 id: kernel.id.to_string(),
-                class: kernel.class,
+                class: kernel.class.clone(),
                 default: kernel.default,
                 source,
                 locked,
@@ -278,99 +250,28 @@ impl Store<'_> {
 
 /// How a kernel is fetched, determined without network access or other programs.
 struct Plan<'a> {
-    version: KernelVersion,
-    sha256: String,
-    /// The resolved source as text.
-    words: String,
-    way: Way<'a>,
-}
-
-enum Way<'a> {
-    Deb(deb::Wanted<'a>),
-    Local(Local, Banner),
-    Build(git::Build<'a>),
-    Compile(linux_source::Build<'a>),
-    Mainline(&'a str),
+    source: Box<dyn KernelSource + 'a>,
+    locked: Option<&'a Locked>,
+    bound: Bound,
 }
 
 impl<'a> Plan<'a> {
-    fn of(store: &'a Store<'_>, kernel: &'a Kernel, lock: &'a Lock) -> Result<Self> {
-        let local = |local: Local| -> Result<Self> {
-            let (banner, sha256) = (local.banner()?, local.identity()?);
-            Ok(Self { version: banner.version, sha256, words: "as found".into(), way: Way::Local(local, banner) })
-        };
-        match &kernel.source {
-            Source::Image { image, modules, config } => {
-                return local(Local::from_image(image, modules.as_deref(), config.as_deref()));
-            }
-            Source::Tree { tree } => return local(Local::from_tree(tree)),
-            Source::Deb { .. } | Source::LinuxSource { .. } | Source::Git { .. } | Source::Mainline { .. } => {}
-        }
-        let locked = lock.entry(kernel)?;
-        let (sha256, way) = match (locked, &kernel.source) {
-            (Locked::Deb { suite, package, version, sha256, kernel, parts }, Source::Deb { package: pattern, .. }) => (
-                identity_of_package(sha256, parts),
-                Way::Deb(deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel, parts }),
-            ),
-            (
-                Locked::LinuxSource { suite, package, version, sha256, kernel },
-                Source::LinuxSource { package: pattern, fragment, .. },
-            ) => {
-                let wanted = deb::Wanted { suite, pattern, package, version, sha256, kernel: *kernel, parts: &[] };
-                let build = linux_source::Build { wanted, fragment: fragment.as_deref() };
-                (build.identity()?, Way::Compile(build))
-            }
-            (Locked::Git { commit, kernel, .. }, Source::Git { tree, fragment, .. }) => {
-                let build =
-                    git::Build { tree, commit, version: *kernel, fragment: fragment.as_deref(), vng: store.vng };
-                (build.identity()?, Way::Build(build))
-            }
-            (Locked::Mainline { version, sha256, .. }, _) => (sha256.clone(), Way::Mainline(version)),
-            // `Lock::entry` has compared the kinds already.
-            _ => return Err(KernelsError::Unlocked),
-        };
-        Ok(Self { version: locked.kernel(), sha256, words: locked.to_string(), way })
+    fn of(store: &Store<'_>, kernel: &'a Kernel, lock: &'a Lock) -> Result<Self> {
+        let source = source::of(&kernel.source);
+        let locked = if source.is_locked() { Some(lock.entry(kernel)?) } else { None };
+        let bound = source.identity(&store.site(), locked)?;
+        Ok(Self { source, locked, bound })
     }
 
     fn run(
         &self,
-        store: &Store<'_>,
+        site: &Site<'_>,
         writing: &Writing<'_>,
         kernel: &Kernel,
         progress: &dyn Fn(&str),
     ) -> Result<Finished> {
-        match &self.way {
-            Way::Deb(wanted) => deb::fetch(writing, &store.config.debian, kernel, wanted, &self.sha256, progress),
-            Way::Local(local, banner) => {
-                progress("copying into the cache");
-                local.take(writing, kernel, banner, &self.sha256)
-            }
-            Way::Compile(build) => build.fetch(writing, &store.config.debian, kernel, &self.sha256, progress),
-            Way::Build(build) => build.fetch(writing, kernel, &self.sha256, progress),
-            Way::Mainline(version) => {
-                let local = Mainline::new(store.vng, store.cache.root())?.download(version, progress)?;
-                let found = local.image_sha256()?;
-                if found != self.sha256 {
-                    let what = format!("mainline {version}");
-                    return Err(KernelsError::Checksum { what, found, locked: self.sha256.clone() });
-                }
-                local.take(writing, kernel, &local.banner()?, &self.sha256)
-            }
-        }
+        self.source.fetch(&Job { site, writing, kernel, locked: self.locked, bound: &self.bound, progress })
     }
-}
-
-/// A package that only ties others together is the same while what it ties is not.
-fn identity_of_package(sha256: &str, parts: &[Part]) -> String {
-    if parts.is_empty() {
-        return sha256.to_owned();
-    }
-    let mut identity = Identity::default();
-    identity.add(sha256);
-    for part in parts {
-        identity.add(&part.package).add(&part.sha256);
-    }
-    identity.finish()
 }
 
 fn named(kernel: &Kernel, progress: &dyn Fn(&str)) -> impl Fn(&str) {
@@ -382,7 +283,7 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
     let config = dir.join("config");
     Unpacked {
         id: kernel.id.clone(),
-        class: kernel.class,
+        class: kernel.class.clone(),
         version: meta.version,
         release: meta.release,
         vmlinuz: dir.join("vmlinuz"),

@@ -63,11 +63,12 @@ fn difference(before: &Locked, after: &Locked) -> String {
 
 impl fmt::Display for Update {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for class in Class::ALL.map(Some).into_iter().chain([None]) {
-            let changes: Vec<&Change> = self.changes.iter().filter(|change| change.class == class).collect();
-            if changes.is_empty() {
-                continue;
-            }
+        let mut classes: Vec<Option<&Class>> = self.changes.iter().map(|change| change.class.as_ref()).collect();
+        // The predefined ones first, and last what has no class any more.
+        classes.sort_by_key(|class| (class.is_none(), *class));
+        classes.dedup();
+        for class in classes {
+            let changes = self.changes.iter().filter(|change| change.class.as_ref() == class);
             writeln!(f, "{}", class.map_or("no longer in kernels.toml", Class::name))?;
             changes.into_iter().try_for_each(|change| writeln!(f, "  {change}"))?;
         }

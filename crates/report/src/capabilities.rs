@@ -8,8 +8,8 @@ use serde::Serialize;
 
 /// Output format of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A text table.
+pub enum CapabilityFormat {
+    /// Columns for a terminal.
     Text,
     /// A Markdown table.
     Markdown,
@@ -19,7 +19,7 @@ pub enum Format {
 
 /// The probe results of one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct CapabilityRow {
     /// Id in `kernels.toml`.
     pub kernel: String,
     pub class: String,
@@ -64,8 +64,8 @@ impl Answer {
     }
 }
 
-/// The kernels of a run in plan order.
-pub fn rows(record: &RunRecord) -> Vec<Row> {
+/// The kernels of a run in the plan's order.
+pub fn rows(record: &RunRecord) -> Vec<CapabilityRow> {
     let kernels = record.info.iter().flat_map(|info| &info.plan.kernels);
     let row = |facts: &lab_record::plan::KernelFacts| {
         let seen = record.kernels.get(&facts.id);
@@ -74,7 +74,7 @@ pub fn rows(record: &RunRecord) -> Vec<Row> {
             expected: facts.expects(report.capability),
             unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
         };
-        Row {
+        CapabilityRow {
             kernel: facts.id.to_string(),
             class: facts.class.clone(),
             version: facts.version,
@@ -95,13 +95,13 @@ const LEGEND: [(&str, &str); 5] = [
     ("!", "!: contradicts the version, and kernels.toml gives no reason"),
 ];
 
-impl Format {
+impl CapabilityFormat {
     fn table(
         self,
         preset: TableStyle,
-        rows: &[Row],
+        rows: &[CapabilityRow],
         group: &[Capability],
-        word: impl Fn(&Row, Capability) -> String,
+        word: impl Fn(&CapabilityRow, Capability) -> String,
     ) -> String {
         let mut table = Table::new();
         table.load_style(preset);
@@ -124,8 +124,8 @@ impl Format {
         table.trim_fmt()
     }
 
-    /// The table, without a final newline.
-    pub fn render(self, rows: &[Row]) -> String {
+    /// The table, without a line break at its end.
+    pub fn render(self, rows: &[CapabilityRow]) -> String {
         let preset = match self {
             Self::Json => {
                 let told = serde_json::json!({ "version": 1, "kernels": rows });
@@ -142,7 +142,7 @@ impl Format {
             }
             Self::Markdown | Self::Json => vec![Capability::ALL.to_vec()],
         };
-        let word = |row: &Row, capability| {
+        let word = |row: &CapabilityRow, capability| {
             let answer = row.capabilities.iter().find(|answer| answer.report.capability == capability);
             answer.map_or_else(|| "-".to_owned(), Answer::word)
         };
@@ -169,13 +169,18 @@ impl Format {
 mod tests {
     use super::*;
 
-    fn row(kernel: &str, version: &str, answers: &[(Capability, CapabilityState)], unsupported: &[Capability]) -> Row {
+    fn row(
+        kernel: &str,
+        version: &str,
+        answers: &[(Capability, CapabilityState)],
+        unsupported: &[Capability],
+    ) -> CapabilityRow {
         let answer = |&(capability, state): &(Capability, CapabilityState)| Answer {
             report: CapabilityReport { capability, state, detail: String::new() },
             expected: capability.since().expected_on(version.parse().unwrap()),
             unsupported: unsupported.contains(&capability).then(|| "CONFIG_NETKIT is not set".to_owned()),
         };
-        Row {
+        CapabilityRow {
             kernel: kernel.into(),
             class: "6.7+".into(),
             version: version.parse().unwrap(),
@@ -207,14 +212,14 @@ mod tests {
             (capability, if netkit { CapabilityState::ConfigOff } else { CapabilityState::ModuleMissing })
         });
         let rows = [row("6.12-no-netkit", "6.12.117", &every, &Capability::ALL), row("7.3-rc", "7.3", &[], &[])];
-        let text = Format::Text.render(&rows);
+        let text = CapabilityFormat::Text.render(&rows);
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
-        assert!(text.contains("\n*: listed as unsupported") && !text.contains("!: contradicts"), "{text}");
-        assert!(text.ends_with("7.3-rc: no answer: its guest did not answer"), "{text}");
-        let markdown = Format::Markdown.render(&rows);
+        assert!(text.contains("\n*: listed as unsupported") && !text.contains("!: not"), "{text}");
+        assert!(text.ends_with("7.3-rc: no answer: its guest said nothing"), "{text}");
+        let markdown = CapabilityFormat::Markdown.render(&rows);
         assert!(markdown.lines().nth(1).unwrap().starts_with("|--"), "{markdown}");
         assert!(markdown.contains("\n\\*: listed as unsupported"), "{markdown}");
-        let json: serde_json::Value = serde_json::from_str(&Format::Json.render(&rows)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&CapabilityFormat::Json.render(&rows)).unwrap();
         assert_eq!(json["kernels"][0]["capabilities"][0]["state"], "module-missing");
     }
 }

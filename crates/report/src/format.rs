@@ -9,8 +9,8 @@ use lab_record::run::RunRecord;
 
 /// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// KTAP version 1, as written by kselftest and KUnit.
+pub enum ReportFormat {
+    /// KTAP version 1, as kselftest and `KUnit` write it.
     Ktap,
     /// KernelCI's KCIDB JSON, version 5.3.
     Kcidb,
@@ -28,7 +28,7 @@ pub enum Format {
     Github,
 }
 
-impl Format {
+impl ReportFormat {
     /// Writes the run in this format to standard output.
     ///
     /// # Errors

@@ -23,17 +23,18 @@ const MAX_COMMENT: usize = 1000;
 /// The schema allows 16384 characters of a log.
 const MAX_EXCERPT: usize = 16_000;
 
-/// Checks an origin against the schema.
+/// A text that the schema does not take for an origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no KCIDB origin (wanted: lower-case letters, digits and _)")]
+pub struct NotAnOrigin(String);
+
+/// An origin, as the schema spells it.
 ///
 /// # Errors
-/// One line that lists the allowed characters.
-pub fn origin(text: &str) -> Result<String, String> {
+/// Something else is in it, or nothing.
+pub fn origin(text: &str) -> Result<String, NotAnOrigin> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if !text.is_empty() && text.chars().all(allowed) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("`{text}` is not a KCIDB origin (expected: lower-case letters, digits and _)"))
-    }
+    if !text.is_empty() && text.chars().all(allowed) { Ok(text.to_owned()) } else { Err(NotAnOrigin(text.to_owned())) }
 }
 
 /// Formats the run as KCIDB JSON.

@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn busy() -> Result<(), Unusable> {
-        Err(Unusable::Refusing { device: "/dev/kvm".into(), source: io::Error::from_raw_os_error(16) })
+        Err(Unusable::Refusing { device: "/dev/kvm".into(), cause: io::Error::from_raw_os_error(16) })
     }
 
     /// The choice, and the lines that were reported.

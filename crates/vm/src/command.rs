@@ -153,7 +153,7 @@ fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(c
 
 /// Makes paths absolute: vng takes a bare word for a kernel version and downloads it.
 fn path(what: &'static str, path: &Path, mend: &'static str) -> Result<String, VmError> {
-    let file = |source| VmError::File { what, path: path.to_owned(), source };
+    let file = |cause| VmError::File { what, path: path.to_owned(), cause };
     let absolute = std::path::absolute(path).map_err(file)?;
     std::fs::metadata(&absolute).map_err(file)?;
     let text = absolute.to_string_lossy().into_owned();

@@ -54,8 +54,8 @@ pub fn machine(spec: &GuestSpec, files: &Files, name: &str) -> Result<Command, V
 
 /// The command that virtme-ng would start.
 fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
-    let file = |source| VmError::File { what: "command line", path: files.words.clone(), source };
-    let stderr = |source| VmError::File { what: "standard error", path: files.stderr.clone(), source };
+    let file = |cause| VmError::File { what: "command line", path: files.words.clone(), cause };
+    let stderr = |cause| VmError::File { what: "standard error", path: files.stderr.clone(), cause };
     let mut command = Command::new(&spec.vng);
     command
         .args(arguments(spec, files, name)?)
@@ -74,7 +74,7 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
     if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {
         command.env("PYTHONUSERBASE", home.join(".local"));
     }
-    let mut child = command.spawn().map_err(|source| VmError::Spawn { program: spec.vng.clone(), source })?;
+    let mut child = command.spawn().map_err(|cause| VmError::Spawn { program: spec.vng.clone(), cause })?;
     let deadline = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(file)? {

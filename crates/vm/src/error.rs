@@ -6,14 +6,15 @@ use std::{io, path::PathBuf, time::Duration};
 /// Each error is one line, with the fix if there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// A file that the guest needs can't be used.
-    #[error("{what} {}: {source}", path.display())]
+    /// A file that the guest needs.
+    #[error("{what} {}: {cause}", path.display())]
     File {
         /// Kind of the file.
         what: &'static str,
         /// Its path.
         path: PathBuf,
-        source: io::Error,
+        /// The system's answer.
+        cause: io::Error,
     },
     /// vng passes its arguments through a shell and through QEMU's comma-separated options.
     #[error(
@@ -40,9 +41,14 @@ pub enum VmError {
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
     /// A program did not start.
-    #[error("can't start {}: {source}; `lab doctor` says what is missing", program.display())]
-    Spawn { program: PathBuf, source: io::Error },
-    /// A helper program failed.
+    #[error("can't start {}: {cause}; `lab doctor` says what is missing", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// The system's answer.
+        cause: io::Error,
+    },
+    /// A helper program ran and did not do its work.
     #[error("{program}: {problem}")]
     Tool {
         program: String,
@@ -64,12 +70,13 @@ pub enum VmError {
         /// Time waited.
         waited: Duration,
     },
-    /// The port exists but can't be used.
-    #[error("guest {guest}: agent's port: {source}")]
+    /// The port is there and can't be used.
+    #[error("guest {guest}: agent's port: {cause}")]
     Port {
         /// Name of the guest.
         guest: String,
-        source: io::Error,
+        /// The system's answer.
+        cause: io::Error,
     },
     /// The guest can't be saved, or its snapshot can't be stored.
     #[error("snapshot: {0}")]

@@ -107,9 +107,9 @@ impl Launcher for FakeLauncher {
 impl FakeLauncher {
     fn start(&self, spec: &GuestSpec, restored: bool) -> Result<Box<dyn Guest>, VmError> {
         let boot = self.boots.fetch_add(1, Ordering::SeqCst);
-        let file = |source| VmError::File { what: "console", path: spec.console.clone(), source };
+        let file = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
         fs::write(&spec.console, []).map_err(file)?;
-        let port = |source| VmError::Port { guest: spec.name.clone(), source };
+        let port = |cause| VmError::Port { guest: spec.name.clone(), cause };
         let (host, guest) = UnixStream::pair().map_err(port)?;
         let power = guest.try_clone().map_err(port)?;
         let port_end = guest.try_clone().map_err(port)?;
@@ -215,7 +215,7 @@ impl Guest for FakeGuest {
             let exit = self.exited().unwrap_or(GuestExit { code: Some(1), signal: None, stderr: String::new() });
             return Err(VmError::Exited { guest: self.name.clone(), exit });
         };
-        let channel = SocketChannel::new(host).map_err(|source| VmError::Port { guest: self.name.clone(), source })?;
+        let channel = SocketChannel::new(host).map_err(|cause| VmError::Port { guest: self.name.clone(), cause })?;
         Ok(Box::new(channel))
     }
 

@@ -67,7 +67,7 @@ impl Stage {
     pub fn set(spec: &GuestSpec) -> Result<Self, VmError> {
         let file = |what, path: &Path| {
             let path = path.to_owned();
-            move |source| VmError::File { what, path, source }
+            move |cause| VmError::File { what, path, cause }
         };
         // A directory per launch, so that a guest never meets the sockets of an earlier guest.
         let dir = private::temporary(&orphans::mark()?, &spec.run_dir)?;
@@ -93,8 +93,8 @@ impl Stage {
         // The serial line is connected to standard output.
         command.stdin(Stdio::null()).stdout(self.console).stderr(self.stderr).process_group(0);
         let program = PathBuf::from(command.get_program());
-        confine(&mut command, reach).map_err(|source| VmError::Spawn { program: program.clone(), source })?;
-        let child = command.spawn().map_err(|source| VmError::Spawn { program, source })?;
+        confine(&mut command, reach).map_err(|cause| VmError::Spawn { program: program.clone(), cause })?;
+        let child = command.spawn().map_err(|cause| VmError::Spawn { program, cause })?;
         Ok(MachineGuest {
             name: spec.name.clone(),
             group: Group::led_by(child.id()),
@@ -138,7 +138,7 @@ impl Guest for MachineGuest {
             match private::connect(&self.files.port) {
                 Ok(stream) => {
                     self.qemu = self.group.qemu();
-                    let port = |source| VmError::Port { guest: self.name.clone(), source };
+                    let port = |cause| VmError::Port { guest: self.name.clone(), cause };
                     return Ok(Box::new(SocketChannel::new(stream).map_err(port)?));
                 }
                 // The port does not exist yet, or is not listening yet.

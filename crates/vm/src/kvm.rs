@@ -23,21 +23,21 @@ pub enum Unusable {
     /// The device does not exist.
     #[error("{}: No such file or directory", .0.display())]
     Absent(PathBuf),
-    /// The device can't be opened, usually because the user is not in its group.
-    #[error("{}: {source}", device.display())]
+    /// It does not open, mostly since the user is not in the group that may.
+    #[error("{}: {cause}", device.display())]
     Closed {
         /// The device.
         device: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
-    /// The device can't create a machine: another hypervisor may use the processor exclusively (`EBUSY`).
-    #[error("{} opens, but makes no virtual machine: {source}", device.display())]
+    /// It opens and makes no machine: another hypervisor may have the processor to itself (`EBUSY`).
+    #[error("{} opens, but makes no virtual machine: {cause}", device.display())]
     Refusing {
         /// The device.
         device: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -52,9 +52,9 @@ pub fn usable() -> Result<(), Unusable> {
 
 fn usable_at(device: &Path) -> Result<(), Unusable> {
     let opened = File::options().read(true).write(true).open(device);
-    let opened = opened.map_err(|source| match source.kind() {
+    let opened = opened.map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => Unusable::Absent(device.to_owned()),
-        _ => Unusable::Closed { device: device.to_owned(), source },
+        _ => Unusable::Closed { device: device.to_owned(), cause },
     })?;
     // Machine type 0 exists on every x86 host.
     const DEFAULT_TYPE: c_int = 0;
@@ -65,8 +65,8 @@ fn usable_at(device: &Path) -> Result<(), Unusable> {
             other => break other,
         }
     };
-    let machine = made.map_err(|errno| Unusable::Refusing { device: device.to_owned(), source: errno.into() })?;
-    // SAFETY: the kernel has just created this descriptor, and no other code uses it.
+    let machine = made.map_err(|errno| Unusable::Refusing { device: device.to_owned(), cause: errno.into() })?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
     drop(unsafe { OwnedFd::from_raw_fd(machine) });
     Ok(())
 }

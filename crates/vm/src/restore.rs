@@ -23,13 +23,13 @@ const START: Duration = Duration::from_secs(20);
 
 /// Starts a guest from a snapshot.
 pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmError> {
-    // The console file contains the guest's whole output, including the boot.
-    let console = |source| VmError::File { what: "console", path: spec.console.clone(), source };
+    // A console tells the whole life of its guest, the boot included.
+    let console = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
     fs::copy(snapshot.console(), &spec.console).map_err(console)?;
     let stage = Stage::set(spec)?;
     let name = orphans::guest_name(&spec.name)?;
     let state = snapshot.state();
-    let file = |source| VmError::File { what: "snapshot", path: state.clone(), source };
+    let file = |cause| VmError::File { what: "snapshot", path: state.clone(), cause };
     let state = File::open(&state).map_err(file)?;
     let places = Places { dir: stage.dir.path(), name: &name, memory: &snapshot.memory() };
     let mut command = Command::new(&snapshot.recipe.program);

@@ -108,7 +108,7 @@ fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<Str
     add(spec.tools.as_bytes());
     words.iter().for_each(|word| add(word.as_bytes()));
     for (what, path) in [("kernel", &spec.kernel), ("guest image", &spec.image)] {
-        let file = |source| VmError::File { what, path: path.clone(), source };
+        let file = |cause| VmError::File { what, path: path.clone(), cause };
         let mut content = Sha256::new();
         read_through(path, |bytes| content.update(bytes)).map_err(file)?;
         add(&content.finalize());

@@ -106,7 +106,7 @@ impl Stock<'_> {
         let begin = Instant::now();
         super::confine::bound(&mut command);
         let spawned = command.process_group(0).spawn();
-        let mut child = spawned.map_err(|source| VmError::Spawn { program: self.vng.to_owned(), source })?;
+        let mut child = spawned.map_err(|cause| VmError::Spawn { program: self.vng.to_owned(), cause })?;
         let group = Group::led_by(child.id());
         let mut peak = None;
         while child.try_wait().map_err(file)?.is_none() {

@@ -24,7 +24,7 @@ fn version_of(program: &Path) -> Result<String, VmError> {
         .stderr_to_stdout()
         .unchecked()
         .read()
-        .map_err(|source| VmError::Spawn { program: program.to_owned(), source })?;
+        .map_err(|cause| VmError::Spawn { program: program.to_owned(), cause })?;
     version_in(&text).ok_or_else(|| VmError::Tool {
         program: program.display().to_string(),
         problem: format!(

@@ -33,7 +33,7 @@ impl Default for VngLauncher {
 
 impl Launcher for VngLauncher {
     fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError> {
-        let console = |source| VmError::File { what: "console", path: spec.console.clone(), source };
+        let console = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
         fs::write(&spec.console, []).map_err(console)?;
         let stage = Stage::set(spec)?;
         let command = compose::machine(spec, &stage.files, &orphans::guest_name(&spec.name)?)?;

@@ -75,16 +75,36 @@ impl<'a> Measurement<'a> {
     /// Returns the rows of the kernel's table.
     ///
     /// # Errors
-    /// One line: the guest refused to measure, or the measurement did not finish.
-    pub fn rows(self) -> Result<Vec<Row>, String> {
+    /// What the guest refused to measure, or that it did not come to an end.
+    pub fn rows(self) -> Result<Vec<DatapathRow>, MeasureError> {
         let state = self.state.into_inner();
-        state.end.unwrap_or_else(|| Err("the guest did not finish its measurement".to_owned()))?;
+        let end = state.end.ok_or(MeasureError::Unfinished)?;
+        end.map_err(MeasureError::Refused)?;
         let wanted = self.request.setups.len() * self.request.rounds as usize;
         if state.samples.len() != wanted {
-            return Err(format!("the guest sent {} of {wanted} samples", state.samples.len()));
+            return Err(MeasureError::Samples { brought: state.samples.len(), wanted });
         }
-        Ok(self.request.setups.iter().filter_map(|setup| Row::of(*setup, &state.samples)).collect())
+        Ok(self.request.setups.iter().filter_map(|setup| DatapathRow::of(*setup, &state.samples)).collect())
     }
+}
+
+/// A measurement without rows.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// The guest said nothing of its end.
+    #[error("the guest did not come to the end of its measurement")]
+    Unfinished,
+    /// The guest's own words.
+    #[error("{0}")]
+    Refused(String),
+    /// Samples are missing.
+    #[error("the guest brought {brought} samples of {wanted}")]
+    Samples {
+        /// How many came.
+        brought: usize,
+        /// How many were asked for.
+        wanted: usize,
+    },
 }
 
 impl Visitor for Measurement<'_> {
@@ -127,8 +147,8 @@ impl Visitor for Measurement<'_> {
 
 /// One setup on one kernel, over all rounds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
-    /// The measured setup.
+pub struct DatapathRow {
+    /// What was measured.
     #[serde(flatten)]
     pub setup: Setup,
     /// Round trip time of a datagram, divided by the baseline's of the same round; less is better.
@@ -141,7 +161,7 @@ pub struct Row {
     pub median: Sample,
 }
 
-impl Row {
+impl DatapathRow {
     fn of(setup: Setup, samples: &[(u32, Setup, Sample)]) -> Option<Self> {
         let of = |wanted: Setup| samples.iter().filter(move |(_, it, _)| *it == wanted);
         let base = |round: u32| of(baseline(setup.way)).find(|(it, ..)| *it == round).map(|(.., sample)| sample);
@@ -174,7 +194,8 @@ pub struct KernelTable {
     pub kernel: String,
     /// `uname -r`.
     pub release: String,
-    pub rows: Vec<Row>,
+    /// One row per setup.
+    pub rows: Vec<DatapathRow>,
 }
 
 /// Content of `results/bench-datapath.json`.
@@ -281,9 +302,9 @@ mod tests {
         let message = AgentMessage::Measured { round: 0, setup: 0, sample: sample(1.0, 1.0, 1.0) };
         assert_eq!(measurement.hear(message), ControlFlow::Continue(()));
         assert_eq!(measurement.hear(AgentMessage::Done { ran: 1 }), ControlFlow::Break(()));
-        assert_eq!(measurement.rows().unwrap_err(), "the guest sent 1 of 4 samples");
+        assert_eq!(measurement.rows().unwrap_err().to_string(), "the guest brought 1 samples of 4");
         let refused = Measurement::new(setups(&facts("6.1", "6.1.170")), 1, 10, &|_| {});
         assert!(refused.hear(AgentMessage::Refused { message: "lost".into() }).is_break());
-        assert_eq!(refused.rows().unwrap_err(), "lost");
+        assert_eq!(refused.rows().unwrap_err().to_string(), "lost");
     }
 }

@@ -24,7 +24,8 @@ pub struct Round {
 
 /// Result of a round.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct MutantVerdict {
+    /// The round's name.
     pub name: String,
     breaks: String,
     end: End,
@@ -56,19 +57,19 @@ impl Round {
         Self { name, cells: noticed_by, needs, breaks }
     }
 
-    /// The verdict on a round that this kernel can't run. Such a round is not counted.
-    pub fn not_applicable(&self, why: String) -> Verdict {
+    /// The kernel can run none of the cells, or has nothing that the fault could break. Such a round is not counted.
+    pub fn not_applicable(&self, why: String) -> MutantVerdict {
         self.verdict(End::NotApplicable(why))
     }
 
-    /// Judges a round: a failed cell detects the fault; a cell that ends without a verdict does not.
-    pub fn judge(&self, record: &RunRecord) -> Verdict {
+    /// A failed cell notices; an error is no verdict, whatever caused it.
+    pub fn judge(&self, record: &RunRecord) -> MutantVerdict {
         let outcomes: Vec<(CellId, Outcome)> =
             record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
         self.weigh(&outcomes)
     }
 
-    fn weigh(&self, outcomes: &[(CellId, Outcome)]) -> Verdict {
+    fn weigh(&self, outcomes: &[(CellId, Outcome)]) -> MutantVerdict {
         let failed = outcomes.iter().find(|(_, outcome)| matches!(outcome, Outcome::Failed { .. }));
         let other = outcomes.iter().find(|(_, outcome)| !matches!(outcome, Outcome::Passed));
         let told = |(cell, outcome): &(CellId, Outcome)| {
@@ -84,13 +85,13 @@ impl Round {
         })
     }
 
-    fn verdict(&self, end: End) -> Verdict {
-        Verdict { name: self.name.clone(), breaks: self.breaks.clone(), end }
+    fn verdict(&self, end: End) -> MutantVerdict {
+        MutantVerdict { name: self.name.clone(), breaks: self.breaks.clone(), end }
     }
 }
 
-impl Verdict {
-    /// One line for a finished round.
+impl MutantVerdict {
+    /// One line for a round that is through.
     pub fn line(&self) -> String {
         match &self.end {
             End::Clean => format!("{}: every cell passed", self.name),
@@ -105,8 +106,8 @@ impl Verdict {
     }
 }
 
-/// Formats the verdicts as a Markdown table, and the numbers of mutants made and caught as the last line.
-pub fn summary(verdicts: &[Verdict]) -> String {
+/// The table and, as its last line, how many were made and caught. The table is Markdown.
+pub fn summary(verdicts: &[MutantVerdict]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["mutant", "what it breaks", "caught by", "because"]);
     for verdict in verdicts {
@@ -127,9 +128,9 @@ pub fn summary(verdicts: &[Verdict]) -> String {
     format!("{table}\n\nmutants: {made} made, {caught} caught{skipped}")
 }
 
-/// Passes only if every mutant was caught and the control round passed.
-pub fn exit(verdicts: &[Verdict]) -> Exit {
-    let any = verdicts.iter().any(Verdict::is_mutant);
+/// Passed only if every mutant was caught and the same cells pass without one.
+pub fn exit(verdicts: &[MutantVerdict]) -> Exit {
+    let any = verdicts.iter().any(MutantVerdict::is_mutant);
     match verdicts.iter().any(|verdict| matches!(verdict.end, End::Wrong(_))) {
         true => Exit::Failed,
         false if any => Exit::Passed,

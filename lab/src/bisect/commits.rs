@@ -4,9 +4,9 @@
 //! gitglossary(7)), so that the user's tree, its HEAD and a bisection in it are not affected.
 
 use super::{
-    bench::{Mark, Stop, Walk},
     graph::{Graph, OLD_END},
     posterior::Direction,
+    trial::{Mark, Stop, Walk},
 };
 use lab_base::{git::git, process::ProcessError};
 use std::{

@@ -1,6 +1,6 @@
 use super::*;
 use crate::bisect::{
-    Answer, Bench, Subject,
+    Answer, Subject, Trial,
     search::{Revert, Wish, search},
 };
 
@@ -50,7 +50,7 @@ impl Reader<'_> {
     }
 }
 
-impl Bench for Reader<'_> {
+impl Trial for Reader<'_> {
     fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
         self.builds += 1;
         if self.show(subject, "build").is_some_and(|text| text != "fine") {

@@ -1,8 +1,8 @@
 //! Binary search without git, for a ladder of published kernels.
 
 use super::{
-    bench::{Mark, Stop, Walk},
     graph::{Graph, OLD_END},
+    trial::{Mark, Stop, Walk},
 };
 
 /// Selects the point that splits the remaining points most evenly, as `git bisect` does.

@@ -1,10 +1,8 @@
 //! `lab bisect`: finds the kernel or the commit that introduced or fixed a failure, and the probability of the result.
 //!
-//! [`search`] selects tests and draws conclusions; it knows neither git nor guests. [`packages`] and [`commits`] are the
-//! two kinds of history, [`predicate`] defines what counts as the failure, [`state`] stores results, and [`report`] formats
-//! the finding.
+//! [`search`] asks and concludes; it knows neither git nor guests. [`tester`] runs the kernels of a history in guests. [`packages`] and [`commits`] are the two histories it
+//! works on, [`predicate`] says what counts as the failure, [`state`] remembers what was seen, [`report`] tells it.
 
-pub mod bench;
 pub mod commits;
 pub mod graph;
 pub mod halving;
@@ -14,5 +12,7 @@ pub mod predicate;
 pub mod report;
 pub mod search;
 pub mod state;
+pub mod tester;
+pub mod trial;
 
-pub use bench::{Answer, Bench, Mark, Stop, Subject, Walk};
+pub use trial::{Answer, Mark, Stop, Subject, Trial, Walk};

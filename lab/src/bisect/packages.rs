@@ -1,6 +1,6 @@
 //! Bisects a ladder of published kernels, without compiling.
 
-use super::{bench::Stop, posterior::Direction};
+use super::{posterior::Direction, trial::Stop};
 use lab_protocol::KernelVersion;
 
 /// A kernel of the ladder.

@@ -1,6 +1,6 @@
 //! Defines what counts as the failure under investigation, and what is no result.
 
-use super::bench::{Answer, Stop};
+use super::trial::{Answer, Stop};
 use lab_base::text;
 use lab_protocol::{Capability, CapabilityState, CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::run::RunRecord;

@@ -5,9 +5,9 @@
 //! can.
 
 use super::{
-    bench::{Answer, Bench, Mark, Stop, Subject, Walk},
     graph::{Graph, OLD_END},
     posterior::{Direction, Posterior, Seen, Tally, told_apart},
+    trial::{Answer, Mark, Stop, Subject, Trial, Walk},
 };
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ pub fn repeats(rate: f64, risk: f64) -> u32 {
 pub fn search(
     graph: &Graph,
     walk: &mut dyn Walk,
-    bench: &mut dyn Bench,
+    bench: &mut dyn Trial,
     wish: Wish,
     tell: &mut dyn FnMut(&Step),
 ) -> Result<Finding, Stop> {
@@ -141,7 +141,7 @@ struct Image {
 
 struct Search<'a> {
     graph: &'a Graph,
-    bench: &'a mut dyn Bench,
+    bench: &'a mut dyn Trial,
     wish: Wish,
     images: Vec<Image>,
     /// Points in the order in which they were first prepared, each with its image, or the reason why it has none.

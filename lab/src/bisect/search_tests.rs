@@ -71,7 +71,7 @@ impl<'a> Fake<'a> {
     }
 }
 
-impl Bench for Fake<'_> {
+impl Trial for Fake<'_> {
     fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
         self.builds.push(subject);
         Ok(match subject {

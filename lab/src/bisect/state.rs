@@ -2,8 +2,8 @@
 //! nor builds anything again.
 
 use super::{
-    bench::{Answer, Bench, Stop, Subject},
     predicate::Signature,
+    trial::{Answer, Stop, Subject, Trial},
 };
 use crate::error::Error;
 use lab_report::results::directory;
@@ -90,9 +90,9 @@ fn unusable(path: &Path, problem: &str) -> Error {
     Error::Usage(format!("{}: {problem}: use --fresh to start again", path.display()))
 }
 
-/// A bench that learns the identity of the failure.
-pub trait Learning: Bench {
-    /// The identity so far, which later runs use and runs may set.
+/// A bench that can learn what the failure looks like.
+pub trait Learning: Trial {
+    /// What is known of the failure, for the runs to come, and what a run taught.
     fn lesson(&mut self) -> &mut Lesson;
 }
 
@@ -135,7 +135,7 @@ impl<'a, B: Learning> Remembering<'a, B> {
     }
 }
 
-impl<B: Learning> Bench for Remembering<'_, B> {
+impl<B: Learning> Trial for Remembering<'_, B> {
     fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
         if let Some(known) = self.known(subject) {
             return Ok(known.clone());
@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    impl Bench for Counting {
+    impl Trial for Counting {
         fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
             self.prepared += 1;
             Ok(if subject == Subject::Point(2) { Err("does not build".to_owned()) } else { Ok("image".to_owned()) })

@@ -85,8 +85,8 @@ pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
 pub(super) struct FormatArgs {
     /// Write the run to standard output in this format instead of the summary.
     #[arg(long, value_enum)]
-    pub(super) format: Option<lab_report::format::Format>,
-    /// Name of this CI system in KernelCI's database.
+    pub(super) format: Option<lab_report::format::ReportFormat>,
+    /// What KernelCI's database calls this CI system.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     pub(super) origin: String,
 }

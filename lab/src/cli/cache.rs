@@ -122,8 +122,8 @@ fn pruned(cache: &Cache, policy: Policy, args: &PruneArgs) -> Result<Exit, Error
     let pruned = cache::prune(cache, policy, args.kind, args.dry_run)?;
     if pruned.busy {
         let path = cache.root().to_owned();
-        let source = std::io::Error::other("another lab is at work in the cache: wait until it is through");
-        return Err(FileError { action: "prune", path, source }.into());
+        let cause = std::io::Error::other("another lab is at work in the cache: wait until it is through");
+        return Err(FileError { action: "prune", path, cause }.into());
     }
     let word = if args.dry_run { "would go" } else { "removed" };
     for verdict in &pruned.verdicts {

@@ -18,8 +18,8 @@ pub(super) struct CapabilitiesArgs {
     kernels: KernelArgs,
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
-    format: capabilities::Format,
-    /// Maximum number of parallel guests. Default: one per processor, at most the number of kernels.
+    format: capabilities::CapabilityFormat,
+    /// Guests at the same time. Default: one per processor, no more than kernels.
     #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Use the existing builds of the agent and the eBPF object.

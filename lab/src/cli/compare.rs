@@ -18,8 +18,8 @@ pub(super) struct CompareArgs {
     after: PathBuf,
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
-    format: lab_report::compare::Format,
-    /// Exit with 1 only for new failures: failures of the earlier run do not count.
+    format: lab_report::compare::CompareFormat,
+    /// Exit 1 only for what is new: failures that were there before do not count.
     #[arg(long)]
     new_only: bool,
     /// Check instead that both runs have the same cells with the same outcomes and attach types; exit with 1 if not.

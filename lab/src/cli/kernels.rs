@@ -9,7 +9,7 @@ use crate::{
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
-use lab_kernel_store::{Kernel, KernelsError, Row};
+use lab_kernel_store::{Kernel, KernelRow, KernelsError};
 use lab_record::exit::Exit;
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ pub(super) struct UpdateArgs {
     /// Only these kernels, by id, `*` and `?` allowed; repeatable. All other entries stay as they are.
     #[arg(long, value_name = "GLOB")]
     kernel: Vec<String>,
-    /// Only the default kernels of a class: below-6.7, 6.7+ or 25.10; repeatable.
+    /// Only the default kernels of a class (below-6.7, 6.7+, 25.10, or one of kernels.toml); repeatable.
     #[arg(long, value_name = "CLASS")]
     class: Vec<String>,
     /// With --class, every kernel of it and not only the default ones.
@@ -73,7 +73,7 @@ fn list(named: Option<PathBuf>, output: &OutputArgs) -> Result<Exit, Error> {
 }
 
 /// Of the locked package only version and suite, so that a line has room in 80 columns.
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[KernelRow]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["kernel", "class", "default", "cached", "locked to"]);

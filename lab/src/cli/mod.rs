@@ -6,6 +6,7 @@ mod bisect;
 mod cache;
 mod capabilities;
 mod compare;
+mod help;
 mod history;
 mod kernels;
 mod list;
@@ -19,10 +20,9 @@ mod run;
 mod setup;
 mod shell;
 mod topology;
-mod watch;
 
 use crate::error::Error;
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 use lab_base::say::say;
 use lab_record::exit::Exit;
 use std::path::PathBuf;
@@ -135,7 +135,15 @@ pub fn ended(done: Result<Exit, Error>) -> Exit {
 }
 
 impl Cli {
-    /// Exit status for an invalid command line. `git bisect run` takes 2 for a bad commit, so `bisect-step` uses 128.
+    /// Reads the command line of this process.
+    ///
+    /// # Errors
+    /// It is wrong, or asks for help or the version: clap's error prints what is to be said.
+    pub fn read() -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&help::command().try_get_matches()?)
+    }
+
+    /// How a wrong command line ends: `git bisect run` takes 2 for a bad commit, so `bisect-step` has another way out.
     pub fn misused(arguments: impl Iterator<Item = std::ffi::OsString>) -> Exit {
         let step = arguments.skip(1).any(|word| word == "bisect-step");
         if step { Exit::Step(bisect::ABORT) } else { Exit::Usage }

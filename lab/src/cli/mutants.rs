@@ -1,7 +1,7 @@
 //! `lab mutants`.
 
 use crate::{
-    bench::mutants::{Round, Verdict, exit, summary},
+    bench::mutants::{MutantVerdict, Round, exit, summary},
     error::Error,
     guests::{Guests, How},
     project::{
@@ -75,7 +75,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
         }
         drop(sender);
         for verdict in receiver {
-            let verdict: Verdict = verdict?;
+            let verdict: MutantVerdict = verdict?;
             say(&verdict.line());
             verdicts.push(verdict);
         }
@@ -97,7 +97,7 @@ fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<Round>, Error> {
 }
 
 /// Runs the cells of one round in a guest of its own.
-fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) -> Result<Verdict, Error> {
+fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) -> Result<MutantVerdict, Error> {
     let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().map(|mut info| {
         info.requires.extend(&round.needs);
         info

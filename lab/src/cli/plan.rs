@@ -37,8 +37,8 @@ pub(super) struct PlanArgs {
     shards: Option<std::num::NonZeroU32>,
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
-    format: crate::shard::layout::Format,
-    /// File with recorded durations. Default: ci/durations.json of the project; without it all cells count the same.
+    format: crate::shard::layout::LayoutFormat,
+    /// Recorded durations. Default: ci/durations.json of the project; without it all cells count the same.
     #[arg(long, value_name = "FILE")]
     durations: Option<PathBuf>,
     /// Container image of the Kubernetes job.
@@ -59,7 +59,7 @@ pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Erro
         words.extend(["--durations".to_owned(), path.display().to_string()]);
     }
     let layout = Layout::new(&whole.plan, &split, whole.identity, &words);
-    show(layout.render(args.format, &args.image).map_err(Error::Host)?)?;
+    show(layout.render(args.format, &args.image).map_err(|error| Error::Host(error.to_string()))?)?;
     Ok(Exit::Passed)
 }
 

@@ -1,12 +1,9 @@
 //! `lab run`.
 
-use super::{
-    args::{FormatArgs, HowArgs, SelectArgs},
-    watch,
-};
+use super::args::{FormatArgs, HowArgs, SelectArgs};
 use crate::{
     error::Error,
-    guests::{Conducted, Guests},
+    guests::{Conducted, Guests, rounds},
     project::{Project, select::select},
     shard::part,
 };
@@ -39,7 +36,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let part = part::requested(args.partition)?;
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels.filter())?;
-    watch::rounds(&project.root, args.watch, || {
+    rounds::rounds(&project.root, args.watch, || {
         let selected = select(&project, &args.select.filter())?;
         match part {
             Some(part) => {

@@ -2,6 +2,7 @@
 
 mod conduct;
 pub mod machine;
+pub mod rounds;
 mod visit;
 
 pub use conduct::{Conducted, Order};

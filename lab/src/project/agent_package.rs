@@ -28,8 +28,13 @@ pub enum AgentPackageError {
     #[error(transparent)]
     Settings(#[from] ConfigError),
     /// A file can't be read.
-    #[error("can't read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+    #[error("can't read {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        cause: io::Error,
+    },
     /// The manifest has no `package.name`.
     #[error("{} has no `package.name`: `agent.package` in lab.toml must be the directory of a package", manifest.display())]
     NoPackage { manifest: PathBuf },
@@ -45,7 +50,7 @@ impl AgentPackage {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(AgentPackageError::Read { path, source }),
+            Err(cause) => return Err(AgentPackageError::Read { path, cause }),
         };
         let file = path.display().to_string();
         let origin = Origin { file: &file, text: &text };
@@ -61,7 +66,7 @@ impl AgentPackage {
 
 fn package_name(manifest: &Path) -> Result<String, AgentPackageError> {
     let text =
-        fs::read_to_string(manifest).map_err(|source| AgentPackageError::Read { path: manifest.to_owned(), source })?;
+        fs::read_to_string(manifest).map_err(|cause| AgentPackageError::Read { path: manifest.to_owned(), cause })?;
     let file = manifest.display().to_string();
     let origin = Origin { file: &file, text: &text };
     let document = Document::parse(&*text).map_err(|error| origin.syntax(&error))?;

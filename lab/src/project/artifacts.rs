@@ -43,9 +43,16 @@ const TAIL_LINES: usize = 25;
 /// Errors of building the agent or the eBPF objects.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    /// A program that is needed for building can't be started.
-    #[error("can't start {program} to build {what}: {source}; `lab setup` installs what is missing")]
-    Start { what: &'static str, program: String, source: io::Error },
+    /// A program that builds is missing.
+    #[error("can't start {program} to build {what}: {cause}; `lab setup` installs what is missing")]
+    Start {
+        /// What was to be built.
+        what: &'static str,
+        /// The program.
+        program: String,
+        /// The system's answer.
+        cause: io::Error,
+    },
     /// The compiler failed.
     #[error("building {what} failed:\n{tail}")]
     Build {
@@ -70,11 +77,12 @@ pub enum ArtifactError {
         what: &'static str,
     },
     /// What was built can't be read.
-    #[error("can't read {}: {source}", path.display())]
+    #[error("can't read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        source: io::Error,
+        /// The system's answer.
+        cause: io::Error,
     },
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
@@ -281,7 +289,7 @@ impl Builder<'_> {
 
     /// Runs cargo, and returns what it says for programs.
     fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
-        let start = |source| ArtifactError::Start { what, program: program.to_owned(), source };
+        let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
         let begin = Instant::now();
         let command = command.env("CARGO_TERM_COLOR", "never").stdin_null().stderr_capture().stdout_capture();
         let mut fresh = true;
@@ -311,7 +319,7 @@ fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, A
     let read = |what, path: PathBuf| match std::fs::read(&path) {
         Ok(bytes) => Ok(Built { path, bytes: bytes.into() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
-        Err(source) => Err(ArtifactError::Read { path, source }),
+        Err(cause) => Err(ArtifactError::Read { path, cause }),
     };
     let object = |(target, name): (&str, &str)| Ok((name.to_owned(), read("the eBPF object", object(target))?));
     let objects = BPF_OBJECTS.into_iter().map(object).collect::<Result<_, ArtifactError>>()?;

@@ -82,7 +82,7 @@ impl Project {
 
     /// The kernels that a filter selects.
     pub fn kernels(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
-        let classes: Vec<Class> = filter.class.iter().map(|name| class(name)).collect::<Result<_, _>>()?;
+        let classes: Vec<Class> = filter.class.iter().map(|name| self.class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
         let patterns = if filter.all { &every[..] } else { &filter.kernel };
         let mut chosen = lab_kernel_store::select(&self.config, patterns, &classes)?;
@@ -91,6 +91,21 @@ impl Project {
             chosen.extend(newest.collect::<Vec<_>>());
         }
         Ok(chosen)
+    }
+
+    /// A class that is predefined, or that a kernel of `kernels.toml` has.
+    fn class(&self, name: &str) -> Result<Class, Error> {
+        let own = self.config.kernels.iter().map(|kernel| kernel.class.clone());
+        let mut known: Vec<Class> = Class::PREDEFINED.into_iter().chain(own).collect();
+        known.sort();
+        known.dedup();
+        if let Some(class) = known.iter().find(|class| class.name() == name) {
+            return Ok(class.clone());
+        }
+        let names = || known.iter().map(Class::name);
+        let nearest = nearest(name, names());
+        let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
+        Err(selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into())
     }
 }
 
@@ -108,17 +123,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf, Error> {
     path.canonicalize().map_err(Error::file("find", path))
 }
 
-fn class(name: &str) -> Result<Class, Error> {
-    let names = || Class::ALL.into_iter().map(Class::name);
-    let found = Class::ALL.into_iter().find(|class| class.name() == name);
-    found.ok_or_else(|| {
-        let nearest = nearest(name, names());
-        let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
-        selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into()
-    })
-}
-
-/// The nearest directory at or above `from` that contains `kernels.toml`.
+/// The directory that holds `kernels.toml`: the nearest one at or above `from`.
 ///
 /// # Errors
 /// [`Error::NoProject`] if there is none.

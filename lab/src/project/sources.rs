@@ -14,8 +14,9 @@ pub const AGENT: [&str; 9] = [
 ];
 
 /// Directories of the crates that `lab` is built from.
-pub const LAB: [&str; 8] = [
+pub const LAB: [&str; 9] = [
     "crates/base",
+    "crates/guard",
     "crates/kernel-store",
     "crates/protocol",
     "crates/record",

@@ -3,11 +3,15 @@
 //! On a host without free memory the kernel kills a process, and a killed guest gives no verdict on its own kernel.
 //! Therefore a guest waits for others to end if there is a free processor but not enough memory.
 
-use lab_base::{interrupt::Interrupt, lock::lock};
-use procfs::{Current, Meminfo};
+use lab_base::{
+    interrupt::Interrupt,
+    lock::{lock, wait},
+};
+use procfs::{Current, Meminfo, process::Process};
 use std::{
     fs,
-    sync::{Condvar, Mutex, PoisonError},
+    path::Path,
+    sync::{Condvar, Mutex},
     time::Duration,
 };
 
@@ -15,7 +19,9 @@ use std::{
 const OVERHEAD_MIB: u64 = 160;
 /// Memory that is left to other programs, MiB.
 const RESERVE_MIB: u64 = 512;
-/// Interval at which a waiting guest checks for an interrupt.
+/// Where control groups are (cgroup v2).
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// How often a guest that waits looks whether the run has been interrupted.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The memory that all guests together may use.
@@ -37,12 +43,13 @@ impl Room {
         Self::of(u64::MAX)
     }
 
-    /// The memory that the host has now: `MemAvailable`, or what remains of the control group's limit if that is less.
-    /// Unlimited if neither can be read.
+    /// What the host can give now: the memory that is available (`MemAvailable`), or what a control group of this process
+    /// leaves of its limit where that is less. Unlimited where neither can be read.
     pub fn of_host() -> Self {
         let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).map(|bytes| bytes >> 20);
-        let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok();
-        let group = group("memory.max").zip(group("memory.current")).and_then(|(max, now)| left_of(&max, &now));
+        let own = Process::myself().and_then(|process| process.cgroups()).ok();
+        let own = own.and_then(|groups| groups.into_iter().find(|group| group.hierarchy == 0));
+        let group = least_left(Path::new(CGROUPS), own.as_ref().map_or("/", |group| &*group.pathname));
         let least = available.into_iter().chain(group).min();
         least.map_or_else(Self::unlimited, |mib| Self::of(mib.saturating_sub(RESERVE_MIB)))
     }
@@ -64,7 +71,7 @@ impl Room {
             if interrupt.is_over() {
                 return None;
             }
-            taken = self.left.wait_timeout(taken, POLL).unwrap_or_else(PoisonError::into_inner).0;
+            taken = wait(&self.left, taken, POLL);
         }
         *taken += mib;
         Some(Place { room: self, mib })
@@ -85,7 +92,16 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Remaining memory of a control group (`memory.max`, `memory.current` of cgroup v2), MiB; `None` without a limit.
+/// The least that a control group or one that it lies in has left, MiB: systemd sets the limit of a slice or of a user above the
+/// group of the process.
+fn least_left(root: &Path, group: &str) -> Option<u64> {
+    let own = root.join(group.trim_start_matches('/'));
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    let read = |group: &Path, file: &str| fs::read_to_string(group.join(file)).ok();
+    groups.filter_map(|group| left_of(&read(group, "memory.max")?, &read(group, "memory.current")?)).min()
+}
+
+/// What a control group has left of its limit (`memory.max`, `memory.current` of cgroup v2), MiB; `None` without a limit.
 fn left_of(max: &str, current: &str) -> Option<u64> {
     let bytes = |text: &str| text.trim().parse::<u64>().ok();
     Some(bytes(max)?.saturating_sub(bytes(current)?) >> 20)
@@ -125,6 +141,26 @@ mod tests {
         let _first = room.enter(512, &interrupt, |_| {});
         let flag = interrupt.clone();
         assert!(room.enter(512, &interrupt, move |_| flag.raise(2)).is_none());
+    }
+
+    #[test]
+    fn the_limit_of_a_slice_counts_too() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("user.slice/session.scope");
+        fs::create_dir_all(&group).unwrap();
+        let set = |group: &Path, max: &str, now: &str| {
+            fs::write(group.join("memory.max"), max).unwrap();
+            fs::write(group.join("memory.current"), now).unwrap();
+        };
+        let left = || least_left(root.path(), "/user.slice/session.scope");
+        assert_eq!(left(), None, "no limit anywhere");
+        set(&group, "max\n", "1048576\n");
+        assert_eq!(left(), None);
+        set(&root.path().join("user.slice"), "4294967296\n", "1073741824\n");
+        assert_eq!(left(), Some(3072));
+        set(&group, "2147483648\n", "1073741824\n");
+        assert_eq!(left(), Some(1024));
+        assert_eq!(least_left(root.path(), "/"), None);
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupErro
         .stderr_null()
         .unchecked()
         .read()
-        .map_err(|source| SetupError::Start { program: "apt-cache".into(), source })?;
+        .map_err(|cause| SetupError::Start { program: "apt-cache".into(), cause })?;
     Ok(parse_without_candidate(&output, packages))
 }
 

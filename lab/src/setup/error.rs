@@ -65,21 +65,21 @@ pub enum SetupError {
     },
 
     /// A command could not be started.
-    #[error("cannot start {program}: {source}")]
+    #[error("cannot start {program}: {cause}")]
     Start {
         /// The program's name.
         program: String,
         /// The operating system's reason.
-        source: io::Error,
+        cause: io::Error,
     },
 
     /// A file or directory of the cache could not be used.
-    #[error("{}: {source}; NETKIT_LAB_CACHE chooses another cache directory", path.display())]
+    #[error("{}: {cause}; NETKIT_LAB_CACHE chooses another cache directory", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
         /// The operating system's reason.
-        source: io::Error,
+        cause: io::Error,
     },
 
     /// Others can write to the cache.
@@ -139,6 +139,6 @@ impl SetupError {
     /// Wraps an I/O error with the path it concerns; for `map_err`.
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |cause| Self::Io { path, cause }
     }
 }

@@ -291,7 +291,7 @@ pub(super) fn run_logged(what: &str, command: Expression, log: &Path) -> Result<
     let file = File::options().create(true).append(true).open(log).map_err(SetupError::io(log))?;
     let start = file.metadata().map_err(SetupError::io(log))?.len();
     let result = command.stdin_null().stderr_to_stdout().stdout_file(file).unchecked().run();
-    let output = result.map_err(|source| SetupError::Start { program: what.to_owned(), source })?;
+    let output = result.map_err(|cause| SetupError::Start { program: what.to_owned(), cause })?;
     if output.status.success() {
         return Ok(());
     }

@@ -10,10 +10,15 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// Output format of a layout.
+/// A layout that the serializer refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("can't write the plan: {0}")]
+pub struct LayoutError(String);
+
+/// How a layout is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// A table.
+pub enum LayoutFormat {
+    /// A table for people.
     Text,
     /// JSON with all fields.
     Json,
@@ -105,15 +110,18 @@ impl Layout {
     /// Formats the layout; `image` is the container image of the Kubernetes job.
     ///
     /// # Errors
-    /// Serialization failed.
-    pub fn render(&self, format: Format, image: &str) -> Result<String, String> {
-        let yaml = |value: &serde_json::Value| serde_saphyr::to_string(value).map_err(|error| error.to_string());
+    /// The serializer fails.
+    pub fn render(&self, format: LayoutFormat, image: &str) -> Result<String, LayoutError> {
+        let failed = |error: &dyn std::fmt::Display| LayoutError(error.to_string());
+        let yaml = |value: &serde_json::Value| serde_saphyr::to_string(value).map_err(|error| failed(&error));
         match format {
-            Format::Text => Ok(self.text()),
-            Format::Json => serde_json::to_string_pretty(self).map_err(|error| error.to_string()).map(|it| it + "\n"),
-            Format::Github => Ok(format!("{}\n", json!({ "include": self.shards }))),
-            Format::Gitlab => Ok(format!("# Written by `lab plan --format gitlab`.\n{}", yaml(&self.gitlab())?)),
-            Format::K8s => {
+            LayoutFormat::Text => Ok(self.text()),
+            LayoutFormat::Json => {
+                serde_json::to_string_pretty(self).map_err(|error| failed(&error)).map(|it| it + "\n")
+            }
+            LayoutFormat::Github => Ok(format!("{}\n", json!({ "include": self.shards }))),
+            LayoutFormat::Gitlab => Ok(format!("# Written by `lab plan --format gitlab`.\n{}", yaml(&self.gitlab())?)),
+            LayoutFormat::K8s => {
                 Ok(format!("# Written by `lab plan --format k8s`.\n{}", yaml(&kubernetes::job(self, image))?))
             }
         }
@@ -181,29 +189,29 @@ mod tests {
     }
 
     #[test]
-    fn text_format() {
-        insta::assert_snapshot!(layout().render(Format::Text, "").unwrap());
+    fn for_people() {
+        insta::assert_snapshot!(layout().render(LayoutFormat::Text, "").unwrap());
     }
 
     #[test]
-    fn json_format() {
-        insta::assert_snapshot!(layout().render(Format::Json, "").unwrap());
+    fn for_scripts() {
+        insta::assert_snapshot!(layout().render(LayoutFormat::Json, "").unwrap());
     }
 
     #[test]
-    fn github_format_is_one_line() {
-        let line = layout().render(Format::Github, "").unwrap();
+    fn for_github_in_one_line() {
+        let line = layout().render(LayoutFormat::Github, "").unwrap();
         assert_eq!(line.lines().count(), 1, "a step's output is one line");
         insta::assert_snapshot!(line);
     }
 
     #[test]
-    fn gitlab_format() {
-        insta::assert_snapshot!(layout().render(Format::Gitlab, "").unwrap());
+    fn for_gitlab() {
+        insta::assert_snapshot!(layout().render(LayoutFormat::Gitlab, "").unwrap());
     }
 
     #[test]
-    fn kubernetes_format() {
-        insta::assert_snapshot!(layout().render(Format::K8s, "registry.example/netkit-lab:1").unwrap());
+    fn for_kubernetes() {
+        insta::assert_snapshot!(layout().render(LayoutFormat::K8s, "registry.example/netkit-lab:1").unwrap());
     }
 }

@@ -5,7 +5,7 @@
 mod render;
 mod same;
 
-pub use render::{Format, render};
+pub use render::{CompareFormat, render};
 pub use same::{Sameness, same};
 
 use lab_protocol::{AttachType, CellId, Outcome};

@@ -12,7 +12,7 @@ const WIDTH: usize = 160;
 
 /// Output format of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum CompareFormat {
     /// For a terminal.
     Text,
     /// For a job summary.
@@ -21,19 +21,19 @@ pub enum Format {
     Json,
 }
 
-/// Formats a comparison.
-pub fn render(comparison: &Comparison, format: Format) -> String {
+/// Writes a comparison.
+pub fn render(comparison: &Comparison, format: CompareFormat) -> String {
     match format {
-        Format::Text => listed(comparison, ["", ""], |change| {
+        CompareFormat::Text => listed(comparison, ["", ""], |change| {
             let [before, after] = [&change.before, &change.after].map(|it| text::line(it, WIDTH));
             format!("  {} {}\n    was {before}\n    is  {after}\n", change.kernel, text::line(&change.cell, WIDTH))
         }),
-        Format::Markdown => listed(comparison, ["## ", "### "], |change| {
+        CompareFormat::Markdown => listed(comparison, ["## ", "### "], |change| {
             let [cell, before, after] = [&change.cell, &change.before, &change.after].map(|it| code(it));
             format!("- {} {cell}: {before} → {after}\n", change.kernel)
         }),
-        // Serializing names and strings can't fail.
-        Format::Json => serde_json::to_string_pretty(comparison).unwrap_or_default() + "\n",
+        // A comparison is plain data: names and strings.
+        CompareFormat::Json => serde_json::to_string_pretty(comparison).unwrap_or_default() + "\n",
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn text_for_a_terminal() {
-        insta::assert_snapshot!(render(&sample(), Format::Text), @r"
+        insta::assert_snapshot!(render(&sample(), CompareFormat::Text), @r"
         20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
 
         attach type changed: 1
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn markdown_for_a_job_summary() {
-        insta::assert_snapshot!(render(&sample(), Format::Markdown), @r"
+        insta::assert_snapshot!(render(&sample(), CompareFormat::Markdown), @r"
         ## 20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
 
         ### attach type changed: 1

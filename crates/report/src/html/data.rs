@@ -121,7 +121,7 @@ impl<'a> From<&'a RunInfo> for Run<'a> {
 
 /// A cell of the plan: a row of the map.
 #[derive(Serialize)]
-pub(super) struct Row<'a> {
+pub(super) struct CellRow<'a> {
     id: &'a str,
     area: &'a str,
     title: &'a str,
@@ -132,7 +132,7 @@ pub(super) struct Row<'a> {
     attach: Option<&'static str>,
 }
 
-impl<'a> From<&'a CellInfo> for Row<'a> {
+impl<'a> From<&'a CellInfo> for CellRow<'a> {
     fn from(cell: &'a CellInfo) -> Self {
         Self {
             id: cell.id.as_str(),

@@ -65,8 +65,8 @@ struct Page<'a> {
     kernels: Vec<data::Kernel<'a>>,
     /// Titles of the table of totals, its rows, and what its marks mean.
     totals: ([&'static str; 5], Vec<(String, String, [String; 5])>, &'static str),
-    /// Every cell once, in plan order; kernels' results have the same order.
-    cells: Vec<data::Row<'a>>,
+    /// Every cell once, in the plan's order; a kernel's results go by the same order.
+    cells: Vec<data::CellRow<'a>>,
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
     /// The texts to which indexes refer.

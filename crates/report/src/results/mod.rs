@@ -3,7 +3,7 @@
 pub mod directory;
 mod retention;
 
-pub use retention::{LAB_TOML, Retention, SECTIONS, Verdict, prune, sweep};
+pub use retention::{Decision, LAB_TOML, Retention, SECTIONS, prune, sweep};
 
 use crate::error::ReportError;
 use lab_base::file::FileError;

@@ -65,7 +65,8 @@ impl Retention {
 
 /// Decision about a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Decision {
+    /// The run.
     pub run: Stored,
     /// Whether it is to be removed.
     pub goes: bool,
@@ -73,9 +74,9 @@ pub struct Verdict {
     pub why: &'static str,
 }
 
-/// Decides about every run of a directory, oldest first. Never removed are the newest run, the run that `latest` points to,
-/// the newest run that did not pass, and runs that are being written.
-fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec<Verdict>, ReportError> {
+/// Judges every run below a directory, oldest first. The newest run stays, and the one that `latest` points to, the newest
+/// that did not pass, and any that is being written.
+fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec<Decision>, ReportError> {
     let runs = stored(results)?;
     let latest = fs::read_link(results.join(LATEST)).ok();
     let last_bad = runs.iter().rev().find(|run| !run.passed()).map(|run| run.id.clone());
@@ -98,7 +99,7 @@ fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec
         } else {
             (false, "within bounds")
         };
-        Verdict { run, goes, why }
+        Decision { run, goes, why }
     };
     Ok(runs.into_iter().enumerate().map(verdict).collect())
 }
@@ -113,7 +114,7 @@ fn age(id: &str, now: DateTime<Utc>) -> Option<i64> {
 ///
 /// # Errors
 /// The directory can't be read, or a run can't be removed.
-pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Verdict>, ReportError> {
+pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Decision>, ReportError> {
     let now = DateTime::<Utc>::from(std::time::SystemTime::now());
     let verdicts = judge(results, retention, now)?;
     if !dry {

@@ -50,7 +50,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "\nSteps (runs with the failure, of runs with a result):\n")?;
     let rows = report.rows();
-    let width = |of: fn(&super::Row) -> usize| rows.iter().map(of).max().unwrap_or_default();
+    let width = |of: fn(&super::StepRow) -> usize| rows.iter().map(of).max().unwrap_or_default();
     let (names, fails, marks) =
         (width(|row| row.name.len()), width(|row| row.fails.len()), width(|row| row.mark.len()));
     for row in &rows {

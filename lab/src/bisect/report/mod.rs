@@ -5,9 +5,9 @@ mod mail;
 mod markdown;
 
 use super::{
-    bench::Mark,
     posterior::{Direction, Tally},
     search::{Finding, Revert, Step},
+    trial::Mark,
 };
 use serde::Serialize;
 
@@ -60,8 +60,8 @@ pub struct Report {
 
 /// A line of the table of steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// Number from 1, in the order of testing.
+pub struct StepRow {
+    /// From 1, in the order of testing.
     pub step: usize,
     pub name: String,
     /// `3 of 3`; empty if there were no runs.
@@ -82,12 +82,12 @@ impl Report {
         }
     }
 
-    /// The line for a step.
-    pub fn row(&self, step: usize, it: &Step) -> Row {
+    /// One line for a step.
+    pub fn row(&self, step: usize, it: &Step) -> StepRow {
         let name = &self.names[it.point];
         let same = it.same_as.map(|point| format!("same image as {}", self.names[point].short));
         let skipped = (it.mark == Mark::Skip).then(|| it.note.clone()).flatten();
-        Row {
+        StepRow {
             step,
             name: name.short.clone(),
             fails: if it.tally == Tally::default() { String::new() } else { it.tally.to_string() },
@@ -96,7 +96,7 @@ impl Report {
         }
     }
 
-    fn rows(&self) -> Vec<Row> {
+    fn rows(&self) -> Vec<StepRow> {
         self.finding.steps.iter().enumerate().map(|(at, step)| self.row(at + 1, step)).collect()
     }
 
@@ -160,7 +160,7 @@ impl Report {
         struct Whole<'a> {
             version: u32,
             culprit_name: Option<&'a Name>,
-            table: Vec<Row>,
+            table: Vec<StepRow>,
             #[serde(flatten)]
             report: &'a Report,
         }

@@ -53,8 +53,9 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
             Visited::Lost => return Ok(Exit::Infra),
             Visited::Done => {}
         }
-        let rows =
-            measurement.rows().map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem, 1000))))?;
+        let rows = measurement
+            .rows()
+            .map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem.to_string(), 1000))))?;
         tables.push(KernelTable { kernel: id.to_string(), release: told.release(), rows });
     }
     let report = Report::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);

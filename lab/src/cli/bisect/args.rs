@@ -85,7 +85,7 @@ pub(crate) struct BisectArgs {
     pub out: Option<PathBuf>,
     /// Format of the printed report; all three formats are written to files.
     #[arg(long, value_enum, default_value = "text")]
-    pub format: Format,
+    pub format: BisectFormat,
 }
 
 /// `lab bisect-step`.
@@ -118,8 +118,8 @@ pub(crate) struct StepArgs {
 
 /// Format of the printed report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Plain text for a mailing list.
+pub(crate) enum BisectFormat {
+    /// For a mailing list.
     Text,
     /// Markdown.
     Markdown,

@@ -1,6 +1,7 @@
 //! Builds commits for `lab bisect --tree`.
 
-use super::{args::BuildArgs, place::exclusive, tester::Source};
+use super::{args::BuildArgs, place::exclusive};
+use crate::bisect::tester::Supply;
 use crate::{
     bisect::{
         Stop, Subject,
@@ -119,7 +120,7 @@ pub(super) struct History<'a> {
     pub interrupt: Interrupt,
 }
 
-impl Source for History<'_> {
+impl Supply for History<'_> {
     fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
         match subject {
             Subject::Point(point) => self.workshop.kernel(&self.commits.commits[point], &self.interrupt),

@@ -5,10 +5,10 @@ mod commits;
 mod packages;
 mod place;
 mod step;
-mod tester;
 
 pub(super) use step::{ABORT, step};
 
+use crate::bisect::tester::{Supply, Tester};
 use crate::{
     bisect::{
         Mark, Stop, Subject, Walk,
@@ -37,7 +37,6 @@ use lab_protocol::CellId;
 use lab_record::exit::Exit;
 use place::Place;
 use std::path::{Path, PathBuf};
-use tester::{Source, Tester};
 
 /// Searches a ladder of kernels, or the commits of a tree.
 pub(super) fn bisect(named: Option<PathBuf>, args: &BisectArgs) -> Result<Exit, Error> {
@@ -199,7 +198,7 @@ struct Extra {
 /// Adds the parts of a report that depend on the kind of history.
 type Tell<'a, W> = dyn Fn(&W, Option<usize>, &[Name]) -> Result<Extra, Error> + 'a;
 
-fn conduct<S: Source, W: Walk>(
+fn conduct<S: Supply, W: Walk>(
     project: &Project,
     args: &BisectArgs,
     question: &Question,

@@ -1,6 +1,6 @@
 //! `lab bisect` over published kernels.
 
-use super::tester::Source;
+use crate::bisect::tester::Supply;
 use lab_protocol::KernelVersion;
 
 use crate::{
@@ -80,7 +80,7 @@ pub(super) fn changelog(
     Ok(told)
 }
 
-impl Source for Published<'_> {
+impl Supply for Published<'_> {
     fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
         let point = match subject {
             Subject::Point(point) => point,

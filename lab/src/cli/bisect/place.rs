@@ -2,7 +2,7 @@
 
 use super::{
     Question,
-    args::{BisectArgs, Format},
+    args::{BisectArgs, BisectFormat},
 };
 use crate::{
     bisect::{
@@ -79,13 +79,13 @@ impl Place {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// Writes the report in every format together with the kernels' configuration, and prints one of them.
-    pub fn keep(&self, report: &Report, config: Option<&Path>, format: Format) -> Result<(), Error> {
+    /// Writes the report in every format, with the kernels' configuration beside it, and shows one of them.
+    pub fn keep(&self, report: &Report, config: Option<&Path>, format: BisectFormat) -> Result<(), Error> {
         let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
         let texts = [
-            (Format::Text, "report.txt", report.mail()),
-            (Format::Markdown, "report.md", report.markdown()),
-            (Format::Json, "report.json", json + "\n"),
+            (BisectFormat::Text, "report.txt", report.mail()),
+            (BisectFormat::Markdown, "report.md", report.markdown()),
+            (BisectFormat::Json, "report.json", json + "\n"),
         ];
         for (_, name, text) in &texts {
             directory::replace(&self.directory.join(name), text.as_bytes())?;

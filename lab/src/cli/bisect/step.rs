@@ -1,18 +1,14 @@
 //! `lab bisect-step`: tests one commit, and exits with the status that `git bisect run` expects.
 
-use super::{
-    args::StepArgs,
-    ask,
-    commits::Workshop,
-    tester::{Source, Tester},
-};
+use super::{args::StepArgs, ask, commits::Workshop};
 use crate::{
     bisect::{
-        Answer, Bench, Stop, Subject,
+        Answer, Stop, Subject, Trial,
         commits::{Commit, resolve},
         predicate::Signature,
         search::repeats,
         state::Lesson,
+        tester::{Supply, Tester},
     },
     error::Error,
     guests::How,
@@ -100,8 +96,8 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
     }
 }
 
-/// Bad at the first failure, good after this number of passes.
-fn run(tester: &mut dyn Bench, runs: u32) -> Result<(u8, String), Stop> {
+/// Bad at the first failure, good after so many passes.
+fn run(tester: &mut dyn Trial, runs: u32) -> Result<(u8, String), Stop> {
     let subject = Subject::Point(0);
     if let Err(why) = tester.prepare(subject)? {
         return Ok((SKIP, format!("is skipped: {why}")));
@@ -144,7 +140,7 @@ struct One<'a> {
     interrupt: Interrupt,
 }
 
-impl Source for One<'_> {
+impl Supply for One<'_> {
     fn bring(&mut self, _subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
         self.workshop.kernel(self.commit, &self.interrupt)
     }
@@ -160,7 +156,7 @@ mod tests {
 
     struct Script(Vec<Result<Answer, Stop>>, Result<String, String>);
 
-    impl Bench for Script {
+    impl Trial for Script {
         fn prepare(&mut self, _subject: Subject) -> Result<Result<String, String>, Stop> {
             Ok(self.1.clone())
         }

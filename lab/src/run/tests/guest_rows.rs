@@ -57,7 +57,7 @@ fn a_panic_at_boot_is_the_kernels_failure() {
             .starts_with("boot errored: panic: 3 of 3 guests did not boot; the first, guest 1: Kernel panic")
     );
     assert!(outcomes.rows()[1].starts_with("splat failed: splat: Kernel panic - not syncing: No working init found."));
-    assert_eq!(outcomes.rows()[2], "teardown not-run: no guest came up");
+    assert_eq!(outcomes.rows()[2], "teardown not-run: no guest booted");
 }
 
 #[test]

@@ -241,13 +241,13 @@ fn unpack(debs: &[PathBuf], root: &Path, progress: &mut Progress<'_>) -> Result<
 /// A cache is no place for programs that run as their owner, and everything in it must be removable.
 fn drop_privileges(root: &Path) -> Result<(), SetupError> {
     for entry in walkdir::WalkDir::new(root) {
-        let entry = entry.map_err(|error| SetupError::Io { path: root.to_owned(), source: error.into() })?;
+        let entry = entry.map_err(|error| SetupError::Io { path: root.to_owned(), cause: error.into() })?;
         let kind = entry.file_type();
         if kind.is_symlink() {
             continue;
         }
         let path = entry.path();
-        let mode = entry.metadata().map_err(|error| SetupError::Io { path: path.to_owned(), source: error.into() })?;
+        let mode = entry.metadata().map_err(|error| SetupError::Io { path: path.to_owned(), cause: error.into() })?;
         let mode = mode.permissions().mode() & 0o7777;
         let wanted = mode & 0o777 | if kind.is_dir() { 0o700 } else { 0o600 };
         if mode != wanted {

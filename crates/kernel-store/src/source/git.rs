@@ -1,10 +1,10 @@
 //! Kernels from a git repository, built by `vng --build`.
 
-use super::{
-    cache::{Finished, Writing},
+use super::{Bound, Job, KernelSource, Site, deb::Indexes, path::Local};
+use crate::{
+    cache::{Errand, Finished, Writing},
     config::Kernel,
     error::{KernelsError, Result},
-    local::Local,
     lockfile::Locked,
     recipe::{self, BASE},
 };
@@ -20,11 +20,44 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Finds the current commit of a reference, and its version.
+/// A commit of a repository on this host.
+pub(super) struct Git<'a> {
+    pub tree: &'a Path,
+    pub reference: &'a str,
+    pub fragment: Option<&'a Path>,
+}
+
+impl Git<'_> {
+    fn build<'b>(&'b self, site: &Site<'b>, locked: Option<&'b Locked>) -> Result<Build<'b>> {
+        let Some(Locked::Git { commit, kernel, .. }) = locked else { return Err(KernelsError::Unlocked) };
+        Ok(Build { tree: self.tree, commit, version: *kernel, fragment: self.fragment, vng: site.vng })
+    }
+}
+
+impl KernelSource for Git<'_> {
+    fn errand(&self) -> Errand {
+        Errand::Build
+    }
+
+    fn resolve(&self, _: &Site<'_>, _: &mut Indexes, _: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        resolve(self.tree, self.reference).map(Some)
+    }
+
+    fn identity(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
+        let build = self.build(site, locked)?;
+        Ok(Bound { version: build.version, sha256: build.identity()? })
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+        self.build(job.site, job.locked)?.fetch(job.writing, job.kernel, &job.bound.sha256, job.progress)
+    }
+}
+
+/// Finds the commit that a reference means today, and its version.
 ///
 /// # Errors
-/// The repository or the reference does not exist, or the commit is not a kernel.
-pub(super) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
+/// There is no such repository or reference, or it is no kernel.
+pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
     let commit = git(tree, ["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).map_err(
         |error| match error {
             ProcessError::Failed { .. } => KernelsError::BadKernel {
@@ -55,8 +88,8 @@ fn makefile_version(makefile: &str) -> Option<KernelVersion> {
     Some(KernelVersion::new(number("VERSION")?, number("PATCHLEVEL")?, number("SUBLEVEL")?))
 }
 
-/// A build of a commit with a configuration.
-pub(super) struct Build<'a> {
+/// A build: one commit with one configuration.
+pub(crate) struct Build<'a> {
     pub tree: &'a Path,
     pub commit: &'a str,
     pub version: KernelVersion,

@@ -1,11 +1,13 @@
 //! Kernels on this host: an image with its modules, or a built tree.
 
-use super::{
+use super::{Bound, Job, KernelSource, Site, deb::Indexes};
+use crate::{
     cache::{Finished, Writing, sha256_of},
     config::Kernel,
     error::{KernelsError, Result},
     files::{self, Identity},
     header::{self, Banner},
+    lockfile::Locked,
     modules,
 };
 use lab_base::process;
@@ -21,8 +23,31 @@ const HEADING: usize = 8;
 /// What a build lists beside the modules themselves; it decides what a guest takes for built in.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
+impl KernelSource for Local {
+    fn is_locked(&self) -> bool {
+        false
+    }
+
+    fn resolve(&self, _: &Site<'_>, _: &mut Indexes, _: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        Ok(None)
+    }
+
+    fn identity(&self, _: &Site<'_>, _: Option<&Locked>) -> Result<Bound> {
+        Ok(Bound { version: self.banner()?.version, sha256: Self::identity(self)? })
+    }
+
+    fn content(&self) -> Result<Option<String>> {
+        Self::content(self).map(Some)
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+        (job.progress)("copying into the cache");
+        self.take(job.writing, job.kernel, &self.banner()?, &job.bound.sha256)
+    }
+}
+
 /// The files of a kernel on this host.
-pub(super) struct Local {
+pub(crate) struct Local {
     image: PathBuf,
     config: Option<PathBuf>,
     modules: Modules,
@@ -124,7 +149,7 @@ impl Local {
     /// A file can't be copied, `make modules_install` or depmod fails, or the kernel does not belong to its class.
     pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
         if !kernel.fits(banner.version) {
-            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class });
+            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class.clone() });
         }
         if let Some(config) = &self.config {
             check_config(config, banner)?;
@@ -172,8 +197,8 @@ fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
 /// Installs a tree's modules, or at least the list of built-in ones, where [`modules::index`] expects them.
 ///
 /// # Errors
-/// A file can't be copied or `make modules_install` fails.
-pub(super) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
+/// A file cannot be copied or `make modules_install` fails.
+pub(crate) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     if modules_of(tree)?.is_empty() {
         // Without modules there is nothing to install, but the list of built-in ones is still useful.
         let to = stage.join("root/lib/modules").join(release);

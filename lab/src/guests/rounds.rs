@@ -11,12 +11,11 @@ use lab_base::{interrupt::Interrupt, say::say};
 use lab_record::{exit::Exit, run::RunRecord};
 use std::path::Path;
 
-/// Runs one round; with `watch` another one after each change, until Ctrl-C.
-pub(super) fn rounds(
-    root: &Path,
-    watch: bool,
-    mut round: impl FnMut() -> Result<RunRecord, Error>,
-) -> Result<Exit, Error> {
+/// Runs one round; with `watch` one after each change, until Ctrl-C.
+///
+/// # Errors
+/// What was asked for is wrong, or a round with nothing to compare it with failed.
+pub fn rounds(root: &Path, watch: bool, mut round: impl FnMut() -> Result<RunRecord, Error>) -> Result<Exit, Error> {
     let exit = |record: &RunRecord| record.finished.map_or(Exit::Infra, |(exit, _)| exit);
     if !watch {
         return round().map(|record| exit(&record));

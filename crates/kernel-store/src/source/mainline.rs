@@ -1,8 +1,10 @@
 //! Prebuilt mainline kernels, downloaded by vng.
 
-use super::{
+use super::{Bound, Job, KernelSource, Site, deb::Indexes, path::Local};
+use crate::{
+    cache::Finished,
     error::{KernelsError, Result},
-    local::Local,
+    lockfile::Locked,
 };
 use lab_base::process;
 use std::{
@@ -10,8 +12,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// vng and its download directory.
-pub(super) struct Mainline<'a> {
+/// A version that vng can download.
+pub(super) struct Prebuilt<'a> {
+    pub version: &'a str,
+}
+
+impl KernelSource for Prebuilt<'_> {
+    fn resolve(&self, site: &Site<'_>, _: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        let local = Mainline::new(site.vng, site.cache.root())?.download(self.version, progress)?;
+        let (sha256, kernel) = (local.image_sha256()?, local.banner()?.version);
+        Ok(Some(Locked::Mainline { version: self.version.to_owned(), sha256, kernel }))
+    }
+
+    fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
+        let Some(Locked::Mainline { sha256, kernel, .. }) = locked else { return Err(KernelsError::Unlocked) };
+        Ok(Bound { version: *kernel, sha256: sha256.clone() })
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+        let local = Mainline::new(job.site.vng, job.site.cache.root())?.download(self.version, job.progress)?;
+        let found = local.image_sha256()?;
+        if found != job.bound.sha256 {
+            let what = format!("mainline {}", self.version);
+            return Err(KernelsError::Checksum { what, found, locked: job.bound.sha256.clone() });
+        }
+        local.take(job.writing, job.kernel, &local.banner()?, &job.bound.sha256)
+    }
+}
+
+/// vng and the place where it keeps what it downloads.
+pub(crate) struct Mainline<'a> {
     pub vng: &'a Path,
     /// Its home directory.
     pub home: PathBuf,

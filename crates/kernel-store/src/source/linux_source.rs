@@ -1,12 +1,15 @@
 //! Kernels compiled from Debian's source packages, for versions that no suite has as a binary.
 
 use super::{
+    Bound, Job, KernelSource, Site,
+    deb::{self, Indexes, Wanted},
+    path::Local,
+};
+use crate::{
     apt::Apt,
-    cache::{Finished, Writing},
+    cache::{Errand, Finished, Writing},
     config::{Debian, Kernel},
-    deb::{self, Wanted},
     error::{KernelsError, Result},
-    local::Local,
     lockfile::Locked,
     packages::Package,
     recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
@@ -14,7 +17,50 @@ use super::{
 use lab_base::process;
 use std::{ffi::OsStr, fs, path::Path, thread::available_parallelism};
 
-/// Name of the requested configuration in the tree, which `make allnoconfig` reads.
+/// The newest package with sources of a suite whose name matches, and what is built of it.
+pub(super) struct LinuxSource<'a> {
+    pub suite: &'a str,
+    pub package: &'a str,
+    pub fragment: Option<&'a Path>,
+}
+
+impl LinuxSource<'_> {
+    fn build<'b>(&'b self, locked: Option<&'b Locked>) -> Result<Build<'b>> {
+        let Some(Locked::LinuxSource { suite, package, version, sha256, kernel }) = locked else {
+            return Err(KernelsError::Unlocked);
+        };
+        let wanted = Wanted { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts: &[] };
+        Ok(Build { wanted, fragment: self.fragment })
+    }
+}
+
+impl KernelSource for LinuxSource<'_> {
+    fn errand(&self) -> Errand {
+        Errand::Build
+    }
+
+    fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        let writing = site.cache.write(Errand::Fetch, progress)?;
+        let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
+        resolve(packages, self.suite, self.package).map(Some)
+    }
+
+    fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
+        let build = self.build(locked)?;
+        Ok(Bound { version: build.wanted.kernel, sha256: build.identity()? })
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+        self.build(job.locked)?.fetch(job.writing, job.site.debian, job.kernel, &job.bound.sha256, job.progress)
+    }
+
+    fn unpack(&self, site: &Site<'_>, locked: Option<&Locked>, to: &Path, progress: &dyn Fn(&str)) -> Result<bool> {
+        let writing = site.cache.write(Errand::Fetch, progress)?;
+        self.build(locked)?.unpack(&writing, site.debian, to, progress).map(|()| true)
+    }
+}
+
+/// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
 const WANTED: &str = "lab.config";
 /// Disk space for archive, tree and objects, bytes: 6.12 needs 2.3 GiB.
 const SPACE: u64 = 3 << 30;
@@ -33,8 +79,8 @@ const TOOLS: &[(&str, &str)] = &[
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the package has no kernel version.
-pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+/// No package matches, or the one that does has no kernel's version.
+pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = deb::choose(packages, suite, pattern)?;
     Ok(Locked::LinuxSource {
         suite: suite.to_owned(),
@@ -45,8 +91,8 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
     })
 }
 
-/// A build of a source package with a configuration.
-pub(super) struct Build<'a> {
+/// A build: one source package with one configuration.
+pub(crate) struct Build<'a> {
     pub wanted: deb::Wanted<'a>,
     pub fragment: Option<&'a Path>,
 }
@@ -143,8 +189,8 @@ fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) ->
 /// Checks that a kernel can be built on this host.
 ///
 /// # Errors
-/// The missing tools, with the command that installs them.
-pub(super) fn need_tools() -> Result<()> {
+/// What is missing, with the command that brings it.
+pub(crate) fn need_tools() -> Result<()> {
     tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some())
 }
 

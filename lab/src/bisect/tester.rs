@@ -2,7 +2,7 @@
 
 use crate::{
     bisect::{
-        Answer, Bench, Stop, Subject,
+        Answer, Stop, Subject, Trial,
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
@@ -35,9 +35,9 @@ use std::{
 /// Maximum number of attempts at a run if the host fails.
 const ATTEMPTS: usize = 3;
 
-/// Fetches or builds kernels.
-pub(super) trait Source {
-    /// The kernel, or the reason why there is none.
+/// Brings kernels about: fetches or builds them.
+pub trait Supply {
+    /// The kernel, or why there is none.
     fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop>;
 
     /// Name of the kernel; safe as a file name.
@@ -45,19 +45,28 @@ pub(super) trait Source {
 }
 
 /// Tests the kernels of a source.
-pub(super) struct Tester<'a, S> {
+pub struct Tester<'a, S> {
+    /// The project.
     pub project: &'a Project,
+    /// The cases that are tested.
     pub selected: &'a Selected,
+    /// Where the kernels come from.
     pub source: S,
+    /// What counts as the failure.
     pub predicate: &'a Predicate,
+    /// How guests run.
     pub how: How,
+    /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Directory for the runs' events and consoles.
     pub directory: PathBuf,
     /// The subject that is known to fail: the signature of the failure is learned there.
     pub failing: Subject,
+    /// The guests' machine, once the first kernel is at hand.
     pub guests: Option<Guests>,
+    /// Kernels that are ready to boot.
     pub ready: BTreeMap<Subject, Unpacked>,
+    /// What the failure looks like.
     pub lesson: Lesson,
     /// Kernels that have already run: the first run of each boots, and is reported.
     pub begun: BTreeSet<Subject>,
@@ -70,7 +79,7 @@ const QUIET: Duration = Duration::from_secs(15);
 
 /// Keeps a search from being silent for minutes.
 #[derive(Debug, Default)]
-pub(super) struct Spoken {
+pub struct Spoken {
     last: Option<Instant>,
     runs: u32,
 }
@@ -92,8 +101,8 @@ impl Spoken {
     }
 }
 
-impl<S: Source> Tester<'_, S> {
-    /// Opens the guests' machine with the first kernel.
+impl<S: Supply> Tester<'_, S> {
+    /// The guests' machine; it is decided with the first kernel at hand.
     fn guests(&mut self, kernel: &Unpacked) -> Result<&mut Guests, Error> {
         let guests = match self.guests.take() {
             Some(guests) => guests,
@@ -144,13 +153,13 @@ impl<S: Source> Tester<'_, S> {
     }
 }
 
-impl<S: Source> Learning for Tester<'_, S> {
+impl<S: Supply> Learning for Tester<'_, S> {
     fn lesson(&mut self) -> &mut Lesson {
         &mut self.lesson
     }
 }
 
-impl<S: Source> Bench for Tester<'_, S> {
+impl<S: Supply> Trial for Tester<'_, S> {
     fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
         self.interrupted()?;
         let kernel = self.source.bring(subject);

@@ -1,10 +1,12 @@
 //! Kernels from Debian packages.
 
-use super::{
+use super::{Bound, Job, KernelSource, Site};
+use crate::{
     apt::Apt,
-    cache::{Finished, Writing, sha256_of},
+    cache::{Errand, Finished, Writing, sha256_of},
     config::{Debian, Kernel},
     error::{KernelsError, Result},
+    files::Identity,
     lockfile::{Locked, Part},
     modules,
     packages::{self, Package},
@@ -18,13 +20,46 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Factor from a package's size to the disk space that it needs: unpacked it has about four times its size (6.1 has
-/// uncompressed modules), and the `.deb` is kept beside it.
+/// The newest package of a suite whose name matches.
+pub(super) struct Deb<'a> {
+    pub suite: &'a str,
+    pub package: &'a str,
+}
+
+impl Deb<'_> {
+    fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<Wanted<'b>> {
+        let Some(Locked::Deb { suite, package, version, sha256, kernel, parts }) = locked else {
+            return Err(KernelsError::Unlocked);
+        };
+        Ok(Wanted { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts })
+    }
+}
+
+impl KernelSource for Deb<'_> {
+    fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
+        // apt's lists are part of what the lock protects.
+        let writing = site.cache.write(Errand::Fetch, progress)?;
+        let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
+        resolve(packages, self.suite, self.package).map(Some)
+    }
+
+    fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
+        let wanted = self.wanted(locked)?;
+        Ok(Bound { version: wanted.kernel, sha256: identity_of(wanted.sha256, wanted.parts) })
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+        let wanted = self.wanted(job.locked)?;
+        fetch(job.writing, job.site.debian, job.kernel, &wanted, &job.bound.sha256, job.progress)
+    }
+}
+
+/// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
 const SPACE_PER_BYTE: u64 = 6;
 
 /// The current packages of suites; each suite is read once.
 #[derive(Default)]
-pub(super) struct Indexes(BTreeMap<String, Vec<Package>>);
+pub(crate) struct Indexes(BTreeMap<String, Vec<Package>>);
 
 impl Indexes {
     /// The kernel packages of a suite.
@@ -46,8 +81,8 @@ impl Indexes {
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the package has no kernel version or lacks a part.
-pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+/// No package matches, or the one that does has no kernel's version or not all of its parts.
+pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
         let found = packages.iter().find(|part| part.name == *name && part.version == package.version);
@@ -71,8 +106,8 @@ pub(super) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 /// The current package of a pattern, and its kernel version.
 ///
 /// # Errors
-/// No package matches, or the package has no kernel version.
-pub(super) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
+/// No package matches, or the one that does has no kernel's version.
+pub(crate) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
     let package = packages::newest(packages, pattern, suite)?;
     let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
         pattern: pattern.to_owned(),
@@ -82,8 +117,21 @@ pub(super) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) ->
     Ok((package, kernel))
 }
 
-/// The locked package.
-pub(super) struct Wanted<'a> {
+/// A package that only ties others together is the same while what it ties is not.
+fn identity_of(sha256: &str, parts: &[Part]) -> String {
+    if parts.is_empty() {
+        return sha256.to_owned();
+    }
+    let mut identity = Identity::default();
+    identity.add(sha256);
+    for part in parts {
+        identity.add(&part.package).add(&part.sha256);
+    }
+    identity.finish()
+}
+
+/// What the lock says of a package.
+pub(crate) struct Wanted<'a> {
     pub suite: &'a str,
     pub pattern: &'a str,
     pub package: &'a str,
@@ -145,8 +193,8 @@ impl<'a> Wanted<'a> {
 /// Downloads, checks and unpacks the locked package.
 ///
 /// # Errors
-/// The package no longer exists, its hash differs, it is damaged, or the disk or the network fails.
-pub(super) fn fetch(
+/// It vanished, is not what was locked, is damaged, or the disk or the network fails.
+pub(crate) fn fetch(
     writing: &Writing<'_>,
     debian: &Debian,
     kernel: &Kernel,

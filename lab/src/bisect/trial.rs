@@ -56,9 +56,9 @@ pub enum Stop {
 }
 
 /// Tests kernels.
-pub trait Bench {
-    /// Prepares a kernel. The inner value is the name of its image, which is the same for the same content, or the reason
-    /// why there is none: it does not compile, or the change can't be reverted.
+pub trait Trial {
+    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none:
+    /// it does not compile, the change can't be taken back.
     ///
     /// # Errors
     /// [`Stop`].

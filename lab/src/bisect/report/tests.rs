@@ -94,7 +94,7 @@ fn a_revert_that_changes_nothing_is_no_proof() {
     assert_eq!(
         report.last_lines(),
         "culprit: not sure; the likeliest is ddd (net: run it *once*), but without it nothing changes\n\
-         confidence: 1 % (wanted: 95 %)"
+         confidence: 1 % (required: 95 %)"
     );
     let mail = report.mail();
     assert!(mail.contains("Reverted: 3 of 3 runs fail: the bad end stays as it is without it"), "{mail}");

@@ -1,6 +1,7 @@
 # Entry points for people and for CI. Each target first makes what it needs.
 
-LAB := $(or $(CARGO_TARGET_DIR),target)/release/lab
+# Where cargo put it: variables and config.toml of a person's own can name another target directory.
+LAB = $(shell scripts/build-lab --path)
 # Passed to the command of the target, for example: make lab-run ARGS="--kernel 6.12"
 ARGS ?=
 

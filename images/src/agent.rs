@@ -1,19 +1,15 @@
 //! Checks that the agent is a static program, because the guest has no dynamic loader.
 
-use crate::error::ImageError;
+use crate::{error::ImageError, image::Input};
 use object::read::elf::{FileHeader, ProgramHeader};
-use std::path::Path;
 
-/// Reads the agent, and refuses a program that needs a dynamic loader.
-pub fn read_agent(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let bytes = std::fs::read(path).map_err(ImageError::io("agent", path))?;
-    match interpreter(&bytes) {
-        Ok(None) => Ok(bytes),
-        Ok(Some(loader)) => {
-            let problem = format!("it needs the dynamic loader {loader}, which the guest does not have");
-            Err(ImageError::Agent { path: path.to_owned(), problem })
-        }
-        Err(error) => Err(ImageError::Agent { path: path.to_owned(), problem: error.to_string() }),
+/// Refuses a program that a guest can't run.
+pub fn check_agent(agent: Input<'_>) -> Result<(), ImageError> {
+    let refused = |problem| Err(ImageError::Agent { path: agent.path.to_owned(), problem });
+    match interpreter(agent.bytes) {
+        Ok(None) => Ok(()),
+        Ok(Some(loader)) => refused(format!("it needs the dynamic loader {loader}, which the guest does not have")),
+        Err(error) => refused(error.to_string()),
     }
 }
 
@@ -37,10 +33,10 @@ mod tests {
     #[test]
     fn a_dynamic_program_and_a_script_are_refused() {
         // The test program itself is linked dynamically on every target that builds the lab.
-        let error = read_agent(&std::env::current_exe().unwrap()).unwrap_err().to_string();
+        let path = std::env::current_exe().unwrap();
+        let error = check_agent(Input { path: &path, bytes: &std::fs::read(&path).unwrap() }).unwrap_err().to_string();
         assert!(error.contains("it needs the dynamic loader /lib64/ld-linux"), "{error}");
-        let script = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(script.path(), "#!/bin/sh\n").unwrap();
-        assert!(read_agent(script.path()).unwrap_err().to_string().contains("+crt-static"));
+        let script = check_agent(Input { path: &path, bytes: b"#!/bin/sh\n" });
+        assert!(script.unwrap_err().to_string().contains("+crt-static"));
     }
 }

@@ -2,6 +2,7 @@
 //! only with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
 
 use crate::error::ImageError;
+use object::{Object, ObjectSection, read::elf::ElfFile64};
 use std::{fs::File, io::Read, path::Path};
 
 /// Maximum size of a module, bytes; a file that unpacks to more is broken or hostile.
@@ -14,7 +15,22 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>, ImageError> {
     unpack(path.extension().and_then(|suffix| suffix.to_str()), file).map_err(problem)
 }
 
-/// Decompresses a module file with this suffix.
+/// Release of the kernel that the module was built for: the first word of its `vermagic` (`VERMAGIC_STRING`,
+/// include/linux/vermagic.h). None for a module that has none, which a kernel takes by force only.
+///
+/// # Errors
+/// [`ImageError::Module`] for a file that holds no module.
+pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
+    let bytes = read_module(path)?;
+    let problem = |error: object::Error| ImageError::Module { path: path.to_owned(), problem: error.to_string() };
+    let file = ElfFile64::<object::Endianness>::parse(&*bytes).map_err(problem)?;
+    let Some(section) = file.section_by_name(".modinfo") else { return Ok(None) };
+    let info = section.data().map_err(problem)?;
+    let magic = info.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"vermagic="));
+    Ok(magic.and_then(|magic| String::from_utf8_lossy(magic).split_whitespace().next().map(str::to_owned)))
+}
+
+/// What a module file with this suffix holds.
 ///
 /// # Errors
 /// The file is damaged, larger than [`LIMIT`], or not an ELF file.

@@ -99,6 +99,16 @@ impl Index {
         Ok(())
     }
 
+    /// Whether `modules.dep` has a module of this name.
+    pub fn lists(&self, name: &str) -> bool {
+        self.modules.contains_key(name)
+    }
+
+    /// Where a module is, below the module directory.
+    pub fn path(&self, name: &str) -> Option<&str> {
+        self.modules.get(name).map(|module| &*module.path)
+    }
+
     /// How the kernel provides `name`.
     ///
     /// # Errors
@@ -142,15 +152,18 @@ impl Index {
     }
 }
 
-/// The kernel's name of the module in this file.
+/// The name that the kernel gives to the module in a file of this name; none where it is no module file.
+pub fn name_of(file: &str) -> Option<String> {
+    let stem = SUFFIXES.iter().find_map(|suffix| file.strip_suffix(suffix)).filter(|stem| !stem.is_empty());
+    stem.map(|stem| stem.replace('-', "_"))
+}
+
+/// The name that the kernel gives to the module in this file.
 fn module_name(path: &str, line: usize) -> Result<String, DepError> {
     let inside = !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     let file = path.rsplit('/').next().unwrap_or(path);
-    let stem = SUFFIXES.iter().find_map(|suffix| file.strip_suffix(suffix)).filter(|stem| !stem.is_empty());
-    match stem {
-        Some(stem) if inside && !path.contains(char::is_whitespace) && !path.contains('\0') => {
-            Ok(stem.replace('-', "_"))
-        }
+    match name_of(file) {
+        Some(name) if inside && !path.contains(char::is_whitespace) && !path.contains('\0') => Ok(name),
         _ => Err(DepError::Path { line, path: path.chars().take(128).collect() }),
     }
 }

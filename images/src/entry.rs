@@ -19,7 +19,10 @@ use std::{
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of the kernel's entry point.
 const PHYS32_ENTRY: u32 = 18;
-/// Maximum size of a kernel, bytes; an image that unpacks to more is broken.
+/// Changes whenever the same image gives another answer: what could not be unpacked is remembered, and must not be once it
+/// can.
+const FORMAT: u32 = 1;
+/// No kernel is larger; what unpacks to more is broken.
 const LIMIT: u64 = 512 << 20;
 
 /// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the
@@ -29,7 +32,8 @@ const LIMIT: u64 = 512 << 20;
 /// The image can't be read, or the cache can't be written.
 pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
     let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
-    let path = cache::path_of(cache, &lab_base::hex::hex(&Sha256::digest(&packed)), "elf");
+    let key = Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize();
+    let path = cache::path_of(cache, &lab_base::hex::hex(&key), "elf");
     if !cache::touch(&path) {
         let kernel = unpack(&packed).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
         cache::store(&path, &kernel)?;

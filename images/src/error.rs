@@ -22,10 +22,10 @@ pub enum ImageError {
         /// The reason.
         problem: String,
     },
-    /// There are no eBPF objects.
-    #[error("{}: no *.o file; build the eBPF objects first", path.display())]
-    NoObjects { path: PathBuf },
-    /// `modules.dep` or `modules.builtin` is invalid.
+    /// A guest without programs can't attach any.
+    #[error("no eBPF object was built; build them first")]
+    NoObjects,
+    /// `modules.dep` or `modules.builtin` is broken.
     #[error("{}: {problem}; run `depmod` again or fetch the kernel anew", path.display())]
     Index { path: PathBuf, problem: DepError },
     /// A module that `modules.dep` lists can't be decompressed.

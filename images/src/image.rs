@@ -1,7 +1,7 @@
 //! Builds an image from a specification.
 
 use crate::{
-    agent::read_agent,
+    agent::check_agent,
     archive::Archive,
     cache,
     decompress::read_module,
@@ -23,7 +23,16 @@ const FORMAT: u32 = 2;
 /// Directories of every image.
 const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
-/// Inputs of an image.
+/// A file that goes in, as it was read: it may have been replaced since.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Where it was, for people.
+    pub path: &'a Path,
+    /// What it held.
+    pub bytes: &'a [u8],
+}
+
+/// What goes into an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
     /// The kernel's id in the matrix; written into the image.
@@ -31,9 +40,9 @@ pub struct Spec<'a> {
     /// Directory with `modules.dep`, `modules.builtin` and the module files; `None` for a kernel without modules.
     pub modules: Option<&'a Path>,
     /// The agent, statically linked.
-    pub agent: &'a Path,
-    /// Directory with the BPF objects, `*.o`.
-    pub bpf: &'a Path,
+    pub agent: Input<'a>,
+    /// The BPF objects, by their names in the image.
+    pub objects: &'a [(&'a str, &'a [u8])],
     /// The modules that the suite needs.
     pub wanted: &'a Wanted,
     /// A shell and tools, for interactive images.
@@ -66,37 +75,24 @@ pub struct Image {
 /// # Errors
 /// [`ImageError`]: an input is missing or invalid, or the cache can't be written.
 pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
-    let agent = read_agent(spec.agent)?;
-    let objects = read_objects(spec.bpf)?;
+    check_agent(spec.agent)?;
+    if spec.objects.is_empty() {
+        return Err(ImageError::NoObjects);
+    }
     let plan = ModulePlan::new(spec.modules, spec.wanted)?;
 
-    let key = key(spec, &agent, &objects, &plan)?;
+    let key = key(spec, &plan)?;
     let path = cache::path_of(spec.cache, &key, "cpio");
     let cached = cache::touch(&path);
     if !cached {
         let modules = plan.unpack(spec.signed)?;
-        let bytes = assemble(spec, &key, &agent, &objects, &plan, &modules).map_err(ImageError::io("image", &path))?;
+        let bytes = assemble(spec, &key, &plan, &modules).map_err(ImageError::io("image", &path))?;
         cache::store(&path, &bytes)?;
     }
     Ok(Image { path, key, cached, modules: plan.carried, builtin: plan.builtin, missing: plan.missing })
 }
 
-fn read_objects(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, ImageError> {
-    let mut objects = BTreeMap::new();
-    for entry in fs::read_dir(dir).map_err(ImageError::io("BPF objects", dir))? {
-        let path = entry.map_err(ImageError::io("BPF objects", dir))?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| name.ends_with(".o")) else {
-            continue;
-        };
-        objects.insert(name.to_owned(), fs::read(&path).map_err(ImageError::io("BPF object", &path))?);
-    }
-    if objects.is_empty() {
-        return Err(ImageError::NoObjects { path: dir.to_owned() });
-    }
-    Ok(objects)
-}
-
-/// The module files of an image, and the order in which the guest loads them.
+/// Which module files go in, and in which order the guest loads them.
 #[derive(Default)]
 struct ModulePlan {
     /// Names with files on the host.
@@ -150,13 +146,8 @@ impl ModulePlan {
     }
 }
 
-/// Hashes every input together with its length, so that different inputs never give the same hash input.
-fn key(
-    spec: &Spec<'_>,
-    agent: &[u8],
-    objects: &BTreeMap<String, Vec<u8>>,
-    plan: &ModulePlan,
-) -> Result<String, ImageError> {
+/// Every input goes in with its length before it, so that no two sets of inputs look the same.
+fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -165,8 +156,8 @@ fn key(
     add(&FORMAT.to_le_bytes());
     add(spec.kernel_id.as_bytes());
     add(&[u8::from(spec.signed)]);
-    add(agent);
-    for (name, bytes) in objects {
+    add(spec.agent.bytes);
+    for (name, bytes) in spec.objects {
         add(name.as_bytes());
         add(bytes);
     }
@@ -183,14 +174,7 @@ fn key(
     Ok(lab_base::hex::hex(&hash.finalize()))
 }
 
-fn assemble(
-    spec: &Spec<'_>,
-    key: &str,
-    agent: &[u8],
-    objects: &BTreeMap<String, Vec<u8>>,
-    plan: &ModulePlan,
-    modules: &BTreeMap<&str, Vec<u8>>,
-) -> io::Result<Vec<u8>> {
+fn assemble(spec: &Spec<'_>, key: &str, plan: &ModulePlan, modules: &BTreeMap<&str, Vec<u8>>) -> io::Result<Vec<u8>> {
     let mut archive = Archive::new();
     for directory in DIRECTORIES {
         archive.directory(directory)?;
@@ -199,7 +183,7 @@ fn assemble(
     archive.character_device("dev/console", 0o600, 5, 1)?;
     let about = serde_json::json!({ "kernel": spec.kernel_id, "image": key });
     archive.file("etc/netkit-lab.json", 0o644, about.to_string().as_bytes())?;
-    for (name, bytes) in objects {
+    for (name, bytes) in spec.objects {
         archive.file(&format!("lib/bpf/{name}"), 0o644, bytes)?;
     }
     archive.file("lib/modules/load-order", 0o644, plan.load_order.as_bytes())?;
@@ -208,7 +192,7 @@ fn assemble(
     for (name, bytes) in modules {
         archive.file(&format!("lib/modules/{name}.ko"), 0o644, bytes)?;
     }
-    archive.file("init", 0o755, agent)?;
+    archive.file("init", 0o755, spec.agent.bytes)?;
     if let Some(toolbox) = spec.toolbox {
         toolbox.pack(&mut archive, &DIRECTORIES)?;
     }
@@ -254,7 +238,6 @@ mod tests {
             };
             inputs.write("agent", &STATIC_ELF);
             inputs.write("bpf/tc.o", b"object");
-            inputs.write("bpf/notes.txt", b"not for the guest");
             inputs.write("modules/modules.dep", b"net/veth.ko: lib/base-lib.ko\nlib/base-lib.ko:\n");
             inputs.write("modules/modules.builtin", b"net/netkit.ko\n");
             inputs.write("modules/net/veth.ko", b"\x7fELF veth");
@@ -270,11 +253,12 @@ mod tests {
 
         fn build(&self) -> Result<Image, ImageError> {
             let dir = self.dir.path();
+            let (agent, object) = (dir.join("agent"), fs::read(dir.join("bpf/tc.o")).unwrap());
             build(&Spec {
                 kernel_id: "6.12",
                 modules: Some(&dir.join("modules")),
-                agent: &dir.join("agent"),
-                bpf: &dir.join("bpf"),
+                agent: Input { path: &agent, bytes: &fs::read(&agent).unwrap() },
+                objects: &[("tc.o", &object)],
                 wanted: &self.wanted,
                 toolbox: None,
                 signed: false,

@@ -18,10 +18,11 @@ mod signature;
 mod toolbox;
 mod wanted;
 
-pub use deps::{DepError, Index};
+pub use decompress::{module_release, read_module};
+pub use deps::{DepError, Index, name_of};
 pub use entry::direct_kernel;
 pub use error::ImageError;
-pub use image::{Image, Spec, build};
+pub use image::{Image, Input, Spec, build};
 pub use profile::Profile;
 pub use toolbox::{PROGRAMS, Toolbox};
 pub use wanted::Wanted;

@@ -1,7 +1,7 @@
 //! Errors of the whole program, with their exit codes.
 
 use crate::setup::SetupError;
-use lab_base::{file::FileError, paths::NoCacheDir};
+use lab_base::{file::FileError, paths::NoCacheDir, process::ProcessError};
 use lab_record::{exit::Exit, log::LogError, shard::PartError};
 use lab_report::ReportError;
 use std::{io, path::PathBuf};
@@ -72,6 +72,12 @@ impl From<ReportError> for Error {
             ReportError::Log(error) => Self::Log(error),
             ReportError::Config(error) => Self::Kernels(error.into()),
         }
+    }
+}
+
+impl From<ProcessError> for Error {
+    fn from(error: ProcessError) -> Self {
+        Self::Kernels(error.into())
     }
 }
 

@@ -33,6 +33,7 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("NETKIT_
 
 pub mod bench;
 pub mod bisect;
+pub mod cache;
 pub mod cli;
 pub mod error;
 pub mod guests;

@@ -1,21 +1,13 @@
 //! The `lab` command.
 
-use lab::cli::Cli;
-use lab_base::say::say;
+use lab::cli::{self, Cli};
 use lab_record::exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     lab_guard::private::restrict_umask();
     let exit = match Cli::read() {
-        Ok(cli) => cli.execute().unwrap_or_else(|error| {
-            if let Some((exit, line)) = error.interruption() {
-                say(&line);
-                return exit;
-            }
-            say(&format!("error: {error}"));
-            error.exit()
-        }),
+        Ok(cli) => cli::ended(cli.execute()),
         Err(error) => {
             // --help and --version are not errors; clap chooses the stream.
             let _ = error.print();

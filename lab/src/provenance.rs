@@ -1,6 +1,6 @@
 //! Finds out what a run tests and who started it.
 
-use crate::bisect::commits::git;
+use lab_base::git::git;
 use lab_record::provenance::Provenance;
 use std::{env, path::Path};
 

@@ -26,7 +26,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ),
     ("lab-report", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
     ("lab-vm", &["lab-base", "lab-guard", "lab-protocol", "lab-record"]),
-    ("lab-kernel-store", &["lab-base", "lab-guard", "lab-protocol"]),
+    ("lab-kernel-store", &["lab-base", "lab-guard", "lab-image", "lab-protocol"]),
     ("lab-record", &["lab-base", "lab-guard", "lab-protocol"]),
     ("lab-base", &["lab-guard"]),
     ("lab-image", &["lab-base"]),

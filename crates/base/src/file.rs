@@ -5,6 +5,7 @@ use std::{
     io::{self, BufWriter, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// Write buffer, bytes: reports of large runs are hundreds of megabytes long.
@@ -56,6 +57,11 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
         write(&mut buffered)?;
         buffered.flush()
     })
+}
+
+/// Dates a file or a directory: it was used now. Best effort: what can't be dated seems older than it is.
+pub fn touch(path: &Path) {
+    let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
 
 fn persist(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {

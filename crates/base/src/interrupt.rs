@@ -3,6 +3,7 @@
 //! A second signal ends the program and its guests at once.
 
 use crate::lock::lock;
+use signal_hook::consts::SIGHUP;
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
@@ -36,13 +37,29 @@ fn end_at_the_second() -> std::io::Result<()> {
 /// The flag of this process, once [`Interrupt::install`] has run.
 static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 
-/// Value of the flag when the run's own deadline has passed. No signal handler for SIGALRM is installed, so that a signal
-/// from outside can't set this value.
-pub const DEADLINE: i32 = signal_hook::consts::SIGALRM;
-
-/// The flag, shared by all threads of a run.
+/// Shared by all threads of a run.
+///
+/// What a person's signal says and what a run says to itself are two things: only the former is told as an interruption and
+/// decides the exit code, and only the former outlives the run.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicUsize>);
+pub struct Interrupt {
+    signal: Arc<AtomicUsize>,
+    stop: Arc<AtomicUsize>,
+}
+
+/// Why a run stops by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Stop {
+    /// It took longer than its own deadline.
+    Deadline = 1,
+    /// What happened can't be written down.
+    Reports = 2,
+}
+
+impl Stop {
+    const ALL: [Self; 2] = [Self::Deadline, Self::Reports];
+}
 
 impl Interrupt {
     /// Installs handlers for SIGINT and SIGTERM that set the flag. There is one flag per process; further calls return it.
@@ -56,8 +73,9 @@ impl Interrupt {
             return Ok(installed.clone());
         }
         let interrupt = Self::default();
-        for signal in ENDING {
-            signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.0), signal as usize)?;
+        let hangup = Some(SIGHUP).filter(|signal| !is_ignored(*signal));
+        for signal in ENDING.into_iter().chain(hangup) {
+            signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;
         }
         end_at_the_second()?;
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
@@ -68,34 +86,72 @@ impl Interrupt {
         INSTALLED.get().and_then(Self::signal)
     }
 
-    /// Also handles SIGHUP, for interactive commands. Runs do not call this, so that they survive under `nohup`.
-    ///
-    /// # Errors
-    /// `sigaction` failed.
-    pub fn also_on_hangup(&self) -> std::io::Result<()> {
-        let signal = signal_hook::consts::SIGHUP;
-        signal_hook::flag::register_usize(signal, Arc::clone(&self.0), signal as usize).map(drop)
+    /// The same for one run: it hears every signal, and can be stopped by itself without anything that comes after it.
+    #[must_use]
+    pub fn for_one_run(&self) -> Self {
+        Self { signal: Arc::clone(&self.signal), stop: Arc::default() }
+    }
+
+    /// Whether everything shall end, for whichever reason.
+    pub fn is_over(&self) -> bool {
+        self.signal().is_some() || self.stopped().is_some()
     }
 
     /// The signal that was received, if any.
     pub fn signal(&self) -> Option<i32> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.signal.load(Ordering::SeqCst) {
             0 => None,
             signal => i32::try_from(signal).ok(),
         }
     }
 
-    /// Why the run ends early; goes into the verdicts of cells that did not run.
+    fn stopped(&self) -> Option<Stop> {
+        let stop = self.stop.load(Ordering::SeqCst);
+        Stop::ALL.into_iter().find(|it| *it as usize == stop)
+    }
+
+    /// Why the run ends early, for the cells that it costs.
     pub fn why(&self) -> &'static str {
-        if self.signal() == Some(DEADLINE) {
-            "the run took longer than its deadline"
-        } else {
-            "the run was interrupted"
+        match (self.signal(), self.stopped()) {
+            (None, Some(Stop::Deadline)) => "the run took longer than its deadline",
+            (None, Some(Stop::Reports)) => "the run's reports can't be written",
+            _ => "the run was interrupted",
         }
     }
 
     /// Sets the flag as a signal would: for reporters that can't continue, and for tests.
     pub fn raise(&self, signal: i32) {
-        self.0.store(signal as usize, Ordering::SeqCst);
+        self.signal.store(signal as usize, Ordering::SeqCst);
+    }
+
+    /// Ends the run that this belongs to by itself. The first reason counts.
+    pub fn stop(&self, why: Stop) {
+        let _ = self.stop.compare_exchange(0, why as usize, Ordering::SeqCst, Ordering::SeqCst);
+    }
+}
+
+/// Whether this process ignores a signal, by the mask that the kernel shows (proc(5), `SigIgn`).
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask >> (signal - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_stops_itself_stops_no_other_and_is_no_signal() {
+        let process = Interrupt::default();
+        let (one, other) = (process.for_one_run(), process.for_one_run());
+        one.stop(Stop::Reports);
+        one.stop(Stop::Deadline);
+        assert!(one.is_over() && !other.is_over() && !process.is_over());
+        assert_eq!((one.signal(), one.why()), (None, "the run's reports can't be written"));
+        process.raise(signal_hook::consts::SIGTERM);
+        assert!(other.is_over() && one.signal() == Some(signal_hook::consts::SIGTERM));
+        assert_eq!(one.why(), "the run was interrupted");
     }
 }

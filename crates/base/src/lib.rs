@@ -9,6 +9,7 @@
 //! workspace.
 
 pub mod file;
+pub mod git;
 pub mod hex;
 pub mod interrupt;
 pub mod lock;

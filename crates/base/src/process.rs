@@ -1,15 +1,20 @@
 //! Starts other programs from argument vectors, never from a shell string.
 
-use crate::{interrupt::Interrupt, programs};
+use crate::{
+    file::{FileError, replace},
+    interrupt::Interrupt,
+    programs,
+};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use std::{
+    env,
     ffi::OsStr,
-    io,
+    fs, io,
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Output,
     time::{Duration, Instant},
 };
@@ -19,7 +24,11 @@ pub const POLL: Duration = Duration::from_millis(50);
 /// Grace period between SIGTERM and SIGKILL: git and apt remove their lock files in this time.
 const LEAVING: Duration = Duration::from_secs(2);
 
-/// Maximum length of program output quoted in an error, characters.
+/// virtme-ng's home, below the cache.
+const VNG_HOME: &str = "vng-home";
+const NO_SETTINGS: &[u8] = b"{}\n";
+
+/// How much of a program's output an error quotes, in characters.
 const TAIL: usize = 400;
 
 /// A program could not be run, or failed.
@@ -47,7 +56,43 @@ pub enum ProcessError {
     },
 }
 
-/// A command with English messages (`LC_ALL=C`), so that quoted errors can be searched for, and without standard input.
+/// Variables by which a person, an outer make or an outer build changes what these programs say, or where they put what
+/// they make. None of them shall reach a program whose output or products are read here.
+const FOREIGN: [&str; 30] = [
+    "LANGUAGE",
+    "FORCE_COLOR",
+    "CLICOLOR_FORCE",
+    "GCC_COLORS",
+    "GREP_OPTIONS",
+    "TAR_OPTIONS",
+    "XZ_OPT",
+    "XZ_DEFAULTS",
+    "ZSTD_CLEVEL",
+    "GZIP",
+    "BASH_ENV",
+    "ENV",
+    "CDPATH",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEFILES",
+    "MAKEOVERRIDES",
+    "KBUILD_OUTPUT",
+    "KBUILD_EXTMOD",
+    "KBUILD_EXTMOD_OUTPUT",
+    "KCONFIG_CONFIG",
+    "KCONFIG_OVERWRITECONFIG",
+    "KCONFIG_AUTOCONFIG",
+    "KCONFIG_AUTOHEADER",
+    "INSTALL_PATH",
+    "INSTALL_MOD_PATH",
+    "INSTALL_MOD_DIR",
+    "MODLIB",
+    "MODPROBE_OPTIONS",
+];
+
+/// A command whose messages are in English and without colours, so that what is read is what was expected, and what is
+/// quoted in errors is what can be searched for.
 ///
 /// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program; given
 /// a `Path` of one component, duct would use a file of the working directory.
@@ -57,17 +102,61 @@ where
     I::Item: AsRef<OsStr>,
 {
     let args = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect::<Vec<_>>();
-    let command = duct::cmd(program.as_ref().to_owned(), args);
-    command.env("PATH", programs::search_path()).env("LC_ALL", "C").stdin_null()
+    let command = duct::cmd(program.as_ref().to_owned(), args).env("PATH", programs::search_path()).stdin_null();
+    let command = [("LC_ALL", "C"), ("NO_COLOR", "1"), ("DPKG_COLORS", "never"), ("TERM", "dumb"), ("PAGER", "cat")]
+        .into_iter()
+        .fold(command, |command, (name, value)| command.env(name, value));
+    FOREIGN.into_iter().fold(command, |command, name| command.env_remove(name))
 }
 
-/// A virtme-ng command. Its directory is added to `PATH`, where virtme-ng looks for its helpers (`virtme-configkernel`).
-pub fn vng<I>(vng: &Path, args: I) -> duct::Expression
+/// A home directory for virtme-ng below the cache, with settings that say nothing: vng would otherwise add the options of
+/// `~/.config/virtme-ng/virtme-ng.conf` or `/etc/virtme-ng.conf` to its command line, and `~/.config/virtme-ng/kernel.config`
+/// to every kernel's configuration.
+///
+/// # Errors
+/// The cache can't be written.
+pub fn vng_home(cache: &Path) -> Result<PathBuf, FileError> {
+    let home = cache.join(VNG_HOME);
+    without_settings(&home).map_err(FileError::of("write", &home))?;
+    Ok(home)
+}
+
+/// Gives a directory the settings of [`vng_home`].
+///
+/// # Errors
+/// It can't be written.
+pub fn without_settings(home: &Path) -> io::Result<()> {
+    let path = home.join(".config/virtme-ng/virtme-ng.conf");
+    if fs::read(&path).is_ok_and(|text| text == NO_SETTINGS) {
+        return Ok(());
+    }
+    fs::create_dir_all(path.parent().unwrap_or(home))?;
+    replace(&path, NO_SETTINGS)
+}
+
+/// What programs that vng starts find by the person's home: each, where it is not named already, and its place below.
+const BY_HOME: [(&str, &str); 4] = [
+    ("PYTHONUSERBASE", ".local"),
+    ("CARGO_HOME", ".cargo"),
+    ("RUSTUP_HOME", ".rustup"),
+    ("CCACHE_DIR", ".cache/ccache"),
+];
+
+/// virtme-ng with a home of its own. It finds its helpers (`virtme-configkernel`) on `PATH` only.
+pub fn vng<I>(vng: &Path, home: &Path, args: I) -> duct::Expression
 where
     I: IntoIterator,
     I::Item: AsRef<OsStr>,
 {
-    command(vng, args).env("PATH", programs::search_path_behind(vng.parent()))
+    let path = programs::search_path_behind(vng.parent());
+    let mut command = command(vng, args).env("PATH", path).env("HOME", home).env_remove("XDG_CONFIG_HOME");
+    for (name, place) in BY_HOME {
+        let place = env::home_dir().map(|persons| persons.join(place)).filter(|place| place.is_dir());
+        if let Some(place) = place.filter(|_| env::var_os(name).is_none()) {
+            command = command.env(name, place);
+        }
+    }
+    command
 }
 
 /// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the latter

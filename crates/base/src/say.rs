@@ -10,7 +10,8 @@ use std::{
     io::{self, ErrorKind, IsTerminal, Write},
 };
 
-/// Prints progress to standard error; standard output holds only the requested output.
+/// Progress, on standard error so that standard output stays what was asked for. A reader that has left is no reason to stop,
+/// as `eprintln!` would by a panic.
 pub fn say(line: &str) {
     let mut out = stderr();
     // If stderr can't be written to, this can't be reported either.

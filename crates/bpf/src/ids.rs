@@ -5,6 +5,7 @@ use crate::{
     sys::{self, Command},
 };
 use nix::errno::Errno;
+use std::os::fd::OwnedFd;
 
 /// Ids of all programs in the kernel.
 ///
@@ -28,6 +29,27 @@ pub fn map_ids() -> Result<Vec<u32>, BpfError> {
 /// As [`prog_ids`].
 pub fn link_ids() -> Result<Vec<u32>, BpfError> {
     walk(Command::LinkGetNextId, "BPF_LINK_GET_NEXT_ID")
+}
+
+/// `BPF_PROG_GET_FD_BY_ID`.
+///
+/// # Errors
+/// As [`prog_ids`]; `ENOENT` where there is no such program.
+pub fn prog_fd(id: u32) -> Result<OwnedFd, BpfError> {
+    by_id(Command::ProgGetFdById, "BPF_PROG_GET_FD_BY_ID", id)
+}
+
+/// `BPF_LINK_GET_FD_BY_ID`.
+///
+/// # Errors
+/// As [`prog_ids`]; `ENOENT` where there is no such link.
+pub fn link_fd(id: u32) -> Result<OwnedFd, BpfError> {
+    by_id(Command::LinkGetFdById, "BPF_LINK_GET_FD_BY_ID", id)
+}
+
+fn by_id(command: Command, name: &str, id: u32) -> Result<OwnedFd, BpfError> {
+    let mut attr = attr::NextId { start_id: id, ..attr::NextId::default() };
+    sys::bpf_fd(command, &mut attr).map_err(|errno| BpfError::call(name, errno))
 }
 
 fn walk(command: Command, name: &str) -> Result<Vec<u32>, BpfError> {

@@ -34,7 +34,7 @@ mod xdp;
 pub use by_aya::{AyaAttachment, attach_by_aya, aya_reads_version};
 pub use error::BpfError;
 pub use hook::expected_attach_type;
-pub use ids::{link_ids, map_ids, prog_ids};
+pub use ids::{link_fd, link_ids, map_ids, prog_fd, prog_ids};
 pub use lab_abi::{Config, PolicyKey, Seen, Stats};
 pub use link::{Link, LinkInfo};
 pub use load::{LoadOptions, ProgramKind, Programs};

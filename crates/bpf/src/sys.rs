@@ -23,11 +23,13 @@ pub enum Command {
     ProgTestRun = 10,
     ProgGetNextId = 11,
     MapGetNextId = 12,
+    ProgGetFdById = 13,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
     MapFreeze = 22,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkGetFdById = 30,
     LinkGetNextId = 31,
     LinkDetach = 34,
 }

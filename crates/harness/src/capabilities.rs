@@ -1,18 +1,41 @@
 //! What this kernel can do, probed once per guest.
 
-use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion, SkipReason};
+use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion, Since, SkipReason, Stated};
 
 /// The probes' answers.
 #[derive(Debug)]
 pub struct Capabilities {
     kernel: KernelVersion,
     reports: Vec<CapabilityReport>,
+    stated: Stated,
 }
 
 impl Capabilities {
     /// From finished probes.
     pub fn new(kernel: KernelVersion, reports: Vec<CapabilityReport>) -> Self {
-        Self { kernel, reports }
+        Self { kernel, reports, stated: Stated::default() }
+    }
+
+    /// With what `kernels.toml` says of the kernel.
+    #[must_use]
+    pub fn stated(mut self, stated: Stated) -> Self {
+        self.stated = stated;
+        self
+    }
+
+    /// Whether this kernel is known to have a capability: by its version and by what `kernels.toml` says against that. Of a
+    /// kernel whose probes are believed nothing else is known.
+    pub fn is_known_for(&self, capability: Capability) -> bool {
+        if self.stated.believe_probes {
+            return self.has(capability);
+        }
+        let by_version = capability.since().expected_on(self.kernel) || self.stated.has.contains(&capability);
+        by_version && !self.stated.lacks.contains(&capability)
+    }
+
+    /// Whether the kernel has a change that no probe asks for; none where its version says nothing.
+    pub fn has_change(&self, since: &Since) -> Option<bool> {
+        (!self.stated.believe_probes).then(|| since.expected_on(self.kernel))
     }
 
     /// All answers.

@@ -265,6 +265,11 @@ fn requirements(own: &[Capability], variant: &Variant, topology: Option<&Topolog
             DeviceSpec::IpTunnel { tunnel } if tunnel.local.is_ipv4() => Capability::Ipip,
             DeviceSpec::IpTunnel { .. } => Capability::Ip6Tnl,
         }));
+        let over_ipv6 = topology.devices.iter().any(|device| match &device.spec {
+            DeviceSpec::Vxlan { tunnel, .. } | DeviceSpec::IpTunnel { tunnel } => tunnel.local.is_ipv6(),
+            _ => false,
+        });
+        requires.extend(over_ipv6.then_some(Capability::Ipv6));
         requires.extend(topology.nat.first().map(|_| Capability::NftNat));
     }
     match variant.device {

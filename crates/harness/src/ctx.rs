@@ -8,7 +8,7 @@ use crate::{
 };
 use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
-use lab_topology::{Net, Topology};
+use lab_topology::{Family, Net, Topology};
 use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
@@ -101,6 +101,8 @@ pub struct Ctx {
     topology: Option<Topology>,
     /// Whether the cell has built what it declares.
     built: AtomicBool,
+    /// Whether the cell has sent what this machine has no protocol for.
+    without_ipv6: AtomicBool,
 }
 
 impl Ctx {
@@ -129,6 +131,7 @@ impl Ctx {
             nets: Vec::new(),
             topology: None,
             built: AtomicBool::new(false),
+            without_ipv6: AtomicBool::new(false),
         }
     }
 
@@ -148,6 +151,14 @@ impl Ctx {
         let topology = self.topology.as_ref().ok_or_else(|| Stop::check("the case declares no topology"))?;
         self.built.store(true, Ordering::Relaxed);
         Testbed::build(topology)
+    }
+
+    /// Says that the case is about to send packets of a family. Where the machine has no IPv6, cases run in IPv4 alone; one
+    /// that sends IPv6 all the same and fails is skipped for it.
+    pub fn asks_for(&self, family: Family) {
+        if !family.is_available() {
+            self.without_ipv6.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Keeps evidence from now on, see [`Evidence`].
@@ -301,7 +312,7 @@ impl Ctx {
     }
 
     /// Ends the case: counts, cleans up, judges.
-    pub fn finish(mut self, cell: lab_protocol::CellId, result: Result<(), Stop>) -> CellReport {
+    pub fn finish(mut self, cell: lab_protocol::CellId, mut result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
         // Read before clean-up; what it holds of the topology goes with it.
         let evidence =
@@ -314,8 +325,20 @@ impl Ctx {
                 cleanup_failures.push(format!("{what}: {error}"));
             }
         }
+        if self.without_ipv6.load(Ordering::Relaxed)
+            && !matches!(judge(&result, &self.checks, &[]), Outcome::Passed)
+            && let Err(stop) = self.need(Capability::Ipv6)
+        {
+            // What failed before belongs to the question that can't be asked here.
+            self.checks
+                .iter()
+                .filter(|check| !check.ok)
+                .for_each(|check| self.log.push(format!("without IPv6: {}: {}", check.name, check.seen)));
+            self.checks.retain(|check| check.ok);
+            result = Err(stop);
+        }
         let unbuilt = self.topology.as_ref().filter(|_| !self.built.load(Ordering::Relaxed));
-        let outcome = match (judge(result, &self.checks, &cleanup_failures), unbuilt) {
+        let outcome = match (judge(&result, &self.checks, &cleanup_failures), unbuilt) {
             (Outcome::Passed, Some(topology)) => Outcome::Failed {
                 kind: FailureKind::Check,
                 message: format!("the case declares the topology {} and did not build it", topology.name),
@@ -335,11 +358,11 @@ impl Ctx {
     }
 }
 
-fn judge(result: Result<(), Stop>, checks: &[Check], cleanup_failures: &[String]) -> Outcome {
+fn judge(result: &Result<(), Stop>, checks: &[Check], cleanup_failures: &[String]) -> Outcome {
     let failed: Vec<&Check> = checks.iter().filter(|check| !check.ok).collect();
     let fail = |kind, message| Outcome::Failed { kind, message };
     match result {
-        Err(Stop::Fail(kind, message)) => fail(kind, message),
+        Err(Stop::Fail(kind, message)) => fail(*kind, message.clone()),
         _ if !failed.is_empty() => {
             let first = failed[0];
             let more = match failed.len() {
@@ -348,7 +371,7 @@ fn judge(result: Result<(), Stop>, checks: &[Check], cleanup_failures: &[String]
             };
             fail(FailureKind::Check, format!("{}: {}{more}", first.name, first.seen))
         }
-        Err(Stop::Skip(reason)) => Outcome::Skipped { reason },
+        Err(Stop::Skip(reason)) => Outcome::Skipped { reason: reason.clone() },
         Ok(()) if !cleanup_failures.is_empty() => fail(FailureKind::Cleanup, cleanup_failures.join("; ")),
         Ok(()) if checks.is_empty() => fail(FailureKind::Check, "the case asserted nothing".into()),
         Ok(()) => Outcome::Passed,
@@ -383,8 +406,8 @@ mod tests {
 
     #[test]
     fn a_case_that_asserts_nothing_does_not_pass() {
-        assert_eq!(judge(Ok(()), &[], &[]).word(), "failed");
-        assert_eq!(judge(Ok(()), &[check(true)], &[]).word(), "passed");
+        assert_eq!(judge(&Ok(()), &[], &[]).word(), "failed");
+        assert_eq!(judge(&Ok(()), &[check(true)], &[]).word(), "passed");
     }
 
     #[test]
@@ -394,10 +417,10 @@ mod tests {
             detail: "RTM_NEWLINK: EOPNOTSUPP".into(),
             lifted_by: "6.7".parse().unwrap(),
         };
-        assert_eq!(judge(Err(Stop::Skip(skip.clone())), &[check(false)], &[]).word(), "failed");
-        assert_eq!(judge(Err(Stop::Skip(skip)), &[], &[]).word(), "skipped");
+        assert_eq!(judge(&Err(Stop::Skip(skip.clone())), &[check(false)], &[]).word(), "failed");
+        assert_eq!(judge(&Err(Stop::Skip(skip)), &[], &[]).word(), "skipped");
         assert_eq!(
-            judge(Ok(()), &[check(true)], &["pin: EBUSY".into()]),
+            judge(&Ok(()), &[check(true)], &["pin: EBUSY".into()]),
             Outcome::Failed { kind: FailureKind::Cleanup, message: "pin: EBUSY".into() }
         );
     }

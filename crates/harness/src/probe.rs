@@ -79,6 +79,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
             // No driver has the device's number, or its node does not exist.
             Err(error) => Err(Missing { absent: true, detail: error.to_string() }),
         },
+        Capability::Ipv6 => ns.run(ipv6),
         Capability::NftNat => nft_nat(ns),
         Capability::Clsact => clsact(ns),
         Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),
@@ -122,6 +123,16 @@ fn tunnel(local: impl Into<IpAddr>) -> Tunnel {
         IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
     };
     Tunnel { over: "lo".into(), local, remote }
+}
+
+/// The protocol may not be there (`CONFIG_IPV6`, `ipv6.disable=1`), or give devices no addresses (`ipv6.disable_ipv6=1`).
+fn ipv6() -> Finding {
+    const SETTING: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    match std::fs::read_to_string(SETTING) {
+        Ok(value) if value.trim() == "0" => Ok(format!("{SETTING} is 0")),
+        Ok(value) => Err(Missing { absent: true, detail: format!("{SETTING} is {}", value.trim()) }),
+        Err(error) => Err(Missing { absent: true, detail: format!("{SETTING}: {error}") }),
+    }
 }
 
 /// One rule of each sort that the topologies have.

@@ -10,7 +10,8 @@ use crate::{
 };
 use lab_bpf::{Programs, datapath::DatapathObject};
 use lab_protocol::{
-    CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome, cell::NO_MUTANT,
+    CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome, Stated,
+    cell::NO_MUTANT,
 };
 use lab_topology::{Netns, Template, quiet};
 use lab_traffic::Stamping;
@@ -79,7 +80,9 @@ impl Runner {
     pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, String> {
         let programs = Programs::open(Path::new(OBJECT)).map_err(|error| error.to_string())?;
         let datapath = DatapathObject::open(Path::new(DATAPATH)).map_err(|error| error.to_string())?;
-        let capabilities = Capabilities::new(kernel, probe::all(kernel));
+        // Without /proc nothing is stated, and nothing else works either.
+        let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let capabilities = Capabilities::new(kernel, probe::all(kernel)).stated(Stated::of(&cmdline));
         quiet::inherit();
         let stamping = Stamping::keep().map_err(|error| format!("SO_TIMESTAMPNS: {error}"))?;
         Netns::keep_ready(SPARES);

@@ -14,6 +14,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -56,6 +57,8 @@ impl Errand {
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    /// Says that a lab is at work here; none where nobody can write.
+    used: Option<Arc<File>>,
 }
 
 impl Cache {
@@ -79,7 +82,9 @@ impl Cache {
         lab_base::paths::usable(&root)?;
         private::keep(&root)?;
         fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
-        Ok(Self { root })
+        let used = File::options().create(true).append(true).open(root.join(".in-use")).ok();
+        let used = used.filter(|file| file.lock_shared().is_ok()).map(Arc::new);
+        Ok(Self { root, used })
     }
 
     /// Path of the directory.
@@ -87,7 +92,18 @@ impl Cache {
         &self.root
     }
 
-    /// The unpacked kernel of this identity, if it exists and is complete.
+    /// The right to remove from the cache; none while another lab is at work in it.
+    pub fn alone(&self) -> Option<Alone<'_>> {
+        let file = self.used.as_deref()?;
+        if file.try_lock().is_err() {
+            // Linux gives up a lock to change it (flock(2)).
+            let _ = file.lock_shared();
+            return None;
+        }
+        Some(Alone(file))
+    }
+
+    /// The unpacked kernel of this identity, if it is there and whole.
     pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<Finished> {
         let finished = Finished::read(&self.place(id, version, sha256))?;
         (finished.meta.sha256 == sha256 && finished.meta.id == id).then_some(finished)
@@ -127,7 +143,17 @@ impl Cache {
     }
 }
 
-/// The right to write to the cache; released on drop.
+/// The right to remove from the cache; ends with the value.
+#[derive(Debug)]
+pub struct Alone<'a>(&'a File);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.lock_shared();
+    }
+}
+
+/// The right to write into the cache; ends with the value.
 pub(super) struct Writing<'a> {
     cache: &'a Cache,
     errand: Errand,

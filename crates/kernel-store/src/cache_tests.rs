@@ -7,6 +7,8 @@ fn kernel() -> Kernel {
         id: lab_guard::Id::new("k").unwrap(),
         class: Class::From67,
         may_fail: false,
+        has: Vec::new(),
+        believe_probes: None,
         default: true,
         source: Source::Mainline { version: "v6.7".into() },
         unsupported: vec![],

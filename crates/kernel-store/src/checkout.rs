@@ -4,20 +4,20 @@
 //! commit is built twice. Builds are reproducible: time, user, host and build number are fixed.
 
 use super::{
-    cache::{hex, sha256_of},
     class::Class,
     error::{KernelsError, Result},
+    files::Identity,
     header, modules,
     recipe::{self, BARE, BASE},
     source,
     store::Unpacked,
 };
-use lab_base::process;
+use lab_base::{file::touch, process};
 use lab_guard::Id;
-use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// Disk space for sources, objects and image, bytes: the lab's configuration of 6.12 needs 1.1 GiB.
@@ -32,6 +32,8 @@ const HOST: [&str; 5] = [
 ];
 /// Exit code of `git bisect run` for "can't be tested".
 const SKIP: i32 = 125;
+/// Programs whose output ends up in a kernel, or without which a part of it is left out (pahole: BTF).
+const BUILDERS: [&str; 7] = ["gcc", "ld", "clang", "ld.lld", "rustc", "pahole", "make"];
 
 /// How commits are built.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub struct Settings {
     /// Number of parallel compilers.
     pub jobs: usize,
     pub vng: PathBuf,
+    /// Its home directory.
+    pub home: PathBuf,
 }
 
 /// Result of a build.
@@ -82,12 +86,16 @@ impl Checkout<'_> {
     /// # Errors
     /// A file of the configuration can't be read.
     pub fn key(&self, sources: &str) -> Result<String> {
-        let compiler = process::capture("gcc --version", "gcc", process::command("gcc", ["--version"]))?;
-        let mut hasher = Sha256::new();
-        hasher.update(recipe::identity(sources, &self.wanted()?));
-        hasher.update(compiler.lines().next().unwrap_or_default());
-        hasher.update(self.settings.command.as_deref().unwrap_or_default());
-        Ok(hex(hasher))
+        let mut identity = Identity::default();
+        identity.add(recipe::identity(sources, &self.wanted()?));
+        identity.add(self.settings.command.as_deref().unwrap_or_default());
+        for version in versions() {
+            identity.add(version);
+        }
+        for (name, value) in std::env::vars_os().filter(|(name, _)| is_kbuilds(&name.to_string_lossy())) {
+            identity.add(name.as_encoded_bytes()).add(value.as_encoded_bytes());
+        }
+        Ok(identity.finish())
     }
 
     /// The configuration as requested.
@@ -106,6 +114,7 @@ impl Checkout<'_> {
     /// The cached result of an earlier build.
     pub fn find(&self, key: &str) -> Option<Built> {
         let place = self.products.join(key);
+        touch(&place);
         if let Ok(why) = fs::read_to_string(place.join("failed")) {
             return Some(Built::Cannot(why));
         }
@@ -202,13 +211,18 @@ impl Checkout<'_> {
                     args.push("CC=ccache gcc");
                 }
                 args.extend(recipe::REPRODUCIBLE);
-                process::vng(&self.settings.vng, args)
+                process::vng(&self.settings.vng, &self.settings.home, args)
             }
         };
-        // The image of an earlier commit must not be used for this one.
-        match fs::remove_file(&image) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(KernelsError::io(&image)(error)),
-            _ => {}
+        // What an earlier commit left must not pass for this one's: neither the image, nor modules, which are installed by
+        // this list.
+        for left in [&image, &self.tree.join("modules.order")] {
+            match fs::remove_file(left) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(KernelsError::io(left)(error));
+                }
+                _ => {}
+            }
         }
         match self.run(command, log)? {
             None if !image.is_file() => Ok(Some("the build left no arch/x86/boot/bzImage".to_owned())),
@@ -258,18 +272,60 @@ fn cause(said: &str) -> String {
     lab_base::text::line(line, 200)
 }
 
-/// Reads a build result.
+/// What the builders say of themselves, asked once; nothing where one is not installed.
+fn versions() -> &'static [String] {
+    static VERSIONS: OnceLock<Vec<String>> = OnceLock::new();
+    let version = |program: &str| {
+        process::command(program, ["--version"]).stderr_to_stdout().unchecked().read().unwrap_or_default()
+    };
+    VERSIONS.get_or_init(|| BUILDERS.map(version).to_vec())
+}
+
+/// Whether kbuild or Kconfig reads a variable of the environment (Documentation/kbuild/kbuild.rst, kconfig.rst).
+fn is_kbuilds(name: &str) -> bool {
+    const NAMES: [&str; 29] = [
+        "ARCH",
+        "SRCARCH",
+        "CROSS_COMPILE",
+        "LLVM",
+        "LLVM_IAS",
+        "CC",
+        "LD",
+        "AR",
+        "NM",
+        "AS",
+        "OBJCOPY",
+        "OBJDUMP",
+        "READELF",
+        "STRIP",
+        "PAHOLE",
+        "RUSTC",
+        "HOSTCC",
+        "HOSTCXX",
+        "HOSTLD",
+        "CPP",
+        "KCFLAGS",
+        "KAFLAGS",
+        "KCPPFLAGS",
+        "KRUSTFLAGS",
+        "CFLAGS_KERNEL",
+        "CFLAGS_MODULE",
+        "LDFLAGS_vmlinux",
+        "LDFLAGS_MODULE",
+        "LOCALVERSION",
+    ];
+    NAMES.contains(&name) || ["KBUILD_", "KCONFIG_", "INSTALL_MOD_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Reads a product.
 fn product(place: &Path) -> Result<Unpacked> {
     let vmlinuz = place.join("vmlinuz");
     let banner = header::banner(&vmlinuz)?;
     let class = Class::PREDEFINED.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
-    let mut hasher = Sha256::new();
-    hasher.update(sha256_of(&vmlinuz)?);
-    let files = walkdir::WalkDir::new(place.join("modules")).sort_by_file_name().into_iter().flatten();
-    for module in files.filter(|entry| entry.path().extension().is_some_and(|it| it == "ko")) {
-        hasher.update(sha256_of(module.path())?);
-    }
-    let sha256 = hex(hasher);
+    // The configuration decides whether the guest's modules keep their signatures.
+    let mut identity = Identity::default();
+    identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;
+    let sha256 = identity.finish();
     Ok(Unpacked {
         id: Id::new(&format!("commit-{}", &sha256[..12])).expect("letters, a dash and digits"),
         class,
@@ -282,6 +338,8 @@ fn product(place: &Path) -> Result<Unpacked> {
         cmdline: Vec::new(),
         memory_mib: None,
         may_fail: false,
+        has: Vec::new(),
+        believe_probes: None,
         sha256,
     })
 }

@@ -40,6 +40,7 @@ impl Fixture {
             command: None,
             jobs: 2,
             vng: at.join("vng"),
+            home: at.join("home"),
         };
         Checkout { tree: at.join("tree"), products: at.join("products"), settings, stop }
     }
@@ -83,6 +84,39 @@ fn equal_images_of_different_sources_are_the_same_kernel() {
         Built::Cannot(why) => panic!("{why}"),
     };
     assert_eq!(image("tree 1"), image("tree 2"));
+}
+
+/// Distributions install modules compressed, and some as links; what differs in nothing else is another kernel.
+#[test]
+fn kernels_that_differ_in_a_module_are_not_the_same() {
+    let fixture = Fixture::new();
+    let checkout = fixture.checkout(None, &|| false);
+    let tree = fixture.dir.path().join("tree");
+    let makefile = fs::read_to_string(tree.join("Makefile")).unwrap();
+    let install = "modules_install:\n\tmkdir -p $(INSTALL_MOD_PATH)/lib/modules/6.12.3-virtme/kernel\n\t./install \
+                   $(INSTALL_MOD_PATH)/lib/modules/6.12.3-virtme/kernel\n";
+    fs::write(tree.join("Makefile"), makefile + install).unwrap();
+    for packed in [
+        "cp extra $1/extra.ko",
+        "gzip -nc extra > $1/extra.ko.gz",
+        "xz -c extra > $1/extra.ko.xz",
+        "cp extra $1/../extra; ln -s ../extra $1/extra.ko",
+    ] {
+        fs::write(tree.join("install"), format!("#!/bin/sh\n{packed}\n")).unwrap();
+        fs::set_permissions(tree.join("install"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut seen = Vec::new();
+        for content in ["one", "two"] {
+            fixture.sources(&format!(
+                "cp image arch/x86/boot/bzImage; printf '\\177ELF{content}' > extra; echo extra.o > modules.order"
+            ));
+            let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+            assert!(!seen.contains(&kernel.sha256), "{packed}, {content}");
+            seen.push(kernel.sha256);
+        }
+    }
+    fixture.sources("cp image arch/x86/boot/bzImage");
+    let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+    assert!(!kernel.modules.join("kernel").exists(), "modules of an earlier commit are none of this one's");
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Class {
     pub(super) const fn rule(&self) -> &'static str {
         match self {
             Self::Below67 => "kernels before 6.7, and later ones with `netkit` listed as unsupported",
-            Self::From67 => "kernels from 6.7 on",
+            Self::From67 => "kernels from 6.7 on, and earlier ones that have `netkit`",
             Self::Ubuntu2510 => "kernels of the 6.17 series",
             Self::Own(_) => "kernels of any version",
         }

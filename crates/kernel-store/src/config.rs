@@ -52,7 +52,11 @@ pub struct Kernel {
     pub source: Source,
     /// Capabilities that it lacks though its version says otherwise.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// Additional kernel parameters.
+    /// Capabilities that it has though its version says otherwise.
+    pub has: Vec<Backport>,
+    /// Why its probes are believed and not its version; none where the version counts.
+    pub believe_probes: Option<String>,
+    /// Extra words for the kernel's command line.
     pub cmdline: Vec<String>,
     /// Guest memory, MiB, if not the default.
     pub memory_mib: Option<u32>,
@@ -63,7 +67,14 @@ impl Kernel {
     /// was built without netkit belongs to the class of kernels before 6.7.
     pub fn fits(&self, version: KernelVersion) -> bool {
         let without_netkit = || self.unsupported.iter().any(|it| it.capability == Capability::Netkit);
-        self.class.holds(version) || self.class == Class::Below67 && without_netkit()
+        let with_netkit = || self.has.iter().any(|backport| backport.capability == Capability::Netkit);
+        match self.class {
+            Class::Below67 if with_netkit() => false,
+            Class::Below67 | Class::From67 if self.believe_probes.is_some() => true,
+            Class::Below67 => self.class.holds(version) || without_netkit(),
+            Class::From67 => self.class.holds(version) || with_netkit(),
+            Class::Ubuntu2510 | Class::Own(_) => self.class.holds(version),
+        }
     }
 }
 
@@ -78,7 +89,18 @@ pub struct UnsupportedEntry {
     pub source: Option<String>,
 }
 
-/// Source of a kernel.
+/// A capability that is there although the version does not have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backport {
+    /// What is there.
+    pub capability: Capability,
+    /// Why, for reports.
+    pub reason: String,
+    /// Where that can be looked up.
+    pub source: Option<String>,
+}
+
+/// Where a kernel comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A Debian package.
@@ -205,7 +227,8 @@ fn debian(section: &Section<'_>) -> std::result::Result<Debian, ConfigError> {
     })
 }
 
-const KERNEL_KEYS: &[&str] = &["class", "default", "may-fail", "source", "unsupported", "cmdline", "memory_mib"];
+const KERNEL_KEYS: &[&str] =
+    &["class", "default", "may-fail", "source", "unsupported", "has", "believe", "reason", "cmdline", "memory_mib"];
 const FORMER_KEYS: &[&str] = &["departures"];
 
 fn kernel(
@@ -234,10 +257,19 @@ fn kernel(
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,
         source,
-        unsupported: unsupported(&section, &name, hints)?,
+        unsupported: [unsupported(&section, &name, hints)?, by_command_line(&cmdline)].concat(),
+        has: backports(&section, &name)?,
+        believe_probes: believed(&section, &name)?,
         cmdline,
         memory_mib: section.number("memory_mib", 128..65_537)?,
     };
+    if let Some(both) =
+        kernel.has.iter().find(|it| kernel.unsupported.iter().any(|gone| gone.capability == it.capability))
+    {
+        let message =
+            format!("{name} lists `{}` under `has` and under `unsupported`: drop one of them", both.capability);
+        return Err(section.error_at("has", message));
+    }
     match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
         None => Ok(kernel),
         Some(version) => {
@@ -281,6 +313,76 @@ fn unsupported(
         found.push(UnsupportedEntry { capability, reason, source: table.text("source")?.map(str::to_owned) });
     }
     Ok(found)
+}
+
+/// `has`: names of capabilities, for which the kernel's own `reason` stands, or tables with a reason each.
+fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backport>, ConfigError> {
+    let known = Capability::ALL.map(|capability| (capability.name(), capability));
+    let mut found: Vec<Backport> = Vec::new();
+    if let Ok(names) = section.texts("has") {
+        for text in names {
+            let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
+            let capability = capability.ok_or_else(|| {
+                let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+                let message = format!("`{text}` in `has` of {name} is not a capability (wanted: {})", names.join(", "));
+                section.error_at("has", message)
+            })?;
+            let reason = reason(section, name, "has")?;
+            found.push(Backport { capability, reason, source: None });
+        }
+    } else {
+        for table in section.sections("has", &format!("has of {name}"), &["capability", "reason", "source"])? {
+            let capability = table.word("capability", &known)?;
+            let reason = table.required("reason")?.to_owned();
+            found.push(Backport { capability, reason, source: table.text("source")?.map(str::to_owned) });
+        }
+    }
+    for (at, backport) in found.iter().enumerate() {
+        if found[..at].iter().any(|it| it.capability == backport.capability) {
+            return Err(section.error_at("has", format!("{name} lists `{}` under `has` twice", backport.capability)));
+        }
+    }
+    Ok(found)
+}
+
+/// `believe`, which takes `"probes"`, and the reason for it.
+fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<String>, ConfigError> {
+    if section.text("believe")?.is_none() {
+        if section.text("reason")?.is_some() && !section.keys().any(|key| key == "has") {
+            let message = format!("`reason` of {name} is one for `believe` or `has`, and there is neither");
+            return Err(section.error_at("reason", message));
+        }
+        return Ok(None);
+    }
+    section.word("believe", &[("probes", ())])?;
+    reason(section, name, "believe").map(Some)
+}
+
+fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<String, ConfigError> {
+    let reason = section.text("reason")?.map(str::to_owned);
+    let why = || format!("`{of}` of {name} needs a `reason`: why the version does not tell what this kernel has");
+    reason.ok_or_else(|| section.error_at(of, why()))
+}
+
+/// What a kernel's own command line takes from it (Documentation/admin-guide/kernel-parameters.txt, Documentation/networking/
+/// ipv6.rst).
+fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
+    let source = "Documentation/networking/ipv6.rst";
+    let off = |word: &str, capability| {
+        cmdline.iter().any(|it| it == word).then(|| UnsupportedEntry {
+            capability,
+            reason: format!("its command line has {word}"),
+            source: Some(source.to_owned()),
+        })
+    };
+    [
+        off("ipv6.disable=1", Capability::Ipv6),
+        off("ipv6.disable=1", Capability::Ip6Tnl),
+        off("ipv6.disable_ipv6=1", Capability::Ipv6),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 const SOURCE_KINDS: &[&str] = &["deb", "linux-source", "path", "git", "mainline"];

@@ -68,7 +68,7 @@ fn unknown_keys_name_line_and_similar_key() {
     insta::assert_snapshot!(broken("default", "defalt"),
         @r#"kernels.toml:6: unknown key `defalt` in [kernels."6.12"]; did you mean `default`?"#);
     insta::assert_snapshot!(broken("memory_mib", "ram"),
-        @r#"kernels.toml:10: unknown key `ram` in [kernels."6.12"]; known: class, default, may-fail, source, unsupported, cmdline, memory_mib"#);
+        @r#"kernels.toml:10: unknown key `ram` in [kernels."6.12"]; known: class, default, may-fail, source, unsupported, has, believe, reason, cmdline, memory_mib"#);
     insta::assert_snapshot!(broken("suite =", "suit ="),
         @r#"kernels.toml:7: unknown key `suit` in `deb` source of [kernels."6.12"]; did you mean `suite`?"#);
     insta::assert_snapshot!(broken("reason =", "because ="),
@@ -161,5 +161,49 @@ proptest! {
     fn any_mixture_is_parsed_without_a_panic(cuts in proptest::collection::vec((0..GOOD.len(), 0..80usize), 0..12)) {
         let pieces: String = cuts.iter().map(|&(at, length)| &GOOD[at..(at + length).min(GOOD.len())]).collect();
         let _ = parse(&pieces);
+    }
+}
+
+fn vendor(lines: &str) -> std::result::Result<Kernel, String> {
+    let text = format!("[kernels.rhel]\ndefault = true\nsource.path = {{ image = \"vmlinuz\" }}\n{lines}\n");
+    let config = Config::parse(&text, "kernels.toml", PathBuf::new()).map_err(|error| error.to_string())?;
+    Ok(config.kernels[0].clone())
+}
+
+#[test]
+fn a_kernel_may_have_more_than_its_version() {
+    let version = KernelVersion::new(5, 14, 0);
+    let kernel = vendor("class = \"below-6.7\"\nhas = [\"tcx\"]\nreason = \"RHEL 9.4 backports tcx\"").unwrap();
+    assert_eq!((kernel.has[0].capability, &*kernel.has[0].reason), (Capability::Tcx, "RHEL 9.4 backports tcx"));
+    assert!(kernel.fits(version));
+    let netkit = "has = [{ capability = \"netkit\", reason = \"backport\", source = \"release notes\" }]";
+    let kernel = vendor(&format!("class = \"6.7+\"\n{netkit}")).unwrap();
+    assert_eq!(kernel.has[0].source.as_deref(), Some("release notes"));
+    assert!(kernel.fits(version), "its class goes by what it can do");
+    assert!(!vendor(&format!("class = \"below-6.7\"\n{netkit}")).unwrap().fits(version));
+    let kernel = vendor("class = \"6.7+\"\nbelieve = \"probes\"\nreason = \"a vendor's kernel\"").unwrap();
+    assert_eq!(kernel.believe_probes.as_deref(), Some("a vendor's kernel"));
+    assert!(kernel.fits(version));
+}
+
+#[test]
+fn what_a_kernel_has_is_read_strictly() {
+    for (lines, line, words) in [
+        ("has = [\"tcxx\"]\nreason = \"x\"", 5, "`tcxx` in `has` of [kernels.\"rhel\"] is not a capability"),
+        ("has = [\"tcx\"]", 5, "`has` of [kernels.\"rhel\"] needs a `reason`"),
+        ("has = [\"tcx\", \"tcx\"]\nreason = \"x\"", 5, "lists `tcx` under `has` twice"),
+        ("has = \"tcx\"", 5, "`has` in [kernels.\"rhel\"] must be"),
+        ("has = [{ capability = \"tcx\" }]", 5, "reason"),
+        ("believe = \"probes\"", 5, "`believe` of [kernels.\"rhel\"] needs a `reason`"),
+        ("believe = \"version\"\nreason = \"x\"", 5, "unknown believe `version`"),
+        ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is one for `believe` or `has`"),
+        (
+            "has = [\"tcx\"]\nreason = \"x\"\nunsupported = [{ capability = \"tcx\", reason = \"y\" }]",
+            5,
+            "lists `tcx` under `has` and under `unsupported`",
+        ),
+    ] {
+        let error = vendor(&format!("class = \"6.7+\"\n{lines}")).unwrap_err();
+        assert!(error.starts_with(&format!("kernels.toml:{line}: ")) && error.contains(words), "{lines}: {error}");
     }
 }

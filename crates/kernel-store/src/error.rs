@@ -1,7 +1,7 @@
 //! Errors of resolving and fetching kernels, with their fixes.
 
 use super::class::Class;
-use lab_base::{process::ProcessError, strict_toml::ConfigError};
+use lab_base::{file::FileError, process::ProcessError, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use std::{io, path::PathBuf};
 
@@ -191,9 +191,6 @@ pub enum KernelsError {
     /// Others can write to the cache.
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
-    /// vng keeps its downloads below the home directory, and there is none.
-    #[error("HOME is not set, and vng keeps its mainline kernels below it: set HOME")]
-    NoHome,
     /// A file operation failed.
     #[error("{}: {error}", .path.display())]
     Io {
@@ -201,6 +198,12 @@ pub enum KernelsError {
         /// The system error; part of the message, therefore not a `source`.
         error: io::Error,
     },
+}
+
+impl From<FileError> for KernelsError {
+    fn from(FileError { path, cause, .. }: FileError) -> Self {
+        Self::io(path)(cause)
+    }
 }
 
 impl From<ProcessError> for KernelsError {
@@ -250,8 +253,7 @@ impl KernelsError {
             | Self::NoCache(_)
             | Self::BadCache { .. }
             | Self::NotBuilt { .. }
-            | Self::NotSources { .. }
-            | Self::NoHome => true,
+            | Self::NotSources { .. } => true,
             Self::NoMatch { .. }
             | Self::NothingSelected { .. }
             | Self::Expired { .. }

@@ -15,6 +15,7 @@ mod checkout;
 mod class;
 mod config;
 mod error;
+mod files;
 #[cfg(test)]
 mod fuzz;
 mod header;
@@ -30,12 +31,12 @@ mod untar;
 mod update;
 
 pub use apt::AptState;
-pub use cache::Cache;
 pub use cache::sha256_of;
+pub use cache::{Alone, Cache};
 pub use changelog::news;
 pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;
-pub use config::{Config, Debian, Kernel, Source, UnsupportedEntry};
+pub use config::{Backport, Config, Debian, Kernel, Source, UnsupportedEntry};
 pub use error::{KernelsError, Result};
 pub use lockfile::{Lock, Locked};
 pub use select::select;

@@ -3,12 +3,14 @@
 use super::{
     cache::{Cache, Errand, Finished, Writing},
     class::Class,
-    config::{Config, Kernel, UnsupportedEntry},
+    config::{Backport, Config, Kernel, UnsupportedEntry},
     error::{KernelsError, Result},
+    files::Identity,
     lockfile::{Lock, Locked},
     source::{self, Bound, Indexes, Job, KernelSource, Site},
     update::{Change, Update},
 };
+use lab_base::file::touch;
 use lab_guard::Id;
 use lab_protocol::KernelVersion;
 use std::path::{Path, PathBuf};
@@ -32,7 +34,11 @@ pub struct Unpacked {
     pub config: Option<PathBuf>,
     /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// Whether its failures are reported but do not count.
+    /// What it has though its version says otherwise.
+    pub has: Vec<Backport>,
+    /// Why its probes are believed and not its version.
+    pub believe_probes: Option<String>,
+    /// Whether its failures are told and do not count.
     pub may_fail: bool,
     /// Additional kernel parameters.
     pub cmdline: Vec<String>,
@@ -133,6 +139,7 @@ impl Store<'_> {
         let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
             let find = || self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256);
             if let Some(finished) = find() {
+                touch(&finished.dir);
                 return Ok(finished);
             }
             let writing = self.cache.write(plan.source.errand(), &progress)?;
@@ -193,6 +200,25 @@ impl Store<'_> {
     /// The kernel is not locked, or a file can't be read.
     pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Result<KernelVersion> {
         Plan::of(self, kernel, lock).map(|plan| plan.bound.version).map_err(|error| error.of(&kernel.id))
+    }
+
+    /// What decides how a guest of this kernel behaves, the same on every host: its files, and how it is booted. Reads all
+    /// files of a `path` kernel.
+    ///
+    /// # Errors
+    /// The kernel is not locked, or a file of it can't be read.
+    pub fn identity(&self, kernel: &Kernel, lock: &Lock) -> Result<String> {
+        let identity = || {
+            let plan = Plan::of(self, kernel, lock)?;
+            let files = plan.source.content()?.unwrap_or(plan.bound.sha256);
+            let mut identity = Identity::default();
+            identity.add(files).add(kernel.memory_mib.unwrap_or_default().to_le_bytes());
+            for word in &kernel.cmdline {
+                identity.add(word);
+            }
+            Ok(identity.finish())
+        };
+        identity().map_err(|error: KernelsError| error.of(&kernel.id))
     }
 
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
@@ -264,6 +290,8 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         modules: dir.join("modules"),
         config: config.is_file().then_some(config),
         unsupported: kernel.unsupported.clone(),
+        has: kernel.has.clone(),
+        believe_probes: kernel.believe_probes.clone(),
         may_fail: kernel.may_fail,
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,

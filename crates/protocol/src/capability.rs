@@ -117,6 +117,9 @@ capabilities! {
     /// IPv4 and IPv6 in IPv6.
     Ip6Tnl: "ip6-tnl", module, v(3, 8, 0), [],
         "net/ipv6/ip6_tunnel.c, ip6_tnl_newlink(); commit 0b112457229d of November 2012";
+    /// IPv6, with addresses.
+    Ipv6: "ipv6", built_in, v(2, 6, 12), [],
+        "net/ipv6/, in the first commit of the kernel's git history";
     /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
     NftNat: "nft-nat", module, v(3, 18, 0), [],
         "nftables wiki: masquerade is available starting with Linux kernel 3.18";
@@ -149,6 +152,45 @@ capabilities! {
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// What `kernels.toml` says of a kernel against its version, as words of the kernel's command line, which a guest reads. A
+/// parameter with a dot is one of a module that is not there, which no kernel minds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stated {
+    /// What it has.
+    pub has: Vec<Capability>,
+    /// What it lacks.
+    pub lacks: Vec<Capability>,
+    /// Whether its probes count and not its version.
+    pub believe_probes: bool,
+}
+
+impl Stated {
+    const HAS: &str = "netkit_lab.has=";
+    const LACKS: &str = "netkit_lab.lacks=";
+    const BELIEVE: &str = "netkit_lab.believe=probes";
+
+    /// The words; none where nothing is stated.
+    pub fn words(&self) -> Vec<String> {
+        let list = |name: &str, all: &[Capability]| {
+            let names: Vec<&str> = all.iter().map(|capability| capability.name()).collect();
+            (!names.is_empty()).then(|| format!("{name}{}", names.join(",")))
+        };
+        let believe = self.believe_probes.then(|| Self::BELIEVE.to_owned());
+        [list(Self::HAS, &self.has), list(Self::LACKS, &self.lacks), believe].into_iter().flatten().collect()
+    }
+
+    /// Reads a command line. Names that are none are left out: the host has written them.
+    pub fn of(cmdline: &str) -> Self {
+        let list = |name: &str| {
+            let words = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(name));
+            let names = words.flat_map(|names| names.split(','));
+            names.filter_map(|name| Capability::ALL.into_iter().find(|it| it.name() == name)).collect()
+        };
+        let believe_probes = cmdline.split_whitespace().any(|word| word == Self::BELIEVE);
+        Self { has: list(Self::HAS), lacks: list(Self::LACKS), believe_probes }
     }
 }
 
@@ -219,5 +261,17 @@ mod tests {
         for capability in Capability::ALL {
             assert_eq!(serde_json::to_value(capability).unwrap(), capability.name());
         }
+    }
+
+    #[test]
+    fn what_is_stated_survives_a_command_line() {
+        let stated = Stated {
+            has: vec![Capability::Tcx, Capability::NetkitScrub],
+            lacks: vec![Capability::Ipv6],
+            believe_probes: true,
+        };
+        assert_eq!(Stated::of(&format!("quiet {} panic=-1\n", stated.words().join(" "))), stated);
+        assert_eq!(Stated::of("quiet netkit_lab.has=tcxx"), Stated::default());
+        assert!(Stated::default().words().is_empty());
     }
 }

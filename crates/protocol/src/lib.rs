@@ -25,7 +25,7 @@ pub mod shell;
 pub mod version;
 
 pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
-pub use capability::{Capability, CapabilityReport, CapabilityState};
+pub use capability::{Capability, CapabilityReport, CapabilityState, Since, Stated};
 pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
 pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};

@@ -2,7 +2,7 @@
 //! event.
 
 use crate::{
-    event::{Event, FORMAT, Stamped},
+    event::{Event, FORMAT, RunInfo, Stamped},
     reporter::Reporter,
     run::RunRecord,
 };
@@ -123,7 +123,19 @@ pub fn read(directory: &Path) -> Result<RunRecord, LogError> {
     Ok(record)
 }
 
-/// Reads a run's events one by one. A last line that was cut off is treated as the end.
+/// What a run is, by its first event.
+///
+/// # Errors
+/// Those of [`EventReader`].
+pub fn head(directory: &Path) -> Result<RunInfo, LogError> {
+    let none = || LogError::NotARun { path: directory.to_owned() };
+    match EventReader::open(directory)?.next().ok_or_else(none)??.event {
+        Event::RunStarted { run } => Ok(*run),
+        _ => Err(none()),
+    }
+}
+
+/// Reads a run's events one by one, the first of which says what run it is. A last line that was cut short ends them.
 #[derive(Debug)]
 pub struct EventReader {
     path: PathBuf,

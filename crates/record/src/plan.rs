@@ -1,7 +1,10 @@
 //! The plan: which cell runs on which kernel, and which attach type it must use. It is known before any guest boots.
 
 use lab_guard::Id;
-use lab_protocol::{AttachRequest, AttachType, Capability, CellId, CellInfo, DeviceKind, KernelVersion};
+use lab_protocol::{
+    AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo, DeviceKind,
+    KernelVersion,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -14,7 +17,17 @@ pub struct Unsupported {
     pub reason: String,
 }
 
-/// A kernel of the plan.
+/// A capability that a kernel has although its version says otherwise: stated in `kernels.toml`, or found by a probe that is
+/// believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backport {
+    /// What is there.
+    pub capability: Capability,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// A kernel that takes part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelFacts {
     /// Its name in `kernels.toml`.
@@ -27,15 +40,54 @@ pub struct KernelFacts {
     /// events.jsonl.
     #[serde(rename = "departures", alias = "unsupported")]
     pub unsupported: Vec<Unsupported>,
-    /// Whether its failures are reported but do not count.
+    /// What it has against its version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub has: Vec<Backport>,
+    /// Why its version does not tell what it has, and its probes do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub believe_probes: Option<String>,
+    /// Whether its failures are told and do not count.
     #[serde(default)]
     pub may_fail: bool,
 }
 
 impl KernelFacts {
-    /// Whether the kernel must have a capability.
+    /// Whether the kernel must have a capability. As long as nobody has asked a kernel whose probes are believed, it must have
+    /// only what is stated.
     pub fn must_have(&self, capability: Capability) -> bool {
-        capability.since().expected_on(self.version) && self.unsupported(capability).is_none()
+        self.expects(capability) && self.unsupported(capability).is_none()
+    }
+
+    /// Whether version or statement give the kernel a capability, whatever is listed as unsupported.
+    pub fn expects(&self, capability: Capability) -> bool {
+        let by_version = self.believe_probes.is_none() && capability.since().expected_on(self.version);
+        by_version || self.backport(capability).is_some()
+    }
+
+    /// The statement that the kernel has a capability against its version.
+    pub fn backport(&self, capability: Capability) -> Option<&Backport> {
+        self.has.iter().find(|backport| backport.capability == capability)
+    }
+
+    /// Whether only a probe can tell if the kernel has a capability.
+    pub fn is_open(&self, capability: Capability) -> bool {
+        self.believe_probes.is_some() && !self.expects(capability) && self.unsupported(capability).is_none()
+    }
+
+    /// Takes the word of the probes of a kernel that is believed. What was stated stays as it was stated.
+    fn learn(&mut self, probes: &[CapabilityReport]) {
+        for probe in probes {
+            if !self.is_open(probe.capability) {
+                continue;
+            }
+            let capability = probe.capability;
+            if probe.state == CapabilityState::Supported {
+                self.has.push(Backport { capability, reason: "its probe found it".to_owned() });
+            } else {
+                let reason = format!("its probe did not find it ({}): {}", probe.state.words(), probe.detail);
+                self.unsupported.push(Unsupported { capability, reason });
+            }
+        }
     }
 
     /// The entry of `kernels.toml` that explains why a capability is missing.
@@ -156,6 +208,19 @@ impl Plan {
 }
 
 impl PlannedKernel {
+    /// Plans its cells anew by what its probes found, where `kernels.toml` says that they are believed.
+    pub fn learn(&mut self, cells: &[CellInfo], probes: &[CapabilityReport]) {
+        if self.facts.believe_probes.is_none() {
+            return;
+        }
+        self.facts.learn(probes);
+        for cell in &mut self.cells {
+            if let Some(info) = cells.iter().find(|info| info.id == cell.id) {
+                *cell = plan_cell(&self.facts, info);
+            }
+        }
+    }
+
     /// The plan for one cell.
     pub fn cell(&self, id: &CellId) -> Option<&PlannedCell> {
         self.cells.iter().find(|cell| cell.id == *id)
@@ -164,11 +229,16 @@ impl PlannedKernel {
 
 fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
     let required = match (info.attach, info.device) {
+        // What the best is that it offers is known as soon as it was asked.
+        (Some(AttachRequest::Auto), Some(_)) if facts.is_open(Capability::Tcx) || facts.is_open(Capability::Netkit) => {
+            None
+        }
         (Some(request), Some(device)) => Some(required_attach(facts, request, device.into())),
         (Some(request), None) => exact(request),
         (None, _) => None,
     };
-    let missing = info.requires.iter().find(|&&capability| !facts.must_have(capability));
+    let known = |capability: &Capability| facts.must_have(*capability) || facts.is_open(*capability);
+    let missing = info.requires.iter().find(|capability| !known(capability));
     let expectation = missing.map_or(Expectation::Run, |&capability| Expectation::Skip {
         capability,
         why: match facts.unsupported(capability) {
@@ -242,6 +312,40 @@ mod tests {
             planned.expectation,
             Expectation::Skip { capability: Capability::Netkit, why: "CONFIG_NETKIT is not set".to_owned() }
         );
+    }
+
+    #[test]
+    fn a_backport_raises_what_auto_must_use() {
+        let mut facts = facts("rhel", "5.14");
+        assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::Veth), Tc);
+        facts.has = vec![Backport { capability: Capability::Tcx, reason: "RHEL 9.4".to_owned() }];
+        assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::Veth), Tcx);
+        let mut info = cell("A02-tcx-link[tcx,veth]");
+        info.requires = vec![Capability::Tcx];
+        assert_eq!(plan_cell(&facts, &info).expectation, Expectation::Run);
+    }
+
+    #[test]
+    fn probes_that_are_believed_decide_once_they_have_spoken() {
+        let facts = KernelFacts { believe_probes: Some("a vendor's".to_owned()), ..facts("rhel", "5.14") };
+        let mut netkit = cell("N01-pair[netkit,nk-l3]");
+        netkit.requires = vec![Capability::Netkit];
+        let cells = vec![cell("D01-auto[auto,veth]"), netkit];
+        let mut plan = Plan::new(vec![facts], cells, true);
+        let kernel = &plan.kernels[0];
+        assert_eq!((kernel.cells[0].required, &kernel.cells[1].expectation), (None, &Expectation::Run));
+        assert!(plan.unrunnable_cases().is_empty());
+        let probe = |capability, state| CapabilityReport { capability, state, detail: "EINVAL".to_owned() };
+        let probes = [
+            probe(Capability::Veth, CapabilityState::Supported),
+            probe(Capability::Tcx, CapabilityState::Supported),
+            probe(Capability::Netkit, CapabilityState::TooOld),
+        ];
+        plan.kernels[0].learn(&plan.cells, &probes);
+        let kernel = &plan.kernels[0];
+        assert_eq!(kernel.cells[0].required, Some(Tcx));
+        assert!(matches!(kernel.cells[1].expectation, Expectation::Skip { capability: Capability::Netkit, .. }));
+        assert!(kernel.facts.must_have(Capability::Tcx) && !kernel.facts.must_have(Capability::Netkit));
     }
 
     #[test]

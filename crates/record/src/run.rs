@@ -120,6 +120,10 @@ impl RunRecord {
                 self.kernel(&kernel).boot.get_or_insert(boot);
             }
             Event::Probed { kernel, guest, capabilities, .. } => {
+                if let Some(crate::plan::Plan { kernels, cells, .. }) = self.info.as_mut().map(|info| &mut info.plan) {
+                    let planned = kernels.iter_mut().find(|planned| planned.facts.id == kernel);
+                    planned.into_iter().for_each(|planned| planned.learn(cells, &capabilities));
+                }
                 let record = self.kernel(&kernel);
                 record.capabilities = capabilities;
                 record.guests.entry(guest).or_default().came_up = true;

@@ -51,7 +51,15 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
         let class = if (major, minor) < (6, 7) { "below-6.7" } else { "6.7+" };
         let version = KernelVersion::new(major, minor, patch);
         let id = Id::new(&id).expect("a name");
-        KernelFacts { id, class: class.to_owned(), version, unsupported: Vec::new(), may_fail: false }
+        KernelFacts {
+            id,
+            class: class.to_owned(),
+            version,
+            unsupported: Vec::new(),
+            has: Vec::new(),
+            believe_probes: None,
+            may_fail: false,
+        }
     };
     let mut infos: Vec<CellInfo> = (0..cells).map(info).collect();
     infos.sort_by(|a, b| a.area.cmp(&b.area));

@@ -17,6 +17,8 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
         class: "6.7+".to_owned(),
         version: version.parse().expect("test version"),
         unsupported: Vec::new(),
+        has: Vec::new(),
+        believe_probes: None,
         may_fail: false,
     }
 }

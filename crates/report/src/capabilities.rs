@@ -71,7 +71,7 @@ pub fn rows(record: &RunRecord) -> Vec<CapabilityRow> {
         let seen = record.kernels.get(&facts.id);
         let answer = |report: &CapabilityReport| Answer {
             report: report.clone(),
-            expected: report.capability.since().expected_on(facts.version),
+            expected: facts.expects(report.capability),
             unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
         };
         CapabilityRow {

@@ -73,9 +73,18 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
         Event::Note { kernel, text: note } => format!("{kernel}: {}", text::line(note, WIDTH)),
         Event::KernelFinished { kernel, wall_ms, .. } => {
             let happened = record.kernels.get(kernel);
-            let cells = happened.map_or(0, |happened| happened.verdicts.len());
+            // What never ran has a verdict too, and was not done.
+            let done = |happened: &KernelRecord| {
+                happened.verdicts.values().filter(|verdict| verdict.standing() != Standing::NotRun).count()
+            };
+            let (cells, all) = happened.map_or((0, 0), |happened| (done(happened), happened.verdicts.len()));
+            let cells = if cells == all {
+                text::count(cells, "cell")
+            } else {
+                format!("{cells} of {}", text::count(all, "cell"))
+            };
             let skips = happened.map_or_else(String::new, skips);
-            format!("{kernel}: {} done in {:.1} s{skips}", text::count(cells, "cell"), *wall_ms as f64 / 1e3)
+            format!("{kernel}: {cells} done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
         }
         Event::Topologies { .. }
         | Event::KernelStarted { .. }
@@ -116,7 +125,11 @@ fn skips(happened: &KernelRecord) -> String {
 /// The progress of a kernel, at every [`STEP`]th verdict.
 fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
     let Event::CellFinished { kernel, .. } = event else { return None };
-    let done = record.kernels.get(kernel)?.verdicts.len();
+    let verdicts = &record.kernels.get(kernel)?.verdicts;
+    if verdicts.values().any(|verdict| verdict.standing() == Standing::NotRun) {
+        return None;
+    }
+    let done = verdicts.len();
     let planned = record.planned().find(|(it, _)| it.facts.id == *kernel)?.0.cells.len();
     (done % STEP == 0 && done < planned).then(|| format!("{kernel}: {done} of {planned} cells"))
 }

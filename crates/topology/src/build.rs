@@ -184,15 +184,16 @@ impl Net {
         for end in self.ends() {
             self.ask(&end.node, |ns| link::set_up(ns, &end.name))?;
         }
-        for wanted in &self.topology.addresses {
+        let have = |addr: IpAddr| Family::of(addr).is_available();
+        for wanted in self.topology.addresses.iter().filter(|wanted| have(wanted.cidr.addr)) {
             let ifindex = self.ifindex(&wanted.node, &wanted.dev);
             self.ask(&wanted.node, |ns| address::add(&mut ns.netlink(), ifindex, wanted.cidr))?;
         }
-        for route in &self.topology.routes {
+        for route in self.topology.routes.iter().filter(|route| have(route.to.addr)) {
             let ifindex = self.ifindex(&route.node, &route.hop.dev);
             self.ask(&route.node, |ns| address::add_route(&mut ns.netlink(), route, ifindex))?;
         }
-        for rule in &self.topology.rules {
+        for rule in self.topology.rules.iter().filter(|rule| rule.family.is_available()) {
             self.ask(&rule.node, |ns| address::add_rule(&mut ns.netlink(), rule))?;
         }
         for (node, ns) in &self.nodes {
@@ -202,7 +203,7 @@ impl Net {
         for device in &self.topology.devices {
             let DeviceSpec::Tap { far } = &device.spec else { continue };
             let ifindex = self.ifindex(&device.node, &device.name);
-            for addr in far {
+            for addr in far.iter().filter(|addr| Family::of(**addr).is_available()) {
                 self.ask(&device.node, |ns| address::add_neighbour(&mut ns.netlink(), ifindex, *addr, Tap::FAR_MAC))?;
             }
         }
@@ -220,7 +221,7 @@ impl Net {
         let Some(mac) = of.mac else { return Ok(()) };
         let ifindex = self.ifindex(&to.node, &to.name);
         let theirs = self.topology.addresses.iter().filter(|address| address.node == of.node && address.dev == of.name);
-        for address in theirs {
+        for address in theirs.filter(|address| Family::of(address.cidr.addr).is_available()) {
             self.ask(&to.node, |ns| address::add_neighbour(&mut ns.netlink(), ifindex, address.cidr.addr, mac))?;
         }
         Ok(())
@@ -268,6 +269,9 @@ impl Net {
                 return Ok(Some(format!("{} is not operationally up", device.name)));
             }
         }
+        if !Family::V6.is_available() {
+            return Ok(None);
+        }
         let received_at = address::received_at(&mut ns.netlink())?;
         for wanted in self.topology.addresses.iter().filter(|address| address.node == node) {
             let IpAddr::V6(addr) = wanted.cidr.addr else { continue };
@@ -290,6 +294,7 @@ fn namespace(node: &Node, topology: &Topology) -> Result<Netns, TopologyError> {
         .copied()
         .chain(ROUTER.into_iter().filter(|_| node.router))
         .chain(own.map(|sysctl| (sysctl.key.as_str(), sysctl.value.as_str())))
+        .filter(|(key, _)| Family::V6.is_available() || !key.starts_with("net/ipv6/"))
         .collect();
     if settings.is_empty() {
         return Ok(ns);

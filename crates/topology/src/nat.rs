@@ -1,6 +1,7 @@
 //! Address translation by nf_tables, said in nfnetlink's own words (include/uapi/linux/netfilter/nf_tables.h): a guest
 //! has no `nft`, and two kinds of rule need no library.
 
+use crate::Family;
 use crate::{model::Nat, netns::Netns};
 use lab_netlink::{BatchRequest, NLM_F_CREATE, Netlink, NetlinkError, attribute, nested};
 use std::net::IpAddr;
@@ -37,7 +38,8 @@ pub fn translate<'a>(ns: &Netns, rules: impl Iterator<Item = &'a Nat>) -> Result
         return Ok(());
     }
     let mut requests = Vec::new();
-    for family in [NFPROTO_IPV4, NFPROTO_IPV6] {
+    let families = || [NFPROTO_IPV4, NFPROTO_IPV6].into_iter().take(Family::available().len());
+    for family in families() {
         requests.push(request(NFT_MSG_NEWTABLE, family, "table", &[text(1, TABLE)]));
         requests.push(chain(family, "pre", NF_INET_PRE_ROUTING, PRIORITY_DST));
         requests.push(chain(family, "post", NF_INET_POST_ROUTING, PRIORITY_SRC));
@@ -45,7 +47,7 @@ pub fn translate<'a>(ns: &Netns, rules: impl Iterator<Item = &'a Nat>) -> Result
     for nat in rules {
         match nat {
             Nat::Masquerade { out, .. } => {
-                for family in [NFPROTO_IPV4, NFPROTO_IPV6] {
+                for family in families() {
                     requests.push(rule(
                         family,
                         "post",
@@ -53,6 +55,7 @@ pub fn translate<'a>(ns: &Netns, rules: impl Iterator<Item = &'a Nat>) -> Result
                     ));
                 }
             }
+            Nat::Dnat { from, .. } if !Family::of(*from).is_available() => {}
             Nat::Dnat { from, from_port, to, to_port, .. } => {
                 for protocol in TCP_AND_UDP {
                     requests.push(dnat(*from, *from_port, *to, *to_port, protocol));

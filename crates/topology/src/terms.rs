@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
+    sync::OnceLock,
 };
 
 /// An address family.
@@ -19,6 +20,20 @@ pub enum Family {
 impl Family {
     /// Both.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Those that this machine has: a kernel without IPv6 (`CONFIG_IPV6`, `ipv6.disable=1`, `ipv6.disable_ipv6=1`) runs the
+    /// IPv4 half of everything.
+    pub fn available() -> &'static [Self] {
+        static AVAILABLE: OnceLock<bool> = OnceLock::new();
+        let setting = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+        let ipv6 = *AVAILABLE.get_or_init(|| setting().is_ok_and(|value| value.trim() == "0"));
+        if ipv6 { &Self::ALL } else { &Self::ALL[..1] }
+    }
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        Self::available().contains(&self)
+    }
 
     /// The family of an address.
     pub const fn of(address: IpAddr) -> Self {

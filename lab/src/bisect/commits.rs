@@ -8,11 +8,10 @@ use super::{
     posterior::Direction,
     trial::{Mark, Stop, Walk},
 };
-use lab_base::process;
-use lab_kernel_store::KernelsError;
+use lab_base::{git::git, process::ProcessError};
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
@@ -21,25 +20,8 @@ use std::{
 const MAX_COMMITS: usize = 100_000;
 /// Maximum number of changed files in an error.
 const NAMED: usize = 3;
-/// Environment variables that would direct git to another tree.
-const FOREIGN: [&str; 5] = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"];
 
-/// Runs git in a directory.
-///
-/// # Errors
-/// git failed; the error quotes its output.
-pub fn git<I>(dir: &Path, args: I) -> Result<String, KernelsError>
-where
-    I: IntoIterator,
-    I::Item: AsRef<OsStr>,
-{
-    let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
-    let what = format!("git {}", args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default());
-    let command = FOREIGN.iter().fold(process::command("git", args).dir(dir), |command, name| command.env_remove(name));
-    Ok(process::capture(&what, "git", command)?)
-}
-
-fn trouble(error: KernelsError) -> Stop {
+fn trouble(error: ProcessError) -> Stop {
     Stop::Trouble(error.to_string())
 }
 
@@ -199,7 +181,7 @@ impl Worktree {
     /// git failed for another reason.
     pub fn without(&self, commit: &str, change: &str) -> Result<Result<String, String>, Stop> {
         self.checkout(commit)?;
-        let who = ["-c", "user.name=lab bisect", "-c", "user.email=lab-bisect@localhost", "-c", "commit.gpgsign=false"];
+        let who = ["-c", "user.name=lab bisect", "-c", "user.email=lab-bisect@localhost"];
         let is_merge = git(&self.path, ["rev-parse", "--verify", "--quiet", &format!("{change}^2")]).is_ok();
         if is_merge {
             return Ok(Err("it is a merge".to_owned()));
@@ -256,14 +238,14 @@ impl<'a> GitBisect<'a> {
         self.hear(said)
     }
 
-    /// git reports the end in its output and, if only skipped commits are left, also by its exit status.
-    fn hear(&mut self, said: Result<String, KernelsError>) -> Result<(), Stop> {
+    /// git says that it is through in words, and where only skipped commits are left by its exit status too.
+    fn hear(&mut self, said: Result<String, ProcessError>) -> Result<(), Stop> {
         match said {
             Ok(words) => {
                 self.through = words.contains(&format!(" is the first {} commit", self.terms.1));
                 Ok(())
             }
-            Err(KernelsError::Program { detail, .. })
+            Err(ProcessError::Failed { detail, .. })
                 if detail.contains("exit status: 2") || detail.contains("skip'ped") =>
             {
                 self.through = true;

@@ -169,7 +169,20 @@ impl Posterior {
         (order, held)
     }
 
-    /// The expected information of a run of a point, in nats: how much its result depends on whether the point contains the
+    /// The probability that the new end without the culprit's change is as the old end, by runs of it. The claim and its
+    /// contrary start even: that something else does it too, as the culprit did or at a rate of its own.
+    pub fn cured(&self, seen: Tally) -> f64 {
+        let at = |rate: f64| -> f64 {
+            let (fails, passes) = (f64::from(seen.fails), f64::from(seen.runs - seen.fails));
+            (fails * rate.ln() + passes * (1.0 - rate).ln()).exp()
+        };
+        let (with, without) = self.rates;
+        let cured = at(without);
+        let contrary = at(with).max(FAILING.ln_evidence(seen).exp());
+        cured / (cured + contrary)
+    }
+
+    /// What one run of a point is expected to tell, in nats: how much it depends on whether the point has the
     /// culprit.
     pub fn information(&self, contained: &Set) -> f64 {
         let entropy = |p: f64| {
@@ -241,6 +254,19 @@ mod tests {
             Posterior::of(&graph, Direction::Break, &seen(&graph, &[(&[0], 0, 20), (&[2], 6, 20), (&[1], 0, 25)]));
         assert!(often.culprit(2) > 0.98, "{often:?}");
         assert!(rare.information(graph.contained(1)) > often.information(graph.contained(1)));
+    }
+
+    #[test]
+    fn a_revert_that_does_not_cure_is_told_from_one_that_does() {
+        let graph = Graph::line(2);
+        let cured = |sound: (u32, u32), failing: (u32, u32), fails, runs| {
+            let runs_of = [(&[0][..], sound.0, sound.1), (&[1, 2], failing.0, failing.1)];
+            Posterior::of(&graph, Direction::Break, &seen(&graph, &runs_of)).cured(Tally { fails, runs })
+        };
+        assert!(cured((0, 9), (9, 9), 0, 3) > 0.5);
+        assert!(cured((0, 9), (9, 9), 3, 3) < 0.01 && cured((0, 9), (9, 9), 1, 3) < 0.5);
+        assert!(cured((6, 20), (20, 20), 1, 3) > 0.5, "sound kernels fail now and then");
+        assert!(cured((0, 20), (6, 20), 3, 9) < 0.5, "a rare failure is as rare as before");
     }
 
     #[test]

@@ -191,7 +191,6 @@ impl Predicate {
                 Outcome::Errored { kind: kind @ (ErrorKind::Panic | ErrorKind::Hang), message } => {
                     (kind.to_string(), message, true)
                 }
-                Outcome::Errored { kind: ErrorKind::Interrupted, .. } => return Err(Stop::Interrupted(2)),
                 Outcome::Errored { message, .. } | Outcome::NotRun { message } => {
                     return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
                 }

@@ -37,6 +37,8 @@ struct Fake<'a> {
     broken: Vec<usize>,
     /// Points with the image of another point.
     same: BTreeMap<usize, usize>,
+    /// Whether the failure stays where its culprit is taken back.
+    stubborn: bool,
     builds: Vec<Subject>,
     runs: u32,
     /// Number of runs after which a signal is received.
@@ -60,6 +62,7 @@ impl<'a> Fake<'a> {
             dice,
             broken: Vec::new(),
             same: BTreeMap::new(),
+            stubborn: false,
             builds: Vec::new(),
             runs: 0,
             patience: u32::MAX,
@@ -85,7 +88,7 @@ impl Trial for Fake<'_> {
         self.runs += 1;
         let has = match subject {
             Subject::Point(point) => self.graph.contained(point).has(self.culprit),
-            Subject::Without(point) => point != self.culprit,
+            Subject::Without(point) => self.stubborn || point != self.culprit,
         };
         let failed = self.dice.chance(if has { self.rates.0 } else { self.rates.1 });
         Ok(if failed { Answer::Fails { symptom: "check".to_owned() } } else { Answer::Passes })
@@ -168,7 +171,7 @@ fn a_fix_is_found_as_well_as_a_break() {
         let mut fake = Fake::new(&graph, 17, (with, without), 7);
         let found = ask(&graph, &mut fake, Wish { direction: Direction::Fix, ..WISH }).unwrap();
         assert!(found.sure && found.suspects == [17], "{found:?}");
-        assert!(matches!(found.revert, Some(Revert::Tested { tally }) if tally.fails > 0), "{found:?}");
+        assert!(matches!(found.revert, Some(Revert::Tested { tally, cured: true }) if tally.fails > 0), "{found:?}");
     }
 }
 
@@ -181,9 +184,22 @@ fn verification_runs_culprit_and_parents_and_a_revert() {
     let tally = |point| found.steps.iter().find(|step| step.point == point).unwrap().tally;
     assert!(tally(8).fails >= PROOF && tally(8).fails == tally(8).runs, "{:?}", tally(8));
     assert!(tally(7).runs >= PROOF && tally(7).fails == 0, "{:?}", tally(7));
-    assert_eq!(found.revert, Some(Revert::Tested { tally: Tally { fails: 0, runs: PROOF } }));
+    assert_eq!(found.revert, Some(Revert::Tested { tally: Tally { fails: 0, runs: PROOF }, cured: true }));
     assert_eq!(fake.builds.len(), found.steps.len() + 1, "nothing is built twice");
     assert!(found.steps.len() <= 7, "2 ends, 4 halves, a parent: {:?}", found.steps);
+}
+
+/// Something else does it too, or two kernels were taken for one.
+#[test]
+fn a_revert_that_changes_nothing_leaves_no_certainty() {
+    for (direction, rates) in [(Direction::Break, (1.0, 0.0)), (Direction::Fix, (0.0, 1.0))] {
+        let graph = Graph::line(12);
+        let mut fake = Fake { stubborn: true, ..Fake::new(&graph, 8, rates, 1) };
+        let found = ask(&graph, &mut fake, Wish { direction, ..WISH }).unwrap();
+        assert_eq!((&*found.suspects, found.sure), (&[8][..], false));
+        assert!(found.confidence < 0.05, "{found:?}");
+        assert!(matches!(found.revert, Some(Revert::Tested { cured: false, .. })), "{found:?}");
+    }
 }
 
 #[test]

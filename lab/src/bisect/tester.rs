@@ -10,7 +10,7 @@ use crate::{
     guests::{Guests, How},
     project::{
         Project,
-        select::{Selected, facts},
+        select::{Selected, facts, stated},
     },
 };
 use lab_base::{file::FileError, interrupt::Interrupt, say::say, text};
@@ -139,6 +139,7 @@ impl<S: Supply> Tester<'_, S> {
         let name = Id::new(&format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
         let place = directory::create(&self.directory, &name)?;
         let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.unsupported, false);
+        let facts = stated(facts, &kernel.has, kernel.believe_probes.as_deref());
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());
         let how = How { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };

@@ -12,7 +12,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
     ("Split a run among machines", &["plan", "merge", "durations"]),
     ("Measure", &["bench", "mutants"]),
-    ("This machine", &["setup", "doctor"]),
+    ("This machine", &["setup", "cache", "doctor"]),
 ];
 /// Columns of the text.
 const WIDTH: usize = 80;

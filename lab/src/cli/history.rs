@@ -54,6 +54,9 @@ pub(super) struct RunsArgs {
     /// Use only the newest runs.
     #[arg(long, value_name = "N", default_value = "60", value_parser = crate::cli::args::size)]
     last: std::num::NonZeroUsize,
+    /// Also runs that are no night: with a deliberate fault, of canaries, of a part of the cells, interrupted.
+    #[arg(long)]
+    every_run: bool,
 }
 
 /// The selected runs, and their directory.
@@ -74,7 +77,7 @@ pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit
     let (_, runs) = runs(named, &args.runs)?;
     let kernels: Vec<Pattern> = args.kernel.iter().map(|text| Pattern::of_names(text)).collect();
     let wanted = |kernel: &str| kernels.is_empty() || kernels.iter().any(|pattern| pattern.matches(kernel));
-    let history = History::read(&runs, |kernel, _| wanted(kernel), &say)?.narrow(&args.case)?;
+    let history = History::read(&runs, |kernel, _| wanted(kernel), args.runs.every_run, &say)?.narrow(&args.case)?;
     args.output.show("history", &history, || history::text(&history))?;
     Ok(Exit::Passed)
 }
@@ -88,7 +91,7 @@ pub(super) fn splats(named: Option<PathBuf>, args: &SplatsArgs) -> Result<Exit, 
 
 pub(super) fn trend(named: Option<PathBuf>, args: &TrendArgs) -> Result<Exit, Error> {
     let (results, runs) = runs(named, &args.runs)?;
-    let history = History::read(&runs, |_, _| true, &say)?;
+    let history = History::read(&runs, |_, _| true, args.runs.every_run, &say)?;
     let path = args.out.clone().unwrap_or_else(|| results.join(history::FILE));
     let path = if path.parent() == Some(Path::new("")) { Path::new(".").join(path) } else { path };
     directory::replace_with(&path, |out| history::page(&history, out))?;

@@ -1,6 +1,7 @@
 //! `lab kernels list|fetch|build|source|update`.
 
 use crate::{
+    cache,
     cli::args::{KernelArgs, OutputArgs},
     error::Error,
     project::{Project, filter::KernelFilter},
@@ -117,6 +118,9 @@ fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
     for kernel in kernels {
         let unpacked = project.store().fetch(kernel, &project.lock, &say)?;
         show(format_args!("{}: {} at {}\n", unpacked.id, unpacked.release, unpacked.vmlinuz.display()))?;
+    }
+    if let Some(line) = cache::sweep(&project.cache, &project.root) {
+        say(&line);
     }
     if kernels.is_empty() { Err(Error::NothingSelected) } else { Ok(Exit::Passed) }
 }

@@ -39,9 +39,12 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     let finished = results.join(&id);
     fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755)).map_err(Error::file("open", aside.path()))?;
     fs::rename(aside.keep(), &finished).map_err(Error::file("create", &finished))?;
-    directory::point_latest(&results, &id)?;
+    let (name, problem) = directory::note_latest(&results, &id);
+    if let Some(problem) = problem {
+        say::say(&problem);
+    }
     let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
-    show(terminal::summary(&record, &results.join(directory::LATEST), colour))?;
+    show(terminal::summary(&record, &name, colour))?;
     Ok(record.exit())
 }
 

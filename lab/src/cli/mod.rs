@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod bisect;
+mod cache;
 mod capabilities;
 mod compare;
 mod help;
@@ -66,7 +67,9 @@ enum Command {
     /// Manage the kernels of the matrix.
     #[command(subcommand)]
     Kernels(kernels::KernelsCommand),
-    /// Check this machine for tools and KVM.
+    /// Show what the cache holds, or remove what is beyond its bounds.
+    Cache(cache::CacheArgs),
+    /// Show what this machine has and lacks.
     Doctor {
         #[command(flatten)]
         output: args::OutputArgs,
@@ -117,6 +120,20 @@ enum Command {
     Results(results::ResultsCommand),
 }
 
+/// Tells how a command ended where it failed, and gives its exit code.
+pub fn ended(done: Result<Exit, Error>) -> Exit {
+    done.unwrap_or_else(|error| match error.interruption() {
+        Some((exit, line)) => {
+            say(&line);
+            exit
+        }
+        None => {
+            say(&format!("error: {error}"));
+            error.exit()
+        }
+    })
+}
+
 impl Cli {
     /// Reads the command line of this process.
     ///
@@ -150,6 +167,7 @@ impl Cli {
             Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),
+            Command::Cache(args) => cache::cache(project, &args),
             Command::Doctor { output, tests } => setup::doctor(&output, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
             Command::Plan(args) => plan::plan(project, &args),

@@ -11,7 +11,7 @@ use clap::Args;
 use lab_base::say;
 use lab_kernel_store::Kernel;
 use lab_record::{exit::Exit, run::RunRecord};
-use lab_report::{results::directory, terminal};
+use lab_report::terminal;
 use std::{env, path::PathBuf};
 
 #[derive(Debug, Args)]
@@ -72,10 +72,7 @@ pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
     // What can't be shown must not hide the exit code.
     let _ = match args.format {
         Some(chosen) => chosen.show(&done.record, &args.origin),
-        None => say::show(format_args!(
-            "\n{}",
-            terminal::summary(&done.record, &done.results.join(directory::LATEST), colour)
-        )),
+        None => say::show(format_args!("\n{}", terminal::summary(&done.record, &done.name, colour))),
     };
     done.record
 }

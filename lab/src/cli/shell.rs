@@ -92,7 +92,6 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let stage = stage(args, &selected, &facts)?;
 
     let interactive = stdin().is_terminal() && stdout().is_terminal();
-    guests.hang_up_too()?;
     let screen = interactive.then(|| Screen::watch(stdout())).transpose().map_err(Error::file("watch", "terminal"))?;
     let terminal = screen.as_ref().map(|screen| Terminal {
         kind: env::var("TERM").unwrap_or_else(|_| USUAL_TERMINAL.to_owned()),
@@ -153,7 +152,7 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
         return Ok(Stage::Case { cell: info.id.clone() });
     }
     let Some(name) = &args.topology else { return Ok(Stage::Bare) };
-    let library = artifacts::topologies(&selected.artifacts.agent)?;
+    let library = artifacts::topologies(&selected.artifacts.agent.path)?;
     let device = topology::find(&library, name, args.kind.as_deref())?.kind;
     if device.is_some_and(LinkKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
         let why = kernel.unsupported(Capability::Netkit).map_or_else(

@@ -2,6 +2,7 @@
 
 use super::{Guests, How, progress};
 use crate::{
+    cache,
     error::Error,
     project::{Project, select::Selected},
     run::queue::Isolate,
@@ -25,8 +26,8 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Conducted {
     pub record: RunRecord,
-    /// The directory of runs that contains it.
-    pub results: PathBuf,
+    /// By which it is found: `latest`, or its own directory where that leads elsewhere.
+    pub name: PathBuf,
 }
 
 impl Guests {
@@ -80,7 +81,10 @@ impl Guests {
         let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
         let how = How { canary, shard, lists: project.lists.clone(), ..how };
         let record = self.run(id.clone(), plan, &directory, &how, &mut reporters)?;
-        directory::point_latest(&results, &id)?;
+        let (name, problem) = directory::note_latest(&results, &id);
+        if let Some(problem) = problem {
+            say(&problem);
+        }
         self.remember(&record);
         // Old runs are removed only from the default directory, never from a directory that the user named.
         if out.is_none()
@@ -88,6 +92,9 @@ impl Guests {
         {
             say(&line);
         }
-        Ok(Conducted { record, results })
+        if let Some(line) = cache::sweep(&project.cache, &project.root) {
+            say(&line);
+        }
+        Ok(Conducted { record, name })
     }
 }

@@ -6,8 +6,9 @@ use crate::{
     run::common::Prepared,
     setup::{Tools, VIRTME_NG_VERSION},
 };
-use lab_image::{ImageError, Profile, Spec, Toolbox, Wanted};
+use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
+use lab_protocol::Stated;
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
     Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
@@ -105,11 +106,13 @@ impl Machine {
     ) -> Result<Prepared, String> {
         let failed = |error: ImageError| format!("image for {}: {error}", kernel.id);
         let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
+        let objects = self.artifacts.objects.iter();
+        let objects: Vec<(&str, &[u8])> = objects.map(|(name, built)| (&**name, &*built.bytes)).collect();
         let spec = Spec {
             kernel_id: &kernel.id,
             modules: Some(&kernel.modules),
-            agent: &self.artifacts.agent,
-            bpf: &self.artifacts.bpf,
+            agent: Input { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
+            objects: &objects,
             wanted: &Wanted::committed(profile),
             toolbox: toolbox.as_ref(),
             signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
@@ -126,7 +129,7 @@ impl Machine {
             image: image.path,
             memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
             cpus: 1,
-            cmdline: keyless.into_iter().chain(kernel.cmdline.iter().cloned()).collect(),
+            cmdline: keyless.into_iter().chain(stated(kernel).words()).chain(kernel.cmdline.iter().cloned()).collect(),
             accel,
             console,
             run_dir: std::env::temp_dir(),
@@ -146,8 +149,17 @@ impl Machine {
     }
 }
 
-/// Whether a guest of this kernel may refuse unsigned modules. Otherwise signatures are removed: verifying them in every
-/// boot is not needed, since the host has verified the package.
+/// What `kernels.toml` says of a kernel against its version.
+fn stated(kernel: &Unpacked) -> Stated {
+    Stated {
+        has: kernel.has.iter().map(|it| it.capability).collect(),
+        lacks: kernel.unsupported.iter().map(|it| it.capability).collect(),
+        believe_probes: kernel.believe_probes.is_some(),
+    }
+}
+
+/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
+/// would prove nothing: the package that they came from has been verified on the host.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",

@@ -15,7 +15,7 @@ use crate::{
     lists::Lists,
     project::{
         artifacts,
-        select::{Selected, facts},
+        select::{Selected, facts, stated},
     },
     provenance,
     run::{
@@ -108,7 +108,7 @@ impl Guests {
         let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
-        let topologies = artifacts::topologies(&selected.artifacts.agent)?;
+        let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
         let provenance = provenance::of(&project.root);
         Ok(Self {
             machine,
@@ -162,7 +162,11 @@ impl Guests {
 
     /// The kernels' data for a plan.
     pub fn facts(&self) -> Vec<KernelFacts> {
-        self.kernels.iter().map(|it| facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail)).collect()
+        let facts = |it: &Unpacked| {
+            let facts = facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail);
+            stated(facts, &it.has, it.believe_probes.as_deref())
+        };
+        self.kernels.iter().map(facts).collect()
     }
 
     /// Runs a plan; may be called several times in parallel. Consoles are written below `directory`.

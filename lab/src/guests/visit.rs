@@ -100,12 +100,7 @@ impl Guests {
         Ok(visited)
     }
 
-    /// Also ends on SIGHUP.
-    pub fn hang_up_too(&self) -> Result<(), Error> {
-        self.interrupt.also_on_hangup().map_err(Error::file("watch", "signals"))
-    }
-
-    /// The exit status of a command that a signal ended.
+    /// The exit code of a command that a signal ended.
     pub fn interrupted(&self) -> Exit {
         self.interrupt.signal().map_or(Exit::Infra, Exit::Interrupted)
     }

@@ -8,12 +8,18 @@ use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{interrupt::Interrupt, process::to_end};
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
+use nix::unistd::{AccessFlags, access};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
+    fs::{File, TryLockError},
     io,
     panic::resume_unwind,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +28,14 @@ const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
 /// The eBPF objects: name of the crate's target, and file name in a guest.
 const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
-/// Builds that take longer are reported on the terminal.
+/// Target directories, below the project's.
+const AGENT_DIR: &str = "target/guest";
+const BPF_DIR: &str = "ebpf/target";
+/// Diagnostics as for people on stderr, and where everything was put as JSON on stdout.
+const MESSAGES: &str = "--message-format=json-render-diagnostics";
+/// How often a lock that another lab holds is tried again.
+const POLL: Duration = Duration::from_millis(50);
+/// A build that takes longer is told on the terminal: a fresh one takes a fraction of it.
 const QUIET: Duration = Duration::from_secs(1);
 /// Number of compiler lines in an error.
 const TAIL_LINES: usize = 25;
@@ -57,10 +70,16 @@ pub enum ArtifactError {
         /// The expected path.
         path: PathBuf,
     },
-    /// The object can't be put where images take it from.
-    #[error("can't write {}: {cause}", path.display())]
-    Copy {
-        /// Path of the copy.
+    /// cargo is through and did not say where it put a file.
+    #[error("cargo built {what} and did not say where; `cargo clean` and build again")]
+    Unnamed {
+        /// What was built.
+        what: &'static str,
+    },
+    /// What was built can't be read.
+    #[error("can't read {}: {cause}", path.display())]
+    Read {
+        /// The file.
         path: PathBuf,
         /// The system's answer.
         cause: io::Error,
@@ -80,13 +99,28 @@ pub enum ArtifactError {
     },
 }
 
-/// The built files for guest images.
+/// A program or an object as it was built.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// What it held then: a build beside a run replaces the file, and all guests of a run get the same.
+    pub bytes: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Built {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} bytes)", self.path.display(), self.bytes.len())
+    }
+}
+
+/// What a guest image is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
-    /// The statically linked agent.
-    pub agent: PathBuf,
-    /// Directory with the eBPF objects under their names in a guest.
-    pub bpf: PathBuf,
+    /// The static agent.
+    pub agent: Built,
+    /// The eBPF objects, by the names that the agent looks for.
+    pub objects: BTreeMap<String, Built>,
 }
 
 /// Builds artifacts of a project.
@@ -105,20 +139,11 @@ impl Builder<'_> {
     /// # Errors
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
-        let agent = self.agent_path(&AgentPackage::load(self.root)?);
-        let directory = self.agent_target_dir().join("bpf");
-        let built = BPF_OBJECTS.map(|(target, object)| (self.bpf_path(target), directory.join(object)));
-        let objects = built.iter().map(|(path, _)| ("the eBPF object", path.clone()));
-        for (what, path) in [("the guest agent", agent.clone())].into_iter().chain(objects) {
-            if !path.is_file() {
-                return Err(ArtifactError::Absent { what, path });
-            }
-        }
-        for (path, object) in built {
-            let copy = std::fs::create_dir_all(&directory).and_then(|()| std::fs::copy(path, &object));
-            copy.map_err(|cause| ArtifactError::Copy { path: object, cause })?;
-        }
-        Ok(Artifacts { agent, bpf: directory })
+        let _lock = self.lock(File::try_lock_shared)?;
+        let package = AgentPackage::load(self.root)?;
+        let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(&package.name);
+        let objects = self.target_dir(BPF_DIR).join(BPF_TARGET).join("release");
+        read(agent, |target| objects.join(target))
     }
 
     /// Builds both in parallel; cargo decides what must be rebuilt.
@@ -126,13 +151,15 @@ impl Builder<'_> {
     /// # Errors
     /// A toolchain is missing or the compiler failed.
     pub fn build(&self) -> Result<Artifacts, ArtifactError> {
+        // Cargo's own lock ends with cargo: another lab that builds could be linking what is being read here.
+        let _lock = self.lock(File::try_lock)?;
         let (agent, bpf) = thread::scope(|scope| {
-            let agent = scope.spawn(|| self.agent());
+            let agent = scope.spawn(|| self.cargo_agent());
             let bpf = self.bpf();
             (agent.join().unwrap_or_else(|panic| resume_unwind(panic)), bpf)
         });
-        agent.and(bpf)?;
-        self.existing()
+        let (agent, bpf) = (agent?, bpf?);
+        read(agent, |target| bpf[target].clone())
     }
 
     /// Builds the agent.
@@ -140,10 +167,14 @@ impl Builder<'_> {
     /// # Errors
     /// cargo is missing or failed.
     pub fn agent(&self) -> Result<PathBuf, ArtifactError> {
+        let _lock = self.lock(File::try_lock)?;
+        self.cargo_agent()
+    }
+
+    fn cargo_agent(&self) -> Result<PathBuf, ArtifactError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let package = AgentPackage::load(self.root)?;
-        let target_dir = self.agent_target_dir();
-        // A separate target directory: with different flags in a shared one, cargo would rebuild everything every time.
+        // An own target directory: other flags in the shared one would rebuild the world at every turn.
         let mut args: Vec<OsString> = vec![
             "build".into(),
             "--release".into(),
@@ -152,8 +183,9 @@ impl Builder<'_> {
             "--target".into(),
             AGENT_TARGET.into(),
             "--target-dir".into(),
-            target_dir.into(),
+            self.target_dir(AGENT_DIR).into(),
             "--quiet".into(),
+            MESSAGES.into(),
         ];
         if let Some(directory) = &package.directory {
             args.extend(["--manifest-path".into(), directory.join("Cargo.toml").into()]);
@@ -163,8 +195,9 @@ impl Builder<'_> {
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
             .env(commit::VARIABLE, self.agent_commit(&package))
             .dir(self.root);
-        self.run("the guest agent", &cargo.to_string_lossy(), command)?;
-        Ok(self.agent_path(&package))
+        let what = "the guest agent";
+        let messages = self.run(what, &cargo.to_string_lossy(), command)?;
+        executable(&messages, &package.name).ok_or(ArtifactError::Unnamed { what })
     }
 
     /// The commit of the agent's own sources: another one elsewhere rebuilds no agent and leaves the snapshots valid.
@@ -175,7 +208,8 @@ impl Builder<'_> {
         }
     }
 
-    fn bpf(&self) -> Result<(), ArtifactError> {
+    /// Builds the eBPF objects; where each is, by its target's name.
+    fn bpf(&self) -> Result<BTreeMap<&'static str, PathBuf>, ArtifactError> {
         let linker = self.bpf_linker()?;
         let toolchain = BpfToolchain::detect(&Tools::in_cache(self.cache));
         // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function is
@@ -186,9 +220,11 @@ impl Builder<'_> {
         flags.push(&linker);
         flags.push("\u{1f}-Clink-arg=--btf");
         flags.push(inline);
-        let mut command = duct::cmd(toolchain.cargo().as_os_str(), toolchain.arguments()).dir(self.root.join("ebpf"));
-        // These variables of a surrounding cargo or rustup are meant for another compiler.
-        for name in ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
+        let mut args: Vec<OsString> = toolchain.arguments().iter().map(OsString::from).collect();
+        args.extend(["--target-dir".into(), self.target_dir(BPF_DIR).into(), MESSAGES.into()]);
+        let mut command = duct::cmd(toolchain.cargo().as_os_str(), args).dir(self.root.join("ebpf"));
+        // What a surrounding cargo or rustup sets is meant for another compiler.
+        for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
             command = command.env_remove(name);
         }
         command = command.env("CARGO_ENCODED_RUSTFLAGS", flags);
@@ -196,7 +232,10 @@ impl Builder<'_> {
             // The packaged compiler is a release: bootstrap mode allows the unstable features that eBPF needs.
             command = command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
         }
-        self.run("the eBPF objects", &toolchain.cargo().to_string_lossy(), command)
+        let what = "the eBPF objects";
+        let messages = self.run(what, &toolchain.cargo().to_string_lossy(), command)?;
+        let place = |(target, _)| executable(&messages, target).map(|path| (target, path));
+        BPF_OBJECTS.into_iter().map(|object| place(object).ok_or(ArtifactError::Unnamed { what })).collect()
     }
 
     fn bpf_linker(&self) -> Result<PathBuf, ArtifactError> {
@@ -204,22 +243,55 @@ impl Builder<'_> {
         pinned.or_else(|| lab_base::programs::find("bpf-linker")).ok_or(ArtifactError::NoBpfLinker)
     }
 
-    fn agent_target_dir(&self) -> PathBuf {
-        self.root.join("target/guest")
+    /// Where cargo builds: in the project, or, where that is read-only and holds nothing that was built, in the cache.
+    ///
+    /// It is named on the command line, which neither the environment nor a `config.toml` overrules.
+    fn target_dir(&self, below: &str) -> PathBuf {
+        let place = self.root.join(below);
+        let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root);
+        if access(existing, AccessFlags::W_OK).is_ok() || place.is_dir() {
+            return place;
+        }
+        let key = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        let key: String = key.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        self.cache.join("build").join(key).join(below)
     }
 
-    fn agent_path(&self, package: &AgentPackage) -> PathBuf {
-        self.agent_target_dir().join(AGENT_TARGET).join("release").join(&package.name)
+    /// Waits for other labs that build here. There is nothing to wait for where nobody can build.
+    fn lock(&self, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, ArtifactError> {
+        let path = self.target_dir(AGENT_DIR).join(".lab-lock");
+        let opened = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+                made.and_then(|()| File::options().create(true).append(true).open(&path))
+            }
+            other => other,
+        };
+        let Ok(file) = opened else { return Ok(None) };
+        let mut told = false;
+        loop {
+            match take(&file) {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
+                    return Err(ArtifactError::Interrupted { what: "what guests run" });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if !std::mem::replace(&mut told, true) {
+                        (self.say)("waiting for another lab that builds in this project");
+                    }
+                    thread::sleep(POLL);
+                }
+                // File systems without locks.
+                Err(TryLockError::Error(_)) => return Ok(None),
+            }
+        }
     }
 
-    fn bpf_path(&self, target: &str) -> PathBuf {
-        self.root.join("ebpf/target").join(BPF_TARGET).join("release").join(target)
-    }
-
-    fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<(), ArtifactError> {
+    /// Runs cargo, and returns what it says for programs.
+    fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
         let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
         let begin = Instant::now();
-        let command = command.stdin_null().stderr_to_stdout().stdout_capture();
+        let command = command.env("CARGO_TERM_COLOR", "never").stdin_null().stderr_capture().stdout_capture();
         let mut fresh = true;
         let output = to_end(&command, |so_far| {
             if fresh && so_far > QUIET {
@@ -230,7 +302,7 @@ impl Builder<'_> {
         });
         let output = output.map_err(start)?.ok_or(ArtifactError::Interrupted { what })?;
         if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stdout);
+            let text = String::from_utf8_lossy(&output.stderr);
             let lines: Vec<&str> = text.lines().collect();
             let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
             return Err(ArtifactError::Build { what, tail });
@@ -238,8 +310,45 @@ impl Builder<'_> {
         if !fresh {
             (self.say)(&format!("built {what} in {:.0} s", begin.elapsed().as_secs_f32()));
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Reads what was built.
+fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
+    let read = |what, path: PathBuf| match std::fs::read(&path) {
+        Ok(bytes) => Ok(Built { path, bytes: bytes.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
+        Err(cause) => Err(ArtifactError::Read { path, cause }),
+    };
+    let object = |(target, name): (&str, &str)| Ok((name.to_owned(), read("the eBPF object", object(target))?));
+    let objects = BPF_OBJECTS.into_iter().map(object).collect::<Result<_, ArtifactError>>()?;
+    Ok(Artifacts { agent: read("the guest agent", agent)?, objects })
+}
+
+/// Where cargo says that it put a program (the Cargo Book, "External tools": `compiler-artifact`). It says so of fresh ones
+/// too.
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    #[derive(Deserialize)]
+    struct Message {
+        reason: String,
+        target: Option<Target>,
+        executable: Option<PathBuf>,
+        #[serde(default)]
+        filenames: Vec<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        kind: Vec<String>,
+        name: String,
+    }
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
+    let program = |message: Message| {
+        let it = message.target.filter(|_| message.reason == "compiler-artifact")?;
+        let ours = it.name == target && it.kind.iter().any(|kind| kind == "bin");
+        message.executable.or_else(|| message.filenames.into_iter().next()).filter(|_| ours)
+    };
+    messages.filter_map(program).last()
 }
 
 const PACKAGED_RUSTC: &str = "/usr/bin/rustc";
@@ -320,7 +429,7 @@ mod tests {
         let said = Mutex::new(Vec::new());
         let say = |line: &str| said.lock().unwrap().push(line.to_owned());
         let builder = Builder { root: Path::new("/"), cache: Path::new("/nonexistent"), say: &say };
-        let command = duct::cmd!("sh", "-c", "seq 1 100; echo error: no >&2; exit 101");
+        let command = duct::cmd!("sh", "-c", "seq 1 100 >&2; echo error: no >&2; exit 101");
         let error = builder.run("the guest agent", "sh", command).unwrap_err().to_string();
         assert!(error.starts_with("building the guest agent failed:\n77\n78\n"), "{error}");
         assert!(error.ends_with("\n100\nerror: no"), "{error}");

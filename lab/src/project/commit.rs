@@ -8,8 +8,16 @@ use std::{ffi::OsStr, path::Path, process::Command};
 pub const VARIABLE: &str = "NETKIT_LAB_COMMIT";
 /// The commit where nobody knows it.
 const UNKNOWN: &str = "unknown";
-/// What a surrounding git has set for a repository that may be another one.
-const OF_ANOTHER: [&str; 4] = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"];
+/// Settings that decide here in place of the person's and the repository's own, as in `lab_base::git`, which a build script
+/// can't use.
+const SETTINGS: [&str; 6] = [
+    "safe.directory=*",
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "color.ui=false",
+    "color.status=false",
+    "log.showSignature=false",
+];
 
 /// What [`VARIABLE`] says, or the last commit that changed one of `paths` below `root`, with `-dirty` where they differ from
 /// it. A commit that changes none of them does not change the answer: a build that did not change keeps its name.
@@ -28,7 +36,12 @@ fn recorded<P: AsRef<OsStr>>(root: &Path, paths: &[P]) -> Option<String> {
 
 fn git<P: AsRef<OsStr>>(root: &Path, arguments: &[&str], paths: &[P]) -> Option<String> {
     let mut command = Command::new("git");
-    OF_ANOTHER.iter().for_each(|name| _ = command.env_remove(name));
+    // What a surrounding git has set is about a repository that may be another one.
+    std::env::vars_os()
+        .filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
+        .for_each(|(name, _)| _ = command.env_remove(name));
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
+    SETTINGS.iter().for_each(|setting| _ = command.args(["-c", setting]));
     // The index may be another program's at this moment, and only a hint here.
     command.arg("--no-optional-locks").arg("-C").arg(root).args(arguments).arg("--").args(paths);
     let output = command.output().ok().filter(|output| output.status.success())?;

@@ -11,7 +11,10 @@ pub mod watch;
 use crate::{
     error::Error,
     lists::Lists,
-    project::{filter::KernelFilter, select::facts},
+    project::{
+        filter::KernelFilter,
+        select::{facts, stated},
+    },
     setup::Tools,
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, say::say, selection};
@@ -73,7 +76,8 @@ impl Project {
     /// The kernel's version is not known yet.
     pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
         let version = self.store().version(kernel, &self.lock)?;
-        Ok(facts(&kernel.id, kernel.class.name(), version, &kernel.unsupported, kernel.may_fail))
+        let facts = facts(&kernel.id, kernel.class.name(), version, &kernel.unsupported, kernel.may_fail);
+        Ok(stated(facts, &kernel.has, kernel.believe_probes.as_deref()))
     }
 
     /// The kernels that a filter selects.

@@ -14,7 +14,7 @@ use lab_base::{
     selection::{self, NoMatch},
 };
 use lab_guard::Id;
-use lab_kernel_store::UnsupportedEntry;
+use lab_kernel_store::{Backport, UnsupportedEntry};
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 
@@ -77,7 +77,7 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
 pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
     let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
     let artifacts = if no_build { builder.existing()? } else { builder.build()? };
-    let listing = artifacts::listing(&artifacts.agent)?;
+    let listing = artifacts::listing(&artifacts.agent.path)?;
     Ok((artifacts, listing))
 }
 
@@ -96,7 +96,13 @@ pub fn names(info: &CellInfo) -> Vec<&str> {
     vec![info.id.case(), info.id.as_str(), &info.catalogue]
 }
 
-/// A kernel's data for a plan.
+/// The same of a kernel of which `kernels.toml` states more than its version tells.
+pub fn stated(facts: KernelFacts, has: &[Backport], believe_probes: Option<&str>) -> KernelFacts {
+    let backport = |it: &Backport| plan::Backport { capability: it.capability, reason: it.reason.clone() };
+    KernelFacts { has: has.iter().map(backport).collect(), believe_probes: believe_probes.map(str::to_owned), ..facts }
+}
+
+/// What the plan must know of a kernel.
 pub fn facts(
     id: &Id,
     class: &str,
@@ -109,6 +115,8 @@ pub fn facts(
         class: class.to_owned(),
         version,
         may_fail,
+        has: Vec::new(),
+        believe_probes: None,
         unsupported: unsupported
             .iter()
             .map(|it| plan::Unsupported { capability: it.capability, reason: it.reason.clone() })

@@ -64,7 +64,7 @@ impl KernelRun<'_> {
 
     /// Queries the guest: returns text for a message, files, and whether its kernel still answers.
     fn question(&self, guest: &mut dyn Guest, launch: &Launch, cell: Option<&CellId>) -> (String, Vec<Inside>, bool) {
-        let answer = guest.interrogate(launch.timing.evidence(), &|| self.interrupt.signal().is_some());
+        let answer = guest.interrogate(launch.timing.evidence(), &|| self.interrupt.is_over());
         let place = answer.place.map(|place| format!("; its processor is in {}", text::line(&place, 200)));
         let attachments: Vec<Attachment> = answer.findings.into_iter().map(attachment(launch.number)).collect();
         let home = cell.map_or_else(|| format!("guest-{}", launch.number), CellId::to_string);

@@ -13,7 +13,7 @@ use crate::{
     run::common::{Common, Prepared, Retries},
 };
 use lab_base::{
-    interrupt::{self, Interrupt},
+    interrupt::{Interrupt, Stop},
     lock::lock,
 };
 use lab_protocol::drawing::TopologyInfo;
@@ -81,8 +81,6 @@ pub struct Run<'a> {
 const HELPFUL: usize = 8;
 /// Interval at which an idle thread looks for work.
 const HELP_POLL: Duration = Duration::from_millis(20);
-/// Signal by which a reporter that can't write ends the run.
-const REPORTER_FAILED: i32 = signal_hook::consts::SIGTERM;
 
 impl Run<'_> {
     /// Runs the plan, passes the events to the reporters, and returns the record.
@@ -91,6 +89,11 @@ impl Run<'_> {
     /// The first error of a reporter; the guests are stopped then.
     pub fn go(self, reporters: &mut [&mut dyn Reporter]) -> Result<RunRecord, Error> {
         let begin = Instant::now();
+        let run = Self { interrupt: self.interrupt.for_one_run(), ..self };
+        run.conduct(begin, reporters)
+    }
+
+    fn conduct(&self, begin: Instant, reporters: &mut [&mut dyn Reporter]) -> Result<RunRecord, Error> {
         let mut desk = Desk { record: RunRecord::default(), reporters, interrupt: &self.interrupt, failed: None };
         desk.take(Event::RunStarted { run: Box::new(self.info.clone()) });
         if !self.topologies.is_empty() {
@@ -105,16 +108,15 @@ impl Run<'_> {
                     Ok(event) => desk.take(event),
                     Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => {
-                        self.interrupt.raise(interrupt::DEADLINE);
+                        self.interrupt.stop(Stop::Deadline);
                         receiver.iter().for_each(|event| desk.take(event));
                         break;
                     }
                 }
             }
         });
-        // Cells that did not run because of the run's deadline have their own exit code.
-        let signal = self.interrupt.signal().filter(|signal| *signal != interrupt::DEADLINE);
-        let interrupted = if desk.failed.is_none() { signal } else { None };
+        // What the run's own end cost is not run, which has an exit code of its own.
+        let interrupted = if desk.failed.is_none() { self.interrupt.signal() } else { None };
         let exit = interrupted.map_or_else(|| desk.record.exit(), Exit::Interrupted);
         desk.take(Event::RunFinished { exit, wall_ms: millis(begin) });
         match desk.failed {
@@ -171,9 +173,9 @@ impl Run<'_> {
         let begin = Instant::now();
         *stage = Stage::Preparing;
         drop(stage);
-        let prepared = match self.interrupt.signal() {
-            Some(_) => Err(self.interrupt.why().to_owned()),
-            None => self.prepare.prepare(entry.kernel),
+        let prepared = match self.interrupt.is_over() {
+            true => Err(self.interrupt.why().to_owned()),
+            false => self.prepare.prepare(entry.kernel),
         };
         entry.run.begin(&prepared);
         let prepared = prepared.ok();
@@ -263,7 +265,7 @@ impl Desk<'_, '_> {
                 && self.failed.is_none()
             {
                 self.failed = Some(error.into());
-                self.interrupt.raise(REPORTER_FAILED);
+                self.interrupt.stop(Stop::Reports);
             }
         }
     }

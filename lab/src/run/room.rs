@@ -68,7 +68,7 @@ impl Room {
                     self.budget_mib
                 ));
             }
-            if interrupt.signal().is_some() {
+            if interrupt.is_over() {
                 return None;
             }
             taken = wait(&self.left, taken, POLL);

@@ -25,7 +25,7 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
     let run = KernelRun::new(common, kernel);
     loop {
         let snapshot = run.snapshot(prepared);
-        if run.interrupt.signal().is_some() {
+        if run.interrupt.is_over() {
             return Visited::Interrupted;
         }
         let launch =

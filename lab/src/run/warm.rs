@@ -78,7 +78,7 @@ impl KernelRun<'_> {
             Ok(key) => key,
             Err(error) => return self.without(&error.to_string()),
         };
-        while self.interrupt.signal().is_none() {
+        while !self.interrupt.is_over() {
             match store.find(&key) {
                 Found::Whole(snapshot) => return Some(snapshot),
                 Found::Damaged(why) => self.note(format!("the snapshot was removed: {why}")),

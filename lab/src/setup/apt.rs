@@ -53,7 +53,7 @@ impl Privilege {
     }
 
     fn run(self, words: &[&str]) -> Expression {
-        let environment = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"];
+        let environment = ["env", "--unset=LANGUAGE", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8"];
         let all = if self == Self::Sudo { &["sudo"][..] } else { &[] }.iter().chain(&environment).chain(words);
         let mut all = all.copied();
         let program = all.next().unwrap_or("env");
@@ -133,7 +133,7 @@ fn removed(log: &str) -> String {
 }
 
 fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupError> {
-    let policy = cmd("apt-cache", ["policy"].iter().chain(packages)).env("LC_ALL", "C.UTF-8").stdin_null();
+    let policy = cmd("apt-cache", ["policy"].iter().chain(packages)).env("LC_ALL", "C").stdin_null();
     let output = policy
         .stderr_null()
         .unchecked()

@@ -6,11 +6,18 @@ use lab_base::hex::hex;
 use lab_record::plan::Plan;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 use walkdir::WalkDir;
 
-/// Files beside the sources that affect guests: versions of dependencies, and kernel configurations.
-const BESIDE: [&str; 2] = ["Cargo.lock", "kernels"];
+/// What decides beside the sources of a guest's programs: versions and settings of what they are built with, the lab itself, and
+/// configuration of kernels.
+const BESIDE: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", ".cargo", "kernels", "lab", "crates"];
+/// What decides which failures count.
+const LISTS: [&str; 2] = [crate::lists::SPLATS_TOML, crate::lists::KNOWN_TOML];
 
 /// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in guests.
 /// Each hash has a readable name, for the error about shards that do not belong together.
@@ -20,16 +27,17 @@ const BESIDE: [&str; 2] = ["Cargo.lock", "kernels"];
 pub fn identity(
     root: &Path,
     plan: &Plan,
-    locked: &BTreeMap<String, String>,
+    identities: &BTreeMap<String, String>,
     durations: &impl Serialize,
 ) -> Result<BTreeMap<String, String>, Error> {
     let kernels: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.facts).collect();
     let cells: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.cells).collect();
     let parts = [
         ("the cells", hash(&(&plan.cells, cells, plan.full_matrix, &plan.others))),
-        ("the kernels", hash(&(kernels, locked))),
+        ("the kernels", hash(&(kernels, identities))),
         ("the recorded durations", hash(durations)),
         ("the sources", sources(root)?),
+        ("splats.toml and known.toml", files(root, LISTS)?),
     ];
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
 }
@@ -47,16 +55,28 @@ fn hash(what: &impl Serialize) -> String {
     short(Sha256::digest(serde_json::to_vec(what).unwrap_or_default()).as_slice())
 }
 
+fn files(root: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<String, Error> {
+    let own = names.into_iter().map(|name| (root.to_owned(), root.join(name)));
+    digest(own.filter(|(_, path)| path.exists()).collect())
+}
+
+/// The sources of the lab, of what its guests run, and of an agent that lies elsewhere.
 fn sources(root: &Path) -> Result<String, Error> {
-    let mut hasher = Sha256::new();
-    let own =
-        sources::all().chain(BESIDE).map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
-    // Paths are relative to the package, whose own path may differ between machines.
+    let own: std::collections::BTreeSet<&str> = sources::all().chain(BESIDE).collect();
+    let own = own.into_iter().map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
+    // Named by its own directory, which may be another one on each machine.
     let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
-    for (base, directory) in own.chain(package.map(|directory| (directory.clone(), directory))) {
-        let files = WalkDir::new(directory).sort_by_file_name().into_iter();
+    digest(own.chain(package.map(|directory| (directory.clone(), directory))).collect())
+}
+
+/// Hashes files below places, each by its path from a base.
+fn digest(places: Vec<(PathBuf, PathBuf)>) -> Result<String, Error> {
+    let mut hasher = Sha256::new();
+    for (base, place) in places {
+        // A checkout may have links for files; what they lead to is what gets built.
+        let files = WalkDir::new(&place).follow_links(true).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
-            let entry = entry.map_err(|error| Error::file("read", root)(error.into()))?;
+            let entry = entry.map_err(|error| Error::file("read", &place)(error.into()))?;
             if entry.file_type().is_file() {
                 let bytes = fs::read(entry.path()).map_err(Error::file("read", entry.path()))?;
                 let path = entry.path().strip_prefix(&base).unwrap_or(entry.path());
@@ -81,20 +101,29 @@ mod tests {
     fn each_input_changes_its_own_hash() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("crates/suite/target")).unwrap();
-        fs::write(root.path().join("crates/suite/lib.rs"), "one").unwrap();
+        fs::create_dir(root.path().join("elsewhere")).unwrap();
+        fs::write(root.path().join("elsewhere/linked.rs"), "one").unwrap();
+        std::os::unix::fs::symlink("../../elsewhere/linked.rs", root.path().join("crates/suite/linked.rs")).unwrap();
         let plan = |cells: &[&str], version| {
             Plan::new(vec![facts("6.12", version)], cells.iter().map(|id| cell(id)).collect(), true)
         };
-        let of = |plan: &Plan, durations: u32| identity(root.path(), plan, &BTreeMap::new(), &durations).unwrap();
+        let kernel = |identity: &str| [("6.12".to_owned(), identity.to_owned())].into();
+        let of = |plan: &Plan, durations: u32| identity(root.path(), plan, &kernel("a"), &durations).unwrap();
         let base = of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1);
         let differs = |other: &BTreeMap<String, String>| difference(&base, other).unwrap_or_default();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "");
         assert_eq!(differs(&of(&plan(&["A01-x[tcx,veth]"], "6.12.43"), 1)), "the cells");
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.44"), 2)), "the kernels and the recorded durations");
+        let plan = plan(&["A01-x[tc,veth]"], "6.12.43");
+        let other = identity(root.path(), &plan, &kernel("b"), &1).unwrap();
+        assert_eq!(differs(&other), "the kernels", "another kernel of this host under the same name");
         fs::write(root.path().join("crates/suite/target/built"), "x").unwrap();
-        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "", "build output is not a source");
-        fs::write(root.path().join("crates/suite/lib.rs"), "two").unwrap();
-        assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "the sources");
+        assert_eq!(differs(&of(&plan, 1)), "", "what was built is no source");
+        fs::write(root.path().join("known.toml"), "").unwrap();
+        assert_eq!(differs(&of(&plan, 1)), "splats.toml and known.toml");
+        fs::remove_file(root.path().join("known.toml")).unwrap();
+        fs::write(root.path().join("elsewhere/linked.rs"), "two").unwrap();
+        assert_eq!(differs(&of(&plan, 1)), "the sources");
     }
 
     #[test]

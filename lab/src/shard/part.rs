@@ -53,14 +53,11 @@ pub fn whole(
     let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
     let every_cell = selected.every_cell;
     let plan = Plan { others, every_cell, ..Plan::new(known, selected.cells.clone(), full_matrix) };
-    let locked: BTreeMap<String, String> = project
-        .store()
-        .rows(&project.lock)
-        .into_iter()
-        .filter(|row| kernels.iter().any(|kernel| kernel.id == row.id))
-        .map(|row| (row.id, row.locked))
-        .collect();
-    let identity = shard::identity(&project.root, &plan, &locked, &durations)?;
+    let identity = |kernel: &&Kernel| {
+        project.store().identity(kernel, &project.lock).map(|identity| (kernel.id.to_string(), identity))
+    };
+    let kernels: BTreeMap<String, String> = kernels.iter().map(identity).collect::<Result<_, _>>()?;
+    let identity = shard::identity(&project.root, &plan, &kernels, &durations)?;
     Ok(Whole { plan, identity, durations })
 }
 

@@ -115,11 +115,8 @@ pub fn behave(script: &mut Script<'_>, cells: &[lab_protocol::CellId]) {
 /// Injects a fault; the exit code is that of `lab run`.
 pub fn play(fault: Fault, scratch: &Path) -> ExitCode {
     let How::Fake(scenario) = fault.how else { panic!("{} wants a real guest", fault.name) };
-    let exit = run(scenario(), &scratch.join(RUN)).unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        error.exit()
-    });
-    ExitCode::from(exit.code())
+    // As the program ends, with all that it says.
+    ExitCode::from(lab::cli::ended(run(scenario(), &scratch.join(RUN))).code())
 }
 
 fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {

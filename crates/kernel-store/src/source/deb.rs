@@ -6,6 +6,7 @@ use crate::{
     cache::{Errand, Finished, Writing, sha256_of},
     config::{Debian, Kernel},
     error::{KernelsError, Result},
+    files::Identity,
     lockfile::{Locked, Part},
     modules,
     packages::{self, Package},
@@ -44,12 +45,12 @@ impl KernelSource for Deb<'_> {
 
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
         let wanted = self.wanted(locked)?;
-        Ok(Bound { version: wanted.kernel, sha256: wanted.sha256.to_owned() })
+        Ok(Bound { version: wanted.kernel, sha256: identity_of(wanted.sha256, wanted.parts) })
     }
 
     fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
         let wanted = self.wanted(job.locked)?;
-        fetch(job.writing, job.site.debian, job.kernel, &wanted, job.progress)
+        fetch(job.writing, job.site.debian, job.kernel, &wanted, &job.bound.sha256, job.progress)
     }
 }
 
@@ -114,6 +115,19 @@ pub(crate) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) ->
         nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
     })?;
     Ok((package, kernel))
+}
+
+/// A package that only ties others together is the same while what it ties is not.
+fn identity_of(sha256: &str, parts: &[Part]) -> String {
+    if parts.is_empty() {
+        return sha256.to_owned();
+    }
+    let mut identity = Identity::default();
+    identity.add(sha256);
+    for part in parts {
+        identity.add(&part.package).add(&part.sha256);
+    }
+    identity.finish()
 }
 
 /// What the lock says of a package.
@@ -185,6 +199,7 @@ pub(crate) fn fetch(
     debian: &Debian,
     kernel: &Kernel,
     wanted: &Wanted<'_>,
+    identity: &str,
     progress: &dyn Fn(&str),
 ) -> Result<Finished> {
     let apt = Apt::new(writing.root(), debian, wanted.suite)?;
@@ -201,7 +216,7 @@ pub(crate) fn fetch(
     let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
     modules::index(stage.path(), &release)?;
     fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
-    writing.finish(stage, kernel, wanted.kernel, wanted.sha256)
+    writing.finish(stage, kernel, wanted.kernel, identity)
 }
 
 /// Passes a package's files to [`Unpacked::add`].

@@ -8,7 +8,11 @@ use crate::{
     lockfile::Locked,
     recipe::{self, BASE},
 };
-use lab_base::process;
+use lab_base::{
+    file::touch,
+    git::git,
+    process::{self, ProcessError},
+};
 use lab_protocol::KernelVersion;
 use std::{
     ffi::OsStr,
@@ -56,17 +60,17 @@ impl KernelSource for Git<'_> {
 pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
     let commit = git(tree, ["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).map_err(
         |error| match error {
-            KernelsError::Program { .. } => KernelsError::BadKernel {
+            ProcessError::Failed { .. } => KernelsError::BadKernel {
                 path: tree.to_owned(),
                 reason: format!(
                     "is not a git repository with a commit `{reference}`: fix `tree` or `ref` in kernels.toml"
                 ),
             },
-            other => other,
+            other => other.into(),
         },
     )?;
     let commit = commit.trim().to_owned();
-    let makefile = git(tree, ["show", &format!("{commit}:Makefile")])?;
+    let makefile = git(tree, ["cat-file", "blob", &format!("{commit}:Makefile")])?;
     let kernel = makefile_version(&makefile).ok_or_else(|| KernelsError::BadKernel {
         path: tree.to_owned(),
         reason: format!("has no kernel version in the Makefile of {commit}"),
@@ -123,8 +127,17 @@ impl Build<'_> {
         progress(&format!("building {} (this takes minutes)", self.commit));
         // --force: the .config of an earlier build must not be reused if the fragment has changed.
         let args = ["--build".as_ref(), "--force".as_ref(), "--config".as_ref(), fragment.as_os_str()];
-        let build = process::vng(self.vng, args).dir(&worktree);
+        let build = process::vng(self.vng, &process::vng_home(writing.root())?, args).dir(&worktree);
         process::capture("vng --build", "virtme-ng", build)?;
+        let config = worktree.join(".config");
+        let got = fs::read_to_string(&config).map_err(KernelsError::io(&config))?;
+        let lost = recipe::without_effect(&recipe::fragment(self.fragment)?, &got);
+        if !lost.is_empty() {
+            return Err(KernelsError::BadKernel {
+                path: self.fragment.map_or(config, Path::to_owned),
+                reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.version),
+            });
+        }
         let local = Local::from_tree(&worktree);
         local.take(writing, kernel, &local.banner()?, sha256)
     }
@@ -139,6 +152,7 @@ impl Build<'_> {
         if worktree.join(".git").exists() {
             let switch = git(&worktree, ["checkout", "--quiet", "--force", "--detach", self.commit]);
             if switch.is_ok() {
+                touch(&worktree);
                 return Ok(worktree);
             }
             // It belongs to another repository, or its repository was moved.
@@ -148,16 +162,6 @@ impl Build<'_> {
         git(self.tree, flags.into_iter().chain([worktree.as_os_str(), self.commit.as_ref()]))?;
         Ok(worktree)
     }
-}
-
-fn git<I>(tree: &Path, args: I) -> Result<String>
-where
-    I: IntoIterator,
-    I::Item: AsRef<OsStr>,
-{
-    let at = ["-C".as_ref(), tree.as_os_str()].map(OsStr::to_owned);
-    let args = at.into_iter().chain(args.into_iter().map(|arg| arg.as_ref().to_owned())).collect::<Vec<_>>();
-    Ok(process::capture("git", "git", process::command("git", args))?)
 }
 
 #[cfg(test)]

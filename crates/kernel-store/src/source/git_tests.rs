@@ -42,6 +42,8 @@ fn builds_the_locked_commit_in_a_separate_worktree() {
         id: lab_guard::Id::new("tree").unwrap(),
         class: Class::From67,
         may_fail: false,
+        has: Vec::new(),
+        believe_probes: None,
         default: false,
         source: Source::Git { tree: tree.clone(), reference: "HEAD".into(), fragment: None },
         unsupported: vec![],

@@ -8,7 +8,7 @@ use crate::{
 };
 use lab_base::process;
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ pub(super) struct Prebuilt<'a> {
 
 impl KernelSource for Prebuilt<'_> {
     fn resolve(&self, site: &Site<'_>, _: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let local = Mainline::new(site.vng)?.download(self.version, progress)?;
+        let local = Mainline::new(site.vng, site.cache.root())?.download(self.version, progress)?;
         let (sha256, kernel) = (local.image_sha256()?, local.banner()?.version);
         Ok(Some(Locked::Mainline { version: self.version.to_owned(), sha256, kernel }))
     }
@@ -30,7 +30,7 @@ impl KernelSource for Prebuilt<'_> {
     }
 
     fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
-        let local = Mainline::new(job.site.vng)?.download(self.version, job.progress)?;
+        let local = Mainline::new(job.site.vng, job.site.cache.root())?.download(self.version, job.progress)?;
         let found = local.image_sha256()?;
         if found != job.bound.sha256 {
             let what = format!("mainline {}", self.version);
@@ -43,18 +43,17 @@ impl KernelSource for Prebuilt<'_> {
 /// vng and the place where it keeps what it downloads.
 pub(crate) struct Mainline<'a> {
     pub vng: &'a Path,
-    /// `~/.cache/virtme-ng`; it is not configurable.
-    pub downloads: PathBuf,
+    /// Its home directory.
+    pub home: PathBuf,
 }
 
 impl<'a> Mainline<'a> {
     /// Uses vng's default directory.
     ///
     /// # Errors
-    /// There is no home directory.
-    pub fn new(vng: &'a Path) -> Result<Self> {
-        let home = env::home_dir().ok_or(KernelsError::NoHome)?;
-        Ok(Self { vng, downloads: home.join(".cache/virtme-ng") })
+    /// The cache can't be written.
+    pub fn new(vng: &'a Path, cache: &Path) -> Result<Self> {
+        Ok(Self { vng, home: process::vng_home(cache)? })
     }
 
     /// Lets vng download a version, unless it is already there. `--dry-run` downloads but starts no guest.
@@ -62,10 +61,11 @@ impl<'a> Mainline<'a> {
     /// # Errors
     /// vng fails, or has no such version.
     pub fn download(&self, version: &str, progress: &dyn Fn(&str)) -> Result<Local> {
-        let dir = self.downloads.join(version).join("amd64");
+        // vng takes no other place.
+        let dir = self.home.join(".cache/virtme-ng").join(version).join("amd64");
         if files(&dir.join("boot"), "vmlinuz-").is_empty() {
             progress(&format!("vng is downloading mainline {version}"));
-            let command = process::command(self.vng, ["--run", version, "--dry-run"]);
+            let command = process::vng(self.vng, &self.home, ["--run", version, "--dry-run"]);
             process::capture(&format!("vng --run {version} --dry-run"), "virtme-ng", command)?;
         }
         let boot = dir.join("boot");

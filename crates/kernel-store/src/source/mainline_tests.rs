@@ -15,14 +15,14 @@ fn vng_downloads_once() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
     fs::write(at.join("image"), header::sample("6.12.43-061243-generic (a@b) #1 SMP")).unwrap();
-    let tree = at.join("vng-cache/v6.12.43/amd64");
+    let tree = at.join(".cache/virtme-ng/v6.12.43/amd64");
     let script = format!(
         "mkdir -p {0}/boot {0}/lib/modules/6.12.43-061243-generic\ncp {1}/image {0}/boot/vmlinuz-6.12.43-061243-generic",
         tree.display(),
         at.display()
     );
     let vng = vng(at, &script);
-    let mainline = Mainline { vng: &vng, downloads: at.join("vng-cache") };
+    let mainline = Mainline { vng: &vng, home: at.to_owned() };
     for _ in 0..2 {
         let local = mainline.download("v6.12.43", &|_| ()).unwrap();
         assert_eq!(local.banner().unwrap().version.to_string(), "6.12.43");
@@ -34,7 +34,7 @@ fn vng_downloads_once() {
 fn a_failing_vng_is_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let vng = vng(dir.path(), "echo could not find kernel packages >&2; exit 1");
-    let mainline = Mainline { vng: &vng, downloads: dir.path().join("vng-cache") };
+    let mainline = Mainline { vng: &vng, home: dir.path().to_owned() };
     insta::assert_snapshot!(mainline.download("v6.99", &|_| ()).err().unwrap(),
         @"vng --run v6.99 --dry-run failed: exit status: 1: could not find kernel packages");
 }

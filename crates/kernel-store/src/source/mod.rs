@@ -75,6 +75,14 @@ pub(crate) trait KernelSource {
     /// The lock holds something else, or a file can't be read.
     fn identity(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<Bound>;
 
+    /// Changes with the bytes of all files, and is the same on every host; none where that holds of the identity.
+    ///
+    /// # Errors
+    /// A file can't be read.
+    fn content(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Brings the kernel into the cache.
     ///
     /// # Errors

@@ -2,21 +2,26 @@
 
 use super::{Bound, Job, KernelSource, Site, deb::Indexes};
 use crate::{
-    cache::{Finished, Writing, hex, sha256_of},
+    cache::{Finished, Writing, sha256_of},
     config::Kernel,
     error::{KernelsError, Result},
+    files::{self, Identity},
     header::{self, Banner},
     lockfile::Locked,
     modules,
 };
 use lab_base::process;
-use sha2::{Digest, Sha256};
+use lab_protocol::KernelVersion;
 use std::{
     ffi::OsString,
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+/// Lines within which a configuration says what it is of.
+const HEADING: usize = 8;
+/// What a build lists beside the modules themselves; it decides what a guest takes for built in.
+const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 impl KernelSource for Local {
     fn is_locked(&self) -> bool {
@@ -29,6 +34,10 @@ impl KernelSource for Local {
 
     fn identity(&self, _: &Site<'_>, _: Option<&Locked>) -> Result<Bound> {
         Ok(Bound { version: self.banner()?.version, sha256: Self::identity(self)? })
+    }
+
+    fn content(&self) -> Result<Option<String>> {
+        Self::content(self).map(Some)
     }
 
     fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
@@ -91,36 +100,47 @@ impl Local {
     /// # Errors
     /// A file can't be read.
     pub fn identity(&self) -> Result<String> {
-        let mut hasher = Sha256::new();
-        hasher.update(fs::read(&self.image).map_err(KernelsError::io(&self.image))?);
-        let stamp = |path: &Path, hasher: &mut Sha256| -> Result<()> {
-            let meta = fs::metadata(path).map_err(KernelsError::io(path))?;
-            hasher.update(path.as_os_str().as_encoded_bytes());
-            for part in [meta.len().cast_signed(), meta.mtime(), meta.mtime_nsec()] {
-                hasher.update(part.to_le_bytes());
-            }
-            Ok(())
-        };
-        if let Some(config) = &self.config {
-            stamp(config, &mut hasher)?;
+        let mut identity = self.without_modules()?;
+        for (_, path) in self.files()? {
+            identity.stamp(&path)?;
         }
-        match &self.modules {
-            Modules::None => {}
+        Ok(identity.finish())
+    }
+
+    /// The same for the same bytes, on every host: what [`Self::identity`] is too fast for.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn content(&self) -> Result<String> {
+        let mut identity = self.without_modules()?;
+        for (name, path) in self.files()? {
+            identity.add(name.as_os_str().as_encoded_bytes()).content(&path)?;
+        }
+        Ok(identity.finish())
+    }
+
+    fn without_modules(&self) -> Result<Identity> {
+        let mut identity = Identity::default();
+        identity.content(&self.image)?;
+        // A file that is not there is another thing than an empty one.
+        if let Some(config) = &self.config {
+            identity.add("config").content(config)?;
+        }
+        Ok(identity)
+    }
+
+    /// The modules and their lists: the name of each, and where it is.
+    fn files(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        Ok(match &self.modules {
+            Modules::None => Vec::new(),
             Modules::Directory(dir) => {
-                for entry in walkdir::WalkDir::new(dir).sort_by_file_name() {
-                    let entry = entry.map_err(|error| KernelsError::io(dir)(error.into()))?;
-                    if entry.file_type().is_file() {
-                        stamp(entry.path(), &mut hasher)?;
-                    }
-                }
+                files::of_modules(dir)?.into_iter().map(|name| (name.clone(), dir.join(name))).collect()
             }
             Modules::Tree(tree) => {
-                for module in modules_of(tree)? {
-                    stamp(&tree.join(module), &mut hasher)?;
-                }
+                let lists = LISTS.iter().map(PathBuf::from).filter(|name| tree.join(name).is_file());
+                modules_of(tree)?.into_iter().chain(lists).map(|name| (name.clone(), tree.join(name))).collect()
             }
-        }
-        Ok(hex(hasher))
+        })
     }
 
     /// Copies all files into the cache, so that a later build can't change a kernel during a run.
@@ -128,6 +148,12 @@ impl Local {
     /// # Errors
     /// A file can't be copied, `make modules_install` or depmod fails, or the kernel does not belong to its class.
     pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
+        if !kernel.fits(banner.version) {
+            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class.clone() });
+        }
+        if let Some(config) = &self.config {
+            check_config(config, banner)?;
+        }
         let stage = writing.stage()?;
         let copy = |from: &Path, name: &str| modules::copy_file(from, &stage.path().join(name));
         copy(&self.image, "vmlinuz")?;
@@ -144,7 +170,20 @@ impl Local {
     }
 }
 
-/// The modules in a tree's `modules.order`.
+/// Refuses a `.config` of another series than the image: it says whether guests need the signatures of modules.
+fn check_config(config: &Path, banner: &Banner) -> Result<()> {
+    let text = fs::read_to_string(config).map_err(KernelsError::io(config))?;
+    // `# Linux/x86 6.12.117 Kernel Configuration` (scripts/kconfig: conf_write_heading()).
+    let heading = text.lines().take(HEADING).find_map(|line| line.strip_prefix("# Linux/")?.split(' ').nth(1));
+    let Some(version) = heading.and_then(|version| version.parse::<KernelVersion>().ok()) else { return Ok(()) };
+    if (version.major, version.minor) == (banner.version.major, banner.version.minor) {
+        return Ok(());
+    }
+    let reason = format!("is the configuration of kernel {version}, and the image is {}: name its own", banner.version);
+    Err(KernelsError::BadKernel { path: config.to_owned(), reason })
+}
+
+/// `modules.order` of a tree, as names of the modules themselves.
 fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
     let order = tree.join("modules.order");
     match fs::read_to_string(&order) {
@@ -164,7 +203,7 @@ pub(crate) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
         // Without modules there is nothing to install, but the list of built-in ones is still useful.
         let to = stage.join("root/lib/modules").join(release);
         fs::create_dir_all(&to).map_err(KernelsError::io(&to))?;
-        for name in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
+        for name in LISTS {
             let from = tree.join(name);
             if from.is_file() {
                 modules::copy_file(&from, &to.join(name))?;
@@ -176,5 +215,15 @@ pub(crate) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     path.push(stage.join("root"));
     let args = ["-s".into(), "modules_install".into(), path, "INSTALL_MOD_STRIP=1".into(), "DEPMOD=true".into()];
     process::capture("make modules_install", "make", process::command("make", args).dir(tree))?;
-    Ok(())
+    let place = stage.join("root/lib/modules");
+    if place.join(release).is_dir() {
+        return Ok(());
+    }
+    let others = fs::read_dir(&place).into_iter().flatten().flatten();
+    let others: Vec<String> = others.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let reason = format!(
+        "its image is of kernel {release}, and its modules are of {}: build both again",
+        if others.is_empty() { "none".to_owned() } else { others.join(", ") }
+    );
+    Err(KernelsError::BadKernel { path: tree.to_owned(), reason })
 }

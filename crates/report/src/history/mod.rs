@@ -11,6 +11,7 @@ use crate::{error::ReportError, results::Stored};
 use lab_base::selection::{self, NoMatch};
 use lab_protocol::{AttachType, CellId};
 use lab_record::{
+    exit::Exit,
     log,
     run::{RunRecord, used},
     verdict::Standing,
@@ -63,7 +64,44 @@ pub struct History {
     pub series: Vec<Series>,
 }
 
-/// Points of a cell by the index of the run.
+/// By which a run is told to be a part of others: whether one among them has every cell, and the most cells that one has.
+#[derive(Debug, Default)]
+struct Scale {
+    whole: bool,
+    cells: usize,
+}
+
+impl Scale {
+    fn of(runs: &[Stored]) -> Self {
+        let plans = runs.iter().filter_map(|run| log::head(&run.directory).ok()).map(|info| info.plan);
+        plans.fold(Self::default(), |scale, plan| Self {
+            whole: scale.whole || plan.every_cell,
+            cells: scale.cells.max(plan.cells.len()),
+        })
+    }
+
+    /// Why a run is no night of its own.
+    fn objection(&self, record: &RunRecord) -> Option<&'static str> {
+        let info = record.info.as_ref()?;
+        // A selection of cells that is all there ever was is a history too.
+        let part = !info.plan.every_cell && (self.whole || info.plan.cells.len() * 2 < self.cells);
+        if info.mutant.is_some() {
+            Some("has a deliberate fault")
+        } else if info.canary {
+            Some("has canaries, which are meant to fail")
+        } else if info.shard.is_some() {
+            Some("is one shard of a run")
+        } else if matches!(record.finished, Some((Exit::Interrupted(_), _))) {
+            Some("was interrupted")
+        } else if part {
+            Some("has a part of the cells only")
+        } else {
+            None
+        }
+    }
+}
+
+/// Points of a cell by the number of the run.
 type Found = BTreeMap<(String, String), Vec<(usize, Point)>>;
 
 impl History {
@@ -75,21 +113,30 @@ impl History {
     pub fn read(
         runs: &[Stored],
         wanted: impl Fn(&str, &CellId) -> bool,
+        every: bool,
         say: &dyn Fn(&str),
     ) -> Result<Self, ReportError> {
         let mut history = Self::default();
         let mut found = Found::new();
         let mut last_error = None;
+        let scale = if every { Scale::default() } else { Scale::of(runs) };
+        let mut left_out = 0;
         for run in runs {
             match log::read(&run.directory) {
-                Ok(record) => history.take(&record, &mut found, &wanted),
+                Ok(record) => match scale.objection(&record).filter(|_| !every) {
+                    None => history.take(&record, &mut found, &wanted),
+                    Some(why) => {
+                        left_out += 1;
+                        say(&format!("left out: {} {why}; --every-run takes it in", run.id));
+                    }
+                },
                 Err(error) => {
                     say(&format!("left out: {error}"));
                     last_error = Some(error);
                 }
             }
         }
-        if let Some(error) = last_error.filter(|_| history.runs.is_empty()) {
+        if let Some(error) = last_error.filter(|_| history.runs.is_empty() && left_out == 0) {
             return Err(error.into());
         }
         let count = history.runs.len();

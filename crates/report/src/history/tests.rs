@@ -55,8 +55,8 @@ fn read(results: &Path) -> (History, Vec<String>) {
     let said = std::cell::RefCell::new(Vec::new());
     let runs = crate::results::stored(results).unwrap();
     let say = |line: &str| said.borrow_mut().push(line.to_owned());
-    // Without the rows of kernels: these runs had no guests.
-    let history = History::read(&runs, |_, cell| cell.as_str().contains('['), &say).unwrap();
+    // Without the rows that every kernel has: these nights had no guests.
+    let history = History::read(&runs, |_, cell| cell.as_str().contains('['), false, &say).unwrap();
     (history, said.into_inner())
 }
 
@@ -89,7 +89,7 @@ fn a_row_per_kernel_and_a_line_per_change() {
 fn an_error_names_the_file_if_no_run_can_be_read() {
     let dir = nights();
     let runs = crate::results::stored(dir.path()).unwrap();
-    let error = History::read(&runs[..1], |_, _| true, &|_| ()).unwrap_err().to_string();
+    let error = History::read(&runs[..1], |_, _| true, false, &|_| ()).unwrap_err().to_string();
     assert!(error.contains("20261116T020000Z-eeeeee/events.jsonl has format 0"), "{error}");
 }
 

@@ -78,6 +78,8 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
 
 /// Makes `latest` point to a run, atomically.
 ///
+/// A convenience: a run is what it is without the link, so nobody shall fail for it. [`note_latest`] says what is wrong.
+///
 /// # Errors
 /// The link can't be created; a directory of that name is not touched.
 pub fn point_latest(results: &Path, id: &Id) -> Result<(), FileError> {
@@ -88,6 +90,17 @@ pub fn point_latest(results: &Path, id: &Id) -> Result<(), FileError> {
         let _ = fs::remove_file(&fresh);
         FileError::of("replace", &link)(error)
     })
+}
+
+/// As [`point_latest`], and where that can't be done a line that says so. Returns the name by which the run is found.
+pub fn note_latest(results: &Path, id: &Id) -> (PathBuf, Option<String>) {
+    match point_latest(results, id) {
+        Ok(()) => (results.join(LATEST), None),
+        Err(error) => {
+            let line = format!("{LATEST} does not lead to this run ({error}): remove or rename what is there");
+            (results.join(id.as_str()), Some(line))
+        }
+    }
 }
 
 #[cfg(test)]

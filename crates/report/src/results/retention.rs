@@ -16,9 +16,9 @@ use toml_edit::Document;
 
 /// The lab's settings, beside `kernels.toml`.
 pub const LAB_TOML: &str = "lab.toml";
-/// Its tables.
-pub const SECTIONS: &[&str] = &["results", "agent"];
-/// Prefix to which a run is renamed before its files are removed, so that a partial run is never used.
+/// Its tables, each read by whoever it is for.
+pub const SECTIONS: &[&str] = &["results", "agent", "cache"];
+/// What a run is renamed to before its files go, so that no half of one is ever taken for a run.
 const DOOMED: &str = ".pruned-";
 
 /// The limits: a run beyond either is removed.

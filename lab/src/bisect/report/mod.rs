@@ -117,6 +117,9 @@ impl Report {
         };
         let who = match (&**suspects, sure) {
             ([culprit], true) => format!("culprit: {}", names(&[*culprit])),
+            ([likeliest], false) if matches!(self.finding.revert, Some(Revert::Tested { cured: false, .. })) => {
+                format!("culprit: not sure; the likeliest is {}, but without it nothing changes", names(&[*likeliest]))
+            }
             (some, _) if *confidence >= self.wanted => format!("culprit: not sure, one of {}", names(some)),
             (some, _) => format!("culprit: not sure; the likeliest are {}", names(&some[..some.len().min(5)])),
         };
@@ -124,19 +127,15 @@ impl Report {
     }
 
     fn revert(&self) -> Option<String> {
-        let expected = match self.direction {
-            Direction::Break => 0,
-            Direction::Fix => 1,
-        };
-        // Packages can't be reverted, so this is only for commits.
+        // Nobody takes a package's change back.
         let revert = self.finding.revert.as_ref().filter(|_| self.log.is_some())?;
         Some(match revert {
             Revert::Impossible { reason } => format!("not tested: {reason}"),
-            Revert::Tested { tally } if tally.fails.min(1) == expected => {
+            Revert::Tested { tally, cured: true } => {
                 let (old, new) = &self.terms;
                 format!("{tally} runs fail: the {new} end is {old} without it")
             }
-            Revert::Tested { tally } => {
+            Revert::Tested { tally, cured: false } => {
                 format!("{tally} runs fail: the {} end is unchanged without it; there is another cause", self.terms.1)
             }
         })

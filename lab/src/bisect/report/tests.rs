@@ -43,7 +43,7 @@ fn report() -> Report {
             sure: true,
             rates: (0.98, 0.03),
             steps,
-            revert: Some(Revert::Tested { tally: Tally { fails: 0, runs: 3 } }),
+            revert: Some(Revert::Tested { tally: Tally { fails: 0, runs: 3 }, cured: true }),
         },
         culprit: Some("commit ddd\nAuthor: N <n@n.example>\n\n    net: run it *once*\n".to_owned()),
         failure: vec!["A02-tcx-link[netkit]: check: # of #".to_owned(), "udp arrives: 0 of 5".to_owned()],
@@ -84,4 +84,18 @@ fn an_uncertain_result_is_marked_in_the_last_lines() {
     report.finding.confidence = 0.4;
     assert!(report.last_lines().starts_with("culprit: not sure; the likeliest are ccc"), "{}", report.last_lines());
     assert!(report.mail().contains("Not sure; it may be one of these commits (40 %)"), "{}", report.mail());
+}
+
+#[test]
+fn a_revert_that_changes_nothing_is_no_proof() {
+    let mut report = report();
+    let revert = Some(Revert::Tested { tally: Tally { fails: 3, runs: 3 }, cured: false });
+    report.finding = Finding { confidence: 0.01, sure: false, revert, ..report.finding };
+    assert_eq!(
+        report.last_lines(),
+        "culprit: not sure; the likeliest is ddd (net: run it *once*), but without it nothing changes\n\
+         confidence: 1 % (required: 95 %)"
+    );
+    let mail = report.mail();
+    assert!(mail.contains("Reverted: 3 of 3 runs fail: the bad end stays as it is without it"), "{mail}");
 }

@@ -5,12 +5,12 @@ use crate::bisect::tester::Supply;
 use crate::{
     bisect::{
         Stop, Subject,
-        commits::{Commit, Commits, Worktree, git},
+        commits::{Commit, Commits, Worktree},
     },
     error::Error,
     project::{Project, absolute},
 };
-use lab_base::{hex::hex, interrupt::Interrupt, say::say, text};
+use lab_base::{file::touch, git::git, hex::hex, interrupt::Interrupt, process::vng_home, say::say, text};
 use lab_kernel_store::{Built, Checkout, KernelsError, Settings, Unpacked};
 use sha2::{Digest, Sha256};
 use std::{
@@ -42,8 +42,10 @@ impl Workshop {
             command: args.build_command.clone(),
             jobs: args.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
             vng: project.vng().to_owned(),
+            home: vng_home(project.cache.root())?,
         };
         let worktree = Worktree::open(tree, &place, commit).map_err(|stop| Error::Host(stop.to_string()))?;
+        touch(&worktree.path);
         Ok(Self { worktree, products: place.join("products"), settings, _lock: lock })
     }
 
@@ -74,7 +76,12 @@ impl Workshop {
         })
     }
 
-    /// The configuration of a built commit.
+    /// What decides a commit's kernel beside its sources: configuration, command, programs, environment.
+    pub fn identity(&self) -> Result<String, KernelsError> {
+        self.checkout(&|| false).key("")
+    }
+
+    /// The configuration of a commit that was built.
     pub fn config(&self, commit: &Commit) -> Option<PathBuf> {
         let stop = || false;
         let checkout = self.checkout(&stop);

@@ -12,7 +12,7 @@ use crate::bisect::tester::{Supply, Tester};
 use crate::{
     bisect::{
         Mark, Stop, Subject, Walk,
-        commits::{Commit, Commits, GitBisect, clean, git},
+        commits::{Commit, Commits, GitBisect, clean},
         graph::{Graph, OLD_END},
         halving::Halving,
         packages::Rung,
@@ -22,6 +22,7 @@ use crate::{
         search::{Step, Wish, search},
         state::{Remembering, State},
     },
+    cache,
     error::Error,
     guests::How,
     project::{
@@ -31,7 +32,7 @@ use crate::{
 };
 use args::{BisectArgs, Terms, WhatArgs};
 use commits::Workshop;
-use lab_base::{interrupt::Interrupt, say::say, text};
+use lab_base::{git::git, interrupt::Interrupt, say::say, text};
 use lab_protocol::CellId;
 use lab_record::exit::Exit;
 use place::Place;
@@ -58,9 +59,15 @@ fn in_packages(project: &Project, args: &BisectArgs) -> Result<Exit, Error> {
         exact: rung.version.to_string(),
     };
     let names: Vec<Name> = ladder.rungs.iter().enumerate().map(name).collect();
-    let graph = Graph::line(names.len() - 1);
-    let history =
-        History { unit: "kernel", direction: ladder.direction, graph: &graph, names, notes: ladder.notes.clone() };
+    let (graph, kernels) = (Graph::line(names.len() - 1), source.identities()?);
+    let history = History {
+        unit: "kernel",
+        direction: ladder.direction,
+        graph: &graph,
+        names,
+        kernels,
+        notes: ladder.notes.clone(),
+    };
     conduct(project, args, &question, history, source, &mut Halving::new(&graph), &|_, culprit, names| {
         let Some(culprit) = culprit else { return Ok(Extra::default()) };
         let (before, since) = (&names[culprit - 1], &names[culprit]);
@@ -102,6 +109,7 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
         direction: commits.direction,
         graph: &commits.graph,
         names: commits.commits.iter().map(name).collect(),
+        kernels: workshop.identity()?,
         notes: Vec::new(),
     };
     let Terms(old, new) = terms(args, commits.direction);
@@ -170,6 +178,8 @@ struct History<'a> {
     direction: Direction,
     graph: &'a Graph,
     names: Vec<Name>,
+    /// What decides the points' kernels.
+    kernels: String,
     notes: Vec<String>,
 }
 
@@ -197,9 +207,9 @@ fn conduct<S: Supply, W: Walk>(
     walk: &mut W,
     tell: &Tell<'_, W>,
 ) -> Result<Exit, Error> {
-    let History { unit, direction, graph, names, notes } = history;
+    let History { unit, direction, graph, names, kernels, notes } = history;
     let Terms(old, new) = terms(args, direction);
-    let place = Place::open(project, args, question, &names)?;
+    let place = Place::open(project, args, question, &names, &kernels)?;
     let mut state = State::open(&place.directory, &question.predicate.to_string())?;
     say(&format!(
         "{} {unit}s between {} and {}; {}",
@@ -272,6 +282,9 @@ fn conduct<S: Supply, W: Walk>(
         names,
     };
     place.keep(&report, extra.config.as_deref(), args.format)?;
+    if let Some(line) = cache::sweep(&project.cache, &project.root) {
+        say(&line);
+    }
     Ok(if report.finding.sure { Exit::Passed } else { Exit::Failed })
 }
 

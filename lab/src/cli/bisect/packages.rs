@@ -51,7 +51,13 @@ pub(super) fn open<'a>(
 }
 
 impl Published<'_> {
-    /// The locked source of a kernel.
+    /// What decides the rungs' kernels: one of this host may have been built anew under the same name.
+    pub fn identities(&self) -> Result<String, KernelsError> {
+        let identity = |kernel: &&Kernel| self.project.store().identity(kernel, &self.project.lock);
+        self.kernels.iter().map(identity).collect::<Result<Vec<_>, _>>().map(|all| all.join(" "))
+    }
+
+    /// What a rung is locked to, for people.
     pub fn locked(&self, point: usize) -> String {
         let kernel = self.kernels[point];
         self.project.lock.entry(kernel).map_or_else(|_| kernel.source.to_string(), ToString::to_string)

@@ -41,14 +41,26 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The directory depends on the question, on both ends and everything between them, and on the programs in guests.
-    pub fn open(project: &Project, args: &BisectArgs, question: &Question, names: &[Name]) -> Result<Self, Error> {
+    /// The question, its ends and all between them, what decides their kernels (`kernels`), and the programs and lists that
+    /// decide the answers name the directory.
+    pub fn open(
+        project: &Project,
+        args: &BisectArgs,
+        question: &Question,
+        names: &[Name],
+        kernels: &str,
+    ) -> Result<Self, Error> {
         let mut hasher = Sha256::new();
         hasher.update(question.predicate.to_string());
+        hasher.update(kernels);
         for name in names {
             hasher.update(format!("\0{}\0{}", name.exact, name.long));
         }
-        for file in programs(&question.selected.artifacts)? {
+        let Artifacts { agent, objects } = &question.selected.artifacts;
+        for built in [agent].into_iter().chain(objects.values()) {
+            hasher.update(Sha256::digest(&built.bytes));
+        }
+        for file in judges(project)? {
             hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);
         }
         let build = &args.build;
@@ -94,11 +106,9 @@ impl Place {
     }
 }
 
-/// Files beside the kernel that affect the result.
-fn programs(artifacts: &Artifacts) -> Result<Vec<PathBuf>, Error> {
-    let mut files = vec![artifacts.agent.clone()];
-    let entries = fs::read_dir(&artifacts.bpf).map_err(Error::file("read", &artifacts.bpf))?;
-    files.extend(entries.flatten().map(|entry| entry.path()));
-    files.sort();
-    Ok(files)
+/// The files that decide what a guest's answer means: this program, which also makes the image, and the lists.
+fn judges(project: &Project) -> Result<Vec<PathBuf>, Error> {
+    let lab = std::env::current_exe().map_err(Error::file("find", "this program"))?;
+    let lists = ["splats.toml", "known.toml"].map(|name| project.root.join(name)).into_iter().filter(|it| it.is_file());
+    Ok([lab].into_iter().chain(lists).collect())
 }

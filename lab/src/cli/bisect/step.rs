@@ -4,7 +4,7 @@ use super::{args::StepArgs, ask, commits::Workshop};
 use crate::{
     bisect::{
         Answer, Stop, Subject, Trial,
-        commits::{Commit, git, resolve},
+        commits::{Commit, resolve},
         predicate::Signature,
         search::repeats,
         state::Lesson,
@@ -14,7 +14,7 @@ use crate::{
     guests::How,
     project::{Project, absolute},
 };
-use lab_base::{interrupt::Interrupt, say::say, text};
+use lab_base::{git::git, interrupt::Interrupt, say::say, text};
 use lab_kernel_store::Unpacked;
 use lab_record::exit::Exit;
 use lab_report::results::directory;

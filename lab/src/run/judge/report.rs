@@ -74,6 +74,14 @@ fn mismatches(facts: &KernelFacts, records: &[AttachRecord]) -> Vec<String> {
 fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: &mut Vec<String>) -> Outcome {
     if facts.must_have(reason.capability) {
         let since = reason.capability.since();
+        if let Some(backport) = facts.backport(reason.capability) {
+            let message = format!(
+                "no {} on kernel {}, which must have it ({}): {}; if this kernel is right to lack it, drop it from `has` of \
+                 [kernels.\"{}\"] in kernels.toml",
+                reason.capability, facts.version, backport.reason, reason.detail, facts.id
+            );
+            return Outcome::Failed { kind: FailureKind::MissingCapability, message };
+        }
         return Outcome::Failed {
             kind: FailureKind::MissingCapability,
             message: format!(
@@ -110,11 +118,13 @@ pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<S
                 probe.state.words(),
                 probe.detail
             )),
-            None if supported && !facts.must_have(probe.capability) => Some(format!(
-                "{} is there on {} although mainline has it since {}",
+            None if supported && !facts.must_have(probe.capability) && facts.believe_probes.is_none() => Some(format!(
+                "{} is there on {} although mainline has it since {}: if it was backported, list it under `has` of \
+                 [kernels.\"{}\"] in kernels.toml",
                 probe.capability,
                 facts.version,
-                probe.capability.since().lifted_by(facts.version)
+                probe.capability.since().lifted_by(facts.version),
+                facts.id
             )),
             _ => None,
         }
@@ -240,7 +250,8 @@ mod tests {
             [
                 "kernels.toml lists netkit as unsupported on k, and its probe found it supported: remove the entry",
                 "tcx must be there on 6.12.43 and is not (config off): EINVAL",
-                "netkit-single is there on 6.12.43 although mainline has it since 7.1",
+                "netkit-single is there on 6.12.43 although mainline has it since 7.1: if it was backported, list it under `has` of \
+                 [kernels.\"k\"] in kernels.toml",
             ]
         );
     }

@@ -18,7 +18,7 @@ impl KernelRun<'_> {
         let Some(info) = self.plan.info(&cell) else {
             return self.note(format!("the end of {cell} was ignored: it is not in the plan"));
         };
-        let judge = |shared| judge::attempt(self.kernel, info, seen, self.lists, shared);
+        let judge = |shared| judge::attempt(self.planned(), info, seen, self.lists, shared);
         let verdict = {
             let mut progress = self.progress();
             let second = progress.isolate == Isolate::Case;
@@ -49,7 +49,7 @@ impl KernelRun<'_> {
         once_more
             && judge::may_end_otherwise(verdict)
             && verdict.standing().is_bad()
-            && self.interrupt.signal().is_none()
+            && !self.interrupt.is_over()
             && self.progress().stopped.is_none()
     }
 

@@ -32,6 +32,7 @@ impl KernelRun<'_> {
             }
             Word::Probed { capabilities, modules } => {
                 let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
+                self.learn(&capabilities);
                 (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
                 // All guests of a kernel have the same probe results; one event is enough.
                 if guest == 1 {

@@ -20,7 +20,7 @@ use super::{
 };
 use lab_base::lock::lock;
 use lab_guard::Id;
-use lab_protocol::{CellId, ErrorKind};
+use lab_protocol::{CapabilityReport, CellId, ErrorKind};
 use lab_record::{
     event::{Event, Start},
     plan::PlannedKernel,
@@ -30,7 +30,7 @@ use lab_report::results::directory;
 use lab_vm::{Guest, Snapshot};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard},
+    sync::{Mutex, MutexGuard, OnceLock},
     time::Instant,
 };
 
@@ -38,6 +38,8 @@ use std::{
 pub struct KernelRun<'a> {
     common: Common<'a>,
     kernel: &'a PlannedKernel,
+    /// The same, once the probes of a kernel that is believed have spoken.
+    learned: OnceLock<PlannedKernel>,
     pub(super) warmth: Warmth,
     progress: Mutex<Progress<'a>>,
 }
@@ -91,7 +93,21 @@ impl<'a> KernelRun<'a> {
             gave_up: false,
             stopped: None,
         };
-        Self { common, kernel, warmth: Warmth::default(), progress: Mutex::new(progress) }
+        Self { common, kernel, learned: OnceLock::new(), warmth: Warmth::default(), progress: Mutex::new(progress) }
+    }
+
+    /// What the plan, and for a kernel that is believed its probes, expect of it.
+    fn planned(&self) -> &PlannedKernel {
+        self.learned.get().unwrap_or(self.kernel)
+    }
+
+    /// Hears what the probes found. Every guest of a kernel probes the same.
+    fn learn(&self, probes: &[CapabilityReport]) {
+        self.learned.get_or_init(|| {
+            let mut kernel = self.kernel.clone();
+            kernel.learn(&self.plan.cells, probes);
+            kernel
+        });
     }
 
     /// Number of cells that no guest has taken.
@@ -115,7 +131,7 @@ impl<'a> KernelRun<'a> {
     pub fn work(&self, prepared: &Prepared) {
         let mut first = self.kernel.cells.is_empty();
         while std::mem::take(&mut first) || self.waiting() > 0 || self.second_round() {
-            if self.interrupt.signal().is_some() {
+            if self.interrupt.is_over() {
                 self.stop(self.interrupt.why());
                 return;
             }
@@ -124,8 +140,8 @@ impl<'a> KernelRun<'a> {
                 continue;
             };
             let snapshot = self.snapshot(prepared);
-            // Another guest may have taken the remaining cells while this thread waited for memory or for the snapshot.
-            if self.interrupt.signal().is_some() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
+            // Another guest may have taken the rest while there was no memory, or while the snapshot was made.
+            if self.interrupt.is_over() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
                 continue;
             }
             let launch =

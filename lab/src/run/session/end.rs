@@ -29,7 +29,7 @@ impl Session<'_> {
                 farewell.off = true;
                 return farewell;
             }
-            farewell.cut_short = self.task.interrupt.signal().is_some();
+            farewell.cut_short = self.task.interrupt.is_over();
             if farewell.over.is_none() {
                 farewell.over = self.guest.overgrown();
             }
@@ -80,7 +80,7 @@ impl Session<'_> {
         let mut rest = [0; 4096];
         loop {
             let exit = self.guest.exited();
-            if exit.is_some() || Instant::now() >= limit || self.task.interrupt.signal().is_some() {
+            if exit.is_some() || Instant::now() >= limit || self.task.interrupt.is_over() {
                 return exit;
             }
             // Reading keeps the agent from blocking on a full port; a closed port returns at once.

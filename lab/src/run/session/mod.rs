@@ -66,7 +66,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
 fn connect(guest: &mut dyn Guest, task: Task<'_>, launched: Instant) -> Result<Box<dyn Channel>, End> {
     let limit = launched + task.boot_limit();
     loop {
-        if task.interrupt.signal().is_some() {
+        if task.interrupt.is_over() {
             return Err(End::Interrupted(None));
         }
         let slice = (Instant::now() + Duration::from_millis(500)).min(limit);
@@ -109,7 +109,7 @@ impl Session<'_> {
     fn talk(&mut self) -> Result<(), End> {
         let mut buffer = vec![0; 64 << 10];
         loop {
-            if self.task.interrupt.signal().is_some() {
+            if self.task.interrupt.is_over() {
                 return Err(End::Interrupted(self.running()));
             }
             self.check_deadlines()?;

@@ -2,7 +2,8 @@
 
 mod calls;
 mod devices;
+mod permissions;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("bad-input", &[devices::CASES, calls::CASES]);
+pub static AREA: Area = Area::new("bad-input", &[devices::CASES, calls::CASES, permissions::CASES]);

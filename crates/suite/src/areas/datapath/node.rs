@@ -221,7 +221,7 @@ impl DatapathNode {
     /// # Errors
     /// Where the map can't be written.
     pub fn serve(&self, ctx: &Ctx, backend: &str) -> Result<(), Stop> {
-        for family in Family::ALL {
+        for family in Family::available().iter().copied() {
             let path = self.path(ctx, backend, backend, family);
             for protocol in [6, 17] {
                 self.datapath.set_service(protocol, path.dial, path.listen)?;
@@ -253,7 +253,7 @@ impl DatapathNode {
         backend: &str,
         seen_as: impl Fn(Family) -> IpAddr,
     ) -> Result<(), Stop> {
-        for family in Family::ALL {
+        for family in Family::available().iter().copied() {
             let path = self.path(ctx, from.name, backend, family);
             let before = self.counters(from, Direction::FromWorkload)?;
             let report = udp_exchange(path, EXCHANGES.into(), UdpOptions::default(), ctx.patience(EXCHANGE_MS));

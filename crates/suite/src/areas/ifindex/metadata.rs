@@ -91,7 +91,7 @@ fn scrub(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = testbed.counter(ctx, P0)?;
     let _attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
     let (from, to) = variant.direction().ends("pod", "host");
-    for family in Family::ALL {
+    for family in Family::available().iter().copied() {
         let before = program.stats()?.marked;
         datagram(ctx, &testbed, from, testbed.net.addr(to, family), |socket| {
             setsockopt(socket, sockopt::Mark, &MARK)?;

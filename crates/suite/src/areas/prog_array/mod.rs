@@ -37,8 +37,8 @@ const CASES: &[Case] = &[
 /// Whether the kernel requires callers and callees to have the same type; the release is known, and the probe must agree.
 fn strict(ctx: &mut Ctx) -> bool {
     let probed = ctx.capabilities.has(Capability::ProgArrayStrict);
-    let expected = Capability::ProgArrayStrict.since().expected_on(ctx.capabilities.kernel());
-    ctx.equal("enforcement as documented for this release", probed, expected);
+    let expected = ctx.capabilities.is_known_for(Capability::ProgArrayStrict);
+    ctx.equal("enforcement as documented for this kernel", probed, expected);
     probed
 }
 

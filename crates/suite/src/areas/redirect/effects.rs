@@ -92,8 +92,11 @@ fn redirect_peer_scrubs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let report = testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
     ctx.check("another host's packets are not forwarded", report.tried() && report.silent(), &report);
     let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
-    // One way: the node forwards answers to the real address of the pod's end.
-    let scrubs = SCRUBS.expected_on(ctx.capabilities.kernel());
+    // One way: the answers are forwarded by the node, to the address that the pod's end really has.
+    let Some(scrubs) = ctx.capabilities.has_change(&SCRUBS) else {
+        ctx.log("whether the packet type is scrubbed is not known of a kernel whose version says nothing");
+        return Ok(());
+    };
     let report = match scrubs {
         true => testbed.flow(ctx, "w0", "w1", Proto::Udp, Family::V4),
         false => testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4),

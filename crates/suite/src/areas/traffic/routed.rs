@@ -111,6 +111,9 @@ fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.watch(&testbed.net, ["w0", "host"]);
     for far in library::FAR_END {
         let far: IpAddr = far.parse()?;
+        if !Family::of(far).is_available() {
+            continue;
+        }
         let pod = testbed.net.addr("w0", Family::of(far));
         let probe = UdpProbe::connect(testbed.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
         let before = watch.counted()?;

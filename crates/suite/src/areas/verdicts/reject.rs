@@ -35,7 +35,7 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = testbed.load(ctx, at, ProgramKind::Reject, config)?;
     let attachment = testbed.attach(ctx, at, variant.attach(), variant.direction(), &program)?;
     let (client, server) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
-    for family in Family::ALL {
+    for family in Family::available().iter().copied() {
         let mut capture = Capture::start(client)?;
         let to = SocketAddr::new(testbed.net.addr("w1", family), ctx.marker);
         let sink = UdpSink::bind(server, to)?;

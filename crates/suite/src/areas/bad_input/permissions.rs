@@ -1,0 +1,136 @@
+//! What a process without capabilities can do to a hook: all that it holds descriptors for, and nothing else.
+
+use crate::areas::mprog::chain::{Chain, next};
+use lab_bpf::{Anchor, BpfError, Mprog, Place};
+use lab_harness::{
+    case::{Case, CaseResult, Variant},
+    ctx::{Ctx, Stop},
+    testbed::P0,
+    variants,
+};
+use lab_topology::library;
+use nix::errno::Errno;
+use std::os::fd::AsFd;
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[BY_DESCRIPTOR, DETACH_BY_PLACE, BY_ID];
+
+/// Runs `work` without capabilities in the namespace of the hook.
+fn as_nobody<R: Send>(
+    chain: &Chain,
+    work: impl FnOnce() -> Result<R, BpfError> + Send,
+) -> Result<Result<R, BpfError>, Stop> {
+    Ok(chain.testbed.run(P0, || lab_bpf::as_nobody(work))?)
+}
+
+/// A descriptor is a capability (Documentation/bpf, "links and programs are reference counted by descriptors"): whoever was
+/// handed one may use it. Cilium's and systemd's helpers rely on that.
+const BY_DESCRIPTOR: Case = Case::new(
+    "N13",
+    "verbs-by-descriptor",
+    "Without capabilities, attach, replace, detach, link update and link detach work with descriptors that are held.",
+    by_descriptor,
+)
+.on(library::PAIR)
+.over(variants::link_hooks);
+fn by_descriptor(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let chain = Chain::new(ctx, variant)?;
+    let (hook, ifindex) = (chain.hook, chain.ifindex);
+    let (first, second, third) = (next()?, next()?, next()?);
+    chain.attach(&first, &Mprog::default())?;
+    chain.report(ctx, first.id())?;
+    let attached = as_nobody(&chain, || lab_bpf::attach_prog(hook, ifindex, &second, &Mprog::default()))?;
+    ctx.check("BPF_PROG_ATTACH", attached.is_ok(), format!("{attached:?}"));
+    ctx.equal("programs after the attach", chain.order()?, vec![first.id(), second.id()]);
+    let replaced = as_nobody(&chain, || lab_bpf::attach_prog(hook, ifindex, &third, &Mprog::replacing(&second)))?;
+    ctx.check("BPF_PROG_ATTACH with BPF_F_REPLACE", replaced.is_ok(), format!("{replaced:?}"));
+    ctx.equal("programs after the replacement", chain.order()?, vec![first.id(), third.id()]);
+    let by_fd = || lab_bpf::detach_prog(hook, ifindex, Some(third.as_fd()), &Mprog::default());
+    let detached = as_nobody(&chain, by_fd)?;
+    ctx.check("BPF_PROG_DETACH with the program's descriptor", detached.is_ok(), format!("{detached:?}"));
+    ctx.equal("programs after the detach", chain.order()?, vec![first.id()]);
+
+    let link = chain.link(&second, &Mprog::default())?;
+    let updated = as_nobody(&chain, || link.update(&third, None))?;
+    ctx.check("BPF_LINK_UPDATE", updated.is_ok(), format!("{updated:?}"));
+    ctx.equal("programs after the update", chain.order()?, vec![first.id(), third.id()]);
+    let told = as_nobody(&chain, || link.info())?;
+    ctx.check("BPF_OBJ_GET_INFO_BY_FD of the link", told.is_ok(), format!("{told:?}"));
+    let gone = as_nobody(&chain, || link.detach())?;
+    ctx.check("BPF_LINK_DETACH", gone.is_ok(), format!("{gone:?}"));
+    ctx.equal("programs after the link's detach", chain.order()?, vec![first.id()]);
+    Ok(())
+}
+
+/// `bpf_prog_detach()` takes a program by its place on the hook where no descriptor is given. "bpf: Fix tcx/netkit detach
+/// permissions when prog fd isn't given": before it nobody was asked for `CAP_NET_ADMIN` then.
+const DETACH_BY_PLACE: Case = Case::new(
+    "N14",
+    "detach-without-descriptor",
+    "Without capabilities BPF_PROG_DETACH by place, by anchor or by id is EPERM, and every program stays.",
+    detach_by_place,
+)
+.on(library::PAIR)
+.over(variants::link_hooks);
+fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let chain = Chain::new(ctx, variant)?;
+    let (hook, ifindex) = (chain.hook, chain.ifindex);
+    let (first, second) = (next()?, next()?);
+    chain.attach(&first, &Mprog::default())?;
+    chain.attach(&second, &Mprog::default())?;
+    chain.report(ctx, first.id())?;
+    let whole = vec![first.id(), second.id()];
+    let place = |place, anchor| Mprog { place, anchor, ..Mprog::default() };
+    for (what, options) in [
+        ("without a place", Mprog::default()),
+        ("at the front", place(Place::Before, Anchor::None)),
+        ("at the end", place(Place::After, Anchor::None)),
+        ("behind a program that is held", Mprog::after(Anchor::ProgFd(first.as_fd()))),
+        ("before a program by its id", Mprog::before(Anchor::ProgId(second.id()))),
+    ] {
+        let detached = as_nobody(&chain, || lab_bpf::detach_prog(hook, ifindex, None, &options))?;
+        ctx.refused(format!("BPF_PROG_DETACH {what}"), detached, Errno::EPERM);
+        let left = chain.order()?;
+        ctx.equal(format!("programs after BPF_PROG_DETACH {what}"), left.clone(), whole.clone());
+        // As before, for the next question.
+        if !left.contains(&second.id()) {
+            chain.attach(&second, &Mprog::default())?;
+        }
+        if !left.contains(&first.id()) {
+            chain.attach(&first, &Mprog { place: Place::Before, ..Mprog::default() })?;
+        }
+    }
+    // Whoever may, does.
+    let detached = chain.detach(None::<&lab_bpf::raw::RawProgram>, &place(Place::After, Anchor::None));
+    ctx.check("with capabilities the last program goes", detached.is_ok(), format!("{detached:?}"));
+    ctx.equal("programs after that", chain.order()?, vec![first.id()]);
+    Ok(())
+}
+
+/// `bpf_prog_query()` wants `CAP_NET_ADMIN`; `bpf_prog_get_fd_by_id()` and `bpf_link_get_fd_by_id()` want `CAP_SYS_ADMIN`.
+const BY_ID: Case = Case::new(
+    "N15",
+    "descriptors-by-id",
+    "Without capabilities neither a query nor a descriptor of a program or link by its id is to be had.",
+    by_id,
+)
+.on(library::PAIR)
+.over(variants::link_hooks);
+fn by_id(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let chain = Chain::new(ctx, variant)?;
+    let (hook, ifindex) = (chain.hook, chain.ifindex);
+    let program = next()?;
+    let link = chain.link(&program, &Mprog::default())?;
+    chain.report(ctx, program.id())?;
+    let link_id = link.info()?.id;
+    let query = as_nobody(&chain, || lab_bpf::query(hook, ifindex))?;
+    ctx.refused("BPF_PROG_QUERY", query, Errno::EPERM);
+    let prog_id = program.id();
+    let by_program = as_nobody(&chain, || lab_bpf::prog_fd(prog_id))?;
+    ctx.refused("BPF_PROG_GET_FD_BY_ID", by_program, Errno::EPERM);
+    let by_link = as_nobody(&chain, || lab_bpf::link_fd(link_id))?;
+    ctx.refused("BPF_LINK_GET_FD_BY_ID", by_link, Errno::EPERM);
+    let with = chain.testbed.run(P0, || (lab_bpf::prog_fd(prog_id).is_ok(), lab_bpf::link_fd(link_id).is_ok()));
+    ctx.equal("with capabilities both are", with, (true, true));
+    Ok(())
+}

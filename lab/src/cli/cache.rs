@@ -1,0 +1,154 @@
+//! `lab cache` and `lab cache prune`.
+
+use crate::{
+    cache::{self, Entry, Kind, Policy, bytes},
+    error::Error,
+    project,
+};
+use clap::{Args, Subcommand};
+use comfy_table::{CellAlignment, Table, presets};
+use lab_base::{file::FileError, say::show};
+use lab_kernel_store::Cache;
+use lab_record::exit::Exit;
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// `lab cache`.
+#[derive(Debug, Args)]
+pub(super) struct CacheArgs {
+    /// Every entry, and not only the sums.
+    #[arg(long)]
+    all: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<CacheCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    /// Remove what is beyond the bounds of lab.toml, the entries used longest ago first. Runs do the same when they end.
+    Prune(PruneArgs),
+}
+
+#[derive(Debug, Args)]
+struct PruneArgs {
+    /// Size to get down to, in place of what lab.toml says, in GiB; 0 removes everything but what `lab setup` installed.
+    #[arg(long, value_name = "N")]
+    max_gib: Option<u32>,
+    /// Days without use after which an entry goes, in place of what lab.toml says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..36_501))]
+    days: Option<u32>,
+    /// All of this kind, and nothing else: `lab cache` names the kinds.
+    #[arg(long, value_name = "KIND", conflicts_with_all = ["max_gib", "days"], value_parser = kind)]
+    kind: Option<Kind>,
+    /// Only tell what would go.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    let names = Kind::ALL.map(Kind::name).join(", ");
+    let found = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+    found.ok_or_else(|| format!("`{text}` is not a kind of the cache's entries (wanted: {names})"))
+}
+
+pub(super) fn cache(named: Option<PathBuf>, args: &CacheArgs) -> Result<Exit, Error> {
+    let root = project::root(named)?;
+    let policy = Policy::load(&root)?;
+    let cache = Cache::open()?;
+    match &args.command {
+        Some(CacheCommand::Prune(prune)) => pruned(&cache, policy, prune),
+        None => list(&cache, policy, args),
+    }
+}
+
+fn list(cache: &Cache, policy: Policy, args: &CacheArgs) -> Result<Exit, Error> {
+    let entries = cache::entries(cache.root());
+    if args.json {
+        show(format_args!("{}\n", to_json(cache.root(), policy, &entries)))?;
+        return Ok(Exit::Passed);
+    }
+    let total: u64 = entries.iter().filter(|entry| entry.kind.removable()).map(|entry| entry.size).sum();
+    show(format_args!("{}: {} ({policy})\n", cache.root().display(), bytes(total)))?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["kind", "entries", "size", "last used", "what"]);
+    for kind in Kind::ALL {
+        let of: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == kind).collect();
+        let size = of.iter().map(|entry| entry.size).sum();
+        let used = of.iter().map(|entry| entry.used).max().map_or_else(|| "-".to_owned(), age);
+        table.add_row([kind.name(), &of.len().to_string(), &bytes(size), &used, kind.words()]);
+        for entry in of.into_iter().filter(|_| args.all) {
+            table.add_row([&*format!("  {}", entry.name), "", &bytes(entry.size), &age(entry.used), ""]);
+        }
+    }
+    for column in [1, 2] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    show(format_args!("{table}\n"))?;
+    Ok(Exit::Passed)
+}
+
+fn to_json(root: &Path, policy: Policy, entries: &[Entry]) -> serde_json::Value {
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let entry = |entry: &Entry| {
+        json!({
+            "kind": entry.kind.name(),
+            "name": entry.name,
+            "bytes": entry.size,
+            "used": seconds(entry.used),
+            "removable": entry.kind.removable(),
+        })
+    };
+    json!({
+        "version": 1,
+        "cache": root,
+        "max_bytes": policy.size,
+        "max_days": policy.days,
+        "entries": entries.iter().map(entry).collect::<Vec<_>>(),
+    })
+}
+
+fn pruned(cache: &Cache, policy: Policy, args: &PruneArgs) -> Result<Exit, Error> {
+    let size = args.max_gib.map_or(policy.size, |gib| u64::from(gib) << 30);
+    let policy = Policy { size, days: args.days.unwrap_or(policy.days) };
+    let pruned = cache::prune(cache, policy, args.kind, args.dry_run)?;
+    if pruned.busy {
+        let path = cache.root().to_owned();
+        let cause = std::io::Error::other("another lab is at work in the cache: wait until it is through");
+        return Err(FileError { action: "prune", path, cause }.into());
+    }
+    let word = if args.dry_run { "would go" } else { "removed" };
+    for verdict in &pruned.verdicts {
+        if let Some(why) = verdict.goes {
+            show(format_args!("{word} {}: {}, {why}\n", verdict.entry.name, bytes(verdict.entry.size)))?;
+        }
+    }
+    let (count, size) = pruned.gone();
+    let stay = pruned.verdicts.len() - count;
+    show(format_args!("{stay} entries stay, {count} {word}, {} ({policy})\n", bytes(size)))?;
+    Ok(Exit::Passed)
+}
+
+/// How long ago, for people.
+fn age(used: SystemTime) -> String {
+    let age = SystemTime::now().duration_since(used).unwrap_or_default();
+    let units = [
+        (Duration::from_secs(86_400), "day"),
+        (Duration::from_secs(3600), "hour"),
+        (Duration::from_secs(60), "minute"),
+    ];
+    let told = units.into_iter().find_map(|(unit, word)| match age.as_secs() / unit.as_secs() {
+        0 => None,
+        1 => Some(format!("1 {word} ago")),
+        count => Some(format!("{count} {word}s ago")),
+    });
+    told.unwrap_or_else(|| "just now".to_owned())
+}

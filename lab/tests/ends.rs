@@ -1,0 +1,146 @@
+//! How runs end that something outside of them ends: the exit code, the words, and the reports that are left.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const KERNEL: &str = "6.12";
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command.arg("--project").arg(ROOT).args(arguments).stdin(Stdio::null()).env("CI", "true");
+    command
+}
+
+/// A run of some cells on one kernel, which is fetched and built before.
+fn run(case: &str, out: &Path) -> Command {
+    let ready = lab(&["list", "--case", case]).output().unwrap();
+    assert!(ready.status.success(), "{}", String::from_utf8_lossy(&ready.stderr));
+    let fetched = lab(&["kernels", "fetch", "--kernel", KERNEL]).output().unwrap();
+    assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+    let mut command = lab(&["run", "--no-build", "--kernel", KERNEL, "--case", case, "--out"]);
+    command.arg(out);
+    command
+}
+
+/// The one run below a directory, once it has begun.
+fn begun(out: &Path) -> PathBuf {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let runs = fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path());
+        if let Some(run) = runs.filter(|path| path.join("events.jsonl").is_file() && !path.is_symlink()).next() {
+            return run;
+        }
+        assert!(Instant::now() < deadline, "the run does not begin");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn ended(mut child: Child) -> (Option<i32>, String) {
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (child.wait().unwrap().code(), said)
+}
+
+#[test]
+fn a_closed_terminal_leaves_the_reports() {
+    let out = tempfile::tempdir().unwrap();
+    let child = run("T0*", out.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let directory = begun(out.path());
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP).unwrap();
+    let (code, said) = ended(child);
+    assert_eq!(code, Some(128 + 1), "{said}");
+    for report in ["junit.xml", "run.json", "report.html"] {
+        assert!(directory.join(report).is_file(), "no {report}: {said}");
+    }
+    let summary = fs::read_to_string(directory.join("run.json")).unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(&summary).unwrap()["exit_code"] == 129, "{summary}");
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let out = tempfile::tempdir().unwrap();
+    let command = run("T0*", out.path());
+    let mut ignoring = Command::new("sh");
+    ignoring.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+    let child = ignoring.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    begun(out.path());
+    let pid = Pid::from_raw(child.id().cast_signed());
+    kill(pid, Signal::SIGHUP).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    kill(pid, Signal::SIGTERM).unwrap();
+    let (code, said) = ended(child);
+    assert_eq!(code, Some(128 + 15), "the second signal ended it: {said}");
+}
+
+/// `lab … 2>&1 | head -1`.
+#[test]
+fn a_reader_of_stderr_that_leaves_changes_no_exit_code() {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    for (arguments, code) in [
+        (&["kernels", "fetch", "--kernel", "6.99"][..], 4),
+        (&["report", "/nonexistent"], 2),
+        (&["compare", "--no-such-flag"], 2),
+        (&["kernels", "list"], 0),
+    ] {
+        let status = lab(arguments).stdout(Stdio::null()).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+    let out = tempfile::tempdir().unwrap();
+    let status =
+        run("A01-*[tc,veth,from-workload]", out.path()).stdout(Stdio::null()).stderr(closed()).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+/// The first words of the disk, when the run begins, and the last ones, when the reports are written.
+#[test]
+fn a_full_disk_is_told_and_is_no_signal() {
+    for size in ["8k", "64k"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let disk = scratch.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let command = run("A01-*[tc,veth,from-workload]", &disk.join("out"));
+        let script = format!("mount -t tmpfs -o size={size} none \"$0\" && mkdir \"$0/out\" && exec \"$@\"");
+        let mut mounted = Command::new("unshare");
+        mounted.args(["--map-root-user", "--mount", "sh", "-c", &script]).arg(&disk);
+        mounted.arg(command.get_program()).args(command.get_args()).env("CI", "true").stdin(Stdio::null());
+        let output = mounted.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{size}: {said}");
+        let told: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(told.len() == 1 && told[0].contains("No space left on device"), "{size}: {said}");
+        assert!(!said.contains("interrupted"), "{size}: {said}");
+    }
+}
+
+/// An artifact's way through a CI system turns the link into a directory.
+#[test]
+fn latest_that_is_a_directory_hides_no_verdict() {
+    let out = tempfile::tempdir().unwrap();
+    fs::create_dir(out.path().join("latest")).unwrap();
+    fs::write(out.path().join("latest/events.jsonl"), "of an earlier run").unwrap();
+    let output = run("A01-*[tc,veth,from-workload]", out.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("latest does not lead to this run"), "{said}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    let runs = fs::read_dir(out.path()).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let id = runs.filter(|name| name != "latest" && !name.starts_with('.')).next().unwrap();
+    assert!(table.contains("passed") && table.contains(&id), "{table}");
+    assert_eq!(fs::read_to_string(out.path().join("latest/events.jsonl")).unwrap(), "of an earlier run");
+}

@@ -1,0 +1,178 @@
+//! What a hook of git's and a person's own settings hand on reaches none of the programs that the lab starts.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+const MATRIX: &str =
+    "[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.git = { tree = \"linux\", ref = \"main\" }\n";
+const RELEASE: &str = "6.12.3-mine";
+
+/// git as a person runs it, by nobody's settings.
+fn git(tree: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(tree).args(["-c", "user.name=k", "-c", "user.email=k@k.example"]).args(arguments);
+    let output = command.env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn repository(tree: &Path, makefile: &str) -> String {
+    fs::create_dir(tree).unwrap();
+    git(tree, &["init", "--quiet", "--initial-branch=main"]);
+    fs::write(tree.join("Makefile"), makefile).unwrap();
+    git(tree, &["add", "."]);
+    git(tree, &["commit", "--quiet", "--message", "first"]);
+    git(tree, &["rev-parse", "HEAD"])
+}
+
+/// All that somebody could notice of a repository.
+fn state(tree: &Path) -> [String; 5] {
+    let asked = [
+        &["symbolic-ref", "HEAD"][..],
+        &["for-each-ref"],
+        &["ls-files", "--stage"],
+        &["status", "--porcelain"],
+        &["worktree", "list"],
+    ];
+    asked.map(|arguments| git(tree, arguments))
+}
+
+fn program(path: &Path, script: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The smallest file that passes for a bzImage of this kernel (Documentation/arch/x86/boot.rst).
+fn image() -> Vec<u8> {
+    let mut image = vec![0; 0x400];
+    image[0x1F1] = 1;
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x20E..0x210].copy_from_slice(&0x100u16.to_le_bytes());
+    let banner = format!("{RELEASE} (a@b) #1 SMP");
+    image[0x300..0x300 + banner.len()].copy_from_slice(banner.as_bytes());
+    image
+}
+
+/// A project with a kernel from git, another repository whose hook runs the lab, and a person with settings.
+struct Desk {
+    dir: tempfile::TempDir,
+    commit: String,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path();
+        fs::write(at.join("kernels.toml"), MATRIX).unwrap();
+        let commit = repository(&at.join("linux"), "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 3\n");
+        repository(&at.join("other"), "VERSION = 7\nPATCHLEVEL = 1\nSUBLEVEL = 0\n");
+        fs::write(at.join("other/staged"), "by the person").unwrap();
+        git(&at.join("other"), &["add", "staged"]);
+        fs::write(at.join("image"), image()).unwrap();
+        // It says what reached it, and leaves a kernel.
+        let at_image = at.join("image");
+        let vng = format!(
+            "env > '{0}/vng.env'; ls \"$HOME\"/.config/virtme-ng > '{0}/vng.settings'\n\
+             for word; do last=$word; done; cp \"$last\" .config\n\
+             mkdir -p arch/x86/boot; cp '{1}' arch/x86/boot/bzImage; : > modules.builtin; : > modules.order",
+            at.display(),
+            at_image.display()
+        );
+        program(&at.join("bin/vng"), &vng);
+        let home = at.join("home");
+        fs::create_dir_all(home.join(".config/virtme-ng")).unwrap();
+        fs::write(home.join(".config/virtme-ng/kernel.config"), "CONFIG_MINE=y\n").unwrap();
+        fs::write(home.join(".config/virtme-ng/virtme-ng.conf"), "{\"default_opts\": {\"verbose\": true}}").unwrap();
+        program(&home.join("hooks/post-checkout"), &format!("touch '{}/hooked'", at.display()));
+        let settings = format!(
+            "[core]\n\thooksPath = {}\n\tpager = false\n[color]\n\tui = always\n[commit]\n\tgpgSign = true\n\
+             [log]\n\tshowSignature = true\n[user]\n\tuseConfigOnly = true\n",
+            home.join("hooks").display()
+        );
+        fs::write(home.join(".gitconfig"), settings).unwrap();
+        Self { dir, commit }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The lab, from a hook of the other repository.
+    fn lab(&self, arguments: &[&str]) -> Output {
+        let path = std::env::var("PATH").unwrap_or_default();
+        Command::new(env!("CARGO_BIN_EXE_lab"))
+            .arg("--project")
+            .arg(self.dir.path())
+            .args(arguments)
+            .current_dir(self.path("other"))
+            .env("HOME", self.path("home"))
+            .env("PATH", format!("{}:{path}", self.path("bin").display()))
+            .env("NETKIT_LAB_CACHE", self.path("cache"))
+            .env("GIT_DIR", self.path("other/.git"))
+            .env("GIT_WORK_TREE", self.path("other"))
+            .env("GIT_INDEX_FILE", self.path("other/.git/index"))
+            .env("GIT_PAGER", "false")
+            .env("GIT_EXTERNAL_DIFF", "false")
+            .env("LANGUAGE", "de")
+            .env("KBUILD_OUTPUT", self.path("elsewhere"))
+            .env("KCONFIG_CONFIG", self.path("elsewhere.config"))
+            .env("MAKEFLAGS", "w -- V=1")
+            .output()
+            .unwrap()
+    }
+}
+
+#[track_caller]
+fn fine(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_hooks_repository_is_neither_locked_nor_checked_out() {
+    let desk = Desk::new();
+    let before = state(&desk.path("other"));
+    fine(&desk.lab(&["kernels", "update"]));
+    let lock = fs::read_to_string(desk.path("kernels.lock")).unwrap();
+    assert!(lock.contains(&desk.commit), "the commit of linux/:\n{lock}");
+    fine(&desk.lab(&["kernels", "build", "mine"]));
+    assert_eq!(state(&desk.path("other")), before);
+    assert!(!desk.path("hooked").exists(), "a hook of the person's ran");
+    let tree = desk.path("cache/trees/mine");
+    assert_eq!(git(&tree, &["rev-parse", "HEAD"]), desk.commit);
+
+    let environment = fs::read_to_string(desk.path("vng.env")).unwrap();
+    for name in ["LANGUAGE", "KBUILD_OUTPUT", "KCONFIG_CONFIG", "MAKEFLAGS"] {
+        assert!(!environment.lines().any(|line| line.starts_with(&format!("{name}="))), "{name} reached vng");
+    }
+    assert_eq!(fs::read_to_string(desk.path("vng.settings")).unwrap(), "virtme-ng.conf\n");
+    let home = environment.lines().find_map(|line| line.strip_prefix("HOME=")).unwrap();
+    assert_eq!(fs::read_to_string(Path::new(home).join(".config/virtme-ng/virtme-ng.conf")).unwrap(), "{}\n");
+}
+
+/// A repository's own configuration is read, and still decides nothing that is read here.
+#[test]
+fn a_repositorys_own_settings_change_nothing() {
+    let desk = Desk::new();
+    let linux = desk.path("linux");
+    for (key, value) in [
+        ("color.ui", "always"),
+        ("log.showSignature", "true"),
+        ("core.fsmonitor", "false --no-such"),
+        ("commit.gpgSign", "true"),
+        ("status.showUntrackedFiles", "all"),
+    ] {
+        git(&linux, &["config", key, value]);
+    }
+    let second = {
+        git(&linux, &["commit", "--quiet", "--allow-empty", "--no-gpg-sign", "--message", "second"]);
+        git(&linux, &["rev-parse", "HEAD"])
+    };
+    fine(&desk.lab(&["kernels", "update"]));
+    assert!(fs::read_to_string(desk.path("kernels.lock")).unwrap().contains(&second));
+}

@@ -38,8 +38,8 @@ fn run(case: &str, out: &Path) -> Command {
 fn begun(out: &Path) -> PathBuf {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let runs = fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path());
-        if let Some(run) = runs.filter(|path| path.join("events.jsonl").is_file() && !path.is_symlink()).next() {
+        let mut runs = fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path());
+        if let Some(run) = runs.find(|path| path.join("events.jsonl").is_file() && !path.is_symlink()) {
             return run;
         }
         assert!(Instant::now() < deadline, "the run does not begin");
@@ -139,8 +139,8 @@ fn latest_that_is_a_directory_hides_no_verdict() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("latest does not lead to this run"), "{said}");
     let table = String::from_utf8_lossy(&output.stdout);
-    let runs = fs::read_dir(out.path()).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
-    let id = runs.filter(|name| name != "latest" && !name.starts_with('.')).next().unwrap();
+    let mut runs = fs::read_dir(out.path()).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let id = runs.find(|name| name != "latest" && !name.starts_with('.')).unwrap();
     assert!(table.contains("passed") && table.contains(&id), "{table}");
     assert_eq!(fs::read_to_string(out.path().join("latest/events.jsonl")).unwrap(), "of an earlier run");
 }

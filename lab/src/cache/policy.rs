@@ -126,7 +126,7 @@ mod tests {
         };
         let by = |gib: u64, days| Policy { size: gib << 30, days };
         let old = ("ancient".to_owned(), "not used for long");
-        assert_eq!(gone(by(20, 30), None), [old.clone()]);
+        assert_eq!(gone(by(20, 30), None), std::slice::from_ref(&old));
         assert_eq!(gone(by(9, 30), None), [old.clone(), ("path".to_owned(), "the cache is too large")]);
         assert_eq!(gone(by(1, 60), None).len(), 4);
         assert_eq!(gone(by(20, 30), Some(Kind::Bisect)), [("product".to_owned(), "asked for")]);

@@ -348,7 +348,7 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
         let ours = it.name == target && it.kind.iter().any(|kind| kind == "bin");
         message.executable.or_else(|| message.filenames.into_iter().next()).filter(|_| ours)
     };
-    messages.filter_map(program).last()
+    messages.filter_map(program).next_back()
 }
 
 const PACKAGED_RUSTC: &str = "/usr/bin/rustc";

@@ -126,10 +126,12 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         Accel::Tcg => {
             add(&["--disable-kvm"]);
             // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages by
-            // `rep stosb` (clear_page_erms), which is slow when emulated. With `cx16` allocators use cmpxchg16b, after
+            // `rep stosb` (clear_page_erms), which is slow when emulated. `fsrm` implies `erms`: 6.1 with the one and
+            // without the other copies short buffers wrongly (arch/x86/lib/memmove_64.S) and resets while it boots; QEMU
+            // 11's `max` has both. With `cx16` allocators use cmpxchg16b, after
             // which QEMU 7.2 has wrong flags until the next instruction that sets them: an interrupt in between restores a
             // wrong trap flag, for example, and the guest crashes without a kernel bug.
-            options.push("-cpu max,-erms,-cx16".to_owned());
+            options.push("-cpu max,-erms,-fsrm,-cx16".to_owned());
             &[]
         }
         Accel::Kvm => {

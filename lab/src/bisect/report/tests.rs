@@ -97,5 +97,5 @@ fn a_revert_that_changes_nothing_is_no_proof() {
          confidence: 1 % (required: 95 %)"
     );
     let mail = report.mail();
-    assert!(mail.contains("Reverted: 3 of 3 runs fail: the bad end stays as it is without it"), "{mail}");
+    assert!(mail.contains("Reverted: 3 of 3 runs fail: the bad end is unchanged without it"), "{mail}");
 }

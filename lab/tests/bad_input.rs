@@ -58,8 +58,11 @@ fn an_error_about_a_misspelt_key_names_its_line_and_the_valid_key() {
 fn a_missing_image_is_named() {
     let matrix = "[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.path = { image = \"no/vmlinuz\" }\n";
     let dir = project(matrix);
-    let output =
-        lab(dir.path(), &["kernels", "fetch"]).env("NETKIT_LAB_CACHE", dir.path().join("cache")).output().unwrap();
+    let output = lab(dir.path(), &["kernels", "fetch"])
+        .env("PATH", lab_base::programs::search_path())
+        .env("NETKIT_LAB_CACHE", dir.path().join("cache"))
+        .output()
+        .unwrap();
     refused(&output, 2, &["mine", "no/vmlinuz"]);
 }
 
@@ -68,8 +71,11 @@ fn an_unwritable_cache_is_named() {
     let dir = project("[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.path = { image = \"vmlinuz\" }\n");
     let blocked = dir.path().join("file");
     fs::write(&blocked, "").unwrap();
-    let output =
-        lab(dir.path(), &["kernels", "fetch"]).env("NETKIT_LAB_CACHE", blocked.join("cache")).output().unwrap();
+    let output = lab(dir.path(), &["kernels", "fetch"])
+        .env("PATH", lab_base::programs::search_path())
+        .env("NETKIT_LAB_CACHE", blocked.join("cache"))
+        .output()
+        .unwrap();
     refused(&output, 3, &["file/cache"]);
 }
 
@@ -108,7 +114,11 @@ fn a_class_is_free_text_but_for_misspelt_predefined_ones() {
     };
     let list = |class: &str, arguments: &[&str]| {
         let dir = project(&matrix(class));
-        lab(dir.path(), arguments).env("NETKIT_LAB_CACHE", dir.path().join("cache")).output().unwrap()
+        lab(dir.path(), arguments)
+            .env("PATH", lab_base::programs::search_path())
+            .env("NETKIT_LAB_CACHE", dir.path().join("cache"))
+            .output()
+            .unwrap()
     };
     let output = list("vendor-5.15", &["kernels", "list"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -218,7 +228,7 @@ fn results_that_are_not_shards_are_named_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     for (bytes, words) in [
-        (None, &["shard", "holds no events.jsonl"][..]),
+        (None, &["shard", "has no events.jsonl"][..]),
         (Some("<testsuites/>\n"), &["shard/events.jsonl:1", "not an event"]),
         (Some("{\"at_ms\":1,\"event\":\"run-started\",\"run\":{\"id\":\"x\"}}\n"), &["shard/events.jsonl", "format 0"]),
     ] {

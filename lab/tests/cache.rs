@@ -37,6 +37,8 @@ impl Desk {
     fn lab(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
         command.arg("--project").arg(self.0.path()).args(arguments).env("NETKIT_LAB_CACHE", self.at("cache"));
+        // The tools stay in the cache of the machine.
+        command.env("PATH", lab_base::programs::search_path());
         command.output().unwrap()
     }
 
@@ -102,7 +104,7 @@ fn what_it_holds_is_shown_and_goes_when_asked_for() {
 fn a_lab_at_work_loses_nothing() {
     let desk = Desk::new("[cache]\ndays = 7\n");
     let old = desk.fetch(1, 8);
-    let other = File::open(desk.at("cache/.in-use")).unwrap();
+    let other = File::open(desk.at("cache/in-use.lock")).unwrap();
     other.lock_shared().unwrap();
     desk.fetch(2, 0);
     assert!(old.exists());

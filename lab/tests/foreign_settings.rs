@@ -104,7 +104,7 @@ impl Desk {
 
     /// The lab, from a hook of the other repository.
     fn lab(&self, arguments: &[&str]) -> Output {
-        let path = std::env::var("PATH").unwrap_or_default();
+        let path = lab_base::programs::search_path().into_string().unwrap();
         Command::new(env!("CARGO_BIN_EXE_lab"))
             .arg("--project")
             .arg(self.dir.path())

@@ -48,7 +48,7 @@ impl Desk {
 
     fn lab(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{}", self.path("bin").display(), lab_base::programs::search_path().display());
         command.args(["--project", ROOT]).args(arguments).env("PATH", path);
         command.env("NETKIT_LAB_CACHE", self.path("cache")).env("TMPDIR", self.path("tmp"));
         command

@@ -40,7 +40,8 @@ fn project(lines: &str, modules: bool) -> tempfile::TempDir {
 
 /// The counts of a run of some cases.
 fn counts(project: &Path, cases: &[&str]) -> (Option<i32>, serde_json::Value) {
-    let mut arguments = vec!["run", "--no-build"];
+    // A kernel that is named: a whole matrix fails for cases that none of its kernels can run.
+    let mut arguments = vec!["run", "--no-build", "--kernel", "mine"];
     cases.iter().for_each(|case| arguments.extend(["--case", case]));
     let output = lab(project, &arguments);
     let summary = fs::read(project.join("results/latest/run.json")).unwrap();

@@ -73,6 +73,7 @@ impl Host {
             .arg(self.0.path())
             .args(["kernels", "fetch"])
             .env("NETKIT_LAB_CACHE", self.at("cache"))
+            .env("PATH", lab_base::programs::search_path())
             .output()
             .unwrap()
     }

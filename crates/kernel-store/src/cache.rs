@@ -82,7 +82,7 @@ impl Cache {
         lab_base::paths::usable(&root)?;
         private::keep(&root)?;
         fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
-        let used = File::options().create(true).append(true).open(root.join(".in-use")).ok();
+        let used = File::options().create(true).append(true).open(root.join("in-use.lock")).ok();
         let used = used.filter(|file| file.lock_shared().is_ok()).map(Arc::new);
         Ok(Self { root, used })
     }

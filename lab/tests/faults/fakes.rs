@@ -405,7 +405,7 @@ fn words() -> Vec<Fault> {
                     script.start(&cells[0]);
                     let outcome = Outcome::Failed { kind: FailureKind::Check, message: words.to_owned() };
                     let mut report = CellReport { outcome, ..good(&cells[0]) };
-                    report.log = vec![words.repeat(20); 1000];
+                    report.log = vec![words.repeat(20); 100];
                     let place = |name: &str| Attachment {
                         name: name.to_owned(),
                         kind: AttachmentKind::Text,

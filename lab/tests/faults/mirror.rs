@@ -29,6 +29,7 @@ fn fetch(stage: &Stage, change: impl Fn(String) -> String) -> Seen {
     let mirror = mirror(stage, change);
     let mut command = stage.lab_on(&project, &["kernels", "fetch", "--kernel", "6.12"]);
     command.env("NETKIT_LAB_CACHE", stage.scratch.join("cache"));
+    command.env("PATH", lab_base::programs::search_path());
     command.env("NETKIT_LAB_DEBIAN_SECURITY_MIRROR", format!("file:{}", mirror.display()));
     stage.finish(command)
 }

@@ -108,7 +108,7 @@ fn sigkill(stage: &Stage) -> Seen {
     assert!(!machines.is_empty(), "there is a guest that can be orphaned");
     hit(pid(&child), Signal::SIGKILL);
     let killed = stage.end(child).runs;
-    assert_eq!(stage.machines(), machines, "nothing has been cleaned up yet");
+    assert!(stage.machines().is_empty(), "guests end with their lab");
     let next = stage.finish(stage.run(SHORT));
     assert_eq!(next.exit, Some(0), "{}", next.printed);
     let mut command = stage.lab(&["report"]);

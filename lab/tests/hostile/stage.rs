@@ -61,6 +61,7 @@ impl Stage<'_> {
     /// Any program in the attack's surroundings.
     pub fn dressed(&self, mut command: Command) -> Command {
         command.env("TMPDIR", self.scratch.join("tmp")).env("NETKIT_LAB_CACHE", self.scratch.join("cache"));
+        command.env("PATH", lab_base::programs::search_path());
         command.env("SECRET_OF_THE_HOST", SECRET).env_remove("CI").stdin(Stdio::null());
         command
     }

@@ -154,7 +154,10 @@ fn the_default_matrix_uses_the_attach_types_that_the_plan_demands() {
                 assert!(used.is_some_and(|used| used.contains(&**required)), "{kernel} {case:?}");
             }
         }
-        for case in mine.iter().filter(|case| case.result.as_ref().is_some_and(|it| it.0 == "skipped")) {
+        // A known failure is listed as skipped too, with the reason of known.toml.
+        let known = |case: &TestCase| case.properties.contains_key("known.reason");
+        for case in mine.iter().filter(|case| case.result.as_ref().is_some_and(|it| it.0 == "skipped") && !known(case))
+        {
             let (_, capability, message) = case.result.as_ref().unwrap();
             assert!(!capability.is_empty() && message.contains("lifted by kernel"), "{kernel} {case:?}");
         }

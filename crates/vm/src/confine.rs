@@ -56,7 +56,9 @@ impl Reach {
         let root = prefix.and_then(|prefix| if prefix.ends_with("usr") { prefix.parent() } else { Some(prefix) });
         let beside = root.filter(|root| root.parent().is_some()).map(Path::to_owned);
         let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).chain(&spec.exported).cloned();
-        let read = read.chain(beside).chain([program]).collect();
+        // A script that a person chose as QEMU may start the one that `lab setup` unpacked.
+        let tools = lab_base::paths::cache_dir().ok().map(|cache| lab_base::programs::tools(&cache));
+        let read = read.chain(beside).chain(tools).chain([program]).collect();
         // The files of a snapshot are in one directory.
         let draft = spec.memory_file.as_deref().and_then(Path::parent).map(Path::to_owned);
         Self { read, write: std::iter::once(dir.to_owned()).chain(draft).collect() }

@@ -7,6 +7,7 @@
 use super::VmError;
 use lab_guard::private;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::statvfs::fstatvfs;
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -71,7 +72,9 @@ impl Monitor {
                 Some("completed") => return Ok(()),
                 Some("failed" | "cancelled") => {
                     let why = answer["error-desc"].as_str().unwrap_or("no reason given");
-                    return Err(VmError::Snapshot(format!("QEMU could not save the guest: {why}")));
+                    // QEMU 11 reports a full disk as an input/output error.
+                    let full = if is_full(state) { ": No space left on device" } else { "" };
+                    return Err(VmError::Snapshot(format!("QEMU could not save the guest: {why}{full}")));
                 }
                 _ if Instant::now() >= deadline => {
                     return Err(VmError::Snapshot("QEMU did not save the guest in time".to_owned()));
@@ -174,6 +177,12 @@ impl Monitor {
 
 fn problem(error: &dyn std::fmt::Display) -> VmError {
     VmError::Monitor(error.to_string())
+}
+
+/// Whether a file's disk has less room than the state of a guest's devices takes (half a megabyte).
+fn is_full(file: &File) -> bool {
+    const STATE: u64 = 1 << 20;
+    fstatvfs(file).is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < STATE)
 }
 
 #[cfg(test)]

@@ -81,11 +81,12 @@ def by_jenkins(wanted, path, schema):
 
 
 def common_adds_only_what_is_documented(path, schema):
-    """junit.xml itself holds to Jenkins' schema but for what nearly everyone else reads: properties and
-    assertions of a case, the whole run's skips and time."""
+    """junit.xml itself holds to Jenkins' schema but for what nearly everyone else reads: properties, assertions
+    and source file of a case, the whole run's skips and time."""
     document = etree.parse(path)
     for case in document.getroot().iter("testcase"):
-        case.attrib.pop("assertions", None)
+        for attribute in ("assertions", "file", "line"):
+            case.attrib.pop(attribute, None)
         for properties in case.findall("properties"):
             case.remove(properties)
     for attribute in ("skipped", "timestamp"):

@@ -401,7 +401,8 @@ fn words() -> Vec<Fault> {
                 once(|script, cells| {
                     let words = "\x1b]0;owned\x07</testcase>]]><script>alert(1)</script>\u{202e}\0";
                     script.say(&AgentMessage::Log { text: words.to_owned() });
-                    (0..5000).for_each(|_| script.say(&AgentMessage::Log { text: words.repeat(50) }));
+                    // As much as the budget of lines allows.
+                    (0..500).for_each(|_| script.say(&AgentMessage::Log { text: words.repeat(20) }));
                     script.start(&cells[0]);
                     let outcome = Outcome::Failed { kind: FailureKind::Check, message: words.to_owned() };
                     let mut report = CellReport { outcome, ..good(&cells[0]) };

@@ -149,7 +149,8 @@ fn shared(stage: &Stage) -> Seen {
 
     // The version is that in QEMU's output.
     let qemu = stage.scratch.join("qemu");
-    let real = std::env::var("NETKIT_LAB_QEMU").unwrap_or_else(|_| "qemu-system-x86_64".to_owned());
+    let tools = lab::setup::Tools::in_cache(&lab_base::paths::cache_dir().expect("the cache"));
+    let real = tools.qemu().expect("the QEMU that runs guests").path.display().to_string();
     let script = format!(
         "#!/bin/sh\n[ \"$*\" = --version ] && echo 'QEMU emulator version 99.0' && exit\nexec '{real}' \"$@\"\n"
     );

@@ -80,7 +80,7 @@ pub fn attacks() -> Vec<Attack> {
             }
             report(stage, &plain(&events))
         }),
-        row("second-run-within", "a run begins in the middle of another", &["a second run begins"], |stage| {
+        row("second-run-within", "a run begins in the middle of another", &["a second run starts"], |stage| {
             let events = run("x");
             let mut bytes = plain(&events);
             bytes.extend(plain(&events));

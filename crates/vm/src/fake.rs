@@ -1,12 +1,12 @@
 //! Guests without a virtual machine: a closure on a thread acts as the agent.
 //!
 //! ```
-//! use crate::{Launcher, fake::FakeLauncher};
+//! use lab_vm::{Launcher, fake::FakeLauncher};
 //! let launcher = FakeLauncher::new(|agent| {
 //!     agent.console("Linux version 6.12\n");
 //!     agent.channel().send(b"hello").unwrap();
 //! });
-//! # fn specification() -> crate::GuestSpec { crate::fake::specification(std::env::temp_dir()) }
+//! # fn specification() -> lab_vm::GuestSpec { lab_vm::fake::specification(std::env::temp_dir()) }
 //! let guest = launcher.launch(&specification()).unwrap();
 //! ```
 

@@ -1,11 +1,13 @@
 //! What guests run is what was built last, wherever a person has cargo build, and asking for it writes nothing.
 
+use lab_base::lock::lock;
 use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::Mutex,
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -16,6 +18,9 @@ fn lab(arguments: &[&str]) -> Command {
     command.arg("--project").arg(ROOT).args(arguments);
     command
 }
+
+/// What one test builds changes the files that another one compares.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[track_caller]
 fn fine(output: &Output) {
@@ -31,6 +36,7 @@ fn stamps() -> BTreeMap<PathBuf, (u64, i64, i64)> {
 
 #[test]
 fn another_target_directory_of_the_persons_gets_nothing() {
+    let _alone = lock(&ALONE);
     fine(&lab(&["list", "--case", "A01*"]).output().unwrap());
     let elsewhere = tempfile::tempdir().unwrap();
     let place = elsewhere.path().join("target");
@@ -41,6 +47,7 @@ fn another_target_directory_of_the_persons_gets_nothing() {
 
 #[test]
 fn nothing_is_written_where_nothing_is_built() {
+    let _alone = lock(&ALONE);
     fine(&lab(&["list", "--case", "A01*"]).output().unwrap());
     let before = stamps();
     fine(&lab(&["list", "--no-build", "--case", "A01*"]).output().unwrap());
@@ -50,6 +57,7 @@ fn nothing_is_written_where_nothing_is_built() {
 /// As in a container or a build of a distribution.
 #[test]
 fn a_read_only_checkout_is_enough() {
+    let _alone = lock(&ALONE);
     fine(&lab(&["list", "--case", "A01*"]).output().unwrap());
     let script = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && shift 0 &&
         ! touch "$0/written" 2>/dev/null && exec "$1" --project "$0" list --no-build --case 'A01*'"#;
@@ -66,6 +74,7 @@ fn a_read_only_checkout_is_enough() {
 /// The Makefile and the scripts start what cargo has built, and not what lies where cargo usually builds.
 #[test]
 fn the_scripts_ask_cargo_where_the_lab_is() {
+    let _alone = lock(&ALONE);
     let place = |set: &[(&str, &Path)]| {
         let mut command = Command::new(Path::new(ROOT).join("scripts/build-lab"));
         command.arg("--path").env_remove("CARGO_TARGET_DIR").envs(set.iter().copied());

@@ -25,13 +25,13 @@ const POLL: Duration = Duration::from_millis(50);
 /// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits for
 /// a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum WritePurpose {
     /// Downloading or copying.
     Fetch,
     Build,
 }
 
-impl Errand {
+impl WritePurpose {
     const fn lock(self) -> &'static str {
         match self {
             Self::Fetch => ".lock",
@@ -104,8 +104,8 @@ impl Cache {
     }
 
     /// The unpacked kernel of this identity, if it is there and whole.
-    pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<Finished> {
-        let finished = Finished::read(&self.place(id, version, sha256))?;
+    pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<CachedKernel> {
+        let finished = CachedKernel::read(&self.place(id, version, sha256))?;
         (finished.meta.sha256 == sha256 && finished.meta.id == id).then_some(finished)
     }
 
@@ -118,7 +118,7 @@ impl Cache {
     ///
     /// # Errors
     /// The lock file can't be used, or temporary files can't be removed.
-    pub(super) fn write(&self, errand: Errand, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
+    pub(super) fn write(&self, errand: WritePurpose, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
         let path = self.root.join("kernels").join(errand.lock());
         let file = File::options().create(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
         let mut told = false;
@@ -156,7 +156,7 @@ impl Drop for Alone<'_> {
 /// The right to write into the cache; ends with the value.
 pub(super) struct Writing<'a> {
     cache: &'a Cache,
-    errand: Errand,
+    errand: WritePurpose,
     _lock: File,
 }
 
@@ -193,7 +193,13 @@ impl Writing<'_> {
     ///
     /// # Errors
     /// The image is invalid, its version or class differs from `kernels.toml`, or it can't be moved.
-    pub fn finish(&self, stage: TempDir, kernel: &Kernel, version: KernelVersion, sha256: &str) -> Result<Finished> {
+    pub fn finish(
+        &self,
+        stage: TempDir,
+        kernel: &Kernel,
+        version: KernelVersion,
+        sha256: &str,
+    ) -> Result<CachedKernel> {
         let image = stage.path().join("vmlinuz");
         let banner = header::banner(&image)?;
         if banner.version != version {
@@ -221,7 +227,7 @@ impl Writing<'_> {
             fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
         }
         fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
-        Ok(Finished { dir: place, meta })
+        Ok(CachedKernel { dir: place, meta })
     }
 }
 
@@ -258,12 +264,12 @@ pub(super) struct Meta {
 }
 
 /// An unpacked kernel in the cache.
-pub(super) struct Finished {
+pub(super) struct CachedKernel {
     pub dir: PathBuf,
     pub meta: Meta,
 }
 
-impl Finished {
+impl CachedKernel {
     /// `None` if anything is missing, or if the image was changed.
     fn read(dir: &Path) -> Option<Self> {
         let meta: Meta = toml::from_str(&fs::read_to_string(dir.join("meta.toml")).ok()?).ok()?;

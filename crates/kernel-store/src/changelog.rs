@@ -4,9 +4,9 @@ use super::{
     apt::Apt,
     config::Kernel,
     error::{KernelsError, Result},
-    lockfile::{Lock, Locked},
-    source::Wanted,
-    store::Store,
+    lockfile::{KernelsLock, Locked},
+    source::LockedPackage,
+    store::KernelStore,
 };
 use lab_base::process;
 use lab_protocol::KernelVersion;
@@ -15,22 +15,22 @@ use std::io::Read;
 /// Maximum size of a changelog, uncompressed, bytes: that of 6.12 has 2 MiB after a year.
 const MAX_BYTES: u64 = 64 << 20;
 
-impl Store<'_> {
+impl KernelStore<'_> {
     /// Reads the changelog of a kernel's locked package.
     ///
     /// # Errors
     /// The kernel is not from a package, the package can't be fetched, or it has no changelog.
-    pub fn changelog(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<String> {
+    pub fn changelog(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<String> {
         self.read_changelog(kernel, lock, progress).map_err(|error| error.of(&kernel.id))
     }
 
-    fn read_changelog(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<String> {
+    fn read_changelog(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<String> {
         let none =
             |reason: &str| KernelsError::Archive { archive: kernel.source.to_string(), reason: reason.to_owned() };
         let Locked::Deb { suite, package, version, sha256, kernel: locked, parts } = lock.entry(kernel)? else {
             return Err(none("only packages have changelogs"));
         };
-        let wanted = Wanted { suite, pattern: package, package, version, sha256, kernel: *locked, parts };
+        let wanted = LockedPackage { suite, pattern: package, package, version, sha256, kernel: *locked, parts };
         let writing = self.fetching(progress)?;
         let (apt, stage) = (Apt::new(writing.root(), &self.config.debian, suite)?, writing.stage()?);
         let deb = wanted.get(&writing, &apt, (package, sha256), stage.path(), progress)?;

@@ -1,7 +1,7 @@
 //! `kernels.toml`: the kernels of the matrix and their sources.
 
 use super::{
-    class::Class,
+    class::KernelClass,
     error::{KernelsError, Result},
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
@@ -16,7 +16,7 @@ use toml_edit::Document;
 
 /// The content of `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct KernelMatrix {
     /// The kernels in file order; never empty.
     pub kernels: Vec<Kernel>,
     /// Mirrors, if not those of the host's apt.
@@ -44,7 +44,7 @@ pub struct Kernel {
     /// Name of the kernel in the matrix.
     pub id: Id,
     /// Class that it stands for.
-    pub class: Class,
+    pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
     pub default: bool,
     /// Whether its failures are reported but do not count, for example of a release candidate.
@@ -53,7 +53,7 @@ pub struct Kernel {
     /// Capabilities that it lacks though its version says otherwise.
     pub unsupported: Vec<UnsupportedEntry>,
     /// Capabilities that it has though its version says otherwise.
-    pub has: Vec<Backport>,
+    pub has: Vec<BackportEntry>,
     /// Why its probes are believed and not its version; none where the version counts.
     pub believe_probes: Option<String>,
     /// Extra words for the kernel's command line.
@@ -69,11 +69,11 @@ impl Kernel {
         let without_netkit = || self.unsupported.iter().any(|it| it.capability == Capability::Netkit);
         let with_netkit = || self.has.iter().any(|backport| backport.capability == Capability::Netkit);
         match self.class {
-            Class::Below67 if with_netkit() => false,
-            Class::Below67 | Class::From67 if self.believe_probes.is_some() => true,
-            Class::Below67 => self.class.holds(version) || without_netkit(),
-            Class::From67 => self.class.holds(version) || with_netkit(),
-            Class::Ubuntu2510 | Class::Own(_) => self.class.holds(version),
+            KernelClass::Below67 if with_netkit() => false,
+            KernelClass::Below67 | KernelClass::From67 if self.believe_probes.is_some() => true,
+            KernelClass::Below67 => self.class.holds(version) || without_netkit(),
+            KernelClass::From67 => self.class.holds(version) || with_netkit(),
+            KernelClass::Ubuntu2510 | KernelClass::Own(_) => self.class.holds(version),
         }
     }
 }
@@ -91,7 +91,7 @@ pub struct UnsupportedEntry {
 
 /// A capability that is there although the version does not have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backport {
+pub struct BackportEntry {
     /// What is there.
     pub capability: Capability,
     /// Why, for reports.
@@ -174,7 +174,7 @@ impl fmt::Display for Source {
     }
 }
 
-impl Config {
+impl KernelMatrix {
     /// Reads and checks `kernels.toml`.
     ///
     /// # Errors
@@ -280,14 +280,14 @@ fn kernel(
     }
 }
 
-fn class(section: &Section<'_>, name: &str) -> std::result::Result<Class, ConfigError> {
+fn class(section: &Section<'_>, name: &str) -> std::result::Result<KernelClass, ConfigError> {
     let text = section.required("class")?;
     if !is_file_name(text) {
         let message =
             format!("class {text:?} of {name} must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit");
         return Err(section.error_at("class", message));
     }
-    Class::named(text).map_err(|meant| {
+    KernelClass::named(text).map_err(|meant| {
         section.error_at("class", format!("unknown class `{text}` in {name}; did you mean `{meant}`?"))
     })
 }
@@ -316,9 +316,9 @@ fn unsupported(
 }
 
 /// `has`: names of capabilities, for which the kernel's own `reason` stands, or tables with a reason each.
-fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backport>, ConfigError> {
+fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<BackportEntry>, ConfigError> {
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
-    let mut found: Vec<Backport> = Vec::new();
+    let mut found: Vec<BackportEntry> = Vec::new();
     if let Ok(names) = section.texts("has") {
         for text in names {
             let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
@@ -328,13 +328,13 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
                 section.error_at("has", message)
             })?;
             let reason = reason(section, name, "has")?;
-            found.push(Backport { capability, reason, source: None });
+            found.push(BackportEntry { capability, reason, source: None });
         }
     } else {
         for table in section.sections("has", &format!("has of {name}"), &["capability", "reason", "source"])? {
             let capability = table.word("capability", &known)?;
             let reason = table.required("reason")?.to_owned();
-            found.push(Backport { capability, reason, source: table.text("source")?.map(str::to_owned) });
+            found.push(BackportEntry { capability, reason, source: table.text("source")?.map(str::to_owned) });
         }
     }
     for (at, backport) in found.iter().enumerate() {

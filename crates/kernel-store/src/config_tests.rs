@@ -17,8 +17,8 @@ class = "6.7+"
 source.git = { tree = "../linux", ref = "v6.12", fragment = "my.config" }
 "#;
 
-fn parse(text: &str) -> std::result::Result<Config, ConfigError> {
-    Config::parse(text, "kernels.toml", "/lab".into())
+fn parse(text: &str) -> std::result::Result<KernelMatrix, ConfigError> {
+    KernelMatrix::parse(text, "kernels.toml", "/lab".into())
 }
 
 /// The error for [`GOOD`] after one replacement.
@@ -31,7 +31,7 @@ fn broken(from: &str, to: &str) -> String {
 fn reads_every_key() {
     let config = parse(GOOD).unwrap();
     let kernel = &config.kernels[0];
-    assert_eq!((&*kernel.id, &kernel.class, kernel.default), ("6.12", &Class::From67, true));
+    assert_eq!((&*kernel.id, &kernel.class, kernel.default), ("6.12", &KernelClass::From67, true));
     assert_eq!(kernel.unsupported[0].capability, Capability::Netkit);
     assert_eq!((kernel.memory_mib, &*kernel.cmdline[0]), (Some(512), "net.ifnames=0"));
     assert_eq!(config.debian.mirror.as_deref(), Some("http://a.example/debian"));
@@ -140,9 +140,9 @@ fn an_empty_matrix_is_an_error() {
 #[test]
 fn the_committed_matrix_is_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let config = Config::load(&root.join("kernels.toml")).unwrap();
-    let lock = crate::Lock::load(&root.join("kernels.lock")).unwrap();
-    for class in Class::PREDEFINED {
+    let config = KernelMatrix::load(&root.join("kernels.toml")).unwrap();
+    let lock = crate::KernelsLock::load(&root.join("kernels.lock")).unwrap();
+    for class in KernelClass::PREDEFINED {
         assert!(config.kernels.iter().any(|kernel| kernel.default && kernel.class == class), "{class}");
     }
     for kernel in config.kernels.iter().filter(|kernel| kernel.default) {
@@ -166,7 +166,7 @@ proptest! {
 
 fn vendor(lines: &str) -> std::result::Result<Kernel, String> {
     let text = format!("[kernels.rhel]\ndefault = true\nsource.path = {{ image = \"vmlinuz\" }}\n{lines}\n");
-    let config = Config::parse(&text, "kernels.toml", PathBuf::new()).map_err(|error| error.to_string())?;
+    let config = KernelMatrix::parse(&text, "kernels.toml", PathBuf::new()).map_err(|error| error.to_string())?;
     Ok(config.kernels[0].clone())
 }
 

@@ -19,7 +19,7 @@ const HEADER: &str = "\
 /// The content of `kernels.lock`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
+pub struct KernelsLock {
     /// Entries by kernel id. Kernels with a `path` source have none, because the user may change them at any time.
     #[serde(default)]
     pub kernels: BTreeMap<String, Locked>,
@@ -41,7 +41,7 @@ pub enum Locked {
         kernel: KernelVersion,
         /// Packages of the same version that contain the files, if this package only depends on them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        parts: Vec<Part>,
+        parts: Vec<PackagePart>,
     },
     /// A package with a kernel's sources.
     LinuxSource {
@@ -79,7 +79,7 @@ pub enum Locked {
 /// A package with a part of a kernel's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct PackagePart {
     pub package: String,
     /// SHA-256 of the `.deb`, hexadecimal.
     #[serde(deserialize_with = "checksum")]
@@ -134,7 +134,7 @@ fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<S
     }
 }
 
-impl Lock {
+impl KernelsLock {
     /// Reads `kernels.lock`; a missing file is an empty lock.
     ///
     /// # Errors
@@ -179,28 +179,28 @@ impl Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Config;
+    use crate::KernelMatrix;
 
-    fn lock() -> Lock {
+    fn lock() -> KernelsLock {
         let deb = Locked::Deb {
             suite: "sid".into(),
             package: "linux-image-7.3-cloud-amd64".into(),
             version: "7.3-1".into(),
             sha256: "00".into(),
             kernel: "7.3".parse().unwrap(),
-            parts: vec![Part { package: "linux-binary-7.3-cloud-amd64".into(), sha256: "01".into() }],
+            parts: vec![PackagePart { package: "linux-binary-7.3-cloud-amd64".into(), sha256: "01".into() }],
         };
         let git = Locked::Git { reference: "v6.7".into(), commit: "0dd3ee3".into(), kernel: "6.7".parse().unwrap() };
-        Lock { kernels: [("7.3".to_owned(), deb), ("tree".to_owned(), git)].into() }
+        KernelsLock { kernels: [("7.3".to_owned(), deb), ("tree".to_owned(), git)].into() }
     }
 
     #[test]
     fn a_saved_lock_can_be_loaded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kernels.lock");
-        assert_eq!(Lock::load(&path).unwrap(), Lock::default());
+        assert_eq!(KernelsLock::load(&path).unwrap(), KernelsLock::default());
         lock().save(&path).unwrap();
-        assert_eq!(Lock::load(&path).unwrap(), lock());
+        assert_eq!(KernelsLock::load(&path).unwrap(), lock());
         insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"
         # What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
 
@@ -232,7 +232,7 @@ mod tests {
                 "[kernels.\"{id}\"]\nclass = \"6.7+\"\ndefault = true\n\
                  source.deb = {{ suite = \"{suite}\", package = \"linux-image-7.3*-cloud-amd64\" }}"
             );
-            Config::parse(&text, "kernels.toml", "".into()).unwrap().kernels.remove(0)
+            KernelMatrix::parse(&text, "kernels.toml", "".into()).unwrap().kernels.remove(0)
         };
         assert!(lock().entry(&config("sid", "7.3")).is_ok());
         insta::assert_snapshot!(lock().entry(&config("forky", "7.3")).unwrap_err(),
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_damaged_lock_names_its_line() {
-        let error = Lock::parse("[kernels.a]\nsource = \"deb\"\nsuite = \"sid\"\n", "kernels.lock").unwrap_err();
+        let error = KernelsLock::parse("[kernels.a]\nsource = \"deb\"\nsuite = \"sid\"\n", "kernels.lock").unwrap_err();
         insta::assert_snapshot!(error, @"kernels.lock:1: missing field `package`: fix it, or run `lab kernels update`");
     }
 }

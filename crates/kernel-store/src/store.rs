@@ -1,14 +1,14 @@
 //! Resolves, fetches and lists kernels, for `lab kernels` and for runs.
 
 use super::{
-    cache::{Cache, Errand, Finished, Writing},
-    class::Class,
-    config::{Backport, Config, Kernel, UnsupportedEntry},
+    cache::{Cache, CachedKernel, WritePurpose, Writing},
+    class::KernelClass,
+    config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
-    lockfile::{Lock, Locked},
+    lockfile::{KernelsLock, Locked},
     source::{self, Bound, Indexes, Job, KernelSource, Site},
-    update::{Change, Update},
+    update::{LockChange, Update},
 };
 use lab_base::file::touch;
 use lab_guard::Id;
@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 
 /// A kernel that can be booted.
 #[derive(Debug, Clone)]
-pub struct Unpacked {
+pub struct BootableKernel {
     /// Id in `kernels.toml`.
     pub id: Id,
     /// Class.
-    pub class: Class,
+    pub class: KernelClass,
     /// The upstream version behind the distribution's numbering.
     pub version: KernelVersion,
     /// `uname -r`.
@@ -35,7 +35,7 @@ pub struct Unpacked {
     /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
     /// What it has though its version says otherwise.
-    pub has: Vec<Backport>,
+    pub has: Vec<BackportEntry>,
     /// Why its probes are believed and not its version.
     pub believe_probes: Option<String>,
     /// Whether its failures are told and do not count.
@@ -53,7 +53,7 @@ pub struct Unpacked {
 pub struct KernelRow {
     /// Kernel id.
     pub id: String,
-    pub class: Class,
+    pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
     pub default: bool,
     /// The source as text.
@@ -68,14 +68,14 @@ pub struct KernelRow {
 
 /// Resolves and stores kernels.
 #[derive(Debug, Clone, Copy)]
-pub struct Store<'a> {
+pub struct KernelStore<'a> {
     pub cache: &'a Cache,
-    pub config: &'a Config,
+    pub config: &'a KernelMatrix,
     /// virtme-ng's `vng`, for `git` and `mainline` sources.
     pub vng: &'a Path,
 }
 
-impl Store<'_> {
+impl KernelStore<'_> {
     /// Resolves a kernel's source now; `None` for `path` sources, which are never locked.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// The first kernel that can't be resolved for another reason.
-    pub fn update(&self, kernels: &[&Kernel], lock: &mut Lock, progress: &dyn Fn(&str)) -> Result<Update> {
+    pub fn update(&self, kernels: &[&Kernel], lock: &mut KernelsLock, progress: &dyn Fn(&str)) -> Result<Update> {
         let mut next = lock.clone();
         let mut gone = Vec::new();
         let lockable = |id: &String| {
@@ -119,7 +119,7 @@ impl Store<'_> {
         ids.sort();
         ids.dedup();
         let class = |id: &String| self.config.kernels.iter().find(|it| it.id == *id).map(|it| it.class.clone());
-        let change = |id: &String| Change {
+        let change = |id: &String| LockChange {
             id: id.clone(),
             class: class(id),
             before: lock.kernels.get(id).cloned(),
@@ -134,7 +134,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// It is not locked, no longer exists, its hash differs, or it can't be unpacked, built or copied.
-    pub fn fetch(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<Unpacked> {
+    pub fn fetch(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<BootableKernel> {
         let progress = named(kernel, progress);
         let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
             let find = || self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256);
@@ -153,7 +153,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// The kernel is not built from packaged sources, the directory exists, or the package can't be fetched.
-    pub fn source(&self, kernel: &Kernel, lock: &Lock, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+    pub fn source(&self, kernel: &Kernel, lock: &KernelsLock, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         let progress = named(kernel, progress);
         let unpack = || {
             let plan = Plan::of(self, kernel, lock)?;
@@ -180,7 +180,7 @@ impl Store<'_> {
     /// # Errors
     /// The lock file can't be used.
     pub(super) fn fetching(&self, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
-        self.cache.write(Errand::Fetch, progress)
+        self.cache.write(WritePurpose::Fetch, progress)
     }
 
     /// Adds the kernel to the error, and detects a full disk in another program's output.
@@ -198,7 +198,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// The kernel is not locked, or a file can't be read.
-    pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Result<KernelVersion> {
+    pub fn version(&self, kernel: &Kernel, lock: &KernelsLock) -> Result<KernelVersion> {
         Plan::of(self, kernel, lock).map(|plan| plan.bound.version).map_err(|error| error.of(&kernel.id))
     }
 
@@ -207,7 +207,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// The kernel is not locked, or a file of it can't be read.
-    pub fn identity(&self, kernel: &Kernel, lock: &Lock) -> Result<String> {
+    pub fn identity(&self, kernel: &Kernel, lock: &KernelsLock) -> Result<String> {
         let identity = || {
             let plan = Plan::of(self, kernel, lock)?;
             let files = plan.source.content()?.unwrap_or(plan.bound.sha256);
@@ -222,7 +222,7 @@ impl Store<'_> {
     }
 
     /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
-    pub fn rows(&self, lock: &Lock) -> Vec<KernelRow> {
+    pub fn rows(&self, lock: &KernelsLock) -> Vec<KernelRow> {
         let row = |kernel: &Kernel| {
             let plan = Plan::of(self, kernel, lock);
             let (locked, version, cached) = match &plan {
@@ -256,7 +256,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn of(store: &Store<'_>, kernel: &'a Kernel, lock: &'a Lock) -> Result<Self> {
+    fn of(store: &KernelStore<'_>, kernel: &'a Kernel, lock: &'a KernelsLock) -> Result<Self> {
         let source = source::of(&kernel.source);
         let locked = if source.is_locked() { Some(lock.entry(kernel)?) } else { None };
         let bound = source.identity(&store.site(), locked)?;
@@ -269,7 +269,7 @@ impl<'a> Plan<'a> {
         writing: &Writing<'_>,
         kernel: &Kernel,
         progress: &dyn Fn(&str),
-    ) -> Result<Finished> {
+    ) -> Result<CachedKernel> {
         self.source.fetch(&Job { site, writing, kernel, locked: self.locked, bound: &self.bound, progress })
     }
 }
@@ -278,10 +278,10 @@ fn named(kernel: &Kernel, progress: &dyn Fn(&str)) -> impl Fn(&str) {
     move |message| progress(&format!("{}: {message}", kernel.id))
 }
 
-fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
-    let Finished { dir, meta } = finished;
+fn unpacked(kernel: &Kernel, finished: CachedKernel) -> BootableKernel {
+    let CachedKernel { dir, meta } = finished;
     let config = dir.join("config");
-    Unpacked {
+    BootableKernel {
         id: kernel.id.clone(),
         class: kernel.class.clone(),
         version: meta.version,

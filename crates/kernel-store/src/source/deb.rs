@@ -3,14 +3,14 @@
 use super::{Bound, Job, KernelSource, Site};
 use crate::{
     apt::Apt,
-    cache::{Errand, Finished, Writing, sha256_of},
+    cache::{CachedKernel, WritePurpose, Writing, sha256_of},
     config::{Debian, Kernel},
     error::{KernelsError, Result},
     files::Identity,
-    lockfile::{Locked, Part},
+    lockfile::{Locked, PackagePart},
     modules,
-    packages::{self, Package},
-    untar::{Refusal, Unpacked},
+    packages::{self, ArchivePackage},
+    untar::{Refusal, UnpackedFiles},
 };
 use lab_base::process;
 use lab_protocol::KernelVersion;
@@ -27,18 +27,18 @@ pub(super) struct Deb<'a> {
 }
 
 impl Deb<'_> {
-    fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<Wanted<'b>> {
+    fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<LockedPackage<'b>> {
         let Some(Locked::Deb { suite, package, version, sha256, kernel, parts }) = locked else {
             return Err(KernelsError::Unlocked);
         };
-        Ok(Wanted { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts })
+        Ok(LockedPackage { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts })
     }
 }
 
 impl KernelSource for Deb<'_> {
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         // apt's lists are part of what the lock protects.
-        let writing = site.cache.write(Errand::Fetch, progress)?;
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
         let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
         resolve(packages, self.suite, self.package).map(Some)
     }
@@ -48,7 +48,7 @@ impl KernelSource for Deb<'_> {
         Ok(Bound { version: wanted.kernel, sha256: identity_of(wanted.sha256, wanted.parts) })
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         let wanted = self.wanted(job.locked)?;
         fetch(job.writing, job.site.debian, job.kernel, &wanted, &job.bound.sha256, job.progress)
     }
@@ -59,14 +59,20 @@ const SPACE_PER_BYTE: u64 = 6;
 
 /// The current packages of suites; each suite is read once.
 #[derive(Default)]
-pub(crate) struct Indexes(BTreeMap<String, Vec<Package>>);
+pub(crate) struct Indexes(BTreeMap<String, Vec<ArchivePackage>>);
 
 impl Indexes {
     /// The kernel packages of a suite.
     ///
     /// # Errors
     /// The network or the mirror fails, or a signature is invalid.
-    pub fn of(&mut self, cache: &Path, debian: &Debian, suite: &str, progress: &dyn Fn(&str)) -> Result<&[Package]> {
+    pub fn of(
+        &mut self,
+        cache: &Path,
+        debian: &Debian,
+        suite: &str,
+        progress: &dyn Fn(&str),
+    ) -> Result<&[ArchivePackage]> {
         match self.0.entry(suite.to_owned()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
@@ -82,7 +88,7 @@ impl Indexes {
 ///
 /// # Errors
 /// No package matches, or the one that does has no kernel's version or not all of its parts.
-pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
         let found = packages.iter().find(|part| part.name == *name && part.version == package.version);
@@ -91,7 +97,7 @@ pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
             part: name.clone(),
             suite: suite.to_owned(),
         })?;
-        Ok(Part { package: name.clone(), sha256: found.sha256.clone() })
+        Ok(PackagePart { package: name.clone(), sha256: found.sha256.clone() })
     };
     Ok(Locked::Deb {
         parts: package.parts.iter().map(part).collect::<Result<_>>()?,
@@ -107,7 +113,11 @@ pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 ///
 /// # Errors
 /// No package matches, or the one that does has no kernel's version.
-pub(crate) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
+pub(crate) fn choose<'a>(
+    packages: &'a [ArchivePackage],
+    suite: &str,
+    pattern: &str,
+) -> Result<(&'a ArchivePackage, KernelVersion)> {
     let package = packages::newest(packages, pattern, suite)?;
     let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
         pattern: pattern.to_owned(),
@@ -118,7 +128,7 @@ pub(crate) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) ->
 }
 
 /// A package that only ties others together is the same while what it ties is not.
-fn identity_of(sha256: &str, parts: &[Part]) -> String {
+fn identity_of(sha256: &str, parts: &[PackagePart]) -> String {
     if parts.is_empty() {
         return sha256.to_owned();
     }
@@ -131,17 +141,17 @@ fn identity_of(sha256: &str, parts: &[Part]) -> String {
 }
 
 /// What the lock says of a package.
-pub(crate) struct Wanted<'a> {
+pub(crate) struct LockedPackage<'a> {
     pub suite: &'a str,
     pub pattern: &'a str,
     pub package: &'a str,
     pub version: &'a str,
     pub sha256: &'a str,
     pub kernel: KernelVersion,
-    pub parts: &'a [Part],
+    pub parts: &'a [PackagePart],
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> LockedPackage<'a> {
     /// The packages with the kernel's files, each with its hash.
     fn files(&self) -> Vec<(&'a str, &'a str)> {
         match self.parts {
@@ -198,15 +208,15 @@ pub(crate) fn fetch(
     writing: &Writing<'_>,
     debian: &Debian,
     kernel: &Kernel,
-    wanted: &Wanted<'_>,
+    wanted: &LockedPackage<'_>,
     identity: &str,
     progress: &dyn Fn(&str),
-) -> Result<Finished> {
+) -> Result<CachedKernel> {
     let apt = Apt::new(writing.root(), debian, wanted.suite)?;
     let stage = writing.stage()?;
     let download = stage.path().join("download");
     fs::create_dir(&download).map_err(KernelsError::io(&download))?;
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     for (package, sha256) in wanted.files() {
         let deb = wanted.get(writing, &apt, (package, sha256), &download, progress)?;
         progress(&format!("unpacking {package}"));
@@ -219,8 +229,8 @@ pub(crate) fn fetch(
     writing.finish(stage, kernel, wanted.kernel, identity)
 }
 
-/// Passes a package's files to [`Unpacked::add`].
-fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
+/// Passes a package's files to [`UnpackedFiles::add`].
+fn unpack(deb: &Path, stage: &Path, found: &mut UnpackedFiles) -> Result<()> {
     let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
     let stream = process::command("dpkg-deb", args).stderr_null().reader();
     let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
@@ -265,7 +275,7 @@ mod tests {
         let sum = sha256_of(&deb).unwrap();
         let kernel = "6.7.1".parse().unwrap();
         let (suite, pattern, version, parts) = ("sid", "k", "1", &[]);
-        let wanted = Wanted { suite, pattern, package: "k", version, sha256: &sum, kernel, parts };
+        let wanted = LockedPackage { suite, pattern, package: "k", version, sha256: &sum, kernel, parts };
         assert_eq!(wanted.checked(deb.clone(), ("k", &sum)).unwrap(), deb);
         let other = "0".repeat(64);
         let error = wanted.checked(deb, ("k", &other)).unwrap_err();
@@ -279,7 +289,7 @@ mod tests {
         let deb = package(dir.path());
         let stage = dir.path().join("whole");
         fs::create_dir(&stage).unwrap();
-        let mut found = Unpacked::default();
+        let mut found = UnpackedFiles::default();
         unpack(&deb, &stage, &mut found).unwrap();
         assert_eq!(found.release().unwrap(), "6.7.1");
         let bytes = fs::read(&deb).unwrap();
@@ -287,7 +297,7 @@ mod tests {
             fs::write(&deb, &bytes[..length]).unwrap();
             let stage = dir.path().join(name);
             fs::create_dir(&stage).unwrap();
-            let error = unpack(&deb, &stage, &mut Unpacked::default()).unwrap_err();
+            let error = unpack(&deb, &stage, &mut UnpackedFiles::default()).unwrap_err();
             assert!(matches!(error, KernelsError::Archive { .. }), "{name}: {error}");
             assert!(error.to_string().starts_with("k.deb: "), "{error}");
         }

@@ -2,7 +2,7 @@
 
 use super::{Bound, Job, KernelSource, Site, deb::Indexes, path::Local};
 use crate::{
-    cache::{Errand, Finished, Writing},
+    cache::{CachedKernel, WritePurpose, Writing},
     config::Kernel,
     error::{KernelsError, Result},
     lockfile::Locked,
@@ -28,15 +28,15 @@ pub(super) struct Git<'a> {
 }
 
 impl Git<'_> {
-    fn build<'b>(&'b self, site: &Site<'b>, locked: Option<&'b Locked>) -> Result<Build<'b>> {
+    fn build<'b>(&'b self, site: &Site<'b>, locked: Option<&'b Locked>) -> Result<CommitBuild<'b>> {
         let Some(Locked::Git { commit, kernel, .. }) = locked else { return Err(KernelsError::Unlocked) };
-        Ok(Build { tree: self.tree, commit, version: *kernel, fragment: self.fragment, vng: site.vng })
+        Ok(CommitBuild { tree: self.tree, commit, version: *kernel, fragment: self.fragment, vng: site.vng })
     }
 }
 
 impl KernelSource for Git<'_> {
-    fn errand(&self) -> Errand {
-        Errand::Build
+    fn errand(&self) -> WritePurpose {
+        WritePurpose::Build
     }
 
     fn resolve(&self, _: &Site<'_>, _: &mut Indexes, _: &dyn Fn(&str)) -> Result<Option<Locked>> {
@@ -48,7 +48,7 @@ impl KernelSource for Git<'_> {
         Ok(Bound { version: build.version, sha256: build.identity()? })
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         self.build(job.site, job.locked)?.fetch(job.writing, job.kernel, &job.bound.sha256, job.progress)
     }
 }
@@ -89,7 +89,7 @@ fn makefile_version(makefile: &str) -> Option<KernelVersion> {
 }
 
 /// A build: one commit with one configuration.
-pub(crate) struct Build<'a> {
+pub(crate) struct CommitBuild<'a> {
     pub tree: &'a Path,
     pub commit: &'a str,
     pub version: KernelVersion,
@@ -97,7 +97,7 @@ pub(crate) struct Build<'a> {
     pub vng: &'a Path,
 }
 
-impl Build<'_> {
+impl CommitBuild<'_> {
     /// Hash of the commit, the lab's fragment and the user's fragment.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl Build<'_> {
         kernel: &Kernel,
         sha256: &str,
         progress: &dyn Fn(&str),
-    ) -> Result<Finished> {
+    ) -> Result<CachedKernel> {
         let worktree = self.checkout(writing.root(), &kernel.id, progress)?;
         let fragment = writing.root().join("trees").join(format!("{}.config", kernel.id));
         fs::write(&fragment, self.configuration()?).map_err(KernelsError::io(&fragment))?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Cache, Class, Source, cache::Errand, header};
+use crate::{Cache, KernelClass, Source, cache::WritePurpose, header};
 use std::os::unix::fs::PermissionsExt;
 
 fn repository(dir: &Path, patch: &str) {
@@ -40,7 +40,7 @@ fn builds_the_locked_commit_in_a_separate_worktree() {
     let (vng, fragment) = (vng(at), at.join("my.config"));
     let kernel = Kernel {
         id: lab_guard::Id::new("tree").unwrap(),
-        class: Class::From67,
+        class: KernelClass::From67,
         may_fail: false,
         has: Vec::new(),
         believe_probes: None,
@@ -51,8 +51,8 @@ fn builds_the_locked_commit_in_a_separate_worktree() {
         memory_mib: None,
     };
     let cache = Cache::at(at.join("cache")).unwrap();
-    let writing = cache.write(Errand::Build, &|_| ()).unwrap();
-    let build = Build { tree: &tree, commit: &commit, version, fragment: Some(&fragment), vng: &vng };
+    let writing = cache.write(WritePurpose::Build, &|_| ()).unwrap();
+    let build = CommitBuild { tree: &tree, commit: &commit, version, fragment: Some(&fragment), vng: &vng };
     let sha256 = build.identity().unwrap();
     for _ in 0..2 {
         let finished = build.fetch(&writing, &kernel, &sha256, &|_| ()).unwrap();

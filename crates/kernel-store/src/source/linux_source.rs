@@ -2,16 +2,16 @@
 
 use super::{
     Bound, Job, KernelSource, Site,
-    deb::{self, Indexes, Wanted},
+    deb::{self, Indexes, LockedPackage},
     path::Local,
 };
 use crate::{
     apt::Apt,
-    cache::{Errand, Finished, Writing},
+    cache::{CachedKernel, WritePurpose, Writing},
     config::{Debian, Kernel},
     error::{KernelsError, Result},
     lockfile::Locked,
-    packages::Package,
+    packages::ArchivePackage,
     recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
 };
 use lab_base::process;
@@ -25,22 +25,23 @@ pub(super) struct LinuxSource<'a> {
 }
 
 impl LinuxSource<'_> {
-    fn build<'b>(&'b self, locked: Option<&'b Locked>) -> Result<Build<'b>> {
+    fn build<'b>(&'b self, locked: Option<&'b Locked>) -> Result<SourceBuild<'b>> {
         let Some(Locked::LinuxSource { suite, package, version, sha256, kernel }) = locked else {
             return Err(KernelsError::Unlocked);
         };
-        let wanted = Wanted { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts: &[] };
-        Ok(Build { wanted, fragment: self.fragment })
+        let wanted =
+            LockedPackage { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts: &[] };
+        Ok(SourceBuild { wanted, fragment: self.fragment })
     }
 }
 
 impl KernelSource for LinuxSource<'_> {
-    fn errand(&self) -> Errand {
-        Errand::Build
+    fn errand(&self) -> WritePurpose {
+        WritePurpose::Build
     }
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let writing = site.cache.write(Errand::Fetch, progress)?;
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
         let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
         resolve(packages, self.suite, self.package).map(Some)
     }
@@ -50,12 +51,12 @@ impl KernelSource for LinuxSource<'_> {
         Ok(Bound { version: build.wanted.kernel, sha256: build.identity()? })
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         self.build(job.locked)?.fetch(job.writing, job.site.debian, job.kernel, &job.bound.sha256, job.progress)
     }
 
     fn unpack(&self, site: &Site<'_>, locked: Option<&Locked>, to: &Path, progress: &dyn Fn(&str)) -> Result<bool> {
-        let writing = site.cache.write(Errand::Fetch, progress)?;
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
         self.build(locked)?.unpack(&writing, site.debian, to, progress).map(|()| true)
     }
 }
@@ -80,7 +81,7 @@ const TOOLS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// No package matches, or the one that does has no kernel's version.
-pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = deb::choose(packages, suite, pattern)?;
     Ok(Locked::LinuxSource {
         suite: suite.to_owned(),
@@ -92,12 +93,12 @@ pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 }
 
 /// A build: one source package with one configuration.
-pub(crate) struct Build<'a> {
-    pub wanted: deb::Wanted<'a>,
+pub(crate) struct SourceBuild<'a> {
+    pub wanted: deb::LockedPackage<'a>,
     pub fragment: Option<&'a Path>,
 }
 
-impl Build<'_> {
+impl SourceBuild<'_> {
     /// Hash of the sources and the whole configuration.
     ///
     /// # Errors
@@ -122,7 +123,7 @@ impl Build<'_> {
         kernel: &Kernel,
         identity: &str,
         progress: &dyn Fn(&str),
-    ) -> Result<Finished> {
+    ) -> Result<CachedKernel> {
         need_tools()?;
         writing.reserve(SPACE)?;
         let stage = writing.stage()?;
@@ -142,7 +143,7 @@ impl Build<'_> {
     /// # Errors
     /// The package no longer exists or its hash differs, or the disk is too small.
     pub fn unpack(&self, writing: &Writing<'_>, debian: &Debian, tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
-        let Wanted { suite, package, sha256, .. } = self.wanted;
+        let LockedPackage { suite, package, sha256, .. } = self.wanted;
         let (apt, stage) = (Apt::new(writing.root(), debian, suite)?, writing.stage()?);
         let deb = self.wanted.get(writing, &apt, (package, sha256), stage.path(), progress)?;
         progress(&format!("unpacking {package}"));
@@ -232,9 +233,16 @@ mod tests {
         let fragment = dir.path().join("my.config");
         let build = |sha256, fragment| {
             let (package, kernel) = ("linux-source-6.12", lab_protocol::KernelVersion::new(6, 12, 117));
-            let wanted =
-                Wanted { suite: "sid", pattern: package, package, version: "6.12.117-1", sha256, kernel, parts: &[] };
-            Build { wanted, fragment }
+            let wanted = LockedPackage {
+                suite: "sid",
+                pattern: package,
+                package,
+                version: "6.12.117-1",
+                sha256,
+                kernel,
+                parts: &[],
+            };
+            SourceBuild { wanted, fragment }
         };
         let plain = build("00", None).identity().unwrap();
         assert_ne!(build("01", None).identity().unwrap(), plain);

@@ -2,7 +2,7 @@
 
 use super::{Bound, Job, KernelSource, Site, deb::Indexes, path::Local};
 use crate::{
-    cache::Finished,
+    cache::CachedKernel,
     error::{KernelsError, Result},
     lockfile::Locked,
 };
@@ -29,7 +29,7 @@ impl KernelSource for Prebuilt<'_> {
         Ok(Bound { version: *kernel, sha256: sha256.clone() })
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         let local = Mainline::new(job.site.vng, job.site.cache.root())?.download(self.version, job.progress)?;
         let found = local.image_sha256()?;
         if found != job.bound.sha256 {

@@ -9,12 +9,12 @@ mod linux_source;
 mod mainline;
 mod path;
 
-pub(crate) use deb::{Indexes, Wanted};
+pub(crate) use deb::{Indexes, LockedPackage};
 pub(crate) use linux_source::need_tools;
 pub(crate) use path::install;
 
 use crate::{
-    cache::{Cache, Errand, Finished, Writing},
+    cache::{Cache, CachedKernel, WritePurpose, Writing},
     config::{Debian, Kernel, Source},
     error::Result,
     lockfile::Locked,
@@ -59,8 +59,8 @@ pub(crate) trait KernelSource {
     }
 
     /// What fetching is about: who downloads does not wait for a compiler.
-    fn errand(&self) -> Errand {
-        Errand::Fetch
+    fn errand(&self) -> WritePurpose {
+        WritePurpose::Fetch
     }
 
     /// What the source means today; none where it is never locked.
@@ -87,7 +87,7 @@ pub(crate) trait KernelSource {
     ///
     /// # Errors
     /// It has vanished, fails its checksum, or can't be unpacked, built or copied.
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished>;
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel>;
 
     /// Unpacks the sources that the kernel is compiled from into an empty directory; false where it comes as a binary.
     ///
@@ -101,7 +101,7 @@ pub(crate) trait KernelSource {
 impl Kernel {
     /// Whether the lab compiles it.
     pub fn is_built(&self) -> bool {
-        of(&self.source).errand() == Errand::Build
+        of(&self.source).errand() == WritePurpose::Build
     }
 }
 

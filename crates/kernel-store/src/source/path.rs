@@ -2,7 +2,7 @@
 
 use super::{Bound, Job, KernelSource, Site, deb::Indexes};
 use crate::{
-    cache::{Finished, Writing, sha256_of},
+    cache::{CachedKernel, Writing, sha256_of},
     config::Kernel,
     error::{KernelsError, Result},
     files::{self, Identity},
@@ -40,7 +40,7 @@ impl KernelSource for Local {
         Self::content(self).map(Some)
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         (job.progress)("copying into the cache");
         self.take(job.writing, job.kernel, &self.banner()?, &job.bound.sha256)
     }
@@ -147,7 +147,7 @@ impl Local {
     ///
     /// # Errors
     /// A file can't be copied, `make modules_install` or depmod fails, or the kernel does not belong to its class.
-    pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
+    pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<CachedKernel> {
         if !kernel.fits(banner.version) {
             return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class.clone() });
         }

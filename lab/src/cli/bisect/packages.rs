@@ -5,14 +5,14 @@ use lab_protocol::KernelVersion;
 
 use crate::{
     bisect::{
-        Stop, Subject,
+        SearchStop, Subject,
         packages::{Ladder, Rung, ladder},
     },
     error::Error,
     project::Project,
 };
 use lab_base::say::say;
-use lab_kernel_store::{Kernel, KernelsError, Source as Origin, Unpacked};
+use lab_kernel_store::{BootableKernel, Kernel, KernelsError, Source as Origin};
 
 /// The kernels of a ladder, which are fetched on demand.
 pub(super) struct Published<'a> {
@@ -81,7 +81,7 @@ pub(super) fn changelog(
 }
 
 impl Supply for Published<'_> {
-    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop> {
         let point = match subject {
             Subject::Point(point) => point,
             Subject::Without(_) => return Ok(Err("a package can't be reverted".to_owned())),
@@ -94,7 +94,7 @@ impl Supply for Published<'_> {
             {
                 Ok(Err(error.to_string()))
             }
-            Err(error) => Err(Stop::Trouble(error.to_string())),
+            Err(error) => Err(SearchStop::Trouble(error.to_string())),
         }
     }
 

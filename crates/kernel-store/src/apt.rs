@@ -2,7 +2,7 @@
 //! host, and installs nothing.
 
 use super::{
-    config::Debian,
+    debian::Debian,
     error::{KernelsError, Result},
     mirror::mirror,
     packages::{self, ArchivePackage},

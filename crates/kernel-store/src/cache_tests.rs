@@ -1,20 +1,10 @@
 use super::*;
-use crate::{KernelClass, Source};
+use crate::KernelClass;
 use std::cell::RefCell;
 
-fn kernel() -> Kernel {
-    Kernel {
-        id: lab_guard::Id::new("k").unwrap(),
-        class: KernelClass::From67,
-        may_fail: false,
-        has: Vec::new(),
-        believe_probes: None,
-        default: true,
-        source: Source::Mainline { version: "v6.7".into() },
-        unsupported: vec![],
-        cmdline: vec![],
-        memory_mib: None,
-    }
+fn kernel(class: KernelClass) -> Target {
+    let rule = ClassRule { class, lacks_netkit: false, has_netkit: false, believes_probes: false };
+    Target { id: Id::new("k").unwrap(), origin: "mainline v6.7".into(), rule }
 }
 
 fn staged(writing: &Writing<'_>) -> TempDir {
@@ -34,7 +24,7 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
     let version = KernelVersion::new(6, 7, 0);
     let place = {
         let writing = cache.write(WritePurpose::Fetch, &quiet).unwrap();
-        writing.finish(staged(&writing), &kernel(), version, "abc").unwrap().dir
+        writing.finish(staged(&writing), &kernel(KernelClass::From67), version, "abc").unwrap().dir
     };
     assert!(cache.find("k", version, "abc").is_some());
     assert!(cache.find("k", version, "abd").is_none());
@@ -44,7 +34,7 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
     fs::write(&image, bytes).unwrap();
     assert!(cache.find("k", version, "abc").is_none());
     let writing = cache.write(WritePurpose::Fetch, &quiet).unwrap();
-    writing.finish(staged(&writing), &kernel(), version, "abc").unwrap();
+    writing.finish(staged(&writing), &kernel(KernelClass::From67), version, "abc").unwrap();
     assert!(cache.find("k", version, "abc").is_some());
 }
 
@@ -53,10 +43,10 @@ fn a_kernel_of_another_class_or_version_is_not_stored() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
     let writing = cache.write(WritePurpose::Fetch, &quiet).unwrap();
-    let wrong = Kernel { class: KernelClass::Below67, ..kernel() };
+    let wrong = kernel(KernelClass::Below67);
     let result = writing.finish(staged(&writing), &wrong, KernelVersion::new(6, 7, 0), "abc");
     insta::assert_snapshot!(result.err().unwrap(), @"version 6.7 is not of class below-6.7 (kernels before 6.7, and later ones with `netkit` listed as unsupported)");
-    let result = writing.finish(staged(&writing), &kernel(), KernelVersion::new(6, 8, 0), "abc");
+    let result = writing.finish(staged(&writing), &kernel(KernelClass::From67), KernelVersion::new(6, 8, 0), "abc");
     assert!(result.err().unwrap().to_string().ends_with("is kernel 6.7, but 6.8 was expected"));
     assert_eq!(fs::read_dir(dir.path().join("kernels")).unwrap().count(), 1, "only the lock file remains");
 }

@@ -74,6 +74,31 @@ impl KernelClass {
     }
 }
 
+/// What the version of a kernel must be, by the class and the capabilities that its entry of `kernels.toml` states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassRule {
+    pub class: KernelClass,
+    /// Whether it is stated to have no netkit.
+    pub lacks_netkit: bool,
+    /// Whether it is stated to have netkit.
+    pub has_netkit: bool,
+    /// Whether its probes are believed and not its version.
+    pub believes_probes: bool,
+}
+
+impl ClassRule {
+    /// Whether a kernel of this version may have the class.
+    pub fn fits(&self, version: KernelVersion) -> bool {
+        match self.class {
+            KernelClass::Below67 if self.has_netkit => false,
+            KernelClass::Below67 | KernelClass::From67 if self.believes_probes => true,
+            KernelClass::Below67 => self.class.holds(version) || self.lacks_netkit,
+            KernelClass::From67 => self.class.holds(version) || self.has_netkit,
+            KernelClass::Ubuntu2510 | KernelClass::Own(_) => self.class.holds(version),
+        }
+    }
+}
+
 impl fmt::Display for KernelClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

@@ -18,7 +18,7 @@ fn kernels_toml() {
         match KernelMatrix::parse(&text, "the-file", PathBuf::from("/project")) {
             Ok(config) => {
                 for kernel in &config.kernels {
-                    assert!(super::config::is_file_name(&kernel.id), "{}", kernel.id);
+                    assert!(super::names::is_file_name(&kernel.id), "{}", kernel.id);
                 }
             }
             Err(error) => readable(&error),
@@ -40,7 +40,7 @@ fn kernels_lock() {
 fn image_header() {
     bolero::check!().for_each(|bytes: &[u8]| {
         if let Some(banner) = header::parse(bytes) {
-            assert!(super::config::is_file_name(&banner.release));
+            assert!(super::names::is_file_name(&banner.release));
         }
     });
 }

@@ -1,13 +1,13 @@
 //! Resolves, fetches and lists kernels, for `lab kernels` and for runs.
 
 use super::{
-    cache::{Cache, CachedKernel, WritePurpose, Writing},
+    cache::{Cache, CachedKernel, Writing},
     class::KernelClass,
     config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
-    lockfile::{KernelsLock, Locked},
-    source::{self, Bound, Indexes, Job, KernelSource, Site},
+    lockfile::KernelsLock,
+    source::{Bound, Indexes, Job, KernelSource, Locked, Site},
     update::{LockChange, Update},
 };
 use lab_base::file::touch;
@@ -81,14 +81,12 @@ impl KernelStore<'_> {
     /// # Errors
     /// The source can't be reached, does not have the kernel, or has a kernel of another class.
     fn resolve(&self, kernel: &Kernel, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let locked = source::of(&kernel.source).resolve(&self.site(), indexes, &named(kernel, progress));
+        let locked = kernel.source.get().resolve(&self.site(), indexes, &named(kernel, progress));
         let locked = locked.map_err(|error| self.explain(error, kernel))?;
-        match locked.as_ref().map(Locked::kernel) {
-            Some(version) if !kernel.fits(version) => {
-                Err(KernelsError::WrongClass { version, class: kernel.class.clone() }.of(&kernel.id))
-            }
-            _ => Ok(locked),
+        if let Some(locked) = &locked {
+            kernel.target().check(locked.get().kernel()).map_err(|error| error.of(&kernel.id))?;
         }
+        Ok(locked)
     }
 
     /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has. A kernel that
@@ -103,7 +101,7 @@ impl KernelStore<'_> {
         let mut gone = Vec::new();
         let lockable = |id: &String| {
             let kernel = self.config.kernels.iter().find(|kernel| kernel.id == *id);
-            kernel.is_some_and(|kernel| source::of(&kernel.source).is_locked())
+            kernel.is_some_and(|kernel| kernel.source.get().is_locked())
         };
         next.kernels.retain(|id, _| lockable(id));
         let mut indexes = Indexes::default();
@@ -142,7 +140,7 @@ impl KernelStore<'_> {
                 touch(&finished.dir);
                 return Ok(finished);
             }
-            let writing = self.cache.write(plan.source.errand(), &progress)?;
+            let writing = self.cache.write(plan.source.purpose(), &progress)?;
             // Another run may have brought it while this one waited.
             find().map_or_else(|| plan.run(&self.site(), &writing, kernel, &progress), Ok)
         });
@@ -175,12 +173,13 @@ impl KernelStore<'_> {
         Site { cache: self.cache, debian: &self.config.debian, vng: self.vng }
     }
 
-    /// The right to fetch into the cache.
+    /// Reads the changelog of a kernel's locked package.
     ///
     /// # Errors
-    /// The lock file can't be used.
-    pub(super) fn fetching(&self, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
-        self.cache.write(WritePurpose::Fetch, progress)
+    /// The kernel is not from a package, the package can't be fetched, or it has no changelog.
+    pub fn changelog(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<String> {
+        let read = || kernel.source.get().changelog(&self.site(), lock.entry(kernel)?, progress);
+        read().map_err(|error| error.of(&kernel.id))
     }
 
     /// Adds the kernel to the error, and detects a full disk in another program's output.
@@ -250,14 +249,14 @@ impl KernelStore<'_> {
 
 /// How a kernel is fetched, determined without network access or other programs.
 struct Plan<'a> {
-    source: Box<dyn KernelSource + 'a>,
+    source: &'a dyn KernelSource,
     locked: Option<&'a Locked>,
     bound: Bound,
 }
 
 impl<'a> Plan<'a> {
     fn of(store: &KernelStore<'_>, kernel: &'a Kernel, lock: &'a KernelsLock) -> Result<Self> {
-        let source = source::of(&kernel.source);
+        let source = kernel.source.get();
         let locked = if source.is_locked() { Some(lock.entry(kernel)?) } else { None };
         let bound = source.identity(&store.site(), locked)?;
         Ok(Self { source, locked, bound })
@@ -270,7 +269,8 @@ impl<'a> Plan<'a> {
         kernel: &Kernel,
         progress: &dyn Fn(&str),
     ) -> Result<CachedKernel> {
-        self.source.fetch(&Job { site, writing, kernel, locked: self.locked, bound: &self.bound, progress })
+        let target = kernel.target();
+        self.source.fetch(&Job { site, writing, target: &target, locked: self.locked, bound: &self.bound, progress })
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::header;
+use crate::{header, source::LockedCommit};
 use std::fs;
 
 fn config(dir: &Path, class: &str) -> KernelMatrix {
@@ -50,7 +50,11 @@ fn update_drops_what_the_matrix_no_longer_has() {
     let dir = tempfile::tempdir().unwrap();
     let (config, cache) = (config(dir.path(), "6.7+"), Cache::at(dir.path().join("cache")).unwrap());
     let store = KernelStore { cache: &cache, config: &config, vng: Path::new("vng") };
-    let gone = Locked::Git { reference: "v6.7".into(), commit: "0dd3ee3".into(), kernel: KernelVersion::new(6, 7, 0) };
+    let gone = Locked::Git(LockedCommit {
+        reference: "v6.7".into(),
+        commit: "0dd3ee3".into(),
+        kernel: KernelVersion::new(6, 7, 0),
+    });
     let mut lock = KernelsLock { kernels: [("gone".to_owned(), gone.clone())].into() };
     let kernels: Vec<_> = config.kernels.iter().collect();
     let update = store.update(&kernels, &mut lock, &|_| ()).unwrap();

@@ -1,6 +1,6 @@
 //! Extracts only a kernel's files from a package's archive.
 
-use super::config::is_file_name;
+use super::names::is_file_name;
 use lab_base::interrupt::Interrupt;
 use std::{
     fs::{self, File},

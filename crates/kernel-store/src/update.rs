@@ -1,6 +1,6 @@
 //! Formats the changes of `lab kernels update` for a review together with the diff of `kernels.lock`.
 
-use super::{class::KernelClass, lockfile::Locked};
+use super::{class::KernelClass, source::Locked};
 use std::fmt;
 
 /// Result of an update.
@@ -33,32 +33,10 @@ impl fmt::Display for LockChange {
             (Some(before), None) => write!(f, "dropped, was {before}"),
             (Some(before), Some(after)) => match (before.to_string(), after.to_string()) {
                 (before, after) if before != after => write!(f, "{before} -> {after}"),
-                (_, words) => write!(f, "{words}, {}", difference(before, after)),
+                (_, words) => write!(f, "{words}, {}", after.get().difference(before)),
             },
         }
     }
-}
-
-/// Changes of an entry with the same name and version.
-fn difference(before: &Locked, after: &Locked) -> String {
-    let (Locked::Deb { parts: old, sha256: was, .. }, Locked::Deb { parts: new, sha256: is, .. }) = (before, after)
-    else {
-        return "the same version with a different checksum".to_owned();
-    };
-    let mut told = Vec::new();
-    if was != is {
-        told.push("the package has a different checksum".to_owned());
-    }
-    for part in new {
-        match old.iter().find(|it| it.package == part.package) {
-            None => told.push(format!("with {}", part.package)),
-            Some(it) if it.sha256 != part.sha256 => told.push(format!("different checksum of {}", part.package)),
-            Some(_) => {}
-        }
-    }
-    let lost = old.iter().filter(|part| !new.iter().any(|it| it.package == part.package));
-    told.extend(lost.map(|part| format!("without {}", part.package)));
-    if told.is_empty() { "described differently".to_owned() } else { format!("the same version: {}", told.join(", ")) }
 }
 
 impl fmt::Display for Update {
@@ -86,19 +64,19 @@ impl fmt::Display for Update {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lockfile::PackagePart;
+    use crate::source::{LockedDeb, PackagePart};
 
     fn deb(version: &str, sha256: &str, parts: &[(&str, &str)]) -> Option<Locked> {
         let parts =
             parts.iter().map(|(name, sha256)| PackagePart { package: (*name).into(), sha256: (*sha256).into() });
-        Some(Locked::Deb {
+        Some(Locked::Deb(LockedDeb {
             suite: "sid".into(),
             package: format!("linux-image-{version}-cloud-amd64"),
             version: format!("{version}-1"),
             sha256: sha256.into(),
             kernel: version.parse().unwrap(),
             parts: parts.collect(),
-        })
+        }))
     }
 
     #[test]

@@ -1,46 +1,157 @@
 //! Kernels from Debian packages.
 
-use super::{Bound, Job, KernelSource, Site};
+use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, checksum};
 use crate::{
     apt::Apt,
-    cache::{CachedKernel, WritePurpose, Writing, sha256_of},
-    config::{Debian, Kernel},
+    cache::{CachedKernel, Target, WritePurpose, Writing, sha256_of},
+    changelog,
+    debian::Debian,
     error::{KernelsError, Result},
     files::Identity,
-    lockfile::{Locked, PackagePart},
     modules,
+    names::is_file_name,
     packages::{self, ArchivePackage},
     untar::{Refusal, UnpackedFiles},
 };
-use lab_base::process;
+use lab_base::{process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
-/// The newest package of a suite whose name matches.
-pub(super) struct Deb<'a> {
-    pub suite: &'a str,
-    pub package: &'a str,
+/// `source.deb`: the newest package of a suite whose name matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deb {
+    /// Suite that contains it.
+    pub suite: String,
+    /// Pattern of the package's name; the highest matching version is used.
+    pub package: String,
 }
 
-impl Deb<'_> {
-    fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<LockedPackage<'b>> {
-        let Some(Locked::Deb { suite, package, version, sha256, kernel, parts }) = locked else {
-            return Err(KernelsError::Unlocked);
-        };
-        Ok(LockedPackage { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts })
+/// A package of a Debian suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedDeb {
+    pub suite: String,
+    pub package: String,
+    pub version: String,
+    /// SHA-256 of the `.deb`, hexadecimal.
+    #[serde(deserialize_with = "checksum")]
+    pub sha256: String,
+    /// Version of the kernel in it.
+    pub kernel: KernelVersion,
+    /// Packages of the same version that contain the files, if this package only depends on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PackagePart>,
+}
+
+/// A package with a part of a kernel's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackagePart {
+    pub package: String,
+    /// SHA-256 of the `.deb`, hexadecimal.
+    #[serde(deserialize_with = "checksum")]
+    pub sha256: String,
+}
+
+impl ConfiguredSource for Deb {
+    const KEYS: &'static [&'static str] = &["suite", "package"];
+
+    fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
+        let (suite, package) = read_package(table)?;
+        Ok(Self { suite, package })
     }
 }
 
-impl KernelSource for Deb<'_> {
+/// Reads `suite` and the pattern `package`.
+pub(crate) fn read_package(table: &SourceTable<'_>) -> std::result::Result<(String, String), ConfigError> {
+    let SourceTable { table, kernel, .. } = table;
+    let (suite, package) = (table.required("suite")?, table.required("package")?);
+    if !is_file_name(suite) {
+        return Err(table.error_at("suite", format!("{suite:?} in {kernel} is not a suite's name")));
+    }
+    if let Err(error) = globset::Glob::new(package) {
+        return Err(table.error_at("package", format!("`package` in {kernel}: {}", error.kind())));
+    }
+    Ok((suite.to_owned(), package.to_owned()))
+}
+
+/// Whether a locked package is one of this suite and pattern.
+pub(crate) fn is_of(suite: &str, pattern: &str, locked: (&str, &str)) -> bool {
+    let matches = || globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(locked.1));
+    suite == locked.0 && matches()
+}
+
+impl fmt::Display for Deb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "deb {} ({})", self.package, self.suite)
+    }
+}
+
+impl fmt::Display for LockedDeb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.package, self.version, self.suite)
+    }
+}
+
+impl LockEntry for LockedDeb {
+    fn kernel(&self) -> KernelVersion {
+        self.kernel
+    }
+
+    fn difference(&self, before: &Locked) -> String {
+        let Locked::Deb(before) = before else { return "from another source".to_owned() };
+        let mut told = Vec::new();
+        if before.sha256 != self.sha256 {
+            told.push("the package has a different checksum".to_owned());
+        }
+        for part in &self.parts {
+            match before.parts.iter().find(|it| it.package == part.package) {
+                None => told.push(format!("with {}", part.package)),
+                Some(it) if it.sha256 != part.sha256 => told.push(format!("different checksum of {}", part.package)),
+                Some(_) => {}
+            }
+        }
+        let lost = before.parts.iter().filter(|part| !self.parts.iter().any(|it| it.package == part.package));
+        told.extend(lost.map(|part| format!("without {}", part.package)));
+        if told.is_empty() {
+            return "described differently".to_owned();
+        }
+        format!("the same version: {}", told.join(", "))
+    }
+}
+
+impl Deb {
+    fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<LockedPackage<'b>> {
+        let Some(Locked::Deb(LockedDeb { suite, package, version, sha256, kernel, parts })) = locked else {
+            return Err(KernelsError::Unlocked);
+        };
+        Ok(LockedPackage { suite, pattern: &self.package, package, version, sha256, kernel: *kernel, parts })
+    }
+}
+
+impl KernelSource for Deb {
+    fn promised(&self) -> Option<KernelVersion> {
+        self.package.strip_prefix("linux-image-")?.parse().ok()
+    }
+
+    fn is_published(&self) -> bool {
+        true
+    }
+
+    fn is_resolved_by(&self, locked: &Locked) -> bool {
+        matches!(locked, Locked::Deb(it) if is_of(&self.suite, &self.package, (&it.suite, &it.package)))
+    }
+
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         // apt's lists are part of what the lock protects.
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
-        resolve(packages, self.suite, self.package).map(Some)
+        let packages = indexes.of(writing.root(), site.debian, &self.suite, progress)?;
+        resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::Deb(locked)))
     }
 
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
@@ -50,7 +161,15 @@ impl KernelSource for Deb<'_> {
 
     fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         let wanted = self.wanted(job.locked)?;
-        fetch(job.writing, job.site.debian, job.kernel, &wanted, &job.bound.sha256, job.progress)
+        fetch(job.writing, job.site.debian, job.target, &wanted, &job.bound.sha256, job.progress)
+    }
+
+    fn changelog(&self, site: &Site<'_>, locked: &Locked, progress: &dyn Fn(&str)) -> Result<String> {
+        let wanted = self.wanted(Some(locked))?;
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
+        let (apt, stage) = (Apt::new(writing.root(), site.debian, wanted.suite)?, writing.stage()?);
+        let package = (wanted.package, wanted.sha256);
+        changelog::of_package(&wanted.get(&writing, &apt, package, stage.path(), progress)?)
     }
 }
 
@@ -88,7 +207,7 @@ impl Indexes {
 ///
 /// # Errors
 /// No package matches, or the one that does has no kernel's version or not all of its parts.
-pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<Locked> {
+pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<LockedDeb> {
     let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
         let found = packages.iter().find(|part| part.name == *name && part.version == package.version);
@@ -99,7 +218,7 @@ pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -
         })?;
         Ok(PackagePart { package: name.clone(), sha256: found.sha256.clone() })
     };
-    Ok(Locked::Deb {
+    Ok(LockedDeb {
         parts: package.parts.iter().map(part).collect::<Result<_>>()?,
         suite: suite.to_owned(),
         package: package.name.clone(),
@@ -207,7 +326,7 @@ impl<'a> LockedPackage<'a> {
 pub(crate) fn fetch(
     writing: &Writing<'_>,
     debian: &Debian,
-    kernel: &Kernel,
+    target: &Target,
     wanted: &LockedPackage<'_>,
     identity: &str,
     progress: &dyn Fn(&str),
@@ -226,7 +345,7 @@ pub(crate) fn fetch(
     let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
     modules::index(stage.path(), &release)?;
     fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
-    writing.finish(stage, kernel, wanted.kernel, identity)
+    writing.finish(stage, target, wanted.kernel, identity)
 }
 
 /// Passes a package's files to [`UnpackedFiles::add`].

@@ -12,7 +12,7 @@ use crate::{
     project::Project,
 };
 use lab_base::say::say;
-use lab_kernel_store::{BootableKernel, Kernel, KernelsError, Source as Origin};
+use lab_kernel_store::{BootableKernel, Kernel, KernelsError};
 
 /// The kernels of a ladder, which are fetched on demand.
 pub(super) struct Published<'a> {
@@ -29,8 +29,7 @@ pub(super) fn open<'a>(
     bad: &str,
 ) -> Result<(Ladder, Published<'a>), Error> {
     let chosen = if patterns.is_empty() {
-        let published = |kernel: &&Kernel| matches!(kernel.source, Origin::Deb { .. } | Origin::Image { .. });
-        project.config.kernels.iter().filter(published).collect()
+        project.config.kernels.iter().filter(|kernel| kernel.is_published()).collect()
     } else {
         lab_kernel_store::select(&project.config, patterns, &[])?
     };

@@ -71,7 +71,7 @@ impl Outcome {
 pub enum FailureKind {
     /// An assertion of the case.
     Check,
-    /// The kernel used another attach type than the plan demands.
+    /// The kernel used another attach type than the plan requires.
     AttachMismatch,
     /// A probe found something missing on a kernel that must have it.
     MissingCapability,

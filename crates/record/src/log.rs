@@ -217,7 +217,7 @@ impl EventReader {
     /// duplicates in a plan.
     fn sane(&self, stamped: Stamped) -> Result<Stamped, LogError> {
         if stamped.at_ms > LATEST_MS {
-            return Err(self.bad(format!("at_ms is {}, which is no time of a run", stamped.at_ms)));
+            return Err(self.bad(format!("at_ms is {}, which is not a valid time of a run", stamped.at_ms)));
         }
         if stamped.event.guest().is_some_and(|guest| guest > MOST_GUESTS) {
             return Err(self.bad(format!("it numbers a guest above {MOST_GUESTS}")));

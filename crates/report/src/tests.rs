@@ -58,7 +58,7 @@ fn hostile() -> Verdict {
     ];
     verdict.report.log = vec![HOSTILE.to_owned()];
     verdict.report.metrics = BTreeMap::from([("udp.lost".to_owned(), 5.0)]);
-    verdict.warnings = vec!["eth0 (veth): plan demands tcx".to_owned()];
+    verdict.warnings = vec!["eth0 (veth): the plan requires tcx".to_owned()];
     verdict
 }
 

@@ -1,4 +1,4 @@
-//! The part of a session that serves a visitor.
+//! The part of a session that serves a shell or a measurement (a [`Visitor`]).
 
 use super::{End, Errand, Session, State};
 use lab_protocol::{AgentMessage, ErrorKind};
@@ -11,7 +11,8 @@ use std::{
 const POLL: Duration = Duration::from_millis(4);
 
 impl Session<'_> {
-    /// Sends the visitor's messages. Returns how long the loop may wait for the guest, or `None` if the visit has ended.
+    /// Sends the visitor's messages. Returns how long the loop may wait for the guest, or `None` if the visit has
+    /// ended.
     pub(super) fn say_for_visitor(&mut self) -> Result<Option<Duration>, End> {
         let (Errand::Visit { visitor, .. }, State::Visited) = (self.task.errand, &self.state) else {
             return Ok(Some(self.task.timing.poll));

@@ -96,7 +96,7 @@ fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<Round>, Error> {
     Ok(std::iter::once(Round::control(&mutants)).chain(mutants.iter().map(|mutant| Round::of(mutant))).collect())
 }
 
-/// Runs the cells of one round in a guest of its own.
+/// Runs the cells of one round in a separate guest.
 fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) -> Result<MutantVerdict, Error> {
     let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().map(|mut info| {
         info.requires.extend(&round.needs);

@@ -23,7 +23,7 @@ pub struct Config {
     pub debian: Debian,
     /// Directory to which relative paths in the file refer.
     pub dir: PathBuf,
-    /// Keys under a former name, one hint each.
+    /// Hints about keys with deprecated names, one line each.
     pub hints: Vec<String>,
 }
 
@@ -43,18 +43,18 @@ pub struct Debian {
 pub struct Kernel {
     /// Name of the kernel in the matrix.
     pub id: Id,
-    /// Class that it stands for.
+    /// Its class.
     pub class: Class,
     /// Whether it runs if no kernel is selected.
     pub default: bool,
     /// Whether its failures are reported but do not count, for example of a release candidate.
     pub may_fail: bool,
     pub source: Source,
-    /// Capabilities that it lacks though its version says otherwise.
+    /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// Capabilities that it has though its version says otherwise.
+    /// Capabilities that it has although its version lacks them.
     pub has: Vec<Backport>,
-    /// Why its probes are believed and not its version; none where the version counts.
+    /// Reason why its probes decide instead of its version; `None` if the version decides.
     pub believe_probes: Option<String>,
     /// Extra words for the kernel's command line.
     pub cmdline: Vec<String>,
@@ -63,8 +63,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Whether a kernel of this version may have this entry's class. The class depends on the capabilities: a kernel that
-    /// was built without netkit belongs to the class of kernels before 6.7.
+    /// Whether a kernel of this version may have this entry's class. The class depends on the capabilities: a kernel
+    /// that was built without netkit belongs to the class of kernels before 6.7.
     pub fn fits(&self, version: KernelVersion) -> bool {
         let without_netkit = || self.unsupported.iter().any(|it| it.capability == Capability::Netkit);
         let with_netkit = || self.has.iter().any(|backport| backport.capability == Capability::Netkit);
@@ -81,26 +81,26 @@ impl Kernel {
 /// A capability that is missing although the version has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedEntry {
-    /// What is missing.
+    /// The missing capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
-/// A capability that is there although the version does not have it.
+/// A capability that the kernel has although its version does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backport {
-    /// What is there.
+    /// The capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
-/// Where a kernel comes from.
+/// Source of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A Debian package.
@@ -185,7 +185,8 @@ impl Config {
         Ok(Self::parse(&text, &path.display().to_string(), dir)?)
     }
 
-    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative paths.
+    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative
+    /// paths.
     ///
     /// # Errors
     /// The first invalid line.
@@ -267,7 +268,7 @@ fn kernel(
         kernel.has.iter().find(|it| kernel.unsupported.iter().any(|gone| gone.capability == it.capability))
     {
         let message =
-            format!("{name} lists `{}` under `has` and under `unsupported`: drop one of them", both.capability);
+            format!("{name} lists `{}` under `has` and under `unsupported`: remove one of them", both.capability);
         return Err(section.error_at("has", message));
     }
     match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
@@ -299,7 +300,7 @@ fn unsupported(
 ) -> std::result::Result<Vec<UnsupportedEntry>, ConfigError> {
     let key = section.renamed("unsupported", "departures")?;
     if key != "unsupported" {
-        // As an error, for the file and the line.
+        // Created as an error, which has the file and the line.
         hints.push(section.error_at(key, format!("`{key}` in {name} is deprecated: use `unsupported`")).to_string());
     }
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
@@ -315,7 +316,7 @@ fn unsupported(
     Ok(found)
 }
 
-/// `has`: names of capabilities, for which the kernel's own `reason` stands, or tables with a reason each.
+/// Reads `has`: names of capabilities, to which the kernel's own `reason` applies, or tables with a reason each.
 fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backport>, ConfigError> {
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
     let mut found: Vec<Backport> = Vec::new();
@@ -324,7 +325,7 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
             let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
             let capability = capability.ok_or_else(|| {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-                let message = format!("`{text}` in `has` of {name} is not a capability (wanted: {})", names.join(", "));
+                let message = format!("`{text}` in `has` of {name} is not a capability (expected: {})", names.join(", "));
                 section.error_at("has", message)
             })?;
             let reason = reason(section, name, "has")?;
@@ -345,11 +346,11 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
     Ok(found)
 }
 
-/// `believe`, which takes `"probes"`, and the reason for it.
+/// Reads `believe`, whose only value is `"probes"`, and its reason.
 fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<String>, ConfigError> {
     if section.text("believe")?.is_none() {
         if section.text("reason")?.is_some() && !section.keys().any(|key| key == "has") {
-            let message = format!("`reason` of {name} is one for `believe` or `has`, and there is neither");
+            let message = format!("`reason` of {name} is only used with `believe` or `has`: remove it or add one of them");
             return Err(section.error_at("reason", message));
         }
         return Ok(None);
@@ -360,18 +361,18 @@ fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<Str
 
 fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<String, ConfigError> {
     let reason = section.text("reason")?.map(str::to_owned);
-    let why = || format!("`{of}` of {name} needs a `reason`: why the version does not tell what this kernel has");
+    let why = || format!("`{of}` of {name} needs a `reason`: why this kernel differs from its version");
     reason.ok_or_else(|| section.error_at(of, why()))
 }
 
-/// What a kernel's own command line takes from it (Documentation/admin-guide/kernel-parameters.txt, Documentation/networking/
-/// ipv6.rst).
+/// Capabilities that a kernel's own command line disables (Documentation/admin-guide/kernel-parameters.txt,
+/// Documentation/networking/ ipv6.rst).
 fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
     let source = "Documentation/networking/ipv6.rst";
     let off = |word: &str, capability| {
         cmdline.iter().any(|it| it == word).then(|| UnsupportedEntry {
             capability,
-            reason: format!("its command line has {word}"),
+            reason: format!("its command line contains {word}"),
             source: Some(source.to_owned()),
         })
     };
@@ -428,7 +429,7 @@ fn source(kernel: &Section<'_>, name: &str, dir: &Path) -> std::result::Result<S
                 }),
                 _ => Err(section.error_at(
                     kind,
-                    format!("`path` source of {name} wants either `tree` alone, or `image` with optional `modules` and `config`"),
+                    format!("`path` source of {name} needs either only `tree`, or `image` with optional `modules` and `config`"),
                 )),
             }
         }

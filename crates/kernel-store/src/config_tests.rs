@@ -115,7 +115,7 @@ fn mainline_versions_have_vngs_format() {
 #[test]
 fn classes_are_checked_against_versions() {
     let older = GOOD.replacen(r#""6.7+""#, r#""below-6.7""#, 1);
-    assert!(parse(&older).is_ok(), "without netkit a kernel does what those before 6.7 do");
+    assert!(parse(&older).is_ok(), "a kernel without netkit behaves like those before 6.7");
     insta::assert_snapshot!(parse(&older.replace(r#""netkit""#, r#""tcx""#)).unwrap_err(),
         @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7, and later ones with `netkit` listed as unsupported"#);
     insta::assert_snapshot!(broken(r#""6.7+""#, r#""25.10""#),
@@ -179,7 +179,7 @@ fn a_kernel_may_have_more_than_its_version() {
     let netkit = "has = [{ capability = \"netkit\", reason = \"backport\", source = \"release notes\" }]";
     let kernel = vendor(&format!("class = \"6.7+\"\n{netkit}")).unwrap();
     assert_eq!(kernel.has[0].source.as_deref(), Some("release notes"));
-    assert!(kernel.fits(version), "its class goes by what it can do");
+    assert!(kernel.fits(version), "its class depends on its capabilities");
     assert!(!vendor(&format!("class = \"below-6.7\"\n{netkit}")).unwrap().fits(version));
     let kernel = vendor("class = \"6.7+\"\nbelieve = \"probes\"\nreason = \"a vendor's kernel\"").unwrap();
     assert_eq!(kernel.believe_probes.as_deref(), Some("a vendor's kernel"));
@@ -187,7 +187,7 @@ fn a_kernel_may_have_more_than_its_version() {
 }
 
 #[test]
-fn what_a_kernel_has_is_read_strictly() {
+fn invalid_has_and_believe_are_refused() {
     for (lines, line, words) in [
         ("has = [\"tcxx\"]\nreason = \"x\"", 5, "`tcxx` in `has` of [kernels.\"rhel\"] is not a capability"),
         ("has = [\"tcx\"]", 5, "`has` of [kernels.\"rhel\"] needs a `reason`"),
@@ -196,7 +196,7 @@ fn what_a_kernel_has_is_read_strictly() {
         ("has = [{ capability = \"tcx\" }]", 5, "reason"),
         ("believe = \"probes\"", 5, "`believe` of [kernels.\"rhel\"] needs a `reason`"),
         ("believe = \"version\"\nreason = \"x\"", 5, "unknown believe `version`"),
-        ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is one for `believe` or `has`"),
+        ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is only used with `believe` or `has`"),
         (
             "has = [\"tcx\"]\nreason = \"x\"\nunsupported = [{ capability = \"tcx\", reason = \"y\" }]",
             5,

@@ -23,7 +23,7 @@ pub(super) fn banner(image: &Path) -> Result<Banner> {
         // kernels.toml names the image, so its absence is an error in that file.
         std::io::ErrorKind::NotFound => KernelsError::BadKernel {
             path: image.to_owned(),
-            reason: "there is no such image: fix `source.path` in kernels.toml, or build the tree".into(),
+            reason: "the image does not exist: fix `source.path` in kernels.toml, or build the tree".into(),
         },
         _ => KernelsError::io(image)(error),
     })?;
@@ -32,14 +32,14 @@ pub(super) fn banner(image: &Path) -> Result<Banner> {
     match length(&bytes) {
         Some(length) if length > bytes.len() as u64 => {
             let missing = length - bytes.len() as u64;
-            Err(bad(format!("is {missing} bytes short of what its header says: build or copy it again")))
+            Err(bad(format!("is {missing} bytes shorter than its header says: build or copy it again")))
         }
         _ => Ok(banner),
     }
 }
 
-/// The image's length by its setup header: `setup_sects` at 0x1F1 is the number of sectors after the first one (0 means 4),
-/// `syssize` at 0x1F4 the size of the remainder in units of 16 bytes. A signature may follow.
+/// The image's length by its setup header: `setup_sects` at 0x1F1 is the number of sectors after the first one (0 means
+/// 4), `syssize` at 0x1F4 the size of the remainder in units of 16 bytes. A signature may follow.
 fn length(bytes: &[u8]) -> Option<u64> {
     let sectors = match *bytes.get(0x1F1)? {
         0 => 4,
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(banner(&path).unwrap().release, "6.12.1");
         fs::write(&path, &whole[..whole.len() - 7]).unwrap();
         let error = banner(&path).unwrap_err().to_string();
-        assert!(error.contains("is 7 bytes short of what its header says"), "{error}");
+        assert!(error.contains("is 7 bytes shorter than its header says"), "{error}");
     }
 
     proptest! {

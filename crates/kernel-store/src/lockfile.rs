@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 const HEADER: &str = "\
-# What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
+# The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
 ";
 
 /// The content of `kernels.lock`.
@@ -130,7 +130,7 @@ fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<S
     if is_hex {
         Ok(text)
     } else {
-        Err(serde::de::Error::custom(format!("{text:?} is no checksum in hexadecimal digits")))
+        Err(serde::de::Error::custom(format!("{text:?} is not a hexadecimal checksum")))
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
         lock().save(&path).unwrap();
         assert_eq!(Lock::load(&path).unwrap(), lock());
         insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"
-        # What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
+        # The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
 
         [kernels."7.3"]
         source = "deb"

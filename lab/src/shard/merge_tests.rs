@@ -157,7 +157,7 @@ fn a_missing_shard_is_an_error_in_every_report() {
     assert_eq!(record.exit(), Exit::Infra);
     assert_eq!(record.finished.unwrap().0, Exit::Infra);
     let xml = junit::render(&record, None, junit::Dialect::Common);
-    let words = "shard 3/4 is missing: there are no results of it";
+    let words = "shard 3/4 is missing: it has no results";
     assert_eq!(xml.matches(&format!("<error message=\"{words}\" type=\"not-run\"")).count(), 2, "{xml}");
     assert!(xml.contains(&format!("<error message=\"{words}\" type=\"shard\"")), "{xml}");
     let told = lab_report::terminal::summary(&record, Path::new("out"), false);
@@ -166,7 +166,7 @@ fn a_missing_shard_is_an_error_in_every_report() {
 }
 
 #[test]
-fn an_interrupted_shard_fails_its_cells_and_the_run() {
+fn an_interrupted_shard_fails_its_remaining_cells_and_the_run() {
     let (_dir, all) = results();
     let path = all[2].join(FILE);
     let text = fs::read_to_string(&path).unwrap();

@@ -37,7 +37,7 @@ impl Deb<'_> {
 
 impl KernelSource for Deb<'_> {
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        // apt's lists are part of what the lock protects.
+        // apt's lists are also protected by the lock.
         let writing = site.cache.write(Errand::Fetch, progress)?;
         let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
         resolve(packages, self.suite, self.package).map(Some)
@@ -54,7 +54,7 @@ impl KernelSource for Deb<'_> {
     }
 }
 
-/// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
+/// Disk space for a package: unpacked it has about four times its size (6.1 has uncompressed modules), plus the `.deb`.
 const SPACE_PER_BYTE: u64 = 6;
 
 /// The current packages of suites; each suite is read once.
@@ -81,7 +81,7 @@ impl Indexes {
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version or not all of its parts.
+/// No package matches, or the matching one has no kernel version or lacks a part.
 pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
     let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
@@ -106,18 +106,19 @@ pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 /// The current package of a pattern, and its kernel version.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
+/// No package matches, or the matching one has no kernel version.
 pub(crate) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
     let package = packages::newest(packages, pattern, suite)?;
     let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
         pattern: pattern.to_owned(),
         suite: suite.to_owned(),
-        nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
+        nearest: format!(" with a kernel version ({} is {})", package.name, package.version),
     })?;
     Ok((package, kernel))
 }
 
-/// A package that only ties others together is the same while what it ties is not.
+/// The identity of a package. A package that only depends on others may be unchanged while they change, so their hashes
+/// are included.
 fn identity_of(sha256: &str, parts: &[Part]) -> String {
     if parts.is_empty() {
         return sha256.to_owned();
@@ -130,7 +131,7 @@ fn identity_of(sha256: &str, parts: &[Part]) -> String {
     identity.finish()
 }
 
-/// What the lock says of a package.
+/// A package in the lock.
 pub(crate) struct Wanted<'a> {
     pub suite: &'a str,
     pub pattern: &'a str,
@@ -150,8 +151,8 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name files
-    /// that the mirror has removed, so after a failure the index is fetched again once.
+    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name
+    /// files that the mirror has removed, so after a failure the index is fetched again once.
     ///
     /// # Errors
     /// The package no longer exists, its hash differs, the disk is too small, or the network fails.
@@ -193,7 +194,7 @@ impl<'a> Wanted<'a> {
 /// Downloads, checks and unpacks the locked package.
 ///
 /// # Errors
-/// It vanished, is not what was locked, is damaged, or the disk or the network fails.
+/// It no longer exists, differs from the locked one or is damaged, or the disk or the network fails.
 pub(crate) fn fetch(
     writing: &Writing<'_>,
     debian: &Debian,

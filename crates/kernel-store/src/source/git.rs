@@ -53,10 +53,10 @@ impl KernelSource for Git<'_> {
     }
 }
 
-/// Finds the commit that a reference means today, and its version.
+/// Finds the current commit of a reference, and its version.
 ///
 /// # Errors
-/// There is no such repository or reference, or it is no kernel.
+/// The repository or reference does not exist, or is not a kernel.
 pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
     let commit = git(tree, ["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).map_err(
         |error| match error {
@@ -73,7 +73,7 @@ pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
     let makefile = git(tree, ["cat-file", "blob", &format!("{commit}:Makefile")])?;
     let kernel = makefile_version(&makefile).ok_or_else(|| KernelsError::BadKernel {
         path: tree.to_owned(),
-        reason: format!("has no kernel version in the Makefile of {commit}"),
+        reason: format!("commit {commit} has no kernel version in its Makefile: fix `tree` or `ref` in kernels.toml"),
     })?;
     Ok(Locked::Git { reference: reference.to_owned(), commit, kernel })
 }
@@ -135,15 +135,15 @@ impl Build<'_> {
         if !lost.is_empty() {
             return Err(KernelsError::BadKernel {
                 path: self.fragment.map_or(config, Path::to_owned),
-                reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.version),
+                reason: format!("{} has no effect in {}: add the options that it depends on", lost.join(", "), self.version),
             });
         }
         let local = Local::from_tree(&worktree);
         local.take(writing, kernel, &local.banner()?, sha256)
     }
 
-    /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id is
-    /// incremental.
+    /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id
+    /// is incremental.
     fn checkout(&self, cache: &Path, id: &str, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         let trees = cache.join("trees");
         fs::create_dir_all(&trees).map_err(KernelsError::io(&trees))?;

@@ -1,7 +1,6 @@
-//! Where kernels come from: a file per source, each with its [`KernelSource`].
-//!
-//! A new source is a file here and a line in [`of`], besides what `kernels.toml` says of it ([`Source`]) and what the lock keeps
-//! of it ([`Locked`]).
+//! Sources of kernels: a file per source, each with its [`KernelSource`].
+//! A new source needs a file here, a line in [`of`], its keys in `kernels.toml` ([`Source`]) and its entry in the lock
+//! ([`Locked`]).
 
 mod deb;
 mod git;
@@ -22,10 +21,10 @@ use crate::{
 use lab_protocol::KernelVersion;
 use std::path::Path;
 
-/// What sources need of the project and of this host.
+/// Settings of the project and this host that sources need.
 #[derive(Clone, Copy)]
 pub(crate) struct Site<'a> {
-    /// Where kernels are kept.
+    /// The cache of kernels.
     pub cache: &'a Cache,
     /// Mirrors.
     pub debian: &'a Debian,
@@ -33,15 +32,15 @@ pub(crate) struct Site<'a> {
     pub vng: &'a Path,
 }
 
-/// What a kernel is bound to, known without network and processes.
+/// Version and identity of a kernel, determined without network access or other programs.
 pub(crate) struct Bound {
     /// Version of the kernel.
     pub version: KernelVersion,
-    /// Changes whenever the kernel does.
+    /// Identity, which changes whenever the kernel does.
     pub sha256: String,
 }
 
-/// A kernel that is to be brought into the cache.
+/// A kernel to fetch into the cache.
 pub(crate) struct Job<'a> {
     pub site: &'a Site<'a>,
     pub writing: &'a Writing<'a>,
@@ -53,29 +52,30 @@ pub(crate) struct Job<'a> {
 
 /// A source of kernels.
 pub(crate) trait KernelSource {
-    /// Whether `kernels.lock` binds it. What lies on this host changes under the person's hands.
+    /// Whether `kernels.lock` has an entry for it. Files of this host have none, because the user may change them at
+    /// any time.
     fn is_locked(&self) -> bool {
         true
     }
 
-    /// What fetching is about: who downloads does not wait for a compiler.
+    /// Kind of work, which selects the lock: a download does not wait for a compiler.
     fn errand(&self) -> Errand {
         Errand::Fetch
     }
 
-    /// What the source means today; none where it is never locked.
+    /// The current version of the source; `None` if it is never locked.
     ///
     /// # Errors
     /// The source can't be reached, or has no such kernel.
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>>;
 
-    /// What the kernel is bound to. Touches no network and starts no process.
+    /// Version and identity of the kernel. Uses no network and starts no process.
     ///
     /// # Errors
-    /// The lock holds something else, or a file can't be read.
+    /// The lock has an entry of another kind, or a file can't be read.
     fn identity(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<Bound>;
 
-    /// Changes with the bytes of all files, and is the same on every host; none where that holds of the identity.
+    /// A hash of all files' content, which is the same on every host; `None` if the identity already is such a hash.
     ///
     /// # Errors
     /// A file can't be read.
@@ -83,13 +83,13 @@ pub(crate) trait KernelSource {
         Ok(None)
     }
 
-    /// Brings the kernel into the cache.
+    /// Fetches the kernel into the cache.
     ///
     /// # Errors
-    /// It has vanished, fails its checksum, or can't be unpacked, built or copied.
+    /// It no longer exists, its checksum is wrong, or it can't be unpacked, built or copied.
     fn fetch(&self, job: &Job<'_>) -> Result<Finished>;
 
-    /// Unpacks the sources that the kernel is compiled from into an empty directory; false where it comes as a binary.
+    /// Unpacks the kernel's sources into an empty directory; returns false if it is not compiled from sources.
     ///
     /// # Errors
     /// The sources can't be fetched or unpacked.
@@ -105,7 +105,7 @@ impl Kernel {
     }
 }
 
-/// The implementation behind what `kernels.toml` names.
+/// The implementation of a source in `kernels.toml`.
 pub(crate) fn of(source: &Source) -> Box<dyn KernelSource + '_> {
     match source {
         Source::Deb { suite, package } => Box::new(deb::Deb { suite, package }),

@@ -82,8 +82,8 @@ fn a_damaged_snapshot_is_removed_and_replaced() {
     };
     let flip = |path: &Path| fs::write(path, vec![1; fs::read(path).unwrap().len()]).unwrap();
     let cut = |path: &Path| OpenOptions::new().write(true).open(path).unwrap().set_len(3).unwrap();
-    damage("memory", &flip, "memory has another checksum than the one that was written");
-    damage("state", &flip, "state has another checksum than the one that was written");
+    damage("memory", &flip, "the checksum of memory is wrong");
+    damage("state", &flip, "the checksum of state is wrong");
     damage("memory", &cut, "memory has 3 bytes instead of 1048576");
     damage("snapshot.json", &cut, "snapshot.json: EOF while parsing a string at line 1 column 3");
     damage("state", &|path| fs::remove_file(path).unwrap(), "state: No such file or directory (os error 2)");

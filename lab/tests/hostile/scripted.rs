@@ -141,7 +141,7 @@ fn played() -> Vec<Played> {
             endless(|_| message(&AgentMessage::InputTaken { bytes: u32::MAX }))
         }),
         endlessly("garbage-without-end", "endless bytes outside of messages", || endless(|_| vec![0xf5; 64 << 10])),
-        endlessly("reports-without-end", "reports of a cell that nobody asked for", || {
+        endlessly("reports-without-end", "reports of a cell that was not requested", || {
             endless(|_| {
                 let log = vec!["x".repeat(4000); 500];
                 let report = CellReport { log, ..CellReport::bare(CellId("Z99-x".to_owned()), Outcome::Passed) };
@@ -265,7 +265,7 @@ fn contents() -> Vec<Played> {
         },
         Played {
             name: "begins-for-others",
-            what: "cells begin that nobody asked for, without end",
+            what: "endless starts of cells that were not requested",
             promise: BUDGET,
             wanted: Wanted::exit(&[3], OVER),
             scenario: || {

@@ -26,7 +26,7 @@ pub struct KernelMatrix {
     pub debian: Debian,
     /// Directory to which relative paths in the file refer.
     pub dir: PathBuf,
-    /// Keys under a former name, one hint each.
+    /// Hints about keys with deprecated names, one line each.
     pub hints: Vec<String>,
 }
 
@@ -35,18 +35,18 @@ pub struct KernelMatrix {
 pub struct Kernel {
     /// Name of the kernel in the matrix.
     pub id: Id,
-    /// Class that it stands for.
+    /// Its class.
     pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
     pub default: bool,
     /// Whether its failures are reported but do not count, for example of a release candidate.
     pub may_fail: bool,
     pub source: Source,
-    /// Capabilities that it lacks though its version says otherwise.
+    /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// Capabilities that it has though its version says otherwise.
+    /// Capabilities that it has although its version lacks them.
     pub has: Vec<BackportEntry>,
-    /// Why its probes are believed and not its version; none where the version counts.
+    /// Reason why its probes decide instead of its version; `None` if the version decides.
     pub believe_probes: Option<String>,
     /// Extra words for the kernel's command line.
     pub cmdline: Vec<String>,
@@ -85,22 +85,22 @@ impl Kernel {
 /// A capability that is missing although the version has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedEntry {
-    /// What is missing.
+    /// The missing capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
-/// A capability that is there although the version does not have it.
+/// A capability that the kernel has although its version does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackportEntry {
-    /// What is there.
+    /// The capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
@@ -115,7 +115,8 @@ impl KernelMatrix {
         Ok(Self::parse(&text, &path.display().to_string(), dir)?)
     }
 
-    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative paths.
+    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative
+    /// paths.
     ///
     /// # Errors
     /// The first invalid line.
@@ -183,7 +184,7 @@ fn kernel(
         kernel.has.iter().find(|it| kernel.unsupported.iter().any(|gone| gone.capability == it.capability))
     {
         let message =
-            format!("{name} lists `{}` under `has` and under `unsupported`: drop one of them", both.capability);
+            format!("{name} lists `{}` under `has` and under `unsupported`: remove one of them", both.capability);
         return Err(section.error_at("has", message));
     }
     match kernel.source.get().promised().filter(|version| !kernel.rule().fits(*version)) {
@@ -215,7 +216,7 @@ fn unsupported(
 ) -> std::result::Result<Vec<UnsupportedEntry>, ConfigError> {
     let key = section.renamed("unsupported", "departures")?;
     if key != "unsupported" {
-        // As an error, for the file and the line.
+        // Created as an error, which has the file and the line.
         hints.push(section.error_at(key, format!("`{key}` in {name} is deprecated: use `unsupported`")).to_string());
     }
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
@@ -231,7 +232,7 @@ fn unsupported(
     Ok(found)
 }
 
-/// `has`: names of capabilities, for which the kernel's own `reason` stands, or tables with a reason each.
+/// Reads `has`: names of capabilities, to which the kernel's own `reason` applies, or tables with a reason each.
 fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<BackportEntry>, ConfigError> {
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
     let mut found: Vec<BackportEntry> = Vec::new();
@@ -240,7 +241,7 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
             let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
             let capability = capability.ok_or_else(|| {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-                let message = format!("`{text}` in `has` of {name} is not a capability (wanted: {})", names.join(", "));
+                let message = format!("`{text}` in `has` of {name} is not a capability (expected: {})", names.join(", "));
                 section.error_at("has", message)
             })?;
             let reason = reason(section, name, "has")?;
@@ -261,11 +262,11 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
     Ok(found)
 }
 
-/// `believe`, which takes `"probes"`, and the reason for it.
+/// Reads `believe`, whose only value is `"probes"`, and its reason.
 fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<String>, ConfigError> {
     if section.text("believe")?.is_none() {
         if section.text("reason")?.is_some() && !section.keys().any(|key| key == "has") {
-            let message = format!("`reason` of {name} is one for `believe` or `has`, and there is neither");
+            let message = format!("`reason` of {name} is only used with `believe` or `has`: remove it or add one of them");
             return Err(section.error_at("reason", message));
         }
         return Ok(None);
@@ -276,18 +277,18 @@ fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<Str
 
 fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<String, ConfigError> {
     let reason = section.text("reason")?.map(str::to_owned);
-    let why = || format!("`{of}` of {name} needs a `reason`: why the version does not tell what this kernel has");
+    let why = || format!("`{of}` of {name} needs a `reason`: why this kernel differs from its version");
     reason.ok_or_else(|| section.error_at(of, why()))
 }
 
-/// What a kernel's own command line takes from it (Documentation/admin-guide/kernel-parameters.txt, Documentation/networking/
-/// ipv6.rst).
+/// Capabilities that a kernel's own command line disables (Documentation/admin-guide/kernel-parameters.txt,
+/// Documentation/networking/ ipv6.rst).
 fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
     let source = "Documentation/networking/ipv6.rst";
     let off = |word: &str, capability| {
         cmdline.iter().any(|it| it == word).then(|| UnsupportedEntry {
             capability,
-            reason: format!("its command line has {word}"),
+            reason: format!("its command line contains {word}"),
             source: Some(source.to_owned()),
         })
     };

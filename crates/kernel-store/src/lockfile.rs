@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, path::Path};
 
 const HEADER: &str = "\
-# What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
+# The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
 ";
 
 /// The content of `kernels.lock`.
@@ -100,7 +100,7 @@ mod tests {
         lock().save(&path).unwrap();
         assert_eq!(KernelsLock::load(&path).unwrap(), lock());
         insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"
-        # What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
+        # The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
 
         [kernels."7.3"]
         source = "deb"

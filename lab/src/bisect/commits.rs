@@ -238,7 +238,7 @@ impl<'a> GitBisect<'a> {
         self.hear(said)
     }
 
-    /// git says that it is through in words, and where only skipped commits are left by its exit status too.
+    /// Detects the end of git's search: git prints it, and exits with status 2 if only skipped commits are left.
     fn hear(&mut self, said: Result<String, ProcessError>) -> Result<(), SearchStop> {
         match said {
             Ok(words) => {

@@ -99,7 +99,7 @@ fn git_finds_the_commit_and_its_log_can_be_replayed_in_the_users_tree() {
         found.sure && matches!(found.revert, Some(Revert::Tested { tally, cured: true }) if tally.fails == 0),
         "{found:?}"
     );
-    assert_eq!(before, state(&tree), "nothing of the person's tree has changed");
+    assert_eq!(before, state(&tree), "the user's tree is unchanged");
 
     let log = walk.log().unwrap();
     assert!(log.contains(&format!("# first bad commit: [{}] state: broken", hashes[7])), "{log}");

@@ -1,8 +1,8 @@
 //! The search: tests the ends, then bisects (or tests the points with most information), then verifies the result.
 //!
 //! Marks during the search only select the next point. The final claim is computed by [`Posterior`] from all runs, so a
-//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no longer
-//! can.
+//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no
+//! longer can.
 
 use super::{
     graph::{Graph, OLD_END},
@@ -150,7 +150,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Tests both ends until they are known to differ. The failing end comes first, to learn the signature of the failure.
+    /// Tests both ends until they are known to differ. The failing end comes first, to learn the signature of the
+    /// failure.
     fn ends(&mut self) -> Result<(), SearchStop> {
         let new_end = self.graph.new_end();
         let ends = match self.wish.direction {
@@ -180,7 +181,7 @@ impl Search<'_> {
             }
             if told_apart(failing, sound) >= self.wish.confidence {
                 return Err(SearchStop::Question(format!(
-                    "the ends are swapped: it failed as asked for in {sound} runs at the good end and in {failing} at the \
+                    "the ends are swapped: the failure occurred in {sound} runs at the good end and in {failing} at the \
                      bad one; swap --good and --bad"
                 )));
             }
@@ -233,7 +234,8 @@ impl Search<'_> {
         }
     }
 
-    /// Runs the points with most information until one suspect has the required confidence, or no run gives information.
+    /// Runs the points with most information until one suspect has the required confidence, or no run gives
+    /// information.
     fn sharpen(&mut self) -> Result<(), SearchStop> {
         let mut current = None;
         loop {
@@ -275,7 +277,8 @@ impl Search<'_> {
         }
     }
 
-    /// Verifies that the culprit is new and its parents old, in additional runs. Returns false if this refuted the claim.
+    /// Verifies that the culprit is new and its parents old, in additional runs. Returns false if this refuted the
+    /// claim.
     fn prove(&mut self, culprit: usize) -> Result<bool, SearchStop> {
         let runs = self.repeats();
         let parents = self.graph.parents(culprit).to_owned();
@@ -301,7 +304,7 @@ impl Search<'_> {
         }
         let (mut tally, posterior, least) = (Tally::default(), self.posterior(), self.repeats());
         let mut cured = 1.0;
-        // A few runs can look like a failure that stays where sound kernels fail now and then: more of them decide it.
+        // If kernels without the culprit sometimes fail, a few runs can look as if the failure remained: run more.
         let decided = (1.0 - self.wish.confidence) / 100.0;
         while tally.runs < least || (decided..0.5).contains(&cured) && tally.runs < self.wish.max_runs {
             match self.bench.run(subject)? {

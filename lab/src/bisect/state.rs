@@ -1,5 +1,5 @@
-//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither tests
-//! nor builds anything again.
+//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither
+//! tests nor builds anything again.
 
 use super::{
     predicate::Signature,
@@ -56,7 +56,7 @@ impl SearchState {
             Err(error) => return Err(Error::file("read", path)(error)),
             Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
                 Ok(memory) if memory.version == VERSION => memory,
-                Ok(memory) => return Err(unusable(&path, &format!("is of version {}", memory.version))),
+                Ok(memory) => return Err(unusable(&path, &format!("has the unsupported version {}", memory.version))),
                 Err(error) => return Err(unusable(&path, &error.to_string())),
             },
         };
@@ -90,9 +90,9 @@ fn unusable(path: &Path, problem: &str) -> Error {
     Error::Usage(format!("{}: {problem}: use --fresh to start again", path.display()))
 }
 
-/// A bench that can learn what the failure looks like.
+/// A bench that can learn the failure's identity.
 pub trait Learning: Trial {
-    /// What is known of the failure, for the runs to come, and what a run taught.
+    /// The identity and the evidence of the failure.
     fn lesson(&mut self) -> &mut Lesson;
 }
 

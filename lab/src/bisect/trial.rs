@@ -47,7 +47,7 @@ pub enum SearchStop {
     /// The question is invalid.
     #[error("{0}")]
     Question(String),
-    /// The host failed, also when tried again. Results so far are kept.
+    /// The host failed repeatedly. Results so far are kept.
     #[error("{0}")]
     Trouble(String),
     /// A signal was received. Results so far are kept.
@@ -57,8 +57,8 @@ pub enum SearchStop {
 
 /// Tests kernels.
 pub trait Trial {
-    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none:
-    /// it does not compile, the change can't be taken back.
+    /// /// Provides a kernel. The inner value is its image's name, which is the same for the same content, or why there
+    /// is none: it does not compile, or the change can't be reverted.
     ///
     /// # Errors
     /// [`SearchStop`].
@@ -85,8 +85,8 @@ pub trait Walk {
     /// [`SearchStop`].
     fn mark(&mut self, point: usize, mark: Mark) -> Result<(), SearchStop>;
 
-    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that were
-    /// set during the search.
+    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that
+    /// were set during the search.
     ///
     /// # Errors
     /// [`SearchStop`].

@@ -19,7 +19,7 @@ pub(super) struct CapabilitiesArgs {
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: capabilities::CapabilityFormat,
-    /// Guests at the same time. Default: one per processor, no more than kernels.
+    /// Maximum number of parallel guests. Default: one per processor, at most one per kernel.
     #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Use the existing builds of the agent and the eBPF object.

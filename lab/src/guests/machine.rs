@@ -149,7 +149,7 @@ impl Machine {
     }
 }
 
-/// What `kernels.toml` says of a kernel against its version.
+/// The capabilities that `kernels.toml` corrects for a kernel.
 fn stated(kernel: &BootableKernel) -> Stated {
     Stated {
         has: kernel.has.iter().map(|it| it.capability).collect(),
@@ -158,8 +158,8 @@ fn stated(kernel: &BootableKernel) -> Stated {
     }
 }
 
-/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
-/// would prove nothing: the package that they came from has been verified on the host.
+/// /// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not
+/// needed: the host has verified the package that the modules came from.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_keep_their_signatures_where_the_kernel_may_insist_on_them() {
+    fn modules_keep_their_signatures_if_the_kernel_may_require_them() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config");
         let wants = |config: Option<&Path>, word: &str| wants_signatures(config, &[word.to_owned()]);

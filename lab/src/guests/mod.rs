@@ -129,7 +129,7 @@ impl Guests {
         let mut durations = Durations::load(&path).unwrap_or_default();
         durations.learn(record);
         if let Err(error) = durations.save(&path) {
-            say(&format!("the durations of cells could not be written: {error}"));
+            say(&format!("cannot write the durations of cells: {error}"));
         }
     }
 
@@ -220,7 +220,7 @@ impl Guests {
         Ok(record)
     }
 
-    /// Where guests under KVM never booted, that may be KVM's doing: the next command asks again.
+    /// If guests under KVM never booted, KVM may be the cause: the next command tries KVM again.
     fn distrust_kvm_unless(&self, booted: bool) {
         if self.acceleration.accel == Accel::Kvm && !booted {
             accel::distrust(self.machine.cache());

@@ -27,9 +27,8 @@ impl Known {
     }
 
     /// Whether it applies to a verdict: a pass that it did not expect, or a failure that it covers.
-    ///
-    /// A splat, a panic or a hang is covered only if the entry's `message` matches it, so that an old failure never hides a
-    /// new crash. Outcomes that are no verdict on the kernel are never covered.
+    /// A splat, a panic or a hang is covered only if the entry's `message` matches it, so that an old failure never
+    /// hides a new crash. Outcomes that are not verdicts on the kernel are never covered.
     pub fn matches(&self, verdict: &Verdict) -> bool {
         if !self.is_about(&verdict.report.cell) {
             return false;

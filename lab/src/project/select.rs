@@ -96,13 +96,13 @@ pub fn names(info: &CellInfo) -> Vec<&str> {
     vec![info.id.case(), info.id.as_str(), &info.catalogue]
 }
 
-/// The same of a kernel of which `kernels.toml` states more than its version tells.
+/// The names of a kernel for which `kernels.toml` corrects what its version implies.
 pub fn stated(facts: KernelFacts, has: &[BackportEntry], believe_probes: Option<&str>) -> KernelFacts {
     let backport = |it: &BackportEntry| plan::Backport { capability: it.capability, reason: it.reason.clone() };
     KernelFacts { has: has.iter().map(backport).collect(), believe_probes: believe_probes.map(str::to_owned), ..facts }
 }
 
-/// What the plan must know of a kernel.
+/// The kernel's data for a plan.
 pub fn facts(
     id: &Id,
     class: &str,

@@ -115,7 +115,7 @@ impl Run<'_> {
                 }
             }
         });
-        // What the run's own end cost is not run, which has an exit code of its own.
+        // Cells that the run's deadline left without a start are `not-run`, which has its own exit code.
         let interrupted = if desk.failed.is_none() { self.interrupt.signal() } else { None };
         let exit = interrupted.map_or_else(|| desk.record.exit(), Exit::Interrupted);
         desk.take(Event::RunFinished { exit, wall_ms: millis(begin) });

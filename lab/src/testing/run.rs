@@ -35,9 +35,9 @@ pub struct FakeRun<'a> {
     pub plan: Plan,
     /// Deadlines.
     pub timing: Timing,
-    /// What the time to hello says about a guest's speed.
+    /// Computes a guest's time scale from its time to Hello.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// What executes the guests, as far as the run believes.
+    /// The accelerator that the run assumes.
     pub accel: Accel,
     /// The interrupt flag of the run.
     pub interrupt: Interrupt,

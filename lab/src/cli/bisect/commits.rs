@@ -76,12 +76,13 @@ impl Workshop {
         })
     }
 
-    /// What decides a commit's kernel beside its sources: configuration, command, programs, environment.
+    /// Everything that a commit's kernel depends on in addition to its sources: configuration, command, programs,
+    /// environment.
     pub fn identity(&self) -> Result<String, KernelsError> {
         self.checkout(&|| false).key("")
     }
 
-    /// The configuration of a commit that was built.
+    /// The configuration of a built commit.
     pub fn config(&self, commit: &Commit) -> Option<PathBuf> {
         let stop = || false;
         let checkout = self.checkout(&stop);

@@ -39,7 +39,7 @@ pub(in crate::cli) fn step(named: Option<PathBuf>, args: &StepArgs) -> Exit {
             say(&format!("bisect-step: {why}"));
             code
         }
-        // Usage errors too: git would take 2 for bad, and a mistyped option for a broken kernel.
+        // Also for usage errors: git takes status 2 for bad, so a mistyped option would mark a good commit as bad.
         Err(error) => {
             say(&format!("error: {error}"));
             ABORT

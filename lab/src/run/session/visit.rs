@@ -1,4 +1,4 @@
-//! The part of a session that serves a visitor.
+//! The part of a session that serves a shell or a measurement (a [`Visitor`]).
 
 use super::{Errand, GuestState, Session, SessionEnd};
 use lab_protocol::{AgentMessage, ErrorKind};

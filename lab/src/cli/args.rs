@@ -62,23 +62,35 @@ pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Resu
     Ok(say::show(format_args!("{text}\n"))?)
 }
 
+/// A number on the command line that is none, or out of bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WrongNumber {
+    #[error("a whole number from {least} to {most} is wanted")]
+    OutOfBounds { least: u32, most: u32 },
+    #[error("{0} is too much for this machine")]
+    TooMuch(String),
+}
+
 /// A number that is not zero, as clap's own parser of these types does not say in words.
-pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
+pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, WrongNumber> {
     let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", u32::MAX))
+    number.ok_or(WrongNumber::OutOfBounds { least: 1, most: u32::MAX })
 }
 
 /// A number between two others, both included.
-pub(super) fn within(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+pub(super) fn within(
+    least: u32,
+    most: u32,
+) -> impl Fn(&str) -> Result<u32, WrongNumber> + Clone + Send + Sync + 'static {
     move |text| {
         let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("a whole number from {least} to {most} is wanted"))
+        number.ok_or(WrongNumber::OutOfBounds { least, most })
     }
 }
 
 /// As [`count`], of processors and other things of this machine.
-pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
-    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too much for this machine"))
+pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, WrongNumber> {
+    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| WrongNumber::TooMuch(text.to_owned()))
 }
 
 #[derive(Debug, Args)]

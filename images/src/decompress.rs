@@ -12,7 +12,7 @@ const LIMIT: u64 = 256 << 20;
 pub fn read_module(path: &Path) -> Result<Vec<u8>, ImageError> {
     let file = File::open(path).map_err(ImageError::io("module", path))?;
     let problem = |problem: String| ImageError::Module { path: path.to_owned(), problem };
-    unpack(path.extension().and_then(|suffix| suffix.to_str()), file).map_err(problem)
+    unpack(path.extension().and_then(|suffix| suffix.to_str()), file).map_err(|error| problem(error.to_string()))
 }
 
 /// Release of the kernel that the module was built for: the first word of its `vermagic` (`VERMAGIC_STRING`,
@@ -30,21 +30,32 @@ pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
     Ok(magic.and_then(|magic| String::from_utf8_lossy(magic).split_whitespace().next().map(str::to_owned)))
 }
 
-/// The content of a module file with this suffix, decompressed.
+/// Why a module can't be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// It is damaged.
+    #[error(transparent)]
+    Damaged(#[from] std::io::Error),
+    /// It unpacks to something else.
+    #[error("not an ELF file after decompression")]
+    NotElf,
+}
+
+/// What a module file with this suffix holds.
 ///
 /// # Errors
 /// The file is damaged, larger than [`LIMIT`], or not an ELF file.
-pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, String> {
+pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, UnpackError> {
     let reader: Box<dyn Read + 'a> = match suffix {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
-        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| error.to_string())?),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file)?),
         Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
         _ => Box::new(file),
     };
     let mut bytes = Vec::new();
-    reader.take(LIMIT).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    reader.take(LIMIT).read_to_end(&mut bytes)?;
     if !bytes.starts_with(b"\x7fELF") {
-        return Err("not an ELF file after decompression".to_owned());
+        return Err(UnpackError::NotElf);
     }
     Ok(bytes)
 }

@@ -279,8 +279,12 @@ impl Ctx {
     }
 
     /// Puts clean-up on the stack: it runs last in, first out, also after a failure, and its own failure fails the cell.
-    pub fn defer(&mut self, what: &'static str, cleanup: impl FnOnce() -> Result<(), String> + Send + 'static) {
-        self.cleanups.push((what, Box::new(cleanup)));
+    pub fn defer<E: fmt::Display>(
+        &mut self,
+        what: &'static str,
+        cleanup: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) {
+        self.cleanups.push((what, Box::new(|| cleanup().map_err(|error| error.to_string()))));
     }
 
     /// Adds an attachment to the report. `program` is asked at the end how many marked packets it saw; a case that

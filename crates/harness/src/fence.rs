@@ -5,6 +5,7 @@
 //! it. A namespace that is made to be dropped comes last in that queue, and a device that reaches out of it shows when
 //! its turn has come.
 
+use crate::error::HarnessError;
 use lab_topology::{LinkKind, Netns, PairRequest, link};
 use std::time::{Duration, Instant};
 
@@ -14,22 +15,22 @@ const POLL: Duration = Duration::from_millis(1);
 /// the clean-up of those that were dead before an earlier call is through then, grace periods included.
 ///
 /// # Errors
-/// One line: the kernel refuses a namespace or a device, or its clean-up does not get on by the deadline.
-pub fn pass(deadline: Instant) -> Result<(), String> {
+/// The kernel refuses a namespace or a device, or its clean-up does not get on by the deadline.
+pub fn pass(deadline: Instant) -> Result<(), HarnessError> {
     let (here, gone) = (namespace()?, namespace()?);
     let request = PairRequest { peer_netns: Some(gone.fd()), ..PairRequest::new(LinkKind::Veth, "fence0", "fence1") };
-    link::create_pair(&here, &request).map_err(|error| format!("a pair of devices for a fence: {error}"))?;
+    link::create_pair(&here, &request).map_err(HarnessError::Fence)?;
     drop(gone);
     // The end that stays goes with its peer.
     while link::info(&here, "fence0").is_ok() {
         if Instant::now() > deadline {
-            return Err("the kernel's clean-up of network namespaces does not get on".to_owned());
+            return Err(HarnessError::Stalled);
         }
         std::thread::sleep(POLL);
     }
     Ok(())
 }
 
-fn namespace() -> Result<Netns, String> {
-    Netns::new("fence").map_err(|error| error.to_string())
+fn namespace() -> Result<Netns, HarnessError> {
+    Ok(Netns::new("fence")?)
 }

@@ -3,7 +3,7 @@
 
 use super::{
     predicate::Signature,
-    trial::{Answer, SearchStop, Subject, Trial},
+    trial::{Answer, NoKernel, SearchStop, Subject, Trial},
 };
 use crate::error::Error;
 use lab_report::results::directory;
@@ -31,7 +31,7 @@ pub struct Memory {
     /// Programs that produced the results.
     pub environment: Vec<(String, String)>,
     /// The image of each subject, or why it has none.
-    images: Vec<(Subject, Result<String, String>)>,
+    images: Vec<(Subject, Result<String, NoKernel>)>,
     /// Results by image, in order.
     answers: BTreeMap<String, Vec<Answer>>,
 }
@@ -124,11 +124,11 @@ impl<'a, B: Learning> Remembering<'a, B> {
         Self { inner, state, ready: Vec::new(), given: BTreeMap::new() }
     }
 
-    fn known(&self, subject: Subject) -> Option<&Result<String, String>> {
+    fn known(&self, subject: Subject) -> Option<&Result<String, NoKernel>> {
         self.state.memory.images.iter().find(|(it, _)| *it == subject).map(|(_, image)| image)
     }
 
-    fn fresh(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn fresh(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         let image = self.inner.prepare(subject)?;
         self.ready.push(subject);
         Ok(image)
@@ -136,7 +136,7 @@ impl<'a, B: Learning> Remembering<'a, B> {
 }
 
 impl<B: Learning> Trial for Remembering<'_, B> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         if let Some(known) = self.known(subject) {
             return Ok(known.clone());
         }
@@ -190,9 +190,13 @@ mod tests {
     }
 
     impl Trial for Counting {
-        fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+        fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
             self.prepared += 1;
-            Ok(if subject == Subject::Point(2) { Err("does not build".to_owned()) } else { Ok("image".to_owned()) })
+            Ok(if subject == Subject::Point(2) {
+                Err(NoKernel("does not build".to_owned()))
+            } else {
+                Ok("image".to_owned())
+            })
         }
 
         fn run(&mut self, _subject: Subject) -> Result<Answer, SearchStop> {

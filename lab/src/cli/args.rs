@@ -62,23 +62,35 @@ pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Resu
     Ok(say::show(format_args!("{text}\n"))?)
 }
 
-/// Parses a number that is not zero; the error of clap's own parser for these types is hard to understand.
-pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
-    let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("expected a whole number from 1 to {}", u32::MAX))
+/// A number on the command line that is none, or out of bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WrongNumber {
+    #[error("expected a whole number from {least} to {most}")]
+    OutOfBounds { least: u32, most: u32 },
+    #[error("{0} is too large for this machine")]
+    TooMuch(String),
 }
 
-/// Parses a number between two others, both included.
-pub(super) fn within(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+/// A number that is not zero, as clap's own parser of these types does not say in words.
+pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, WrongNumber> {
+    let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
+    number.ok_or(WrongNumber::OutOfBounds { least: 1, most: u32::MAX })
+}
+
+/// A number between two others, both included.
+pub(super) fn within(
+    least: u32,
+    most: u32,
+) -> impl Fn(&str) -> Result<u32, WrongNumber> + Clone + Send + Sync + 'static {
     move |text| {
         let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+        number.ok_or(WrongNumber::OutOfBounds { least, most })
     }
 }
 
-/// As [`count`], for processors and other resources of this machine.
-pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
-    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too large for this machine"))
+/// As [`count`], of processors and other things of this machine.
+pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, WrongNumber> {
+    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| WrongNumber::TooMuch(text.to_owned()))
 }
 
 #[derive(Debug, Args)]

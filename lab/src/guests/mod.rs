@@ -19,7 +19,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::Retries,
+        common::{PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         queue::Isolate,
@@ -184,8 +184,8 @@ impl Guests {
         let prepare = |kernel: &PlannedKernel| {
             let id = &kernel.facts.id;
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
-            let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
-            let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
+            let unpacked = unpacked.ok_or_else(|| PrepareError::NotFetched(id.to_string()))?;
+            let console = directory::kernel(&directory, id)?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
         };
         let run = Run {

@@ -154,7 +154,7 @@ fn leaks_a_netns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const MUST_FAIL_TO_CLEAN_UP: Case =
     Case::new("Z08", "must-fail-to-clean-up", "Clean-up that fails fails the cell.", bad_cleanup);
 fn bad_cleanup(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    ctx.defer("the canary's clean-up", || Err("refuses".into()));
+    ctx.defer("the canary's clean-up", || Err("refuses"));
     must_pass(ctx, variant)
 }
 

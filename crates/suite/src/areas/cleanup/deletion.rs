@@ -8,7 +8,7 @@ use lab_harness::leaks::Inventory;
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
-    ctx::{AsErrno, Ctx, Stop},
+    ctx::{AsErrno, Ctx},
     testbed::{self, P0, P1, Spot},
     variants,
 };
@@ -41,7 +41,8 @@ fn ends() -> Vec<Variant> {
 
 fn settled(ctx: &mut Ctx, what: &str, before: &Inventory) {
     let left = before.settled(Path::new(PINS), ctx.patience(SETTLE_MS));
-    ctx.check(what, left.is_ok(), left.err().unwrap_or_else(|| "nothing left".to_owned()));
+    let ok = left.is_ok();
+    ctx.check(what, ok, left.map_or_else(|error| error.to_string(), |_| "nothing left".to_owned()));
 }
 
 const NOTHING_LEFT: Case = Case::new(
@@ -53,7 +54,7 @@ const NOTHING_LEFT: Case = Case::new(
 .on(library::PODS)
 .over(variants::mechanisms);
 fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    let before = Inventory::take(Path::new(PINS))?;
     {
         let testbed = ctx.testbed()?;
         let path = pin_path(ctx, "node");
@@ -67,7 +68,8 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let jump = ProgArray::create(1)?;
         jump.pin(&path)?;
         testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
-        let seen = before.settled(Path::new(PINS), Duration::ZERO).err().unwrap_or_default();
+        let seen =
+            before.settled(Path::new(PINS), Duration::ZERO).map_or_else(|error| error.to_string(), |_| String::new());
         let mut kinds = vec!["program", "map", "pin"];
         if attachment.link().is_ok() {
             kinds.push("link");
@@ -147,7 +149,7 @@ fn again_and_again(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let attachment = reported.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     reported.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let hook = attachment.hook;
-    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    let before = Inventory::take(Path::new(PINS))?;
     for _ in 0..ROUNDS {
         let testbed = ctx.testbed()?;
         let program = testbed.counter(ctx, P0)?;

@@ -13,30 +13,30 @@ use std::{
     time::Duration,
 };
 
-/// What was built. Dropping it deletes everything.
+/// A built topology or a stopped case. Dropping it deletes everything.
 pub struct Staged {
     about: String,
     net: Option<Net>,
     case: Option<Held>,
 }
 
-/// A case that is stopped.
+/// A stopped case.
 struct Held {
     hold: Hold,
     thread: JoinHandle<Through>,
 }
 
-/// A case that has ended, and how many attachments it reported.
+/// A case that has ended, and the number of attachments that it reported.
 struct Through {
     finished: Finished,
     attachments: u32,
 }
 
 impl Staged {
-    /// Builds it.
+    /// Builds the requested topology, or runs the case and stops it.
     ///
     /// # Errors
-    /// One line: the kernel can't, there is nothing of that name, or the case ends before it can be stopped.
+    /// One line: the kernel reports an error, the name is unknown, or the case ends before it can be stopped.
     pub fn build(runner: &Arc<Runner>, stage: &Stage, time_scale: f32) -> Result<Self, String> {
         let bare = Self { about: String::new(), net: None, case: None };
         match stage {
@@ -46,14 +46,14 @@ impl Staged {
                 Ok(Self { about: format!("{}\n\n", net.topology()), net: Some(net), ..bare })
             }
             Stage::Case { cell } => {
-                let info = runner.info(cell).ok_or_else(|| format!("the agent does not know {cell}"))?;
+                let info = runner.info(cell).ok_or_else(|| format!("the agent has no cell {cell}"))?;
                 let (held, place) = hold(runner, cell, time_scale)?;
                 Ok(Self { about: format!("{cell}: {}\n{place}\n\n", info.title), case: Some(held), ..bare })
             }
         }
     }
 
-    /// Every namespace that is part of it.
+    /// All its namespaces.
     ///
     /// # Errors
     /// One line: the kernel refuses the query.
@@ -61,7 +61,7 @@ impl Staged {
         Netns::living().map_err(|error| error.to_string())
     }
 
-    /// What was built, as text: namespaces, devices, addresses, programs.
+    /// A description as text: namespaces, devices, addresses, programs.
     ///
     /// # Errors
     /// As [`Staged::namespaces`].
@@ -72,17 +72,17 @@ impl Staged {
             survey::write(&mut out, &ns, |info| {
                 let own = known.iter().filter(|(ifindex, _)| *ifindex == info.ifindex);
                 let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
-                // Every namespace has a loopback, and the devices that tunnel modules bring unasked are down.
+                // Leave out loopback devices, and devices that tunnel modules create automatically, which are down.
                 (info.up && info.name != "lo").then(|| own.join(" "))
             });
         }
         Ok(out)
     }
 
-    /// Deletes it; a case first continues to its end, and its report is returned.
+    /// Deletes everything; a case first continues to its end, and its report is returned.
     ///
     /// # Errors
-    /// One line: what could not be taken away.
+    /// One line: an object could not be deleted.
     pub fn end(self) -> Result<Option<CellReport>, String> {
         drop(self.net);
         let Some(Held { hold, thread }) = self.case else { return Ok(None) };
@@ -96,11 +96,11 @@ fn topology(runner: &Runner, name: &str, device: LinkKind) -> Result<Net, String
     Net::build(&template.of(device)).map_err(|error| error.to_string())
 }
 
-/// Runs a case up to its first packet or, if it sends none, a second time up to its last attachment. Also describes where
-/// it was stopped.
+/// Runs a case up to its first packet or, if it sends none, a second time up to its last attachment. Also describes
+/// where it was stopped.
 fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &'static str), String> {
     let held = match run_to(runner, cell, time_scale, StopAt::Flow)? {
-        Ok(held) => return Ok((held, "Stopped before its first packet; it goes on when the shell ends.")),
+        Ok(held) => return Ok((held, "Stopped before its first packet; it continues when the shell ends.")),
         Err(through) => through,
     };
     let ended = |through: &Through| match &through.finished.report.outcome {
@@ -109,12 +109,12 @@ fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &
     };
     match (ended(&held), held.attachments) {
         (Some(end), _) => return Err(end),
-        (None, 0) => return Err(format!("{cell} sends nothing and attaches nothing, so it can't be stopped anywhere")),
+        (None, 0) => return Err(format!("{cell} sends no packets and attaches no programs, so it can't be stopped")),
         (None, _) => {}
     }
     match run_to(runner, cell, time_scale, StopAt::Attachment(held.attachments))? {
-        Ok(held) => Ok((held, "It sends nothing: stopped behind its last attachment; it goes on when the shell ends.")),
-        Err(through) => Err(ended(&through).unwrap_or_else(|| format!("{cell} attached less than before"))),
+        Ok(held) => Ok((held, "It sends no packets: stopped after its last attachment; it continues when the shell ends.")),
+        Err(through) => Err(ended(&through).unwrap_or_else(|| format!("{cell} attached fewer programs in its second run"))),
     }
 }
 

@@ -130,7 +130,7 @@ fn run_cells(
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {
-            // // A thread that cannot be stopped still holds namespaces and programs, so the guest is no longer clean.
+            // A thread that cannot be stopped still holds namespaces and programs, so the guest is no longer clean.
             // The guest keeps running because the host asks where it hangs before killing it.
             return sender.send(&AgentMessage::Fatal { message: stuck });
         }
@@ -139,7 +139,7 @@ fn run_cells(
     sender.send(&AgentMessage::Done { ran })
 }
 
-/// /// Reports splats since the last mark and writes a new mark to the kernel log. If the console got a line since
+/// Reports splats since the last mark and writes a new mark to the kernel log. If the console got a line since
 /// then, the mark goes there too: the host attributes everything before it to the previous cell.
 fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
     let splats = log.splats();

@@ -23,7 +23,7 @@ impl Capabilities {
         self
     }
 
-    /// /// Whether this kernel must have a capability, by its version and the corrections in `kernels.toml`. A kernel
+    /// Whether this kernel must have a capability, by its version and the corrections in `kernels.toml`. A kernel
     /// whose probes decide must only have the stated capabilities.
     pub fn is_known_for(&self, capability: Capability) -> bool {
         if self.stated.believe_probes {
@@ -69,7 +69,7 @@ impl Capabilities {
         Err(SkipReason { capability, detail, lifted_by: capability.since().lifted_by(self.kernel) })
     }
 
-    /// /// The reason for a skip after an unexpected error: the kernel has no such driver, and a probe has found that
+    /// The reason for a skip after an unexpected error: the kernel has no such driver, and a probe has found that
     /// its module is missing. If no module is missing, the error remains a failure.
     pub fn behind(&self, refusal: &str) -> Option<SkipReason> {
         let suspects: &[Capability] = if refusal.contains("Unknown device type") {

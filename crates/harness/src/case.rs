@@ -247,7 +247,7 @@ impl Case {
     }
 }
 
-/// /// The required capabilities: those of a variant's axes, of its topology's devices, and of the case. `auto` only
+/// The required capabilities: those of a variant's axes, of its topology's devices, and of the case. `auto` only
 /// needs its device, since it selects from the attach types of the kernel.
 fn requirements(own: &[Capability], variant: &Variant, topology: Option<&Topology>) -> Vec<Capability> {
     let mut requires = own.to_vec();

@@ -142,7 +142,7 @@ impl Ctx {
         self
     }
 
-    /// /// Builds the topology that the cell declares; every call builds a new one. A case cannot build a topology in
+    /// Builds the topology that the cell declares; every call builds a new one. A case cannot build a topology in
     /// another way, so that the listed and drawn topology is the one that runs.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl Ctx {
         Testbed::build(topology)
     }
 
-    /// /// Records that the case is going to send packets of a family. Without IPv6, cases run with IPv4 only; a case
+    /// Records that the case is going to send packets of a family. Without IPv6, cases run with IPv4 only; a case
     /// that sends IPv6 anyway and fails is skipped.
     pub fn asks_for(&self, family: Family) {
         if !family.is_available() {
@@ -191,7 +191,7 @@ impl Ctx {
         }
     }
 
-    /// /// A duration on this guest: `millis` on a fast one, more under emulation. It is shorter for a case that has
+    /// A duration on this guest: `millis` on a fast one, more under emulation. It is shorter for a case that has
     /// already failed: without passing packets its waits would add up to its deadline, and it would count as a hang.
     pub fn patience(&self, millis: u64) -> Duration {
         let scale = self.time_scale.max(1.0);
@@ -284,7 +284,7 @@ impl Ctx {
         self.cleanups.push((what, Box::new(cleanup)));
     }
 
-    /// /// Adds an attachment to the report. The number of marked packets is read from `program` at the end; `None` for
+    /// Adds an attachment to the report. The number of marked packets is read from `program` at the end; `None` for
     /// a case that sends none.
     pub fn report_attachment(&mut self, record: AttachRecord, program: Option<Arc<Program>>) {
         let meter = program.map(|program| -> RunMeter { Box::new(move || program.stats().map(|stats| stats.marked)) });

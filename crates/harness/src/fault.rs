@@ -22,7 +22,7 @@ pub enum Fault {
     Datapath(u32),
 }
 
-/// /// Maximum factor for deadlines while a fault is built in or after a case has failed: a failing check waits for its
+/// Maximum factor for deadlines while a fault is built in or after a case has failed: a failing check waits for its
 /// whole deadline, a passing one only for a fraction of it.
 pub const MUTANT_TIME_SCALE: f32 = 2.5;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(1);
 
-/// /// Waits until the kernel has unregistered the devices of every namespace that was dead before the call. The
+/// Waits until the kernel has unregistered the devices of every namespace that was dead before the call. The
 /// clean-up of namespaces that were dead before an earlier call is then complete, including grace periods.
 ///
 /// # Errors

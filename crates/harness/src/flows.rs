@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 pub const EXCHANGES: u16 = 3;
 /// Time between two datagrams of a stream: short enough for several per attach operation, long enough under emulation.
 pub const STREAM_INTERVAL: Duration = Duration::from_millis(4);
-/// /// Time without a datagram of a stream after which missing datagrams count as lost: a busy host may delay the
+/// Time without a datagram of a stream after which missing datagrams count as lost: a busy host may delay the
 /// thread that receives.
 pub const DRAIN_WINDOW: Duration = SILENCE_WINDOW.saturating_mul(10);
 /// Time for one flow, milliseconds on a fast guest.
@@ -74,7 +74,7 @@ impl Testbed {
             }
     }
 
-    /// /// Checks that nothing passes in either family. Only UDP and ICMP: what blocks UDP also blocks TCP, and waiting
+    /// Checks that nothing passes in either family. Only UDP and ICMP: what blocks UDP also blocks TCP, and waiting
     /// for a timeout of connect would take seconds.
     pub fn blocked(&self, ctx: &mut Ctx, from: &str, to: &str) {
         self.none_pass(

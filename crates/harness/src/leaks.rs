@@ -11,7 +11,7 @@ use std::{
 
 /// Interval between counts: the kernel frees programs, maps and links later, after an RCU grace period and a work item.
 const POLL: Duration = Duration::from_millis(1);
-/// /// Time within which nearly everything is freed. After that, the check also waits for the clean-up of dead
+/// Time within which nearly everything is freed. After that, the check also waits for the clean-up of dead
 /// namespaces, see [`FENCES`].
 const SOON: Duration = Duration::from_millis(200);
 /// Objects that still exist after this number of passes of the kernel's clean-up are leaks.
@@ -72,7 +72,7 @@ impl Inventory {
         })
     }
 
-    /// /// Waits until all objects that did not exist before are deleted, and returns the new count. A leak is not
+    /// Waits until all objects that did not exist before are deleted, and returns the new count. A leak is not
     /// decided by time: `patience` only limits the duration of one pass of the kernel's clean-up.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ fn devices() -> std::io::Result<BTreeSet<String>> {
         .collect()
 }
 
-/// /// Network namespaces that this process keeps by a thread or a descriptor, without those that are kept ready for
+/// Network namespaces that this process keeps by a thread or a descriptor, without those that are kept ready for
 /// later cases.
 fn namespaces() -> BTreeSet<PathBuf> {
     let threads =

@@ -96,7 +96,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         Capability::RedirectPeerEgress => answer(lab_bpf::probe::redirect_peer_egress()),
         Capability::NetkitSingle => {
             let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
-            // // netkit_new_link rejects attributes of a peer for a single device; if an older kernel creates a pair
+            // netkit_new_link rejects attributes of a peer for a single device; if an older kernel creates a pair
             // anyway, the template lets it name both ends.
             let request = PairRequest { name: "probe%d".into(), without_peer_info: true, ..netkit_request(options) };
             read_back(ns, &request, "IFLA_NETKIT_PAIRING", |netkit| netkit.single == Some(true))
@@ -104,7 +104,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
     }
 }
 
-fn answer(answer: Result<lab_bpf::probe::Answer, lab_bpf::BpfError>) -> Finding {
+fn answer(answer: Result<lab_bpf::probe::ProbeResult, lab_bpf::BpfError>) -> Finding {
     let answer = answer?;
     if answer.supported { Ok(answer.detail) } else { Err(missing(answer.detail)) }
 }
@@ -214,7 +214,7 @@ fn scratch(probe: impl FnOnce(&Netns) -> Finding) -> Finding {
     }
 }
 
-/// /// Determines why a capability is missing. If the kernel is new enough, it is disabled in the configuration, unless
+/// Determines why a capability is missing. If the kernel is new enough, it is disabled in the configuration, unless
 /// the error comes from the capability's own code: then it is broken.
 fn report(kernel: KernelVersion, capability: Capability, finding: Finding) -> CapabilityReport {
     let (state, detail) = match finding {

@@ -112,7 +112,7 @@ impl Runner {
         })
     }
 
-    /// /// Objects that exist now but did not before the first cell, one entry each; `scale` is the host's factor for
+    /// Objects that exist now but did not before the first cell, one entry each; `scale` is the host's factor for
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));

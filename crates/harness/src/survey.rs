@@ -3,7 +3,7 @@
 use lab_topology::{DeviceInfo, Netns, link};
 use std::fmt::Write as _;
 
-/// /// Describes every device of a namespace, with `detail` and its programs. Devices for which `detail` returns `None`
+/// Describes every device of a namespace, with `detail` and its programs. Devices for which `detail` returns `None`
 /// are left out.
 pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&DeviceInfo) -> Option<String>) {
     let _ = writeln!(out, "{}", ns.name());

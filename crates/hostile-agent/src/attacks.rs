@@ -1,6 +1,6 @@
 //! The attacks on the host; the name of a cell selects one.
 
-use crate::Host;
+use crate::HostPort;
 use lab_protocol::{
     AgentMessage, CellId, CellReport, Check, FailureKind, Outcome,
     attachment::{Attachment, AttachmentKind},
@@ -33,7 +33,7 @@ const EVIL: &str =
     "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\r\n::error::x\n##[add-mask]x\n]]><script>x</script>|`x` @all [a](b)\0";
 
 /// Runs the attack that the cell names; returns the report if the agent survives it.
-pub fn act(host: &mut Host, cell: &CellId, mut report: CellReport) -> Option<CellReport> {
+pub fn act(host: &mut HostPort, cell: &CellId, mut report: CellReport) -> Option<CellReport> {
     let name = cell.as_str().split_once('-').map_or("", |(_, name)| name);
     match name {
         "probes-without-end" => {

@@ -1,5 +1,5 @@
-//! //! An agent that attacks its host. It boots like the lab's agent and lists attacks as cells: when the host requests
-//! a cell, the agent runs the attack instead of a case.
+//! An agent that attacks its host. It boots like the lab's agent and lists attacks as cells: when the host requests a
+//! cell, the agent runs the attack instead of a case.
 
 mod attacks;
 #[path = "../../../guest-agent/src/modules.rs"]
@@ -70,11 +70,11 @@ fn show(listing: &impl serde::Serialize) -> ExitCode {
 }
 
 /// The port to the host, with methods for attacks.
-pub struct Host {
+pub struct HostPort {
     port: File,
 }
 
-impl Host {
+impl HostPort {
     /// Sends a message; ignores errors, since the host may have closed the port.
     pub fn say(&mut self, message: &AgentMessage) -> Option<()> {
         self.raw(&frame::encode(message).ok()?)
@@ -94,7 +94,7 @@ fn live() -> Option<()> {
     }
     modules::load_all();
     let mut port = port::open().ok()?;
-    let mut host = Host { port: port.try_clone().ok()? };
+    let mut host = HostPort { port: port.try_clone().ok()? };
     let uts = nix::sys::utsname::uname().ok()?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let hello = |nonce| {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShellRequest {
     /// What to build first.
-    pub stage: Stage,
+    pub stage: ShellStage,
     /// The files that the program sees.
     pub root: Root,
     /// The program and its arguments; empty means a shell.
@@ -23,7 +23,7 @@ pub struct ShellRequest {
 /// What to build before the program starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
-pub enum Stage {
+pub enum ShellStage {
     /// Nothing.
     Bare,
     /// A topology of the library.
@@ -79,6 +79,6 @@ pub enum Stream {
     Error,
 }
 
-/// /// Maximum unread input of a program, bytes: the host waits for [`crate::AgentMessage::InputTaken`] before it sends
+/// Maximum unread input of a program, bytes: the host waits for [`crate::AgentMessage::InputTaken`] before it sends
 /// more.
 pub const INPUT_WINDOW: usize = 64 << 10;

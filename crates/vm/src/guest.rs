@@ -50,7 +50,7 @@ pub struct MachineGuest {
 
 /// Preparation of a launch: a directory for sockets, and output files.
 #[derive(Debug)]
-pub struct Stage {
+pub struct LaunchStage {
     /// Removed with the guest.
     pub dir: TempDir,
     /// Paths in the directory.
@@ -59,7 +59,7 @@ pub struct Stage {
     stderr: File,
 }
 
-impl Stage {
+impl LaunchStage {
     /// Creates the directory and the files.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl MachineGuest {
     }
 }
 
-/// /// The last line of vng or QEMU, preferably an error: a hung guest under KVM ends with a dump of its registers.
+/// The last line of vng or QEMU, preferably an error: a hung guest under KVM ends with a dump of its registers.
 /// Kernel messages, which vng also copies to standard error, are left out.
 pub(super) fn telling_line(stderr: &Path) -> String {
     let text = lab_guard::bounded::tail(stderr, LAST_WORDS).unwrap_or_default();

@@ -115,10 +115,10 @@ impl ShellProgram {
     }
 
     /// The program's input.
-    pub fn input(&mut self) -> Input {
+    pub fn input(&mut self) -> ProgramInput {
         match self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
-            Some(terminal) => Input::Terminal(terminal),
-            None => self.child.stdin.take().map_or(Input::Closed, Input::Pipe),
+            Some(terminal) => ProgramInput::Terminal(terminal),
+            None => self.child.stdin.take().map_or(ProgramInput::Closed, ProgramInput::Pipe),
         }
     }
 
@@ -134,7 +134,7 @@ impl ShellProgram {
 }
 
 /// Destination of input.
-pub enum Input {
+pub enum ProgramInput {
     /// The controlling end of the program's terminal.
     Terminal(File),
     /// The program's standard input.
@@ -143,7 +143,7 @@ pub enum Input {
     Closed,
 }
 
-impl Input {
+impl ProgramInput {
     /// Writes input and waits until the program has read it; an empty slice is the end of input.
     pub fn write(&mut self, bytes: &[u8]) {
         let written = match self {
@@ -159,8 +159,8 @@ impl Input {
     }
 }
 
-/// /// Kills the program and all processes that it started, in any session. They are found by an environment variable,
-/// so that helper processes of a stopped case are not killed.
+/// Kills the program and all processes that it started, in any session. They are found by an environment variable, so
+/// that helper processes of a stopped case are not killed.
 pub fn end_all() {
     let deadline = Instant::now() + GONE_WITHIN;
     loop {

@@ -5,7 +5,7 @@
 
 mod policy;
 
-pub use policy::{Policy, Verdict, judge};
+pub use policy::{CachePolicy, PruneDecision, judge};
 
 use crate::error::Error;
 use lab_base::git::git;
@@ -20,7 +20,7 @@ use std::{
 
 /// Kind of an entry. Its name is the name of its directory, also shown by `lab cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum CacheKind {
     /// Unpacked kernels.
     Kernels,
     /// Guest images, and kernels unpacked for a direct start.
@@ -41,7 +41,7 @@ pub enum Kind {
     Tools,
 }
 
-impl Kind {
+impl CacheKind {
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Kernels,
@@ -93,9 +93,9 @@ impl Kind {
 
 /// An entry, which is kept or removed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct CacheEntry {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: CacheKind,
     /// Its path relative to the cache.
     pub name: String,
     /// Its absolute path.
@@ -107,21 +107,21 @@ pub struct Entry {
 }
 
 /// All entries of the cache. Unreadable entries are ignored: another process may be removing them.
-pub fn entries(cache: &Path) -> Vec<Entry> {
+pub fn entries(cache: &Path) -> Vec<CacheEntry> {
     let mut entries = Vec::new();
-    for kind in Kind::ALL {
+    for kind in CacheKind::ALL {
         for path in places(cache, kind) {
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let name = path.strip_prefix(cache).unwrap_or(&path).to_string_lossy().into_owned();
             let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            entries.push(Entry { kind, name, size: size(&path), used, path });
+            entries.push(CacheEntry { kind, name, size: size(&path), used, path });
         }
     }
     entries
 }
 
 /// The entries of a kind. Names of locks and unfinished entries begin with a dot; these are not included.
-fn places(cache: &Path, kind: Kind) -> Vec<PathBuf> {
+fn places(cache: &Path, kind: CacheKind) -> Vec<PathBuf> {
     let below = |dir: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let shown = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
@@ -132,11 +132,11 @@ fn places(cache: &Path, kind: Kind) -> Vec<PathBuf> {
     let dir = cache.join(kind.name());
     match kind {
         // Per repository a checkout and many built commits, which can be removed separately.
-        Kind::Bisect => {
+        CacheKind::Bisect => {
             let repositories = below(&dir).into_iter();
             repositories.flat_map(|place| [vec![place.join("tree")], below(&place.join("products"))].concat()).collect()
         }
-        Kind::VngHome => below(&dir.join(".cache/virtme-ng")),
+        CacheKind::VngHome => below(&dir.join(".cache/virtme-ng")),
         _ => below(&dir),
     }
 }
@@ -152,9 +152,9 @@ fn size(path: &Path) -> u64 {
 ///
 /// # Errors
 /// The system's answer.
-fn remove(cache: &Path, entry: &Entry) -> Result<(), Error> {
+fn remove(cache: &Path, entry: &CacheEntry) -> Result<(), Error> {
     let failed = |error| Error::file("remove", &entry.path)(error);
-    let is_tree = matches!(entry.kind, Kind::Trees) || entry.path.ends_with("tree");
+    let is_tree = matches!(entry.kind, CacheKind::Trees) || entry.path.ends_with("tree");
     if is_tree && let Ok(common) = git(&entry.path, ["rev-parse", "--path-format=absolute", "--git-common-dir"]) {
         // The user's repository has a list of its worktrees.
         let words = ["worktree", "remove", "--force", "--force"].map(OsString::from);
@@ -177,7 +177,7 @@ fn remove(cache: &Path, entry: &Entry) -> Result<(), Error> {
 #[derive(Debug)]
 pub struct Pruned {
     /// All entries, each with the decision.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<PruneDecision>,
     /// Whether nothing was removed because another lab process uses the cache.
     pub busy: bool,
 }
@@ -194,7 +194,7 @@ impl Pruned {
 ///
 /// # Errors
 /// An entry can't be removed.
-pub fn prune(cache: &Cache, policy: Policy, only: Option<Kind>, dry: bool) -> Result<Pruned, Error> {
+pub fn prune(cache: &Cache, policy: CachePolicy, only: Option<CacheKind>, dry: bool) -> Result<Pruned, Error> {
     let Some(_alone) = cache.alone() else { return Ok(Pruned { verdicts: Vec::new(), busy: true }) };
     let all = entries(cache.root());
     let verdicts = judge(all, policy, only, SystemTime::now());
@@ -208,7 +208,8 @@ pub fn prune(cache: &Cache, policy: Policy, only: Option<Kind>, dry: bool) -> Re
 
 /// Prunes automatically at the end of a command that filled the cache. Returns a line to print, if any.
 pub fn sweep(cache: &Cache, project: &Path) -> Option<String> {
-    match Policy::load(project).and_then(|policy| prune(cache, policy, None, false).map(|pruned| (pruned, policy))) {
+    match CachePolicy::load(project).and_then(|policy| prune(cache, policy, None, false).map(|pruned| (pruned, policy)))
+    {
         Ok((pruned, policy)) => {
             let (count, size) = pruned.gone();
             let entries = if count == 1 { "entry" } else { "entries" };

@@ -101,7 +101,7 @@ pub enum ArtifactError {
 
 /// A program or an object as it was built.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Built {
+pub struct Artifact {
     /// Its path.
     pub path: PathBuf,
     /// Its content. It is read once, because a build during a run replaces the file and all guests of a run must get
@@ -109,7 +109,7 @@ pub struct Built {
     pub bytes: Arc<[u8]>,
 }
 
-impl std::fmt::Debug for Built {
+impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({} bytes)", self.path.display(), self.bytes.len())
     }
@@ -119,9 +119,9 @@ impl std::fmt::Debug for Built {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
     /// The static agent.
-    pub agent: Built,
+    pub agent: Artifact,
     /// The eBPF objects, by the names that the agent looks for.
-    pub objects: BTreeMap<String, Built>,
+    pub objects: BTreeMap<String, Artifact>,
 }
 
 /// Builds artifacts of a project.
@@ -319,7 +319,7 @@ impl Builder<'_> {
 /// Reads the built files.
 fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
     let read = |what, path: PathBuf| match std::fs::read(&path) {
-        Ok(bytes) => Ok(Built { path, bytes: bytes.into() }),
+        Ok(bytes) => Ok(Artifact { path, bytes: bytes.into() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
         Err(cause) => Err(ArtifactError::Read { path, cause }),
     };
@@ -328,7 +328,7 @@ fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, A
     Ok(Artifacts { agent: read("the guest agent", agent)?, objects })
 }
 
-/// /// The path of a program in cargo's JSON output (the Cargo Book, "External tools": `compiler-artifact`), which also
+/// The path of a program in cargo's JSON output (the Cargo Book, "External tools": `compiler-artifact`), which also
 /// contains up-to-date programs.
 fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]

@@ -43,8 +43,8 @@ impl Room {
         Self::of(u64::MAX)
     }
 
-    /// /// The budget of this host now: its available memory (`MemAvailable`), or the rest of the limit of a control
-    /// group of this process if that is less. Unlimited if neither can be read.
+    /// The budget of this host now: its available memory (`MemAvailable`), or the rest of the limit of a control group
+    /// of this process if that is less. Unlimited if neither can be read.
     pub fn of_host() -> Self {
         let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).map(|bytes| bytes >> 20);
         let own = Process::myself().and_then(|process| process.cgroups()).ok();
@@ -56,7 +56,7 @@ impl Room {
 
     /// Waits until a guest of this size fits beside the running ones; a single guest always fits. Calls `waits` once if
     /// it has to wait. Returns `None` if the run is interrupted.
-    pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<Place<'_>> {
+    pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<GuestMemory<'_>> {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
         let mut waits = Some(waits);
         let mut taken = lock(&self.taken_mib);
@@ -74,26 +74,26 @@ impl Room {
             taken = wait(&self.left, taken, POLL);
         }
         *taken += mib;
-        Some(Place { room: self, mib })
+        Some(GuestMemory { room: self, mib })
     }
 }
 
 /// The memory of one guest; released on drop.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct GuestMemory<'a> {
     room: &'a Room,
     mib: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for GuestMemory<'_> {
     fn drop(&mut self) {
         *lock(&self.room.taken_mib) -= self.mib;
         self.room.left.notify_all();
     }
 }
 
-/// /// The lowest rest of a limit among a control group and its ancestors, MiB: systemd sets limits of slices and users
-/// on ancestors of the process's group.
+/// The lowest rest of a limit among a control group and its ancestors, MiB: systemd sets limits of slices and users on
+/// ancestors of the process's group.
 fn least_left(root: &Path, group: &str) -> Option<u64> {
     let own = root.join(group.trim_start_matches('/'));
     let groups = own.ancestors().take_while(|group| group.starts_with(root));

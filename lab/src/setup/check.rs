@@ -1,7 +1,7 @@
 //! Types of checks and their results.
 
 use super::host::Host;
-use super::private::Set;
+use super::private::PackageSet;
 
 /// The purpose for which a machine is made ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,13 +17,13 @@ pub enum Purpose {
 
 /// Something that the lab needs.
 #[derive(Clone, Copy)]
-pub struct Check {
+pub struct SetupCheck {
     /// Short name, as shown in the table.
     pub name: &'static str,
     /// What it is needed for.
     pub why: &'static str,
     /// Checks the facts about the host.
-    pub probe: fn(&Host) -> State,
+    pub probe: fn(&Host) -> CheckState,
     /// How to install it.
     pub fix: Fix,
 }
@@ -38,7 +38,7 @@ pub enum Fix {
         /// The commands of these packages, to look for on other distributions.
         commands: &'static [&'static str],
         /// The set that is unpacked into the cache instead; `None` if the packages must be installed.
-        set: Option<&'static Set>,
+        set: Option<&'static PackageSet>,
     },
     /// virtme-ng in a virtual environment of the cache.
     VirtmeNg,
@@ -54,7 +54,7 @@ pub enum Fix {
 
 /// Result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum CheckState {
     /// Usable.
     Ok {
         /// What was found, usually a version.

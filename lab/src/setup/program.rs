@@ -19,14 +19,14 @@ pub fn chosen_qemu() -> Option<PathBuf> {
 
 /// A program and its version, which it printed when started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct HostProgram {
     /// Its path.
     pub path: PathBuf,
     /// Major, minor and patch; `None` where it did not start or printed no version.
     pub version: Option<(u32, u32, u32)>,
 }
 
-impl Program {
+impl HostProgram {
     pub(super) fn ask(path: PathBuf) -> Self {
         let output = cmd(&path, ["--version"]).stdin_null().stderr_to_stdout().unchecked().read();
         Self { version: output.ok().and_then(|text| first_version(&text)), path }

@@ -15,8 +15,8 @@ use lab_guard::private as trusted;
 use super::error::SetupError;
 use super::{
     distribution::Distribution,
-    private::{self, Set, Unpacked},
-    program::{Program, QEMU_SERVES, chosen_qemu},
+    private::{self, PackageSet, UnpackedSet},
+    program::{HostProgram, QEMU_SERVES, chosen_qemu},
     progress::Progress,
 };
 
@@ -63,27 +63,27 @@ impl Tools {
         Some(self.dir.join(CARGO_DENY).join("bin/cargo-deny")).filter(|path| path.exists())
     }
 
-    /// /// The QEMU that runs guests, in this order: the user's choice, the host's if it is new enough, the one in the
+    /// The QEMU that runs guests, in this order: the user's choice, the host's if it is new enough, the one in the
     /// cache, any other of the host.
-    pub fn qemu(&self) -> Option<Program> {
+    pub fn qemu(&self) -> Option<HostProgram> {
         if let Some(chosen) = chosen_qemu() {
-            return Some(Program::ask_qemu(chosen));
+            return Some(HostProgram::ask_qemu(chosen));
         }
-        let host = programs::on_host("qemu-system-x86_64").map(Program::ask_qemu);
+        let host = programs::on_host("qemu-system-x86_64").map(HostProgram::ask_qemu);
         if host.as_ref().is_some_and(|qemu| qemu.version >= Some(QEMU_SERVES)) {
             return host;
         }
-        let private = private::QEMU.find(&self.dir).map(|set| Program::ask_qemu(set.program("qemu-system-x86_64")));
+        let private = private::QEMU.find(&self.dir).map(|set| HostProgram::ask_qemu(set.program("qemu-system-x86_64")));
         private.or(host)
     }
 
     /// The programs for kernel packages and `lab shell`, if they are in the cache.
-    pub fn shell(&self) -> Option<Unpacked> {
+    pub fn shell(&self) -> Option<UnpackedSet> {
         private::SHELL.find(&self.dir)
     }
 
     /// The compiler of the BPF programs, if it is in the cache.
-    pub fn bpf(&self) -> Option<Unpacked> {
+    pub fn bpf(&self) -> Option<UnpackedSet> {
         private::BPF.find(&self.dir)
     }
 
@@ -94,7 +94,7 @@ impl Tools {
     }
 
     /// Unpacks a set of packages into the cache.
-    pub(super) fn unpack(&self, set: &Set, progress: &mut Progress<'_>) -> Result<(), SetupError> {
+    pub(super) fn unpack(&self, set: &PackageSet, progress: &mut Progress<'_>) -> Result<(), SetupError> {
         set.install(&self.dir, self.scratch(BUILD)?, Distribution::of_this_host().codename.as_deref(), progress)
     }
 
@@ -117,7 +117,7 @@ impl Tools {
         self.dir.join(format!("{step}.log"))
     }
 
-    /// /// Locks the tools directory until the returned file is dropped, and removes leftovers of interrupted runs.
+    /// Locks the tools directory until the returned file is dropped, and removes leftovers of interrupted runs.
     pub(super) fn lock(&self) -> Result<File, SetupError> {
         self.make()?;
         let path = self.dir.join("lock");
@@ -170,8 +170,8 @@ impl Tools {
         Ok(())
     }
 
-    /// /// Creates a virtual environment with pip. Debian's Python has the venv module but not its pip, which is in
-    /// another package, so the unpacked pip is used.
+    /// Creates a virtual environment with pip. Debian's Python has the venv module but not its pip, which is in another
+    /// package, so the unpacked pip is used.
     pub(super) fn make_environment(&self, place: &Path, log: &Path) -> Result<(), SetupError> {
         let Some(wheel) = self.shell().and_then(|set| pip_wheel(set.root())) else {
             return run_logged("python3 -m venv", cmd!(python(), "-m", "venv", place), log);
@@ -209,7 +209,7 @@ impl Tools {
     pub(super) fn install_bpf_linker(&self, log: &Path) -> Result<(), SetupError> {
         let root = self.scratch(BUILD)?;
         let private = self.bpf();
-        let llvm = private.as_ref().map_or(Path::new("/"), Unpacked::root).join(LLVM);
+        let llvm = private.as_ref().map_or(Path::new("/"), UnpackedSet::root).join(LLVM);
         let prefix = match &private {
             Some(set) => llvm_prefix(&root.path().join("llvm"), &llvm, &set.program("llvm-config"))?,
             None => llvm.clone(),
@@ -271,7 +271,7 @@ fn pip_wheel(root: &Path) -> Option<PathBuf> {
     wheels.find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pip-")))
 }
 
-/// /// The interpreter for virtual environments. Debian's is preferred: one from a version manager may lack the venv
+/// The interpreter for virtual environments. Debian's is preferred: one from a version manager may lack the venv
 /// module.
 pub(super) fn python() -> PathBuf {
     let python = Some(PathBuf::from("/usr/bin/python3")).filter(|path| path.exists());
@@ -293,7 +293,7 @@ pub(super) fn run_logged(what: &str, command: Expression, log: &Path) -> Result<
     Err(SetupError::Failed { what: what.to_owned(), last_line, log: log.to_owned() })
 }
 
-/// /// The first line that starts as an error (apt's `E:`, pip's `ERROR:`, cargo's `error`), otherwise the last line:
+/// The first line that starts as an error (apt's `E:`, pip's `ERROR:`, cargo's `error`), otherwise the last line:
 /// errors after the first are usually its consequences.
 fn telling_line(output: &str) -> Option<String> {
     let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());

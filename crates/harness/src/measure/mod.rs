@@ -24,7 +24,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 type Tell<'a> = dyn FnMut(u32, u32, Sample) -> Result<(), String> + 'a;
 
 impl Runner {
-    /// /// Measures every setup in every round. Each round starts with the next setup, so that a temporary slowdown of
+    /// Measures every setup in every round. Each round starts with the next setup, so that a temporary slowdown of
     /// the guest does not affect only one setup.
     ///
     /// # Errors

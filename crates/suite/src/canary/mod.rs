@@ -1,4 +1,4 @@
-//! //! Canaries: cells that must not pass. Each causes one failure on purpose, and a test with real guests checks how
+//! Canaries: cells that must not pass. Each causes one failure on purpose, and a test with real guests checks how
 //! the lab reports it. They are listed separately from the suite and run only on request.
 
 mod spoiled;

@@ -11,9 +11,11 @@
 //! failure is flaky |
 //! | [`Lists::recognise`] | `known.toml` | a failure that matches an entry counts as known |
 //! The guest reports an *outcome*, the host computes a *verdict*. A verdict contains both: the guest's report, and the
-//! outcome that counts. [`attempt`] judges one attempt, which decides whether the cell runs again; [`judge`] judges the
-//! cell after its last attempt. For a lost guest, an interrupt or a deadline the host itself writes the report
-//! ([`Seen::errored`]).
+//! outcome that counts.
+//!
+//! [`attempt`] judges one attempt, which decides whether the cell runs again; [`judge`] judges the cell, once its last
+//! attempt is in. Losses of guests, interrupts and deadlines come here too, as reports that the host wrote itself
+//! ([`SeenAttempt::errored`]).
 
 mod attempts;
 mod report;
@@ -40,7 +42,7 @@ pub type Attempts = Vec<(u32, Verdict)>;
 
 /// The host's information about one attempt at a cell.
 #[derive(Debug)]
-pub struct Seen {
+pub struct SeenAttempt {
     /// The guest's report, or the host's own if the guest could not send one.
     pub report: CellReport,
     /// Splats while the cell ran.
@@ -53,7 +55,7 @@ pub struct Seen {
     pub place: String,
 }
 
-impl Seen {
+impl SeenAttempt {
     /// Creates it from a guest's report only.
     pub const fn reported(report: CellReport) -> Self {
         Self { report, splats: Vec::new(), evidence: None, files: Vec::new(), place: String::new() }
@@ -66,8 +68,14 @@ impl Seen {
 }
 
 /// Judges one attempt; `shared` is the verdict of the same cell in a shared guest.
-pub fn attempt(kernel: &PlannedKernel, info: &CellInfo, seen: Seen, lists: &Lists, shared: Option<Verdict>) -> Verdict {
-    let Seen { report, splats, evidence, files, place } = seen;
+pub fn attempt(
+    kernel: &PlannedKernel,
+    info: &CellInfo,
+    seen: SeenAttempt,
+    lists: &Lists,
+    shared: Option<Verdict>,
+) -> Verdict {
+    let SeenAttempt { report, splats, evidence, files, place } = seen;
     let mut verdict = Verdict { evidence, files, ..report::against_plan(kernel, info, report) };
     if let Outcome::Errored { message, .. } = &mut verdict.outcome {
         message.push_str(&place);

@@ -1,5 +1,5 @@
-//! //! Uses programs of the distribution without installing them: a set of packages with all dependencies, including
-//! the C library, is unpacked into the cache.
+//! Uses programs of the distribution without installing them: a set of packages with all dependencies, including the C
+//! library, is unpacked into the cache.
 //! This does not change the host, needs no root and cannot conflict with installed packages. A small script starts each
 //! program of a set with the set's own loader and libraries, independent of the host's C library. A directory's name
 //! contains a hash of its content; it is put in place by one rename and found through a link.
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use archive::{Archive, File};
-pub use sets::{BPF, QEMU, SHELL, Set};
+pub use sets::{BPF, PackageSet, QEMU, SHELL};
 
 use super::error::SetupError;
 use super::progress::Progress;
@@ -26,7 +26,7 @@ use lab_base::interrupt::Interrupt;
 use lab_base::process;
 use lab_base::programs::BIN;
 use lab_kernel_store::KernelsError;
-use sets::{Program, hex};
+use sets::{PrivateProgram, hex};
 
 /// File with the list of packages; written last, so that a directory without it is incomplete.
 const MANIFEST: &str = "packages.json";
@@ -55,11 +55,11 @@ pub struct Package {
 
 /// An unpacked set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unpacked {
+pub struct UnpackedSet {
     root: PathBuf,
 }
 
-impl Unpacked {
+impl UnpackedSet {
     /// The directory with the packages' files.
     pub fn root(&self) -> &Path {
         &self.root
@@ -109,13 +109,13 @@ impl Unpacked {
     }
 }
 
-impl Set {
+impl PackageSet {
     /// The set below the directory of tools, if it is there.
-    pub fn find(&self, tools: &Path) -> Option<Unpacked> {
+    pub fn find(&self, tools: &Path) -> Option<UnpackedSet> {
         let link = tools.join(self.name);
         let target = fs::read_link(&link).ok()?;
         let current = target.to_str().is_some_and(|name| name.starts_with(&self.prefix()));
-        (current && link.join(MANIFEST).is_file()).then_some(Unpacked { root: link })
+        (current && link.join(MANIFEST).is_file()).then_some(UnpackedSet { root: link })
     }
 
     /// Downloads and unpacks the set into `stage`, a directory beside its place, and puts it in place.
@@ -160,11 +160,11 @@ impl Set {
     }
 }
 
-impl Program {
+impl PrivateProgram {
     /// Writes the script that starts the program with the set's own loader and libraries.
     /// The loader is started through a second name in the program's directory: programs find their files relative to
     /// `/proc/self/exe`, and the lab recognises QEMU by the name of its process.
-    fn script(&self, set: &Set, root: &Path) -> Result<(), SetupError> {
+    fn script(&self, set: &PackageSet, root: &Path) -> Result<(), SetupError> {
         let missing = |what: &str| SetupError::NotInPackages { what: what.to_owned(), packages: set.roots.join(", ") };
         let mut places = self.path.map(str::to_owned).into_iter();
         let mut usual = PROGRAMS.iter().map(|dir| format!("{dir}/{}", self.name));

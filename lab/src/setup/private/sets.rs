@@ -6,7 +6,7 @@ use lab_base::programs;
 
 /// Packages that are resolved, downloaded and unpacked together.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Set {
+pub struct PackageSet {
     /// Start of its directory's name.
     pub name: &'static str,
     /// Label in messages.
@@ -18,7 +18,7 @@ pub struct Set {
     /// The releases that the packages may come from.
     pub release: Release,
     /// The programs to make start scripts for.
-    pub programs: &'static [Program],
+    pub programs: &'static [PrivateProgram],
     /// Paths to remove after unpacking, relative to the set's root.
     pub prune: &'static [&'static str],
 }
@@ -35,7 +35,7 @@ pub enum Release {
 
 /// A program of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct PrivateProgram {
     /// Name of its start script.
     pub name: &'static str,
     /// Its path, if it is not in a usual directory of programs.
@@ -44,8 +44,8 @@ pub struct Program {
     pub arguments: &'static [&'static str],
 }
 
-const fn program(name: &'static str) -> Program {
-    Program { name, path: None, arguments: &[] }
+const fn program(name: &'static str) -> PrivateProgram {
+    PrivateProgram { name, path: None, arguments: &[] }
 }
 
 /// Dependencies in all sets that only maintainer scripts need; these scripts are never run.
@@ -69,18 +69,18 @@ const FIRMWARE: &[&str] =
     &["-L", "{root}/usr/share/qemu", "-L", "{root}/usr/share/seabios", "-L", "{root}/usr/lib/ipxe/qemu"];
 
 /// QEMU and its firmware. Its loadable modules (displays, sound, USB) do not work, and no guest uses them.
-pub const QEMU: Set = Set {
+pub const QEMU: PackageSet = PackageSet {
     name: "qemu",
     label: "QEMU with its firmware",
     roots: &["qemu-system-x86"],
     assumed: &[],
     release: Release::Newest,
-    programs: &[Program { name: "qemu-system-x86_64", path: None, arguments: FIRMWARE }],
+    programs: &[PrivateProgram { name: "qemu-system-x86_64", path: None, arguments: FIRMWARE }],
     prune: &[],
 };
 
 /// Small programs: for kernel packages, for virtme-ng, and for `lab shell`.
-pub const SHELL: Set = Set {
+pub const SHELL: PackageSet = PackageSet {
     name: programs::UNPACKED,
     label: "kernel and network tools",
     roots: &[
@@ -101,7 +101,7 @@ pub const SHELL: Set = Set {
     programs: &[
         program("depmod"),
         program("modinfo"),
-        Program { name: "file", path: None, arguments: &["-m", "{root}/usr/lib/file/magic.mgc"] },
+        PrivateProgram { name: "file", path: None, arguments: &["-m", "{root}/usr/lib/file/magic.mgc"] },
         program("strings"),
         program("xz"),
         program("busybox"),
@@ -115,7 +115,7 @@ pub const SHELL: Set = Set {
 };
 
 /// The compiler for BPF programs, and the LLVM that bpf-linker is built with.
-pub const BPF: Set = Set {
+pub const BPF: PackageSet = PackageSet {
     name: "bpf",
     label: "BPF compiler",
     roots: &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm", "llvm-22-dev", "libpolly-22-dev"],
@@ -132,14 +132,14 @@ pub const BPF: Set = Set {
     ],
     release: Release::Own,
     programs: &[
-        Program { name: "rustc", path: None, arguments: &["--sysroot", "{root}/usr"] },
+        PrivateProgram { name: "rustc", path: None, arguments: &["--sysroot", "{root}/usr"] },
         program("cargo"),
-        Program { name: "llvm-config", path: Some("usr/lib/llvm-22/bin/llvm-config"), arguments: &[] },
+        PrivateProgram { name: "llvm-config", path: Some("usr/lib/llvm-22/bin/llvm-config"), arguments: &[] },
     ],
     prune: &["usr/lib/llvm-22/build", "usr/lib/llvm-22/share"],
 };
 
-impl Set {
+impl PackageSet {
     /// dpkg status stanzas: apt treats these packages as installed.
     pub fn status(&self) -> String {
         let stanza = |(name, provides): &(&str, &str)| {
@@ -158,8 +158,8 @@ impl Set {
         SCRIPTS.iter().chain(self.assumed).map(stanza).collect()
     }
 
-    /// /// Prefix of a directory's name. It contains a hash of this table, so that a directory made with an older table
-    /// is not used.
+    /// Prefix of a directory's name. It contains a hash of this table, so that a directory made with an older table is
+    /// not used.
     pub fn prefix(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(format!("{FORMAT} {self:?}"));
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn sets_have_directories_of_their_own() {
-        let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF].iter().map(Set::prefix).collect();
+        let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF].iter().map(PackageSet::prefix).collect();
         assert_eq!(prefixes.len(), 3);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }

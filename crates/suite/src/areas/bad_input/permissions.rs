@@ -1,7 +1,7 @@
 //! A process without capabilities can change a hook only through descriptors that it has.
 
 use crate::areas::mprog::chain::{Chain, next};
-use lab_bpf::{Anchor, BpfError, Mprog, Place};
+use lab_bpf::{Anchor, BpfError, Mprog, Position};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
@@ -23,7 +23,7 @@ fn as_nobody<R: Send>(
     Ok(chain.testbed.run(P0, || lab_bpf::as_nobody(work))?)
 }
 
-/// /// A descriptor is a capability (Documentation/bpf, "links and programs are reference counted by descriptors"): any
+/// A descriptor is a capability (Documentation/bpf, "links and programs are reference counted by descriptors"): any
 /// process that has received one may use it. Helpers of Cilium and systemd rely on that.
 const BY_DESCRIPTOR: Case = Case::new(
     "N13",
@@ -62,8 +62,8 @@ fn by_descriptor(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// /// Without a descriptor, `bpf_prog_detach()` selects a program by its place on the hook. Before "bpf: Fix
-/// tcx/netkit detach permissions when prog fd isn't given" it did not require `CAP_NET_ADMIN` for that.
+/// Without a descriptor, `bpf_prog_detach()` selects a program by its place on the hook. Before "bpf: Fix tcx/netkit
+/// detach permissions when prog fd isn't given" it did not require `CAP_NET_ADMIN` for that.
 const DETACH_BY_PLACE: Case = Case::new(
     "N14",
     "detach-without-descriptor",
@@ -83,8 +83,8 @@ fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let place = |place, anchor| Mprog { place, anchor, ..Mprog::default() };
     for (what, options) in [
         ("without a place", Mprog::default()),
-        ("at the front", place(Place::Before, Anchor::None)),
-        ("at the end", place(Place::After, Anchor::None)),
+        ("at the front", place(Position::Before, Anchor::None)),
+        ("at the end", place(Position::After, Anchor::None)),
         ("after a program whose descriptor it has", Mprog::after(Anchor::ProgFd(first.as_fd()))),
         ("before a program given by its id", Mprog::before(Anchor::ProgId(second.id()))),
     ] {
@@ -97,11 +97,11 @@ fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             chain.attach(&second, &Mprog::default())?;
         }
         if !left.contains(&first.id()) {
-            chain.attach(&first, &Mprog { place: Place::Before, ..Mprog::default() })?;
+            chain.attach(&first, &Mprog { place: Position::Before, ..Mprog::default() })?;
         }
     }
     // With capabilities the same call succeeds.
-    let detached = chain.detach(None::<&lab_bpf::raw::RawProgram>, &place(Place::After, Anchor::None));
+    let detached = chain.detach(None::<&lab_bpf::raw::RawProgram>, &place(Position::After, Anchor::None));
     ctx.check("with capabilities the last program is detached", detached.is_ok(), format!("{detached:?}"));
     ctx.equal("programs after the detach with capabilities", chain.order()?, vec![first.id()]);
     Ok(())

@@ -9,7 +9,7 @@ use lab_harness::{
     detect,
     fault::Fault,
     flows::{self, EXCHANGES},
-    testbed::{Handle, How, P0, P1, Spot, Testbed, attach_hook, hook},
+    testbed::{Handle, MprogCall, P0, P1, Spot, Testbed, attach_hook, hook},
 };
 use lab_protocol::{AttachRequest, AttachType};
 use lab_topology::{Family, link, offload::send_checksummed};
@@ -179,7 +179,7 @@ impl DatapathNode {
         let mut handles = Vec::new();
         for (direction, key, program) in ends {
             let hook = hook(mechanism.attach_type(), direction);
-            handles.push(self.testbed.run(workload.at, || attach_hook(hook, ifindex, program, How::Link))?);
+            handles.push(self.testbed.run(workload.at, || attach_hook(hook, ifindex, program, MprogCall::Link))?);
             let record = self.testbed.record(workload.at, request, program.id)?;
             ctx.watch_link(&self.testbed.net, workload.at.node, workload.at.dev);
             let datapath = self.datapath.clone();
@@ -241,7 +241,7 @@ impl DatapathNode {
         }
     }
 
-    /// /// Checks that UDP and TCP pass from a workload to the service in both families, that each answer has the
+    /// Checks that UDP and TCP pass from a workload to the service in both families, that each answer has the
     /// service's address, and that the backend sees the client address `seen_as`.
     ///
     /// # Errors
@@ -277,7 +277,7 @@ impl DatapathNode {
         Ok(())
     }
 
-    /// /// Checks that a flow passes, and ends the case otherwise: if the datapath passes nothing, every further flow
+    /// Checks that a flow passes, and ends the case otherwise: if the datapath passes nothing, every further flow
     /// would wait for its deadline.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ fn main() {
     println!("cargo::rustc-env={}={}", commit::VARIABLE, commit::of(&root, &built_from));
 }
 
-/// /// The files of git that change with a commit or a checkout. Missing files are left out: cargo would treat them as
+/// The files of git that change with a commit or a checkout. Missing files are left out: cargo would treat them as
 /// changed in every build.
 fn heads(root: &Path) -> Vec<std::path::PathBuf> {
     let git = |arguments: &[&str]| {

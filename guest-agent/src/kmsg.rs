@@ -1,4 +1,4 @@
-//! //! The kernel log: writes marks, which attribute a splat to the cell that was running, and reads splats. The
+//! The kernel log: writes marks, which attribute a splat to the cell that was running, and reads splats. The
 //! console shows only warnings and worse; the log has the backtraces too.
 
 use lab_protocol::complaint::{CUT_HERE, scan};
@@ -104,7 +104,7 @@ fn told(log: &str) -> String {
     out
 }
 
-/// /// Appends the text of a record, `6,339,5140900,-;text\n KEY=value\n` (Documentation/ABI/testing/dev-kmsg). The
+/// Appends the text of a record, `6,339,5140900,-;text\n KEY=value\n` (Documentation/ABI/testing/dev-kmsg). The
 /// kernel escapes unprintable characters in it, including line ends.
 fn message(record: &str, lines: &mut String) {
     let text = record.split_once(';').map_or(record, |(_, text)| text);

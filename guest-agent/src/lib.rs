@@ -1,4 +1,4 @@
-//! //! The agent in the guest: as PID 1 it starts the lab's user space, probes the kernel, runs the cells that the host
+//! The agent in the guest: as PID 1 it starts the lab's user space, probes the kernel, runs the cells that the host
 //! requests and reports their results. On any other machine it only lists what it can run.
 //! Where to start: a program that calls [`main`] is an agent. The binary `guest-agent` has the suites of this
 //! repository; `[agent] package` in `lab.toml` selects another agent. `session.rs` handles the messages from the host,

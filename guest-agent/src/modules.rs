@@ -15,7 +15,7 @@ pub struct LoadedModules {
     pub complaints: Vec<String>,
 }
 
-/// /// Loads every module of the order file. A module that cannot be loaded is reported and does not end the agent: the
+/// Loads every module of the order file. A module that cannot be loaded is reported and does not end the agent: the
 /// probes find the capabilities that are missing without it.
 pub fn load_all() -> LoadedModules {
     let mut loaded = LoadedModules::default();

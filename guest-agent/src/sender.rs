@@ -47,7 +47,7 @@ impl Sender {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = cell;
     }
 
-    /// /// Sends heartbeats from a separate thread, so that a case that blocks until its deadline is not taken for a
+    /// Sends heartbeats from a separate thread, so that a case that blocks until its deadline is not taken for a
     /// hung guest.
     pub fn start_heartbeat(&self) {
         let sender = self.clone();

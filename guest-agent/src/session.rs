@@ -70,7 +70,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Resume { nonce, now_unix_ns, entropy, .. } => {
                 let Some(runner) = &runner else {
-                    return Err(AgentError::OutOfTurn { message: "Resume", when: "to a guest that never settled" });
+                    return Err(AgentError::OutOfTurn { message: "Resume", when: "before Settle" });
                 };
                 set_clock(now_unix_ns);
                 if let Err(error) = entropy::reseed(&entropy) {
@@ -131,7 +131,7 @@ fn run_cells(
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {
-            // // A thread that cannot be stopped still holds namespaces and programs, so the guest is no longer clean.
+            // A thread that cannot be stopped still holds namespaces and programs, so the guest is no longer clean.
             // The guest keeps running because the host asks where it hangs before killing it.
             return sender.send(&AgentMessage::Fatal { message: stuck });
         }

@@ -19,7 +19,7 @@ use std::{
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of the kernel's entry point.
 const PHYS32_ENTRY: u32 = 18;
-/// /// Version of the cache: increase it when more images can be unpacked, because failures are cached too.
+/// Version of the cache: increase it when more images can be unpacked, because failures are cached too.
 const FORMAT: u32 = 1;
 /// Maximum size of an uncompressed kernel, bytes; a payload that unpacks to more is damaged.
 const LIMIT: u64 = 512 << 20;

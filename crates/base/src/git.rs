@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// /// Settings that override the repository's own configuration. The user's and the system's configuration, which may
+/// Settings that override the repository's own configuration. The user's and the system's configuration, which may
 /// have hooks, signatures, aliases, pagers, colours and file system monitors, is not read.
 const SETTINGS: [&str; 25] = [
     // Allow repositories of another owner: their Makefile is run anyway.

@@ -56,7 +56,7 @@ pub enum ProcessError {
     },
 }
 
-/// /// Environment variables with which the user, an outer make or an outer build changes the output of these programs
+/// Environment variables with which the user, an outer make or an outer build changes the output of these programs
 /// or the paths of their files. They are removed for programs whose output or files are read here.
 const FOREIGN: [&str; 30] = [
     "LANGUAGE",
@@ -91,7 +91,7 @@ const FOREIGN: [&str; 30] = [
     "MODPROBE_OPTIONS",
 ];
 
-/// /// A command whose messages are in English and without colours, so that they can be parsed, and searched for if an
+/// A command whose messages are in English and without colours, so that they can be parsed, and searched for if an
 /// error quotes them.
 ///
 /// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program;

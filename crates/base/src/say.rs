@@ -10,7 +10,7 @@ use std::{
     io::{self, ErrorKind, IsTerminal, Write},
 };
 
-/// /// Prints a progress message to standard error; standard output only has the requested output. A closed standard
+/// Prints a progress message to standard error; standard output only has the requested output. A closed standard
 /// error is ignored, whereas `eprintln!` would panic.
 pub fn say(line: &str) {
     let mut out = stderr();
@@ -31,7 +31,7 @@ pub fn show(text: impl std::fmt::Display) -> Result<(), FileError> {
     }
 }
 
-/// /// As [`show`], for lines that are commands to GitHub's runner: the lab's own `::error`, `::warning` and
+/// As [`show`], for lines that are commands to GitHub's runner: the lab's own `::error`, `::warning` and
 /// `::notice`. Their text may come from guests and is escaped, so that it is not another command.
 ///
 /// # Errors

@@ -149,7 +149,7 @@ pub fn cap(text: &mut String, max: usize) {
     }
 }
 
-/// /// The lines of a program's output, trimmed, without empty ones; of a Python traceback only the exception. An
+/// The lines of a program's output, trimmed, without empty ones; of a Python traceback only the exception. An
 /// exception that only says that a command failed is left out if there is any other line.
 pub fn told_lines(said: &str) -> Vec<&str> {
     let mut told: Vec<&str> = Vec::new();

@@ -25,21 +25,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where the image keeps the eBPF objects.
+/// Directory of the eBPF objects in the image.
 const OBJECT: &str = "/lib/bpf/lab.o";
 const DATAPATH: &str = "/lib/bpf/datapath.o";
-/// Where cases pin.
+/// Directory for pins of cases.
 pub const PINS: &str = "/sys/fs/bpf";
-/// First marker; every cell takes the next one, so that late packets of one never count for another.
+/// First marker; every cell has the next one, so that late packets of a cell never count for another.
 const FIRST_MARKER: u16 = 20_000;
 /// The marker for work outside of cases.
 const NO_CASE: u16 = FIRST_MARKER - 1;
-/// Namespaces that are kept ready: as many as most topologies have nodes.
+/// Number of namespaces that are kept ready: the number of nodes of most topologies.
 const SPARES: usize = 4;
-/// How long one pass of the kernel's clean-up may take, milliseconds on a fast guest.
+/// Maximum duration of one pass of the kernel's clean-up, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
-/// What the host chose for a run.
+/// Parameters of a run, set by the host.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Factor on every deadline.
@@ -64,7 +64,7 @@ pub struct Runner {
     cells: HashMap<CellId, (u16, Arc<Cell>)>,
     mutants: Vec<(&'static str, Fault)>,
     templates: Vec<Template>,
-    /// What there was before the first cell.
+    /// Objects that existed before the first cell.
     before: Inventory,
     capabilities: Arc<Capabilities>,
     programs: Arc<Programs>,
@@ -113,7 +113,7 @@ impl Runner {
         })
     }
 
-    /// Objects that exist now and did not before the first cell, one entry each; `scale` is the host's factor for
+    /// Objects that exist now but did not before the first cell, one entry each; `scale` is the host's factor for
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
@@ -139,7 +139,7 @@ impl Runner {
         self.templates.iter().find(|template| template.name == name)
     }
 
-    /// The fault that the host asks for.
+    /// The fault with a name from the host.
     fn fault(&self, mutant: Option<&str>) -> Result<Option<Fault>, HarnessError> {
         match mutant {
             None | Some(NO_MUTANT) => Ok(None),
@@ -168,7 +168,7 @@ impl Runner {
         let Some((marker, cell)) = self.cells.get(id) else {
             return over(Outcome::Errored {
                 kind: ErrorKind::Agent,
-                message: "the agent does not know this cell".into(),
+                message: "the agent has no such cell".into(),
             });
         };
         let fault = match self.fault(options.mutant.as_deref()) {
@@ -247,7 +247,7 @@ fn supervise(cell: Arc<Cell>, ctx: Ctx, deadline: Duration) -> Result<CellReport
         Ok(result) => result,
         Err(_) => return Err(Death::Stuck),
     };
-    // Joined, so that the thread's own namespace reference is gone before leaks are counted.
+    // Joined, so that the thread's reference to its namespace is released before leaks are counted.
     let _ = thread.join();
     result.map_err(|panic| Death::Panic(format!("the case panicked: {}", words(&*panic))))
 }

@@ -14,27 +14,27 @@ use std::{
     time::Duration,
 };
 
-/// What was built. Dropping it deletes everything.
+/// A built topology or a stopped case. Dropping it deletes everything.
 pub struct Staged {
     about: String,
     net: Option<Net>,
     case: Option<Held>,
 }
 
-/// A case that is stopped.
+/// A stopped case.
 struct Held {
     hold: Hold,
     thread: JoinHandle<Through>,
 }
 
-/// A case that has ended, and how many attachments it reported.
+/// A case that has ended, and the number of attachments that it reported.
 struct Through {
     finished: Finished,
     attachments: u32,
 }
 
 impl Staged {
-    /// Builds it.
+    /// Builds the requested topology, or runs the case and stops it.
     ///
     /// # Errors
     /// The kernel can't, there is nothing of that name, or the case ends before it can be stopped.
@@ -54,7 +54,7 @@ impl Staged {
         }
     }
 
-    /// Every namespace that is part of it.
+    /// All its namespaces.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -62,7 +62,7 @@ impl Staged {
         Ok(Netns::living()?)
     }
 
-    /// What was built, as text: namespaces, devices, addresses, programs.
+    /// A description as text: namespaces, devices, addresses, programs.
     ///
     /// # Errors
     /// As [`Staged::namespaces`].
@@ -80,7 +80,7 @@ impl Staged {
         Ok(out)
     }
 
-    /// Deletes it; a case first continues to its end, and its report is returned.
+    /// Deletes everything; a case first continues to its end, and its report is returned.
     ///
     /// # Errors
     /// The thread of the case panicked.
@@ -97,11 +97,11 @@ fn topology(runner: &Runner, name: &str, device: LinkKind) -> Result<Net, Harnes
     Ok(Net::build(&template.of(device))?)
 }
 
-/// Runs a case up to its first packet or, if it sends none, a second time up to its last attachment. Also describes where
-/// it was stopped.
+/// Runs a case up to its first packet or, if it sends none, a second time up to its last attachment. Also describes
+/// where it was stopped.
 fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &'static str), HarnessError> {
     let held = match run_to(runner, cell, time_scale, StopAt::Flow)? {
-        Ok(held) => return Ok((held, "Stopped before its first packet; it goes on when the shell ends.")),
+        Ok(held) => return Ok((held, "Stopped before its first packet; it continues when the shell ends.")),
         Err(through) => through,
     };
     let not_stopped = |reason: String| HarnessError::NotStopped { cell: cell.clone(), reason };

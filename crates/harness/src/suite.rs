@@ -1,4 +1,4 @@
-//! What the agent runs: suites of cells.
+//! Suites of cells, which the agent runs.
 
 use crate::{case::Area, ctx::Ctx, fault::Mutant};
 use lab_protocol::{CatalogueRow, CellId, CellInfo, CellReport, Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
@@ -11,7 +11,7 @@ pub trait Suite: Sync {
     /// Its cells, in the order in which they run.
     fn cells(&self) -> Vec<Cell>;
 
-    /// Cells that must not pass, with controls between them: they test the lab and run only when they are asked for.
+    /// Cells that must not pass, with controls between them: they test the lab and run only on request.
     fn canaries(&self) -> Vec<Cell> {
         Vec::new()
     }
@@ -21,7 +21,7 @@ pub trait Suite: Sync {
         &[]
     }
 
-    /// Its catalogue of features to test, with the coverage by its cells.
+    /// Its catalogue of features to test, with the cells that cover them.
     fn coverage(&self) -> Vec<CatalogueRow> {
         Vec::new()
     }
@@ -31,9 +31,9 @@ type Body = Box<dyn Fn(Ctx) -> CellReport + Send + Sync>;
 
 /// A cell that can be run.
 pub struct Cell {
-    /// What the host needs to know of it.
+    /// Information for the host.
     pub info: CellInfo,
-    /// The topology that it builds; `None` where it makes its own devices or needs none.
+    /// The topology that it builds; `None` if it creates its own devices or needs none.
     pub topology: Option<Template>,
     body: Body,
 }
@@ -112,7 +112,7 @@ pub fn listing(suites: &[&'static dyn Suite], agent: &str) -> Result<Listing, Su
 /// Every topology of the library, and those that only these suites' cells have.
 ///
 /// # Errors
-/// Two different topologies have one name: `lab shell --topology NAME` could not tell which is meant.
+/// Two different topologies have the same name, which would be ambiguous for `lab shell --topology NAME`.
 pub fn templates(suites: &[&'static dyn Suite]) -> Result<Vec<Template>, SuiteError> {
     let mut templates = library::ALL.to_vec();
     let cells = suites.iter().flat_map(|suite| suite.cells().into_iter().chain(suite.canaries()));

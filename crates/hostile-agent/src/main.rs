@@ -1,5 +1,5 @@
-//! //! An agent that attacks its host. It boots like the lab's agent and lists attacks as cells: when the host requests
-//! a cell, the agent runs the attack instead of a case.
+//! An agent that attacks its host. It boots like the lab's agent and lists attacks as cells: when the host requests a
+//! cell, the agent runs the attack instead of a case.
 
 mod attacks;
 #[path = "../../../guest-agent/src/modules.rs"]

@@ -94,7 +94,7 @@ impl Cache {
     /// Opens a cache at the given path.
     ///
     /// # Errors
-    /// /// The path is relative or has characters that the configuration of apt or vng does not support, the directory
+    /// The path is relative or has characters that the configuration of apt or vng does not support, the directory
     /// can't be created, or other users can write to it.
     pub fn at(root: PathBuf) -> Result<Self> {
         if !root.is_absolute() {

@@ -214,7 +214,7 @@ impl Checkout<'_> {
                 process::vng(&self.settings.vng, &self.settings.home, args)
             }
         };
-        // // Remove results of an earlier commit: the image, and the list by which modules are installed.
+        // Remove results of an earlier commit: the image, and the list by which modules are installed.
         for left in [&image, &self.tree.join("modules.order")] {
             match fs::remove_file(left) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -39,7 +39,7 @@ impl KernelClass {
         }
     }
 
-    /// /// The class with this name. If it differs from a predefined name only by case or punctuation, it is a typing
+    /// The class with this name. If it differs from a predefined name only by case or punctuation, it is a typing
     /// error: the predefined name is the error.
     pub(super) fn named(name: &str) -> Result<Self, Self> {
         let bare =

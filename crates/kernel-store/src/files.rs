@@ -14,7 +14,7 @@ use std::{
 /// Links in a modules directory to whole kernel trees, created by `make modules_install` and headers packages.
 const TREES: [&str; 2] = ["build", "source"];
 
-/// /// The files of a modules directory, sorted by their path in it. Links are followed, because some distributions
+/// The files of a modules directory, sorted by their path in it. Links are followed, because some distributions
 /// only install links; `build` and `source` are left out.
 ///
 /// # Errors
@@ -76,7 +76,7 @@ impl Identity {
         Ok(self)
     }
 
-    /// /// Adds data that changes whenever a file does, without reading the file: path, size, and both times. A program
+    /// Adds data that changes whenever a file does, without reading the file: path, size, and both times. A program
     /// that sets the modification time (`cp -p`, rsync, a package manager) can't set the change time.
     ///
     /// # Errors

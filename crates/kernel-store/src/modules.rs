@@ -104,7 +104,7 @@ fn unpack(dir: &Path, files: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// /// Refuses modules of another kernel than the image: guests could not load them, and the kernel would seem to lack
+/// Refuses modules of another kernel than the image: guests could not load them, and the kernel would seem to lack
 /// their capabilities. Only modules that guests load are checked.
 fn check_release(dir: &Path, release: &str) -> Result<()> {
     let index = index_of(dir)?;

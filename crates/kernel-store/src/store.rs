@@ -89,8 +89,8 @@ impl KernelStore<'_> {
         Ok(locked)
     }
 
-    /// /// Resolves `kernels` again and updates `lock`; removes entries of kernels that `kernels.toml` no longer has.
-    /// If the archive no longer has a kernel, its entry is kept and the others are updated.
+    /// Resolves `kernels` again and updates `lock`; removes entries of kernels that `kernels.toml` no longer has. If
+    /// the archive no longer has a kernel, its entry is kept and the others are updated.
     ///
     /// The lock is changed only as a whole: after an error it is unchanged.
     ///
@@ -201,8 +201,8 @@ impl KernelStore<'_> {
         Plan::of(self, kernel, lock).map(|plan| plan.bound.version).map_err(|error| error.of(&kernel.id))
     }
 
-    /// /// A hash of everything that influences a guest of this kernel: its files and boot parameters. It is the same
-    /// on every host. Reads all files of a `path` kernel.
+    /// A hash of everything that influences a guest of this kernel: its files and boot parameters. It is the same on
+    /// every host. Reads all files of a `path` kernel.
     ///
     /// # Errors
     /// The kernel is not locked, or a file of it can't be read.

@@ -253,7 +253,7 @@ pub struct AttachRecord {
     pub prog_id: u32,
     /// Kernel id of the link, if the attachment is a link.
     pub link_id: Option<u32>,
-    /// /// Number of marked packets that the program counted between attach and the end of the case; `None` if the case
+    /// Number of marked packets that the program counted between attach and the end of the case; `None` if the case
     /// intentionally sent no traffic.
     pub ran: Option<u64>,
 }

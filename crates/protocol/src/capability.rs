@@ -38,7 +38,7 @@ const fn v(major: u16, minor: u16, patch: u16) -> KernelVersion {
     KernelVersion::new(major, minor, patch)
 }
 
-/// /// Declares [`Capability`] with a row per capability: its name in reports and in `kernels.toml`, whether Debian
+/// Declares [`Capability`] with a row per capability: its name in reports and in `kernels.toml`, whether Debian
 /// builds it as a module, the first mainline release, the first stable release of each older series that has it, and
 /// the source of these facts. A new capability also needs a probe in `lab-harness`.
 macro_rules! capabilities {
@@ -63,7 +63,7 @@ macro_rules! capabilities {
                 }
             }
 
-            /// /// Whether Debian builds it as a module. If so, a missing capability means a missing file; otherwise
+            /// Whether Debian builds it as a module. If so, a missing capability means a missing file; otherwise
             /// the kernel's configuration lacks it.
             pub const fn is_module(self) -> bool {
                 match self {
@@ -154,7 +154,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// /// Corrections of `kernels.toml` to what a kernel's version implies. They are passed to the guest on the kernel's
+/// Corrections of `kernels.toml` to what a kernel's version implies. They are passed to the guest on the kernel's
 /// command line: a parameter with a dot is taken for one of a module, and no kernel rejects a parameter of an unknown
 /// module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ pub enum Way {
     Routed,
     /// The sender's program redirects packets to the receiver's device on the node (`bpf_redirect`).
     Redirect,
-    /// /// The sender's program redirects packets to the receiver's device in its namespace (`bpf_redirect_peer`); only
+    /// The sender's program redirects packets to the receiver's device in its namespace (`bpf_redirect_peer`); only
     /// with tc and tcx, since the helper needs an ingress hook.
     RedirectPeer,
 }

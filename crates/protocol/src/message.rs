@@ -96,7 +96,7 @@ pub enum AgentMessage {
         /// Its exit code; 128 + signal number if a signal ended it.
         code: u8,
     },
-    /// /// New splats of the kernel log, as [`crate::complaint::scan`] finds them. Splats reported before
+    /// New splats of the kernel log, as [`crate::complaint::scan`] finds them. Splats reported before
     /// `CellFinished` belong to the running cell, others occurred between cells.
     KernelLog {
         /// Lines of the log, each with its time stamp.

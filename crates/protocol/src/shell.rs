@@ -79,6 +79,6 @@ pub enum Stream {
     Error,
 }
 
-/// /// Maximum unread input of a program, bytes: the host waits for [`crate::AgentMessage::InputTaken`] before it sends
+/// Maximum unread input of a program, bytes: the host waits for [`crate::AgentMessage::InputTaken`] before it sends
 /// more.
 pub const INPUT_WINDOW: usize = 64 << 10;

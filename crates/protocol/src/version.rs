@@ -21,7 +21,7 @@ impl KernelVersion {
         Self { major, minor, patch }
     }
 
-    /// /// The upstream version: distributions put an ABI number into the release (`6.1.0-56-cloud-amd64`) and the real
+    /// The upstream version: distributions put an ABI number into the release (`6.1.0-56-cloud-amd64`) and the real
     /// version elsewhere (`Debian 6.1.192-2` in `uname -v`).
     ///
     /// `version` is the `uname -v` string; if it has no version, the release is used.

@@ -109,7 +109,7 @@ pub struct Accelerator {
 }
 
 impl Accelerator {
-    /// /// Name and short reason for the top of a report: without parentheses and text after a semicolon, which `lab
+    /// Name and short reason for the top of a report: without parentheses and text after a semicolon, which `lab
     /// doctor` and run.json contain.
     pub fn brief(&self) -> String {
         let reason = self.reason.split(" (").next().unwrap_or_default().split("; ").next().unwrap_or_default();

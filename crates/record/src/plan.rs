@@ -17,7 +17,7 @@ pub struct Unsupported {
     pub reason: String,
 }
 
-/// /// A capability that a kernel has although its version does not: stated in `kernels.toml`, or found by a probe if
+/// A capability that a kernel has although its version does not: stated in `kernels.toml`, or found by a probe if
 /// `kernels.toml` says to believe the probes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backport {
@@ -52,7 +52,7 @@ pub struct KernelFacts {
 }
 
 impl KernelFacts {
-    /// /// Whether the kernel must have a capability. A kernel whose probes decide must only have the stated
+    /// Whether the kernel must have a capability. A kernel whose probes decide must only have the stated
     /// capabilities until its probes have run.
     pub fn must_have(&self, capability: Capability) -> bool {
         self.expects(capability) && self.unsupported(capability).is_none()

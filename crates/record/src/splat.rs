@@ -55,8 +55,8 @@ pub struct Splat {
 }
 
 impl Splat {
-    /// /// Whether it is about the processor: a warning of the code that sets up a processor (`arch/x86/kernel/cpu`,
-    /// `fpu`, `tsc*.c`, `arch/x86/events`).
+    /// Whether it is about the processor: a warning of the code that sets up a processor (`arch/x86/kernel/cpu`, `fpu`,
+    /// `tsc*.c`, `arch/x86/events`).
     pub fn is_about_processor(&self) -> bool {
         const SOURCES: [&str; 4] =
             ["arch/x86/kernel/cpu/", "arch/x86/kernel/fpu/", "arch/x86/kernel/tsc", "arch/x86/events/"];

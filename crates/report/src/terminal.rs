@@ -162,7 +162,7 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
     not_run(record, style, out);
 }
 
-/// /// Results that need attention but do not fail the run (flaky cells, known failures, unexpected passes), and
+/// Results that need attention but do not fail the run (flaky cells, known failures, unexpected passes), and
 /// expired entries of the lists, which fail it.
 fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
     for entry in record.info.iter().flat_map(|info| &info.expired) {

@@ -48,7 +48,7 @@ const CMDLINE: &[&str] = &[
 
 /// Kernel parameters of guests under KVM.
 const KVM_CMDLINE: &[&str] = &[
-    // // A restored guest's TSC and its clock were saved some milliseconds apart, which the kernel's clocksource
+    // A restored guest's TSC and its clock were saved some milliseconds apart, which the kernel's clocksource
     // watchdog reports as skew ("Marking clocksource 'tsc' as unstable"). The guest uses kvm-clock in any case.
     "tsc=nowatchdog",
 ];

@@ -17,7 +17,7 @@ use std::{
     process::Command,
 };
 
-/// /// Maximum size of any file that a virtual machine writes, bytes: its console, its standard error, its devices'
+/// Maximum size of any file that a virtual machine writes, bytes: its console, its standard error, its devices'
 /// saved state. The lab ends a guest whose console comes near this limit; the limit protects the disk if the lab itself
 /// hangs.
 const FILE_LIMIT: u64 = 2 * CONSOLE_LIMIT;

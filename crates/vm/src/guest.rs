@@ -120,7 +120,7 @@ impl MachineGuest {
     }
 }
 
-/// /// The last line of vng or QEMU, preferably an error: a hung guest under KVM ends with a dump of its registers.
+/// The last line of vng or QEMU, preferably an error: a hung guest under KVM ends with a dump of its registers.
 /// Kernel messages, which vng also copies to standard error, are left out.
 pub(super) fn telling_line(stderr: &Path) -> String {
     let text = lab_guard::bounded::tail(stderr, LAST_WORDS).unwrap_or_default();

@@ -27,8 +27,8 @@ const PASSING: [&str; 4] = [
 /// Maximum time until the agent's first message.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// /// From the start of the machine until its first console output. The start of virtme-ng and QEMU before that,
-    /// which a busy disk may delay, does not count.
+    /// From the start of the machine until its first console output. The start of virtme-ng and QEMU before that, which
+    /// a busy disk may delay, does not count.
     pub silent: Duration,
     /// Since the last output on its console.
     pub quiet: Duration,

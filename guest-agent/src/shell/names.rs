@@ -12,7 +12,7 @@ use std::{
 /// `NETNS_RUN_DIR` of iproute2, without the link `/var/run`.
 const DIRECTORY: &str = "/run/netns";
 
-/// /// The names that were created. Dropping it removes them; a name may be the last reference to its namespace.
+/// The names that were created. Dropping it removes them; a name may be the last reference to its namespace.
 pub struct Names(Vec<PathBuf>);
 
 impl Names {

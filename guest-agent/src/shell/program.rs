@@ -160,8 +160,8 @@ impl ProgramInput {
     }
 }
 
-/// /// Kills the program and all processes that it started, in any session. They are found by an environment variable,
-/// so that helper processes of a stopped case are not killed.
+/// Kills the program and all processes that it started, in any session. They are found by an environment variable, so
+/// that helper processes of a stopped case are not killed.
 pub fn end_all() {
     let deadline = Instant::now() + GONE_WITHIN;
     loop {

@@ -169,8 +169,8 @@ impl Posterior {
         (order, held)
     }
 
-    /// /// The probability that the new end without the culprit's change behaves as the old end, computed from runs of
-    /// it. The prior is one half; the alternative is another cause, with the culprit's failure rate or with its own.
+    /// The probability that the new end without the culprit's change behaves as the old end, computed from runs of it.
+    /// The prior is one half; the alternative is another cause, with the culprit's failure rate or with its own.
     pub fn cured(&self, seen: Tally) -> f64 {
         let at = |rate: f64| -> f64 {
             let (fails, passes) = (f64::from(seen.fails), f64::from(seen.runs - seen.fails));

@@ -76,8 +76,8 @@ pub struct PruneDecision {
     pub goes: Option<&'static str>,
 }
 
-/// Judges every entry, those used longest ago first: what is too old goes, and then what was used longest ago until the rest
-/// is small enough. With a kind all of it goes and nothing else.
+/// Decides on every entry, least recently used first: entries without use for too long are removed, then the least
+/// recently used ones until the rest is small enough. If a kind is given, all its entries are removed and no others.
 pub fn judge(
     mut entries: Vec<CacheEntry>,
     policy: CachePolicy,

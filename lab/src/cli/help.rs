@@ -1,4 +1,4 @@
-//! //! `lab --help`: lists the commands under headings. clap has no headings for commands, so the list is generated
+//! `lab --help`: lists the commands under headings. clap has no headings for commands, so the list is generated
 //! here from clap's data.
 
 use super::Cli;

@@ -160,7 +160,7 @@ fn stated(kernel: &BootableKernel) -> Stated {
     }
 }
 
-/// /// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not
+/// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not
 /// needed: the host has verified the package that the modules came from.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [

@@ -328,7 +328,7 @@ fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, A
     Ok(Artifacts { agent: read("the guest agent", agent)?, objects })
 }
 
-/// /// The path of a program in cargo's JSON output (the Cargo Book, "External tools": `compiler-artifact`), which also
+/// The path of a program in cargo's JSON output (the Cargo Book, "External tools": `compiler-artifact`), which also
 /// contains up-to-date programs.
 fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]

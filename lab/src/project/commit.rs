@@ -8,7 +8,7 @@ use std::{ffi::OsStr, path::Path, process::Command};
 pub const VARIABLE: &str = "NETKIT_LAB_COMMIT";
 /// The text for an unknown commit.
 const UNKNOWN: &str = "unknown";
-/// /// git settings that replace those of the user and the repository, as in `lab_base::git`, which a build script
+/// git settings that replace those of the user and the repository, as in `lab_base::git`, which a build script
 /// can't use.
 const SETTINGS: [&str; 6] = [
     "safe.directory=*",
@@ -19,7 +19,7 @@ const SETTINGS: [&str; 6] = [
     "log.showSignature=false",
 ];
 
-/// /// The value of [`VARIABLE`], or the last commit that changed one of `paths` below `root`, with `-dirty` if they
+/// The value of [`VARIABLE`], or the last commit that changed one of `paths` below `root`, with `-dirty` if they
 /// differ from it. A commit that changes none of the paths does not change the result, so an unchanged build keeps its
 /// name.
 pub fn of<P: AsRef<OsStr>>(root: &Path, paths: &[P]) -> String {

@@ -43,8 +43,8 @@ impl Room {
         Self::of(u64::MAX)
     }
 
-    /// /// The budget of this host now: its available memory (`MemAvailable`), or the rest of the limit of a control
-    /// group of this process if that is less. Unlimited if neither can be read.
+    /// The budget of this host now: its available memory (`MemAvailable`), or the rest of the limit of a control group
+    /// of this process if that is less. Unlimited if neither can be read.
     pub fn of_host() -> Self {
         let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).map(|bytes| bytes >> 20);
         let own = Process::myself().and_then(|process| process.cgroups()).ok();
@@ -92,8 +92,8 @@ impl Drop for GuestMemory<'_> {
     }
 }
 
-/// /// The lowest rest of a limit among a control group and its ancestors, MiB: systemd sets limits of slices and users
-/// on ancestors of the process's group.
+/// The lowest rest of a limit among a control group and its ancestors, MiB: systemd sets limits of slices and users on
+/// ancestors of the process's group.
 fn least_left(root: &Path, group: &str) -> Option<u64> {
     let own = root.join(group.trim_start_matches('/'));
     let groups = own.ancestors().take_while(|group| group.starts_with(root));

@@ -19,7 +19,7 @@ pub enum Visited {
     Lost,
 }
 
-/// /// Connects a shell or measurement to a fresh guest of a kernel, restored from a snapshot if possible. The guest
+/// Connects a shell or measurement to a fresh guest of a kernel, restored from a snapshot if possible. The guest
 /// has ended when this returns.
 pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, visitor: &dyn Visitor) -> Visited {
     let run = KernelRun::new(common, kernel);

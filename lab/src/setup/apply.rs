@@ -153,7 +153,7 @@ impl SetupPlan {
     }
 }
 
-/// /// Makes this machine ready. Writes a line per step to `out`, and a note for each known weakness of the result. If
+/// Makes this machine ready. Writes a line per step to `out`, and a note for each known weakness of the result. If
 /// nothing is missing it changes and writes nothing.
 ///
 /// # Errors

@@ -131,7 +131,7 @@ fn for_runs() -> Vec<SetupCheck> {
         SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
         SetupCheck {
             name: "KVM",
-            why: "makes guests fast; without it they run under TCG",
+            why: "runs guests fast; without it they run under TCG",
             probe: kvm,
             fix: Fix::ByHand,
         },

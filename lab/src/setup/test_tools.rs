@@ -1,4 +1,4 @@
-//! //! Programs that only the project's own tests need: programs with which CI systems read the lab's reports, and
+//! Programs that only the project's own tests need: programs with which CI systems read the lab's reports, and
 //! Node.js, which runs some of them. They are in one directory of the cache, whose name has a hash of all pinned
 //! versions, so that other versions have another directory and an incomplete one is never used.
 

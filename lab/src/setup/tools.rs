@@ -117,7 +117,7 @@ impl Tools {
         self.dir.join(format!("{step}.log"))
     }
 
-    /// /// Locks the tools directory until the returned file is dropped, and removes leftovers of interrupted runs.
+    /// Locks the tools directory until the returned file is dropped, and removes leftovers of interrupted runs.
     pub(super) fn lock(&self) -> Result<File, SetupError> {
         self.make()?;
         let path = self.dir.join("lock");
@@ -170,8 +170,8 @@ impl Tools {
         Ok(())
     }
 
-    /// /// Creates a virtual environment with pip. Debian's Python has the venv module but not its pip, which is in
-    /// another package, so the unpacked pip is used.
+    /// Creates a virtual environment with pip. Debian's Python has the venv module but not its pip, which is in another
+    /// package, so the unpacked pip is used.
     pub(super) fn make_environment(&self, place: &Path, log: &Path) -> Result<(), SetupError> {
         let Some(wheel) = self.shell().and_then(|set| pip_wheel(set.root())) else {
             return run_logged("python3 -m venv", cmd!(python(), "-m", "venv", place), log);
@@ -271,7 +271,7 @@ fn pip_wheel(root: &Path) -> Option<PathBuf> {
     wheels.find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pip-")))
 }
 
-/// /// The interpreter for virtual environments. Debian's is preferred: one from a version manager may lack the venv
+/// The interpreter for virtual environments. Debian's is preferred: one from a version manager may lack the venv
 /// module.
 pub(super) fn python() -> PathBuf {
     let python = Some(PathBuf::from("/usr/bin/python3")).filter(|path| path.exists());
@@ -293,7 +293,7 @@ pub(super) fn run_logged(what: &str, command: Expression, log: &Path) -> Result<
     Err(SetupError::Failed { what: what.to_owned(), last_line, log: log.to_owned() })
 }
 
-/// /// The first line that starts as an error (apt's `E:`, pip's `ERROR:`, cargo's `error`), otherwise the last line:
+/// The first line that starts as an error (apt's `E:`, pip's `ERROR:`, cargo's `error`), otherwise the last line:
 /// errors after the first are usually its consequences.
 fn telling_line(output: &str) -> Option<String> {
     let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());

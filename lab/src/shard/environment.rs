@@ -38,7 +38,7 @@ struct System {
     first: u32,
 }
 
-/// /// According to the documentation of each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite
+/// According to the documentation of each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite
 /// `parallelism`, CircleCI `parallelism`, Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and
 /// Kubernetes Indexed Jobs, which set no count.
 const SYSTEMS: [System; 7] = [

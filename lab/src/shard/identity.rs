@@ -13,7 +13,7 @@ use std::{
 };
 use walkdir::WalkDir;
 
-/// /// Files that results depend on in addition to the sources of the programs in guests: versions and settings of
+/// Files that results depend on in addition to the sources of the programs in guests: versions and settings of
 /// compilers, the lab itself, and configuration of kernels.
 const BESIDE: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", ".cargo", "kernels", "lab", "crates"];
 /// Files that decide which failures count.

@@ -32,7 +32,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes [`Source`] and [`Locked`] of the list of all sources: variant, name in both files, type, and type of the lock's entry.
+/// Makes [`Source`] and [`Locked`] of the list of all sources: variant, name in both files, type, and type of the
+/// lock's entry.
 macro_rules! sources {
     ($($variant:ident: $name:literal, $source:ty, $locked:ty;)+) => {
         /// The source of a kernel, as `kernels.toml` states it.

@@ -171,9 +171,9 @@ impl SplatClass {
         if let Some((_, class)) = known {
             return Some(*class);
         }
-        // // Since 6.19 the source location comes first ("panic: Slightly improve __warn() output": 28ea295f941e),
-        // under CONFIG_DEBUG_BUGVERBOSE_DETAILED after the condition in brackets. A driver that only prints "WARNING:"
-        // has no function with offset and size.
+        // Since 6.19 the source location comes first ("panic: Slightly improve __warn() output": 28ea295f941e), under
+        // CONFIG_DEBUG_BUGVERBOSE_DETAILED after the condition in brackets. A driver that only prints "WARNING:" has no
+        // function with offset and size.
         let words: Vec<&str> = record.strip_prefix("WARNING: ").unwrap_or_default().split_whitespace().collect();
         let banner = words.windows(2).any(|pair| pair[0] == "at" && pair[1].contains("+0x"));
         if banner {
@@ -193,7 +193,7 @@ impl SplatClass {
         }
     }
 
-    /// /// Whether it may be printed long after its cause, by a timer, a worker or another processor. The cause may be
+    /// Whether it may be printed long after its cause, by a timer, a worker or another processor. The cause may be
     /// another case than the running one.
     pub const fn is_late(self) -> bool {
         matches!(

@@ -13,7 +13,7 @@ const HEADER_WITHIN: usize = 4;
 /// The line before a WARN or a BUG.
 pub const CUT_HERE: &str = "------------[ cut here ]------------";
 
-/// /// A line without printk's prefix: the time stamp `[ 12.345678]`, the caller's id `[ T123]` or `[ C0]` under
+/// A line without printk's prefix: the time stamp `[ 12.345678]`, the caller's id `[ T123]` or `[ C0]` under
 /// CONFIG_PRINTK_CALLER, and one space. Brackets and indentation of the record itself are kept.
 pub fn record(line: &str) -> &str {
     let mut rest = line.trim_end().trim_start_matches('\r');

@@ -111,13 +111,13 @@ mod tests {
 
         attach type changed: 1
           6.17 D10-auto[auto,nk-l3]
-            was passed by netkit in 90 ms
-            is  passed by tcx in 80 ms
+            before: passed by netkit in 90 ms
+            after:  passed by tcx in 80 ms
 
         fixed: 1
           6.17 R03-x`y\u{1b}[2J
-            was failed in 10 ms: check: lost
-            is  passed by netkit in 9 ms
+            before: failed in 10 ms: check: lost
+            after:  passed by netkit in 9 ms
 
         not selected in the later run: 6.1: 775 cells, 6.12: 1 cell
 

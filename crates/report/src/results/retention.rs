@@ -75,7 +75,7 @@ pub struct Decision {
     pub why: &'static str,
 }
 
-/// /// Decides on every run below a directory, oldest first. The newest run is kept, the run that `latest` points to,
+/// Decides on every run below a directory, oldest first. The newest run is kept, the run that `latest` points to,
 /// the newest run that did not pass, and any run that is being written.
 fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec<Decision>, ReportError> {
     let runs = stored(results)?;

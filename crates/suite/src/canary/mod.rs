@@ -1,5 +1,5 @@
-//! Canaries: cells that must not pass. Each breaks one thing on purpose, and a test on real guests asserts how the lab
-//! reports it. They are listed separately from the suite and run only on request.
+//! Canaries: cells that must not pass. Each causes one failure on purpose, and a test with real guests checks how
+//! the lab reports it. They are listed separately from the suite and run only on request.
 
 mod spoiled;
 
@@ -24,7 +24,8 @@ use std::{
 /// Objects that canaries keep for the lifetime of the agent.
 static KEPT: Mutex<Vec<Box<dyn std::any::Any + Send>>> = Mutex::new(Vec::new());
 
-/// Every canary. Canaries that crash the guest are between harmless ones, so that continuing after a crash is tested too.
+/// Every canary. Canaries that crash the guest are between harmless ones, so that continuing after a crash is tested
+/// too.
 pub static AREA: Area = Area::new("canary", &[CASES]);
 
 /// In the order in which they run.
@@ -64,7 +65,7 @@ fn keep(thing: impl std::any::Any + Send) {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
 }
 
-const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that holds passes.", must_pass);
+const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that is true passes.", must_pass);
 const MUST_SKIP: Case = Case::new("Z03", "must-skip", "A missing capability skips with its reason.", must_pass)
     .needs(&[Capability::NetkitSingle]);
 const MUST_GO_ON_AFTER_THE_PANIC: Case =
@@ -74,21 +75,21 @@ const MUST_GO_ON_AFTER_THE_HANG: Case =
 const MUST_GO_ON_AFTER_THE_OOPS: Case =
     Case::new("Z20", "must-go-on-after-the-oops", "The next cell has a fresh guest.", must_pass);
 const MUST_COME_LAST: Case =
-    Case::new("Z24", "must-come-last", "Every cell has a verdict after all of this.", must_pass);
+    Case::new("Z24", "must-come-last", "The last cell still runs after all other canaries.", must_pass);
 fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 2);
     Ok(())
 }
 
-const MUST_SEE_NO_HOST: Case = Case::new("Z25", "must-see-no-host", "Nothing of the host is in reach.", sees_no_host);
-/// Ways by which a guest could reach the host: file systems, network devices, disks. virtme-ng exports two directories over
-/// 9p, which a guest without the module can't mount; a guest with the module would find an empty root.
+const MUST_SEE_NO_HOST: Case = Case::new("Z25", "must-see-no-host", "No resource of the host is accessible.", sees_no_host);
+/// Ways by which a guest could reach the host: file systems, network devices, disks. virtme-ng exports two directories
+/// over 9p, which a guest without the module can't mount; a guest with the module would find an empty root.
 fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const OWN: [&str; 8] = ["rootfs", "tmpfs", "ramfs", "devtmpfs", "proc", "sysfs", "bpf", "cgroup2"];
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let kinds = mounts.lines().filter_map(|line| line.split_once(" - ")?.1.split(' ').next());
     let foreign: Vec<&str> = kinds.filter(|kind| !OWN.contains(kind)).collect();
-    ctx.equal("file systems that are not the guest's own", foreign, Vec::<&str>::new());
+    ctx.equal("file systems of the host", foreign, Vec::<&str>::new());
     // Modules create devices of their own, for example tunl0; a hardware device is on a bus.
     let real = |name: &String| Path::new("/sys/class/net").join(name).join("device").exists();
     let networks: Vec<String> = names("/sys/class/net")?.into_iter().filter(real).collect();
@@ -119,7 +120,7 @@ fn names(directory: &str) -> Result<Vec<String>, std::io::Error> {
     }
 }
 
-const MUST_FAIL: Case = Case::new("Z02", "must-fail", "A check that does not hold fails the cell.", must_fail);
+const MUST_FAIL: Case = Case::new("Z02", "must-fail", "A check that is false fails the cell.", must_fail);
 fn must_fail(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 3);
     Ok(())
@@ -131,28 +132,28 @@ fn asserts_nothing(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-const MUST_LEAK_A_MAP: Case = Case::new("Z05", "must-leak-a-map", "A map that stays is a leak.", leaks_a_map);
+const MUST_LEAK_A_MAP: Case = Case::new("Z05", "must-leak-a-map", "A map that is not deleted is a leak.", leaks_a_map);
 fn leaks_a_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     keep(ProgArray::create(1)?);
     must_pass(ctx, variant)
 }
 
 const MUST_LEAK_A_PIN: Case =
-    Case::new("Z06", "must-leak-a-pin", "A pin that stays is a leak.", leaks_a_pin).over(|| vec![on(LinkKind::Veth)]);
+    Case::new("Z06", "must-leak-a-pin", "A pin that is not removed is a leak.", leaks_a_pin).over(|| vec![on(LinkKind::Veth)]);
 fn leaks_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     fs::create_dir(Path::new(PINS).join("canary"))?;
     must_pass(ctx, variant)
 }
 
 const MUST_LEAK_A_NAMESPACE: Case =
-    Case::new("Z07", "must-leak-a-namespace", "A namespace that stays is a leak.", leaks_a_netns);
+    Case::new("Z07", "must-leak-a-namespace", "A namespace that is not deleted is a leak.", leaks_a_netns);
 fn leaks_a_netns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     keep(Netns::new("canary")?);
     must_pass(ctx, variant)
 }
 
 const MUST_FAIL_TO_CLEAN_UP: Case =
-    Case::new("Z08", "must-fail-to-clean-up", "Clean-up that fails fails the cell.", bad_cleanup);
+    Case::new("Z08", "must-fail-to-clean-up", "A failure of clean-up fails the cell.", bad_cleanup);
 fn bad_cleanup(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.defer("the canary's clean-up", || Err("refuses"));
     must_pass(ctx, variant)
@@ -196,7 +197,7 @@ fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
-const MUST_FLOOD_THE_LOG: Case = Case::new("Z13", "must-flood-the-log", "A flood of messages harms no cell.", floods);
+const MUST_FLOOD_THE_LOG: Case = Case::new("Z13", "must-flood-the-log", "A flood of kernel messages fails no cell.", floods);
 fn floods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LINES: usize = 2_000;
     for line in 0..LINES {
@@ -234,7 +235,7 @@ fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 
 fn dies_of(ctx: &mut Ctx, instructions: &[u8]) -> CaseResult {
     spoiled::run(instructions)?;
-    ctx.check("the kernel has crashed or hangs", false, "the module was loaded, and nothing happened");
+    ctx.check("the kernel has crashed or hangs", false, "the module was loaded without effect");
     Ok(())
 }
 

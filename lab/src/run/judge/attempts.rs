@@ -5,7 +5,7 @@ use crate::run::common::OnFlaky;
 use lab_protocol::{ErrorKind, FailureKind, Outcome};
 use lab_record::verdict::{Attempt, Verdict};
 
-/// /// Whether another attempt could have another outcome: not if the kernel lacks a required capability or the user
+/// Whether another attempt could have another outcome: not if the kernel lacks a required capability or the user
 /// stopped the cell.
 pub const fn may_end_otherwise(verdict: &Verdict) -> bool {
     !matches!(

@@ -11,8 +11,10 @@
 //! failure is flaky |
 //! | [`Lists::recognise`] | `known.toml` | a failure that matches an entry counts as known |
 //! The guest reports an *outcome*, the host computes a *verdict*. A verdict contains both: the guest's report, and the
-//! outcome that counts. [`attempt`] judges one attempt, which decides whether the cell runs again; [`judge`] judges the
-//! cell after its last attempt. For a lost guest, an interrupt or a deadline the host itself writes the report
+//! outcome that counts.
+//!
+//! [`attempt`] judges one attempt, which decides whether the cell runs again; [`judge`] judges the cell, once its last
+//! attempt is in. Losses of guests, interrupts and deadlines come here too, as reports that the host wrote itself
 //! ([`SeenAttempt::errored`]).
 
 mod attempts;

@@ -1,5 +1,5 @@
-//! //! Uses programs of the distribution without installing them: a set of packages with all dependencies, including
-//! the C library, is unpacked into the cache.
+//! Uses programs of the distribution without installing them: a set of packages with all dependencies, including the C
+//! library, is unpacked into the cache.
 //! This does not change the host, needs no root and cannot conflict with installed packages. A small script starts each
 //! program of a set with the set's own loader and libraries, independent of the host's C library. A directory's name
 //! contains a hash of its content; it is put in place by one rename and found through a link.

@@ -158,8 +158,8 @@ impl PackageSet {
         SCRIPTS.iter().chain(self.assumed).map(stanza).collect()
     }
 
-    /// /// Prefix of a directory's name. It contains a hash of this table, so that a directory made with an older table
-    /// is not used.
+    /// Prefix of a directory's name. It contains a hash of this table, so that a directory made with an older table is
+    /// not used.
     pub fn prefix(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(format!("{FORMAT} {self:?}"));

@@ -1,6 +1,7 @@
-//! Deletion: which objects are deleted together, under traffic and from several sides at once, and that nothing is left.
+//! Deletion: which objects are deleted together, under traffic and from several sides at once, and that nothing is
+//! left.
 //!
-//! A splat meanwhile fails the cell: the host reads the console.
+//! A splat during a cell fails it: the host reads the console.
 
 use crate::areas::links::pins::pin_path;
 use lab_bpf::{BpfLink, Config, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};
@@ -18,7 +19,7 @@ use lab_traffic::Proto;
 use nix::errno::Errno;
 use std::{fs, path::Path, time::Duration};
 
-/// How long the kernel may take to free things, milliseconds on a fast guest.
+/// Maximum time for the kernel to free objects, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
 /// In the order in which they run.
@@ -48,7 +49,7 @@ fn settled(ctx: &mut Ctx, what: &str, before: &Inventory) {
 const NOTHING_LEFT: Case = Case::new(
     "X01",
     "nothing-left",
-    "The programs, maps, links and pins of a node are counted while they exist, and none is left after teardown.",
+    "The programs, maps, links and pins of a node are counted while they exist, and none remains after teardown.",
     nothing_left,
 )
 .on(library::PODS)
@@ -87,7 +88,7 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POD_GONE_WITH_EVERYTHING_ATTACHED: Case = Case::new(
     "X02",
     "pod-gone-with-everything-attached",
-    "When the pod's namespace goes, the node's end goes too, with filters, programs and links on both ends.",
+    "Deleting the pod's namespace also deletes the node's end, with filters, programs and links on both ends.",
     pod_gone,
 )
 .over(variants::devices)
@@ -124,7 +125,7 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     drop(pod);
     let is_gone = || link::info(&host, P0.dev).is_err_and(|error| AsErrno::errno(&error) == Some(Errno::ENODEV));
     let gone = ctx.wait_until(SETTLE_MS, || Ok(is_gone()))?;
-    ctx.check("the node's end is gone", gone, "RTM_GETLINK");
+    ctx.check("the node's end is deleted", gone, "RTM_GETLINK");
     for (hook, link) in &links {
         let orphaned = ctx.wait_until(SETTLE_MS, || Ok(link.info()?.ifindex == 0))?;
         ctx.check(format!("the link of {hook} has no device"), orphaned, format!("{:?}", link.info()?));
@@ -143,7 +144,7 @@ const AGAIN_AND_AGAIN: Case = Case::new(
 .within(30_000);
 fn again_and_again(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const ROUNDS: usize = 6;
-    // Reported once: the rounds that follow are the same.
+    // Reported once, because the following rounds are equal.
     let reported = ctx.testbed()?;
     let program = reported.counter(ctx, P0)?;
     let attachment = reported.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;

@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[SERVICE, SERVICE_HAIRPIN, ICMP_ERRORS_ABOUT_TRANSLA
 const SERVICE: Case = Case::new(
     "T08",
     "service",
-    "A service's address leads to the other pod over UDP and TCP, answers come from the service, checksums are right.",
+    "UDP and TCP to a service's address reach the other pod, answers come from the service, checksums are correct.",
     service,
 )
 .on(library::PODS)
@@ -43,7 +43,7 @@ fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let before = node.counters(W0, Direction::FromWorkload)?.translated;
     node.all_pass(ctx, "w0", "w1")?;
     ctx.equal(
-        "packets translated on the way to the backend itself",
+        "translated packets to the backend's own address",
         node.counters(W0, Direction::FromWorkload)?.translated - before,
         0,
     );
@@ -53,7 +53,7 @@ fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const SERVICE_HAIRPIN: Case = Case::new(
     "T03",
     "service-hairpin",
-    "A pod reaches itself through the service that it serves, and sees the service as the client.",
+    "A pod reaches itself through the service whose backend it is, and sees the service's address as the client.",
     hairpin,
 )
 .on(library::PODS)

@@ -70,7 +70,7 @@ const SENT: usize = 3;
 const RETURN_CODES: Case = Case::new(
     "V01",
     "return-codes",
-    "What each return code does: clsact drops SHOT, STOLEN and TRAP, tcx only SHOT, netkit all but UNSPEC and OK.",
+    "Of the return codes clsact drops SHOT, STOLEN and TRAP, tcx only SHOT, and netkit all except UNSPEC and OK.",
     return_codes,
 )
 .on(library::PAIR)
@@ -151,7 +151,7 @@ fn with_policies(variant: &Variant) -> Template {
 const DEFAULT_POLICY: Case = Case::new(
     "V02",
     "default-policy",
-    "Without a program, a netkit end's policy decides what it transmits, each end for itself.",
+    "Without a program, the policy of each netkit end decides which packets that end transmits.",
     default_policy,
 )
 .on_each(with_policies)
@@ -270,7 +270,7 @@ fn no_window(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DROP_ACCOUNTING: Case = Case::new(
     "V07",
     "drop-accounting",
-    "A netkit drop counts as tx_dropped of the sending end; a clsact or tcx ingress drop does not touch the pod's.",
+    "A netkit drop counts as tx_dropped of the sending end; a clsact or tcx ingress drop does not.",
     drop_accounting,
 )
 .on(library::PAIR)
@@ -287,7 +287,7 @@ fn drop_accounting(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let counted = dropped()? - before;
     let wanted = if attachment.hook.attach_type() == AttachType::Netkit { u64::from(report.wanted) } else { 0 };
     ctx.equal("tx_dropped of the pod's end", counted, wanted);
-    ctx.equal("packets that the program saw", program.stats()?.marked, u64::from(report.wanted));
+    ctx.equal("packets that the program counted", program.stats()?.marked, u64::from(report.wanted));
     Ok(())
 }
 
@@ -317,7 +317,7 @@ fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POLICY_MAP: Case = Case::new(
     "V11",
     "policy-map",
-    "Verdicts by policy map: a denied port is silent, every other flow passes, and lifting the denial lets it pass.",
+    "Verdicts by policy map: a denied port gets no packets, every other flow passes, and it works again without the rule.",
     policy_map,
 )
 .on(library::PAIR)

@@ -161,6 +161,18 @@ impl Ctx {
         }
     }
 
+    /// An empty context on the same machine: for cases that test the harness's own checks.
+    #[must_use]
+    pub fn scratch(&self) -> Self {
+        let (programs, capabilities) = (self.programs.clone(), self.capabilities.clone());
+        Self::new(programs, self.datapath.clone(), capabilities, self.marker, self.time_scale, None)
+    }
+
+    /// What was checked, in order.
+    pub fn into_checks(self) -> Vec<Check> {
+        self.checks
+    }
+
     /// Keeps evidence from now on, see [`Evidence`].
     #[must_use]
     pub fn with_evidence(mut self) -> Self {
@@ -314,6 +326,9 @@ impl Ctx {
     /// Ends the case: counts, cleans up, judges.
     pub fn finish(mut self, cell: lab_protocol::CellId, mut result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
+        for late in lab_traffic::late_arrivals() {
+            self.check("nothing arrives after the window in which nothing must arrive", false, late);
+        }
         // Read before clean-up; what it holds of the topology goes with it.
         let evidence =
             self.evidence.take().map(|evidence| evidence.into_inner().unwrap_or_else(PoisonError::into_inner));

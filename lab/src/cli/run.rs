@@ -69,7 +69,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
 /// Prints a finished run in the selected format.
 pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
     let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
-    // What can't be shown must not hide the exit code.
+    // An output error must not change the exit code.
     let _ = match args.format {
         Some(chosen) => chosen.show(&done.record, &args.origin),
         None => say::show(format_args!("\n{}", terminal::summary(&done.record, &done.name, colour))),

@@ -14,7 +14,7 @@ use std::path::Path;
 /// Runs one round; with `watch` one after each change, until Ctrl-C.
 ///
 /// # Errors
-/// What was asked for is wrong, or a round with nothing to compare it with failed.
+/// The command line is wrong, or the first round failed.
 pub fn rounds(root: &Path, watch: bool, mut round: impl FnMut() -> Result<RunRecord, Error>) -> Result<Exit, Error> {
     let exit = |record: &RunRecord| record.finished.map_or(Exit::Infra, |(exit, _)| exit);
     if !watch {

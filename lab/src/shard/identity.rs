@@ -13,14 +13,14 @@ use std::{
 };
 use walkdir::WalkDir;
 
-/// What decides beside the sources of a guest's programs: versions and settings of what they are built with, the lab itself, and
-/// configuration of kernels.
+/// /// Files that results depend on in addition to the sources of the programs in guests: versions and settings of
+/// compilers, the lab itself, and configuration of kernels.
 const BESIDE: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", ".cargo", "kernels", "lab", "crates"];
-/// What decides which failures count.
+/// Files that decide which failures count.
 const LISTS: [&str; 2] = [crate::lists::SPLATS_TOML, crate::lists::KNOWN_TOML];
 
-/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in guests.
-/// Each hash has a readable name, for the error about shards that do not belong together.
+/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in
+/// guests. Each hash has a readable name, for the error about shards that do not belong together.
 ///
 /// # Errors
 /// A source can't be read.
@@ -60,11 +60,11 @@ fn files(root: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<S
     digest(own.filter(|(_, path)| path.exists()).collect())
 }
 
-/// The sources of the lab, of what its guests run, and of an agent that lies elsewhere.
+/// The sources of the lab, of the programs in guests, and of an agent outside of the project.
 fn sources(root: &Path) -> Result<String, Error> {
     let own: std::collections::BTreeSet<&str> = sources::all().chain(BESIDE).collect();
     let own = own.into_iter().map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
-    // Named by its own directory, which may be another one on each machine.
+    // Its paths are relative to its own directory, which may differ between machines.
     let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
     digest(own.chain(package.map(|directory| (directory.clone(), directory))).collect())
 }
@@ -73,7 +73,7 @@ fn sources(root: &Path) -> Result<String, Error> {
 fn digest(places: Vec<(PathBuf, PathBuf)>) -> Result<String, Error> {
     let mut hasher = Sha256::new();
     for (base, place) in places {
-        // A checkout may have links for files; what they lead to is what gets built.
+        // A checkout may contain links to files; their targets are built.
         let files = WalkDir::new(&place).follow_links(true).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
             let entry = entry.map_err(|error| Error::file("read", &place)(error.into()))?;
@@ -118,7 +118,7 @@ mod tests {
         let other = identity(root.path(), &plan, &kernel("b"), &1).unwrap();
         assert_eq!(differs(&other), "the kernels", "another kernel of this host under the same name");
         fs::write(root.path().join("crates/suite/target/built"), "x").unwrap();
-        assert_eq!(differs(&of(&plan, 1)), "", "what was built is no source");
+        assert_eq!(differs(&of(&plan, 1)), "", "build output is not a source");
         fs::write(root.path().join("known.toml"), "").unwrap();
         assert_eq!(differs(&of(&plan, 1)), "splats.toml and known.toml");
         fs::remove_file(root.path().join("known.toml")).unwrap();

@@ -42,7 +42,7 @@ pub fn faults() -> Vec<Fault> {
             "QEMU is killed while a cell runs",
             (
                 3,
-                &["Z01 passed", "Z16 errored: guest-lost: the guest ended before its time (signal 9)", "Z17 passed"],
+                &["Z01 passed", "Z16 errored: guest-lost: the guest ended unexpectedly (signal 9)", "Z17 passed"],
                 &[],
             ),
             qemu_killed,

@@ -61,7 +61,7 @@ pub fn faults() -> Vec<Fault> {
             (
                 0,
                 &["D10 passed"],
-                &["the snapshot was removed: memory has another checksum than the one that was written"],
+                &["the snapshot was removed: the checksum of memory is wrong"],
             ),
             damaged,
         ),

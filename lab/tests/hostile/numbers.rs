@@ -50,7 +50,7 @@ pub fn attacks() -> Vec<Attack> {
         row("shard-beyond-its-count", "a shard is the seventh of one", &["there is no shard 7/1"], |stage| {
             merge(stage, &with(&shard(), "\"number\":1,\"count\":1", "\"number\":7,\"count\":1"))
         }),
-        row("time-beyond-time", "an event comes in the year 292 million", &["which is no time of a run"], |stage| {
+        row("time-beyond-time", "an event comes in the year 292 million", &["which is not a valid time of a run"], |stage| {
             let mut events = run("x");
             events[3].at_ms = 1 << 63;
             report(stage, &plain(&events))

@@ -8,7 +8,7 @@ use lab_harness::{
     PINS,
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::Ctx,
-    testbed::{How, P0, attach_hook},
+    testbed::{MprogCall, P0, attach_hook},
 };
 use lab_protocol::{AttachRequest, Capability, Hook, LinkKind};
 use lab_topology::{Family, Netns, library};
@@ -216,7 +216,7 @@ fn attaches_by_another_type(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         AttachRequest::Netkit => Hook::TcxIngress,
         _ => Hook::ClsactIngress,
     };
-    let _handle = testbed.run(P0, || attach_hook(hook, ifindex, &*program, How::Link))?;
+    let _handle = testbed.run(P0, || attach_hook(hook, ifindex, &*program, MprogCall::Link))?;
     testbed.report(ctx, P0, variant.attach(), program.id(), Some(program.clone()))?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     Ok(())

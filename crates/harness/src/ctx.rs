@@ -161,7 +161,19 @@ impl Ctx {
         }
     }
 
-    /// Starts to collect evidence, see [`Evidence`].
+    /// An empty context on the same machine: for cases that test the harness's own checks.
+    #[must_use]
+    pub fn scratch(&self) -> Self {
+        let (programs, capabilities) = (self.programs.clone(), self.capabilities.clone());
+        Self::new(programs, self.datapath.clone(), capabilities, self.marker, self.time_scale, None)
+    }
+
+    /// What was checked, in order.
+    pub fn into_checks(self) -> Vec<Check> {
+        self.checks
+    }
+
+    /// Keeps evidence from now on, see [`Evidence`].
     #[must_use]
     pub fn with_evidence(mut self) -> Self {
         self.evidence = Some(Mutex::default());
@@ -318,7 +330,10 @@ impl Ctx {
     /// Ends the case: reads counters, cleans up, and determines the outcome.
     pub fn finish(mut self, cell: lab_protocol::CellId, mut result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
-        // Read before clean-up; the references to the topology are dropped with it.
+        for late in lab_traffic::late_arrivals() {
+            self.check("nothing arrives after the window in which nothing must arrive", false, late);
+        }
+        // Read before clean-up; what it holds of the topology goes with it.
         let evidence =
             self.evidence.take().map(|evidence| evidence.into_inner().unwrap_or_else(PoisonError::into_inner));
         let failed = matches!(result, Err(Stop::Fail(..))) || self.checks.iter().any(|check| !check.ok);

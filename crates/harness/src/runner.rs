@@ -209,6 +209,8 @@ impl Runner {
                 CellReport::bare(id.clone(), Outcome::Errored { kind: ErrorKind::Agent, message })
             }
         };
+        // A case that panicked has not closed them.
+        _ = lab_traffic::late_arrivals();
         if let Outcome::Failed { kind: FailureKind::Unexpected, message } = &report.outcome
             && let Some(reason) = self.capabilities.behind(message)
         {

@@ -114,14 +114,16 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     if variant.device().is_netkit() {
         hooks.extend([(&host, primary, Hook::NetkitPrimary), (&host, primary, Hook::NetkitPeer)]);
     }
+    let on_host = hooks.iter().filter(|(_, ifindex, _)| *ifindex == primary).count();
     let mut links: Vec<(Hook, BpfLink)> = Vec::new();
     for (ns, ifindex, hook) in hooks {
         let (linked, plain) = (program()?, program()?);
         links.push((hook, ns.run(|| lab_bpf::attach_link(hook, ifindex, &linked, &Mprog::default()))?));
         ns.run(|| lab_bpf::attach_prog(hook, ifindex, &plain, &Mprog::default()))?;
     }
+    // Two filters, and a link and a plain program on each hook.
     let listed = host.run(|| lab_bpf::observe(primary))?.len();
-    ctx.check("programs on the node's end", listed >= 2, listed);
+    ctx.equal("programs on the node's end", listed, 2 + 2 * on_host);
     drop(pod);
     let is_gone = || link::info(&host, P0.dev).is_err_and(|error| AsErrno::errno(&error) == Some(Errno::ENODEV));
     let gone = ctx.wait_until(SETTLE_MS, || Ok(is_gone()))?;

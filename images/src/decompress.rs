@@ -35,6 +35,11 @@ pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
 /// # Errors
 /// The file is damaged, larger than [`LIMIT`], or not an ELF file.
 pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, String> {
+    unpack_within(LIMIT, suffix, file)
+}
+
+/// The same with a limit of the caller's, bytes.
+pub fn unpack_within<'a>(limit: u64, suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, String> {
     let reader: Box<dyn Read + 'a> = match suffix {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
         Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| error.to_string())?),
@@ -42,7 +47,10 @@ pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>,
         _ => Box::new(file),
     };
     let mut bytes = Vec::new();
-    reader.take(LIMIT).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    reader.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > limit {
+        return Err(format!("unpacks to more than {} MiB", limit >> 20));
+    }
     if !bytes.starts_with(b"\x7fELF") {
         return Err("not an ELF file once unpacked".to_owned());
     }
@@ -75,5 +83,17 @@ mod tests {
             let error = read_module(&path).unwrap_err().to_string();
             assert!(error.starts_with("module ") && error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_module_that_unpacks_to_more_than_its_limit_is_refused() {
+        let body = [b"\x7fELF".as_slice(), &[0; 5000]].concat();
+        let packed = zstd::encode_all(&body[..], 1).unwrap();
+        assert_eq!(unpack_within(body.len() as u64, Some("zst"), &*packed).unwrap(), body);
+        let error = unpack_within(body.len() as u64 - 1, Some("zst"), &*packed).unwrap_err();
+        assert!(error.starts_with("unpacks to more than"), "{error}");
+        let bomb = zstd::encode_all(std::io::repeat(0).take(LIMIT + 1), 1).unwrap();
+        assert!(bomb.len() < 1 << 20);
+        assert_eq!(unpack(Some("zst"), &*bomb).unwrap_err(), "unpacks to more than 256 MiB");
     }
 }

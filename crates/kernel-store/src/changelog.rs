@@ -7,10 +7,11 @@ use super::{
     lockfile::{Lock, Locked},
     source::Wanted,
     store::Store,
+    untar::{self, Refusal},
 };
 use lab_base::process;
 use lab_protocol::KernelVersion;
-use std::io::Read;
+use std::{io::Read, path::Path};
 
 /// Maximum size of a changelog, uncompressed, bytes: that of 6.12 has 2 MiB after a year.
 const MAX_BYTES: u64 = 64 << 20;
@@ -36,19 +37,21 @@ impl Store<'_> {
         let deb = wanted.get(&writing, &apt, (package, sha256), stage.path(), progress)?;
         let stream = process::command("dpkg-deb", ["--fsys-tarfile".as_ref(), deb.as_os_str()]).stderr_null().reader();
         let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
-        let mut archive = tar::Archive::new(&stream);
-        let broken = |error: std::io::Error| none(&error.to_string());
-        for entry in archive.entries().map_err(broken)? {
-            let entry = entry.map_err(broken)?;
-            if entry.path().map_err(broken)?.ends_with("changelog.gz") {
-                let mut text = Vec::new();
-                flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text).map_err(broken)?;
-                // The rest of the package is not needed.
-                let _ = stream.kill();
-                return Ok(String::from_utf8_lossy(&text).into_owned());
+        let mut found = None;
+        let read = untar::entries(&stream, |name, entry| {
+            if Path::new(name).file_name() != Some("changelog.gz".as_ref()) {
+                return Ok(true);
             }
-        }
-        Err(none("the package has no changelog.gz"))
+            let mut text = Vec::new();
+            let unpacked = flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text);
+            unpacked.map_err(|error| Refusal::Archive(error.to_string()))?;
+            found = Some(String::from_utf8_lossy(&text).into_owned());
+            Ok(false)
+        });
+        // The rest of the package is not needed.
+        let _ = stream.kill();
+        read.map_err(|refusal| none(&refusal.to_string()))?;
+        found.ok_or_else(|| none("the package has no changelog.gz"))
     }
 }
 

@@ -9,7 +9,7 @@ use lab_guard::Id;
 use lab_protocol::{Capability, KernelVersion};
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt,
     path::{Path, PathBuf},
 };
 use toml_edit::Document;
@@ -180,7 +180,7 @@ impl Config {
     /// # Errors
     /// The file can't be read, or a line is invalid.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(KernelsError::io(path))?;
+        let text = lab_guard::bounded::text(path).map_err(KernelsError::io(path))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self::parse(&text, &path.display().to_string(), dir)?)
     }

@@ -3,6 +3,7 @@
 use super::{
     config::{Kernel, Source},
     error::{KernelsError, Result},
+    packages,
 };
 use lab_base::{
     file,
@@ -10,7 +11,7 @@ use lab_base::{
 };
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 const HEADER: &str = "\
 # What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
@@ -96,6 +97,20 @@ impl Locked {
         }
     }
 
+    /// Whether this is an older package of the same source than the known one: no archive goes back, but a mirror that
+    /// replays an earlier index of the archive does.
+    ///
+    /// # Errors
+    /// dpkg, which compares versions, can't be started.
+    pub(super) fn is_replayed(&self, known: &Self, kernel: &Kernel) -> Result<bool> {
+        let ((Self::Deb { version, .. }, Self::Deb { version: before, .. })
+        | (Self::LinuxSource { version, .. }, Self::LinuxSource { version: before, .. })) = (self, known)
+        else {
+            return Ok(false);
+        };
+        Ok(known.answers(&kernel.source) && packages::compare(version, before)?.is_lt())
+    }
+
     /// Whether the entry matches the source in `kernels.toml`.
     fn answers(&self, source: &Source) -> bool {
         match (self, source) {
@@ -140,7 +155,7 @@ impl Lock {
     /// # Errors
     /// The file can't be read, or is not a lock file.
     pub fn load(path: &Path) -> Result<Self> {
-        match fs::read_to_string(path) {
+        match lab_guard::bounded::text(path) {
             Ok(text) => Ok(Self::parse(&text, &path.display().to_string())?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(KernelsError::io(path)(error)),
@@ -180,6 +195,7 @@ impl Lock {
 mod tests {
     use super::*;
     use crate::Config;
+    use std::fs;
 
     fn lock() -> Lock {
         let deb = Locked::Deb {

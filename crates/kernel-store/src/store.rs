@@ -92,7 +92,7 @@ impl Store<'_> {
     }
 
     /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has. A kernel that
-    /// the archive has dropped stays as it is locked: the others move on without it.
+    /// the archive has dropped, or has only an older package of, stays as it is locked: the others move on without it.
     ///
     /// The lock is changed only as a whole: after an error it is unchanged.
     ///
@@ -109,7 +109,19 @@ impl Store<'_> {
         let mut indexes = Indexes::default();
         for kernel in kernels {
             match self.resolve(kernel, &mut indexes, progress) {
-                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.to_string(), locked)),
+                Ok(Some(locked)) => match lock.kernels.get(&*kernel.id) {
+                    Some(known) if locked.is_replayed(known, kernel)? => {
+                        gone.push(
+                            KernelsError::Replayed {
+                                kernel: kernel.id.to_string(),
+                                known: known.to_string(),
+                                found: locked.to_string(),
+                            }
+                            .to_string(),
+                        );
+                    }
+                    _ => drop(next.kernels.insert(kernel.id.to_string(), locked)),
+                },
                 Ok(None) => {}
                 Err(error) if error.is_gone() => gone.push(error.to_string()),
                 Err(error) => return Err(error),

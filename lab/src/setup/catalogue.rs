@@ -206,7 +206,10 @@ fn qemu(host: &Host) -> State {
             found,
             advice: format!("older than any that the lab was tried with, 7.2.0; {QEMU_VARIABLE}=PATH chooses another"),
         },
-        None if host.qemu_chosen => State::Unfit { found, advice: format!("correct or unset {QEMU_VARIABLE}") },
+        None if host.qemu_chosen => State::Unfit {
+            found,
+            advice: qemu.objection.clone().unwrap_or_else(|| format!("correct or unset {QEMU_VARIABLE}")),
+        },
         None => State::Unfit { found, advice: "reinstall qemu-system-x86".into() },
     }
 }

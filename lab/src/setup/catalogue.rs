@@ -40,6 +40,9 @@ const KERNEL_BUILD: Fix = Fix::Packages {
     set: None,
 };
 
+const SIGNING: Fix =
+    Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
+const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
 /// The list behind both `lab doctor` and `lab setup`.
@@ -62,13 +65,25 @@ fn for_builds() -> Check {
 }
 
 /// What the project's own tests need beside.
-fn for_tests() -> [Check; 3] {
+fn for_tests() -> [Check; 5] {
     [
         Check {
             name: "Chromium",
             why: "clicks and filters the HTML report in the tests",
             probe: |host| provided(host, CHROMIUM),
             fix: CHROMIUM,
+        },
+        Check {
+            name: "GnuPG",
+            why: "signs package indexes of made-up mirrors in `make hostile`",
+            probe: |host| provided(host, SIGNING),
+            fix: SIGNING,
+        },
+        Check {
+            name: "C++ compiler",
+            why: "builds libFuzzer for `make fuzz`",
+            probe: |host| provided(host, CPP_COMPILER),
+            fix: CPP_COMPILER,
         },
         Check {
             name: "report readers",

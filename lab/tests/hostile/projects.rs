@@ -138,8 +138,6 @@ fn settings() -> Vec<Attack> {
                     "a'b",
                     "$(touch x)",
                     "`touch x`",
-                    "a;b",
-                    "a|b",
                     "a\\nb",
                     "a\\u0000b",
                     "é",

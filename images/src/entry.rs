@@ -5,7 +5,7 @@
 //! kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
 //! `include/xen/interface/elfnote.h`).
 
-use crate::{cache, error::ImageError};
+use crate::{cache, error::ImageError, setup_header::SetupHeader};
 use object::{
     elf::FileHeader64,
     read::elf::{FileHeader, ProgramHeader},
@@ -44,17 +44,7 @@ pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, Imag
 
 /// Decompresses the payload of a bzImage; `None` if it is more than `limit` bytes.
 pub(crate) fn unpack(image: &[u8], limit: u64) -> Option<Vec<u8>> {
-    let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
-    if image.get(0x202..0x206)? != b"HdrS" || u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?) < 0x208 {
-        return None;
-    }
-    // 0 means 4, for compatibility with very old kernels (Documentation/arch/x86/boot.rst, `setup_sects`).
-    let sectors = match usize::from(*image.get(0x1f1)?) {
-        0 => 4,
-        sectors => sectors,
-    };
-    let begin = (sectors + 1) * 512 + word(0x248)?;
-    let payload = image.get(begin..begin.checked_add(word(0x24c)?)?)?;
+    let payload = SetupHeader::of(image)?.payload()?;
     let reader: Box<dyn Read + '_> = match payload {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::GzDecoder::new(payload)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(liblzma::read::XzDecoder::new(payload)),

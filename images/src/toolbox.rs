@@ -1,7 +1,7 @@
 //! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks one
 //! of them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C library.
 
-use crate::{archive::Archive, error::ImageError};
+use crate::{archive::CpioArchive, error::ImageError};
 use lab_base::programs;
 use lddtree::DependencyAnalyzer;
 use std::{
@@ -170,9 +170,9 @@ impl Toolbox {
     }
 
     /// Writes the tools to an image that already has the directories `there`.
-    pub(crate) fn pack(&self, archive: &mut Archive, there: &[&str]) -> io::Result<()> {
+    pub(crate) fn pack(&self, archive: &mut CpioArchive, there: &[&str]) -> io::Result<()> {
         let mut known: BTreeSet<String> = there.iter().map(|path| (*path).to_owned()).collect();
-        let mut parents = |archive: &mut Archive, path: &str| -> io::Result<()> {
+        let mut parents = |archive: &mut CpioArchive, path: &str| -> io::Result<()> {
             for (end, _) in path.match_indices('/') {
                 if known.insert(path[..end].to_owned()) {
                     archive.directory(&path[..end])?;
@@ -254,7 +254,7 @@ mod tests {
             applets: ["ip", "sh"].map(str::to_owned).to_vec(),
             absent: Vec::new(),
         };
-        let mut archive = Archive::new();
+        let mut archive = CpioArchive::new();
         toolbox.pack(&mut archive, &["etc", "lib"]).unwrap();
         let names = crate::archive::names(&archive.finish().unwrap());
         assert_eq!(

@@ -50,14 +50,14 @@ pub struct Interrupt {
 /// Why a run stops by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Stop {
+pub enum RunStop {
     /// It took longer than its own deadline.
     Deadline = 1,
     /// What happened can't be written down.
     Reports = 2,
 }
 
-impl Stop {
+impl RunStop {
     const ALL: [Self; 2] = [Self::Deadline, Self::Reports];
 }
 
@@ -105,16 +105,16 @@ impl Interrupt {
         }
     }
 
-    fn stopped(&self) -> Option<Stop> {
+    fn stopped(&self) -> Option<RunStop> {
         let stop = self.stop.load(Ordering::SeqCst);
-        Stop::ALL.into_iter().find(|it| *it as usize == stop)
+        RunStop::ALL.into_iter().find(|it| *it as usize == stop)
     }
 
     /// Why the run ends early, for the cells that it costs.
     pub fn why(&self) -> &'static str {
         match (self.signal(), self.stopped()) {
-            (None, Some(Stop::Deadline)) => "the run took longer than its deadline",
-            (None, Some(Stop::Reports)) => "the run's reports can't be written",
+            (None, Some(RunStop::Deadline)) => "the run took longer than its deadline",
+            (None, Some(RunStop::Reports)) => "the run's reports can't be written",
             _ => "the run was interrupted",
         }
     }
@@ -125,7 +125,7 @@ impl Interrupt {
     }
 
     /// Ends the run that this belongs to by itself. The first reason counts.
-    pub fn stop(&self, why: Stop) {
+    pub fn stop(&self, why: RunStop) {
         let _ = self.stop.compare_exchange(0, why as usize, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
@@ -146,8 +146,8 @@ mod tests {
     fn a_run_that_stops_itself_stops_no_other_and_is_no_signal() {
         let process = Interrupt::default();
         let (one, other) = (process.for_one_run(), process.for_one_run());
-        one.stop(Stop::Reports);
-        one.stop(Stop::Deadline);
+        one.stop(RunStop::Reports);
+        one.stop(RunStop::Deadline);
         assert!(one.is_over() && !other.is_over() && !process.is_over());
         assert_eq!((one.signal(), one.why()), (None, "the run's reports can't be written"));
         process.raise(signal_hook::consts::SIGTERM);

@@ -6,8 +6,8 @@ use lab::{
     run::{
         console::Tail,
         cut_report,
-        judge::{self, Seen},
-        splat::{self, Watch},
+        judge::{self, SeenAttempt},
+        splat::{self, ConsoleWatch},
     },
     testing::agent::{A, B, C},
 };
@@ -54,7 +54,7 @@ fn kernel_logs() {
         merged.iter().for_each(|splat| harmless(&splat.line()));
         let dir = scratch();
         let path = dir.path().join("console.log");
-        let mut watch = Watch::new(&path);
+        let mut watch = ConsoleWatch::new(&path);
         let mut grown = Vec::new();
         for piece in console.as_bytes().chunks(console.len() / 3 + 1) {
             grown.extend(piece);
@@ -76,8 +76,13 @@ fn guest_messages() {
         let largest = report.log.iter().map(String::len).max().unwrap_or_default();
         assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
         for info in &plan.cells {
-            let verdict =
-                judge::attempt(&plan.kernels[0], info, Seen::reported((*report).clone()), &Lists::default(), None);
+            let verdict = judge::attempt(
+                &plan.kernels[0],
+                info,
+                SeenAttempt::reported((*report).clone()),
+                &Lists::default(),
+                None,
+            );
             let message = verdict.outcome.message();
             assert!(message.len() < 16 << 10, "{}", message.len());
         }

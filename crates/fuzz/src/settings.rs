@@ -2,8 +2,8 @@
 
 use crate::scratch;
 use lab::{
-    bisect::state::State,
-    cache::Policy,
+    bisect::state::SearchState,
+    cache::CachePolicy,
     lists::{KNOWN_TOML, Lists, SPLATS_TOML},
     project::agent_package::AgentPackage,
     testing::agent::A,
@@ -57,7 +57,7 @@ fn lab_toml() {
             // It may also be about the manifest of the package.
             Err(error) => readable(&error, ""),
         }
-        match Policy::load(dir.path()) {
+        match CachePolicy::load(dir.path()) {
             Ok(policy) => assert!(policy.size > 0 && policy.days > 0),
             Err(error) => readable(&error, LAB_TOML),
         }
@@ -74,7 +74,7 @@ fn bisect_state() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let dir = scratch();
         fs::write(dir.path().join("state.json"), bytes).unwrap();
-        match State::open(dir.path(), "the question") {
+        match SearchState::open(dir.path(), "the question") {
             Ok(state) => assert!(state.runs() <= bytes.len()),
             Err(error) => readable(&error, "state.json"),
         }

@@ -1,6 +1,6 @@
 //! What is done to the host, by the name of the cell.
 
-use crate::Host;
+use crate::HostPort;
 use lab_protocol::{
     AgentMessage, CellId, CellReport, Check, FailureKind, Outcome,
     attachment::{Attachment, AttachmentKind},
@@ -33,7 +33,7 @@ const EVIL: &str =
     "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\r\n::error::x\n##[add-mask]x\n]]><script>x</script>|`x` @all [a](b)\0";
 
 /// Does what a cell is named after; the report where the agent lives on.
-pub fn act(host: &mut Host, cell: &CellId, mut report: CellReport) -> Option<CellReport> {
+pub fn act(host: &mut HostPort, cell: &CellId, mut report: CellReport) -> Option<CellReport> {
     let name = cell.as_str().split_once('-').map_or("", |(_, name)| name);
     match name {
         "probes-without-end" => {

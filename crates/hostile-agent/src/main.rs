@@ -70,11 +70,11 @@ fn show(listing: &impl serde::Serialize) -> ExitCode {
 }
 
 /// The port, and what attacks say on it.
-pub struct Host {
+pub struct HostPort {
     port: File,
 }
 
-impl Host {
+impl HostPort {
     /// Says a message; the host may have had enough.
     pub fn say(&mut self, message: &AgentMessage) -> Option<()> {
         self.raw(&frame::encode(message).ok()?)
@@ -94,7 +94,7 @@ fn live() -> Option<()> {
     }
     modules::load_all();
     let mut port = port::open().ok()?;
-    let mut host = Host { port: port.try_clone().ok()? };
+    let mut host = HostPort { port: port.try_clone().ok()? };
     let uts = nix::sys::utsname::uname().ok()?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let hello = |nonce| {

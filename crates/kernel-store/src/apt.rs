@@ -2,10 +2,10 @@
 //! host, and installs nothing.
 
 use super::{
-    config::Debian,
+    debian::Debian,
     error::{KernelsError, Result},
     mirror::mirror,
-    packages::{self, Package},
+    packages::{self, ArchivePackage},
 };
 use lab_base::process;
 use std::{
@@ -111,7 +111,7 @@ impl Apt {
     ///
     /// # Errors
     /// apt can't read its own files.
-    pub fn kernels(&self) -> Result<Vec<Package>> {
+    pub fn kernels(&self) -> Result<Vec<ArchivePackage>> {
         let args = ["indextargets", "--format", "$(FILENAME)", "Created-By: Packages"];
         let files = process::capture("apt-get indextargets", "apt", self.command("apt-get", args))?;
         let mut found = Vec::new();
@@ -128,7 +128,7 @@ impl Apt {
     ///
     /// # Errors
     /// The index does not contain it, or the network fails.
-    pub fn download(&self, package: &Package, dir: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    pub fn download(&self, package: &ArchivePackage, dir: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size >> 20));
         let wanted = format!("{}={}", package.name, package.version);
         let command = self.command("apt-get", ["-q", "download", &*wanted]).dir(dir);

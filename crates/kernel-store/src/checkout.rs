@@ -4,13 +4,13 @@
 //! commit is built twice. Builds are reproducible: time, user, host and build number are fixed.
 
 use super::{
-    class::Class,
+    class::KernelClass,
     error::{KernelsError, Result},
     files::Identity,
     header, modules,
     recipe::{self, BARE, BASE},
     source,
-    store::Unpacked,
+    store::BootableKernel,
 };
 use lab_base::{file::touch, process};
 use lab_guard::Id;
@@ -53,9 +53,9 @@ pub struct Settings {
 
 /// Result of a build.
 #[derive(Debug, Clone)]
-pub enum Built {
+pub enum BuildResult {
     /// The kernel.
-    Kernel(Box<Unpacked>),
+    Kernel(Box<BootableKernel>),
     /// The sources do not compile, at least with this configuration; one line.
     Cannot(String),
 }
@@ -112,20 +112,20 @@ impl Checkout<'_> {
     }
 
     /// The cached result of an earlier build.
-    pub fn find(&self, key: &str) -> Option<Built> {
+    pub fn find(&self, key: &str) -> Option<BuildResult> {
         let place = self.products.join(key);
         touch(&place);
         if let Ok(why) = fs::read_to_string(place.join("failed")) {
-            return Some(Built::Cannot(why));
+            return Some(BuildResult::Cannot(why));
         }
-        product(&place).ok().map(|kernel| Built::Kernel(Box::new(kernel)))
+        product(&place).ok().map(|kernel| BuildResult::Kernel(Box::new(kernel)))
     }
 
     /// Builds the current commit, and caches the result.
     ///
     /// # Errors
     /// A failure of the host: a tool is missing, the disk is full, or the build was interrupted.
-    pub fn build(&self, key: &str) -> Result<Built> {
+    pub fn build(&self, key: &str) -> Result<BuildResult> {
         fs::create_dir_all(&self.products).map_err(KernelsError::io(&self.products))?;
         super::cache::reserve(&self.products, SPACE)?;
         let stage = tempfile::Builder::new().prefix(".stage-").tempdir_in(&self.products);
@@ -318,15 +318,19 @@ fn is_kbuilds(name: &str) -> bool {
 }
 
 /// Reads a product.
-fn product(place: &Path) -> Result<Unpacked> {
+fn product(place: &Path) -> Result<BootableKernel> {
     let vmlinuz = place.join("vmlinuz");
     let banner = header::banner(&vmlinuz)?;
-    let class = Class::PREDEFINED.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
+    let class = KernelClass::PREDEFINED
+        .into_iter()
+        .rev()
+        .find(|class| class.holds(banner.version))
+        .unwrap_or(KernelClass::Below67);
     // The configuration decides whether the guest's modules keep their signatures.
     let mut identity = Identity::default();
     identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;
     let sha256 = identity.finish();
-    Ok(Unpacked {
+    Ok(BootableKernel {
         id: Id::new(&format!("commit-{}", &sha256[..12])).expect("letters, a dash and digits"),
         class,
         version: banner.version,

@@ -50,10 +50,10 @@ impl Fixture {
     }
 }
 
-fn cannot(built: Built) -> String {
+fn cannot(built: BuildResult) -> String {
     match built {
-        Built::Cannot(why) => why,
-        Built::Kernel(kernel) => panic!("a kernel: {kernel:?}"),
+        BuildResult::Cannot(why) => why,
+        BuildResult::Kernel(kernel) => panic!("a kernel: {kernel:?}"),
     }
 }
 
@@ -63,10 +63,13 @@ fn a_result_is_cached_by_sources_and_configuration() {
     let checkout = fixture.checkout(None, &|| false);
     let key = checkout.key("tree 1").unwrap();
     assert!(checkout.find(&key).is_none());
-    let Built::Kernel(kernel) = checkout.build(&key).unwrap() else { panic!("no kernel") };
-    assert_eq!((kernel.release.as_str(), kernel.class, kernel.unsupported.len()), ("6.12.3-virtme", Class::From67, 0));
+    let BuildResult::Kernel(kernel) = checkout.build(&key).unwrap() else { panic!("no kernel") };
+    assert_eq!(
+        (kernel.release.as_str(), kernel.class, kernel.unsupported.len()),
+        ("6.12.3-virtme", KernelClass::From67, 0)
+    );
     assert!(kernel.modules.join("modules.dep").is_file() && kernel.config.as_ref().unwrap().is_file());
-    let Some(Built::Kernel(again)) = checkout.find(&key) else { panic!("not kept") };
+    let Some(BuildResult::Kernel(again)) = checkout.find(&key) else { panic!("not kept") };
     assert_eq!((again.sha256, fixture.calls()), (kernel.sha256, 1));
     let said = fs::read_to_string(fixture.dir.path().join("calls")).unwrap();
     assert!(said.contains("--build --verbose --jobs 2 --skip-modules"), "{said}");
@@ -80,8 +83,8 @@ fn equal_images_of_different_sources_are_the_same_kernel() {
     let fixture = Fixture::new();
     let checkout = fixture.checkout(None, &|| false);
     let image = |sources: &str| match checkout.build(&checkout.key(sources).unwrap()).unwrap() {
-        Built::Kernel(kernel) => kernel.sha256,
-        Built::Cannot(why) => panic!("{why}"),
+        BuildResult::Kernel(kernel) => kernel.sha256,
+        BuildResult::Cannot(why) => panic!("{why}"),
     };
     assert_eq!(image("tree 1"), image("tree 2"));
 }
@@ -109,13 +112,13 @@ fn kernels_that_differ_in_a_module_are_not_the_same() {
             fixture.sources(&format!(
                 "cp image arch/x86/boot/bzImage; printf '\\177ELF{content}' > extra; echo extra.o > modules.order"
             ));
-            let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+            let BuildResult::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
             assert!(!seen.contains(&kernel.sha256), "{packed}, {content}");
             seen.push(kernel.sha256);
         }
     }
     fixture.sources("cp image arch/x86/boot/bzImage");
-    let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+    let BuildResult::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
     assert!(!kernel.modules.join("kernel").exists(), "modules of an earlier commit are none of this one's");
 }
 
@@ -151,7 +154,7 @@ fn a_fragment_without_effect_is_an_error_before_compiling() {
     assert_eq!(fixture.calls(), 0);
     let checkout = fixture.checkout(Some("CONFIG_EXTRA=y\n"), &|| false);
     for key in ["a", "b"] {
-        let Built::Kernel(kernel) = checkout.build(key).unwrap() else { panic!("no kernel") };
+        let BuildResult::Kernel(kernel) = checkout.build(key).unwrap() else { panic!("no kernel") };
         let config = fs::read_to_string(kernel.config.unwrap()).unwrap();
         assert!(config.contains("CONFIG_NETKIT=y") && config.contains("CONFIG_EXTRA=y"), "{config}");
     }
@@ -162,7 +165,7 @@ fn the_users_build_command_may_skip() {
     let fixture = Fixture::new();
     let mut checkout = fixture.checkout(None, &|| false);
     checkout.settings.command = Some("cp image arch/x86/boot/bzImage && test -f .config".to_owned());
-    assert!(matches!(checkout.build("a").unwrap(), Built::Kernel(_)));
+    assert!(matches!(checkout.build("a").unwrap(), BuildResult::Kernel(_)));
     checkout.settings.command = Some("exit 125".to_owned());
     assert_eq!(cannot(checkout.build("b").unwrap()), "the build command skips it");
     assert_eq!(fixture.calls(), 0);

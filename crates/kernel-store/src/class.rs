@@ -9,7 +9,7 @@ use std::fmt;
 
 /// Kernel class of the matrix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum KernelClass {
     /// Without netkit: before 6.7 ("netkit, bpf: Add bpf programmable net device"), or built without it.
     Below67,
     /// Has netkit.
@@ -20,13 +20,13 @@ pub enum Class {
     Own(String),
 }
 
-impl serde::Serialize for Class {
+impl serde::Serialize for KernelClass {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
 }
 
-impl Class {
+impl KernelClass {
     /// The predefined classes, oldest kernels first.
     pub const PREDEFINED: [Self; 3] = [Self::Below67, Self::From67, Self::Ubuntu2510];
 
@@ -74,7 +74,32 @@ impl Class {
     }
 }
 
-impl fmt::Display for Class {
+/// What the version of a kernel must be, by the class and the capabilities that its entry of `kernels.toml` states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassRule {
+    pub class: KernelClass,
+    /// Whether it is stated to have no netkit.
+    pub lacks_netkit: bool,
+    /// Whether it is stated to have netkit.
+    pub has_netkit: bool,
+    /// Whether its probes are believed and not its version.
+    pub believes_probes: bool,
+}
+
+impl ClassRule {
+    /// Whether a kernel of this version may have the class.
+    pub fn fits(&self, version: KernelVersion) -> bool {
+        match self.class {
+            KernelClass::Below67 if self.has_netkit => false,
+            KernelClass::Below67 | KernelClass::From67 if self.believes_probes => true,
+            KernelClass::Below67 => self.class.holds(version) || self.lacks_netkit,
+            KernelClass::From67 => self.class.holds(version) || self.has_netkit,
+            KernelClass::Ubuntu2510 | KernelClass::Own(_) => self.class.holds(version),
+        }
+    }
+}
+
+impl fmt::Display for KernelClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -87,13 +112,13 @@ mod tests {
     #[test]
     fn the_boundary_is_6_7() {
         for (class, version, wanted) in [
-            (Class::Below67, "6.6.99", true),
-            (Class::Below67, "6.7", false),
-            (Class::From67, "6.7", true),
-            (Class::From67, "6.6.112", false),
-            (Class::Ubuntu2510, "6.17.13", true),
-            (Class::Ubuntu2510, "6.18", false),
-            (Class::Own("mine".to_owned()), "4.19", true),
+            (KernelClass::Below67, "6.6.99", true),
+            (KernelClass::Below67, "6.7", false),
+            (KernelClass::From67, "6.7", true),
+            (KernelClass::From67, "6.6.112", false),
+            (KernelClass::Ubuntu2510, "6.17.13", true),
+            (KernelClass::Ubuntu2510, "6.18", false),
+            (KernelClass::Own("mine".to_owned()), "4.19", true),
         ] {
             assert_eq!(class.holds(version.parse().unwrap()), wanted, "{class} {version}");
         }

@@ -1,6 +1,6 @@
 //! Errors of resolving and fetching kernels, with their fixes.
 
-use super::class::Class;
+use super::class::KernelClass;
 use lab_base::{file::FileError, process::ProcessError, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use std::{io, path::PathBuf};
@@ -96,7 +96,7 @@ pub enum KernelsError {
         /// The version found.
         version: KernelVersion,
         /// The class in `kernels.toml`.
-        class: Class,
+        class: KernelClass,
     },
     /// Neither the configuration nor the host names a mirror.
     #[error("this host's apt names no {archive} mirror: set `{key}` under [debian] in kernels.toml, or {variable}")]

@@ -1,6 +1,8 @@
 //! Fuzz targets for configuration files and packages: `docs/fuzzing.md`.
 
-use super::{cache, changelog, config::Config, header, lockfile::Lock, mirror, packages, untar::Unpacked};
+use super::{
+    cache, changelog, config::KernelMatrix, header, lockfile::KernelsLock, mirror, packages, untar::UnpackedFiles,
+};
 use lab_protocol::KernelVersion;
 use std::path::{Component, PathBuf};
 
@@ -16,10 +18,10 @@ fn readable(error: &dyn std::fmt::Display) {
 fn kernels_toml() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        match Config::parse(&text, "the-file", PathBuf::from("/project")) {
+        match KernelMatrix::parse(&text, "the-file", PathBuf::from("/project")) {
             Ok(config) => {
                 for kernel in &config.kernels {
-                    assert!(super::config::is_file_name(&kernel.id), "{}", kernel.id);
+                    assert!(super::names::is_file_name(&kernel.id), "{}", kernel.id);
                 }
             }
             Err(error) => readable(&error),
@@ -31,7 +33,7 @@ fn kernels_toml() {
 fn kernels_lock() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        if let Err(error) = Lock::parse(&text, "the-file") {
+        if let Err(error) = KernelsLock::parse(&text, "the-file") {
             readable(&error);
         }
     });
@@ -41,7 +43,7 @@ fn kernels_lock() {
 fn image_header() {
     bolero::check!().for_each(|bytes: &[u8]| {
         if let Some(banner) = header::parse(bytes) {
-            assert!(super::config::is_file_name(&banner.release));
+            assert!(super::names::is_file_name(&banner.release));
         }
     });
 }
@@ -65,7 +67,7 @@ fn package_archive() {
         let outer = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let stage = outer.path().join("stage");
         std::fs::create_dir(&stage).unwrap();
-        let mut found = Unpacked::default();
+        let mut found = UnpackedFiles::default();
         let unpacked = found.add(bytes, &stage);
         assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "something appeared beside the stage");
         for entry in walkdir::WalkDir::new(&stage).min_depth(1) {
@@ -103,7 +105,7 @@ fn meta_toml() {
         for (name, content) in [("meta.toml", bytes), ("vmlinuz", b""), ("modules/modules.dep", b"")] {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
-        if let Some(finished) = cache::Finished::read(dir.path()) {
+        if let Some(finished) = cache::CachedKernel::read(dir.path()) {
             assert_eq!((finished.meta.image_size, finished.meta.image_sha256.len()), (0, 64));
         }
     });

@@ -1,9 +1,9 @@
 //! Resolves, fetches and unpacks the kernels of `kernels.toml`.
 //!
-//! [`Config`] is the user's intent, [`Lock`] its resolution, and [`Store`] turns a lock entry into
+//! [`KernelMatrix`] is the user's intent, [`KernelsLock`] its resolution, and [`KernelStore`] turns a lock entry into
 //! `<cache>/kernels/<id>-<version>-<sha12>/` with `vmlinuz`, `config`, `modules/` and `meta.toml`.
 //!
-//! Start with [`Store::fetch`]. [`select`] evaluates the patterns of the command line, and [`Checkout`] builds commits of a
+//! Start with [`KernelStore::fetch`]. [`select`] evaluates the patterns of the command line, and [`Checkout`] builds commits of a
 //! kernel tree for bisecting.
 //!
 //! *Architecture invariant:* this crate handles kernels as files with a version: it boots nothing and knows no cell.
@@ -14,6 +14,7 @@ mod changelog;
 mod checkout;
 mod class;
 mod config;
+mod debian;
 mod error;
 mod files;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod header;
 mod lockfile;
 mod mirror;
 mod modules;
+mod names;
 mod packages;
 mod recipe;
 mod select;
@@ -34,11 +36,13 @@ pub use apt::AptState;
 pub use cache::sha256_of;
 pub use cache::{Alone, Cache};
 pub use changelog::news;
-pub use checkout::{Built, Checkout, Settings};
-pub use class::Class;
-pub use config::{Backport, Config, Debian, Kernel, Source, UnsupportedEntry};
+pub use checkout::{BuildResult, Checkout, Settings};
+pub use class::{ClassRule, KernelClass};
+pub use config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry};
+pub use debian::Debian;
 pub use error::{KernelsError, Result};
-pub use lockfile::{Lock, Locked};
+pub use lockfile::KernelsLock;
 pub use select::select;
-pub use store::{KernelRow, Store, Unpacked};
-pub use update::{Change, Update};
+pub use source::{Locked, Source};
+pub use store::{BootableKernel, KernelRow, KernelStore};
+pub use update::{LockChange, Update};

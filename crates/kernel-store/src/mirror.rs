@@ -1,7 +1,7 @@
 //! Selects the mirror of a suite: from the configuration, or from the host's apt.
 
 use super::{
-    config::Debian,
+    debian::Debian,
     error::{KernelsError, Result},
 };
 use lab_base::process;

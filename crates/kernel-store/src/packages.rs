@@ -10,7 +10,7 @@ use std::{
 
 /// One version of a package.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Package {
+pub(super) struct ArchivePackage {
     pub name: String,
     pub version: String,
     pub sha256: String,
@@ -31,9 +31,9 @@ const PREFIXES: [&str; 5] = ["linux-image-", "linux-binary-", "linux-modules-", 
 ///
 /// # Errors
 /// Reading fails.
-pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<Package>> {
+pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<ArchivePackage>> {
     let mut found = Vec::new();
-    let mut package = Package::default();
+    let mut package = ArchivePackage::default();
     let mut depends = String::new();
     let mut line = Vec::new();
     loop {
@@ -53,7 +53,7 @@ pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<Package>> {
             let (done, depends) = (std::mem::take(&mut package), std::mem::take(&mut depends));
             if PREFIXES.iter().any(|prefix| done.name.starts_with(prefix)) {
                 let parts = parts(&depends, &done.version);
-                found.push(Package { parts, ..done });
+                found.push(ArchivePackage { parts, ..done });
             }
         }
         if end {
@@ -74,8 +74,8 @@ fn parts(depends: &str, version: &str) -> Vec<String> {
 ///
 /// # Errors
 /// The pattern matches nothing.
-pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) -> Result<&'a Package> {
-    let mut best: Option<&Package> = None;
+pub(super) fn newest<'a>(packages: &'a [ArchivePackage], pattern: &str, suite: &str) -> Result<&'a ArchivePackage> {
+    let mut best: Option<&ArchivePackage> = None;
     for package in matching(packages, pattern) {
         best = match best {
             Some(other) if compare(&other.version, &package.version)? != Ordering::Less => Some(other),
@@ -102,12 +102,12 @@ pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) ->
 /// # Errors
 /// The suite no longer has it; the error lists the current matches.
 pub(super) fn locked<'a>(
-    packages: &'a [Package],
+    packages: &'a [ArchivePackage],
     name: &str,
     version: &str,
     pattern: &str,
     suite: &str,
-) -> Result<&'a Package> {
+) -> Result<&'a ArchivePackage> {
     packages.iter().find(|package| package.name == name && package.version == version).ok_or_else(|| {
         let mut now: Vec<_> = matching(packages, pattern)
             .map(|package| (package.version.parse::<KernelVersion>().ok(), &*package.version))
@@ -120,7 +120,7 @@ pub(super) fn locked<'a>(
     })
 }
 
-fn matching<'a>(packages: &'a [Package], pattern: &str) -> impl Iterator<Item = &'a Package> {
+fn matching<'a>(packages: &'a [ArchivePackage], pattern: &str) -> impl Iterator<Item = &'a ArchivePackage> {
     // The configuration was parsed, so the pattern is valid.
     let matcher = globset::Glob::new(pattern).ok().map(|glob| glob.compile_matcher());
     packages.iter().filter(move |package| matcher.as_ref().is_some_and(|matcher| matcher.is_match(&package.name)))
@@ -167,7 +167,7 @@ Version: 6.12.117-1~deb12u1
 ";
     const PATTERN: &str = "linux-image-6.12.*-cloud-amd64";
 
-    fn index() -> Vec<Package> {
+    fn index() -> Vec<ArchivePackage> {
         kernels(INDEX.as_bytes()).unwrap()
     }
 

@@ -1,6 +1,6 @@
 //! Extracts only a kernel's files from a package's archive.
 
-use super::config::is_file_name;
+use super::names::is_file_name;
 use lab_base::interrupt::Interrupt;
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ const MOST_NAME: u64 = 16 << 10;
 
 /// The files found so far in the archives of one kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Unpacked {
+pub(super) struct UnpackedFiles {
     /// `uname -r`, from the file names.
     releases: Vec<String>,
     image: bool,
@@ -37,7 +37,7 @@ pub(super) enum Refusal {
     Disk(#[source] io::Error),
 }
 
-impl Unpacked {
+impl UnpackedFiles {
     /// Extracts `vmlinuz`, `config` and `root/lib/modules/<release>/…` from a tar stream into `stage`.
     ///
     /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created, so

@@ -2,7 +2,7 @@ use super::*;
 use tar::{Builder, EntryType, Header};
 
 fn untar(bytes: &[u8], stage: &Path) -> Result<String, Refusal> {
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     found.add(bytes, stage)?;
     found.release()
 }
@@ -65,7 +65,7 @@ fn extracts_only_the_kernel() {
 #[test]
 fn a_split_kernel_is_combined() {
     let stage = tempfile::tempdir().unwrap();
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     for part in ["vmlinuz", "config", "kernel/net/veth.ko.xz"] {
         found.add(&*files(&[&format!("./usr/lib/modules/7.2.12/{part}")]), stage.path()).unwrap();
     }
@@ -73,7 +73,7 @@ fn a_split_kernel_is_combined() {
     for file in ["vmlinuz", "config", "root/lib/modules/7.2.12/kernel/net/veth.ko.xz"] {
         assert!(stage.path().join(file).is_file(), "{file}");
     }
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     found.add(&*files(&["./usr/lib/modules/7.2.13/modules.order"]), stage.path()).unwrap();
     assert!(found.release().is_err(), "modules alone are no kernel");
 }

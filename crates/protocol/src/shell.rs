@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShellRequest {
     /// What is built first.
-    pub stage: Stage,
+    pub stage: ShellStage,
     /// Which files the program sees.
     pub root: Root,
     /// The program and its arguments; none is a shell.
@@ -23,7 +23,7 @@ pub struct ShellRequest {
 /// What is built before the program starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
-pub enum Stage {
+pub enum ShellStage {
     /// Nothing.
     Bare,
     /// A topology of the library.

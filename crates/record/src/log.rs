@@ -147,7 +147,7 @@ pub struct EventReader {
 
 /// A batch of whole lines of a run's events.
 #[derive(Debug)]
-pub struct Lines {
+pub struct EventLines {
     /// The lines as they are in the file.
     pub text: Vec<u8>,
     /// The events, each with the end offset of its line in `text`.
@@ -283,8 +283,9 @@ impl EventReader {
     }
 
     /// The next batch of events after the first event, with their lines.
-    pub fn lines(&mut self) -> Lines {
-        let mut lines = Lines { text: Vec::with_capacity(LINES_SIZE + LINES_SIZE / 2), events: Vec::new(), end: None };
+    pub fn lines(&mut self) -> EventLines {
+        let mut lines =
+            EventLines { text: Vec::with_capacity(LINES_SIZE + LINES_SIZE / 2), events: Vec::new(), end: None };
         while lines.end.is_none() && lines.text.len() < LINES_SIZE {
             match self.event(&mut lines.text) {
                 Ok(Some(stamped)) => lines.events.push((stamped, lines.text.len())),

@@ -136,18 +136,18 @@ fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
 
 /// Plain lines for CI logs: failures and progress.
 #[derive(Debug)]
-pub struct Lines<W> {
+pub struct PlainLines<W> {
     out: W,
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Write> PlainLines<W> {
     /// Writes lines to `out`.
     pub const fn new(out: W) -> Self {
         Self { out }
     }
 }
 
-impl<W: Write> Reporter for Lines<W> {
+impl<W: Write> Reporter for PlainLines<W> {
     fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         for line in [line(&stamped.event, record), milestone(&stamped.event, record)].into_iter().flatten() {
             // A closed pipe must not end a run whose reports are files.
@@ -266,7 +266,7 @@ mod tests {
             Event::CellFinished { kernel: id("6.12"), guest: 0, verdict },
         ];
         let mut out = Vec::new();
-        let mut lines = Lines::new(&mut out);
+        let mut lines = PlainLines::new(&mut out);
         for event in events {
             lines.event(&Stamped { at_ms: 0, event }, &RunRecord::default()).unwrap();
         }

@@ -1,7 +1,7 @@
 //! Groups failures: cells with the same message are listed once, as in the HTML report.
 
 use lab_record::{
-    kept::Told,
+    kept::ReportedVerdict,
     plan::{PlannedCell, PlannedKernel},
     run::RunRecord,
     verdict::Standing,
@@ -18,7 +18,7 @@ pub struct Story<'a> {
     /// Why.
     pub message: String,
     /// The first of them.
-    pub first: (&'a PlannedKernel, &'a PlannedCell, Told<'a>),
+    pub first: (&'a PlannedKernel, &'a PlannedCell, ReportedVerdict<'a>),
     /// Kernel and cell of the others.
     pub others: Vec<(&'a str, &'a str)>,
 }

@@ -8,7 +8,7 @@
 use super::{
     Accel, GuestSpec, Launcher, VmError,
     kvm::{self, Unusable},
-    probe::{self, Answer, PATIENCE, Patience},
+    probe::{self, KvmAnswer, PATIENCE, Patience},
 };
 use lab_base::file;
 use lab_record::event::Accelerator;
@@ -240,13 +240,13 @@ impl Memory {
     }
 
     /// The verdict that follows from an answer.
-    fn learn(&self, answer: Answer) -> Acceleration {
+    fn learn(&self, answer: KvmAnswer) -> Acceleration {
         let (accel, reason, slow) = match answer {
-            Answer::Spoke(after) => {
+            KvmAnswer::Spoke(after) => {
                 (Accel::Kvm, format!("a guest under KVM answered after {:.1} s", after.as_secs_f32()), None)
             }
-            Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
-            Answer::Unclear(why) => {
+            KvmAnswer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
+            KvmAnswer::Unclear(why) => {
                 let before = self.current().and_then(|kept| kept.slow).map_or(0, |slow| slow.times);
                 let slow = Slow { times: before.saturating_add(1), since: SystemTime::now() };
                 let again = match slow.pause() {

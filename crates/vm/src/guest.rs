@@ -50,7 +50,7 @@ pub struct MachineGuest {
 
 /// Preparation of a launch: a directory for sockets, and output files.
 #[derive(Debug)]
-pub struct Stage {
+pub struct LaunchStage {
     /// Removed with the guest.
     pub dir: TempDir,
     /// Paths in the directory.
@@ -59,7 +59,7 @@ pub struct Stage {
     stderr: File,
 }
 
-impl Stage {
+impl LaunchStage {
     /// Creates the directory and the files.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use super::{
     Guest, GuestSpec, Places, Snapshot, VmError,
     confine::Reach,
-    guest::{MachineGuest, Stage},
+    guest::{LaunchStage, MachineGuest},
     orphans,
     process::POLL,
     qmp::Monitor,
@@ -26,7 +26,7 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
     // A console tells the whole life of its guest, the boot included.
     let console = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
     fs::copy(snapshot.console(), &spec.console).map_err(console)?;
-    let stage = Stage::set(spec)?;
+    let stage = LaunchStage::set(spec)?;
     let name = orphans::guest_name(&spec.name)?;
     let state = snapshot.state();
     let file = |cause| VmError::File { what: "snapshot", path: state.clone(), cause };

@@ -11,7 +11,7 @@
 
 use super::{
     Accel, GuestSpec, Recipe, VmError,
-    lock::Lock,
+    lock::SnapshotLock,
     orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
@@ -149,11 +149,11 @@ pub enum Found {
 
 /// The snapshots in a cache.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct SnapshotStore {
     dir: PathBuf,
 }
 
-impl Store {
+impl SnapshotStore {
     /// The store in `<cache>/snapshots`.
     pub fn below(cache: &Path) -> Self {
         Self { dir: cache.join("snapshots") }
@@ -165,7 +165,7 @@ impl Store {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let left = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("lock".as_ref()));
         // Dropping a lock removes its file; locks that are held can't be taken.
-        left.for_each(|path| drop(Lock::try_take(&path)));
+        left.for_each(|path| drop(SnapshotLock::try_take(&path)));
     }
 
     /// Looks up a snapshot, and removes it if it is damaged.
@@ -220,7 +220,7 @@ impl Store {
     pub fn claim(&self, key: &str) -> Result<Option<Claim>, VmError> {
         fs::create_dir_all(&self.dir).map_err(|error| problem(&self.dir, &error))?;
         let path = self.dir.join(format!(".{key}.lock"));
-        let lock = Lock::try_take(&path).map_err(|error| problem(&path, &error))?;
+        let lock = SnapshotLock::try_take(&path).map_err(|error| problem(&path, &error))?;
         Ok(lock.map(|lock| Claim { store: self.clone(), key: key.to_owned(), _lock: lock }))
     }
 
@@ -259,9 +259,9 @@ impl Store {
 /// The right to create one snapshot; released on drop.
 #[derive(Debug)]
 pub struct Claim {
-    store: Store,
+    store: SnapshotStore,
     key: String,
-    _lock: Lock,
+    _lock: SnapshotLock,
 }
 
 impl Claim {

@@ -69,7 +69,7 @@ fn under_kvm_another_host_kernel_microcode_or_setting_is_another_snapshot() {
     }
 }
 
-fn aged(store: &Store, name: &str, age: Duration) -> PathBuf {
+fn aged(store: &SnapshotStore, name: &str, age: Duration) -> PathBuf {
     let dir = store.dir.join(name);
     fs::create_dir_all(&dir).unwrap();
     File::open(&dir).unwrap().set_modified(SystemTime::now() - age).unwrap();
@@ -79,7 +79,7 @@ fn aged(store: &Store, name: &str, age: Duration) -> PathBuf {
 #[test]
 fn locks_of_killed_runs_are_removed_and_held_locks_stay() {
     let cache = tempfile::tempdir().unwrap();
-    let store = Store::below(cache.path());
+    let store = SnapshotStore::below(cache.path());
     let held = store.claim("held").unwrap().unwrap();
     assert!(store.claim("held").unwrap().is_none(), "one run at a time");
     fs::write(store.dir.join(".dead.lock"), "").unwrap();
@@ -93,7 +93,7 @@ fn locks_of_killed_runs_are_removed_and_held_locks_stay() {
 #[test]
 fn the_oldest_snapshots_are_removed_first_and_young_ones_stay() {
     let cache = tempfile::tempdir().unwrap();
-    let store = Store::below(cache.path());
+    let store = SnapshotStore::below(cache.path());
     let many: Vec<_> = (0..KEPT as u32 + 2).map(|age| aged(&store, &format!("s{age}"), YOUNG * (age + 2))).collect();
     let young = aged(&store, "young", Duration::ZERO);
     store.prune();

@@ -11,7 +11,7 @@ use lab_protocol::{
     shell::{ShellRequest, Size, Stream},
 };
 use names::Names;
-use program::{Input, ShellProgram};
+use program::{ProgramInput, ShellProgram};
 use std::{
     io::Read,
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -108,7 +108,7 @@ fn forward(stream: Stream, mut source: impl Read, sender: &Sender) {
 }
 
 /// Writes input as the program takes it, and reports that to the host, so that it never sends more than fits.
-fn feed(mut writer: Input, input: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
+fn feed(mut writer: ProgramInput, input: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
     for bytes in input {
         writer.write(&bytes);
         if sender.send(&AgentMessage::InputTaken { bytes: bytes.len() as u32 }).is_err() {

@@ -115,10 +115,10 @@ impl ShellProgram {
     }
 
     /// Where its input goes.
-    pub fn input(&mut self) -> Input {
+    pub fn input(&mut self) -> ProgramInput {
         match self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
-            Some(terminal) => Input::Terminal(terminal),
-            None => self.child.stdin.take().map_or(Input::Closed, Input::Pipe),
+            Some(terminal) => ProgramInput::Terminal(terminal),
+            None => self.child.stdin.take().map_or(ProgramInput::Closed, ProgramInput::Pipe),
         }
     }
 
@@ -134,7 +134,7 @@ impl ShellProgram {
 }
 
 /// Where input goes.
-pub enum Input {
+pub enum ProgramInput {
     /// The controlling end of its terminal.
     Terminal(File),
     /// Its standard input.
@@ -143,7 +143,7 @@ pub enum Input {
     Closed,
 }
 
-impl Input {
+impl ProgramInput {
     /// Hands input over, waiting until it is taken; nothing is the end of all input.
     pub fn write(&mut self, bytes: &[u8]) {
         let written = match self {

@@ -200,7 +200,7 @@ pub struct KernelTable {
 
 /// Content of `results/bench-datapath.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct DatapathReport {
     /// `kvm` or `tcg`.
     pub accelerator: String,
     pub qemu: String,
@@ -213,7 +213,7 @@ pub struct Report {
     pub kernels: Vec<KernelTable>,
 }
 
-impl Report {
+impl DatapathReport {
     pub fn new(accelerator: String, qemu: String, rounds: u32, window_ms: u32, kernels: Vec<KernelTable>) -> Self {
         Self { accelerator, qemu, rounds, window_ms, datagram: DATAGRAM, kernels }
     }
@@ -292,7 +292,7 @@ mod tests {
         let rows = measurement.rows().unwrap();
         assert_eq!(rows[0].cpu_ratio, Spread { median: 0.525, min: 0.5, max: 0.55 });
         let kernels = vec![KernelTable { kernel: "6.1".into(), release: "6.1.0-x".into(), rows }];
-        let report = Report::new("tcg".into(), "7.2".into(), 2, 10, kernels);
+        let report = DatapathReport::new("tcg".into(), "7.2".into(), 2, 10, kernels);
         insta::assert_snapshot!(report.table());
     }
 

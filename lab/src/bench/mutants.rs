@@ -13,7 +13,7 @@ const MAX_REASON: usize = 100;
 
 /// Cells to run with one fault, or without a fault.
 #[derive(Debug, Clone)]
-pub struct Round {
+pub struct MutantRound {
     /// The mutant's name, or [`NO_MUTANT`].
     pub name: String,
     pub cells: Vec<CellId>,
@@ -43,7 +43,7 @@ enum End {
     NotApplicable(String),
 }
 
-impl Round {
+impl MutantRound {
     /// The control round: the cells of all these mutants without a fault. A cell that fails without a fault detects
     /// nothing.
     pub fn control(mutants: &[&MutantInfo]) -> Self {
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn one_failed_cell_detects_a_mutant_and_an_error_does_not() {
-        let round = Round::of(&mutant());
+        let round = MutantRound::of(&mutant());
         let error = Outcome::Errored { kind: ErrorKind::Boot, message: "no hello".to_owned() };
         for (outcomes, wanted) in [
             ([Outcome::Passed, failed()], "no-rpf: caught by T18-y[tc]: check: 3|0, wanted 0"),
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_mutant_that_does_not_apply_is_listed_but_not_counted() {
-        let round = Round::of(&mutant());
+        let round = MutantRound::of(&mutant());
         let caught = round.weigh(&[(cell("T17-x[tc]"), failed())]);
         let elsewhere = round.not_applicable("prog-array-strict: new in 6.12.53".to_owned());
         assert_eq!(elsewhere.line(), "no-rpf: not applicable: prog-array-strict: new in 6.12.53");
@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn a_failure_in_the_control_round_fails_the_whole_measurement() {
         let mutant = mutant();
-        let control = Round::control(&[&mutant]);
-        let caught = Round::of(&mutant).weigh(&[(cell("T17-x[tc]"), failed())]);
+        let control = MutantRound::control(&[&mutant]);
+        let caught = MutantRound::of(&mutant).weigh(&[(cell("T17-x[tc]"), failed())]);
         let clean = control.weigh(&[(cell("T17-x[tc]"), Outcome::Passed)]);
         let spoilt = control.weigh(&[(cell("T17-x[tc]"), failed())]);
         assert_eq!(exit(&[clean.clone(), caught.clone()]), Exit::Passed);

@@ -1,6 +1,6 @@
 //! Defines what counts as the failure under investigation, and what is no result.
 
-use super::trial::{Answer, Stop};
+use super::trial::{Answer, SearchStop};
 use lab_base::text;
 use lab_protocol::{Capability, CapabilityState, CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::run::RunRecord;
@@ -137,8 +137,8 @@ impl Predicate {
     /// failure counts.
     ///
     /// # Errors
-    /// [`Stop::Interrupted`].
-    pub fn read(&self, record: &RunRecord, losses: &[Loss], known: &[Signature]) -> Result<Reading, Stop> {
+    /// [`SearchStop::Interrupted`].
+    pub fn read(&self, record: &RunRecord, losses: &[Loss], known: &[Signature]) -> Result<Reading, SearchStop> {
         let Some((_, kernel)) = record.planned().next() else {
             return Ok(Reading::Trouble("no kernel ran".to_owned()));
         };
@@ -174,7 +174,7 @@ impl Predicate {
         cells: &[CellId],
         rule: Match,
         known: &[Signature],
-    ) -> Result<Reading, Stop> {
+    ) -> Result<Reading, SearchStop> {
         let (mut matching, mut others, mut evidence, mut passed) = (Vec::new(), Vec::new(), None, false);
         let mut lacking = None;
         for (_, cell, verdict) in record.verdicts().filter(|(_, cell, _)| cells.contains(&cell.id)) {

@@ -2,12 +2,12 @@
 
 use crate::{
     bisect::{
-        Answer, Stop, Subject, Trial,
+        Answer, SearchStop, Subject, Trial,
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
     error::Error,
-    guests::{Guests, How},
+    guests::{GuestOptions, Guests},
     project::{
         Project,
         select::{Selected, facts, stated},
@@ -15,7 +15,7 @@ use crate::{
 };
 use lab_base::{file::FileError, interrupt::Interrupt, say::say, text};
 use lab_guard::Id;
-use lab_kernel_store::Unpacked;
+use lab_kernel_store::BootableKernel;
 use lab_protocol::CellInfo;
 use lab_record::{
     event::{Event, Stamped},
@@ -38,7 +38,7 @@ const ATTEMPTS: usize = 3;
 /// Brings kernels about: fetches or builds them.
 pub trait Supply {
     /// The kernel, or why there is none.
-    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop>;
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop>;
 
     /// Name of the kernel; safe as a file name.
     fn name(&self, subject: Subject) -> String;
@@ -55,7 +55,7 @@ pub struct Tester<'a, S> {
     /// What counts as the failure.
     pub predicate: &'a Predicate,
     /// How guests run.
-    pub how: How,
+    pub how: GuestOptions,
     /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Directory for the runs' events and consoles.
@@ -65,7 +65,7 @@ pub struct Tester<'a, S> {
     /// The guests' machine, once the first kernel is at hand.
     pub guests: Option<Guests>,
     /// Kernels that are ready to boot.
-    pub ready: BTreeMap<Subject, Unpacked>,
+    pub ready: BTreeMap<Subject, BootableKernel>,
     /// What the failure looks like.
     pub lesson: Lesson,
     /// Kernels that have already run: the first run of each boots, and is reported.
@@ -103,7 +103,7 @@ impl Spoken {
 
 impl<S: Supply> Tester<'_, S> {
     /// The guests' machine; it is decided with the first kernel at hand.
-    fn guests(&mut self, kernel: &Unpacked) -> Result<&mut Guests, Error> {
+    fn guests(&mut self, kernel: &BootableKernel) -> Result<&mut Guests, Error> {
         let guests = match self.guests.take() {
             Some(guests) => guests,
             None => Guests::of(self.project, vec![kernel.clone()], self.selected)?,
@@ -132,7 +132,7 @@ impl<S: Supply> Tester<'_, S> {
         self.selected.cells.iter().filter(wanted).cloned().collect()
     }
 
-    fn once(&mut self, subject: Subject, kernel: &Unpacked) -> Result<(RunRecord, Vec<Loss>), Error> {
+    fn once(&mut self, subject: Subject, kernel: &BootableKernel) -> Result<(RunRecord, Vec<Loss>), Error> {
         if self.begun.insert(subject) {
             say(&format!("{}: booting {}", self.source.name(subject), kernel.release));
         }
@@ -142,14 +142,14 @@ impl<S: Supply> Tester<'_, S> {
         let facts = stated(facts, &kernel.has, kernel.believe_probes.as_deref());
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());
-        let how = How { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };
+        let how = GuestOptions { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };
         let record =
             self.guests(kernel)?.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events, &mut losses])?;
         Ok((record, losses.0))
     }
 
-    fn interrupted(&self) -> Result<(), Stop> {
-        self.interrupt.signal().map_or(Ok(()), |signal| Err(Stop::Interrupted(signal)))
+    fn interrupted(&self) -> Result<(), SearchStop> {
+        self.interrupt.signal().map_or(Ok(()), |signal| Err(SearchStop::Interrupted(signal)))
     }
 }
 
@@ -160,7 +160,7 @@ impl<S: Supply> Learning for Tester<'_, S> {
 }
 
 impl<S: Supply> Trial for Tester<'_, S> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
         self.interrupted()?;
         let kernel = self.source.bring(subject);
         self.interrupted()?;
@@ -171,13 +171,14 @@ impl<S: Supply> Trial for Tester<'_, S> {
         }))
     }
 
-    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+    fn run(&mut self, subject: Subject) -> Result<Answer, SearchStop> {
         let Some(kernel) = self.ready.get(&subject).cloned() else {
-            return Err(Stop::Trouble(format!("{} was not prepared", self.source.name(subject))));
+            return Err(SearchStop::Trouble(format!("{} was not prepared", self.source.name(subject))));
         };
         let mut trouble = String::new();
         for _ in 0..ATTEMPTS {
-            let (record, losses) = self.once(subject, &kernel).map_err(|error| Stop::Trouble(error.to_string()))?;
+            let (record, losses) =
+                self.once(subject, &kernel).map_err(|error| SearchStop::Trouble(error.to_string()))?;
             self.interrupted()?;
             // At the failing end every failure counts and is learned: the first failure need not be the most frequent one.
             let known = if subject == self.failing { &[][..] } else { &self.lesson.signatures };
@@ -197,7 +198,7 @@ impl<S: Supply> Trial for Tester<'_, S> {
                 }
             }
         }
-        Err(Stop::Trouble(format!("{}, {ATTEMPTS} times: {trouble}", self.source.name(subject))))
+        Err(SearchStop::Trouble(format!("{}, {ATTEMPTS} times: {trouble}", self.source.name(subject))))
     }
 }
 

@@ -43,7 +43,7 @@ pub enum Mark {
 
 /// Why a search ended without a finding.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
+pub enum SearchStop {
     /// The question is invalid.
     #[error("{0}")]
     Question(String),
@@ -61,14 +61,14 @@ pub trait Trial {
     /// it does not compile, the change can't be taken back.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop>;
+    /// [`SearchStop`].
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop>;
 
     /// Runs the case once, in a fresh guest, on a prepared kernel.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn run(&mut self, subject: Subject) -> Result<Answer, Stop>;
+    /// [`SearchStop`].
+    fn run(&mut self, subject: Subject) -> Result<Answer, SearchStop>;
 }
 
 /// Selects the points of a binary search.
@@ -76,19 +76,19 @@ pub trait Walk {
     /// The next point to test; `None` if the search can't be narrowed further.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn next(&mut self) -> Result<Option<usize>, Stop>;
+    /// [`SearchStop`].
+    fn next(&mut self) -> Result<Option<usize>, SearchStop>;
 
     /// Records a point's mark.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop>;
+    /// [`SearchStop`].
+    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), SearchStop>;
 
     /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that were
     /// set during the search.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn settle(&mut self, marks: &[(usize, Mark)]) -> Result<(), Stop>;
+    /// [`SearchStop`].
+    fn settle(&mut self, marks: &[(usize, Mark)]) -> Result<(), SearchStop>;
 }

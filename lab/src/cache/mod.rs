@@ -6,7 +6,7 @@
 
 mod policy;
 
-pub use policy::{Policy, Verdict, judge};
+pub use policy::{CachePolicy, PruneDecision, judge};
 
 use crate::error::Error;
 use lab_base::git::git;
@@ -21,7 +21,7 @@ use std::{
 
 /// What an entry is for. The name is that of its directory, and what `lab cache` calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum CacheKind {
     /// Unpacked kernels.
     Kernels,
     /// Guest images, and kernels unpacked for a direct start.
@@ -42,7 +42,7 @@ pub enum Kind {
     Tools,
 }
 
-impl Kind {
+impl CacheKind {
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Kernels,
@@ -94,9 +94,9 @@ impl Kind {
 
 /// One thing that is kept or goes as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct CacheEntry {
     /// What it is for.
-    pub kind: Kind,
+    pub kind: CacheKind,
     /// Its place below the cache.
     pub name: String,
     /// Where it is.
@@ -108,21 +108,21 @@ pub struct Entry {
 }
 
 /// Everything that the cache holds. What can't be read counts for nothing: it may be going just now.
-pub fn entries(cache: &Path) -> Vec<Entry> {
+pub fn entries(cache: &Path) -> Vec<CacheEntry> {
     let mut entries = Vec::new();
-    for kind in Kind::ALL {
+    for kind in CacheKind::ALL {
         for path in places(cache, kind) {
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let name = path.strip_prefix(cache).unwrap_or(&path).to_string_lossy().into_owned();
             let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            entries.push(Entry { kind, name, size: size(&path), used, path });
+            entries.push(CacheEntry { kind, name, size: size(&path), used, path });
         }
     }
     entries
 }
 
 /// The entries of a kind. Locks and what is just being made have names that begin with a dot.
-fn places(cache: &Path, kind: Kind) -> Vec<PathBuf> {
+fn places(cache: &Path, kind: CacheKind) -> Vec<PathBuf> {
     let below = |dir: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let shown = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
@@ -133,11 +133,11 @@ fn places(cache: &Path, kind: Kind) -> Vec<PathBuf> {
     let dir = cache.join(kind.name());
     match kind {
         // Per repository a checkout and many built commits, each of which is of use without the others.
-        Kind::Bisect => {
+        CacheKind::Bisect => {
             let repositories = below(&dir).into_iter();
             repositories.flat_map(|place| [vec![place.join("tree")], below(&place.join("products"))].concat()).collect()
         }
-        Kind::VngHome => below(&dir.join(".cache/virtme-ng")),
+        CacheKind::VngHome => below(&dir.join(".cache/virtme-ng")),
         _ => below(&dir),
     }
 }
@@ -152,9 +152,9 @@ fn size(path: &Path) -> u64 {
 ///
 /// # Errors
 /// The system's answer.
-fn remove(cache: &Path, entry: &Entry) -> Result<(), Error> {
+fn remove(cache: &Path, entry: &CacheEntry) -> Result<(), Error> {
     let failed = |error| Error::file("remove", &entry.path)(error);
-    let is_tree = matches!(entry.kind, Kind::Trees) || entry.path.ends_with("tree");
+    let is_tree = matches!(entry.kind, CacheKind::Trees) || entry.path.ends_with("tree");
     if is_tree && let Ok(common) = git(&entry.path, ["rev-parse", "--path-format=absolute", "--git-common-dir"]) {
         // The person's repository keeps a list of its worktrees.
         let words = ["worktree", "remove", "--force", "--force"].map(OsString::from);
@@ -177,7 +177,7 @@ fn remove(cache: &Path, entry: &Entry) -> Result<(), Error> {
 #[derive(Debug)]
 pub struct Pruned {
     /// Every entry, and whether it goes.
-    pub verdicts: Vec<Verdict>,
+    pub verdicts: Vec<PruneDecision>,
     /// Whether another lab uses the cache, and nothing was removed for its sake.
     pub busy: bool,
 }
@@ -194,7 +194,7 @@ impl Pruned {
 ///
 /// # Errors
 /// An entry can't be removed.
-pub fn prune(cache: &Cache, policy: Policy, only: Option<Kind>, dry: bool) -> Result<Pruned, Error> {
+pub fn prune(cache: &Cache, policy: CachePolicy, only: Option<CacheKind>, dry: bool) -> Result<Pruned, Error> {
     let Some(_alone) = cache.alone() else { return Ok(Pruned { verdicts: Vec::new(), busy: true }) };
     let all = entries(cache.root());
     let verdicts = judge(all, policy, only, SystemTime::now());
@@ -208,7 +208,8 @@ pub fn prune(cache: &Cache, policy: Policy, only: Option<Kind>, dry: bool) -> Re
 
 /// What happens by itself at the end of a command that filled the cache. Gives the line to tell, if any.
 pub fn sweep(cache: &Cache, project: &Path) -> Option<String> {
-    match Policy::load(project).and_then(|policy| prune(cache, policy, None, false).map(|pruned| (pruned, policy))) {
+    match CachePolicy::load(project).and_then(|policy| prune(cache, policy, None, false).map(|pruned| (pruned, policy)))
+    {
         Ok((pruned, policy)) => {
             let (count, size) = pruned.gone();
             let entries = if count == 1 { "entry" } else { "entries" };

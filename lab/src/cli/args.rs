@@ -2,8 +2,8 @@
 
 use crate::{
     error::Error,
-    guests::{How, Order},
-    project::filter::{Filter, KernelFilter},
+    guests::{GuestOptions, Order},
+    project::filter::{CellFilter, KernelFilter},
     run::common::Retries,
 };
 use clap::Args;
@@ -168,14 +168,14 @@ impl KernelArgs {
 impl HowArgs {
     /// Parameters of the run, and the directory for results.
     pub(super) fn order(&self) -> Order {
-        let how = How {
+        let how = GuestOptions {
             jobs: self.jobs,
             mutant: self.mutant.clone(),
             cold: self.cold,
             isolate: self.isolate,
             retries: Retries { count: self.retries, on_flaky: self.flaky },
             deadlines: self.deadline.clone(),
-            ..How::default()
+            ..GuestOptions::default()
         };
         Order { how, out: self.out.clone() }
     }
@@ -183,9 +183,9 @@ impl HowArgs {
 
 impl SelectArgs {
     /// The filter for cells.
-    pub(super) fn filter(&self) -> Filter {
+    pub(super) fn filter(&self) -> CellFilter {
         let Self { kernels: _, case, attach, no_build, canary } = self;
-        Filter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
+        CellFilter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
     }
 
     /// The arguments that select the same cells in another process.

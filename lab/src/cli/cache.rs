@@ -1,7 +1,7 @@
 //! `lab cache` and `lab cache prune`.
 
 use crate::{
-    cache::{self, Entry, Kind, Policy, bytes},
+    cache::{self, CacheEntry, CacheKind, CachePolicy, bytes},
     error::Error,
     project,
 };
@@ -45,21 +45,21 @@ struct PruneArgs {
     days: Option<u32>,
     /// All of this kind, and nothing else: `lab cache` names the kinds.
     #[arg(long, value_name = "KIND", conflicts_with_all = ["max_gib", "days"], value_parser = kind)]
-    kind: Option<Kind>,
+    kind: Option<CacheKind>,
     /// Only tell what would go.
     #[arg(long)]
     dry_run: bool,
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    let names = Kind::ALL.map(Kind::name).join(", ");
-    let found = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+fn kind(text: &str) -> Result<CacheKind, String> {
+    let names = CacheKind::ALL.map(CacheKind::name).join(", ");
+    let found = CacheKind::ALL.into_iter().find(|kind| kind.name() == text);
     found.ok_or_else(|| format!("`{text}` is not a kind of the cache's entries (wanted: {names})"))
 }
 
 pub(super) fn cache(named: Option<PathBuf>, args: &CacheArgs) -> Result<Exit, Error> {
     let root = project::root(named)?;
-    let policy = Policy::load(&root)?;
+    let policy = CachePolicy::load(&root)?;
     let cache = Cache::open()?;
     match &args.command {
         Some(CacheCommand::Prune(prune)) => pruned(&cache, policy, prune),
@@ -67,7 +67,7 @@ pub(super) fn cache(named: Option<PathBuf>, args: &CacheArgs) -> Result<Exit, Er
     }
 }
 
-fn list(cache: &Cache, policy: Policy, args: &CacheArgs) -> Result<Exit, Error> {
+fn list(cache: &Cache, policy: CachePolicy, args: &CacheArgs) -> Result<Exit, Error> {
     let entries = cache::entries(cache.root());
     if args.json {
         show(format_args!("{}\n", to_json(cache.root(), policy, &entries)))?;
@@ -78,8 +78,8 @@ fn list(cache: &Cache, policy: Policy, args: &CacheArgs) -> Result<Exit, Error> 
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["kind", "entries", "size", "last used", "what"]);
-    for kind in Kind::ALL {
-        let of: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == kind).collect();
+    for kind in CacheKind::ALL {
+        let of: Vec<&CacheEntry> = entries.iter().filter(|entry| entry.kind == kind).collect();
         let size = of.iter().map(|entry| entry.size).sum();
         let used = of.iter().map(|entry| entry.used).max().map_or_else(|| "-".to_owned(), age);
         table.add_row([kind.name(), &of.len().to_string(), &bytes(size), &used, kind.words()]);
@@ -96,9 +96,9 @@ fn list(cache: &Cache, policy: Policy, args: &CacheArgs) -> Result<Exit, Error> 
     Ok(Exit::Passed)
 }
 
-fn to_json(root: &Path, policy: Policy, entries: &[Entry]) -> serde_json::Value {
+fn to_json(root: &Path, policy: CachePolicy, entries: &[CacheEntry]) -> serde_json::Value {
     let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let entry = |entry: &Entry| {
+    let entry = |entry: &CacheEntry| {
         json!({
             "kind": entry.kind.name(),
             "name": entry.name,
@@ -116,9 +116,9 @@ fn to_json(root: &Path, policy: Policy, entries: &[Entry]) -> serde_json::Value 
     })
 }
 
-fn pruned(cache: &Cache, policy: Policy, args: &PruneArgs) -> Result<Exit, Error> {
+fn pruned(cache: &Cache, policy: CachePolicy, args: &PruneArgs) -> Result<Exit, Error> {
     let size = args.max_gib.map_or(policy.size, |gib| u64::from(gib) << 30);
-    let policy = Policy { size, days: args.days.unwrap_or(policy.days) };
+    let policy = CachePolicy { size, days: args.days.unwrap_or(policy.days) };
     let pruned = cache::prune(cache, policy, args.kind, args.dry_run)?;
     if pruned.busy {
         let path = cache.root().to_owned();

@@ -3,7 +3,7 @@
 use super::args::KernelArgs;
 use crate::{
     error::Error,
-    guests::{Guests, How, progress},
+    guests::{GuestOptions, Guests, progress},
     project::{Project, select::build},
 };
 use clap::Args;
@@ -37,7 +37,7 @@ pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> R
     let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let mut progress = progress();
     // A guest that only probes ends before a snapshot would be finished.
-    let how = How { jobs: args.jobs, cold: true, ..How::default() };
+    let how = GuestOptions { jobs: args.jobs, cold: true, ..GuestOptions::default() };
     let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how, &mut [&mut *progress])?;
     let rows = capabilities::rows(&record);
     let silent = rows.iter().any(|row| row.capabilities.is_empty());

@@ -1,6 +1,6 @@
 //! `known.toml`: known failures.
 
-use super::{KNOWN_TOML, Terms, read};
+use super::{EntryTerms, KNOWN_TOML, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::verdict::Verdict;
@@ -9,7 +9,7 @@ use lab_record::verdict::Verdict;
 #[derive(Debug, Clone)]
 pub struct Known {
     /// Kernels, reason, link and last day.
-    pub terms: Terms,
+    pub terms: EntryTerms,
     text: String,
     case: Pattern,
     message: Option<Pattern>,

@@ -101,14 +101,14 @@ pub enum ArtifactError {
 
 /// A program or an object as it was built.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Built {
+pub struct Artifact {
     /// Where it was found.
     pub path: PathBuf,
     /// What it held then: a build beside a run replaces the file, and all guests of a run get the same.
     pub bytes: Arc<[u8]>,
 }
 
-impl std::fmt::Debug for Built {
+impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({} bytes)", self.path.display(), self.bytes.len())
     }
@@ -118,9 +118,9 @@ impl std::fmt::Debug for Built {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
     /// The static agent.
-    pub agent: Built,
+    pub agent: Artifact,
     /// The eBPF objects, by the names that the agent looks for.
-    pub objects: BTreeMap<String, Built>,
+    pub objects: BTreeMap<String, Artifact>,
 }
 
 /// Builds artifacts of a project.
@@ -317,7 +317,7 @@ impl Builder<'_> {
 /// Reads what was built.
 fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
     let read = |what, path: PathBuf| match std::fs::read(&path) {
-        Ok(bytes) => Ok(Built { path, bytes: bytes.into() }),
+        Ok(bytes) => Ok(Artifact { path, bytes: bytes.into() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
         Err(cause) => Err(ArtifactError::Read { path, cause }),
     };

@@ -18,7 +18,7 @@ use crate::{
     setup::Tools,
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, say::say, selection};
-use lab_kernel_store::{Cache, Class, Config, Kernel, KernelsError, Lock, Store};
+use lab_kernel_store::{Cache, Kernel, KernelClass, KernelMatrix, KernelStore, KernelsError, KernelsLock};
 use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
 
@@ -32,8 +32,8 @@ pub struct Project {
     pub root: PathBuf,
     /// The cache for downloads, builds and snapshots.
     pub cache: Cache,
-    pub config: Config,
-    pub lock: Lock,
+    pub config: KernelMatrix,
+    pub lock: KernelsLock,
     /// `splats.toml` and `known.toml`.
     pub lists: Lists,
     vng: PathBuf,
@@ -46,9 +46,9 @@ impl Project {
         // Builds and downloads may start after this: a signal ends them without leaving partial files.
         Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let cache = Cache::open()?;
-        let config = Config::load(&root.join(KERNELS_TOML))?;
+        let config = KernelMatrix::load(&root.join(KERNELS_TOML))?;
         config.hints.iter().for_each(|hint| say(&format!("hint: {hint}")));
-        let lock = Lock::load(&root.join(KERNELS_LOCK))?;
+        let lock = KernelsLock::load(&root.join(KERNELS_LOCK))?;
         let lists = Lists::load(&root).map_err(KernelsError::from)?;
         // Only `git` and `mainline` kernels need it, and they report an error if it is missing.
         let vng = Tools::in_cache(cache.root()).virtme_ng().unwrap_or_else(|| "vng".into());
@@ -56,8 +56,8 @@ impl Project {
     }
 
     /// The store for this project's kernels.
-    pub fn store(&self) -> Store<'_> {
-        Store { cache: &self.cache, config: &self.config, vng: &self.vng }
+    pub fn store(&self) -> KernelStore<'_> {
+        KernelStore { cache: &self.cache, config: &self.config, vng: &self.vng }
     }
 
     /// Path of virtme-ng, or its name if it is not installed.
@@ -82,7 +82,7 @@ impl Project {
 
     /// The kernels that a filter selects.
     pub fn kernels(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
-        let classes: Vec<Class> = filter.class.iter().map(|name| self.class(name)).collect::<Result<_, _>>()?;
+        let classes: Vec<KernelClass> = filter.class.iter().map(|name| self.class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
         let patterns = if filter.all { &every[..] } else { &filter.kernel };
         let mut chosen = lab_kernel_store::select(&self.config, patterns, &classes)?;
@@ -94,15 +94,15 @@ impl Project {
     }
 
     /// A class that is predefined, or that a kernel of `kernels.toml` has.
-    fn class(&self, name: &str) -> Result<Class, Error> {
+    fn class(&self, name: &str) -> Result<KernelClass, Error> {
         let own = self.config.kernels.iter().map(|kernel| kernel.class.clone());
-        let mut known: Vec<Class> = Class::PREDEFINED.into_iter().chain(own).collect();
+        let mut known: Vec<KernelClass> = KernelClass::PREDEFINED.into_iter().chain(own).collect();
         known.sort();
         known.dedup();
         if let Some(class) = known.iter().find(|class| class.name() == name) {
             return Ok(class.clone());
         }
-        let names = || known.iter().map(Class::name);
+        let names = || known.iter().map(KernelClass::name);
         let nearest = nearest(name, names());
         let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
         Err(selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into())

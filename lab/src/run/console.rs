@@ -4,7 +4,7 @@ use lab_base::text;
 use lab_guard::bounded;
 use lab_protocol::{
     ErrorKind,
-    complaint::{Class, record},
+    complaint::{SplatClass, record},
 };
 use std::path::Path;
 
@@ -35,7 +35,7 @@ impl Tail {
 
     /// The title of the fatal splat, without its time stamp, if there is one. The guest runs with `oops=panic`.
     pub fn last_words(&self) -> Option<&str> {
-        self.find(Class::is_deadly)
+        self.find(SplatClass::is_deadly)
     }
 
     /// The first splat that was not fatal.
@@ -43,9 +43,9 @@ impl Tail {
         self.find(|class, record| !class.is_deadly(record))
     }
 
-    fn find(&self, wanted: impl Fn(Class, &str) -> bool) -> Option<&str> {
+    fn find(&self, wanted: impl Fn(SplatClass, &str) -> bool) -> Option<&str> {
         let mut records = self.lines.iter().map(|line| record(line));
-        records.find(|record| Class::of(record).is_some_and(|class| wanted(class, record)))
+        records.find(|record| SplatClass::of(record).is_some_and(|class| wanted(class, record)))
     }
 
     /// Corrects the kind of a loss: a guest that stopped answering after a fatal splat has panicked.

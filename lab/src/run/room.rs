@@ -56,7 +56,7 @@ impl Room {
 
     /// Waits until a guest of this size fits beside the running ones; a single guest always fits. Calls `waits` once if it
     /// has to wait. Returns `None` if the run is interrupted.
-    pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<Place<'_>> {
+    pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<GuestMemory<'_>> {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
         let mut waits = Some(waits);
         let mut taken = lock(&self.taken_mib);
@@ -74,18 +74,18 @@ impl Room {
             taken = wait(&self.left, taken, POLL);
         }
         *taken += mib;
-        Some(Place { room: self, mib })
+        Some(GuestMemory { room: self, mib })
     }
 }
 
 /// The memory of one guest; released on drop.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct GuestMemory<'a> {
     room: &'a Room,
     mib: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for GuestMemory<'_> {
     fn drop(&mut self) {
         *lock(&self.room.taken_mib) -= self.mib;
         self.room.left.notify_all();

@@ -3,7 +3,7 @@
 use super::visitor::Visitor;
 use super::{
     kernel::KernelRun,
-    session::{End, Errand, Lost},
+    session::{Errand, Lost, SessionEnd},
 };
 use crate::run::common::{Common, Prepared};
 use lab_protocol::ErrorKind;
@@ -38,15 +38,15 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
             Ok(mut guest) => run.drive(&mut *guest, &launch, Errand::Visit { visitor, restored: snapshot.is_some() }),
             Err(error) => {
                 let (kind, message) = (ErrorKind::Host, error.to_string());
-                End::Lost(Lost { kind, message, cell: None, again: false, exit: None })
+                SessionEnd::Lost(Lost { kind, message, cell: None, again: false, exit: None })
             }
         };
         run.answered(&launch, snapshot.as_ref());
         match (end, snapshot) {
-            (End::Done(_), _) => return Visited::Done,
-            (End::Interrupted(_), _) => return Visited::Interrupted,
-            (End::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&launch, &lost, &snapshot),
-            (End::Lost(lost), _) => {
+            (SessionEnd::Done(_), _) => return Visited::Done,
+            (SessionEnd::Interrupted(_), _) => return Visited::Interrupted,
+            (SessionEnd::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&launch, &lost, &snapshot),
+            (SessionEnd::Lost(lost), _) => {
                 run.bury(&launch, lost);
                 return Visited::Lost;
             }

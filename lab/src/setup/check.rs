@@ -1,7 +1,7 @@
 //! The vocabulary of checks.
 
 use super::host::Host;
-use super::private::Set;
+use super::private::PackageSet;
 
 /// What a machine is made ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,13 +17,13 @@ pub enum Purpose {
 
 /// One thing the lab needs.
 #[derive(Clone, Copy)]
-pub struct Check {
+pub struct SetupCheck {
     /// Short name, as shown in the table.
     pub name: &'static str,
     /// What breaks without it.
     pub why: &'static str,
     /// Judges what was seen on the host.
-    pub probe: fn(&Host) -> State,
+    pub probe: fn(&Host) -> CheckState,
     /// How it comes about.
     pub fix: Fix,
 }
@@ -38,7 +38,7 @@ pub enum Fix {
         /// The commands that stand for these packages on other distributions.
         commands: &'static [&'static str],
         /// What is unpacked into the cache in their place; `None` where only installed packages serve.
-        set: Option<&'static Set>,
+        set: Option<&'static PackageSet>,
     },
     /// virtme-ng in a virtual environment of the cache.
     VirtmeNg,
@@ -54,7 +54,7 @@ pub enum Fix {
 
 /// What a probe concluded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum CheckState {
     /// Usable.
     Ok {
         /// What was found, usually a version.

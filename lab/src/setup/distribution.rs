@@ -4,7 +4,7 @@ use std::fs;
 
 /// Who manages packages, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
+pub enum DistributionFamily {
     /// Debian and what derives from it: dpkg and apt.
     Debian,
     /// Fedora and what derives from it: dnf.
@@ -20,7 +20,7 @@ pub enum Family {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
     /// Its family.
-    pub family: Family,
+    pub family: DistributionFamily,
     /// The code name of its release.
     pub codename: Option<String>,
 }
@@ -59,9 +59,9 @@ impl Distribution {
         };
         let names = [value("ID"), value("ID_LIKE")].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let family = names.split_whitespace().find_map(|name| match name {
-            "debian" | "ubuntu" => Some(Family::Debian),
-            "fedora" | "rhel" | "centos" => Some(Family::Fedora),
-            "arch" => Some(Family::Arch),
+            "debian" | "ubuntu" => Some(DistributionFamily::Debian),
+            "fedora" | "rhel" | "centos" => Some(DistributionFamily::Fedora),
+            "arch" => Some(DistributionFamily::Arch),
             _ => None,
         });
         Self { family: family.unwrap_or_default(), codename: value("VERSION_CODENAME") }
@@ -80,9 +80,11 @@ impl Distribution {
             names.join(" ")
         };
         match self.family {
-            Family::Fedora => format!("sudo dnf install {}", names(true)),
-            Family::Arch => format!("sudo pacman -S {}", names(false)),
-            Family::Debian | Family::Other => "install them with this distribution's package manager".to_owned(),
+            DistributionFamily::Fedora => format!("sudo dnf install {}", names(true)),
+            DistributionFamily::Arch => format!("sudo pacman -S {}", names(false)),
+            DistributionFamily::Debian | DistributionFamily::Other => {
+                "install them with this distribution's package manager".to_owned()
+            }
         }
     }
 }
@@ -94,14 +96,17 @@ mod tests {
     #[test]
     fn a_distribution_is_what_it_says() {
         let family = |text: &str| Distribution::read(text).family;
-        assert_eq!(family("NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_CODENAME=trixie\n"), Family::Debian);
-        assert_eq!(family("ID=ubuntu\nID_LIKE=debian\n"), Family::Debian);
-        assert_eq!(family("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), Family::Debian);
-        assert_eq!(family("ID=fedora\n"), Family::Fedora);
-        assert_eq!(family("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"), Family::Fedora);
-        assert_eq!(family("ID=endeavouros\nID_LIKE=arch\n"), Family::Arch);
-        assert_eq!(family("ID=nixos\n"), Family::Other);
-        assert_eq!(family(""), Family::Other);
+        assert_eq!(
+            family("NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_CODENAME=trixie\n"),
+            DistributionFamily::Debian
+        );
+        assert_eq!(family("ID=ubuntu\nID_LIKE=debian\n"), DistributionFamily::Debian);
+        assert_eq!(family("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), DistributionFamily::Debian);
+        assert_eq!(family("ID=fedora\n"), DistributionFamily::Fedora);
+        assert_eq!(family("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"), DistributionFamily::Fedora);
+        assert_eq!(family("ID=endeavouros\nID_LIKE=arch\n"), DistributionFamily::Arch);
+        assert_eq!(family("ID=nixos\n"), DistributionFamily::Other);
+        assert_eq!(family(""), DistributionFamily::Other);
         let codename = |text: &str| Distribution::read(text).codename;
         assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n"), Some("bookworm".to_owned()));
         assert_eq!(codename("ID=arch\n"), None);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{
-    distribution::{Distribution, Family},
+    distribution::{Distribution, DistributionFamily},
     private,
-    program::Program,
+    program::HostProgram,
     test_tools::TestTools,
 };
 use lab_vm::Acceleration;
@@ -35,9 +35,9 @@ pub struct Host {
     /// Commands, among those any check names, that are in `PATH`.
     pub commands: Vec<&'static str>,
     /// The compiler for the host's own programs.
-    pub rustc: Option<Program>,
+    pub rustc: Option<HostProgram>,
     /// The QEMU that will run guests.
-    pub qemu: Option<Program>,
+    pub qemu: Option<HostProgram>,
     /// The sets of packages in the cache, by name: the versions of their packages.
     pub private: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// Whether [`QEMU_VARIABLE`](super::QEMU_VARIABLE) chose it.
@@ -45,7 +45,7 @@ pub struct Host {
     /// The pinned virtme-ng, if whole.
     pub virtme_ng: Option<PathBuf>,
     /// The pinned bpf-linker, or else one in `PATH`.
-    pub bpf_linker: Option<Program>,
+    pub bpf_linker: Option<HostProgram>,
     /// The programs that only the tests start, if whole.
     pub test_tools: Option<TestTools>,
     /// The pinned cargo-deny.
@@ -80,7 +80,7 @@ pub enum Kvm {
 impl Host {
     /// Whether packages are managed by dpkg and apt.
     pub fn on_debian(&self) -> bool {
-        self.distribution.family == Family::Debian
+        self.distribution.family == DistributionFamily::Debian
     }
 
     /// Which compiler the BPF programs are built with; `None` while there is neither.
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn debian_compiler_is_preferred_when_complete() {
-        let linker = Program { path: "/x".into(), version: Some(BPF_LINKER), objection: None };
+        let linker = HostProgram { path: "/x".into(), version: Some(BPF_LINKER), objection: None };
         let mut host = Host { nightly_rust_src: true, bpf_linker: Some(linker), ..Host::default() };
         assert_eq!(host.bpf_rust(), Some(BpfRust::Nightly));
         host.packages = private::BPF.roots.iter().map(|name| (name.to_string(), "1".into())).collect();

@@ -2,9 +2,9 @@
 
 use super::{
     apt, catalogue,
-    distribution::{Distribution, Family},
+    distribution::{Distribution, DistributionFamily},
     host::{Host, Kvm},
-    program::{Program, chosen_qemu},
+    program::{HostProgram, chosen_qemu},
     tools::Tools,
 };
 use lab_base::programs;
@@ -23,18 +23,18 @@ impl Host {
     pub fn look(tools: &Tools) -> Self {
         let qemu_chosen = chosen_qemu().is_some();
         let distribution = Distribution::of_this_host();
-        let debian = distribution.family == Family::Debian;
+        let debian = distribution.family == DistributionFamily::Debian;
         thread::scope(|scope| {
             let packages = debian.then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
-            let rustc = scope.spawn(|| programs::on_host("rustc").map(Program::ask));
+            let rustc = scope.spawn(|| programs::on_host("rustc").map(HostProgram::ask));
             let cache = tools.dir().parent().unwrap_or(tools.dir());
             let qemu = scope.spawn(|| {
                 let qemu = tools.qemu();
                 let kvm = kvm(cache, qemu.as_ref().map(|qemu| &*qemu.path));
                 (qemu, kvm)
             });
-            let linker =
-                scope.spawn(|| tools.pinned_bpf_linker().or_else(|| programs::on_host("bpf-linker")).map(Program::ask));
+            let linker = scope
+                .spawn(|| tools.pinned_bpf_linker().or_else(|| programs::on_host("bpf-linker")).map(HostProgram::ask));
             let (qemu, kvm) = joined(qemu);
             Self {
                 commands: catalogue::commands().into_iter().filter(|name| programs::on_host(name).is_some()).collect(),

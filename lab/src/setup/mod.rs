@@ -21,11 +21,11 @@ mod test_tools;
 mod tests;
 mod tools;
 
-pub use apply::{Place, setup};
+pub use apply::{InstallPlace, setup};
 pub use check::Purpose;
 pub use error::SetupError;
 pub use program::QEMU_VARIABLE;
-pub use report::{Finding, Report};
+pub use report::{SetupFinding, SetupReport};
 pub use test_tools::TestTools;
 pub use tools::{Tools, VIRTME_NG_VERSION};
 
@@ -35,9 +35,9 @@ use host::Host;
 ///
 /// # Errors
 /// [`SetupError::Cache`] where no cache directory is known, [`SetupError::Untrusted`] where others could change what is in it.
-pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
+pub fn doctor(purpose: Purpose) -> Result<SetupReport, SetupError> {
     let cache = lab_base::paths::cache_dir()?;
     lab_guard::private::check(&cache)?;
     let tools = Tools::in_cache(&cache);
-    Ok(Report::of(&Host::look(&tools), purpose))
+    Ok(SetupReport::of(&Host::look(&tools), purpose))
 }

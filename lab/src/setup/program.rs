@@ -20,7 +20,7 @@ pub fn chosen_qemu() -> Option<PathBuf> {
 
 /// A program that was started to learn its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct HostProgram {
     /// Where it is.
     pub path: PathBuf,
     /// Major, minor and patch; `None` where it did not start or printed no version.
@@ -29,7 +29,7 @@ pub struct Program {
     pub objection: Option<String>,
 }
 
-impl Program {
+impl HostProgram {
     pub(super) fn ask(path: PathBuf) -> Self {
         let output = cmd(&path, ["--version"])
             .env("PATH", programs::search_path())

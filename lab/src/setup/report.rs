@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::{
     apt,
     catalogue::checks,
-    check::{Check, Fix, Purpose, State},
+    check::{CheckState, Fix, Purpose, SetupCheck},
     host::Host,
 };
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct SetupFinding {
     /// The check's name.
     pub name: &'static str,
     /// What breaks without it.
@@ -26,14 +26,14 @@ pub struct Finding {
     pub fix: Option<String>,
 }
 
-impl Finding {
-    pub(super) fn of(check: &Check, host: &Host) -> Self {
+impl SetupFinding {
+    pub(super) fn of(check: &SetupCheck, host: &Host) -> Self {
         let finding = |state, found, fix| Self { name: check.name, why: check.why, state, found, fix };
         match (check.probe)(host) {
-            State::Ok { found } => finding("ok", found, None),
-            State::Warn { found, advice } => finding("warn", found, Some(advice)),
-            State::Unfit { found, advice } => finding("unfit", found, Some(advice)),
-            State::Missing { absent } => {
+            CheckState::Ok { found } => finding("ok", found, None),
+            CheckState::Warn { found, advice } => finding("warn", found, Some(advice)),
+            CheckState::Unfit { found, advice } => finding("unfit", found, Some(advice)),
+            CheckState::Missing { absent } => {
                 let fix = match check.fix {
                     Fix::Packages { set: Some(_), .. } if host.on_debian() => "make setup".into(),
                     Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
@@ -55,24 +55,24 @@ impl Finding {
 
 /// Every check's finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct SetupReport {
     /// In the order of the checks.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<SetupFinding>,
 }
 
-impl Report {
+impl SetupReport {
     /// Judges a machine.
     pub fn of(host: &Host, purpose: Purpose) -> Self {
-        Self { findings: checks(purpose).iter().map(|check| Finding::of(check, host)).collect() }
+        Self { findings: checks(purpose).iter().map(|check| SetupFinding::of(check, host)).collect() }
     }
 
     /// Whether the lab can run here; warnings do not count.
     pub fn ready(&self) -> bool {
-        self.findings.iter().all(Finding::usable)
+        self.findings.iter().all(SetupFinding::usable)
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SetupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
         for finding in &self.findings {

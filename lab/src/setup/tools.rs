@@ -16,8 +16,8 @@ use lab_guard::private as trusted;
 use super::error::SetupError;
 use super::{
     distribution::Distribution,
-    private::{self, Set, Unpacked},
-    program::{Program, QEMU_SERVES, chosen_qemu},
+    private::{self, PackageSet, UnpackedSet},
+    program::{HostProgram, QEMU_SERVES, chosen_qemu},
     progress::Progress,
 };
 
@@ -66,25 +66,25 @@ impl Tools {
 
     /// The QEMU that runs guests: the one that the user chose, the host's if it serves, the one in the cache, and else
     /// whatever the host has.
-    pub fn qemu(&self) -> Option<Program> {
+    pub fn qemu(&self) -> Option<HostProgram> {
         if let Some(chosen) = chosen_qemu() {
-            return Some(Program::ask_qemu(chosen));
+            return Some(HostProgram::ask_qemu(chosen));
         }
-        let host = programs::on_host("qemu-system-x86_64").map(Program::ask_qemu);
+        let host = programs::on_host("qemu-system-x86_64").map(HostProgram::ask_qemu);
         if host.as_ref().is_some_and(|qemu| qemu.version >= Some(QEMU_SERVES)) {
             return host;
         }
-        let private = private::QEMU.find(&self.dir).map(|set| Program::ask_qemu(set.program("qemu-system-x86_64")));
+        let private = private::QEMU.find(&self.dir).map(|set| HostProgram::ask_qemu(set.program("qemu-system-x86_64")));
         private.or(host)
     }
 
     /// The programs for kernel packages and for who enters a guest, if they are in the cache.
-    pub fn shell(&self) -> Option<Unpacked> {
+    pub fn shell(&self) -> Option<UnpackedSet> {
         private::SHELL.find(&self.dir)
     }
 
     /// The compiler of the BPF programs, if it is in the cache.
-    pub fn bpf(&self) -> Option<Unpacked> {
+    pub fn bpf(&self) -> Option<UnpackedSet> {
         private::BPF.find(&self.dir)
     }
 
@@ -95,7 +95,7 @@ impl Tools {
     }
 
     /// Unpacks a set of packages into the cache.
-    pub(super) fn unpack(&self, set: &Set, progress: &mut Progress<'_>) -> Result<(), SetupError> {
+    pub(super) fn unpack(&self, set: &PackageSet, progress: &mut Progress<'_>) -> Result<(), SetupError> {
         set.install(&self.dir, self.scratch(BUILD)?, Distribution::of_this_host().codename.as_deref(), progress)
     }
 
@@ -211,7 +211,7 @@ impl Tools {
     pub(super) fn install_bpf_linker(&self, log: &Path) -> Result<(), SetupError> {
         let root = self.scratch(BUILD)?;
         let private = self.bpf();
-        let llvm = private.as_ref().map_or(Path::new("/"), Unpacked::root).join(LLVM);
+        let llvm = private.as_ref().map_or(Path::new("/"), UnpackedSet::root).join(LLVM);
         let prefix = match &private {
             Some(set) => llvm_prefix(&root.path().join("llvm"), &llvm, &set.program("llvm-config"))?,
             None => llvm.clone(),

@@ -39,7 +39,7 @@ const STEP_MINUTES: u64 = 5;
 
 /// One shard, as a CI system needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct LayoutEntry {
     /// The shard: `2/4`.
     pub shard: String,
     /// From 1.
@@ -70,7 +70,7 @@ pub struct Layout {
     /// Hashes of everything that all shards must agree on.
     pub identity: BTreeMap<String, String>,
     /// The shards in order.
-    pub shards: Vec<Entry>,
+    pub shards: Vec<LayoutEntry>,
     /// Arguments that select the plan in every shard, quoted for a shell.
     pub selection: String,
 }
@@ -86,7 +86,7 @@ impl Layout {
             let minutes = (load.estimate_ms * SLACK).div_ceil(60_000) + OVERHEAD_MINUTES;
             let mut args = selection.clone();
             args.extend(["--partition".to_owned(), part.to_string()]);
-            Entry {
+            LayoutEntry {
                 shard: part.to_string(),
                 number,
                 kernel: kernels.iter().map(|facts| &*facts.id).collect::<Vec<_>>().join(" "),

@@ -23,7 +23,7 @@ use lab_report::results::directory;
 use lab_vm::{
     Accel,
     fake::{FakeLauncher, specification},
-    snapshot::Store,
+    snapshot::SnapshotStore,
 };
 use std::{path::Path, time::Duration};
 
@@ -44,7 +44,7 @@ pub struct FakeRun<'a> {
     /// Launches the scripted guests.
     pub launcher: &'a FakeLauncher,
     /// Snapshots, if guests are to be restored.
-    pub snapshots: Option<Store>,
+    pub snapshots: Option<SnapshotStore>,
     /// Memory budget of the guests.
     pub room: Room,
     /// Which cells share a guest.

@@ -131,17 +131,8 @@ fn settings() -> Vec<Attack> {
             SETTINGS,
             Wanted::exit(&[2], &["`cmdline`", "must be one word without quotes"]),
             |stage| {
-                let words = [
-                    "a b",
-                    "x -append y",
-                    "a\\\"b",
-                    "a'b",
-                    "$(touch x)",
-                    "`touch x`",
-                    "a\\nb",
-                    "a\\u0000b",
-                    "é",
-                ];
+                let words =
+                    ["a b", "x -append y", "a\\\"b", "a'b", "$(touch x)", "`touch x`", "a\\nb", "a\\u0000b", "é"];
                 let mut last = Seen::default();
                 for word in words {
                     project(stage, &kernel(&format!("cmdline = [\"{word}\"]\nsource.path = {{ image = \"x\" }}")));

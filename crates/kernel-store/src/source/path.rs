@@ -1,20 +1,19 @@
 //! Kernels on this host: an image with its modules, or a built tree.
 
-use super::{Bound, Job, KernelSource, Site, deb::Indexes};
+use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, deb::Indexes};
 use crate::{
-    cache::{Finished, Writing, sha256_of},
-    config::Kernel,
+    cache::{CachedKernel, Target, Writing, sha256_of},
     error::{KernelsError, Result},
     files::{self, Identity},
     header::{self, Banner},
-    lockfile::Locked,
     modules,
 };
-use lab_base::process;
+use lab_base::{process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
+use serde::{Deserialize, Serialize};
 use std::{
     ffi::OsString,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -23,8 +22,96 @@ const HEADING: usize = 8;
 /// What a build lists beside the modules themselves; it decides what a guest takes for built in.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
-impl KernelSource for Local {
+/// `source.path`: files on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalKernel {
+    /// A kernel image.
+    Image {
+        /// bzImage.
+        image: PathBuf,
+        /// Its `lib/modules/<release>`.
+        modules: Option<PathBuf>,
+        /// Its `.config`.
+        config: Option<PathBuf>,
+    },
+    /// A built kernel tree.
+    Tree {
+        /// Top directory of the tree, or its output directory.
+        tree: PathBuf,
+    },
+}
+
+/// There is no entry in the lock: the user may change the files at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NeverLocked {}
+
+impl Serialize for NeverLocked {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> std::result::Result<S::Ok, S::Error> {
+        match *self {}
+    }
+}
+
+impl<'de> Deserialize<'de> for NeverLocked {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Err(serde::de::Error::custom("a `path` source is never locked"))
+    }
+}
+
+impl fmt::Display for NeverLocked {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
+
+impl LockEntry for NeverLocked {
+    fn kernel(&self) -> KernelVersion {
+        match *self {}
+    }
+}
+
+impl ConfiguredSource for LocalKernel {
+    const KEYS: &'static [&'static str] = &["image", "modules", "config", "tree"];
+
+    fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
+        match (table.path("tree")?, table.path("image")?) {
+            (Some(tree), None) if table.table.keys().count() == 1 => Ok(Self::Tree { tree }),
+            (None, Some(image)) => {
+                Ok(Self::Image { image, modules: table.path("modules")?, config: table.path("config")? })
+            }
+            _ => Err(table.error(format!(
+                "`path` source of {} wants either `tree` alone, or `image` with optional `modules` and `config`",
+                table.kernel
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for LocalKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Image { image: path, .. } | Self::Tree { tree: path }) = self;
+        write!(f, "path {}", path.display())
+    }
+}
+
+impl LocalKernel {
+    fn local(&self) -> Local {
+        match self {
+            Self::Image { image, modules, config } => Local::from_image(image, modules.as_deref(), config.as_deref()),
+            Self::Tree { tree } => Local::from_tree(tree),
+        }
+    }
+}
+
+impl KernelSource for LocalKernel {
     fn is_locked(&self) -> bool {
+        false
+    }
+
+    fn is_published(&self) -> bool {
+        matches!(self, Self::Image { .. })
+    }
+
+    fn is_resolved_by(&self, _: &Locked) -> bool {
         false
     }
 
@@ -33,16 +120,18 @@ impl KernelSource for Local {
     }
 
     fn identity(&self, _: &Site<'_>, _: Option<&Locked>) -> Result<Bound> {
-        Ok(Bound { version: self.banner()?.version, sha256: Self::identity(self)? })
+        let local = self.local();
+        Ok(Bound { version: local.banner()?.version, sha256: local.identity()? })
     }
 
     fn content(&self) -> Result<Option<String>> {
-        Self::content(self).map(Some)
+        self.local().content().map(Some)
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         (job.progress)("copying into the cache");
-        self.take(job.writing, job.kernel, &self.banner()?, &job.bound.sha256)
+        let local = self.local();
+        local.take(job.writing, job.target, &local.banner()?, &job.bound.sha256)
     }
 }
 
@@ -147,10 +236,8 @@ impl Local {
     ///
     /// # Errors
     /// A file can't be copied, `make modules_install` or depmod fails, or the kernel does not belong to its class.
-    pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
-        if !kernel.fits(banner.version) {
-            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class.clone() });
-        }
+    pub fn take(&self, writing: &Writing<'_>, target: &Target, banner: &Banner, sha256: &str) -> Result<CachedKernel> {
+        target.check(banner.version)?;
         if let Some(config) = &self.config {
             check_config(config, banner)?;
         }
@@ -166,7 +253,7 @@ impl Local {
             Modules::Tree(tree) => install(tree, stage.path(), &banner.release)?,
         }
         modules::index(stage.path(), &banner.release)?;
-        writing.finish(stage, kernel, banner.version, sha256)
+        writing.finish(stage, target, banner.version, sha256)
     }
 }
 

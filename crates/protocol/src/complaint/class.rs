@@ -6,7 +6,7 @@ use std::fmt;
 /// Class of a splat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Class {
+pub enum SplatClass {
     /// The kernel gave up (`kernel/panic.c`).
     Panic,
     /// A fault that kills the thread, or the machine under `oops=panic` (`arch/x86/mm/fault.c`, `arch/x86/kernel/traps.c`).
@@ -54,8 +54,8 @@ enum Words {
 }
 
 /// Headers, the more particular ones first.
-const HEADERS: [(Words, Class); 51] = {
-    use Class::{
+const HEADERS: [(Words, SplatClass); 51] = {
+    use SplatClass::{
         Bug, HardLockup, HungTask, Kasan, Kcsan, Leak, Lockdep, NetnsLeak, Oom, Oops, Panic, RcuStall, SoftLockup,
         Ubsan, Warn, Workqueue,
     };
@@ -115,7 +115,7 @@ const HEADERS: [(Words, Class); 51] = {
     ]
 };
 
-impl Class {
+impl SplatClass {
     /// Every class.
     pub const ALL: [Self; 17] = [
         Self::Panic,
@@ -209,7 +209,7 @@ impl Class {
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for SplatClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -222,23 +222,23 @@ mod tests {
     #[test]
     fn every_spelling_of_a_header_has_its_class() {
         for (record, class) in [
-            ("WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2", Class::Warn),
-            ("WARNING: net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: [dev->reg_state == 3] net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: [look at this] a.c:1 at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: possible circular locking dependency detected", Class::Lockdep),
-            ("[ BUG: Invalid wait context ]", Class::Lockdep),
-            ("BUG: KFENCE: use-after-free read in f+0x1/0x2", Class::Kasan),
-            ("BUG: sleeping function called from invalid context at mm/x.c:1", Class::Bug),
-            ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1", Class::HardLockup),
-            ("CPU1: Watchdog detected hard LOCKUP on cpu 1", Class::HardLockup),
-            ("INFO: rcu_tasks detected stalls on tasks:", Class::RcuStall),
-            ("INFO: task a:1 blocked in I/O wait for more than 120 seconds.", Class::HungTask),
-            ("case invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0", Class::Oom),
-            ("ref_tracker: netdev@ffff has 1/1 users at", Class::Leak),
+            ("WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2", SplatClass::Warn),
+            ("WARNING: net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: [dev->reg_state == 3] net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: [look at this] a.c:1 at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: possible circular locking dependency detected", SplatClass::Lockdep),
+            ("[ BUG: Invalid wait context ]", SplatClass::Lockdep),
+            ("BUG: KFENCE: use-after-free read in f+0x1/0x2", SplatClass::Kasan),
+            ("BUG: sleeping function called from invalid context at mm/x.c:1", SplatClass::Bug),
+            ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1", SplatClass::HardLockup),
+            ("CPU1: Watchdog detected hard LOCKUP on cpu 1", SplatClass::HardLockup),
+            ("INFO: rcu_tasks detected stalls on tasks:", SplatClass::RcuStall),
+            ("INFO: task a:1 blocked in I/O wait for more than 120 seconds.", SplatClass::HungTask),
+            ("case invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0", SplatClass::Oom),
+            ("ref_tracker: netdev@ffff has 1/1 users at", SplatClass::Leak),
         ] {
-            assert_eq!(Class::of(record), Some(class), "{record}");
+            assert_eq!(SplatClass::of(record), Some(class), "{record}");
         }
     }
 
@@ -254,13 +254,13 @@ mod tests {
             "watchdog: Delayed init of the lockup detector failed: -19",
             "",
         ] {
-            assert_eq!(Class::of(record), None, "{record}");
+            assert_eq!(SplatClass::of(record), None, "{record}");
         }
     }
 
     #[test]
     fn names_are_what_serde_writes() {
-        for class in Class::ALL {
+        for class in SplatClass::ALL {
             assert_eq!(serde_json::to_value(class).unwrap(), class.name());
         }
     }

@@ -7,5 +7,5 @@
 mod class;
 mod scan;
 
-pub use class::Class;
+pub use class::SplatClass;
 pub use scan::{CUT_HERE, MARK, MOST_LINES, record, scan};

@@ -1,6 +1,6 @@
 //! Where a splat begins and ends.
 
-use super::Class;
+use super::SplatClass;
 
 /// What the lab's own records start with: a splat ends where one begins.
 pub const MARK: &str = "netkit-lab:";
@@ -30,18 +30,18 @@ pub fn record(line: &str) -> &str {
 }
 
 /// Finds splats in log text: class and lines of each, without time stamps.
-pub fn scan(log: &str) -> Vec<(Class, Vec<&str>)> {
+pub fn scan(log: &str) -> Vec<(SplatClass, Vec<&str>)> {
     let records: Vec<&str> = log.lines().map(record).collect();
-    let mut found: Vec<(Class, Vec<&str>)> = Vec::new();
+    let mut found: Vec<(SplatClass, Vec<&str>)> = Vec::new();
     let mut last_end = 0;
     let mut at = 0;
     while at < records.len() {
-        let Some(class) = Class::of(records[at]) else {
+        let Some(class) = SplatClass::of(records[at]) else {
             at += 1;
             continue;
         };
-        if class == Class::Panic
-            && let Some((Class::Oops | Class::Bug, lines)) = found.last_mut()
+        if class == SplatClass::Panic
+            && let Some((SplatClass::Oops | SplatClass::Bug, lines)) = found.last_mut()
             && at - last_end <= PANIC_WITHIN
             && records[last_end..at].iter().all(|record| !record.starts_with(MARK))
             && lines.iter().any(|line| line.starts_with("---[ end trace"))
@@ -68,34 +68,36 @@ fn begin_of(records: &[&str], floor: usize, header: usize) -> usize {
     records[near..header].iter().rposition(|record| *record == CUT_HERE).map_or(header, |cut| near + cut + 1)
 }
 
-fn end_of(class: Class, records: &[&str], header: usize) -> usize {
-    if class == Class::Oom && records[header].contains("ut of memory: ") {
+fn end_of(class: SplatClass, records: &[&str], header: usize) -> usize {
+    if class == SplatClass::Oom && records[header].contains("ut of memory: ") {
         return header + 1;
     }
     let mut sub = class;
     for (at, record) in records.iter().enumerate().skip(header + 1).take(MOST_LINES - 1) {
-        if record.starts_with(MARK) || *record == CUT_HERE && class != Class::Oops {
+        if record.starts_with(MARK) || *record == CUT_HERE && class != SplatClass::Oops {
             return at;
         }
         if record.starts_with("---[ end ") {
             return at + 1;
         }
-        if let Some(next) = Class::of(record) {
+        if let Some(next) = SplatClass::of(record) {
             let goes_on = match (sub, next) {
                 // A fault has several headers, and may end in a panic at once.
-                (Class::Oops | Class::Bug | Class::Kasan, Class::Oops) | (_, Class::Panic) => true,
-                (Class::Oom, Class::Oom) => !record.contains(" invoked oom-killer: "),
-                (Class::Leak, Class::Leak) | (Class::NetnsLeak, Class::Leak) => true,
+                (SplatClass::Oops | SplatClass::Bug | SplatClass::Kasan, SplatClass::Oops) | (_, SplatClass::Panic) => {
+                    true
+                }
+                (SplatClass::Oom, SplatClass::Oom) => !record.contains(" invoked oom-killer: "),
+                (SplatClass::Leak, SplatClass::Leak) | (SplatClass::NetnsLeak, SplatClass::Leak) => true,
                 _ => false,
             };
             if !goes_on {
                 return at;
             }
-            sub = if next == Class::Panic { next } else { sub };
+            sub = if next == SplatClass::Panic { next } else { sub };
         } else if is_brief(class) && !record.starts_with([' ', '\t']) && !record.is_empty() {
             return at;
         }
-        if class == Class::Oom && record.contains("ut of memory: ") {
+        if class == SplatClass::Oom && record.contains("ut of memory: ") {
             return at + 1;
         }
     }
@@ -103,14 +105,16 @@ fn end_of(class: Class, records: &[&str], header: usize) -> usize {
 }
 
 /// Whether it is a line and what is indented below it.
-const fn is_brief(class: Class) -> bool {
-    matches!(class, Class::NetnsLeak | Class::Leak)
+const fn is_brief(class: SplatClass) -> bool {
+    matches!(class, SplatClass::NetnsLeak | SplatClass::Leak)
 }
 
 /// A refcount splat is a WARN by its header.
-fn refine(class: Class, lines: &[&str]) -> Class {
+fn refine(class: SplatClass, lines: &[&str]) -> SplatClass {
     match class {
-        Class::Warn if lines.iter().take(HEADER_WITHIN).any(|line| line.starts_with("refcount_t: ")) => Class::Refcount,
+        SplatClass::Warn if lines.iter().take(HEADER_WITHIN).any(|line| line.starts_with("refcount_t: ")) => {
+            SplatClass::Refcount
+        }
         other => other,
     }
 }
@@ -138,7 +142,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(
             (found[0].0, found[0].1.last().copied().unwrap().starts_with("---[ end Kernel")),
-            (Class::Oops, true)
+            (SplatClass::Oops, true)
         );
     }
 
@@ -146,8 +150,9 @@ mod tests {
     fn a_complaint_ends_where_the_lab_speaks_or_another_begins() {
         let log = "BUG: Bad page state in process x\n a\nnetkit-lab: end A01\nBUG: Bad rss-counter\n\
                    WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n---[ end trace 0 ]---\nquiet\n";
-        let classes: Vec<(Class, usize)> = scan(log).into_iter().map(|(class, lines)| (class, lines.len())).collect();
-        assert_eq!(classes, [(Class::Bug, 2), (Class::Bug, 1), (Class::Warn, 2)]);
+        let classes: Vec<(SplatClass, usize)> =
+            scan(log).into_iter().map(|(class, lines)| (class, lines.len())).collect();
+        assert_eq!(classes, [(SplatClass::Bug, 2), (SplatClass::Bug, 1), (SplatClass::Warn, 2)]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 /// A run of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Run {
+pub struct PastRun {
     pub id: String,
     /// Start, milliseconds since the epoch.
     pub started_ms: u64,
@@ -59,7 +59,7 @@ pub struct Series {
 /// Runs, oldest first, and their cells.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct History {
-    pub runs: Vec<Run>,
+    pub runs: Vec<PastRun>,
     /// The cells by kernel and id.
     pub series: Vec<Series>,
 }
@@ -167,7 +167,7 @@ impl History {
                 found.entry((kernel.facts.id.to_string(), cell.id.to_string())).or_default().push((at, point));
             }
         }
-        self.runs.push(Run {
+        self.runs.push(PastRun {
             id: record.info.as_ref().map_or_else(String::new, |info| info.id.to_string()),
             started_ms: record.started_ms,
             wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),

@@ -94,7 +94,7 @@ fn changes(series: &Series) -> Vec<usize> {
 fn runs(history: &History) -> Vec<Run<'_>> {
     let mut changed = vec![0; history.runs.len()];
     history.series.iter().flat_map(changes).for_each(|at| changed[at] += 1);
-    let brief = |(run, changed): (&'_ super::Run, usize)| {
+    let brief = |(run, changed): (&'_ super::PastRun, usize)| {
         let standings = run.standings.iter().map(|(standing, count)| (standing.word(), *count)).collect();
         (run.started_ms, run.wall_ms, run.exit, standings, changed)
     };

@@ -54,7 +54,7 @@ impl HtmlReporter {
 
 #[derive(Serialize)]
 struct Page<'a> {
-    run: Option<data::Run<'a>>,
+    run: Option<data::PageRun<'a>>,
     started_ms: u64,
     wall_ms: Option<u64>,
     exit: u8,
@@ -62,7 +62,7 @@ struct Page<'a> {
     dead_cases: Vec<String>,
     lost_shards: Vec<String>,
     expired: Vec<String>,
-    kernels: Vec<data::Kernel<'a>>,
+    kernels: Vec<data::KernelColumn<'a>>,
     /// Titles of the table of totals, its rows, and what its marks mean.
     totals: ([&'static str; 5], Vec<totals::Row>, &'static str),
     /// Every cell once, in the plan's order; a kernel's results go by the same order.
@@ -70,12 +70,12 @@ struct Page<'a> {
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
     /// The texts to which indexes refer.
-    strings: &'a data::Texts,
+    strings: &'a data::PageTexts,
 }
 
 /// Writes the page, a function of the record alone.
 pub(crate) fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
-    let texts = data::Texts::default();
+    let texts = data::PageTexts::default();
     let page = Page {
         run: record.info.as_ref().map(Into::into),
         totals: (Column::ALL.map(Column::title), totals::table(record), totals::LEGEND),

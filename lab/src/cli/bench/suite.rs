@@ -3,7 +3,7 @@
 use crate::{
     bench::suite::Rounds,
     error::Error,
-    guests::{Guests, How, progress},
+    guests::{GuestOptions, Guests, progress},
     project::{
         Project,
         filter::KernelFilter,
@@ -45,7 +45,7 @@ pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Resu
     let plan = Plan::new(guests.facts(), cells, false);
     let mut rounds = Rounds::default();
     // One guest at a time: parallel guests would slow each other down.
-    let how = How { jobs: Some(NonZeroUsize::MIN), ..How::default() };
+    let how = GuestOptions { jobs: Some(NonZeroUsize::MIN), ..GuestOptions::default() };
     for number in 1..=args.repeat.get() {
         say(&format!("round {number} of {}", args.repeat));
         let record = guests.run(directory::fresh_id(), plan.clone(), scratch.path(), &how, &mut [&mut *progress()])?;

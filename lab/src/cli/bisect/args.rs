@@ -67,7 +67,7 @@ pub(crate) struct BisectArgs {
     pub build: BuildArgs,
     /// Terms for the older and the newer state. Default: good,bad, or broken,fixed for a fix.
     #[arg(long, value_name = "OLD,NEW")]
-    pub terms: Option<Terms>,
+    pub terms: Option<BisectTerms>,
     /// Required probability of the result.
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     pub confidence: f64,
@@ -129,13 +129,13 @@ pub(crate) enum BisectFormat {
 
 /// Terms for the older and the newer state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms(pub String, pub String);
+pub(crate) struct BisectTerms(pub String, pub String);
 
 /// git bisect's subcommands, which it does not accept as terms.
 const RESERVED: [&str; 11] =
     ["help", "start", "skip", "next", "reset", "visualize", "view", "replay", "log", "run", "terms"];
 
-impl FromStr for Terms {
+impl FromStr for BisectTerms {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -177,9 +177,9 @@ mod tests {
 
     #[test]
     fn terms_are_those_that_git_accepts() {
-        assert_eq!("permissive,strict".parse(), Ok(Terms("permissive".to_owned(), "strict".to_owned())));
+        assert_eq!("permissive,strict".parse(), Ok(BisectTerms("permissive".to_owned(), "strict".to_owned())));
         for wrong in ["strict", "a,a", "bad,good", "start,stop", "-a,b", "a b,c", ",b"] {
-            assert!(wrong.parse::<Terms>().is_err(), "{wrong}");
+            assert!(wrong.parse::<BisectTerms>().is_err(), "{wrong}");
         }
     }
 

@@ -5,14 +5,14 @@ use lab_protocol::KernelVersion;
 
 use crate::{
     bisect::{
-        Stop, Subject,
+        SearchStop, Subject,
         packages::{Ladder, Rung, ladder},
     },
     error::Error,
     project::Project,
 };
 use lab_base::say::say;
-use lab_kernel_store::{Kernel, KernelsError, Source as Origin, Unpacked};
+use lab_kernel_store::{BootableKernel, Kernel, KernelsError};
 
 /// The kernels of a ladder, which are fetched on demand.
 pub(super) struct Published<'a> {
@@ -29,8 +29,7 @@ pub(super) fn open<'a>(
     bad: &str,
 ) -> Result<(Ladder, Published<'a>), Error> {
     let chosen = if patterns.is_empty() {
-        let published = |kernel: &&Kernel| matches!(kernel.source, Origin::Deb { .. } | Origin::Image { .. });
-        project.config.kernels.iter().filter(published).collect()
+        project.config.kernels.iter().filter(|kernel| kernel.is_published()).collect()
     } else {
         lab_kernel_store::select(&project.config, patterns, &[])?
     };
@@ -81,7 +80,7 @@ pub(super) fn changelog(
 }
 
 impl Supply for Published<'_> {
-    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop> {
         let point = match subject {
             Subject::Point(point) => point,
             Subject::Without(_) => return Ok(Err("a package can't be reverted".to_owned())),
@@ -94,7 +93,7 @@ impl Supply for Published<'_> {
             {
                 Ok(Err(error.to_string()))
             }
-            Err(error) => Err(Stop::Trouble(error.to_string())),
+            Err(error) => Err(SearchStop::Trouble(error.to_string())),
         }
     }
 

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     bisect::{
-        report::{Name, Report},
-        state::State,
+        report::{BisectReport, Name},
+        state::SearchState,
     },
     error::Error,
     project::{Project, artifacts::Artifacts},
@@ -35,12 +35,12 @@ pub(super) fn exclusive(directory: &Path, at_what: &str) -> Result<File, Error> 
 }
 
 /// A search's directory, which is the same for the same question.
-pub(super) struct Place {
+pub(super) struct SearchDirectory {
     pub directory: PathBuf,
     _lock: File,
 }
 
-impl Place {
+impl SearchDirectory {
     /// The question, its ends and all between them, what decides their kernels (`kernels`), and the programs and lists that
     /// decide the answers name the directory.
     pub fn open(
@@ -74,13 +74,13 @@ impl Place {
         fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;
         let lock = exclusive(&directory, "works on the same question")?;
         if args.fresh {
-            State::forget(&directory)?;
+            SearchState::forget(&directory)?;
         }
         Ok(Self { directory, _lock: lock })
     }
 
     /// Writes the report in every format, with the kernels' configuration beside it, and shows one of them.
-    pub fn keep(&self, report: &Report, config: Option<&Path>, format: BisectFormat) -> Result<(), Error> {
+    pub fn keep(&self, report: &BisectReport, config: Option<&Path>, format: BisectFormat) -> Result<(), Error> {
         let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
         let texts = [
             (BisectFormat::Text, "report.txt", report.mail()),

@@ -12,7 +12,7 @@
 //! report, and the outcome that counts.
 //!
 //! [`attempt`] judges one attempt, which decides whether the cell runs again; [`judge`] judges the cell, once its last attempt
-//! is in. Losses of guests, interrupts and deadlines come here too, as reports that the host wrote itself ([`Seen::errored`]).
+//! is in. Losses of guests, interrupts and deadlines come here too, as reports that the host wrote itself ([`SeenAttempt::errored`]).
 
 mod attempts;
 mod report;
@@ -39,7 +39,7 @@ pub type Attempts = Vec<(u32, Verdict)>;
 
 /// What the host saw of one attempt at a cell.
 #[derive(Debug)]
-pub struct Seen {
+pub struct SeenAttempt {
     /// What the guest reported, or the host's own report where the guest could not.
     pub report: CellReport,
     /// What the kernel printed while the cell ran.
@@ -52,7 +52,7 @@ pub struct Seen {
     pub place: String,
 }
 
-impl Seen {
+impl SeenAttempt {
     /// A guest's report, with nothing beside it.
     pub const fn reported(report: CellReport) -> Self {
         Self { report, splats: Vec::new(), evidence: None, files: Vec::new(), place: String::new() }
@@ -65,8 +65,14 @@ impl Seen {
 }
 
 /// Judges one attempt; `shared` is the same cell's verdict in a guest that it shared.
-pub fn attempt(kernel: &PlannedKernel, info: &CellInfo, seen: Seen, lists: &Lists, shared: Option<Verdict>) -> Verdict {
-    let Seen { report, splats, evidence, files, place } = seen;
+pub fn attempt(
+    kernel: &PlannedKernel,
+    info: &CellInfo,
+    seen: SeenAttempt,
+    lists: &Lists,
+    shared: Option<Verdict>,
+) -> Verdict {
+    let SeenAttempt { report, splats, evidence, files, place } = seen;
     let mut verdict = Verdict { evidence, files, ..report::against_plan(kernel, info, report) };
     if let Outcome::Errored { message, .. } = &mut verdict.outcome {
         message.push_str(&place);

@@ -3,7 +3,7 @@
 
 use super::{KernelRun, Launch};
 use crate::run::{
-    judge::{self, Seen},
+    judge::{self, SeenAttempt},
     queue::Isolate,
 };
 use lab_protocol::{CellId, Outcome};
@@ -11,7 +11,7 @@ use lab_record::{event::Event, verdict::Verdict};
 
 impl KernelRun<'_> {
     /// Handles the end of a cell in this guest.
-    pub(in crate::run) fn verdict(&self, launch: &Launch, seen: Seen) {
+    pub(in crate::run) fn verdict(&self, launch: &Launch, seen: SeenAttempt) {
         let cell = seen.report.cell.clone();
         launch.verdicts.set(launch.verdicts.get() + 1);
         launch.taken.borrow_mut().retain(|taken| *taken != cell);

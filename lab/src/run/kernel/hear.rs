@@ -3,8 +3,8 @@
 use super::{KernelRun, Launch};
 use crate::run::{
     evidence,
-    judge::{self, Seen},
-    session::{Farewell, Word},
+    judge::{self, SeenAttempt},
+    session::{Farewell, GuestMessage},
     splat::scan_kernel_log,
 };
 use lab_protocol::{CellReport, ErrorKind, Outcome};
@@ -16,10 +16,10 @@ use lab_record::{
 use lab_vm::Accel;
 
 impl KernelRun<'_> {
-    pub(super) fn hear(&self, launch: &Launch, word: Word) {
+    pub(super) fn hear(&self, launch: &Launch, word: GuestMessage) {
         let (kernel, guest) = (self.id(), launch.number);
         match word {
-            Word::Hello { release, version, kernel: kernel_version, after } => {
+            GuestMessage::Hello { release, version, kernel: kernel_version, after } => {
                 launch.hello.set(Some(after));
                 (self.emit)(Event::Booted {
                     kernel,
@@ -30,7 +30,7 @@ impl KernelRun<'_> {
                     boot_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
                 });
             }
-            Word::Probed { capabilities, modules } => {
+            GuestMessage::Probed { capabilities, modules } => {
                 let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
                 self.learn(&capabilities);
                 (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
@@ -39,15 +39,15 @@ impl KernelRun<'_> {
                     warnings.into_iter().for_each(|warning| self.note(warning));
                 }
             }
-            Word::Started(cell) => {
+            GuestMessage::Started(cell) => {
                 let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
                 self.outside(launch, moment, launch.splats_before(&format!("begin {cell}")));
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
-            Word::Finished(report) => self.finished(launch, *report),
-            Word::KernelLog(text) => launch.log(scan_kernel_log(&text)),
-            Word::Note(text) => self.note(text),
+            GuestMessage::Finished(report) => self.finished(launch, *report),
+            GuestMessage::KernelLog(text) => launch.log(scan_kernel_log(&text)),
+            GuestMessage::Note(text) => self.note(text),
         }
     }
 
@@ -62,7 +62,7 @@ impl KernelRun<'_> {
             Vec::new()
         });
         let splats = launch.inside(launch.splats_before(&format!("end {}", report.cell)));
-        let seen = Seen { splats, files, ..Seen::reported(report) };
+        let seen = SeenAttempt { splats, files, ..SeenAttempt::reported(report) };
         if matches!(seen.report.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
             launch.cost.replace(Some(seen.report.cell.clone()));
             launch.hung.replace(Some(seen));

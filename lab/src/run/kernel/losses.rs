@@ -1,7 +1,7 @@
 //! Handles lost guests, and limits their number.
 
 use super::{KernelRun, Launch};
-use crate::run::{autopsy::Autopsy, console::Tail, judge::Seen, session::Lost};
+use crate::run::{autopsy::Autopsy, console::Tail, judge::SeenAttempt, session::Lost};
 use lab_record::event::{Event, Moment};
 
 /// Maximum number of consecutive guests that are lost without a verdict.
@@ -35,9 +35,9 @@ impl KernelRun<'_> {
         });
         let splats = launch.last_words.take();
         if let Some(cell) = lost.cell.take() {
-            let seen = Seen::errored(cell, lost.kind, lost.message.clone());
+            let seen = SeenAttempt::errored(cell, lost.kind, lost.message.clone());
             let splats = launch.inside(splats);
-            self.verdict(launch, Seen { splats, evidence: Some(tail.evidence()), files, ..seen });
+            self.verdict(launch, SeenAttempt { splats, evidence: Some(tail.evidence()), files, ..seen });
         } else {
             let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
             self.outside(launch, moment, splats);

@@ -11,7 +11,7 @@ const MIB: u64 = 1 << 20;
 
 /// Kinds of messages that are counted separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     Greetings,
     Probes,
     Cells,
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Garbage,
 }
 
-impl Kind {
+impl MessageKind {
     const ALL: [Self; 10] = [
         Self::Greetings,
         Self::Probes,
@@ -106,7 +106,7 @@ struct Limit {
 /// Number of messages and bytes so far.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
-    spent: [(u64, u64); Kind::ALL.len()],
+    spent: [(u64, u64); MessageKind::ALL.len()],
     /// Cells that it was asked for.
     pub cells: u64,
     visited: bool,
@@ -122,11 +122,11 @@ impl Budget {
     ///
     /// # Errors
     /// One line: the guest has exceeded a limit.
-    pub fn spend(&mut self, kind: Kind, bytes: usize, age: Duration) -> Result<(), String> {
+    pub fn spend(&mut self, kind: MessageKind, bytes: usize, age: Duration) -> Result<(), String> {
         let spent = &mut self.spent[kind as usize];
         spent.0 = spent.0.saturating_add(1);
         spent.1 = spent.1.saturating_add(bytes as u64);
-        if self.visited && kind == Kind::Stream {
+        if self.visited && kind == MessageKind::Stream {
             return Ok(());
         }
         let Limit { messages, bytes, per_cell, per_second } = kind.limit();
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn each_kind_has_a_limit_of_messages_and_of_bytes() {
-        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+        for (at, kind) in MessageKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at);
             let Limit { messages, bytes, .. } = kind.limit();
             let mut budget = Budget::default();
@@ -169,10 +169,10 @@ mod tests {
     #[test]
     fn what_was_asked_for_and_time_give_more() {
         let mut asked = Budget { cells: 100, ..Budget::default() };
-        (0..800).for_each(|_| asked.spend(Kind::Cells, 1000, Duration::ZERO).unwrap());
+        (0..800).for_each(|_| asked.spend(MessageKind::Cells, 1000, Duration::ZERO).unwrap());
         let mut old = Budget::default();
-        (0..2000).for_each(|_| old.spend(Kind::Heartbeats, 50, Duration::from_secs(60)).unwrap());
+        (0..2000).for_each(|_| old.spend(MessageKind::Heartbeats, 50, Duration::from_secs(60)).unwrap());
         let mut visited = Budget::of(true);
-        (0..10_000).for_each(|_| visited.spend(Kind::Stream, 4 << 20, Duration::ZERO).unwrap());
+        (0..10_000).for_each(|_| visited.spend(MessageKind::Stream, 4 << 20, Duration::ZERO).unwrap());
     }
 }

@@ -56,7 +56,7 @@ impl Task<'_> {
 
 /// Checked messages of a guest.
 #[derive(Debug)]
-pub enum Word {
+pub enum GuestMessage {
     /// The agent is up.
     Hello {
         /// `uname -r`.
@@ -86,7 +86,7 @@ pub enum Word {
 
 /// How a guest's session ended.
 #[derive(Debug)]
-pub enum End {
+pub enum SessionEnd {
     /// The errand is done: the guest is still running after settling, or was told to power off after its cells.
     Done(Option<Farewell>),
     /// A signal was received while this cell was running.

@@ -9,9 +9,9 @@ mod watch;
 mod tests;
 
 use lab_base::text;
-use lab_protocol::complaint::{self, Class};
-use lab_record::splat::{Seen, Splat};
-pub use watch::Watch;
+use lab_protocol::complaint::{self, SplatClass};
+use lab_record::splat::{Splat, SplatPlace};
+pub use watch::ConsoleWatch;
 
 /// Maximum length of a line in a report, characters.
 const WIDTH: usize = 300;
@@ -24,8 +24,8 @@ pub const MOST_KINDS: usize = 64;
 const FURTHER: &str = "further";
 
 /// Parses the lines of a splat.
-fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
-    let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
+fn read(class: SplatClass, lines: &[&str], seen: SplatPlace) -> Splat {
+    let title = lines.iter().find(|line| SplatClass::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
     let frames = trace::frames(class, lines);
     let subject = fingerprint::subject(class, title, lines);
     let kept: Vec<String> = lines.iter().map(|line| text::line(line, WIDTH)).collect();
@@ -45,15 +45,15 @@ fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
 
 /// Finds splats in log text; repetitions increase a counter.
 pub fn scan(log: &str) -> Vec<Splat> {
-    scan_as(log, Seen::Console)
+    scan_as(log, SplatPlace::Console)
 }
 
 /// As [`scan`], for text that the agent read from the kernel log.
 pub fn scan_kernel_log(log: &str) -> Vec<Splat> {
-    scan_as(log, Seen::KernelLog)
+    scan_as(log, SplatPlace::KernelLog)
 }
 
-fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
+fn scan_as(log: &str, seen: SplatPlace) -> Vec<Splat> {
     let mut found: Vec<Splat> = Vec::new();
     for (class, lines) in complaint::scan(log) {
         match found.get_mut(MOST_KINDS) {
@@ -87,12 +87,12 @@ pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
 pub fn merge(console: Vec<Splat>, kernel_log: Vec<Splat>) -> Vec<Splat> {
     let mut all = kernel_log;
     for splat in console {
-        let same = all
-            .iter_mut()
-            .find(|known| known.class == splat.class && known.subject == splat.subject && known.seen != Seen::Console);
+        let same = all.iter_mut().find(|known| {
+            known.class == splat.class && known.subject == splat.subject && known.seen != SplatPlace::Console
+        });
         match same {
             Some(known) => {
-                known.seen = Seen::Both;
+                known.seen = SplatPlace::Both;
                 known.times = known.times.max(splat.times);
             }
             None => gather(&mut all, splat),

@@ -1,7 +1,7 @@
 //! Console texts of every class, from the kernels of the ladder.
 
 use super::*;
-use lab_protocol::complaint::Class;
+use lab_protocol::complaint::SplatClass;
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 /// Every file of `fixtures/`: its name without `.log`, and its text.
@@ -22,7 +22,7 @@ fn only(name: &str) -> Splat {
 #[test]
 fn every_class_is_known_and_told() {
     let mut told = String::new();
-    let mut classes: Vec<Class> = Vec::new();
+    let mut classes: Vec<SplatClass> = Vec::new();
     for (name, text) in fixtures() {
         for splat in scan(&text) {
             classes.push(splat.class);
@@ -38,7 +38,7 @@ fn every_class_is_known_and_told() {
             );
         }
     }
-    for class in Class::ALL {
+    for class in SplatClass::ALL {
         assert!(classes.contains(&class), "no console text of class {class}");
     }
     insta::assert_snapshot!(told);
@@ -89,10 +89,10 @@ fn the_kernel_log_tells_what_the_console_keeps_back() {
     let console: String = whole.lines().take(3).map(|line| format!("{line}\n")).collect();
     assert_ne!(scan(&console)[0].fingerprint, scan(&whole)[0].fingerprint);
     let merged = merge(scan(&console), scan_kernel_log(&whole));
-    assert_eq!((merged.len(), merged[0].seen), (1, Seen::Both));
+    assert_eq!((merged.len(), merged[0].seen), (1, SplatPlace::Both));
     assert_eq!(merged[0].fingerprint, scan(&whole)[0].fingerprint);
     let both = merge(scan(&fixtures()["warn-6.1"]), scan_kernel_log(&whole));
-    assert_eq!(both.iter().map(|splat| splat.seen).collect::<Vec<_>>(), [Seen::KernelLog, Seen::Console]);
+    assert_eq!(both.iter().map(|splat| splat.seen).collect::<Vec<_>>(), [SplatPlace::KernelLog, SplatPlace::Console]);
 }
 
 #[test]

@@ -13,12 +13,12 @@ const MOST: u64 = 256 << 10;
 
 /// Reads a console while it grows.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ConsoleWatch {
     path: PathBuf,
     read: u64,
 }
 
-impl Watch {
+impl ConsoleWatch {
     /// Starts at the console's first byte.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), read: 0 }
@@ -92,7 +92,7 @@ mod tests {
         let path = dir.path().join("console.log");
         let early = "[    9.0] BUG: \u{fffd} early\n";
         std::fs::write(&path, format!("{early}{WARN}")).unwrap();
-        let mut watch = Watch::new(&path);
+        let mut watch = ConsoleWatch::new(&path);
         assert_eq!(watch.look_before("begin B02-y[tc]"), [], "what is there is after it");
         assert_eq!(watch.look_before("begin A01-x[tc]").len(), 1, "the early one only");
         assert_eq!(watch.look_before("end A01-x[tc]").len(), 1);
@@ -105,7 +105,7 @@ mod tests {
         let path = dir.path().join("console.log");
         let flood = "[   10.3] p0: hello\n".repeat(MOST as usize / 10);
         std::fs::write(&path, format!("{WARN}{flood}[   10.4] netkit-lab: end B02-y[tc]\n")).unwrap();
-        let mut watch = Watch::new(&path);
+        let mut watch = ConsoleWatch::new(&path);
         assert_eq!(watch.look_before("end B02-y[tc]").len(), 1);
         assert!(watch.look().is_empty());
     }
@@ -114,7 +114,7 @@ mod tests {
     fn each_look_sees_what_is_new() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
-        let mut watch = Watch::new(&path);
+        let mut watch = ConsoleWatch::new(&path);
         assert!(watch.look().is_empty(), "no console yet");
         let mut file = File::create(&path).unwrap();
         file.write_all(WARN.as_bytes()).unwrap();

@@ -81,7 +81,7 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
         }
         alive.fetch_sub(1, Ordering::SeqCst);
     });
-    let snapshots = Some(Store::below(cache.path()));
+    let snapshots = Some(SnapshotStore::below(cache.path()));
     let run = fake(&[("6.12", "6.12.43")], &launcher, Choice { room, snapshots, cells, ..Choice::default() });
     let mut heard = Heard::default();
     let record = run.go(dir.path(), &mut [&mut heard]).unwrap();

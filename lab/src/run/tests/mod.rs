@@ -24,7 +24,7 @@ use lab_record::{
     testing::{attached, cell, facts},
     verdict::Verdict,
 };
-use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
+use lab_vm::{Accel, fake::FakeLauncher, snapshot::SnapshotStore};
 use std::{fs, path::Path, time::Duration};
 
 mod budget;
@@ -99,7 +99,7 @@ struct Choice {
     rescale: &'static (dyn Fn(Duration) -> f32 + Sync),
     accel: Accel,
     interrupt: Interrupt,
-    snapshots: Option<Store>,
+    snapshots: Option<SnapshotStore>,
     room: Room,
     isolate: Isolate,
     lists: Lists,

@@ -1,7 +1,7 @@
 //! Kernel splats: which cell they belong to, and how they count.
 
 use super::*;
-use lab_record::{event::Moment, splat::Seen};
+use lab_record::{event::Moment, splat::SplatPlace};
 use lab_report::splats::splats;
 
 const WARN: &str = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n";
@@ -47,7 +47,7 @@ fn a_splat_of_the_kernel_log_alone_fails_its_cell() {
     let outcomes =
         run_saying(Choice::default(), |script| script.say(&AgentMessage::KernelLog { text: WARN.to_owned() }), nothing);
     assert_eq!(outcomes.lines()[1], "B02 failed: splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
-    assert_eq!(outcomes.verdict(B).splats[0].seen, Seen::KernelLog);
+    assert_eq!(outcomes.verdict(B).splats[0].seen, SplatPlace::KernelLog);
     assert_eq!(outcomes.exit(), 1);
 }
 
@@ -88,7 +88,10 @@ fn seen_twice_is_one_splat() {
     };
     let outcomes = run_saying(Choice::default(), both, nothing);
     let splats = &outcomes.verdict(B).splats;
-    assert_eq!((splats.len(), splats[0].seen, splats[0].frames.as_slice()), (1, Seen::Both, &["g".to_owned()][..]));
+    assert_eq!(
+        (splats.len(), splats[0].seen, splats[0].frames.as_slice()),
+        (1, SplatPlace::Both, &["g".to_owned()][..])
+    );
 }
 
 #[test]

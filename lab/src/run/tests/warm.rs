@@ -18,7 +18,7 @@ fn willing() -> FakeLauncher {
 }
 
 fn run_warm(launcher: &FakeLauncher, cache: &Path) -> Outcomes {
-    run_with(KERNELS, launcher, Choice { snapshots: Some(Store::below(cache)), ..Choice::default() })
+    run_with(KERNELS, launcher, Choice { snapshots: Some(SnapshotStore::below(cache)), ..Choice::default() })
 }
 
 fn starts(outcomes: &Outcomes) -> Vec<Start> {
@@ -64,7 +64,7 @@ fn every_restore_counts_as_a_use_of_the_snapshot() {
         script.done(cells.len());
         script.hang();
     });
-    let snapshots = Some(Store::below(cache.path()));
+    let snapshots = Some(SnapshotStore::below(cache.path()));
     let outcomes = run_with(KERNELS, &aging, Choice { snapshots, isolate: Isolate::Case, ..Choice::default() });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!(starts(&outcomes), [Start::Restore; 3]);
@@ -203,7 +203,8 @@ fn slow() -> FakeLauncher {
 #[test]
 fn restored_guests_get_the_time_that_their_snapshots_boot_asks_for() {
     let (cache, launcher) = (tempfile::tempdir().unwrap(), slow());
-    let run = || run_with(KERNELS, &launcher, Choice { snapshots: Some(Store::below(cache.path())), ..tight() });
+    let run =
+        || run_with(KERNELS, &launcher, Choice { snapshots: Some(SnapshotStore::below(cache.path())), ..tight() });
     let first = run();
     assert_eq!((first.exit(), starts(&first)), (0, vec![Start::Snapshot, Start::Restore]), "{:?}", first.rows());
     let later = run();
@@ -232,7 +233,11 @@ fn a_snapshot_whose_guest_was_alive_is_kept_and_not_for_ever() {
     let mute = speechless();
     let run = |launcher: &FakeLauncher| {
         let quick = Timing { restore: Duration::from_millis(200), ..timing() };
-        run_with(KERNELS, launcher, Choice { snapshots: Some(Store::below(cache.path())), timing: quick, ..tight() })
+        run_with(
+            KERNELS,
+            launcher,
+            Choice { snapshots: Some(SnapshotStore::below(cache.path())), timing: quick, ..tight() },
+        )
     };
     run(&willing());
     let doubted = run(&mute);

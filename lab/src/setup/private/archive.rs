@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::error::SetupError;
 use super::super::progress::Progress;
-use super::sets::{Release, Set};
+use super::sets::{PackageSet, Release};
 use lab_base::interrupt::Interrupt;
 use lab_base::process;
 use lab_kernel_store::{AptState, Debian, KernelsError, sha256_of};
@@ -68,7 +68,7 @@ impl Archive {
     ///
     /// # Errors
     /// What was wrong with the first one, where none can be read.
-    pub fn open(dir: &Path, set: &Set, host: Option<&str>) -> Result<Self, SetupError> {
+    pub fn open(dir: &Path, set: &PackageSet, host: Option<&str>) -> Result<Self, SetupError> {
         let mut first = None;
         for release in releases(set.release, host) {
             match Self::read(&dir.join(release), release, set) {
@@ -80,7 +80,7 @@ impl Archive {
         Err(first.map_or_else(|| SetupError::NoArchive, SetupError::Archive))
     }
 
-    fn read(root: &Path, release: &str, set: &Set) -> Result<Self, KernelsError> {
+    fn read(root: &Path, release: &str, set: &PackageSet) -> Result<Self, KernelsError> {
         let suites = suites(release, set.release == Release::Newest);
         let names: Vec<&str> = suites.iter().map(String::as_str).collect();
         // Both states of one release share what they download.
@@ -94,7 +94,7 @@ impl Archive {
         self.root.join("cache/archives")
     }
 
-    fn install(&self, set: &Set, options: &[&str]) -> duct::Expression {
+    fn install(&self, set: &PackageSet, options: &[&str]) -> duct::Expression {
         let backports = self.suites.iter().filter(|suite| suite.ends_with("-backports"));
         let target = backports.flat_map(|suite| ["-t".to_owned(), suite.clone()]);
         let words = ["-q", "-y", "--no-install-recommends"].iter().chain(options).map(|word| (*word).to_owned());
@@ -106,7 +106,7 @@ impl Archive {
     ///
     /// # Errors
     /// The release has not all of the packages.
-    pub fn resolve(&self, set: &Set) -> Result<Vec<File>, SetupError> {
+    pub fn resolve(&self, set: &PackageSet) -> Result<Vec<File>, SetupError> {
         // apt does not list what it has downloaded already, so it is shown an empty directory.
         let none = self.root.join("none");
         fs::create_dir_all(none.join("partial")).map_err(SetupError::io(&none))?;
@@ -125,7 +125,12 @@ impl Archive {
     ///
     /// # Errors
     /// The network, or a file that is not what the index says.
-    pub fn download(&self, set: &Set, files: &[File], progress: &mut Progress<'_>) -> Result<Vec<PathBuf>, SetupError> {
+    pub fn download(
+        &self,
+        set: &PackageSet,
+        files: &[File],
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<PathBuf>, SetupError> {
         let total: u64 = files.iter().map(|file| file.size).sum();
         let dir = self.downloads();
         let command = self.install(set, &["--download-only"]).stdout_capture().stderr_capture();

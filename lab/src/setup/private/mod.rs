@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use archive::{Archive, File};
-pub use sets::{BPF, QEMU, SHELL, Set};
+pub use sets::{BPF, PackageSet, QEMU, SHELL};
 
 use super::error::SetupError;
 use super::progress::Progress;
@@ -27,7 +27,7 @@ use lab_base::interrupt::Interrupt;
 use lab_base::process;
 use lab_base::programs::BIN;
 use lab_kernel_store::KernelsError;
-use sets::{Program, hex};
+use sets::{PrivateProgram, hex};
 
 /// What a directory consists of; written last.
 const MANIFEST: &str = "packages.json";
@@ -56,11 +56,11 @@ pub struct Package {
 
 /// A set that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unpacked {
+pub struct UnpackedSet {
     root: PathBuf,
 }
 
-impl Unpacked {
+impl UnpackedSet {
     /// The directory with the packages' files.
     pub fn root(&self) -> &Path {
         &self.root
@@ -110,13 +110,13 @@ impl Unpacked {
     }
 }
 
-impl Set {
+impl PackageSet {
     /// The set below the directory of tools, if it is there.
-    pub fn find(&self, tools: &Path) -> Option<Unpacked> {
+    pub fn find(&self, tools: &Path) -> Option<UnpackedSet> {
         let link = tools.join(self.name);
         let target = fs::read_link(&link).ok()?;
         let current = target.to_str().is_some_and(|name| name.starts_with(&self.prefix()));
-        (current && link.join(MANIFEST).is_file()).then_some(Unpacked { root: link })
+        (current && link.join(MANIFEST).is_file()).then_some(UnpackedSet { root: link })
     }
 
     /// Downloads and unpacks the set into `stage`, a directory beside its place, and puts it in place.
@@ -161,12 +161,12 @@ impl Set {
     }
 }
 
-impl Program {
+impl PrivateProgram {
     /// Writes the script that starts the program with the set's own loader and libraries.
     ///
     /// The loader is started by a second name beside the program: programs look for their files from where the kernel
     /// says that they were started from, and the lab knows QEMU by the name of its process.
-    fn script(&self, set: &Set, root: &Path) -> Result<(), SetupError> {
+    fn script(&self, set: &PackageSet, root: &Path) -> Result<(), SetupError> {
         let missing = |what: &str| SetupError::NotInPackages { what: what.to_owned(), packages: set.roots.join(", ") };
         let mut places = self.path.map(str::to_owned).into_iter();
         let mut usual = PROGRAMS.iter().map(|dir| format!("{dir}/{}", self.name));

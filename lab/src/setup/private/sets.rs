@@ -6,7 +6,7 @@ use lab_base::programs;
 
 /// Packages that are resolved, downloaded and unpacked as one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Set {
+pub struct PackageSet {
     /// Its directory's name.
     pub name: &'static str,
     /// What people read.
@@ -18,7 +18,7 @@ pub struct Set {
     /// Where the packages come from.
     pub release: Release,
     /// The programs.
-    pub programs: &'static [Program],
+    pub programs: &'static [PrivateProgram],
     /// What is removed after unpacking, below the set's root.
     pub prune: &'static [&'static str],
 }
@@ -34,7 +34,7 @@ pub enum Release {
 
 /// A program of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct PrivateProgram {
     /// What it is called as.
     pub name: &'static str,
     /// Where it is, where that is no usual directory of programs.
@@ -43,8 +43,8 @@ pub struct Program {
     pub arguments: &'static [&'static str],
 }
 
-const fn program(name: &'static str) -> Program {
-    Program { name, path: None, arguments: &[] }
+const fn program(name: &'static str) -> PrivateProgram {
+    PrivateProgram { name, path: None, arguments: &[] }
 }
 
 /// What packages of every set depend on for their maintainer scripts alone, which are never run.
@@ -68,18 +68,18 @@ const FIRMWARE: &[&str] =
     &["-L", "{root}/usr/share/qemu", "-L", "{root}/usr/share/seabios", "-L", "{root}/usr/lib/ipxe/qemu"];
 
 /// QEMU and its firmware. Its loadable modules (displays, sound, USB) are not found, and no guest uses any.
-pub const QEMU: Set = Set {
+pub const QEMU: PackageSet = PackageSet {
     name: "qemu",
     label: "QEMU with its firmware",
     roots: &["qemu-system-x86"],
     assumed: &[],
     release: Release::Newest,
-    programs: &[Program { name: "qemu-system-x86_64", path: None, arguments: FIRMWARE }],
+    programs: &[PrivateProgram { name: "qemu-system-x86_64", path: None, arguments: FIRMWARE }],
     prune: &[],
 };
 
 /// The small programs: for kernel packages, for virtme-ng, and for who enters a guest.
-pub const SHELL: Set = Set {
+pub const SHELL: PackageSet = PackageSet {
     name: programs::UNPACKED,
     label: "kernel and network tools",
     roots: &[
@@ -100,7 +100,7 @@ pub const SHELL: Set = Set {
     programs: &[
         program("depmod"),
         program("modinfo"),
-        Program { name: "file", path: None, arguments: &["-m", "{root}/usr/lib/file/magic.mgc"] },
+        PrivateProgram { name: "file", path: None, arguments: &["-m", "{root}/usr/lib/file/magic.mgc"] },
         program("strings"),
         program("xz"),
         program("busybox"),
@@ -114,7 +114,7 @@ pub const SHELL: Set = Set {
 };
 
 /// The compiler for the kernel's virtual machine, and the LLVM that its linker is built with.
-pub const BPF: Set = Set {
+pub const BPF: PackageSet = PackageSet {
     name: "bpf",
     label: "BPF compiler",
     roots: &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf", "rust-web-llvm", "llvm-22-dev", "libpolly-22-dev"],
@@ -131,14 +131,14 @@ pub const BPF: Set = Set {
     ],
     release: Release::Own,
     programs: &[
-        Program { name: "rustc", path: None, arguments: &["--sysroot", "{root}/usr"] },
+        PrivateProgram { name: "rustc", path: None, arguments: &["--sysroot", "{root}/usr"] },
         program("cargo"),
-        Program { name: "llvm-config", path: Some("usr/lib/llvm-22/bin/llvm-config"), arguments: &[] },
+        PrivateProgram { name: "llvm-config", path: Some("usr/lib/llvm-22/bin/llvm-config"), arguments: &[] },
     ],
     prune: &["usr/lib/llvm-22/build", "usr/lib/llvm-22/share"],
 };
 
-impl Set {
+impl PackageSet {
     /// Stanzas that make apt take the assumed packages for installed.
     pub fn status(&self) -> String {
         let stanza = |(name, provides): &(&str, &str)| {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn sets_have_directories_of_their_own() {
-        let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF].iter().map(Set::prefix).collect();
+        let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF].iter().map(PackageSet::prefix).collect();
         assert_eq!(prefixes.len(), 3);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }

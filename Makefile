@@ -26,7 +26,7 @@ faults: setup ## Break guests, host and lab on purpose, and count lost verdicts 
 hostile: setup ## Attack the lab: hostile guests, agents, results and other users, each contained
 	@cargo test --quiet -p lab --test hostile -- $(ARGS)
 
-fuzz: ## Fuzz each reader of foreign data, mostly with a million inputs or more (RUNS=100000 for a short run)
+fuzz: setup-tests ## Fuzz each reader of foreign data with a million inputs or more (RUNS=100000 for a short run)
 	@scripts/fuzz
 
 canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
@@ -38,7 +38,7 @@ test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, sna
 test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
 	@scripts/test-kvm long
 
-test-all: test shards test-kvm-long ## Everything that the gate runs, in its long forms
+test-all: test fuzz shards test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards

@@ -39,6 +39,9 @@ pub enum UnpackError {
     /// It unpacks to something else.
     #[error("not an ELF file after decompression")]
     NotElf,
+    /// It is larger than the limit, MiB.
+    #[error("unpacks to more than {0} MiB")]
+    TooLarge(u64),
 }
 
 /// What a module file with this suffix holds.
@@ -46,6 +49,11 @@ pub enum UnpackError {
 /// # Errors
 /// The file is damaged, larger than [`LIMIT`], or not an ELF file.
 pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, UnpackError> {
+    unpack_within(LIMIT, suffix, file)
+}
+
+/// As [`unpack`], with another limit in bytes.
+pub fn unpack_within<'a>(limit: u64, suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, UnpackError> {
     let reader: Box<dyn Read + 'a> = match suffix {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
         Some("zst") => Box::new(zstd::stream::read::Decoder::new(file)?),
@@ -53,7 +61,10 @@ pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>,
         _ => Box::new(file),
     };
     let mut bytes = Vec::new();
-    reader.take(LIMIT).read_to_end(&mut bytes)?;
+    reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(UnpackError::TooLarge(limit >> 20));
+    }
     if !bytes.starts_with(b"\x7fELF") {
         return Err(UnpackError::NotElf);
     }
@@ -86,5 +97,17 @@ mod tests {
             let error = read_module(&path).unwrap_err().to_string();
             assert!(error.starts_with("module ") && error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn a_module_that_unpacks_to_more_than_its_limit_is_refused() {
+        let body = [b"\x7fELF".as_slice(), &[0; 5000]].concat();
+        let packed = zstd::encode_all(&body[..], 1).unwrap();
+        assert_eq!(unpack_within(body.len() as u64, Some("zst"), &*packed).unwrap(), body);
+        let error = unpack_within(body.len() as u64 - 1, Some("zst"), &*packed).unwrap_err();
+        assert!(error.starts_with("unpacks to more than"), "{error}");
+        let bomb = zstd::encode_all(std::io::repeat(0).take(LIMIT + 1), 1).unwrap();
+        assert!(bomb.len() < 1 << 20);
+        assert_eq!(unpack(Some("zst"), &*bomb).unwrap_err(), "unpacks to more than 256 MiB");
     }
 }

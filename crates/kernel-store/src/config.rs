@@ -11,10 +11,7 @@ use super::{
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_guard::Id;
 use lab_protocol::Capability;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 use toml_edit::Document;
 
 /// The content of `kernels.toml`.
@@ -110,7 +107,7 @@ impl KernelMatrix {
     /// # Errors
     /// The file can't be read, or a line is invalid.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(KernelsError::io(path))?;
+        let text = lab_guard::bounded::text(path).map_err(KernelsError::io(path))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         Ok(Self::parse(&text, &path.display().to_string(), dir)?)
     }

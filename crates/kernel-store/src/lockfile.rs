@@ -10,7 +10,7 @@ use lab_base::{
     strict_toml::{ConfigError, Origin},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 const HEADER: &str = "\
 # The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
@@ -31,7 +31,7 @@ impl KernelsLock {
     /// # Errors
     /// The file can't be read, or is not a lock file.
     pub fn load(path: &Path) -> Result<Self> {
-        match fs::read_to_string(path) {
+        match lab_guard::bounded::text(path) {
             Ok(text) => Ok(Self::parse(&text, &path.display().to_string())?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(KernelsError::io(path)(error)),
@@ -74,6 +74,7 @@ mod tests {
         KernelMatrix,
         source::{LockedCommit, LockedDeb, PackagePart},
     };
+    use std::fs;
 
     fn lock() -> KernelsLock {
         let deb = Locked::Deb(LockedDeb {

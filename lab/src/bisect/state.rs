@@ -17,6 +17,8 @@ use std::{
 /// Version of the file format; other versions are refused.
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
+/// Maximum size of the file, bytes.
+const MOST: u64 = 64 << 20;
 
 /// Content of the state file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ impl SearchState {
     pub fn open(directory: &Path, question: &str) -> Result<Self, Error> {
         let path = directory.join(FILE);
         let fresh = || Memory { version: VERSION, question: question.to_owned(), ..Memory::default() };
-        let memory = match fs::read(&path) {
+        let memory = match lab_guard::bounded::file(&path, MOST) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh(),
             Err(error) => return Err(Error::file("read", path)(error)),
             Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {

@@ -40,6 +40,9 @@ const KERNEL_BUILD: Fix = Fix::Packages {
     set: None,
 };
 
+const SIGNING: Fix =
+    Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
+const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
 /// The list behind both `lab doctor` and `lab setup`.
@@ -62,13 +65,25 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 3] {
+fn for_tests() -> [SetupCheck; 5] {
     [
         SetupCheck {
             name: "Chromium",
             why: "tests the HTML report in a browser, for the project's tests",
             probe: |host| provided(host, CHROMIUM),
             fix: CHROMIUM,
+        },
+        SetupCheck {
+            name: "GnuPG",
+            why: "signs package indexes of made-up mirrors in `make hostile`",
+            probe: |host| provided(host, SIGNING),
+            fix: SIGNING,
+        },
+        SetupCheck {
+            name: "C++ compiler",
+            why: "builds libFuzzer for `make fuzz`",
+            probe: |host| provided(host, CPP_COMPILER),
+            fix: CPP_COMPILER,
         },
         SetupCheck {
             name: "report readers",
@@ -211,7 +226,10 @@ fn qemu(host: &Host) -> CheckState {
             found,
             advice: format!("older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"),
         },
-        None if host.qemu_chosen => CheckState::Unfit { found, advice: format!("correct or unset {QEMU_VARIABLE}") },
+        None if host.qemu_chosen => CheckState::Unfit {
+            found,
+            advice: qemu.objection.clone().unwrap_or_else(|| format!("correct or unset {QEMU_VARIABLE}")),
+        },
         None => CheckState::Unfit { found, advice: "reinstall qemu-system-x86".into() },
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use lab_vm::{Accel, Acceleration};
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<HostProgram> {
-    Some(HostProgram { path: PathBuf::from(path), version: Some(version) })
+    Some(HostProgram { path: PathBuf::from(path), version: Some(version), objection: None })
 }
 
 /// Debian with nothing but Rust.
@@ -169,7 +169,7 @@ fn an_old_compiler_stops_everything_with_one_line() {
 
 #[test]
 fn a_chosen_qemu_that_does_not_start_is_named() {
-    let qemu = Some(HostProgram { path: "/opt/qemu".into(), version: None });
+    let qemu = Some(HostProgram { path: "/opt/qemu".into(), version: None, objection: None });
     let host = Host { qemu, qemu_chosen: true, ..complete() };
     assert_eq!(
         SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap_err().to_string(),

@@ -73,6 +73,10 @@ impl LockEntry for LockedSources {
     fn kernel(&self) -> KernelVersion {
         self.kernel
     }
+
+    fn package_version(&self) -> Option<&str> {
+        Some(&self.version)
+    }
 }
 
 impl LinuxSource {

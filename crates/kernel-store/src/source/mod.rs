@@ -160,6 +160,11 @@ pub(crate) trait LockEntry: fmt::Display {
     /// Version of the kernel.
     fn kernel(&self) -> KernelVersion;
 
+    /// Version of the package, if it is one of an archive, whose versions only rise.
+    fn package_version(&self) -> Option<&str> {
+        None
+    }
+
     /// What has changed since an earlier entry with the same text.
     fn difference(&self, _before: &Locked) -> String {
         "the same version with a different checksum".to_owned()

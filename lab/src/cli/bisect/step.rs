@@ -125,7 +125,7 @@ fn run(tester: &mut dyn Trial, runs: u32) -> Result<(u8, String), SearchStop> {
 
 /// The signatures in the file; empty if the file does not exist.
 fn signatures(path: &Path) -> Result<Vec<Signature>, Error> {
-    match fs::read(path) {
+    match lab_guard::bounded::file(path, lab_guard::bounded::SETTINGS) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::file("read", path)(error)),
         Ok(bytes) => serde_json::from_slice(&bytes)

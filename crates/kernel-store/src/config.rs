@@ -3,12 +3,13 @@
 use super::{
     class::Class,
     error::{KernelsError, Result},
+    local,
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_guard::Id;
 use lab_protocol::{Capability, KernelVersion};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -25,6 +26,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Keys under a former name, one hint each.
     pub hints: Vec<String>,
+    /// Ids of the kernels that `kernels.local.toml` has.
+    pub local: BTreeSet<String>,
 }
 
 /// `[debian]`: mirrors and exceptions for sources that apt fetches.
@@ -175,14 +178,16 @@ impl fmt::Display for Source {
 }
 
 impl Config {
-    /// Reads and checks `kernels.toml`.
+    /// Reads and checks `kernels.toml`, and merges the file of this machine's own kernels that may be beside it.
     ///
     /// # Errors
-    /// The file can't be read, or a line is invalid.
+    /// A file can't be read, or a line is invalid.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(KernelsError::io(path))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self::parse(&text, &path.display().to_string(), dir)?)
+        let file = path.display().to_string();
+        let shared = Self::read(&text, &file, dir)?;
+        Ok(local::merge(shared, path)?.complete(Origin { file: &file, text: &text })?)
     }
 
     /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative paths.
@@ -190,6 +195,11 @@ impl Config {
     /// # Errors
     /// The first invalid line.
     pub fn parse(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
+        Self::read(text, file, dir)?.complete(Origin { file, text })
+    }
+
+    /// The same of a file that is not all of the matrix.
+    pub(super) fn read(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
         let top = Section::open(origin, document.as_table(), None, "the file".into(), &["kernels", "debian"])?;
@@ -203,13 +213,18 @@ impl Config {
             let table = table.as_ref().ok_or_else(|| top.missing("kernels"))?;
             kernels.push(kernel(table, id, &dir, &mut hints)?);
         }
-        if kernels.is_empty() {
+        Ok(Self { kernels, debian, dir, hints, local: BTreeSet::new() })
+    }
+
+    /// Refuses a matrix by which a run would do nothing.
+    fn complete(self, origin: Origin<'_>) -> std::result::Result<Self, ConfigError> {
+        if self.kernels.is_empty() {
             return Err(origin.error(None, "the matrix is empty: add a [kernels.\"…\"] table"));
         }
-        if !kernels.iter().any(|kernel| kernel.default) {
+        if !self.kernels.iter().any(|kernel| kernel.default) {
             return Err(origin.error(None, "no kernel has `default = true`: a run without --kernel would do nothing"));
         }
-        Ok(Self { kernels, debian, dir, hints })
+        Ok(self)
     }
 }
 

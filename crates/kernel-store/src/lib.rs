@@ -19,6 +19,7 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod header;
+mod local;
 mod lockfile;
 mod mirror;
 mod modules;
@@ -38,6 +39,7 @@ pub use checkout::{Built, Checkout, Settings};
 pub use class::Class;
 pub use config::{Backport, Config, Debian, Kernel, Source, UnsupportedEntry};
 pub use error::{KernelsError, Result};
+pub use local::LOCAL_TOML;
 pub use lockfile::{Lock, Locked};
 pub use select::select;
 pub use store::{KernelRow, Store, Unpacked};

@@ -3,7 +3,11 @@
 use crate::{
     error::Error,
     guests::{How, Order},
-    project::filter::{Filter, KernelFilter},
+    project::{
+        Project,
+        filter::{Filter, KernelFilter},
+        unlisted::Unlisted,
+    },
     run::common::Retries,
 };
 use clap::Args;
@@ -105,6 +109,22 @@ pub(super) struct KernelArgs {
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable, or with commas.
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub(super) class: Vec<String>,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
+}
+
+/// A kernel that kernels.toml need not name; there need not be a kernels.toml.
+#[derive(Debug, Default, Args)]
+struct UnlistedArgs {
+    /// This kernel image (bzImage) of this host, instead of the kernels of kernels.toml, which is not needed then.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "all", "newest", "class", "tree"])]
+    image: Option<PathBuf>,
+    /// The modules of --image: its lib/modules/RELEASE.
+    #[arg(long, value_name = "DIR", requires = "image")]
+    modules: Option<PathBuf>,
+    /// This built kernel tree of this host, likewise.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kernel", "all", "newest", "class"])]
+    tree: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -160,8 +180,25 @@ pub(super) struct HowArgs {
 impl KernelArgs {
     /// The filter for kernels.
     pub(super) fn filter(&self) -> KernelFilter {
-        let Self { kernel, all, newest, class } = self;
+        if let Some(unlisted) = self.unlisted() {
+            return KernelFilter::of(unlisted.id());
+        }
+        let Self { kernel, all, newest, class, unlisted: _ } = self;
         KernelFilter { kernel: kernel.clone(), all: *all, newest: *newest, class: class.clone() }
+    }
+}
+
+impl KernelArgs {
+    /// The kernel that no file names.
+    pub(super) fn unlisted(&self) -> Option<Unlisted> {
+        let UnlistedArgs { image, modules, tree } = &self.unlisted;
+        let image = image.clone().map(|image| Unlisted::Image { image, modules: modules.clone() });
+        image.or_else(|| tree.clone().map(Unlisted::Tree))
+    }
+
+    /// Opens the project that these kernels are of.
+    pub(super) fn project(&self, named: Option<PathBuf>) -> Result<Project, Error> {
+        Project::open_with(named, self.unlisted().as_ref())
     }
 }
 
@@ -191,10 +228,11 @@ impl SelectArgs {
     /// The arguments that select the same cells in another process.
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
+        let attach: Vec<String> = self.attach.iter().map(AttachRequest::to_string).collect();
+        words.extend(self.kernels.unlisted().iter().flat_map(Unlisted::words));
         let mut option = |name: &str, values: &[String]| {
             words.extend(values.iter().flat_map(|value| [name.to_owned(), value.clone()]));
         };
-        let attach: Vec<String> = self.attach.iter().map(AttachRequest::to_string).collect();
         option("--kernel", &self.kernels.kernel);
         option("--class", &self.kernels.class);
         option("--case", &self.case);

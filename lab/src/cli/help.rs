@@ -6,13 +6,14 @@ use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
 /// Every command that is not hidden, by what somebody wants to do.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("Begin", &["init", "setup", "doctor"]),
     ("Run", &["run", "rerun", "shell", "list", "topology"]),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
     ("Split a run among machines", &["plan", "merge", "durations"]),
     ("Measure", &["bench", "mutants"]),
-    ("This machine", &["setup", "cache", "doctor"]),
+    ("This machine", &["build", "cache", "completions", "man"]),
 ];
 /// Columns of the text.
 const WIDTH: usize = 80;

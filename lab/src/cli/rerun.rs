@@ -64,7 +64,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         plan.kernels.retain(|kernel| !kernel.cells.is_empty());
         plan
     };
-    rounds::rounds(&project.root, args.watch, || {
+    rounds::rounds(&project, args.watch, || {
         let mut selected = build(&project, args.no_build, canary)?;
         selected.every_cell = false;
         selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));

@@ -4,7 +4,7 @@ use super::args::{FormatArgs, HowArgs, SelectArgs};
 use crate::{
     error::Error,
     guests::{Conducted, Guests, rounds},
-    project::{Project, select::select},
+    project::select::select,
     shard::part,
 };
 use clap::Args;
@@ -34,9 +34,9 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     let part = part::requested(args.partition)?;
-    let project = Project::open(named)?;
+    let project = args.select.kernels.project(named)?;
     let kernels = project.kernels(&args.select.kernels.filter())?;
-    rounds::rounds(&project.root, args.watch, || {
+    rounds::rounds(&project, args.watch, || {
         let selected = select(&project, &args.select.filter())?;
         match part {
             Some(part) => {

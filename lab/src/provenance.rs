@@ -1,7 +1,7 @@
 //! Finds out what a run tests and who started it.
 
 use lab_base::git::git;
-use lab_record::provenance::Provenance;
+use lab_record::provenance::{Call, Provenance};
 use std::{env, path::Path};
 
 /// Variables in which CI systems name the commit.
@@ -25,6 +25,17 @@ pub fn place(root: &Path, results: &Path) -> Option<String> {
     Some(absolute.strip_prefix(&root).unwrap_or(&absolute).display().to_string())
 }
 
+/// How this process was called: by make, whose working directory may be another one than the person's, or by a person.
+pub fn call(root: &Path, named: Option<&Path>) -> Call {
+    let program = env::args_os().next().filter(|program| !program.is_empty()).unwrap_or_else(|| "lab".into());
+    let made = || env::var_os("MAKELEVEL").map(|_| root);
+    Call {
+        program: program.to_string_lossy().into_owned(),
+        project: named.or_else(made).map(|project| project.display().to_string()),
+        ..Call::default()
+    }
+}
+
 /// Of this process, in the project's directory. Without git or a repository the CI system's word counts.
 pub fn of(root: &Path) -> Provenance {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
@@ -33,7 +44,14 @@ pub fn of(root: &Path) -> Provenance {
     let changed = own.is_some()
         && asked(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
     let commit = own.or_else(|| COMMITS.iter().find_map(|name| variable(name)));
-    Provenance { commit, changed, ci_url: page(&variable), results: None, command: env::args().collect() }
+    Provenance {
+        commit,
+        changed,
+        ci_url: page(&variable),
+        results: None,
+        call: None,
+        command: env::args().collect(),
+    }
 }
 
 /// The page of the CI job.

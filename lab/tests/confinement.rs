@@ -32,7 +32,7 @@ fn machine(mark: &str) -> Option<(Vec<String>, String)> {
 fn a_guest_can_access_no_secret_and_no_network_of_its_host() {
     let results = tempfile::tempdir().unwrap();
     // The build takes long and is not observed.
-    let built = Command::new(env!("CARGO_BIN_EXE_lab")).args(["--project", ROOT, "list", "--canary"]).output().unwrap();
+    let built = Command::new(env!("CARGO_BIN_EXE_lab")).args(["--project", ROOT, "build"]).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let mark = std::process::id().to_string();
     let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))

@@ -2,15 +2,15 @@
 
 use crate::{
     error::Error,
-    guests::{How, Order},
+    guests::{How, Order, Selection},
     project::{
         Project,
         filter::{Filter, KernelFilter},
         unlisted::Unlisted,
     },
-    run::common::Retries,
+    run::{common::Retries, queue::Isolate},
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lab_base::say;
 use lab_protocol::AttachRequest;
 use lab_report::kcidb;
@@ -203,8 +203,15 @@ impl KernelArgs {
 }
 
 impl HowArgs {
+    /// The arguments that say how guests share cells, where they are not the usual ones.
+    pub(super) fn sharing(&self) -> Vec<String> {
+        let isolate = (self.isolate != Isolate::default()).then(|| self.isolate.to_possible_value()).flatten();
+        let isolate = isolate.iter().flat_map(|value| ["--isolate".to_owned(), value.get_name().to_owned()]);
+        isolate.chain(self.cold.then(|| "--cold".to_owned())).collect()
+    }
+
     /// Parameters of the run, and the directory for results.
-    pub(super) fn order(&self) -> Order {
+    pub(super) fn order(&self, selection: Selection) -> Order {
         let how = How {
             jobs: self.jobs,
             mutant: self.mutant.clone(),
@@ -212,6 +219,7 @@ impl HowArgs {
             isolate: self.isolate,
             retries: Retries { count: self.retries, on_flaky: self.flaky },
             deadlines: self.deadline.clone(),
+            selection,
             ..How::default()
         };
         Order { how, out: self.out.clone() }
@@ -227,20 +235,33 @@ impl SelectArgs {
 
     /// The arguments that select the same cells in another process.
     pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        let attach: Vec<String> = self.attach.iter().map(AttachRequest::to_string).collect();
-        words.extend(self.kernels.unlisted().iter().flat_map(Unlisted::words));
-        let mut option = |name: &str, values: &[String]| {
-            words.extend(values.iter().flat_map(|value| [name.to_owned(), value.clone()]));
-        };
-        option("--kernel", &self.kernels.kernel);
-        option("--class", &self.kernels.class);
-        option("--case", &self.case);
-        option("--attach", &attach);
+        let mut words: Vec<String> = self.kernels.unlisted().iter().flat_map(Unlisted::words).collect();
+        words.extend(repeated("--kernel", &self.kernels.kernel));
+        words.extend(repeated("--class", &self.kernels.class));
+        words.extend(self.cell_words());
         let flags = [("--all", self.kernels.all), ("--newest", self.kernels.newest), ("--canary", self.canary)];
         words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
         words
     }
+
+    /// Those of them that are about cells.
+    fn cell_words(&self) -> Vec<String> {
+        let attach: Vec<String> = self.attach.iter().map(AttachRequest::to_string).collect();
+        repeated("--case", &self.case).into_iter().chain(repeated("--attach", &attach)).collect()
+    }
+
+    /// What a command repeats to run the same cells on one of the kernels.
+    pub(super) fn selection(&self, how: &HowArgs) -> Selection {
+        Selection {
+            kernel: self.kernels.unlisted().iter().flat_map(Unlisted::words).collect(),
+            cells: self.cell_words().into_iter().chain(how.sharing()).collect(),
+        }
+    }
+}
+
+/// An option with each of its values.
+fn repeated(name: &str, values: &[String]) -> Vec<String> {
+    values.iter().flat_map(|value| [name.to_owned(), value.clone()]).collect()
 }
 
 #[cfg(test)]

@@ -53,13 +53,13 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                 args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
                 let guests = Guests::open(&project, &kernels, &selected)?;
                 Ok(tell(
-                    guests.conduct(&project, plan, Some(shard), selected.canary, args.how.order())?,
+                    guests.conduct(&project, plan, Some(shard), selected.canary, args.how.order(args.select.selection(&args.how)))?,
                     &args.how.format,
                 ))
             }
             None => {
                 let full_matrix = args.select.kernels.filter().is_full_matrix();
-                let done = Guests::execute(&project, &kernels, selected, args.how.order(), full_matrix, |plan| plan)?;
+                let done = Guests::execute(&project, &kernels, selected, args.how.order(args.select.selection(&args.how)), full_matrix, |plan| plan)?;
                 Ok(tell(done, &args.how.format))
             }
         }

@@ -125,7 +125,7 @@ impl Plan {
         let mut sets = Vec::new();
         let mut tools = Vec::new();
         let mut by_hand = ByHand::default();
-        for Check { name, probe, fix, .. } in checks(purpose) {
+        for Check { name, probe, fix, .. } in checks(purpose, host.installed) {
             match ((probe)(host), fix) {
                 (State::Ok { .. } | State::Warn { .. }, _) => {}
                 (State::Unfit { found, advice }, _) => {

@@ -40,14 +40,20 @@ const KERNEL_BUILD: Fix = Fix::Packages {
     set: None,
 };
 
+const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
+
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
+/// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
+const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+
 /// The list behind both `lab doctor` and `lab setup`.
-pub fn checks(purpose: Purpose) -> Vec<Check> {
+pub fn checks(purpose: Purpose, installed: bool) -> Vec<Check> {
+    let runs = for_runs().into_iter().filter(|check| !installed || !BUILDS.contains(&check.name));
     match purpose {
-        Purpose::Runs => for_runs(),
-        Purpose::Tests => for_runs().into_iter().chain(for_tests()).collect(),
-        Purpose::Builds => for_runs().into_iter().chain([for_builds()]).collect(),
+        Purpose::Runs => runs.collect(),
+        Purpose::Tests => runs.chain(for_tests()).collect(),
+        Purpose::Builds => runs.chain([for_builds()]).collect(),
     }
 }
 
@@ -62,8 +68,14 @@ fn for_builds() -> Check {
 }
 
 /// What the project's own tests need beside.
-fn for_tests() -> [Check; 3] {
+fn for_tests() -> [Check; 4] {
     [
+        Check {
+            name: "zstd",
+            why: "packs the archive of `make dist`, which the tests install",
+            probe: |host| provided(host, PACKERS),
+            fix: PACKERS,
+        },
         Check {
             name: "Chromium",
             why: "clicks and filters the HTML report in the tests",
@@ -144,7 +156,7 @@ pub(super) fn commands() -> Vec<&'static str> {
 }
 
 fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
-    let every = checks(Purpose::Tests).into_iter().chain([for_builds()]);
+    let every = checks(Purpose::Tests, false).into_iter().chain([for_builds()]);
     every.flat_map(|check| of(check.fix).iter().copied()).collect()
 }
 

@@ -54,6 +54,8 @@ pub struct Host {
     pub nightly_rust_src: bool,
     /// What is known of KVM.
     pub kvm: Kvm,
+    /// Whether this lab is installed: it builds nothing.
+    pub installed: bool,
 }
 
 /// What is known of KVM on this machine.
@@ -81,6 +83,11 @@ impl Host {
     /// Whether packages are managed by dpkg and apt.
     pub fn on_debian(&self) -> bool {
         self.distribution.family == Family::Debian
+    }
+
+    /// The command that installs what is missing.
+    pub const fn setup(&self) -> &'static str {
+        if self.installed { "lab setup" } else { "make setup" }
     }
 
     /// Which compiler the BPF programs are built with; `None` while there is neither.

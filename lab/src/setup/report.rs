@@ -35,10 +35,10 @@ impl Finding {
             State::Unfit { found, advice } => finding("unfit", found, Some(advice)),
             State::Missing { absent } => {
                 let fix = match check.fix {
-                    Fix::Packages { set: Some(_), .. } if host.on_debian() => "make setup".into(),
+                    Fix::Packages { set: Some(_), .. } if host.on_debian() => host.setup().into(),
                     Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
                     Fix::Packages { .. } => host.distribution.advice(&absent),
-                    Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),
+                    Fix::VirtmeNg | Fix::BpfLinker => host.setup().into(),
                     Fix::TestTools | Fix::CargoDeny => "make setup-tests".into(),
                     Fix::ByHand => check.why.into(),
                 };
@@ -58,12 +58,16 @@ impl Finding {
 pub struct Report {
     /// In the order of the checks.
     pub findings: Vec<Finding>,
+    /// The command that installs what is missing.
+    #[serde(skip)]
+    setup: &'static str,
 }
 
 impl Report {
     /// Judges a machine.
     pub fn of(host: &Host, purpose: Purpose) -> Self {
-        Self { findings: checks(purpose).iter().map(|check| Finding::of(check, host)).collect() }
+        let findings = checks(purpose, host.installed).iter().map(|check| Finding::of(check, host)).collect();
+        Self { findings, setup: host.setup() }
     }
 
     /// Whether the lab can run here; warnings do not count.
@@ -89,7 +93,7 @@ impl fmt::Display for Report {
         let broken = self.findings.iter().filter(|finding| !finding.usable()).count();
         match broken {
             0 => writeln!(f, "\nThis machine is ready."),
-            _ => writeln!(f, "\n{broken} of {} to mend; `make setup` does what it can.", self.findings.len()),
+            _ => writeln!(f, "\n{broken} of {} to mend; `{}` does what it can.", self.findings.len(), self.setup),
         }
     }
 }

@@ -45,7 +45,7 @@ fn mount_all() -> Result<(), String> {
     ];
     for (source, target, kind, options) in plan {
         if !Path::new(target).is_dir() {
-            fs::create_dir_all(target).map_err(|error| format!("cannot make {target}: {error}"))?;
+            fs::create_dir_all(target).map_err(|error| format!("cannot create the directory {target}: {error}"))?;
         }
         match mount(Some(source), target, Some(kind), MsFlags::empty(), Some(options)) {
             // The kernel mounts devtmpfs itself under CONFIG_DEVTMPFS_MOUNT.
@@ -56,14 +56,14 @@ fn mount_all() -> Result<(), String> {
     Ok(())
 }
 
-/// The boot log is on the console in full; from here on the console gets warnings and worse only.
+/// The console shows the whole boot log; from here on only warnings and worse.
 fn quiet_console() {
     let _ = fs::write("/proc/sys/kernel/printk", "5 4 1 7");
 }
 
-/// Deleting devices, namespaces and programs waits for grace periods, several in a row, and each takes a few ticks of an
-/// otherwise idle guest. Expedited ones take none, and change nothing but the time. A kernel without the switch is
-/// slower.
+/// Deleting devices, namespaces and programs waits for grace periods, several in a row, and each takes a few ticks of
+/// an otherwise idle guest. Expedited grace periods avoid this wait and change nothing else. A kernel without the
+/// switch is slower.
 fn expedite_grace_periods() {
     let _ = fs::write("/sys/kernel/rcu_expedited", "1");
 }

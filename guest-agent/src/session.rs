@@ -1,4 +1,4 @@
-//! The conversation with the host.
+//! Handles the messages from the host.
 
 use crate::{
     entropy,
@@ -12,10 +12,10 @@ use lab_protocol::{
 };
 use std::{fs::File, io::Read, sync::Arc, time::Duration};
 
-/// Answers the host until it sends `Shutdown`.
+/// Handles messages from the host until it sends `Shutdown`.
 ///
 /// # Errors
-/// One line where the port breaks or the host speaks another protocol.
+/// The port fails, or the host uses another protocol version.
 pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
     let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
     let sender = Sender::new(port);
@@ -24,7 +24,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     let uts = nix::sys::utsname::uname().map_err(|error| format!("uname: {error}"))?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let kernel = KernelVersion::from_uname(&release, &version)
-        .ok_or_else(|| format!("`{release}` is not a kernel release that the agent can read"))?;
+        .ok_or_else(|| format!("the kernel release `{release}` cannot be parsed: expected for example 6.12.0"))?;
     let hello = |nonce| AgentMessage::Hello {
         protocol: PROTOCOL_VERSION,
         nonce,
@@ -42,7 +42,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     sender.start_heartbeat();
 
     let mut log = Log::open();
-    // Splats of the boot: reported to every host that resumes this guest.
+    // Splats during the boot are reported to every host that resumes this guest.
     let mut boot_log = String::new();
     let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
@@ -50,7 +50,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     loop {
         match inbox.next()? {
             HostMessage::Hello { protocol } | HostMessage::Resume { protocol, .. } if protocol != PROTOCOL_VERSION => {
-                let message = format!("the host speaks protocol {protocol}, the agent {PROTOCOL_VERSION}");
+                let message = format!("the host uses protocol {protocol}, the agent {PROTOCOL_VERSION}");
                 sender.send(&AgentMessage::Fatal { message: message.clone() })?;
                 return Err(message);
             }
@@ -69,7 +69,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Resume { nonce, now_unix_ns, entropy, .. } => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Resume to a guest that never settled".into());
+                    return Err("the host sent Resume before Settle".into());
                 };
                 set_clock(now_unix_ns);
                 if let Err(error) = entropy::reseed(&entropy) {
@@ -130,8 +130,8 @@ fn run_cells(
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {
-            // A thread that cannot be stopped still holds namespaces and programs: the guest is no longer pristine. It stays
-            // up, since the host asks what hangs before it kills it.
+            // // A thread that cannot be stopped still holds namespaces and programs, so the guest is no longer clean.
+            // The guest keeps running because the host asks where it hangs before killing it.
             return sender.send(&AgentMessage::Fatal { message: stuck });
         }
         ran += 1;
@@ -139,8 +139,8 @@ fn run_cells(
     sender.send(&AgentMessage::Done { ran })
 }
 
-/// Reports splats since the last mark, and marks the place in the kernel log. Where the console got a line since then, the
-/// mark goes there too: the host attributes what precedes it to the cell before.
+/// /// Reports splats since the last mark and writes a new mark to the kernel log. If the console got a line since
+/// then, the mark goes there too: the host attributes everything before it to the previous cell.
 fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
     let splats = log.splats();
     if log.was_loud() || !splats.is_empty() {
@@ -164,13 +164,13 @@ fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result
     }
 }
 
-/// Writes back what is dirty and gives back what the boot cached, so that a snapshot is small.
+/// Writes back dirty pages and drops the caches that the boot filled, so that a snapshot is small.
 fn settle() {
     nix::unistd::sync();
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
-/// A restored or emulated guest's clock may be far off; logs should not be.
+/// Sets the clock, which may be wrong in a restored or emulated guest, so that logs have the right time.
 fn set_clock(now_unix_ns: u64) {
     let now = nix::sys::time::TimeSpec::from_duration(Duration::from_nanos(now_unix_ns));
     let _ = nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, now);
@@ -182,23 +182,23 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// The next intact message; broken frames are noted on the console and passed over.
+    /// The next intact message; broken frames are logged and skipped.
     fn next(&mut self) -> Result<HostMessage, String> {
         let mut buffer = [0; 4096];
         loop {
             match self.decoder.next_message() {
                 Some(Ok(message)) => return Ok(message),
                 Some(Err(error)) => {
-                    kmsg::say(&format!("from the host: {error}"));
+                    kmsg::say(&format!("broken frame from the host: {error}"));
                     continue;
                 }
                 None => {}
             }
             match self.port.read(&mut buffer) {
-                // The port reads as empty while no host side is connected.
+                // Reads return no data while the host is not connected.
                 Ok(0) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(count) => self.decoder.feed(&buffer[..count]),
-                Err(error) => return Err(format!("the port to the host broke: {error}")),
+                Err(error) => return Err(format!("the port to the host failed: {error}")),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Decompresses module files (xz, zstd, gzip or none). The guest gets them uncompressed: kernels load compressed modules
-//! only with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
+//! Decompresses module files (xz, zstd, gzip or none). The guest gets them uncompressed: kernels load compressed
+//! modules only with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
 
 use crate::error::ImageError;
 use object::{Object, ObjectSection, read::elf::ElfFile64};
@@ -16,10 +16,10 @@ pub fn read_module(path: &Path) -> Result<Vec<u8>, ImageError> {
 }
 
 /// Release of the kernel that the module was built for: the first word of its `vermagic` (`VERMAGIC_STRING`,
-/// include/linux/vermagic.h). None for a module that has none, which a kernel takes by force only.
+/// include/linux/vermagic.h). `None` for a module without one, which a kernel only loads by force.
 ///
 /// # Errors
-/// [`ImageError::Module`] for a file that holds no module.
+/// [`ImageError::Module`] for a file that is not a module.
 pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
     let bytes = read_module(path)?;
     let problem = |error: object::Error| ImageError::Module { path: path.to_owned(), problem: error.to_string() };
@@ -30,7 +30,7 @@ pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
     Ok(magic.and_then(|magic| String::from_utf8_lossy(magic).split_whitespace().next().map(str::to_owned)))
 }
 
-/// What a module file with this suffix holds.
+/// The content of a module file with this suffix, decompressed.
 ///
 /// # Errors
 /// The file is damaged, larger than [`LIMIT`], or not an ELF file.
@@ -44,7 +44,7 @@ pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>,
     let mut bytes = Vec::new();
     reader.take(LIMIT).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if !bytes.starts_with(b"\x7fELF") {
-        return Err("not an ELF file once unpacked".to_owned());
+        return Err("not an ELF file after decompression".to_owned());
     }
     Ok(bytes)
 }

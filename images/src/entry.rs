@@ -1,11 +1,11 @@
 //! Extracts the uncompressed kernel, which the virtual machine can start directly through the PVH entry point.
 //!
-//! A bzImage decompresses and relocates itself in the guest. Under TCG this takes a fifth of a boot; on the host it takes
-//! milliseconds. QEMU can start an ELF file with a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) directly, and the
-//! kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
+//! A bzImage decompresses and relocates itself in the guest. Under TCG this takes a fifth of a boot; on the host it
+//! takes milliseconds. QEMU can start an ELF file with a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) directly,
+//! and the kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
 //! `include/xen/interface/elfnote.h`).
 
-use crate::{cache, error::ImageError};
+use crate::{cache, error::ImageError, setup_header::SetupHeader};
 use object::{
     elf::FileHeader64,
     read::elf::{FileHeader, ProgramHeader},
@@ -19,14 +19,13 @@ use std::{
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of the kernel's entry point.
 const PHYS32_ENTRY: u32 = 18;
-/// Changes whenever the same image gives another answer: what could not be unpacked is remembered, and must not be once it
-/// can.
+/// /// Version of the cache: increase it when more images can be unpacked, because failures are cached too.
 const FORMAT: u32 = 1;
-/// No kernel is larger; what unpacks to more is broken.
+/// Maximum size of an uncompressed kernel, bytes; a payload that unpacks to more is damaged.
 const LIMIT: u64 = 512 << 20;
 
-/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the
-/// kernel must decompress itself then. This result is cached as an empty file.
+/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression;
+/// the kernel must decompress itself then. This result is cached as an empty file.
 ///
 /// # Errors
 /// The image can't be read, or the cache can't be written.
@@ -44,17 +43,7 @@ pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, Imag
 
 /// Decompresses the payload of a bzImage.
 fn unpack(image: &[u8]) -> Option<Vec<u8>> {
-    let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
-    if image.get(0x202..0x206)? != b"HdrS" || u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?) < 0x208 {
-        return None;
-    }
-    // 0 means 4, for compatibility with very old kernels (Documentation/arch/x86/boot.rst, `setup_sects`).
-    let sectors = match usize::from(*image.get(0x1f1)?) {
-        0 => 4,
-        sectors => sectors,
-    };
-    let begin = (sectors + 1) * 512 + word(0x248)?;
-    let payload = image.get(begin..begin.checked_add(word(0x24c)?)?)?;
+    let payload = SetupHeader::of(image)?.payload()?;
     let reader: Box<dyn Read + '_> = match payload {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::GzDecoder::new(payload)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(liblzma::read::XzDecoder::new(payload)),

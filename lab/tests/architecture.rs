@@ -2,6 +2,8 @@
 
 #[path = "support/imports.rs"]
 mod imports;
+#[path = "support/types.rs"]
+mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -145,4 +147,23 @@ fn there_are_no_import_cycles() {
         }
     }
     assert_eq!(seen.len(), CIRCLES.len(), "a cycle no longer exists: remove it from the list");
+}
+
+/// Declarations in the sources of every crate of the workspace.
+fn declared(of: fn(&Path) -> Vec<types::Declared>) -> Vec<types::Declared> {
+    let directories = packages().into_values().map(|package| root().join(package.directory).join("src"));
+    directories.flat_map(|source| of(&source)).collect()
+}
+
+/// A reader who meets a type's name must not have to ask which one it is.
+#[test]
+fn the_name_of_a_public_type_occurs_once() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let all = declared(types::types);
+    assert!(all.len() > 400, "only {} types were found", all.len());
+    for it in all {
+        places.entry(it.name).or_default().push(it.place);
+    }
+    places.retain(|_, places| places.len() > 1);
+    assert!(places.is_empty(), "give these types names of their own: {places:#?}");
 }

@@ -137,7 +137,7 @@ fn latest_that_is_a_directory_hides_no_verdict() {
     let output = run("A01-*[tc,veth,from-workload]", out.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("latest does not lead to this run"), "{said}");
+    assert!(said.contains("latest does not point to this run"), "{said}");
     let table = String::from_utf8_lossy(&output.stdout);
     let mut runs = fs::read_dir(out.path()).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
     let id = runs.find(|name| name != "latest" && !name.starts_with('.')).unwrap();

@@ -140,7 +140,12 @@ fn layout_of_all_yaml() {
     };
     let all: Vec<PathBuf> =
         ["github", "github/setup", "gitlab", "semaphore"].iter().flat_map(|it| files(it, "yml")).collect();
-    let all = [all, files("kubernetes", "yaml"), ["ci/gitlab/.gitlab-ci.yml", "action.yml"].map(|it| Path::new(ROOT).join(it)).to_vec()].concat();
+    let all = [
+        all,
+        files("kubernetes", "yaml"),
+        ["ci/gitlab/.gitlab-ci.yml", "action.yml"].map(|it| Path::new(ROOT).join(it)).to_vec(),
+    ]
+    .concat();
     lint("yamllint", yamllint, &all, ("\njobs:", "\njobs: \t"), "trailing");
 }
 

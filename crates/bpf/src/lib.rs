@@ -5,7 +5,7 @@
 //! is done with bpf(2) directly: links and attachments of tcx and netkit with all their anchors, `expected_attach_type` at
 //! load, link ids in queries.
 //!
-//! *Architecture invariant:* nothing reports a request as a fact: [`observe`], [`query`] and [`Link::info`] read from the kernel.
+//! *Architecture invariant:* nothing reports a request as a fact: [`observe`], [`query`] and [`BpfLink::info`] read from the kernel.
 //!
 //! *Architecture invariant:* interface indexes are resolved in the network namespace of the *calling thread*, as the kernel
 //! does it; this crate knows no topology.
@@ -36,13 +36,13 @@ pub use error::BpfError;
 pub use hook::expected_attach_type;
 pub use ids::{link_fd, link_ids, map_ids, prog_fd, prog_ids};
 pub use lab_abi::{Config, PolicyKey, Seen, Stats};
-pub use link::{Link, LinkInfo};
+pub use link::{BpfLink, LinkInfo};
 pub use load::{LoadOptions, ProgramKind, Programs};
-pub use mprog::{Anchor, Mprog, Place, attach_link, attach_prog, detach_prog};
+pub use mprog::{Anchor, Mprog, Position, attach_link, attach_prog, detach_prog};
 pub use observe::{Observed, find, observe};
 pub use prog_array::ProgArray;
 pub use program::{Program, id_of};
-pub use query::{Entry, Query, query, query_with_room};
+pub use query::{ListedProgram, Query, query, query_with_room};
 pub use sys::as_nobody;
 pub use tc::{
     ClsactState, ListedFilter, Qdisc, Sharing, TcDirection, TcFilter, TcOptions, attach_tc, attach_to_block,

@@ -98,7 +98,7 @@ impl Parsed {
                 }
             };
         }
-        let fd = raw::prog_load(&raw::Load {
+        let fd = raw::prog_load(&raw::ProgramLoad {
             prog_type: raw::BPF_PROG_TYPE_SCHED_CLS,
             expected_attach_type: want.expected_attach_type,
             name: of,

@@ -5,7 +5,7 @@ use lab::{
     run::{
         console::Tail,
         cut_report,
-        judge::{self, Seen},
+        judge::{self, SeenAttempt},
         splat,
     },
     testing::agent::{A, B, C},
@@ -51,8 +51,13 @@ fn guest_messages() {
         let largest = report.log.iter().map(String::len).max().unwrap_or_default();
         assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
         for info in &plan.cells {
-            let verdict =
-                judge::attempt(&plan.kernels[0], info, Seen::reported((*report).clone()), &Lists::default(), None);
+            let verdict = judge::attempt(
+                &plan.kernels[0],
+                info,
+                SeenAttempt::reported((*report).clone()),
+                &Lists::default(),
+                None,
+            );
             let message = verdict.outcome.message();
             assert!(message.len() < 16 << 10, "{}", message.len());
         }

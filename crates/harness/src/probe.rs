@@ -105,7 +105,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
     }
 }
 
-fn answer(answer: Result<lab_bpf::probe::Answer, lab_bpf::BpfError>) -> Finding {
+fn answer(answer: Result<lab_bpf::probe::ProbeResult, lab_bpf::BpfError>) -> Finding {
     let answer = answer?;
     if answer.supported { Ok(answer.detail) } else { Err(missing(answer.detail)) }
 }

@@ -4,7 +4,7 @@ use crate::{
     runner::{Finished, RunOptions, Runner},
     survey,
 };
-use lab_protocol::{CellId, CellReport, LinkKind, Outcome, shell::Stage};
+use lab_protocol::{CellId, CellReport, LinkKind, Outcome, shell::ShellStage};
 use lab_topology::{Net, Netns, addresses};
 use lab_traffic::gate::{self, Hold, StopAt};
 use std::{
@@ -37,15 +37,15 @@ impl Staged {
     ///
     /// # Errors
     /// One line: the kernel can't, there is nothing of that name, or the case ends before it can be stopped.
-    pub fn build(runner: &Arc<Runner>, stage: &Stage, time_scale: f32) -> Result<Self, String> {
+    pub fn build(runner: &Arc<Runner>, stage: &ShellStage, time_scale: f32) -> Result<Self, String> {
         let bare = Self { about: String::new(), net: None, case: None };
         match stage {
-            Stage::Bare => Ok(bare),
-            Stage::Topology { name, device } => {
+            ShellStage::Bare => Ok(bare),
+            ShellStage::Topology { name, device } => {
                 let net = topology(runner, name, device.unwrap_or(LinkKind::Veth))?;
                 Ok(Self { about: format!("{}\n\n", net.topology()), net: Some(net), ..bare })
             }
-            Stage::Case { cell } => {
+            ShellStage::Case { cell } => {
                 let info = runner.info(cell).ok_or_else(|| format!("the agent does not know {cell}"))?;
                 let (held, place) = hold(runner, cell, time_scale)?;
                 Ok(Self { about: format!("{cell}: {}\n{place}\n\n", info.title), case: Some(held), ..bare })

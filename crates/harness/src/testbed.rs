@@ -6,7 +6,7 @@ use crate::{
     detect,
     fault::Fault,
 };
-use lab_bpf::{BpfError, Config, Link, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
+use lab_bpf::{BpfError, BpfLink, Config, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
 use lab_netlink::NetlinkError;
 use lab_protocol::{AttachRecord, AttachRequest, AttachType, Hook};
 use lab_topology::{Net, Netns, Topology, link};
@@ -81,7 +81,7 @@ impl Testbed {
         direction: Direction,
         program: &Arc<Program>,
     ) -> Result<AttachedProgram<'_>, Stop> {
-        self.attach_as(ctx, at, request, direction, program, How::Link)
+        self.attach_as(ctx, at, request, direction, program, MprogCall::Link)
     }
 
     /// Like [`Testbed::attach`], by link or by `BPF_PROG_ATTACH`. tc filters have no such choice.
@@ -95,7 +95,7 @@ impl Testbed {
         request: AttachRequest,
         direction: Direction,
         program: &Arc<Program>,
-        how: How,
+        how: MprogCall,
     ) -> Result<AttachedProgram<'_>, Stop> {
         let ifindex = self.ifindex(at);
         let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
@@ -205,7 +205,7 @@ pub fn record(ns: &Netns, dev: &str, requested: AttachRequest, prog_id: u32) -> 
 
 /// How to attach to a multi-program hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum MprogCall {
     /// `BPF_LINK_CREATE`.
     Link,
     /// `BPF_PROG_ATTACH`.
@@ -215,18 +215,18 @@ pub enum How {
 /// What keeps a program attached.
 pub enum Handle {
     /// A clsact filter.
-    Filter(Filter),
+    Filter(AttachedFilter),
     /// A link.
-    Link(Link),
+    Link(BpfLink),
     /// Nothing: a program attached by `BPF_PROG_ATTACH` stays until it is detached or the device is deleted.
     Prog,
 }
 
 /// A filter that is detached when it is dropped, as a link is. Left to the device's deletion, its program would exist until
 /// the namespace is gone, and the leak check would wait for that.
-pub struct Filter(Option<TcFilter>);
+pub struct AttachedFilter(Option<TcFilter>);
 
-impl Filter {
+impl AttachedFilter {
     fn new(filter: TcFilter) -> Self {
         Self(Some(filter))
     }
@@ -240,7 +240,7 @@ impl Filter {
     }
 }
 
-impl Drop for Filter {
+impl Drop for AttachedFilter {
     fn drop(&mut self) {
         // Already gone where the case deleted its device or qdisc.
         _ = self.0.take().map(TcFilter::detach);
@@ -266,7 +266,7 @@ impl AttachedProgram<'_> {
     ///
     /// # Errors
     /// A failed check where it is not a link.
-    pub fn link(&self) -> Result<&Link, Stop> {
+    pub fn link(&self) -> Result<&BpfLink, Stop> {
         match &self.handle {
             Handle::Link(link) => Ok(link),
             _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
@@ -277,7 +277,7 @@ impl AttachedProgram<'_> {
     ///
     /// # Errors
     /// Like [`AttachedProgram::link`].
-    pub fn into_link(self) -> Result<Link, Stop> {
+    pub fn into_link(self) -> Result<BpfLink, Stop> {
         match self.handle {
             Handle::Link(link) => Ok(link),
             _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
@@ -286,7 +286,7 @@ impl AttachedProgram<'_> {
 
     /// Leaves a filter attached, like an owner that is killed.
     pub fn abandon(mut self) {
-        if let Handle::Filter(Filter(filter)) = &mut self.handle {
+        if let Handle::Filter(AttachedFilter(filter)) = &mut self.handle {
             drop(filter.take());
         }
     }
@@ -297,7 +297,7 @@ impl AttachedProgram<'_> {
     /// Like [`AttachedProgram::link`].
     pub fn filter(&mut self) -> Result<&mut TcFilter, Stop> {
         match &mut self.handle {
-            Handle::Filter(Filter(Some(filter))) => Ok(filter),
+            Handle::Filter(AttachedFilter(Some(filter))) => Ok(filter),
             _ => Err(Stop::check(format!("{} on {} is not a filter", self.hook, self.at.dev))),
         }
     }
@@ -334,19 +334,21 @@ pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
 }
 
 /// Attaches a program to a hook of a device of the calling thread's namespace.
-pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: How) -> Result<Handle, BpfError> {
+pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: MprogCall) -> Result<Handle, BpfError> {
     let direction = match hook {
         Hook::ClsactIngress => lab_bpf::TcDirection::Ingress,
         Hook::ClsactEgress => lab_bpf::TcDirection::Egress,
         _ => {
             return match how {
-                How::Link => lab_bpf::attach_link(hook, ifindex, program, &Mprog::default()).map(Handle::Link),
-                How::Prog => lab_bpf::attach_prog(hook, ifindex, program, &Mprog::default()).map(|()| Handle::Prog),
+                MprogCall::Link => lab_bpf::attach_link(hook, ifindex, program, &Mprog::default()).map(Handle::Link),
+                MprogCall::Prog => {
+                    lab_bpf::attach_prog(hook, ifindex, program, &Mprog::default()).map(|()| Handle::Prog)
+                }
             };
         }
     };
     lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default())
-        .map(|filter| Handle::Filter(Filter::new(filter)))
+        .map(|filter| Handle::Filter(AttachedFilter::new(filter)))
 }
 
 impl AsErrno for BpfError {

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Counting programs on both hooks of one workload's link.
-pub struct Watch<'b> {
+pub struct HookCounters<'b> {
     /// Sees packets from the workload.
     pub outgoing: Arc<Program>,
     /// Sees packets to the workload.
@@ -24,7 +24,7 @@ pub struct Watch<'b> {
     _attachments: [AttachedProgram<'b>; 2],
 }
 
-/// What a [`Watch`] has counted so far.
+/// What a [`HookCounters`] has counted so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
     /// Marked packets from the workload.
@@ -33,7 +33,7 @@ pub struct Counted {
     pub to: u64,
 }
 
-impl<'b> Watch<'b> {
+impl<'b> HookCounters<'b> {
     /// Attaches by the variant's attach type; packets are counted by the cell's marker.
     pub fn new(ctx: &mut Ctx, testbed: &'b Testbed, at: Spot, attach: AttachRequest) -> Result<Self, Stop> {
         let marker = ctx.marker;
@@ -109,7 +109,7 @@ impl<'a> Trip<'a> {
     ///
     /// # Errors
     /// Where counters can't be read.
-    pub fn passes(&self, ctx: &mut Ctx, testbed: &Testbed, watches: &[&Watch<'_>]) -> Result<(), Stop> {
+    pub fn passes(&self, ctx: &mut Ctx, testbed: &Testbed, watches: &[&HookCounters<'_>]) -> Result<(), Stop> {
         for &proto in self.protos {
             for family in Family::available().iter().copied() {
                 self.one_passes(ctx, testbed, watches, proto, family)?;
@@ -122,7 +122,7 @@ impl<'a> Trip<'a> {
         &self,
         ctx: &mut Ctx,
         testbed: &Testbed,
-        watches: &[&Watch<'_>],
+        watches: &[&HookCounters<'_>],
         proto: Proto,
         family: Family,
     ) -> Result<(), Stop> {

@@ -1,6 +1,6 @@
 //! Fuzz targets for configuration files and packages: `docs/fuzzing.md`.
 
-use super::{config::Config, header, lockfile::Lock, packages, untar::Unpacked};
+use super::{config::KernelMatrix, header, lockfile::KernelsLock, packages, untar::UnpackedFiles};
 use std::path::{Component, PathBuf};
 
 /// Checks that an error is one line that names the file.
@@ -15,10 +15,10 @@ fn readable(error: &dyn std::fmt::Display) {
 fn kernels_toml() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        match Config::parse(&text, "the-file", PathBuf::from("/project")) {
+        match KernelMatrix::parse(&text, "the-file", PathBuf::from("/project")) {
             Ok(config) => {
                 for kernel in &config.kernels {
-                    assert!(super::config::is_file_name(&kernel.id), "{}", kernel.id);
+                    assert!(super::names::is_file_name(&kernel.id), "{}", kernel.id);
                 }
             }
             Err(error) => readable(&error),
@@ -30,7 +30,7 @@ fn kernels_toml() {
 fn kernels_lock() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        if let Err(error) = Lock::parse(&text, "the-file") {
+        if let Err(error) = KernelsLock::parse(&text, "the-file") {
             readable(&error);
         }
     });
@@ -40,7 +40,7 @@ fn kernels_lock() {
 fn image_header() {
     bolero::check!().for_each(|bytes: &[u8]| {
         if let Some(banner) = header::parse(bytes) {
-            assert!(super::config::is_file_name(&banner.release));
+            assert!(super::names::is_file_name(&banner.release));
         }
     });
 }
@@ -61,9 +61,9 @@ fn package_archive() {
         let outer = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let stage = outer.path().join("stage");
         std::fs::create_dir(&stage).unwrap();
-        let mut found = Unpacked::default();
+        let mut found = UnpackedFiles::default();
         let unpacked = found.add(bytes, &stage);
-        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "something appeared beside the stage");
+        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "a file was created outside of the stage");
         for entry in walkdir::WalkDir::new(&stage).min_depth(1) {
             let entry = entry.unwrap();
             assert!(entry.file_type().is_dir() || entry.file_type().is_file(), "{}", entry.path().display());

@@ -1,7 +1,8 @@
 //! `kernels.local.toml`: kernels of one machine, which are not committed, merged over those of `kernels.toml`.
 
 use super::{
-    config::{Config, Debian},
+    config::KernelMatrix,
+    debian::Debian,
     error::{KernelsError, Result},
 };
 use std::{fs, io::ErrorKind, path::Path};
@@ -11,18 +12,18 @@ pub const LOCAL_TOML: &str = "kernels.local.toml";
 
 /// Merges the file beside `kernels.toml` over its content, if it exists: a kernel of the same id is replaced, other kernels
 /// follow, and each key of `[debian]` that is set counts.
-pub(super) fn merge(shared: Config, kernels_toml: &Path) -> Result<Config> {
+pub(super) fn merge(shared: KernelMatrix, kernels_toml: &Path) -> Result<KernelMatrix> {
     let path = kernels_toml.with_file_name(LOCAL_TOML);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(shared),
         Err(error) => return Err(KernelsError::io(path)(error)),
     };
-    let own = Config::read(&text, &path.display().to_string(), shared.dir.clone())?;
+    let own = KernelMatrix::read(&text, &path.display().to_string(), shared.dir.clone())?;
     Ok(over(shared, own))
 }
 
-fn over(mut shared: Config, own: Config) -> Config {
+fn over(mut shared: KernelMatrix, own: KernelMatrix) -> KernelMatrix {
     for kernel in own.kernels {
         shared.local.insert(kernel.id.to_string());
         match shared.kernels.iter_mut().find(|it| it.id == kernel.id) {
@@ -53,9 +54,11 @@ mod tests {
         fs::write(&shared, kernel("6.12", "shared", true) + &kernel("7.1", "shared", false)).unwrap();
         let load = |local: &str| {
             fs::write(dir.path().join(LOCAL_TOML), local).unwrap();
-            Config::load(&shared).map_err(|error| error.to_string())
+            KernelMatrix::load(&shared).map_err(|error| error.to_string())
         };
-        let merged = load(&("[debian]\nmirror = \"m\"\n".to_owned() + &kernel("6.12", "own", false) + &kernel("mine", "own", true)));
+        let merged = load(
+            &("[debian]\nmirror = \"m\"\n".to_owned() + &kernel("6.12", "own", false) + &kernel("mine", "own", true)),
+        );
         let merged = merged.unwrap();
         let kernels: Vec<_> = merged.kernels.iter().map(|it| (&*it.id, it.source.to_string(), it.default)).collect();
         let path = |name: &str| format!("path {}", dir.path().join(name).display());

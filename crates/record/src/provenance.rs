@@ -1,4 +1,4 @@
-//! What a run tested and who started it: the commit, the job of the CI system, the command line.
+//! Provenance of a run: the tested commit, the job of the CI system, the command line.
 
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -6,25 +6,25 @@ use std::path::Path;
 /// The program's name.
 const LAB: &str = "lab";
 
-/// Where a run comes from.
+/// Provenance of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// Commit of the project that the lab and the guests' programs were built from.
+    /// Commit of the project from which the lab and the programs in guests were built.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// Whether tracked files differed from that commit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub changed: bool,
-    /// The page of the CI job.
+    /// URL of the CI job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ci_url: Option<String>,
-    /// The directory of results that the run's own directory is in, from the project's root where it is below it.
+    /// The results directory that contains the run's directory, relative to the project's root if it is inside of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<String>,
     /// How the lab was called, for commands that run a cell again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<Call>,
-    /// The command line, word by word.
+    /// The words of the command line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
 }
@@ -75,7 +75,7 @@ impl Provenance {
         *self == Self::default()
     }
 
-    /// The commit, and whether there was more than it.
+    /// The commit, with a note if there were uncommitted changes.
     pub fn commit_line(&self) -> Option<String> {
         let commit = self.commit.as_ref()?;
         Some(if self.changed { format!("{commit} with uncommitted changes") } else { commit.clone() })
@@ -86,7 +86,7 @@ impl Provenance {
         (!self.command.is_empty()).then(|| quoted(self.command.iter().map(|word| &**word)))
     }
 
-    /// What is known, by names for a report.
+    /// The known values, with names for a report.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let all = [("commit", self.commit_line()), ("ci.url", self.ci_url.clone()), ("command", self.command_line())];
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()

@@ -1,7 +1,7 @@
 //! The record of a run, accumulated from its events: every report is made from it.
 
 use super::{
-    kept::{Kept, Places, Texts, Told, Verdicts},
+    kept::{CellPositions, Kept, ReportedVerdict, Texts, Verdicts},
     rows,
 };
 use crate::{
@@ -33,7 +33,7 @@ pub struct RunRecord {
     /// Interned texts of the checks.
     texts: Texts,
     /// Positions of the plan's cells.
-    places: Arc<Places>,
+    places: Arc<CellPositions>,
 }
 
 /// Number of cells by standing; each cell counts once.
@@ -102,7 +102,7 @@ impl RunRecord {
         match event {
             Event::RunStarted { run } => {
                 self.started_ms = at_ms;
-                self.places = Arc::new(Places::of(&run.plan.cells));
+                self.places = Arc::new(CellPositions::of(&run.plan.cells));
                 self.info = Some(*run);
             }
             Event::Topologies { library } => self.topologies = library,
@@ -185,18 +185,23 @@ impl RunRecord {
     }
 
     /// A cell's verdict. A cell without a verdict counts as not run, so that a missing verdict never looks like a pass.
-    pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Told<'a> {
+    pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> ReportedVerdict<'a> {
         self.next(kernel, cell, &mut 0)
     }
 
     /// As [`Self::told`] for a cell that may be at position `near` of the plan; `near` becomes the next position.
-    fn next<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell, near: &mut usize) -> Told<'a> {
+    fn next<'a>(
+        &'a self,
+        kernel: Option<&'a KernelRecord>,
+        cell: &PlannedCell,
+        near: &mut usize,
+    ) -> ReportedVerdict<'a> {
         if let Some(row) = rows::verdict(kernel, &cell.id) {
-            return Told::other(row, &self.texts);
+            return ReportedVerdict::other(row, &self.texts);
         }
         match kernel.and_then(|kernel| kernel.verdicts.next(&cell.id, near)) {
-            Some(kept) => Told::kept(kept, &self.texts),
-            None => Told::other(never_ran(kernel, cell), &self.texts),
+            Some(kept) => ReportedVerdict::kept(kept, &self.texts),
+            None => ReportedVerdict::other(never_ran(kernel, cell), &self.texts),
         }
     }
 
@@ -210,13 +215,13 @@ impl RunRecord {
         &'a self,
         kernel: &'a PlannedKernel,
         happened: Option<&'a KernelRecord>,
-    ) -> impl Iterator<Item = (&'a PlannedCell, Told<'a>)> {
+    ) -> impl Iterator<Item = (&'a PlannedCell, ReportedVerdict<'a>)> {
         let mut near = 0;
         rows::around(kernel).map(move |cell| (cell, self.next(happened, cell, &mut near)))
     }
 
     /// As [`Self::verdicts_on`], for all kernels in turn.
-    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Told<'_>)> {
+    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, ReportedVerdict<'_>)> {
         self.planned().flat_map(|(kernel, happened)| {
             self.verdicts_on(kernel, happened).map(move |(cell, verdict)| (kernel, cell, verdict))
         })

@@ -80,7 +80,7 @@ pub struct Node {
 
 /// An address on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct DeviceAddress {
     /// The node.
     pub node: String,
     /// The device.
@@ -152,7 +152,7 @@ pub struct Topology {
     /// Devices that belong to a bridge or a VRF.
     pub ports: Vec<Port>,
     /// Addresses.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<DeviceAddress>,
     /// Routes, added in this order.
     pub routes: Vec<Route>,
     /// Rules of policy routing.
@@ -232,7 +232,7 @@ impl Topology {
     #[must_use]
     pub fn addr(mut self, node: &str, dev: &str, cidrs: &[&str]) -> Self {
         for text in cidrs {
-            self.addresses.push(Address { node: node.to_owned(), dev: dev.to_owned(), cidr: cidr(text) });
+            self.addresses.push(DeviceAddress { node: node.to_owned(), dev: dev.to_owned(), cidr: cidr(text) });
         }
         self
     }

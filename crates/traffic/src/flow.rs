@@ -5,7 +5,7 @@ use crate::{
     path::Path,
     tcp::{TcpReport, tcp_exchange},
     udp::{UdpExchange, UdpOptions},
-    wait::{Deadline, ROUNDS, SILENCE_WINDOW, any_readable},
+    wait::{MeterDeadline, ROUNDS, SILENCE_WINDOW, any_readable},
 };
 use lab_topology::Netns;
 use nix::errno::Errno;
@@ -144,7 +144,7 @@ impl Flow<'_> {
 
     /// The same for a server behind a translated address: the client sends to `dial`.
     pub fn run_to(&self, dial: SocketAddr, exchanges: u16, timeout: Duration) -> FlowReport {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         let mut started = self.start(dial, exchanges, timeout);
         while !started.collect() {
             let Some(left) = deadline.left() else { break };
@@ -159,7 +159,7 @@ impl Flow<'_> {
         let dial = |flow: &Self| SocketAddr::new(flow.addr, flow.marker);
         let mut started: Vec<_> = flows.iter().map(|flow| flow.start(dial(flow), exchanges, SILENCE_WINDOW)).collect();
         for _ in 0..ROUNDS {
-            let deadline = Deadline::after(SILENCE_WINDOW / ROUNDS);
+            let deadline = MeterDeadline::after(SILENCE_WINDOW / ROUNDS);
             // In one go, so that every flow's arrivals are taken each time.
             while started.iter_mut().fold(0, |open, flow| open + usize::from(!flow.collect())) > 0 {
                 let Some(left) = deadline.left() else { break };

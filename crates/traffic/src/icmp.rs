@@ -5,7 +5,7 @@
 
 use crate::{
     gate,
-    wait::{Deadline, any_readable, errno, forget_error, would_block},
+    wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
 };
 use lab_topology::Netns;
 use nix::sys::socket::{
@@ -47,7 +47,7 @@ const ECHO_REPLY_V6: u8 = 129;
 /// Sends `count` echo requests with the identifier `id`, and collects until all are answered or `timeout` is over.
 /// `at` is the namespace of the target, where deliveries are to be counted too.
 pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, timeout: Duration) -> PingReport {
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     let mut exchange = PingExchange::start(from, at.unwrap_or(from), to, id, count);
     while !exchange.collect() {
         let Some(left) = deadline.left() else { break };

@@ -33,6 +33,6 @@ pub use path::Path;
 pub use probe::{Oversized, UdpProbe, UdpSink};
 pub use stream::{StreamReport, UdpStream};
 pub use tcp::{TcpReport, tcp_exchange};
-pub use tcp_ends::{Attempt, half_closed, many, refused, reset};
+pub use tcp_ends::{ConnectAttempt, half_closed, many, refused, reset};
 pub use udp::{UdpOptions, UdpReport, udp_exchange};
 pub use wait::SILENCE_WINDOW;

@@ -2,7 +2,7 @@
 
 use crate::{
     gate,
-    wait::{Deadline, forget_error, readable, would_block},
+    wait::{MeterDeadline, forget_error, readable, would_block},
 };
 use lab_topology::Netns;
 use nix::{
@@ -166,7 +166,7 @@ impl UdpProbe {
 
     /// The next datagram that comes back; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             match self.socket.recv(&mut buffer) {
@@ -183,7 +183,7 @@ impl UdpProbe {
 
     /// Waits for the error that a packet caused.
     pub fn error(&self, timeout: Duration) -> Option<Errno> {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         loop {
             match self.socket.recv(&mut [0; 64]) {
                 Err(error) if would_block(&error) => {}
@@ -217,7 +217,7 @@ impl UdpSink {
 
     /// The next datagram and its sender; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<(Vec<u8>, SocketAddr)> {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             if let Ok((length, source)) = self.socket.recv_from(&mut buffer) {

@@ -1,4 +1,4 @@
-//! Namespaces under names: where `ip netns` and `nsenter` look for them.
+//! Binds namespaces to names in the directory that `ip netns` and `nsenter` use.
 
 use lab_harness::Netns;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -11,12 +11,11 @@ use std::{
 /// `NETNS_RUN_DIR` of iproute2, without the link `/var/run`.
 const DIRECTORY: &str = "/run/netns";
 
-/// Names that exist. Dropping it takes them away, and with them the last thing that holds a namespace which is otherwise
-/// given up.
+/// /// The names that were created. Dropping it removes them; a name may be the last reference to its namespace.
 pub struct Names(Vec<PathBuf>);
 
 impl Names {
-    /// Gives every namespace its name; a name that two of them have gets a number.
+    /// Binds every namespace to its name; a name that occurs twice gets a number.
     ///
     /// # Errors
     /// One line.

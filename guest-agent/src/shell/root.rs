@@ -1,4 +1,4 @@
-//! Which files the program sees, and its environment.
+//! The root directory and the environment of the program.
 
 use lab_protocol::shell::Root;
 use nix::mount::{MsFlags, mount};
@@ -8,22 +8,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// busybox, which brings the shell and everything small.
+/// Path of busybox, which provides the shell and the basic tools.
 pub const TOOLS: &str = "/bin/busybox";
-/// The guest's name.
+/// The file with the guest's host name.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
-/// Scripts of the lab, visible below every root.
+/// Directory of the lab's scripts, visible in every root.
 const OWN: &str = "/run/lab";
 /// Tag of the host's root: virtme-ng's name for it (`virtme/commands/run.py`).
 const TAG: &str = "/dev/root";
-/// The host's root as it is exported, read-only.
+/// Mount point of the host's root, read-only.
 const LOWER: &str = "/host/lower";
-/// What the guest writes: in its memory only.
+/// Directory (tmpfs) for files that the guest writes; they are lost when it ends.
 const CHANGES: &str = "/host/changes";
-/// Both together.
+/// Mount point of the overlay of both.
 const MERGED: &str = "/host/root";
 
-/// A shell, or a command, in a node.
+/// Script that runs a shell or a command in a node.
 const ENTER: &str = "#!/bin/sh
 [ -e \"/run/netns/$1\" ] || { echo \"usage: enter NODE [COMMAND]; nodes:\" $(ls /run/netns) >&2; exit 2; }
 export NODE=$1
@@ -31,16 +31,16 @@ shift
 [ $# -gt 0 ] || set -- $PERSONAL
 exec nsenter --net=\"/run/netns/$NODE\" -- /bin/sh -c 'exec \"$@\"' sh \"$@\"
 ";
-/// Runs what follows by its name on `PATH`. busybox's own way prefers its applets, `ip` and `tc` among them.
+/// Runs a command by its name on `PATH`. busybox's shell prefers its applets, for example its `ip` and `tc`.
 const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 /// Read by every interactive shell.
 const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='$HOSTNAME${NODE:+ [$NODE]} \\w # '\n";
-/// Where programs look for what they know of terminals.
+/// Directories in which programs look for terminfo entries.
 const TERMINALS: [&str; 3] = ["etc/terminfo", "lib/terminfo", "usr/share/terminfo"];
-/// A terminal that every program knows.
+/// A terminal type that every program supports.
 const USUAL_TERMINAL: &str = "xterm";
 
-/// Where a program runs.
+/// The root in which a program runs.
 pub struct Environment {
     root: Root,
 }
@@ -53,13 +53,13 @@ pub fn describe_guest() -> Result<(), String> {
     let about = fs::read_to_string("/etc/netkit-lab.json").unwrap_or_default();
     let about: serde_json::Value = serde_json::from_str(&about).unwrap_or_default();
     let name = format!("lab-{}", about["kernel"].as_str().unwrap_or("guest"));
-    fs::write(HOSTNAME, name).map_err(|error| format!("the guest's name: {error}"))
+    fs::write(HOSTNAME, name).map_err(|error| format!("cannot set the guest's host name in {HOSTNAME}: {error}"))
 }
 
-/// Mounts what the program needs.
+/// Mounts the file systems that the program needs.
 ///
 /// # Errors
-/// One line: what can't be mounted.
+/// A directory cannot be created or mounted.
 pub fn prepare(root: Root) -> Result<Environment, String> {
     place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
     fs::create_dir_all(OWN).map_err(|error| format!("{OWN}: {error}"))?;
@@ -75,10 +75,14 @@ pub fn prepare(root: Root) -> Result<Environment, String> {
     Ok(Environment { root })
 }
 
-/// The host's root below what the guest writes, with the guest's own devices, processes and kernel.
+/// Mounts an overlay of the host's root and the guest's own files, with the guest's own `/dev`, `/proc` and `/sys`.
 fn host() -> Result<(), String> {
     place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144").map_err(
-        |error| format!("{error}; the profile `host` takes a kernel with 9p and overlayfs: Debian's generic build"),
+        |error| {
+            format!(
+                "{error}; the profile `host` needs a kernel with 9p and overlayfs, for example Debian's generic build"
+            )
+        },
     )?;
     place("changes", CHANGES, "tmpfs", MsFlags::empty(), "mode=0755")?;
     let (upper, work) = (format!("{CHANGES}/upper"), format!("{CHANGES}/work"));
@@ -98,7 +102,7 @@ fn host() -> Result<(), String> {
 }
 
 fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), String> {
-    fs::create_dir_all(target).map_err(|error| format!("cannot make {target}: {error}"))?;
+    fs::create_dir_all(target).map_err(|error| format!("cannot create {target}: {error}"))?;
     mount(Some(source), target, Some(kind), flags, Some(options))
         .map_err(|errno| format!("cannot mount {kind} on {target}: {errno}"))
 }
@@ -114,7 +118,7 @@ impl Environment {
         Path::new(if self.root == Root::Host { MERGED } else { "/" }).join(inside)
     }
 
-    /// The shell that a person gets.
+    /// The interactive shell.
     pub fn shell(&self) -> Vec<String> {
         let prompt = format!("{OWN}/prompt");
         if self.path("bin/bash").exists() {
@@ -131,7 +135,7 @@ impl Environment {
         if known { kind } else { USUAL_TERMINAL }
     }
 
-    /// The environment: nothing of the agent's.
+    /// The program's environment; it inherits nothing from the agent.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         let home = if self.root == Root::Host { "/root" } else { "/" };
         [

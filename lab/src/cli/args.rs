@@ -2,10 +2,10 @@
 
 use crate::{
     error::Error,
-    guests::{How, Order, Selection},
+    guests::{GuestOptions, Order, Selection},
     project::{
         Project,
-        filter::{Filter, KernelFilter},
+        filter::{CellFilter, KernelFilter},
         unlisted::Unlisted,
     },
     run::{common::Retries, queue::Isolate},
@@ -16,22 +16,22 @@ use lab_protocol::AttachRequest;
 use lab_report::kcidb;
 use std::path::PathBuf;
 
-/// Version of what the commands' JSON means; it grows when a key changes its meaning or goes.
+/// Version of the commands' JSON; it is increased when a key is removed or changes its meaning.
 pub(super) const JSON_VERSION: u32 = 1;
 
-/// How a command writes what it shows.
+/// Output format of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
-    /// For people.
+    /// Text to read.
     #[default]
     Text,
-    /// For programs: an object with `version` and what the command shows.
+    /// JSON for programs: an object with `version` and the command's data.
     Json,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct OutputArgs {
-    /// How it is written.
+    /// Output format.
     #[arg(long = "format", value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
     /// The same as --format json.
@@ -40,7 +40,7 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Writes what a command shows: `what` below a key in JSON, or the text.
+    /// Writes a command's output: `what` below a key in JSON, or the text.
     pub(super) fn show(
         &self,
         key: &'static str,
@@ -54,7 +54,7 @@ impl OutputArgs {
     }
 }
 
-/// Writes JSON for programs: an object with a version. What is no object itself is the value of the key.
+/// Writes JSON for programs: an object with a version. A value that is not an object is stored under the key.
 pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Result<(), Error> {
     let value = serde_json::to_value(what).map_err(|error| Error::Host(error.to_string()))?;
     let mut told = match value {
@@ -66,23 +66,23 @@ pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Resu
     Ok(say::show(format_args!("{text}\n"))?)
 }
 
-/// A number that is not zero, as clap's own parser of these types does not say in words.
+/// Parses a number that is not zero; the error of clap's own parser for these types is hard to understand.
 pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
     let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", u32::MAX))
+    number.ok_or_else(|| format!("expected a whole number from 1 to {}", u32::MAX))
 }
 
-/// A number between two others, both included.
+/// Parses a number between two others, both included.
 pub(super) fn within(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
     move |text| {
         let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("a whole number from {least} to {most} is wanted"))
+        number.ok_or_else(|| format!("expected a whole number from {least} to {most}"))
     }
 }
 
-/// As [`count`], of processors and other things of this machine.
+/// As [`count`], for processors and other resources of this machine.
 pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
-    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too much for this machine"))
+    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too large for this machine"))
 }
 
 #[derive(Debug, Args)]
@@ -90,7 +90,7 @@ pub(super) struct FormatArgs {
     /// Write the run to standard output in this format instead of the summary.
     #[arg(long, value_enum)]
     pub(super) format: Option<lab_report::format::ReportFormat>,
-    /// What KernelCI's database calls this CI system.
+    /// Name of this CI system in KernelCI's database.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     pub(super) origin: String,
 }
@@ -103,7 +103,7 @@ pub(super) struct KernelArgs {
     /// Select every kernel of kernels.toml.
     #[arg(long, conflicts_with = "kernel")]
     pub(super) all: bool,
-    /// Select also the kernels with `may-fail = true`, whose failures are reported but don't count.
+    /// Also select the kernels with `may-fail = true`, whose failures are reported but don't count.
     #[arg(long)]
     pub(super) newest: bool,
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable, or with commas.
@@ -159,8 +159,8 @@ pub(super) struct HowArgs {
     /// How often a cell that does not pass is repeated, each time in a fresh guest.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, 20))]
     pub(super) retries: u32,
-    /// Whether a cell that passes only when repeated fails the run. A panic, a hang or a kernel splat is a failure in any
-    /// case.
+    /// Whether a cell that passes only when repeated fails the run. A panic, a hang or a kernel splat is a failure in
+    /// any case.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) flaky: crate::run::common::OnFlaky,
     /// Replace a deadline, for example silence=30s or run=2h. Layers: boot, silence (no heartbeat), cell, guest, run;
@@ -212,7 +212,7 @@ impl HowArgs {
 
     /// Parameters of the run, and the directory for results.
     pub(super) fn order(&self, selection: Selection) -> Order {
-        let how = How {
+        let how = GuestOptions {
             jobs: self.jobs,
             mutant: self.mutant.clone(),
             cold: self.cold,
@@ -220,7 +220,7 @@ impl HowArgs {
             retries: Retries { count: self.retries, on_flaky: self.flaky },
             deadlines: self.deadline.clone(),
             selection,
-            ..How::default()
+            ..GuestOptions::default()
         };
         Order { how, out: self.out.clone() }
     }
@@ -228,9 +228,9 @@ impl HowArgs {
 
 impl SelectArgs {
     /// The filter for cells.
-    pub(super) fn filter(&self) -> Filter {
+    pub(super) fn filter(&self) -> CellFilter {
         let Self { kernels: _, case, attach, no_build, canary } = self;
-        Filter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
+        CellFilter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
     }
 
     /// The arguments that select the same cells in another process.
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn short_options_and_commas_say_the_same_in_fewer_letters() {
+    fn short_options_and_commas_are_equivalent_to_long_options() {
         let parsed = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Run(args) => (args.select.words(), args.how.jobs.map(std::num::NonZeroUsize::get)),
             _ => (Vec::new(), None),

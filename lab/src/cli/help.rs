@@ -1,5 +1,5 @@
-//! `lab --help`: the commands under headings. clap knows no headings for commands, so the list is made here, out of what clap
-//! knows of each.
+//! //! `lab --help`: lists the commands under headings. clap has no headings for commands, so the list is generated
+//! here from clap's data.
 
 use super::Cli;
 use clap::{Command, CommandFactory};
@@ -15,7 +15,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("Measure", &["bench", "mutants"]),
     ("This machine", &["build", "cache", "completions", "man"]),
 ];
-/// Columns of the text.
+/// Width of the text, columns.
 const WIDTH: usize = 80;
 /// Column at which descriptions begin: the longest name, and two columns on each side.
 const INDENT: usize = 2 + "capabilities".len() + 2;

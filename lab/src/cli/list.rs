@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(super) struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// Show which numbers of the catalogue are covered, and why the others are not.
+    /// Show which numbers of the catalogue have cases, and why the others have none.
     #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
     coverage: bool,
     #[command(flatten)]

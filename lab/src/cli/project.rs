@@ -24,7 +24,9 @@ pub(super) fn init(named: Option<PathBuf>, args: &InitArgs) -> Result<Exit, Erro
     let directory = absolute(&named.unwrap_or_else(|| PathBuf::from(".")))?;
     let written = begin(&directory, args.force)?;
     show(format_args!("wrote {}\n", written.join(", ")))?;
-    say("next: `lab setup` installs into the cache what guests need, `lab run` runs every case on the kernels of kernels.toml");
+    say(
+        "next: `lab setup` installs into the cache what guests need, `lab run` runs every case on the kernels of kernels.toml",
+    );
     Ok(Exit::Passed)
 }
 

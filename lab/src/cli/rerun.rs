@@ -77,7 +77,8 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         }
         // The cells of the earlier run, by their cases, unless these are too many for a line.
         let cases: BTreeSet<&str> = wanted.values().flatten().map(CellId::case).collect();
-        let cases = cases.iter().filter(|_| cases.len() <= NAMED).flat_map(|case| ["--case".to_owned(), (*case).to_owned()]);
+        let cases =
+            cases.iter().filter(|_| cases.len() <= NAMED).flat_map(|case| ["--case".to_owned(), (*case).to_owned()]);
         let selection = Selection { cells: cases.chain(args.how.sharing()).collect(), ..Selection::default() };
         let done = Guests::execute(&project, &kernels, selected, args.how.order(selection), false, narrow)?;
         Ok(run::tell(done, &args.how.format))

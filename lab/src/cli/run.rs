@@ -53,13 +53,26 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                 args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
                 let guests = Guests::open(&project, &kernels, &selected)?;
                 Ok(tell(
-                    guests.conduct(&project, plan, Some(shard), selected.canary, args.how.order(args.select.selection(&args.how)))?,
+                    guests.conduct(
+                        &project,
+                        plan,
+                        Some(shard),
+                        selected.canary,
+                        args.how.order(args.select.selection(&args.how)),
+                    )?,
                     &args.how.format,
                 ))
             }
             None => {
                 let full_matrix = args.select.kernels.filter().is_full_matrix();
-                let done = Guests::execute(&project, &kernels, selected, args.how.order(args.select.selection(&args.how)), full_matrix, |plan| plan)?;
+                let done = Guests::execute(
+                    &project,
+                    &kernels,
+                    selected,
+                    args.how.order(args.select.selection(&args.how)),
+                    full_matrix,
+                    |plan| plan,
+                )?;
                 Ok(tell(done, &args.how.format))
             }
         }
@@ -69,7 +82,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
 /// Prints a finished run in the selected format.
 pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
     let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
-    // What can't be shown must not hide the exit code.
+    // An output error must not change the exit code.
     let _ = match args.format {
         Some(chosen) => chosen.show(&done.record, &args.origin),
         None => say::show(format_args!("\n{}", terminal::summary(&done.record, &done.name, colour))),

@@ -6,8 +6,8 @@ use crate::{
     run::common::Prepared,
     setup::{Tools, VIRTME_NG_VERSION},
 };
-use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
-use lab_kernel_store::Unpacked;
+use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
+use lab_kernel_store::BootableKernel;
 use lab_protocol::Stated;
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
@@ -69,7 +69,7 @@ impl Machine {
     pub fn acceleration(
         &self,
         launcher: &dyn Launcher,
-        kernel: &Unpacked,
+        kernel: &BootableKernel,
         say: &dyn Fn(&str),
         stop: &dyn Fn() -> bool,
     ) -> Result<Acceleration, Error> {
@@ -81,7 +81,7 @@ impl Machine {
     }
 
     /// A stock virtme-ng guest with the kernel.
-    pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
+    pub fn stock<'a>(&'a self, kernel: &'a BootableKernel, accel: Accel) -> Stock<'a> {
         Stock {
             vng: &self.vng,
             qemu: self.qemu.as_deref(),
@@ -99,7 +99,7 @@ impl Machine {
     /// One line: the image can't be built.
     pub fn prepare(
         &self,
-        kernel: &Unpacked,
+        kernel: &BootableKernel,
         profile: Profile,
         accel: Accel,
         console: PathBuf,
@@ -111,9 +111,9 @@ impl Machine {
         let spec = Spec {
             kernel_id: &kernel.id,
             modules: Some(&kernel.modules),
-            agent: Input { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
+            agent: ImageInput { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
             objects: &objects,
-            wanted: &Wanted::committed(profile),
+            wanted: &ModuleList::committed(profile),
             toolbox: toolbox.as_ref(),
             signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
             cache: &self.cache,
@@ -149,8 +149,8 @@ impl Machine {
     }
 }
 
-/// What `kernels.toml` says of a kernel against its version.
-fn stated(kernel: &Unpacked) -> Stated {
+/// The capabilities that `kernels.toml` corrects for a kernel.
+fn stated(kernel: &BootableKernel) -> Stated {
     Stated {
         has: kernel.has.iter().map(|it| it.capability).collect(),
         lacks: kernel.unsupported.iter().map(|it| it.capability).collect(),
@@ -158,8 +158,8 @@ fn stated(kernel: &Unpacked) -> Stated {
     }
 }
 
-/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
-/// would prove nothing: the package that they came from has been verified on the host.
+/// /// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not
+/// needed: the host has verified the package that the modules came from.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_keep_their_signatures_where_the_kernel_may_insist_on_them() {
+    fn modules_keep_their_signatures_if_the_kernel_may_require_them() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config");
         let wants = |config: Option<&Path>, word: &str| wants_signatures(config, &[word.to_owned()]);

@@ -6,7 +6,7 @@ pub mod rounds;
 mod visit;
 
 pub use conduct::{Conducted, Order};
-pub use visit::Told;
+pub use visit::VisitLog;
 
 use super::project::{Project, absolute};
 use crate::{
@@ -32,7 +32,7 @@ use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_guard::Id;
 use lab_image::Profile;
-use lab_kernel_store::{Kernel, Unpacked};
+use lab_kernel_store::{BootableKernel, Kernel};
 use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
     event::{Accelerator, RunInfo, Versions},
@@ -44,10 +44,10 @@ use lab_record::{
     shard::Shard,
 };
 use lab_report::{
-    progress::{Bars, Lines},
+    progress::{Bars, PlainLines},
     results::directory,
 };
-use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
+use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -56,7 +56,7 @@ use std::{
 
 /// How guests are run.
 #[derive(Debug, Clone, Default)]
-pub struct How {
+pub struct GuestOptions {
     /// Maximum number of parallel guests; by default one per processor, limited by memory.
     pub jobs: Option<NonZeroUsize>,
     /// Name of the deliberate fault.
@@ -91,7 +91,7 @@ pub struct Selection {
 /// The unpacked kernels, and the machine that boots them.
 pub struct Guests {
     machine: Machine,
-    kernels: Vec<Unpacked>,
+    kernels: Vec<BootableKernel>,
     launcher: VngLauncher,
     interrupt: Interrupt,
     acceleration: Acceleration,
@@ -110,10 +110,10 @@ impl Guests {
     }
 
     /// Uses unpacked kernels and chooses the accelerator.
-    pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
+    pub fn of(project: &Project, kernels: Vec<BootableKernel>, selected: &Selected) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
-        Store::below(machine.cache()).sweep();
+        SnapshotStore::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
@@ -141,12 +141,12 @@ impl Guests {
         let mut durations = Durations::load(&path).unwrap_or_default();
         durations.learn(record);
         if let Err(error) = durations.save(&path) {
-            say(&format!("the durations of cells could not be written: {error}"));
+            say(&format!("cannot write the durations of cells: {error}"));
         }
     }
 
     /// Adds a kernel.
-    pub fn add(&mut self, kernel: Unpacked) {
+    pub fn add(&mut self, kernel: BootableKernel) {
         self.kernels.retain(|it| it.id != kernel.id);
         self.kernels.push(kernel);
     }
@@ -174,7 +174,7 @@ impl Guests {
 
     /// The kernels' data for a plan.
     pub fn facts(&self) -> Vec<KernelFacts> {
-        let facts = |it: &Unpacked| {
+        let facts = |it: &BootableKernel| {
             let facts = facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail);
             stated(facts, &it.has, it.believe_probes.as_deref())
         };
@@ -187,7 +187,7 @@ impl Guests {
         id: Id,
         plan: Plan,
         directory: &Path,
-        how: &How,
+        how: &GuestOptions,
         reporters: &mut [&mut dyn Reporter],
     ) -> Result<RunRecord, Error> {
         // QEMU runs in another working directory.
@@ -222,7 +222,7 @@ impl Guests {
             room: if how.jobs.is_some() { Room::unlimited() } else { Room::of_host() },
             timing: Timing::default().scaled(accelerator.time_scale).choosing(Chosen::of(&how.deadlines)),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
-            snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),
+            snapshots: (!how.cold).then(|| SnapshotStore::below(self.machine.cache())),
             isolate: how.isolate,
             estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
             topologies: self.topologies.clone(),
@@ -237,7 +237,7 @@ impl Guests {
         Ok(record)
     }
 
-    /// Where guests under KVM never booted, that may be KVM's doing: the next command asks again.
+    /// If guests under KVM never booted, KVM may be the cause: the next command tries KVM again.
     fn distrust_kvm_unless(&self, booted: bool) {
         if self.acceleration.accel == Accel::Kvm && !booted {
             accel::distrust(self.machine.cache());
@@ -252,5 +252,9 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
+    if say::is_said_to_people() && !say::in_ci() {
+        Box::new(Bars::new())
+    } else {
+        Box::new(PlainLines::new(say::stderr()))
+    }
 }

@@ -14,7 +14,11 @@ use lab_record::{exit::Exit, run::RunRecord};
 ///
 /// # Errors
 /// What was asked for is wrong, or a round with nothing to compare it with failed.
-pub fn rounds(project: &Project, watch: bool, mut round: impl FnMut() -> Result<RunRecord, Error>) -> Result<Exit, Error> {
+pub fn rounds(
+    project: &Project,
+    watch: bool,
+    mut round: impl FnMut() -> Result<RunRecord, Error>,
+) -> Result<Exit, Error> {
     let exit = |record: &RunRecord| record.finished.map_or(Exit::Infra, |(exit, _)| exit);
     if !watch {
         return round().map(|record| exit(&record));

@@ -1,4 +1,4 @@
-//! Guests for visitors: shells and measurements.
+//! Guests for shells and measurements.
 
 use super::Guests;
 use crate::{
@@ -14,29 +14,29 @@ use crate::{
     },
 };
 use lab_base::{lock::lock, say::say, text};
-use lab_image::{Profile, Wanted};
+use lab_image::{ModuleList, Profile};
 use lab_record::{
     event::{Accelerator, Event},
     exit::Exit,
     plan::{Plan, PlannedKernel},
 };
 use lab_report::progress;
-use lab_vm::snapshot::Store;
+use lab_vm::snapshot::SnapshotStore;
 use std::sync::Mutex;
 
 /// Whether only this profile needs a module.
 fn is_own(profile: Profile, module: &str) -> bool {
-    !Wanted::committed(Profile::Suite).names().any(|name| name == module)
-        && Wanted::committed(profile).names().any(|name| name == module)
+    !ModuleList::committed(Profile::Suite).names().any(|name| name == module)
+        && ModuleList::committed(profile).names().any(|name| name == module)
 }
 
-/// Prints the events of a visit, and records the guest's release.
+/// Prints the events of a session, and records the guest's release.
 #[derive(Default)]
-pub struct Told {
+pub struct VisitLog {
     release: Mutex<String>,
 }
 
-impl Told {
+impl VisitLog {
     /// Handles an event.
     fn event(&self, event: &Event) {
         if let Event::Booted { release, .. } = event {
@@ -54,14 +54,14 @@ impl Told {
 }
 
 impl Guests {
-    /// Connects a visitor to a guest of one of the kernels.
+    /// Connects a shell or a measurement to a guest with one of the kernels.
     pub fn visit(
         &self,
         id: &str,
         profile: Profile,
         cold: bool,
         visitor: &dyn Visitor,
-        told: &Told,
+        told: &VisitLog,
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
@@ -78,7 +78,7 @@ impl Guests {
         }
         let accelerator = Accelerator::from(&self.acceleration);
         let facts = self.facts().into_iter().find(|facts| facts.id == id).ok_or(Error::NothingSelected)?;
-        let snapshots = (!cold).then(|| Store::below(self.machine.cache()));
+        let snapshots = (!cold).then(|| SnapshotStore::below(self.machine.cache()));
         let common = Common {
             plan: &Plan::new(Vec::new(), Vec::new(), false),
             launcher: &self.launcher,

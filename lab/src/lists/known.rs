@@ -1,6 +1,6 @@
 //! `known.toml`: known failures.
 
-use super::{KNOWN_TOML, Terms, read};
+use super::{EntryTerms, KNOWN_TOML, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::verdict::Verdict;
@@ -9,7 +9,7 @@ use lab_record::verdict::Verdict;
 #[derive(Debug, Clone)]
 pub struct Known {
     /// Kernels, reason, link and last day.
-    pub terms: Terms,
+    pub terms: EntryTerms,
     text: String,
     case: Pattern,
     message: Option<Pattern>,
@@ -27,9 +27,8 @@ impl Known {
     }
 
     /// Whether it applies to a verdict: a pass that it did not expect, or a failure that it covers.
-    ///
-    /// A splat, a panic or a hang is covered only if the entry's `message` matches it, so that an old failure never hides a
-    /// new crash. Outcomes that are no verdict on the kernel are never covered.
+    /// A splat, a panic or a hang is covered only if the entry's `message` matches it, so that an old failure never
+    /// hides a new crash. Outcomes that are not verdicts on the kernel are never covered.
     pub fn matches(&self, verdict: &Verdict) -> bool {
         if !self.is_about(&verdict.report.cell) {
             return false;

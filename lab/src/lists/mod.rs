@@ -28,7 +28,7 @@ pub const KNOWN_TOML: &str = "known.toml";
 
 /// Keys that both kinds of entry have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct EntryTerms {
     /// Line of the entry, from 1.
     pub line: usize,
     /// Kernels that the entry applies to; all if `None`.
@@ -38,7 +38,7 @@ pub struct Terms {
     last_day: NaiveDate,
 }
 
-impl Terms {
+impl EntryTerms {
     fn hold(&self, kernel: &KernelFacts, today: NaiveDate) -> bool {
         self.last_day >= today && self.covers(kernel)
     }
@@ -92,9 +92,9 @@ impl Lists {
 
     /// Expired entries that match something in this plan.
     pub fn expired(&self, plan: &Plan) -> Vec<Expired> {
-        let on = |terms: &Terms| plan.kernels.iter().any(|kernel| terms.covers(&kernel.facts));
-        let over = |terms: &Terms| terms.last_day < self.today && on(terms);
-        let tell = |file: &str, terms: &Terms, about: &str| Expired {
+        let on = |terms: &EntryTerms| plan.kernels.iter().any(|kernel| terms.covers(&kernel.facts));
+        let over = |terms: &EntryTerms| terms.last_day < self.today && on(terms);
+        let tell = |file: &str, terms: &EntryTerms, about: &str| Expired {
             file: file.to_owned(),
             line: terms.line,
             about: about.to_owned(),

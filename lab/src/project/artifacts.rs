@@ -30,14 +30,14 @@ const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
 /// The eBPF objects: name of the crate's target, and file name in a guest.
 const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
-/// Target directories, below the project's.
+/// Target directories, relative to the project's target directory.
 const AGENT_DIR: &str = "target/guest";
 const BPF_DIR: &str = "ebpf/target";
-/// Diagnostics as for people on stderr, and where everything was put as JSON on stdout.
+/// cargo option: readable diagnostics on stderr, and the paths of built files as JSON on stdout.
 const MESSAGES: &str = "--message-format=json-render-diagnostics";
-/// How often a lock that another lab holds is tried again.
+/// Interval between attempts to take a lock that another lab holds.
 const POLL: Duration = Duration::from_millis(50);
-/// A build that takes longer is told on the terminal: a fresh one takes a fraction of it.
+/// A build that takes longer is announced on the terminal; an up-to-date build is faster.
 const QUIET: Duration = Duration::from_secs(1);
 /// Number of compiler lines in an error.
 const TAIL_LINES: usize = 25;
@@ -48,7 +48,7 @@ pub enum ArtifactError {
     /// A program that builds is missing.
     #[error("can't start {program} to build {what}: {cause}; `lab setup` installs what is missing")]
     Start {
-        /// What was to be built.
+        /// What should be built.
         what: &'static str,
         /// The program.
         program: String,
@@ -66,19 +66,19 @@ pub enum ArtifactError {
     #[error("building {what} was stopped")]
     Interrupted { what: &'static str },
     /// A built file is missing.
-    #[error("{what} is not at {}; run without --no-build to build it", path.display())]
+    #[error("{what} does not exist at {}; run without --no-build to build it", path.display())]
     Absent {
         what: &'static str,
         /// The expected path.
         path: PathBuf,
     },
-    /// cargo is through and did not say where it put a file.
-    #[error("cargo built {what} and did not say where; `cargo clean` and build again")]
+    /// cargo succeeded but did not report a file's path.
+    #[error("cargo built {what} but did not report its path; run `cargo clean` and build again")]
     Unnamed {
         /// What was built.
         what: &'static str,
     },
-    /// What was built can't be read.
+    /// A built file can't be read.
     #[error("can't read {}: {cause}", path.display())]
     Read {
         /// The file.
@@ -103,33 +103,34 @@ pub enum ArtifactError {
 
 /// A program or an object as it was built.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Built {
-    /// Where it was found.
+pub struct Artifact {
+    /// Its path.
     pub path: PathBuf,
-    /// What it held then: a build beside a run replaces the file, and all guests of a run get the same.
+    /// Its content. It is read once, because a build during a run replaces the file and all guests of a run must get
+    /// the same.
     pub bytes: Arc<[u8]>,
 }
 
-impl std::fmt::Debug for Built {
+impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({} bytes)", self.path.display(), self.bytes.len())
     }
 }
 
-/// What a guest image is made of.
+/// The contents of a guest image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
     /// The static agent.
-    pub agent: Built,
+    pub agent: Artifact,
     /// The eBPF objects, by the names that the agent looks for.
-    pub objects: BTreeMap<String, Built>,
+    pub objects: BTreeMap<String, Artifact>,
 }
 
 #[cfg(test)]
 impl Artifacts {
     /// An agent of these bytes, for tests of what is made of it.
     pub fn of_bytes(agent: &[u8]) -> Self {
-        Self { agent: Built { path: PathBuf::new(), bytes: agent.into() }, objects: BTreeMap::new() }
+        Self { agent: Artifact { path: PathBuf::new(), bytes: agent.into() }, objects: BTreeMap::new() }
     }
 }
 
@@ -174,7 +175,9 @@ impl Builder<'_> {
             Ok(artifacts) => {
                 if let Some(source) = self.newer_than(&artifacts.agent.path) {
                     let source = source.display();
-                    (self.say)(&format!("hint: {source} has changed since the agent was built; `lab build` builds it again"));
+                    (self.say)(&format!(
+                        "hint: {source} has changed since the agent was built; `lab build` builds it again"
+                    ));
                 }
                 Ok(artifacts)
             }
@@ -278,7 +281,8 @@ impl Builder<'_> {
         executable(&messages, &package.name).ok_or(ArtifactError::Unnamed { what })
     }
 
-    /// The commit of the agent's own sources: another one elsewhere rebuilds no agent and leaves the snapshots valid.
+    /// The last commit that changed the agent's sources, so that other commits neither rebuild the agent nor invalidate
+    /// snapshots.
     fn agent_commit(&self, package: &AgentPackage) -> String {
         match &package.directory {
             Some(directory) => commit::of(directory, &["."]),
@@ -286,12 +290,12 @@ impl Builder<'_> {
         }
     }
 
-    /// Builds the eBPF objects; where each is, by its target's name.
+    /// Builds the eBPF objects; returns their paths by target name.
     fn bpf(&self) -> Result<BTreeMap<&'static str, PathBuf>, ArtifactError> {
         let linker = self.bpf_linker()?;
         let toolchain = BpfToolchain::detect(&Tools::in_cache(self.cache));
-        // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function is
-        // verified, compiled and freed separately.
+        // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function
+        // is verified, compiled and freed separately.
         let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
         // The encoded form, whose separator can't occur in paths.
         let mut flags = OsString::from("-Clinker=");
@@ -321,9 +325,9 @@ impl Builder<'_> {
         pinned.or_else(|| lab_base::programs::find("bpf-linker")).ok_or(ArtifactError::NoBpfLinker)
     }
 
-    /// Where cargo builds: in the project, or, where that is read-only and holds nothing that was built, in the cache.
+    /// cargo's target directory: in the project, or in the cache if the project is read-only and has no build.
     ///
-    /// It is named on the command line, which neither the environment nor a `config.toml` overrules.
+    /// It is passed on the command line, which has priority over the environment and `config.toml`.
     fn target_dir(&self, below: &str) -> PathBuf {
         let place = self.root().join(below);
         let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root());
@@ -335,7 +339,7 @@ impl Builder<'_> {
         self.cache.join("build").join(key).join(below)
     }
 
-    /// Waits for other labs that build here. There is nothing to wait for where nobody can build.
+    /// Waits for other labs that build in this project. Without write access nobody can build, and there is no wait.
     fn lock(&self, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, ArtifactError> {
         let path = self.target_dir(AGENT_DIR).join(".lab-lock");
         let opened = match File::open(&path) {
@@ -351,7 +355,7 @@ impl Builder<'_> {
             match take(&file) {
                 Ok(()) => return Ok(Some(file)),
                 Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
-                    return Err(ArtifactError::Interrupted { what: "what guests run" });
+                    return Err(ArtifactError::Interrupted { what: "the programs for guests" });
                 }
                 Err(TryLockError::WouldBlock) => {
                     if !std::mem::replace(&mut told, true) {
@@ -365,7 +369,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Runs cargo, and returns what it says for programs.
+    /// Runs cargo, and returns its JSON output.
     fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
         let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
         let begin = Instant::now();
@@ -400,7 +404,7 @@ fn object_in(library: &Path, target: &str) -> PathBuf {
 /// Reads what was built.
 fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
     let read = |what, path: PathBuf| match std::fs::read(&path) {
-        Ok(bytes) => Ok(Built { path, bytes: bytes.into() }),
+        Ok(bytes) => Ok(Artifact { path, bytes: bytes.into() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
         Err(cause) => Err(ArtifactError::Read { path, cause }),
     };
@@ -409,8 +413,8 @@ fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, A
     Ok(Artifacts { agent: read("the guest agent", agent)?, objects })
 }
 
-/// Where cargo says that it put a program (the Cargo Book, "External tools": `compiler-artifact`). It says so of fresh ones
-/// too.
+/// /// The path of a program in cargo's JSON output (the Cargo Book, "External tools": `compiler-artifact`), which also
+/// contains up-to-date programs.
 fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]
     struct Message {
@@ -447,7 +451,7 @@ enum BpfToolchain {
 }
 
 impl BpfToolchain {
-    /// If there is no nightly toolchain, cargo reports this later: asking rustup for it here might install it.
+    /// If there is no nightly toolchain, cargo reports this later; calling rustup here might install it.
     fn detect(tools: &Tools) -> Self {
         let libraries = duct::cmd!(PACKAGED_RUSTC, "--print", "target-libdir", "--target", BPF_TARGET);
         let prebuilt = libraries.stdin_null().stderr_null().read().is_ok_and(|path| Path::new(path.trim()).is_dir());

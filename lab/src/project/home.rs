@@ -75,7 +75,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let at = |path: &str| root.join(path);
-        for directory in ["usr/bin", "usr/lib/netkit-lab", "checkout/target/release", "checkout/guest-agent", "other/guest-agent", "mine"] {
+        for directory in [
+            "usr/bin",
+            "usr/lib/netkit-lab",
+            "checkout/target/release",
+            "checkout/guest-agent",
+            "other/guest-agent",
+            "mine",
+        ] {
             fs::create_dir_all(at(directory)).unwrap();
         }
         let home = |program: &str, project: &str| Home::choose(Some(&at(program)), &at(project));
@@ -84,8 +91,7 @@ mod tests {
         assert_eq!(home(built, "other"), Home::Checkout(at("other")), "a checkout builds its own sources");
         assert_eq!(home("usr/bin/lab", "mine"), Home::Checkout(at("mine")), "nothing is installed there yet");
         fs::write(at("usr/lib/netkit-lab/guest-agent"), "").unwrap();
-        let installed =
-            Home::Installed { library: at("usr/lib/netkit-lab"), share: at("usr/bin/../share/netkit-lab") };
+        let installed = Home::Installed { library: at("usr/lib/netkit-lab"), share: at("usr/bin/../share/netkit-lab") };
         assert_eq!(home("usr/bin/lab", "mine"), installed);
         assert_eq!(home("usr/bin/lab", "other"), installed, "an installed lab builds nothing, not even in a checkout");
     }

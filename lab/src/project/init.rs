@@ -6,7 +6,7 @@ use crate::{
     lists::{KNOWN_TOML, SPLATS_TOML},
 };
 use lab_base::file::replace;
-use lab_kernel_store::Lock;
+use lab_kernel_store::KernelsLock;
 use lab_report::results::LAB_TOML;
 use std::{
     fs,
@@ -30,7 +30,7 @@ const OWN: &str = "\n\
 struct Files {
     /// Names and contents.
     files: Vec<(&'static str, Vec<u8>)>,
-    lock: Lock,
+    lock: KernelsLock,
 }
 
 /// Writes the files of a new project, and returns their names. Without `force` none of them may exist but `.gitignore`, to
@@ -71,7 +71,7 @@ fn files(defaults: &Path) -> Result<Files, Error> {
         fs::read_to_string(&path).map_err(Error::file("read", path))
     };
     let (matrix, ids) = default_kernels(&read(KERNELS_TOML)?, &defaults.join(KERNELS_TOML))?;
-    let (lock, _) = Lock::load(&defaults.join(KERNELS_LOCK))?.split(|id| ids.iter().any(|it| it == id));
+    let (lock, _) = KernelsLock::load(&defaults.join(KERNELS_LOCK))?.split(|id| ids.iter().any(|it| it == id));
     let mut files = vec![(KERNELS_TOML, matrix.into_bytes())];
     for name in AS_THEY_ARE {
         files.push((name, read(name)?.into_bytes()));
@@ -113,7 +113,7 @@ fn ignoring(path: &PathBuf) -> Result<Option<String>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_kernel_store::Config;
+    use lab_kernel_store::KernelMatrix;
 
     #[test]
     fn a_new_project_has_the_default_kernels_with_their_comments() {
@@ -121,8 +121,8 @@ mod tests {
         fs::write(dir.path().join(GITIGNORE), "/target").unwrap();
         let written = init(dir.path(), false).unwrap();
         assert_eq!(written, ["kernels.toml", "lab.toml", "known.toml", "splats.toml", "kernels.lock", ".gitignore"]);
-        let config = Config::load(&dir.path().join(KERNELS_TOML)).unwrap();
-        let lock = Lock::load(&dir.path().join(KERNELS_LOCK)).unwrap();
+        let config = KernelMatrix::load(&dir.path().join(KERNELS_TOML)).unwrap();
+        let lock = KernelsLock::load(&dir.path().join(KERNELS_LOCK)).unwrap();
         assert!(config.kernels.len() >= 3 && config.kernels.iter().all(|kernel| kernel.default));
         assert!(config.kernels.iter().all(|kernel| lock.entry(kernel).is_ok()), "each is locked");
         let text = fs::read_to_string(dir.path().join(KERNELS_TOML)).unwrap();

@@ -24,7 +24,7 @@ use crate::{
     setup::Tools,
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, say::say, selection};
-use lab_kernel_store::{Cache, Class, Config, Kernel, KernelsError, Lock, Store};
+use lab_kernel_store::{Cache, Kernel, KernelClass, KernelMatrix, KernelStore, KernelsError, KernelsLock};
 use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
 
@@ -46,8 +46,8 @@ pub struct Project {
     pub home: Home,
     /// The cache for downloads, builds and snapshots.
     pub cache: Cache,
-    pub config: Config,
-    pub lock: Lock,
+    pub config: KernelMatrix,
+    pub lock: KernelsLock,
     /// `splats.toml` and `known.toml`.
     pub lists: Lists,
     vng: PathBuf,
@@ -69,11 +69,11 @@ impl Project {
         Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let cache = Cache::open()?;
         let config = match unlisted {
-            None => Config::load(&root.join(KERNELS_TOML))?,
+            None => KernelMatrix::load(&root.join(KERNELS_TOML))?,
             Some(unlisted) => unlisted.config(&root)?,
         };
         config.hints.iter().for_each(|hint| say(&format!("hint: {hint}")));
-        let lock = Lock::load(&root.join(KERNELS_LOCK))?.with(Lock::load(&root.join(LOCAL_LOCK))?);
+        let lock = KernelsLock::load(&root.join(KERNELS_LOCK))?.with(KernelsLock::load(&root.join(LOCAL_LOCK))?);
         let home = Home::of(&root);
         // Without a project the lab's own lists count.
         let own = if root.join(KERNELS_TOML).is_file() { &*root } else { home.defaults() };
@@ -84,8 +84,8 @@ impl Project {
     }
 
     /// The store for this project's kernels.
-    pub fn store(&self) -> Store<'_> {
-        Store { cache: &self.cache, config: &self.config, vng: &self.vng }
+    pub fn store(&self) -> KernelStore<'_> {
+        KernelStore { cache: &self.cache, config: &self.config, vng: &self.vng }
     }
 
     /// Path of virtme-ng, or its name if it is not installed.
@@ -99,7 +99,7 @@ impl Project {
     }
 
     /// Writes `kernels.lock`, and beside it the locked kernels that `kernels.local.toml` has.
-    pub fn save(&self, lock: Lock) -> Result<(), KernelsError> {
+    pub fn save(&self, lock: KernelsLock) -> Result<(), KernelsError> {
         let (local, shared) = lock.split(|id| self.config.local.contains(id));
         shared.save(&self.root.join(KERNELS_LOCK))?;
         let path = self.root.join(LOCAL_LOCK);
@@ -121,7 +121,7 @@ impl Project {
 
     /// The kernels that a filter selects.
     pub fn kernels(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
-        let classes: Vec<Class> = filter.class.iter().map(|name| self.class(name)).collect::<Result<_, _>>()?;
+        let classes: Vec<KernelClass> = filter.class.iter().map(|name| self.class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
         let patterns = if filter.all { &every[..] } else { &filter.kernel };
         let mut chosen = lab_kernel_store::select(&self.config, patterns, &classes)?;
@@ -133,15 +133,15 @@ impl Project {
     }
 
     /// A class that is predefined, or that a kernel of `kernels.toml` has.
-    fn class(&self, name: &str) -> Result<Class, Error> {
+    fn class(&self, name: &str) -> Result<KernelClass, Error> {
         let own = self.config.kernels.iter().map(|kernel| kernel.class.clone());
-        let mut known: Vec<Class> = Class::PREDEFINED.into_iter().chain(own).collect();
+        let mut known: Vec<KernelClass> = KernelClass::PREDEFINED.into_iter().chain(own).collect();
         known.sort();
         known.dedup();
         if let Some(class) = known.iter().find(|class| class.name() == name) {
             return Ok(class.clone());
         }
-        let names = || known.iter().map(Class::name);
+        let names = || known.iter().map(KernelClass::name);
         let nearest = nearest(name, names());
         let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
         Err(selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into())

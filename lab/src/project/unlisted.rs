@@ -4,7 +4,7 @@ use super::absolute;
 use crate::error::Error;
 use lab_base::say::say;
 use lab_guard::Id;
-use lab_kernel_store::{Class, Config, Debian, Kernel, Source};
+use lab_kernel_store::{Debian, Kernel, KernelClass, KernelMatrix, LocalKernel, Source};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -46,7 +46,7 @@ impl Unlisted {
     }
 
     /// A matrix of this kernel alone.
-    pub(super) fn config(&self, root: &Path) -> Result<Config, Error> {
+    pub(super) fn config(&self, root: &Path) -> Result<KernelMatrix, Error> {
         let source = match self {
             Self::Image { image, modules } => {
                 let image = absolute(image)?;
@@ -56,23 +56,24 @@ impl Unlisted {
                         image.display()
                     ));
                 }
-                Source::Image { image, modules: modules.as_deref().map(absolute).transpose()?, config: None }
+                let modules = modules.as_deref().map(absolute).transpose()?;
+                LocalKernel::Image { image, modules, config: None }
             }
-            Self::Tree(tree) => Source::Tree { tree: absolute(tree)? },
+            Self::Tree(tree) => LocalKernel::Tree { tree: absolute(tree)? },
         };
         let kernel = Kernel {
             id: Id::new(self.id())?,
-            class: Class::Own("local".to_owned()),
+            class: KernelClass::Own("local".to_owned()),
             default: true,
             may_fail: false,
-            source,
+            source: Source::Path(source),
             unsupported: Vec::new(),
             has: Vec::new(),
             believe_probes: None,
             cmdline: Vec::new(),
             memory_mib: None,
         };
-        Ok(Config {
+        Ok(KernelMatrix {
             kernels: vec![kernel],
             debian: Debian::default(),
             dir: root.to_owned(),

@@ -4,7 +4,7 @@ use super::{agent_package::AgentPackage, artifacts::ArtifactError, home::Home, s
 use crate::error::Error;
 use lab_base::interrupt::Interrupt;
 use lab_record::run::RunRecord;
-use lab_report::compare::{Kind, compare};
+use lab_report::compare::{ChangeKind, compare};
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
@@ -99,7 +99,7 @@ fn is_source(path: &Path) -> bool {
 pub fn difference(before: &RunRecord, after: &RunRecord) -> String {
     let comparison = compare(before, after);
     let mut parts = Vec::new();
-    for kind in Kind::ALL {
+    for kind in ChangeKind::ALL {
         let changes: Vec<_> = comparison.changes.iter().filter(|change| change.kind == kind).collect();
         if changes.is_empty() {
             continue;

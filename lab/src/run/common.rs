@@ -7,7 +7,7 @@ use lab_record::{
     event::{Event, ImageInfo},
     plan::Plan,
 };
-use lab_vm::{GuestSpec, Launcher, snapshot::Store};
+use lab_vm::{GuestSpec, Launcher, snapshot::SnapshotStore};
 use std::time::Duration;
 
 /// A kernel that is ready to boot.
@@ -24,7 +24,7 @@ pub struct Common<'a> {
     pub plan: &'a Plan,
     pub launcher: &'a dyn Launcher,
     /// Snapshots to restore guests from; `None` if every guest must boot.
-    pub snapshots: Option<&'a Store>,
+    pub snapshots: Option<&'a SnapshotStore>,
     /// Which cells share a guest.
     pub isolate: Isolate,
     /// Estimates a cell's time on a kernel, milliseconds.

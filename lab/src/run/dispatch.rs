@@ -13,7 +13,7 @@ use crate::{
     run::common::{Common, Prepared, Retries},
 };
 use lab_base::{
-    interrupt::{Interrupt, Stop},
+    interrupt::{Interrupt, RunStop},
     lock::lock,
 };
 use lab_protocol::drawing::TopologyInfo;
@@ -24,7 +24,7 @@ use lab_record::{
     reporter::Reporter,
     run::RunRecord,
 };
-use lab_vm::{Launcher, snapshot::Store};
+use lab_vm::{Launcher, snapshot::SnapshotStore};
 use std::{
     sync::{
         Mutex, MutexGuard,
@@ -60,7 +60,7 @@ pub struct Run<'a> {
     /// Computes the time scale from a guest's time to Hello; it can only extend the deadlines.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// Snapshots to restore guests from; `None` if every guest must boot.
-    pub snapshots: Option<Store>,
+    pub snapshots: Option<SnapshotStore>,
     /// Which cells share a guest.
     pub isolate: Isolate,
     /// Estimates a cell's time on a kernel, milliseconds.
@@ -108,14 +108,14 @@ impl Run<'_> {
                     Ok(event) => desk.take(event),
                     Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => {
-                        self.interrupt.stop(Stop::Deadline);
+                        self.interrupt.stop(RunStop::Deadline);
                         receiver.iter().for_each(|event| desk.take(event));
                         break;
                     }
                 }
             }
         });
-        // What the run's own end cost is not run, which has an exit code of its own.
+        // Cells that the run's deadline left without a start are `not-run`, which has its own exit code.
         let interrupted = if desk.failed.is_none() { self.interrupt.signal() } else { None };
         let exit = interrupted.map_or_else(|| desk.record.exit(), Exit::Interrupted);
         desk.take(Event::RunFinished { exit, wall_ms: millis(begin) });
@@ -265,7 +265,7 @@ impl Desk<'_, '_> {
                 && self.failed.is_none()
             {
                 self.failed = Some(error.into());
-                self.interrupt.stop(Stop::Reports);
+                self.interrupt.stop(RunStop::Reports);
             }
         }
     }

@@ -9,12 +9,12 @@ pub trait Visitor {
     /// clock to.
     fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage;
 
-    /// Messages to send now, or `Break` if the visit has ended. Called every few milliseconds.
+    /// Messages to send now, or `Break` to end the session. Called every few milliseconds.
     ///
     /// # Errors
     /// One line: why the guest is given up, for example because a deadline has passed.
     fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String>;
 
-    /// Handles a message of the guest; `Break` ends the visit.
+    /// Handles a message of the guest; `Break` ends the session.
     fn hear(&self, message: AgentMessage) -> ControlFlow<()>;
 }

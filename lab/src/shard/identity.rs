@@ -18,14 +18,14 @@ use std::{
 };
 use walkdir::WalkDir;
 
-/// What decides beside the sources of a guest's programs: versions and settings of what they are built with, the lab itself, and
-/// configuration of kernels.
+/// /// Files that results depend on in addition to the sources of the programs in guests: versions and settings of
+/// compilers, the lab itself, and configuration of kernels.
 const BESIDE: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", ".cargo", "kernels", "lab", "crates"];
-/// What decides which failures count.
+/// Files that decide which failures count.
 const LISTS: [&str; 2] = [crate::lists::SPLATS_TOML, crate::lists::KNOWN_TOML];
 
-/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in guests.
-/// Each hash has a readable name, for the error about shards that do not belong together.
+/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in
+/// guests. Each hash has a readable name, for the error about shards that do not belong together.
 ///
 /// # Errors
 /// A source can't be read.
@@ -95,7 +95,7 @@ fn sources(root: &Path, project: &Path) -> Result<String, Error> {
 fn digest(places: Vec<(PathBuf, PathBuf)>) -> Result<String, Error> {
     let mut hasher = Sha256::new();
     for (base, place) in places {
-        // A checkout may have links for files; what they lead to is what gets built.
+        // A checkout may contain links to files; their targets are built.
         let files = WalkDir::new(&place).follow_links(true).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
             let entry = entry.map_err(|error| Error::file("read", &place)(error.into()))?;
@@ -132,9 +132,8 @@ mod tests {
         let kernel = |identity: &str| [("6.12".to_owned(), identity.to_owned())].into();
         let home = Home::Checkout(root.path().to_owned());
         let none = Artifacts::of_bytes(b"");
-        let of = |plan: &Plan, durations: u32| {
-            identity(root.path(), &home, &none, plan, &kernel("a"), &durations).unwrap()
-        };
+        let of =
+            |plan: &Plan, durations: u32| identity(root.path(), &home, &none, plan, &kernel("a"), &durations).unwrap();
         let base = of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1);
         let differs = |other: &BTreeMap<String, String>| difference(&base, other).unwrap_or_default();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "");
@@ -144,7 +143,7 @@ mod tests {
         let other = identity(root.path(), &home, &none, &plan, &kernel("b"), &1).unwrap();
         assert_eq!(differs(&other), "the kernels", "another kernel of this host under the same name");
         fs::write(root.path().join("crates/suite/target/built"), "x").unwrap();
-        assert_eq!(differs(&of(&plan, 1)), "", "what was built is no source");
+        assert_eq!(differs(&of(&plan, 1)), "", "build output is not a source");
         fs::write(root.path().join("known.toml"), "").unwrap();
         assert_eq!(differs(&of(&plan, 1)), "splats.toml and known.toml");
         fs::remove_file(root.path().join("known.toml")).unwrap();

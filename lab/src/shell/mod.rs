@@ -36,7 +36,7 @@ pub enum Ended {
 }
 
 /// A session with a shell.
-pub struct Shell<'a> {
+pub struct ShellSession<'a> {
     request: ShellRequest,
     /// Tracks the terminal's size; set if the program has a terminal.
     screen: Option<Screen>,
@@ -64,7 +64,7 @@ struct State {
     ended: Ended,
 }
 
-impl<'a> Shell<'a> {
+impl<'a> ShellSession<'a> {
     /// Creates a session. `screen` must be set exactly if the request has a terminal.
     pub fn new(
         request: ShellRequest,
@@ -103,7 +103,7 @@ impl<'a> Shell<'a> {
     }
 }
 
-impl Visitor for Shell<'_> {
+impl Visitor for ShellSession<'_> {
     fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage {
         HostMessage::Shell(Box::new(ShellRequest { time_scale, now_unix_ns, ..self.request.clone() }))
     }

@@ -15,7 +15,7 @@ use lab_base::interrupt::Interrupt;
 use lab_protocol::{
     CellId,
     frame::Decoder,
-    shell::{Root, Stage},
+    shell::{Root, ShellStage},
 };
 use lab_record::{
     event::{Event, ImageInfo},
@@ -40,7 +40,7 @@ struct Left {
 
 fn request() -> ShellRequest {
     ShellRequest {
-        stage: Stage::Case { cell: CellId("A01-x".to_owned()) },
+        stage: ShellStage::Case { cell: CellId("A01-x".to_owned()) },
         root: Root::Image,
         command: vec!["cat".to_owned()],
         terminal: None,
@@ -98,7 +98,7 @@ fn visited(
     let (visited, (ended, report)) = std::thread::scope(|scope| {
         scope.spawn(|| io::copy(&mut &input[..], &mut std::fs::File::from(writer)));
         let keyboard = Keyboard::new(reader.as_fd());
-        let shell = Shell::new(request(), None, Some(keyboard), (&mut output, &mut errors), &greet);
+        let shell = ShellSession::new(request(), None, Some(keyboard), (&mut output, &mut errors), &greet);
         (visit(common, &kernel, &prepared, &shell), shell.end())
     });
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

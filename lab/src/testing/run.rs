@@ -23,7 +23,7 @@ use lab_report::results::directory;
 use lab_vm::{
     Accel,
     fake::{FakeLauncher, specification},
-    snapshot::Store,
+    snapshot::SnapshotStore,
 };
 use std::{path::Path, time::Duration};
 
@@ -35,16 +35,16 @@ pub struct FakeRun<'a> {
     pub plan: Plan,
     /// Deadlines.
     pub timing: Timing,
-    /// What the time to hello says about a guest's speed.
+    /// Computes a guest's time scale from its time to Hello.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// What executes the guests, as far as the run believes.
+    /// The accelerator that the run assumes.
     pub accel: Accel,
     /// The interrupt flag of the run.
     pub interrupt: Interrupt,
     /// Launches the scripted guests.
     pub launcher: &'a FakeLauncher,
     /// Snapshots, if guests are to be restored.
-    pub snapshots: Option<Store>,
+    pub snapshots: Option<SnapshotStore>,
     /// Memory budget of the guests.
     pub room: Room,
     /// Which cells share a guest.

@@ -70,7 +70,9 @@ fn every_command_works_in_a_new_project_without_a_compiler() {
     fs::remove_dir_all(&shards).unwrap();
     run(&[&["run"][..], &select, &["--partition", "1/2", "--out", "shards"]].concat());
     let mut command = Command::new(other.path().join("bin/lab"));
-    super::package::plain(command.current_dir(at).args([&["run"][..], &select, &["--partition", "2/2", "--out", "shards"]].concat()));
+    super::package::plain(
+        command.current_dir(at).args([&["run"][..], &select, &["--partition", "2/2", "--out", "shards"]].concat()),
+    );
     fine(&command.output().unwrap());
     let refused = lab(at, &["merge", "shards"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{}", words(&refused));
@@ -100,7 +102,8 @@ fn a_kernel_of_this_host_needs_no_file() {
     let image = kernel.join("vmlinuz").display().to_string();
     let modules = kernel.join("modules").display().to_string();
     let case = ["--case", "A01-*veth*"];
-    let with = lab(dir.path(), &[&["run", "--image", &image, "--modules", &modules][..], &case].concat()).output().unwrap();
+    let with =
+        lab(dir.path(), &[&["run", "--image", &image, "--modules", &modules][..], &case].concat()).output().unwrap();
     let told = fine(&with);
     assert!(told.contains("image") && counts(&with, dir.path())["passed"].as_u64() > Some(0), "{}", words(&with));
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -108,7 +111,8 @@ fn a_kernel_of_this_host_needs_no_file() {
 
     let without = lab(dir.path(), &[&["run", "--image", &image][..], &case].concat()).output().unwrap();
     assert_eq!(without.status.code(), Some(1), "{}", words(&without));
-    let hint: Vec<String> = words(&without).lines().filter(|line| line.contains("--modules DIR")).map(str::to_owned).collect();
+    let hint: Vec<String> =
+        words(&without).lines().filter(|line| line.contains("--modules DIR")).map(str::to_owned).collect();
     assert_eq!(hint.len(), 1, "one line: {}", words(&without));
 
     // A built tree without modules has its image and its configuration where a build puts them.

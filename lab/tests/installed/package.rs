@@ -98,8 +98,12 @@ const FILES: [&str; 18] = [
 #[track_caller]
 fn complete(names: impl Iterator<Item = String>) {
     let is_page = |name: &String| name.starts_with("share/man/man1/lab-") && name.ends_with(".1.gz");
-    let (pages, others): (BTreeSet<String>, BTreeSet<String>) = names.filter(|name| !name.ends_with('/')).partition(is_page);
-    assert_eq!(others.iter().map(|it| &**it).collect::<Vec<_>>(), BTreeSet::from(FILES).into_iter().collect::<Vec<_>>());
+    let (pages, others): (BTreeSet<String>, BTreeSet<String>) =
+        names.filter(|name| !name.ends_with('/')).partition(is_page);
+    assert_eq!(
+        others.iter().map(|it| &**it).collect::<Vec<_>>(),
+        BTreeSet::from(FILES).into_iter().collect::<Vec<_>>()
+    );
     assert!(pages.len() > 20 && pages.contains("share/man/man1/lab-run.1.gz"), "{pages:?}");
 }
 
@@ -109,7 +113,8 @@ fn each_package_has_the_same_files() {
     let names = |output: Output, prefix: &str| {
         let prefix = prefix.to_owned();
         let said = fine(&output);
-        let below: Vec<String> = said.lines().filter_map(|line| line.strip_prefix(&*prefix).map(str::to_owned)).collect();
+        let below: Vec<String> =
+            said.lines().filter_map(|line| line.strip_prefix(&*prefix).map(str::to_owned)).collect();
         below.into_iter()
     };
     let name = format!("netkit-lab-{}-x86_64-linux/", env!("CARGO_PKG_VERSION"));
@@ -163,7 +168,10 @@ fn unpacked_image() -> tempfile::TempDir {
     let layer = blob(&manifest["layers"][0]);
     let unpack = "gzip -dc \"$1\" >\"$2/layer.tar\" && sha256sum <\"$2/layer.tar\"";
     let said = fine(&Command::new("sh").args(["-c", unpack, "sh"]).arg(layer).arg(dir.path()).output().unwrap());
-    assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!([format!("sha256:{}", said.split(' ').next().unwrap())]));
+    assert_eq!(
+        config["rootfs"]["diff_ids"],
+        serde_json::json!([format!("sha256:{}", said.split(' ').next().unwrap())])
+    );
     dir
 }
 

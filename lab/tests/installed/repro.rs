@@ -61,10 +61,12 @@ fn it_calls_the_lab_as_it_was_called() {
         ("lab --project ..".to_owned(), &below, "lab --project .. run --kernel 6.12".to_owned()),
         (format!("MAKELEVEL=1 {absolute}"), &below, format!("{absolute} --project {root} run --kernel 6.12")),
     ] {
-        let output = paste(directory, &prefix.join("bin"), &format!("{program} run --kernel 6.12 --case 'A01-*' -a tc"));
+        let output =
+            paste(directory, &prefix.join("bin"), &format!("{program} run --kernel 6.12 --case 'A01-*' -a tc"));
         assert!(output.status.success(), "{program}: {}", words(&output));
         let all = repros(&project.path().join("results"));
-        let (_, line) = all.iter().find(|(_, line)| line.contains(" --case A01") || line.contains(" --case 'A01")).expect(cell);
+        let (_, line) =
+            all.iter().find(|(_, line)| line.contains(" --case A01") || line.contains(" --case 'A01")).expect(cell);
         assert!(line.starts_with(&begin), "{program}: {line}");
         let again = paste(if line.contains(&root) { Path::new("/") } else { directory }, &prefix.join("bin"), line);
         assert!(again.status.success(), "{line}: {}", words(&again));

@@ -111,17 +111,25 @@ fn package() -> String {
 fn the_action_runs_in_an_empty_repository() {
     let runner = Runner::new();
     let select = "--case 'A01-*' --attach netkit";
-    let (output, summary) =
-        runner.uses(&[("package", &package()), ("kernels", "6.12"), ("select", select), ("deadline", "run=20m cell=60s")]);
+    let (output, summary) = runner.uses(&[
+        ("package", &package()),
+        ("kernels", "6.12"),
+        ("select", select),
+        ("deadline", "run=20m cell=60s"),
+    ]);
     fine(&output);
     assert!(summary.contains("| kernel | release |") && summary.contains("| 6.12 |"), "{summary}");
     assert!(runner.at().join("results/latest/junit.xml").is_file());
 
     // What fails is an annotation and fails the job.
-    let (output, summary) = runner.uses(&[("package", &package()), ("kernels", "6.12"), ("select", "--canary -c 'Z02*'")]);
+    let (output, summary) =
+        runner.uses(&[("package", &package()), ("kernels", "6.12"), ("select", "--canary -c 'Z02*'")]);
     assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     assert!(words(&output).contains("\n::error title=failed 6.12"), "{}", words(&output));
-    assert!(summary.contains("1 failed") && summary.contains("`lab run --kernel 6.12 --case Z02-must-fail --canary`"), "{summary}");
+    assert!(
+        summary.contains("1 failed") && summary.contains("`lab run --kernel 6.12 --case Z02-must-fail --canary`"),
+        "{summary}"
+    );
 }
 
 #[test]

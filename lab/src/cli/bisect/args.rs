@@ -11,7 +11,8 @@ pub(crate) struct WhatArgs {
     /// The case or cell that fails, `*` and `?` allowed; repeatable.
     #[arg(long, value_name = "GLOB", required_unless_present = "capability")]
     pub case: Vec<String>,
-    /// Search for a capability instead of a failing case (names: `lab capabilities`). Supported counts as bad; see --terms.
+    /// Search for a capability instead of a failing case (names: `lab capabilities`). Supported counts as bad; see
+    /// --terms.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["case", "match_"], value_parser = capability)]
     pub capability: Option<Capability>,
     /// Which failures of the case count; kernels with other failures are skipped.
@@ -34,8 +35,8 @@ pub(crate) struct BuildArgs {
     /// Additional options; a commit on which one of them has no effect is skipped. Repeatable.
     #[arg(long, value_name = "FILE")]
     pub fragment: Vec<PathBuf>,
-    /// Shell command that builds arch/x86/boot/bzImage in the checkout, instead of `vng --build`. Exit code 125: can't be
-    /// built.
+    /// Shell command that builds arch/x86/boot/bzImage in the checkout, instead of `vng --build`. Exit code 125: can't
+    /// be built.
     #[arg(long, value_name = "COMMAND")]
     pub build_command: Option<String>,
     /// Number of parallel compilers. Default: one per processor.
@@ -67,7 +68,7 @@ pub(crate) struct BisectArgs {
     pub build: BuildArgs,
     /// Terms for the older and the newer state. Default: good,bad, or broken,fixed for a fix.
     #[arg(long, value_name = "OLD,NEW")]
-    pub terms: Option<Terms>,
+    pub terms: Option<BisectTerms>,
     /// Required probability of the result.
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     pub confidence: f64,
@@ -98,8 +99,8 @@ pub(crate) struct StepArgs {
     /// The kernel git tree whose HEAD is tested. It is built in another directory.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub tree: PathBuf,
-    /// File with the signature of the failure, for --match exact. If it does not exist, it is written at the first failure:
-    /// run the command on the bad commit before `git bisect run`.
+    /// File with the signature of the failure, for --match exact. If it does not exist, it is written at the first
+    /// failure: run the command on the bad commit before `git bisect run`.
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
     /// Failure rate of a bad kernel; determines how many passes make a kernel good.
@@ -129,13 +130,13 @@ pub(crate) enum BisectFormat {
 
 /// Terms for the older and the newer state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms(pub String, pub String);
+pub(crate) struct BisectTerms(pub String, pub String);
 
 /// git bisect's subcommands, which it does not accept as terms.
 const RESERVED: [&str; 11] =
     ["help", "start", "skip", "next", "reset", "visualize", "view", "replay", "log", "run", "terms"];
 
-impl FromStr for Terms {
+impl FromStr for BisectTerms {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -149,7 +150,7 @@ impl FromStr for Terms {
             }
         }
         if old == new || (old, new) == ("bad", "good") {
-            return Err("the two terms must differ, and not be good and bad the wrong way round".to_owned());
+            return Err("the two terms must differ, and `bad,good` is not accepted".to_owned());
         }
         Ok(Self(old.to_owned(), new.to_owned()))
     }
@@ -177,9 +178,9 @@ mod tests {
 
     #[test]
     fn terms_are_those_that_git_accepts() {
-        assert_eq!("permissive,strict".parse(), Ok(Terms("permissive".to_owned(), "strict".to_owned())));
+        assert_eq!("permissive,strict".parse(), Ok(BisectTerms("permissive".to_owned(), "strict".to_owned())));
         for wrong in ["strict", "a,a", "bad,good", "start,stop", "-a,b", "a b,c", ",b"] {
-            assert!(wrong.parse::<Terms>().is_err(), "{wrong}");
+            assert!(wrong.parse::<BisectTerms>().is_err(), "{wrong}");
         }
     }
 

@@ -12,10 +12,10 @@ pub(super) use losses::MAX_LOSSES;
 use super::{
     common::{Common, Prepared},
     isolation::Shared,
-    judge::{Attempts, Seen},
+    judge::{Attempts, SeenAttempt},
     order,
     queue::{Isolate, Queue},
-    session::{self, End, Errand, Lost, Task},
+    session::{self, Errand, Lost, SessionEnd, Task},
     warm::Warmth,
 };
 use lab_base::lock::lock;
@@ -38,7 +38,7 @@ use std::{
 pub struct KernelRun<'a> {
     common: Common<'a>,
     kernel: &'a PlannedKernel,
-    /// The same, once the probes of a kernel that is believed have spoken.
+    /// The same for a kernel with `believe = "probes"`, once its probes have finished.
     learned: OnceLock<PlannedKernel>,
     pub(super) warmth: Warmth,
     progress: Mutex<Progress<'a>>,
@@ -96,12 +96,12 @@ impl<'a> KernelRun<'a> {
         Self { common, kernel, learned: OnceLock::new(), warmth: Warmth::default(), progress: Mutex::new(progress) }
     }
 
-    /// What the plan, and for a kernel that is believed its probes, expect of it.
+    /// What is expected of the kernel: by the plan, or by its probes if `kernels.toml` says to believe them.
     fn planned(&self) -> &PlannedKernel {
         self.learned.get().unwrap_or(self.kernel)
     }
 
-    /// Hears what the probes found. Every guest of a kernel probes the same.
+    /// Records the probe results, which are the same in every guest of a kernel.
     fn learn(&self, probes: &[CapabilityReport]) {
         self.learned.get_or_init(|| {
             let mut kernel = self.kernel.clone();
@@ -157,21 +157,29 @@ impl<'a> KernelRun<'a> {
                 }
                 Err(error) => {
                     let again = snapshot.is_some();
-                    End::Lost(Lost { kind: ErrorKind::Host, message: error.to_string(), cell: None, again, exit: None })
+                    SessionEnd::Lost(Lost {
+                        kind: ErrorKind::Host,
+                        message: error.to_string(),
+                        cell: None,
+                        again,
+                        exit: None,
+                    })
                 }
             };
             self.answered(&launch, snapshot.as_ref());
             match (end, &snapshot) {
-                (End::Done(_), _) => self.progress().stalled = 0,
-                (End::Interrupted(running), _) => {
+                (SessionEnd::Done(_), _) => self.progress().stalled = 0,
+                (SessionEnd::Interrupted(running), _) => {
                     if let Some(cell) = running {
                         let message = self.interrupt.why().to_owned();
-                        self.verdict(&launch, Seen::errored(cell, ErrorKind::Interrupted, message));
+                        self.verdict(&launch, SeenAttempt::errored(cell, ErrorKind::Interrupted, message));
                     }
                     self.stop(self.interrupt.why());
                 }
-                (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&launch, &lost, snapshot),
-                (End::Lost(lost), _) => self.bury(&launch, lost),
+                (SessionEnd::Lost(lost), Some(snapshot)) if !launch.greeted() => {
+                    self.unanswered(&launch, &lost, snapshot)
+                }
+                (SessionEnd::Lost(lost), _) => self.bury(&launch, lost),
             }
             let mut progress = self.progress();
             let (again, back): (Vec<CellId>, Vec<CellId>) =
@@ -243,8 +251,8 @@ impl<'a> KernelRun<'a> {
         Launch::new(number, spec, timing)
     }
 
-    /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
-    pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> End {
+    /// Drives a guest until its task is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
+    pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> SessionEnd {
         let task = Task {
             plan: self.plan,
             version: self.kernel.facts.version,
@@ -255,7 +263,7 @@ impl<'a> KernelRun<'a> {
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
-        if matches!(end, End::Lost(_)) {
+        if matches!(end, SessionEnd::Lost(_)) {
             // Collected before the guest is queried: its answers are not splats.
             launch.last_words.replace(launch.splats());
         }
@@ -263,12 +271,12 @@ impl<'a> KernelRun<'a> {
         let peak = guest.peak_memory_kib();
         match &mut end {
             // A settled guest is still needed.
-            End::Done(None) => {}
-            End::Done(Some(farewell)) => {
+            SessionEnd::Done(None) => {}
+            SessionEnd::Done(Some(farewell)) => {
                 guest.kill();
                 self.ended(launch, std::mem::take(farewell), guest.survivors());
             }
-            End::Interrupted(_) | End::Lost(_) => guest.kill(),
+            SessionEnd::Interrupted(_) | SessionEnd::Lost(_) => guest.kill(),
         }
         let mut progress = self.progress();
         progress.peak_memory_kib = progress.peak_memory_kib.max(peak);

@@ -4,7 +4,7 @@ use lab_bpf::{Config, LoadOptions, Mprog, Program, ProgramKind, raw};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    testbed::{How, P0, Spot, Testbed},
+    testbed::{MprogCall, P0, Spot, Testbed},
     variants,
 };
 use lab_protocol::{AttachType, Capability, Hook, LinkKind};
@@ -59,7 +59,7 @@ const NETKIT_LINK: Case = Case::new(
 .on(library::PAIR)
 .over(variants::netkit_hooks);
 fn by_link(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    attach_run_detach(ctx, variant, How::Link)
+    attach_run_detach(ctx, variant, MprogCall::Link)
 }
 
 const TCX_PROG: Case = Case::new(
@@ -79,10 +79,10 @@ const NETKIT_PROG: Case = Case::new(
 .on(library::PAIR)
 .over(variants::netkit_hooks);
 fn by_prog(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    attach_run_detach(ctx, variant, How::Prog)
+    attach_run_detach(ctx, variant, MprogCall::Prog)
 }
 
-fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
+fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: MprogCall) -> CaseResult {
     let testbed = ctx.testbed()?;
     // The first direction uses aya's own loader; the second direction, and all other cases, use the faster one.
     let expected_attach_type = (variant.direction() == Direction::ToWorkload).then_some(0);
@@ -92,9 +92,9 @@ fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     let attachment = testbed.attach_as(ctx, P0, variant.attach(), variant.direction(), &program, how)?;
     let seen = testbed.find(P0, &program)?;
     ctx.equal("listed on the requested hook", seen.map(|seen| seen.hook), Some(attachment.hook));
-    let wants_link = how == How::Link && attachment.hook.attach_type() != AttachType::Tc;
+    let wants_link = how == MprogCall::Link && attachment.hook.attach_type() != AttachType::Tc;
     ctx.equal("listed with a link", seen.is_some_and(|seen| seen.link_id.is_some()), wants_link);
-    if let (How::Link, Ok(link)) = (how, attachment.link()) {
+    if let (MprogCall::Link, Ok(link)) = (how, attachment.link()) {
         let info = link.info()?;
         ctx.equal("attach type in the link's info", info.kind(), Some(attachment.hook.attach_type()));
         ctx.equal("program id in the link's info", info.prog_id, program.id());

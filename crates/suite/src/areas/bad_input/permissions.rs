@@ -1,7 +1,7 @@
 //! What a process without capabilities can do to a hook: all that it holds descriptors for, and nothing else.
 
 use crate::areas::mprog::chain::{Chain, next};
-use lab_bpf::{Anchor, BpfError, Mprog, Place};
+use lab_bpf::{Anchor, BpfError, Mprog, Position};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
@@ -83,8 +83,8 @@ fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let place = |place, anchor| Mprog { place, anchor, ..Mprog::default() };
     for (what, options) in [
         ("without a place", Mprog::default()),
-        ("at the front", place(Place::Before, Anchor::None)),
-        ("at the end", place(Place::After, Anchor::None)),
+        ("at the front", place(Position::Before, Anchor::None)),
+        ("at the end", place(Position::After, Anchor::None)),
         ("behind a program that is held", Mprog::after(Anchor::ProgFd(first.as_fd()))),
         ("before a program by its id", Mprog::before(Anchor::ProgId(second.id()))),
     ] {
@@ -97,11 +97,11 @@ fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             chain.attach(&second, &Mprog::default())?;
         }
         if !left.contains(&first.id()) {
-            chain.attach(&first, &Mprog { place: Place::Before, ..Mprog::default() })?;
+            chain.attach(&first, &Mprog { place: Position::Before, ..Mprog::default() })?;
         }
     }
     // Whoever may, does.
-    let detached = chain.detach(None::<&lab_bpf::raw::RawProgram>, &place(Place::After, Anchor::None));
+    let detached = chain.detach(None::<&lab_bpf::raw::RawProgram>, &place(Position::After, Anchor::None));
     ctx.check("with capabilities the last program goes", detached.is_ok(), format!("{detached:?}"));
     ctx.equal("programs after that", chain.order()?, vec![first.id()]);
     Ok(())

@@ -3,7 +3,7 @@
 //! A splat meanwhile fails the cell: the host reads the console.
 
 use crate::areas::links::pins::pin_path;
-use lab_bpf::{Config, Link, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};
+use lab_bpf::{BpfLink, Config, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};
 use lab_harness::leaks::Inventory;
 use lab_harness::{
     PINS,
@@ -111,7 +111,7 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     if variant.device().is_netkit() {
         hooks.extend([(&host, primary, Hook::NetkitPrimary), (&host, primary, Hook::NetkitPeer)]);
     }
-    let mut links: Vec<(Hook, Link)> = Vec::new();
+    let mut links: Vec<(Hook, BpfLink)> = Vec::new();
     for (ns, ifindex, hook) in hooks {
         let (linked, plain) = (program()?, program()?);
         links.push((hook, ns.run(|| lab_bpf::attach_link(hook, ifindex, &linked, &Mprog::default()))?));

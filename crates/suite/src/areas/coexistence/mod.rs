@@ -4,7 +4,7 @@ use lab_bpf::{Config, Program, ProgramKind, TcOptions};
 use lab_harness::{
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    testbed::{How, P0, Spot, Testbed},
+    testbed::{MprogCall, P0, Spot, Testbed},
     variants,
 };
 use lab_protocol::{AttachRequest, AttachType, Capability, Hook};
@@ -230,7 +230,7 @@ fn dumps(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let listed = testbed.find(P0, &program)?.and_then(|seen| seen.link_id);
         ctx.equal("link id in the dump", listed, Some(info.id));
         let plain = testbed.counter(ctx, P0)?;
-        let _plain = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, How::Prog)?;
+        let _plain = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, MprogCall::Prog)?;
         testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
         wanted.push((attachment.hook, plain.id(), false));
     }

@@ -9,7 +9,7 @@ use lab_harness::{
     detect,
     fault::Fault,
     flows::{self, EXCHANGES},
-    testbed::{Handle, How, P0, P1, Spot, Testbed, attach_hook, hook},
+    testbed::{Handle, MprogCall, P0, P1, Spot, Testbed, attach_hook, hook},
 };
 use lab_protocol::{AttachRequest, AttachType};
 use lab_topology::{Family, link, offload::send_checksummed};
@@ -179,7 +179,7 @@ impl DatapathNode {
         let mut handles = Vec::new();
         for (direction, key, program) in ends {
             let hook = hook(mechanism.attach_type(), direction);
-            handles.push(self.testbed.run(workload.at, || attach_hook(hook, ifindex, program, How::Link))?);
+            handles.push(self.testbed.run(workload.at, || attach_hook(hook, ifindex, program, MprogCall::Link))?);
             let record = self.testbed.record(workload.at, request, program.id)?;
             ctx.watch_link(&self.testbed.net, workload.at.node, workload.at.dev);
             let datapath = self.datapath.clone();

@@ -2,7 +2,7 @@
 
 use crate::areas::datapath::node::{DatapathNode, W0, W1, W2, Workload, service_address};
 use crate::topologies::{PODS_SAME_IFINDEX, SHARED_IFINDEX};
-use lab_bpf::datapath::{FROM_WORKLOAD, Rule, TO_WORKLOAD};
+use lab_bpf::datapath::{FROM_WORKLOAD, TO_WORKLOAD, WorkloadRule};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -60,10 +60,10 @@ fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// Everything from one workload to another, at the second one's ingress.
-fn ingress_rule(node: &DatapathNode, to: Workload, from: IpAddr) -> Rule {
+fn ingress_rule(node: &DatapathNode, to: Workload, from: IpAddr) -> WorkloadRule {
     let prefix = if from.is_ipv4() { 32 } else { 128 };
     let host_ifindex = node.testbed.ifindex(to.at);
-    Rule { host_ifindex, direction: TO_WORKLOAD, service: None, remote: from, prefix }
+    WorkloadRule { host_ifindex, direction: TO_WORKLOAD, service: None, remote: from, prefix }
 }
 
 /// Asserts that neither family and neither UDP nor ICMP gets from w0 to w1, and gives back how many packets were tried.
@@ -109,7 +109,7 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let remote = node.testbed.net.addr("w0", Family::V4);
     let host_ifindex = node.testbed.ifindex(W1.at);
     let service = Some((17, ctx.marker));
-    let rule = Rule { host_ifindex, direction: FROM_WORKLOAD, service, remote, prefix: 24 };
+    let rule = WorkloadRule { host_ifindex, direction: FROM_WORKLOAD, service, remote, prefix: 24 };
     node.datapath.forget_connections()?;
     node.datapath.set_rule(&rule, DROP)?;
     let report = node.testbed.silence(ctx, "w1", "w0", Proto::Udp, Family::V4);

@@ -1,7 +1,7 @@
 //! What keeps a link attached, and the effect of moving its device.
 
 use super::pins::pin_path;
-use lab_bpf::{Config, Link, Mprog, Program, ProgramKind, raw};
+use lab_bpf::{BpfLink, Config, Mprog, Program, ProgramKind, raw};
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
@@ -128,7 +128,7 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     goes(ctx, &testbed, "the unpinned link is detached at its owner's end", &unpinned)?;
     runs(ctx, &testbed, "the pinned link after its owner's end", &kept)?;
-    let info = Link::open_pinned(&path)?.info()?;
+    let info = BpfLink::open_pinned(&path)?.info()?;
     ctx.equal("program of the pinned link", info.prog_id, kept.id());
     Ok(())
 }
@@ -206,7 +206,7 @@ fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let path = directory.join(format!("tcx_ingress_{ifindex}"));
         let pinned = link.pin(&path);
         ctx.check(format!("{name} by its index"), pinned.is_ok(), format!("{pinned:?}"));
-        let same = Link::open_pinned(&path)?.info()?.id == link.info()?.id;
+        let same = BpfLink::open_pinned(&path)?.info()?.id == link.info()?.id;
         ctx.check(format!("{name}: its pin opens its own link"), same, path.display());
     }
     let program = ctx.programs.load(ProgramKind::Count, &Config::new(ctx.marker), &UNTYPED)?;

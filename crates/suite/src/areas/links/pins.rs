@@ -1,6 +1,6 @@
 //! Links and pins, and the effect of updates and deletion on them.
 
-use lab_bpf::{Link, Mprog};
+use lab_bpf::{BpfLink, Mprog};
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
@@ -63,7 +63,7 @@ fn pin_survives(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     attachment.link()?.pin(&path)?;
     drop(attachment);
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)?;
-    let reopened = Link::open_pinned(&path)?;
+    let reopened = BpfLink::open_pinned(&path)?;
     ctx.check("the pin opens the same link", reopened.info()? == before, format!("{:?}", reopened.info()?));
     Ok(())
 }
@@ -85,7 +85,7 @@ fn detach_under_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     attachment.link()?.pin(&path)?;
     attachment.link()?.detach()?;
     ctx.check("the hook is empty", testbed.find(P0, &program)?.is_none(), "BPF_PROG_QUERY");
-    let reopened = Link::open_pinned(&path)?;
+    let reopened = BpfLink::open_pinned(&path)?;
     ctx.equal("the pinned link has no device", reopened.info()?.ifindex, 0);
     let fresh = testbed.counter(ctx, P0)?;
     ctx.refused("an update is refused", reopened.update(&*fresh, None), Errno::ENOLINK);
@@ -144,7 +144,7 @@ fn link_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// Asserts the state of a link whose device was deleted.
-fn orphaned(ctx: &mut Ctx, testbed: &Testbed, link: &Link) -> Result<(), Stop> {
+fn orphaned(ctx: &mut Ctx, testbed: &Testbed, link: &BpfLink) -> Result<(), Stop> {
     let gone = ctx.wait_until(2_000, || Ok(link.info()?.ifindex == 0))?;
     ctx.check("the link has no device", gone, format!("{:?}", link.info()?));
     let fresh = ctx.programs.load(lab_bpf::ProgramKind::Count, &lab_bpf::Config::new(ctx.marker), &UNTYPED)?;
@@ -215,7 +215,7 @@ fn stale_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     link::create_pair(ns, &request)?;
     let ifindex = link::info(ns, "p0")?.ifindex;
 
-    let stale = Link::open_pinned(&path)?;
+    let stale = BpfLink::open_pinned(&path)?;
     let fresh = testbed.counter(ctx, P0)?;
     ctx.refused("updating by the old pin is refused", stale.update(&*fresh, None), Errno::ENOLINK);
     ctx.equal("programs on the new device", ns.run(|| lab_bpf::observe(ifindex))?.len(), 0);

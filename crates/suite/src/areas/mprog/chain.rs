@@ -1,6 +1,6 @@
 //! One multi-program hook and the calls that change it.
 
-use lab_bpf::{BpfError, Link, Mprog, Query, raw, raw::RawProgram};
+use lab_bpf::{BpfError, BpfLink, Mprog, Query, raw, raw::RawProgram};
 use lab_harness::{
     case::{Direction, Variant},
     ctx::{Ctx, Stop},
@@ -46,7 +46,7 @@ impl Chain {
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn link(&self, program: &(impl AsFd + Sync), options: &Mprog<'_>) -> Result<Link, BpfError> {
+    pub fn link(&self, program: &(impl AsFd + Sync), options: &Mprog<'_>) -> Result<BpfLink, BpfError> {
         self.testbed.run(P0, || lab_bpf::attach_link(self.hook, self.ifindex, program, options))
     }
 

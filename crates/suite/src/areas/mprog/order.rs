@@ -1,7 +1,7 @@
 //! Order, anchors and revisions of multi-program hooks (kernel/bpf/mprog.c), the same for tcx and netkit unless stated.
 
 use super::chain::{Chain, next};
-use lab_bpf::{Anchor, Link, Mprog, Place, raw, raw::RawProgram};
+use lab_bpf::{Anchor, BpfLink, Mprog, Position, raw, raw::RawProgram};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
@@ -64,7 +64,7 @@ fn append_and_prepend(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 struct Anchored {
     chain: Chain,
     linked: RawProgram,
-    link: Link,
+    link: BpfLink,
     plain: RawProgram,
 }
 
@@ -147,7 +147,7 @@ fn bad_requests(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let _link = chain.link(&first, &Mprog::default())?;
     chain.report(ctx, first.id())?;
     let state = chain.query()?;
-    let both = Mprog { place: Place::Both, anchor: Anchor::ProgFd(first.as_fd()), ..Mprog::default() };
+    let both = Mprog { place: Position::Both, anchor: Anchor::ProgFd(first.as_fd()), ..Mprog::default() };
     for (name, program, options, wanted) in [
         ("BEFORE and AFTER at once", &second, both, Errno::ERANGE),
         ("the same program twice", &first, Mprog::default(), Errno::EEXIST),

@@ -7,7 +7,7 @@ use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, P1, Testbed},
-    trip::Watch,
+    trip::HookCounters,
     variants,
 };
 use lab_protocol::{AttachRequest, Capability, KernelVersion};
@@ -168,8 +168,10 @@ fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             }
         }
         for family in Family::available().iter().copied() {
-            let watches =
-                [Watch::new(ctx, &testbed, P0, variant.attach())?, Watch::new(ctx, &testbed, P1, variant.attach())?];
+            let watches = [
+                HookCounters::new(ctx, &testbed, P0, variant.attach())?,
+                HookCounters::new(ctx, &testbed, P1, variant.attach())?,
+            ];
             let path =
                 Path::direct(testbed.net.ns("w0"), testbed.net.ns("w1"), testbed.net.addr("w1", family), ctx.marker);
             let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(20_000));

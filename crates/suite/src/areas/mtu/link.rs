@@ -5,7 +5,7 @@ use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, Spot, Testbed},
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_protocol::LinkKind;
@@ -42,7 +42,7 @@ fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LARGE: usize = 3_000;
     let testbed = ctx.testbed()?;
     ctx.equal("MTU of the pod's end", testbed.net.readback("pod", "eth0")?.mtu, USUAL);
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     ctx.watch(&testbed.net, ["host", "pod"]);
     for family in Family::available().iter().copied() {
         let to = SocketAddr::new(testbed.net.addr("pod", family), ctx.marker);
@@ -122,7 +122,7 @@ const PATH_MTU_PER_PATH: Case = Case::new(
 fn path_mtu_per_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const BULK: u64 = 64 << 10;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, Spot { node: "a", dev: "p0" }, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, Spot { node: "a", dev: "p0" }, variant.attach())?;
     for (addr, wanted) in library::DIAMOND_PATHS {
         let addr = addr.parse()?;
         learns(ctx, &testbed, ("w", "b"), SocketAddr::new(addr, ctx.marker), wanted)?;
@@ -146,7 +146,7 @@ const PATH_MTU_OF_A_TUNNEL: Case = Case::new(
 fn path_mtu_of_a_tunnel(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const OVERLAY: Overlay = Overlay::Vxlan4;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, Spot { node: "nodeA", dev: "p0" }, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, Spot { node: "nodeA", dev: "p0" }, variant.attach())?;
     for family in Family::available().iter().copied() {
         let at = SocketAddr::new(testbed.net.addr("w1", family), ctx.marker);
         learns(ctx, &testbed, ("w0", "w1"), at, USUAL - OVERLAY.overhead())?;
@@ -178,7 +178,7 @@ const SEGMENTS_CROSS_UNSPLIT: Case = Case::new(
 fn segments_cross_unsplit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const BULK: u64 = 512 << 10;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     ctx.watch(&testbed.net, ["pod", "host"]);
     for family in Family::available().iter().copied() {
         let path =
@@ -214,7 +214,7 @@ fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const FRAGMENTED: usize = 4_096;
     const COUNT: u32 = 3;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     for to in ["w1", "ext"] {
         ctx.watch(&testbed.net, ["w0", to]);
         for family in Family::available().iter().copied() {
@@ -233,8 +233,9 @@ fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ctx.equal(format!("{to}, {family}: packets that met the program"), watch.counted()?.from - before, 1);
             drop(sink);
 
-            let all =
-                |watch: &Watch<'_>| Ok::<_, Stop>((watch.outgoing.stats()?.packets, watch.incoming.stats()?.packets));
+            let all = |watch: &HookCounters<'_>| {
+                Ok::<_, Stop>((watch.outgoing.stats()?.packets, watch.incoming.stats()?.packets))
+            };
             let before = all(&watch)?;
             let path = Path::direct(testbed.net.ns("w0"), testbed.net.ns(to), at.ip(), ctx.marker);
             let options = UdpOptions { payload: FRAGMENTED, ..UdpOptions::default() };
@@ -271,7 +272,7 @@ const SAME_LINK_LOCAL_ADDRESS: Case = Case::new(
 .over(|| variants::netkit_native().into_iter().filter(|v| v.device == Some(LinkKind::NetkitL3)).collect());
 fn same_link_local(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("host"))?;
     let (host, pod) = (link_local(testbed.net.ns("host"), "p0")?, link_local(testbed.net.ns("pod"), "eth0")?);
     ctx.equal("link-local addresses of each end", (host.len(), pod.len()), (1, 1));

@@ -4,7 +4,7 @@ use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::Ctx,
     testbed::{P0, P1},
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_topology::{Family, library, link};
@@ -28,7 +28,7 @@ const POD_AND_HOST: Case = Case::new(
 .over(variants::mechanisms);
 fn pod_and_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     Trip::new(ctx, "pod", "host").passes(ctx, &testbed, &[&watch])?;
     Trip::new(ctx, "host", "pod").passes(ctx, &testbed, &[&watch])
 }
@@ -43,8 +43,8 @@ const POD_TO_POD: Case = Case::new(
 .over(variants::mechanisms);
 fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let first = Watch::new(ctx, &testbed, P0, variant.attach())?;
-    let second = Watch::new(ctx, &testbed, P1, variant.attach())?;
+    let first = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
+    let second = HookCounters::new(ctx, &testbed, P1, variant.attach())?;
     Trip::new(ctx, "w0", "w1").passes(ctx, &testbed, &[&first, &second])?;
     Trip::new(ctx, "w1", "w0").passes(ctx, &testbed, &[&first, &second])
 }
@@ -60,7 +60,7 @@ const TCP_ENDS: Case = Case::new(
 .over(variants::usual_mechanisms);
 fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     ctx.watch(&testbed.net, ["w0", "w1"]);
     let (from, to) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
     for family in Family::available().iter().copied() {
@@ -98,7 +98,7 @@ fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let kind = variant.device();
     // Unlike in other cases, the ends must resolve each other's addresses.
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("host"))?;
     Trip::new(ctx, "pod", "host").passes(ctx, &testbed, &[&watch])?;
     let resolving = |packets: &[lab_traffic::Packet]| {
@@ -158,7 +158,7 @@ fn many_connections(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SHORT: u32 = 1_000;
     const PARALLEL: u32 = 64;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let (from, to) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
     let path = Path::direct(from, to, testbed.net.addr("w1", Family::V4), ctx.marker);
     for (what, count, parallel) in [("one by one", SHORT, 1), ("at the same time", PARALLEL, PARALLEL)] {

@@ -5,7 +5,7 @@ use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     testbed::{Spot, Testbed},
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_topology::{Family, library, library::Overlay};
@@ -56,8 +56,8 @@ const IP6TNL: Case =
     .over(variants::one_each);
 fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let here = Watch::new(ctx, &testbed, HERE, variant.attach())?;
-    let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
+    let here = HookCounters::new(ctx, &testbed, HERE, variant.attach())?;
+    let there = HookCounters::new(ctx, &testbed, THERE, variant.attach())?;
     let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
     let mtu = testbed.net.readback("nodeA", overlay.dev())?.mtu;
     ctx.equal("path MTU between the nodes", mtu, 1500 - overlay.overhead());
@@ -146,8 +146,8 @@ const HOST_TO_HOST: Case =
         .over(variants::one_each);
 fn host_to_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let here = Watch::new(ctx, &testbed, HERE, variant.attach())?;
-    let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
+    let here = HookCounters::new(ctx, &testbed, HERE, variant.attach())?;
+    let there = HookCounters::new(ctx, &testbed, THERE, variant.attach())?;
     let before = (here.counted()?, there.counted()?);
     Trip::new(ctx, "nodeA", "nodeB").passes(ctx, &testbed, &[])?;
     ctx.equal("packets that met a pod's program", (here.counted()?, there.counted()?), before);

@@ -4,7 +4,7 @@ use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
     testbed::P0,
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_topology::{Family, Tap, library};
@@ -28,7 +28,7 @@ const POD_TO_EXTERNAL: Case = Case::new(
 fn pod_to_external(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const HOPS: u8 = 2;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("ext"))?;
     Trip::new(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])?;
     let pod = Family::ALL.map(|family| testbed.net.addr("w0", family));
@@ -50,7 +50,7 @@ const EXTERNAL_TO_POD: Case =
         .over(variants::usual_mechanisms);
 fn external_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     Trip::new(ctx, "ext", "w0").passes(ctx, &testbed, &[&watch])
 }
 
@@ -69,7 +69,7 @@ const MASQUERADE: Case = Case::new(
 .over(variants::usual_mechanisms);
 fn masquerade(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let trip = Trip::new(ctx, "w0", "ext");
     Trip { source: Some(node_addrs()), ..trip }.passes(ctx, &testbed, &[&watch])
 }
@@ -84,7 +84,7 @@ const NODE_PORT: Case = Case::new(
 .over(variants::usual_mechanisms);
 fn node_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::marking(ctx, &testbed, P0, variant.attach(), library::POD_PORT)?;
+    let watch = HookCounters::marking(ctx, &testbed, P0, variant.attach(), library::POD_PORT)?;
     let trip = Trip {
         marker: library::POD_PORT,
         protos: &[Proto::Udp, Proto::Tcp],
@@ -106,7 +106,7 @@ fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const WORDS: &[u8] = b"read by user space";
     const ETHERNET: usize = 14;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let tap = testbed.net.tap("host", "tap0");
     ctx.watch(&testbed.net, ["w0", "host"]);
     for far in library::FAR_END {

@@ -1,7 +1,7 @@
 //! Changing programs, mechanisms and owners under traffic. Losses are measured by a stream of numbered datagrams.
 
 use crate::areas::links::pins::pin_path;
-use lab_bpf::{Link, Program, TcOptions};
+use lab_bpf::{BpfLink, Program, TcOptions};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -313,7 +313,7 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let mut owner = Holder::of(link)?;
     for round in 1..=RESTARTS {
         some_traffic(ctx, &stream)?;
-        let adopted = Link::open_pinned(&path)?;
+        let adopted = BpfLink::open_pinned(&path)?;
         // Killed between opening the pin and the update: the worst moment for a replaced owner.
         owner.kill()?;
         adopted.update(&*programs[round % 2], Some(programs[(round + 1) % 2].as_fd()))?;

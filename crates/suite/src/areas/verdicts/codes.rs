@@ -4,7 +4,7 @@ use lab_bpf::{Config, PolicyKey, ProgramKind};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::Ctx,
-    testbed::{How, P0, UNTYPED},
+    testbed::{MprogCall, P0, UNTYPED},
     variants,
 };
 use lab_protocol::{AttachType, LinkKind};
@@ -218,7 +218,7 @@ fn blackhole_is_back(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (linked, plain) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
     let link = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &linked)?;
-    let prog = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, How::Prog)?;
+    let prog = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, MprogCall::Prog)?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     link.detach()?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V6);

@@ -1,6 +1,6 @@
 //! Rejecting with an error: a program answers with the ICMP error itself.
 
-use crate::areas::traffic::errors::{PORT_UNREACHABLE, Wanted, heard};
+use crate::areas::traffic::errors::{ExpectedError, PORT_UNREACHABLE, heard};
 use lab_bpf::{Config, ProgramKind};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
@@ -10,7 +10,9 @@ use lab_harness::{
 };
 use lab_protocol::AttachRequest;
 use lab_topology::{Family, library, offload::send_checksummed};
-use lab_traffic::{Attempt, Capture, Headers, Packet, Path, Proto, SILENCE_WINDOW, Transport, UdpProbe, UdpSink};
+use lab_traffic::{
+    Capture, ConnectAttempt, Headers, Packet, Path, Proto, SILENCE_WINDOW, Transport, UdpProbe, UdpSink,
+};
 use nix::errno::Errno;
 use std::net::SocketAddr;
 
@@ -42,7 +44,7 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let before = program.stats()?.marked;
         let probe = UdpProbe::connect(client, to)?;
         probe.send(b"may I?")?;
-        let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
+        let wanted = ExpectedError { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
         let what = format!("udp over {family}");
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
@@ -55,7 +57,7 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let path = Path::direct(client, server, to.ip(), ctx.marker);
         let what = format!("tcp over {family}");
         let mut capture = Capture::start(client)?;
-        let attempt = Attempt::start(path)?;
+        let attempt = ConnectAttempt::start(path)?;
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
         if family == Family::V6 {
             // If the first SYN over IPv6 is refused while connect() still sends it, the error is not delivered (tcp_v6_err

@@ -80,10 +80,10 @@ fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
 fn an_installed_lab_needs_no_compiler() {
     let host = Host { installed: true, rustc: None, ..fresh() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps,
-        [Step::Packages(vec!["python3"]), Step::Unpack(&private::QEMU), Step::Unpack(&private::SHELL), Step::VirtmeNg]
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [SetupStep::Packages(vec!["python3"]), Step::Unpack(&private::QEMU), Step::Unpack(&private::SHELL), Step::VirtmeNg]
     );
-    let report = Report::of(&host, Purpose::Runs);
+    let report = SetupReport::of(&host, Purpose::Runs);
     assert!(!report.to_string().contains("make setup"), "there is no Makefile: {report}");
     let text = report.to_string();
     assert!(text.contains("fix: lab setup") && text.contains("`lab setup` does what it can"), "{text}");

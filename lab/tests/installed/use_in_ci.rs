@@ -1,6 +1,7 @@
 //! What other projects use in their CI, tried as their CI runs it: in an empty git repository, with the packaged lab.
 
 use super::package::{ROOT, fine, packages, plain, words};
+use lab::setup::Tools;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,15 @@ struct Step {
     #[serde(default)]
     env: BTreeMap<String, String>,
     run: Option<String>,
+}
+
+/// A YAML file of this project, read by the library of one of the linters.
+fn yaml<T: serde::de::DeserializeOwned>(file: &str) -> T {
+    let cache = lab_base::paths::cache_dir().unwrap();
+    let tools = Tools::in_cache(&cache).test_tools().expect("the linters are not installed: run `make setup-tests`");
+    let script = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let output = Command::new(tools.python()).args(["-c", script]).arg(Path::new(ROOT).join(file)).output().unwrap();
+    serde_json::from_str(&fine(&output)).unwrap()
 }
 
 /// A foreign repository on a runner.
@@ -66,8 +76,7 @@ impl Runner {
 
     /// Runs the action's own steps with these inputs; the last output, and the job's summary.
     fn uses(&self, inputs: &[(&str, &str)]) -> (Output, String) {
-        let text = fs::read_to_string(Path::new(ROOT).join("action.yml")).unwrap();
-        let action: Action = serde_saphyr::from_str(&text).unwrap();
+        let action: Action = yaml("action.yml");
         for (name, _) in inputs {
             assert!(action.inputs.contains_key(*name), "{name} is no input");
         }
@@ -161,8 +170,7 @@ struct Job {
 /// GitLab installs the package as root; here it is unpacked, and the job's own lines run with its paths.
 #[test]
 fn the_jobs_of_gitlab_and_semaphore_run_the_same_script() {
-    let gitlab = fs::read_to_string(Path::new(ROOT).join("ci/gitlab/use.yml")).unwrap();
-    let jobs: BTreeMap<String, Job> = serde_saphyr::from_str(&gitlab).unwrap();
+    let jobs: BTreeMap<String, Job> = yaml("ci/gitlab/use.yml");
     let script = jobs[".netkit-lab"].script.join("\n");
     let semaphore = fs::read_to_string(Path::new(ROOT).join("ci/semaphore/use.yml")).unwrap();
     assert!(semaphore.contains(&format!("- {script}\n")), "{script}");

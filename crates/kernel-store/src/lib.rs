@@ -21,6 +21,7 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod header;
+mod local;
 mod lockfile;
 mod mirror;
 mod modules;
@@ -42,8 +43,9 @@ pub use class::{ClassRule, KernelClass};
 pub use config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry};
 pub use debian::Debian;
 pub use error::{KernelsError, Result};
+pub use local::LOCAL_TOML;
 pub use lockfile::KernelsLock;
 pub use select::select;
-pub use source::{Locked, Source};
+pub use source::{LocalKernel, Locked, Source};
 pub use store::{BootableKernel, KernelRow, KernelStore};
 pub use update::{LockChange, Update};

@@ -54,6 +54,19 @@ impl KernelsLock {
         file::replace_durably(path, format!("{HEADER}\n{body}").as_bytes()).map_err(KernelsError::io(path))
     }
 
+    /// With the entries of another file, which replace those of the same kernels.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.kernels.extend(other.kernels);
+        self
+    }
+
+    /// The entries of the kernels that `belongs` names, and the others.
+    pub fn split(self, belongs: impl Fn(&str) -> bool) -> (Self, Self) {
+        let (these, others) = self.kernels.into_iter().partition(|(id, _)| belongs(id));
+        (Self { kernels: these }, Self { kernels: others })
+    }
+
     /// The entry by which a kernel is fetched.
     ///
     /// # Errors

@@ -76,7 +76,7 @@ pub fn prepare(root: Root) -> Result<Environment, AgentError> {
     Ok(Environment { root })
 }
 
-/// The host's root below what the guest writes, with the guest's own devices, processes and kernel.
+/// Mounts an overlay of the host's root and the guest's own files, with the guest's own `/dev`, `/proc` and `/sys`.
 fn host() -> Result<(), AgentError> {
     place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144")
         .map_err(|error| AgentError::NoHostRoot(Box::new(error)))?;

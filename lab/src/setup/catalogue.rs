@@ -43,14 +43,20 @@ const KERNEL_BUILD: Fix = Fix::Packages {
 const SIGNING: Fix =
     Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
 const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
+const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
+
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
+/// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
+const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+
 /// The list behind both `lab doctor` and `lab setup`.
-pub fn checks(purpose: Purpose) -> Vec<SetupCheck> {
+pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
+    let runs = for_runs().into_iter().filter(|check| !installed || !BUILDS.contains(&check.name));
     match purpose {
-        Purpose::Runs => for_runs(),
-        Purpose::Tests => for_runs().into_iter().chain(for_tests()).collect(),
-        Purpose::Builds => for_runs().into_iter().chain([for_builds()]).collect(),
+        Purpose::Runs => runs.collect(),
+        Purpose::Tests => runs.chain(for_tests()).collect(),
+        Purpose::Builds => runs.chain([for_builds()]).collect(),
     }
 }
 
@@ -65,8 +71,14 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 5] {
+fn for_tests() -> [SetupCheck; 6] {
     [
+        SetupCheck {
+            name: "zstd",
+            why: "packs the archive of `make dist`, which the tests install",
+            probe: |host| provided(host, PACKERS),
+            fix: PACKERS,
+        },
         SetupCheck {
             name: "Chromium",
             why: "tests the HTML report in a browser, for the project's tests",
@@ -164,7 +176,7 @@ pub(super) fn commands() -> Vec<&'static str> {
 }
 
 fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
-    let every = checks(Purpose::Tests).into_iter().chain([for_builds()]);
+    let every = checks(Purpose::Tests, false).into_iter().chain([for_builds()]);
     every.flat_map(|check| of(check.fix).iter().copied()).collect()
 }
 
@@ -224,7 +236,9 @@ fn qemu(host: &Host) -> CheckState {
         Some(version) if version >= QEMU_TRIED => CheckState::Ok { found },
         Some(_) => CheckState::Warn {
             found,
-            advice: format!("older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"),
+            advice: format!(
+                "older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"
+            ),
         },
         None if host.qemu_chosen => CheckState::Unfit {
             found,
@@ -275,15 +289,14 @@ fn kvm(host: &Host) -> CheckState {
         Kvm::Forced(variable) => CheckState::Ok { found: format!("{variable} is set and decides whether KVM is used") },
         Kvm::Unusable(reason) => CheckState::Warn {
             found: reason.clone(),
-            advice: "guests run under TCG, several times slower; if the machine has KVM, add your user to the group kvm".into(),
+            advice:
+                "guests run under TCG, several times slower; if the machine has KVM, add your user to the group kvm"
+                    .into(),
         },
         Kvm::Tried { verdict, .. } if verdict.accel == Accel::Kvm => CheckState::Ok { found: verdict.reason.clone() },
         Kvm::Tried { verdict, kept } => CheckState::Warn {
             found: verdict.reason.clone(),
-            advice: format!(
-                "guests run under TCG, several times slower; remove {} to test KVM again",
-                kept.display()
-            ),
+            advice: format!("guests run under TCG, several times slower; remove {} to test KVM again", kept.display()),
         },
     }
 }

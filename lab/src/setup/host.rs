@@ -54,6 +54,8 @@ pub struct Host {
     pub nightly_rust_src: bool,
     /// State of KVM.
     pub kvm: Kvm,
+    /// Whether this lab is installed: it builds nothing.
+    pub installed: bool,
 }
 
 /// State of KVM on this machine.
@@ -83,7 +85,12 @@ impl Host {
         self.distribution.family == DistributionFamily::Debian
     }
 
-    /// The compiler that builds the BPF programs; `None` if there is none.
+    /// The command that installs what is missing.
+    pub const fn setup(&self) -> &'static str {
+        if self.installed { "lab setup" } else { "make setup" }
+    }
+
+    /// Which compiler the BPF programs are built with; `None` while there is neither.
     ///
     /// Debian's is preferred where it is complete, since its libcore needs no build of the standard library.
     pub fn bpf_rust(&self) -> Option<BpfRust> {

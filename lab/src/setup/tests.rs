@@ -77,6 +77,19 @@ fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
 }
 
 #[test]
+fn an_installed_lab_needs_no_compiler() {
+    let host = Host { installed: true, rustc: None, ..fresh() };
+    assert_eq!(
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [SetupStep::Packages(vec!["python3"]), Step::Unpack(&private::QEMU), Step::Unpack(&private::SHELL), Step::VirtmeNg]
+    );
+    let report = SetupReport::of(&host, Purpose::Runs);
+    assert!(!report.to_string().contains("make setup"), "there is no Makefile: {report}");
+    let text = report.to_string();
+    assert!(text.contains("fix: lab setup") && text.contains("`lab setup` does what it can"), "{text}");
+}
+
+#[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
     let steps = |host: &Host| SetupPlan::of(host, Purpose::Tests, InstallPlace::Cache).unwrap().steps;
     assert_eq!(steps(&complete()), [SetupStep::TestTools, SetupStep::CargoDeny]);

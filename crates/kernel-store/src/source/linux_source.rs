@@ -234,7 +234,11 @@ impl SourceBuild<'_> {
         }
         Err(KernelsError::BadKernel {
             path: self.fragment.map_or(path, Path::to_owned),
-            reason: format!("{} has no effect in {}: add the options that it depends on", lost.join(", "), self.wanted.kernel),
+            reason: format!(
+                "{} has no effect in {}: add the options that it depends on",
+                lost.join(", "),
+                self.wanted.kernel
+            ),
         })
     }
 }

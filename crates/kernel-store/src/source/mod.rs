@@ -17,6 +17,7 @@ pub(crate) use git::{GitCommit, LockedCommit};
 #[cfg(test)]
 pub(crate) use linux_source::LinuxSource;
 pub(crate) use linux_source::need_tools;
+pub use path::LocalKernel;
 pub(crate) use path::install;
 
 use crate::{

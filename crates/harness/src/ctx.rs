@@ -8,13 +8,14 @@ use crate::{
 };
 use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
+use lab_topology::unpoisoned;
 use lab_topology::{Family, Net, Topology};
 use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -171,7 +172,7 @@ impl Ctx {
     /// Captures at two nodes from now on, where this case keeps evidence.
     pub fn watch(&self, net: &Arc<Net>, nodes: [&str; 2]) {
         if let Some(evidence) = &self.evidence {
-            evidence.lock().unwrap_or_else(PoisonError::into_inner).watch(net, nodes);
+            unpoisoned(evidence.lock()).watch(net, nodes);
         }
     }
 
@@ -215,7 +216,7 @@ impl Ctx {
     pub fn check(&mut self, name: impl Into<String>, ok: bool, seen: impl fmt::Display) -> bool {
         self.checks.push(Check { name: name.into(), ok, seen: seen.to_string() });
         if let Some(evidence) = self.evidence.as_mut().filter(|_| !ok) {
-            evidence.get_mut().unwrap_or_else(PoisonError::into_inner).dump();
+            unpoisoned(evidence.get_mut()).dump();
         }
         ok
     }
@@ -319,8 +320,7 @@ impl Ctx {
     pub fn finish(mut self, cell: lab_protocol::CellId, mut result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
         // Read before clean-up; what it holds of the topology goes with it.
-        let evidence =
-            self.evidence.take().map(|evidence| evidence.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let evidence = self.evidence.take().map(|evidence| unpoisoned(evidence.into_inner()));
         let failed = matches!(result, Err(Stop::Fail(..))) || self.checks.iter().any(|check| !check.ok);
         let attachments = evidence.filter(|_| failed).map(Evidence::attachments).unwrap_or_default();
         let mut cleanup_failures = Vec::new();

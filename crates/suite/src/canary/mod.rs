@@ -4,6 +4,7 @@
 mod spoiled;
 
 use lab_bpf::ProgArray;
+use lab_harness::unpoisoned;
 use lab_harness::{
     PINS,
     case::{Area, Case, CaseResult, Direction, Variant},
@@ -17,7 +18,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -61,7 +62,7 @@ fn on(device: LinkKind) -> Variant {
 }
 
 fn keep(thing: impl std::any::Any + Send) {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
+    unpoisoned(KEPT.lock()).push(Box::new(thing));
 }
 
 const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that holds passes.", must_pass);

@@ -68,7 +68,7 @@ pub struct WorkloadPrograms {
 #[derive(Debug)]
 pub struct Loaded {
     fd: OwnedFd,
-    /// Kernel id.
+    /// Id that the kernel gave the program (`bpf_prog_info.id`).
     pub id: u32,
 }
 

@@ -29,9 +29,9 @@ pub enum BpfError {
     /// The object file can't be read.
     #[error("{}: {source}; the eBPF object belongs there (see ebpf/README.md)", path.display())]
     File {
-        /// The object.
+        /// The object file in the image.
         path: PathBuf,
-        /// Why.
+        /// Error of reading it.
         source: std::io::Error,
     },
     /// The object is not what the loader was built for.
@@ -39,7 +39,7 @@ pub enum BpfError {
         "eBPF object, program {program}: {detail}; rebuild it from the same sources as the agent (see ebpf/README.md)"
     )]
     Object {
-        /// The program.
+        /// Name of the program in the object.
         program: String,
         /// What does not fit.
         detail: String,
@@ -49,7 +49,7 @@ pub enum BpfError {
     Map {
         /// The map's name.
         map: &'static str,
-        /// Why.
+        /// Error of the map's system call.
         source: aya::maps::MapError,
     },
     /// The hook has no multi-program API: clsact takes filters.

@@ -35,7 +35,7 @@ impl Program {
         self.kind
     }
 
-    /// Kernel id.
+    /// `bpf_prog_info.id`.
     pub const fn id(&self) -> u32 {
         self.id
     }

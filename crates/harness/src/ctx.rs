@@ -49,17 +49,7 @@ impl Stop {
 
 impl<E: std::error::Error> From<E> for Stop {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let inner_text = inner.to_string();
-            if !message.contains(&inner_text) {
-                message.push_str(": ");
-                message.push_str(&inner_text);
-            }
-            source = inner.source();
-        }
-        Self::Fail(FailureKind::Unexpected, message)
+        Self::Fail(FailureKind::Unexpected, lab_bpf::chain(&error))
     }
 }
 

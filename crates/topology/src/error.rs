@@ -18,15 +18,15 @@ pub enum TopologyError {
         errno: Errno,
     },
     /// The kernel refused a netlink request.
-    #[error("node `{node}`: {source}")]
+    #[error("node `{node}`: {error}")]
     Netlink {
         /// The node in whose namespace it was asked.
         node: String,
         /// The request and the refusal.
-        source: NetlinkError,
+        error: NetlinkError,
     },
     /// A sysctl could not be written.
-    #[error("node `{node}`: /proc/sys/{key} = {value}: {source} (is /proc mounted, and the feature in this kernel?)")]
+    #[error("node `{node}`: /proc/sys/{key} = {value}: {error} (is /proc mounted, and the feature in this kernel?)")]
     Sysctl {
         /// Node of the topology.
         node: String,
@@ -35,7 +35,7 @@ pub enum TopologyError {
         /// The value that was to be written.
         value: String,
         /// What the kernel said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A tap could not be opened.
     #[error("node `{node}`: tap {name}: {doing}: {errno} (is the `tun` module there?)")]

@@ -126,8 +126,8 @@ impl Netns {
     }
 
     /// Words for a netlink error in this namespace.
-    pub(crate) fn error(&self, source: NetlinkError) -> TopologyError {
-        TopologyError::Netlink { node: self.name.clone(), source }
+    pub(crate) fn error(&self, error: NetlinkError) -> TopologyError {
+        TopologyError::Netlink { node: self.name.clone(), error }
     }
 }
 

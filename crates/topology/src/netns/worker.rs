@@ -1,10 +1,11 @@
 //! A thread that does one job after another, for callers who wait. Starting a thread for each job would cost a namespace
 //! with a hundred jobs more than everything else in it.
 
+use crate::lock::unpoisoned;
 use std::{
     io, mem,
     panic::{self, AssertUnwindSafe},
-    sync::{Mutex, PoisonError, TryLockError, mpsc},
+    sync::{Mutex, TryLockError, mpsc},
     thread::{self, JoinHandle},
 };
 
@@ -86,7 +87,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Without a line the loop ends.
-        self.line.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        unpoisoned(self.line.get_mut()).take();
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
             _ = thread.join();
         }

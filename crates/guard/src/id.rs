@@ -121,7 +121,9 @@ pub struct Inside(Arc<str>);
 
 /// The text is not a path inside a run's directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a valid path of a file in a run: use components of letters, digits, `.`, `_`, `+` and `-`, joined by `/`")]
+#[error(
+    "{0:?} is not a valid path of a file in a run: use components of letters, digits, `.`, `_`, `+` and `-`, joined by `/`"
+)]
 pub struct NotInside(String);
 
 impl Inside {

@@ -17,7 +17,8 @@ const POLL: Duration = Duration::from_millis(1);
 pub fn pass(deadline: Instant) -> Result<(), String> {
     let (here, gone) = (namespace()?, namespace()?);
     let request = PairRequest { peer_netns: Some(gone.fd()), ..PairRequest::new(LinkKind::Veth, "fence0", "fence1") };
-    link::create_pair(&here, &request).map_err(|error| format!("cannot create a pair of devices to wait for the kernel's clean-up: {error}"))?;
+    link::create_pair(&here, &request)
+        .map_err(|error| format!("cannot create a pair of devices to wait for the kernel's clean-up: {error}"))?;
     drop(gone);
     // The remaining end is deleted together with its peer.
     while link::info(&here, "fence0").is_ok() {

@@ -113,8 +113,12 @@ fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &
         (None, _) => {}
     }
     match run_to(runner, cell, time_scale, StopAt::Attachment(held.attachments))? {
-        Ok(held) => Ok((held, "It sends no packets: stopped after its last attachment; it continues when the shell ends.")),
-        Err(through) => Err(ended(&through).unwrap_or_else(|| format!("{cell} attached fewer programs in its second run"))),
+        Ok(held) => {
+            Ok((held, "It sends no packets: stopped after its last attachment; it continues when the shell ends."))
+        }
+        Err(through) => {
+            Err(ended(&through).unwrap_or_else(|| format!("{cell} attached fewer programs in its second run")))
+        }
     }
 }
 

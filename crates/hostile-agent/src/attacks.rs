@@ -138,7 +138,10 @@ fn looked_for() -> [(&'static str, String); 4] {
         ["0x0001", "0x0002", "0x0009", "0x0013", "0x001a"].contains(&id.trim())
     };
     [
-        ("no device gives access to a directory, network or disk of the host", names("/sys/bus/virtio/devices", &shared)),
+        (
+            "no device gives access to a directory, network or disk of the host",
+            names("/sys/bus/virtio/devices", &shared),
+        ),
         ("no second console", names("/sys/class/tty", &|path| path.file_name().is_some_and(|name| name == "hvc0"))),
         ("no network card", names("/sys/class/net", &|path| path.join("device").exists())),
         ("no disk", names("/sys/block", &|path| path.join("device").exists())),

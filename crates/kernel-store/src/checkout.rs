@@ -155,8 +155,10 @@ impl Checkout<'_> {
             fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
         }
         fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
-        self.find(key)
-            .ok_or_else(|| KernelsError::BadKernel { path: place, reason: "was built, but can't be read: build it again".into() })
+        self.find(key).ok_or_else(|| KernelsError::BadKernel {
+            path: place,
+            reason: "was built, but can't be read: build it again".into(),
+        })
     }
 
     /// Writes the configuration and lets Kconfig complete it. Returns the options without an effect.

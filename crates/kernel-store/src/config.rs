@@ -241,7 +241,8 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
             let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
             let capability = capability.ok_or_else(|| {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-                let message = format!("`{text}` in `has` of {name} is not a capability (expected: {})", names.join(", "));
+                let message =
+                    format!("`{text}` in `has` of {name} is not a capability (expected: {})", names.join(", "));
                 section.error_at("has", message)
             })?;
             let reason = reason(section, name, "has")?;
@@ -266,7 +267,8 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
 fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<String>, ConfigError> {
     if section.text("believe")?.is_none() {
         if section.text("reason")?.is_some() && !section.keys().any(|key| key == "has") {
-            let message = format!("`reason` of {name} is only used with `believe` or `has`: remove it or add one of them");
+            let message =
+                format!("`reason` of {name} is only used with `believe` or `has`: remove it or add one of them");
             return Err(section.error_at("reason", message));
         }
         return Ok(None);

@@ -295,7 +295,11 @@ mod tests {
             for device in [DeviceKind::NetkitL2, DeviceKind::NetkitL3] {
                 assert_eq!(required_attach(&facts, AttachRequest::Auto, device), netkit, "{version} {device}");
             }
-            assert_eq!(required_attach(&facts, AttachRequest::Tc, DeviceKind::NetkitL3), Tc, "an explicit type is not changed");
+            assert_eq!(
+                required_attach(&facts, AttachRequest::Tc, DeviceKind::NetkitL3),
+                Tc,
+                "an explicit type is not changed"
+            );
         }
     }
 

@@ -240,7 +240,9 @@ impl Memory {
                 let slow = Slow { times: before.saturating_add(1), since: SystemTime::now() };
                 let again = match slow.pause() {
                     Duration::ZERO => "the next run tests KVM again".to_owned(),
-                    pause => format!("{} guests in a row; KVM is tested again in {} min", slow.times, pause.as_secs() / 60),
+                    pause => {
+                        format!("{} guests in a row; KVM is tested again in {} min", slow.times, pause.as_secs() / 60)
+                    }
                 };
                 (Accel::Tcg, format!("/dev/kvm opens, but {why}; {again}"), Some(slow))
             }
@@ -374,7 +376,11 @@ mod tests {
         chosen(cache.path(), &speaking(), Ok(()), false);
         let (refused, said) = chosen(cache.path(), &speaking(), busy(), false);
         assert_eq!((refused.accel, said.len()), (Accel::Tcg, 1));
-        assert!(refused.reason.contains("can't create a virtual machine: Device or resource busy"), "{}", refused.reason);
+        assert!(
+            refused.reason.contains("can't create a virtual machine: Device or resource busy"),
+            "{}",
+            refused.reason
+        );
         assert_eq!(remembered(cache.path(), "10.0", None), None);
 
         chosen(cache.path(), &speaking(), Ok(()), false);

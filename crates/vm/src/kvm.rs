@@ -84,6 +84,9 @@ mod tests {
         assert!(matches!(told("/dev/null/kvm"), Unusable::Closed { .. }));
         let refusing = told("/dev/null");
         assert!(matches!(refusing, Unusable::Refusing { .. }), "{refusing:?}");
-        assert!(refusing.to_string().starts_with("/dev/null opens, but can't create a virtual machine: "), "{refusing}");
+        assert!(
+            refusing.to_string().starts_with("/dev/null opens, but can't create a virtual machine: "),
+            "{refusing}"
+        );
     }
 }

@@ -78,7 +78,11 @@ pub fn prepare(root: Root) -> Result<Environment, String> {
 /// Mounts an overlay of the host's root and the guest's own files, with the guest's own `/dev`, `/proc` and `/sys`.
 fn host() -> Result<(), String> {
     place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144").map_err(
-        |error| format!("{error}; the profile `host` needs a kernel with 9p and overlayfs, for example Debian's generic build"),
+        |error| {
+            format!(
+                "{error}; the profile `host` needs a kernel with 9p and overlayfs, for example Debian's generic build"
+            )
+        },
     )?;
     place("changes", CHANGES, "tmpfs", MsFlags::empty(), "mode=0755")?;
     let (upper, work) = (format!("{CHANGES}/upper"), format!("{CHANGES}/work"));

@@ -92,7 +92,10 @@ mod tests {
     fn errors_show_the_expected_syntax() {
         let error = |text: &str| text.parse::<Deadline>().unwrap_err();
         assert_eq!(error("30s"), "expected LAYER=TIME, for example silence=30s");
-        assert_eq!(error("beat=3s"), "no deadline layer is called `beat`; the layers are boot, silence, cell, guest, run");
+        assert_eq!(
+            error("beat=3s"),
+            "no deadline layer is called `beat`; the layers are boot, silence, cell, guest, run"
+        );
         assert!(error("run=soon").ends_with("write 500ms, 30s, 15m or 2h"), "{}", error("run=soon"));
         assert_eq!(error("run=0s"), "`0s` is too short: the time must be more than 0");
     }

@@ -209,7 +209,9 @@ fn qemu(host: &Host) -> CheckState {
         Some(version) if version >= QEMU_TRIED => CheckState::Ok { found },
         Some(_) => CheckState::Warn {
             found,
-            advice: format!("older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"),
+            advice: format!(
+                "older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"
+            ),
         },
         None if host.qemu_chosen => CheckState::Unfit { found, advice: format!("correct or unset {QEMU_VARIABLE}") },
         None => CheckState::Unfit { found, advice: "reinstall qemu-system-x86".into() },
@@ -257,15 +259,14 @@ fn kvm(host: &Host) -> CheckState {
         Kvm::Forced(variable) => CheckState::Ok { found: format!("{variable} is set and decides whether KVM is used") },
         Kvm::Unusable(reason) => CheckState::Warn {
             found: reason.clone(),
-            advice: "guests run under TCG, several times slower; if the machine has KVM, add your user to the group kvm".into(),
+            advice:
+                "guests run under TCG, several times slower; if the machine has KVM, add your user to the group kvm"
+                    .into(),
         },
         Kvm::Tried { verdict, .. } if verdict.accel == Accel::Kvm => CheckState::Ok { found: verdict.reason.clone() },
         Kvm::Tried { verdict, kept } => CheckState::Warn {
             found: verdict.reason.clone(),
-            advice: format!(
-                "guests run under TCG, several times slower; remove {} to test KVM again",
-                kept.display()
-            ),
+            advice: format!("guests run under TCG, several times slower; remove {} to test KVM again", kept.display()),
         },
     }
 }

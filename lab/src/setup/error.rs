@@ -95,7 +95,9 @@ pub enum SetupError {
     Program(#[from] lab_base::process::ProcessError),
 
     /// The archive's current index does not have a package of a set.
-    #[error("Debian's archive has no compatible versions of {packages} now; repeat `lab setup` later, or try `lab setup --system`")]
+    #[error(
+        "Debian's archive has no compatible versions of {packages} now; repeat `lab setup` later, or try `lab setup --system`"
+    )]
     NotOffered {
         /// The package names, comma separated.
         packages: String,

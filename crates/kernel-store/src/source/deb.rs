@@ -119,7 +119,7 @@ impl LockEntry for LockedDeb {
         let lost = before.parts.iter().filter(|part| !self.parts.iter().any(|it| it.package == part.package));
         told.extend(lost.map(|part| format!("without {}", part.package)));
         if told.is_empty() {
-            return "described differently".to_owned();
+            return "other fields of the entry differ".to_owned();
         }
         format!("the same version: {}", told.join(", "))
     }

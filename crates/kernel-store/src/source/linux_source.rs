@@ -23,7 +23,7 @@ use std::{
     thread::available_parallelism,
 };
 
-/// `source.linux-source`: the newest package with sources of a suite whose name matches, and what is built of it.
+/// `source.linux-source`: the newest package with sources of a suite whose name matches, and the kernel that is built from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinuxSource {
     /// Suite that contains it.
@@ -230,7 +230,11 @@ impl SourceBuild<'_> {
         }
         Err(KernelsError::BadKernel {
             path: self.fragment.map_or(path, Path::to_owned),
-            reason: format!("{} has no effect in {}: add the options that it depends on", lost.join(", "), self.wanted.kernel),
+            reason: format!(
+                "{} has no effect in {}: add the options that it depends on",
+                lost.join(", "),
+                self.wanted.kernel
+            ),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Where kernels come from: a file per source, with its keys in `kernels.toml`, its entry in `kernels.lock`, and its
+//! Sources of kernels: a file per source, with its keys in `kernels.toml`, its entry in `kernels.lock`, and its
 //! [`KernelSource`].
 //!
 //! A new source is a file here, and two lines below: its `mod` and its line in `sources!`.
@@ -170,11 +170,7 @@ pub(crate) trait LockEntry: fmt::Display {
 pub(crate) fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<String, D::Error> {
     let text = String::deserialize(input)?;
     let is_hex = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex {
-        Ok(text)
-    } else {
-        Err(serde::de::Error::custom(format!("{text:?} is no checksum in hexadecimal digits")))
-    }
+    if is_hex { Ok(text) } else { Err(serde::de::Error::custom(format!("{text:?} is not a hexadecimal checksum"))) }
 }
 
 /// Settings of the project and this host that sources need.

@@ -79,7 +79,7 @@ impl ConfiguredSource for LocalKernel {
                 Ok(Self::Image { image, modules: table.path("modules")?, config: table.path("config")? })
             }
             _ => Err(table.error(format!(
-                "`path` source of {} wants either `tree` alone, or `image` with optional `modules` and `config`",
+                "`path` source of {} needs either only `tree`, or `image` with optional `modules` and `config`",
                 table.kernel
             ))),
         }
@@ -267,7 +267,10 @@ fn check_config(config: &Path, banner: &Banner) -> Result<()> {
     if (version.major, version.minor) == (banner.version.major, banner.version.minor) {
         return Ok(());
     }
-    let reason = format!("is the configuration of kernel {version}, but the image is {}: use the image's own configuration", banner.version);
+    let reason = format!(
+        "is the configuration of kernel {version}, but the image is {}: use the image's own configuration",
+        banner.version
+    );
     Err(KernelsError::BadKernel { path: config.to_owned(), reason })
 }
 

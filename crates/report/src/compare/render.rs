@@ -26,7 +26,11 @@ pub fn render(comparison: &Comparison, format: CompareFormat) -> String {
     match format {
         CompareFormat::Text => listed(comparison, ["", ""], |change| {
             let [before, after] = [&change.before, &change.after].map(|it| text::line(it, WIDTH));
-            format!("  {} {}\n    before: {before}\n    after:  {after}\n", change.kernel, text::line(&change.cell, WIDTH))
+            format!(
+                "  {} {}\n    before: {before}\n    after:  {after}\n",
+                change.kernel,
+                text::line(&change.cell, WIDTH)
+            )
         }),
         CompareFormat::Markdown => listed(comparison, ["## ", "### "], |change| {
             let [cell, before, after] = [&change.cell, &change.before, &change.after].map(|it| code(it));

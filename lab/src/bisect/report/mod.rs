@@ -118,7 +118,10 @@ impl BisectReport {
         let who = match (&**suspects, sure) {
             ([culprit], true) => format!("culprit: {}", names(&[*culprit])),
             ([likeliest], false) if matches!(self.finding.revert, Some(Revert::Tested { cured: false, .. })) => {
-                format!("culprit: not sure; the likeliest is {}, but reverting it changes nothing", names(&[*likeliest]))
+                format!(
+                    "culprit: not sure; the likeliest is {}, but reverting it changes nothing",
+                    names(&[*likeliest])
+                )
             }
             (some, _) if *confidence >= self.wanted => format!("culprit: not sure, one of {}", names(some)),
             (some, _) => format!("culprit: not sure; the most likely are {}", names(&some[..some.len().min(5)])),
@@ -136,7 +139,10 @@ impl BisectReport {
                 format!("{tally} runs fail: without it the {new} end is {old}")
             }
             Revert::Tested { tally, cured: false } => {
-                format!("{tally} runs fail: without it the {} end is unchanged, so there is another cause", self.terms.1)
+                format!(
+                    "{tally} runs fail: without it the {} end is unchanged, so there is another cause",
+                    self.terms.1
+                )
             }
         })
     }

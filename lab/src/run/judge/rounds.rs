@@ -16,8 +16,7 @@ pub(super) fn compare(shared: Option<Verdict>, pristine: Verdict) -> Verdict {
         message if message.is_empty() => outcome.word().to_owned(),
         message => format!("{} ({message})", outcome.word()),
     };
-    let message =
-        format!("{} in a shared guest, {} in a fresh one", tell(&shared.outcome), tell(&pristine.outcome));
+    let message = format!("{} in a shared guest, {} in a fresh one", tell(&shared.outcome), tell(&pristine.outcome));
     Verdict { outcome: Outcome::Failed { kind: FailureKind::Isolation, message }, ..pristine }
 }
 

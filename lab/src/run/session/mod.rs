@@ -196,10 +196,15 @@ impl Session<'_> {
             | AgentMessage::Output { .. }
             | AgentMessage::InputTaken { .. }
             | AgentMessage::ShellExited { .. }
-            | AgentMessage::Measured { .. } => self.note("ignored a shell or measurement message: none is active".to_owned()),
+            | AgentMessage::Measured { .. } => {
+                self.note("ignored a shell or measurement message: none is active".to_owned())
+            }
             AgentMessage::KernelLog { text } => (self.hear)(GuestMessage::KernelLog(caps::kernel_log(text))),
             AgentMessage::Farewell { .. } => {
-                return Err(self.lost(ErrorKind::Agent, "the agent ended its session without a Shutdown from the host".to_owned()));
+                return Err(self.lost(
+                    ErrorKind::Agent,
+                    "the agent ended its session without a Shutdown from the host".to_owned(),
+                ));
             }
             AgentMessage::Log { text } => self.note(format!("agent: {text}")),
             AgentMessage::Done { .. } if self.pending.is_empty() => {
@@ -318,7 +323,10 @@ impl Session<'_> {
             return Err(self.lost(ErrorKind::Agent, message));
         }
         if !self.pending.contains(&cell) {
-            self.note(format!("ignored the start of {}, which the host did not request", text::line(cell.as_str(), 200)));
+            self.note(format!(
+                "ignored the start of {}, which the host did not request",
+                text::line(cell.as_str(), 200)
+            ));
             return Ok(());
         }
         (self.hear)(GuestMessage::Started(cell.clone()));

@@ -74,8 +74,7 @@ pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
     if let Some(known) = same.and_then(|at| found.get_mut(at)) {
         known.times = known.times.saturating_add(splat.times);
     } else if full {
-        let title =
-            format!("more than {MOST_KINDS} different splats at once; the next one: {}", splat.title);
+        let title = format!("more than {MOST_KINDS} different splats at once; the next one: {}", splat.title);
         found.push(Splat { fingerprint: FURTHER.to_owned(), title: text::line(&title, WIDTH), allowed: None, ..splat });
     } else {
         found.push(splat);

@@ -67,7 +67,10 @@ fn a_silent_guest_is_a_hang() {
     let read = |file: &str| fs::read_to_string(outcomes.directory().join(file)).unwrap();
     assert!(read(&verdict.files[0]).contains("RIP=") && read(&verdict.files[1]).contains("task:fake"));
     let evidence = verdict.evidence.as_deref().unwrap();
-    assert!(evidence.contains(&format!("begin {B}")) && !evidence.contains("task:fake"), "its last console lines: {evidence}");
+    assert!(
+        evidence.contains(&format!("begin {B}")) && !evidence.contains("task:fake"),
+        "its last console lines: {evidence}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod boot;
 mod entropy;
+mod error;
 mod kmsg;
 mod modules;
 mod port;

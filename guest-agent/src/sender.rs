@@ -1,5 +1,6 @@
 //! Sends messages to the host: one writer for the port.
 
+use crate::error::AgentError;
 use lab_protocol::{AgentMessage, CellId, frame, message::HEARTBEAT_MS};
 use std::{
     fs::File,
@@ -29,15 +30,15 @@ impl Sender {
     /// Sends one message to the host.
     ///
     /// # Errors
-    /// The port is closed, or the message is larger than the maximum frame.
-    pub fn send(&self, message: &AgentMessage) -> Result<(), String> {
-        let bytes = frame::encode(message).map_err(|error| error.to_string())?;
+    /// The port is gone, or the message is larger than a frame may be.
+    pub fn send(&self, message: &AgentMessage) -> Result<(), AgentError> {
+        let bytes = frame::encode(message)?;
         let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        port.write_all(&bytes).map_err(|error| format!("the port to the host failed: {error}"))
+        port.write_all(&bytes).map_err(AgentError::Port)
     }
 
     /// Reports splats of the kernel log, if there are any.
-    pub fn report(&self, splats: &str) -> Result<(), String> {
+    pub fn report(&self, splats: &str) -> Result<(), AgentError> {
         if splats.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: splats.to_owned() }) }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     entropy,
+    error::AgentError,
     kmsg::{self, Log},
     sender::Sender,
     shell::Shell,
@@ -15,16 +16,16 @@ use std::{fs::File, io::Read, sync::Arc, time::Duration};
 /// Handles messages from the host until it sends `Shutdown`.
 ///
 /// # Errors
-/// The port fails, or the host uses another protocol version.
-pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
-    let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
+/// The port breaks, the host speaks another protocol, or the harness can't probe the kernel.
+pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), AgentError> {
+    let reader = port.try_clone().map_err(AgentError::Port)?;
     let sender = Sender::new(port);
     let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
 
-    let uts = nix::sys::utsname::uname().map_err(|error| format!("uname: {error}"))?;
+    let uts = nix::sys::utsname::uname().map_err(AgentError::Uname)?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let kernel = KernelVersion::from_uname(&release, &version)
-        .ok_or_else(|| format!("the kernel release `{release}` cannot be parsed: expected for example 6.12.0"))?;
+        .ok_or_else(|| AgentError::Release(release.clone().into_owned()))?;
     let hello = |nonce| AgentMessage::Hello {
         protocol: PROTOCOL_VERSION,
         nonce,
@@ -50,13 +51,13 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     loop {
         match inbox.next()? {
             HostMessage::Hello { protocol } | HostMessage::Resume { protocol, .. } if protocol != PROTOCOL_VERSION => {
-                let message = format!("the host uses protocol {protocol}, the agent {PROTOCOL_VERSION}");
-                sender.send(&AgentMessage::Fatal { message: message.clone() })?;
-                return Err(message);
+                let error = AgentError::Protocol(protocol);
+                sender.send(&AgentMessage::Fatal { message: error.to_string() })?;
+                return Err(error);
             }
             HostMessage::Hello { .. } => {
                 let fresh = Runner::probe(kernel, suites).inspect_err(|error| {
-                    let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
+                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
                 })?;
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
@@ -69,7 +70,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Resume { nonce, now_unix_ns, entropy, .. } => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Resume before Settle".into());
+                    return Err(AgentError::OutOfTurn { message: "Resume", when: "before Settle" });
                 };
                 set_clock(now_unix_ns);
                 if let Err(error) = entropy::reseed(&entropy) {
@@ -81,7 +82,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Run before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Run", when: "before Hello" });
                 };
                 set_clock(now_unix_ns);
                 scale = time_scale;
@@ -89,14 +90,14 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Shell(request) => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Shell before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Shell", when: "before Hello" });
                 };
                 set_clock(request.now_unix_ns);
                 shell = Some(Shell::start(Arc::clone(runner), *request, sender.clone()));
             }
             HostMessage::Measure(request) => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Measure before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Measure", when: "before Hello" });
                 };
                 set_clock(request.now_unix_ns);
                 measure(&sender, runner, &request)?;
@@ -119,7 +120,7 @@ fn run_cells(
     runner: &Runner,
     cells: &[CellId],
     options: &RunOptions,
-) -> Result<(), String> {
+) -> Result<(), AgentError> {
     let mut ran = 0;
     for id in cells {
         sender.set_current(Some(id.clone()));
@@ -139,9 +140,9 @@ fn run_cells(
     sender.send(&AgentMessage::Done { ran })
 }
 
-/// Reports splats since the last mark and writes a new mark to the kernel log. If the console got a line since
-/// then, the mark goes there too: the host attributes everything before it to the previous cell.
-fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
+/// Reports splats since the last mark, and marks the place in the kernel log. Where the console got a line since then, the
+/// mark goes there too: the host attributes what precedes it to the cell before.
+fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), AgentError> {
     let splats = log.splats();
     if log.was_loud() || !splats.is_empty() {
         kmsg::say(line);
@@ -151,16 +152,16 @@ fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
     sender.report(&splats)
 }
 
-fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), String> {
+fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), AgentError> {
     let mut ran = 0;
     let tell = |round, setup, sample| sender.send(&AgentMessage::Measured { round, setup, sample });
-    let measured = runner.measure(request, &mut |round, setup, sample| {
+    let measured: Result<(), AgentError> = runner.measure(request, &mut |round, setup, sample| {
         ran += 1;
         tell(round, setup, sample)
     });
     match measured {
         Ok(()) => sender.send(&AgentMessage::Done { ran }),
-        Err(message) => sender.send(&AgentMessage::Refused { message }),
+        Err(error) => sender.send(&AgentMessage::Refused { message: error.to_string() }),
     }
 }
 
@@ -183,7 +184,7 @@ struct Inbox {
 
 impl Inbox {
     /// The next intact message; broken frames are logged and skipped.
-    fn next(&mut self) -> Result<HostMessage, String> {
+    fn next(&mut self) -> Result<HostMessage, AgentError> {
         let mut buffer = [0; 4096];
         loop {
             match self.decoder.next_message() {
@@ -198,7 +199,7 @@ impl Inbox {
                 // Reads return no data while the host is not connected.
                 Ok(0) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(count) => self.decoder.feed(&buffer[..count]),
-                Err(error) => return Err(format!("the port to the host failed: {error}")),
+                Err(error) => return Err(AgentError::Port(error)),
             }
         }
     }

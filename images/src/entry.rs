@@ -34,15 +34,15 @@ pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, Imag
     let key = Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize();
     let path = cache::path_of(cache, &lab_base::hex::hex(&key), "elf");
     if !cache::touch(&path) {
-        let kernel = unpack(&packed).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
+        let kernel = unpack(&packed, LIMIT).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
         cache::store(&path, &kernel)?;
     }
     let length = fs::metadata(&path).map_err(ImageError::io("kernel", &path))?.len();
     Ok((length > 0).then_some(path))
 }
 
-/// Decompresses the payload of a bzImage.
-fn unpack(image: &[u8]) -> Option<Vec<u8>> {
+/// Decompresses the payload of a bzImage; `None` if it is more than `limit` bytes.
+pub(crate) fn unpack(image: &[u8], limit: u64) -> Option<Vec<u8>> {
     let payload = SetupHeader::of(image)?.payload()?;
     let reader: Box<dyn Read + '_> = match payload {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::GzDecoder::new(payload)),
@@ -51,11 +51,11 @@ fn unpack(image: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     let mut kernel = Vec::new();
-    reader.take(LIMIT).read_to_end(&mut kernel).ok()?;
-    Some(kernel)
+    reader.take(limit + 1).read_to_end(&mut kernel).ok()?;
+    (kernel.len() as u64 <= limit).then_some(kernel)
 }
 
-fn has_pvh_entry(kernel: &[u8]) -> bool {
+pub(crate) fn has_pvh_entry(kernel: &[u8]) -> bool {
     let find = || -> object::read::Result<bool> {
         let header = FileHeader64::<object::Endianness>::parse(kernel)?;
         let endian = header.endian()?;
@@ -160,7 +160,7 @@ mod tests {
             let mut bytes = image(&tail);
             let end = (0x240 + header.len()).min(bytes.len());
             bytes[0x240..end].copy_from_slice(&header[..end - 0x240]);
-            unpack(&bytes);
+            unpack(&bytes, LIMIT);
             has_pvh_entry(&tail);
         }
     }

@@ -13,7 +13,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] FileError),
     /// There is no `kernels.toml` in or above the working directory.
-    #[error("no kernels.toml in {} or above it; run inside a project or set its directory with --project", from.display())]
+    #[error("no kernels.toml in {} or above it; run inside the project, name it with --project, or begin one with `lab init`", from.display())]
     NoProject {
         /// Directory in which the search started.
         from: PathBuf,

@@ -1,7 +1,7 @@
 //! Determines the tested commit and the CI job of a run.
 
 use lab_base::git::git;
-use lab_record::provenance::Provenance;
+use lab_record::provenance::{Call, Provenance};
 use std::{env, path::Path};
 
 /// Variables of CI systems that contain the commit.
@@ -25,8 +25,18 @@ pub fn place(root: &Path, results: &Path) -> Option<String> {
     Some(absolute.strip_prefix(&root).unwrap_or(&absolute).display().to_string())
 }
 
-/// Reads the provenance of this process, in the project's directory. Without git or a repository, the CI system's
-/// variables are used.
+/// How this process was called: by make, whose working directory may be another one than the person's, or by a person.
+pub fn call(root: &Path, named: Option<&Path>) -> Call {
+    let program = env::args_os().next().filter(|program| !program.is_empty()).unwrap_or_else(|| "lab".into());
+    let made = || env::var_os("MAKELEVEL").map(|_| root);
+    Call {
+        program: program.to_string_lossy().into_owned(),
+        project: named.or_else(made).map(|project| project.display().to_string()),
+        ..Call::default()
+    }
+}
+
+/// Reads the provenance of this process, in the project's directory. Without git or a repository, the CI system's variables are used.
 pub fn of(root: &Path) -> Provenance {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let asked = |words: &[&str]| git(root, words).ok().map(|said| said.trim().to_owned());
@@ -34,7 +44,7 @@ pub fn of(root: &Path) -> Provenance {
     let changed = own.is_some()
         && asked(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
     let commit = own.or_else(|| COMMITS.iter().find_map(|name| variable(name)));
-    Provenance { commit, changed, ci_url: page(&variable), results: None, command: env::args().collect() }
+    Provenance { commit, changed, ci_url: page(&variable), results: None, call: None, command: env::args().collect() }
 }
 
 /// The URL of the CI job.

@@ -136,3 +136,34 @@ fn a_second_signal_ends_what_the_first_one_does_not() {
     let _ = lab.kill();
     assert_eq!(status.and_then(|status| status.code()), Some(128 + Signal::SIGTERM as i32));
 }
+
+/// Guests may open no program outside of /usr, the cache and the directory of the one that was chosen.
+#[test]
+fn a_script_that_starts_a_qemu_of_elsewhere_is_refused_with_what_to_do() {
+    let dir = public();
+    let program = |place: &str, text: &str| {
+        let path = dir.path().join(place);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let qemu = program("elsewhere/qemu-system-x86_64", "echo QEMU emulator version 11.0.0");
+    let doctor = |script: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.args(["doctor", "--json"]).env("NETKIT_LAB_QEMU", script);
+        let output = command.env("NETKIT_LAB_CACHE", dir.path().join("cache")).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["name"] == "QEMU").unwrap().clone()
+    };
+    let start = format!("exec {} \"$@\"", qemu.display());
+    let refused = doctor(&program("scripts/qemu", &start));
+    let words = refused.to_string();
+    assert!(words.contains("starts a QEMU that guests of the lab may not open"), "{words}");
+    assert!(words.contains("put the script beside its QEMU, or let NETKIT_LAB_QEMU name QEMU itself"), "{words}");
+    // Both in one directory that is named as programs' directories are.
+    let qemu = program("mine/bin/qemu-real", "echo QEMU emulator version 11.0.0");
+    let beside = doctor(&program("mine/bin/qemu", &format!("exec {} \"$@\"", qemu.display())));
+    assert!(beside.to_string().contains("11.0.0"), "{beside}");
+}

@@ -25,7 +25,7 @@ fn lab(arguments: &[&str]) -> Command {
 
 /// A run of some cells on one kernel, which is fetched and built before.
 fn run(case: &str, out: &Path) -> Command {
-    let ready = lab(&["list", "--case", case]).output().unwrap();
+    let ready = lab(&["build"]).output().unwrap();
     assert!(ready.status.success(), "{}", String::from_utf8_lossy(&ready.stderr));
     let fetched = lab(&["kernels", "fetch", "--kernel", KERNEL]).output().unwrap();
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));

@@ -1,12 +1,13 @@
 //! Fuzz targets for a guest's console and port: `docs/fuzzing.md`.
 
+use crate::scratch;
 use lab::{
     lists::Lists,
     run::{
         console::Tail,
         cut_report,
         judge::{self, SeenAttempt},
-        splat,
+        splat::{self, ConsoleWatch},
     },
     testing::agent::{A, B, C},
 };
@@ -15,6 +16,7 @@ use lab_record::{
     plan::Plan,
     testing::{cell, facts},
 };
+use std::fs;
 
 /// Checks that text needs no escaping in a report.
 #[track_caller]
@@ -38,6 +40,29 @@ fn consoles() {
         let tail = Tail::parse(&text);
         harmless(&tail.evidence());
         assert!(tail.last_words().is_none_or(|words| !words.contains('\n')));
+    });
+}
+
+/// The kernel log that the agent read, together with a console that grows; a NUL byte is between the two.
+#[test]
+fn kernel_logs() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let (log, console) = text.split_once('\0').unwrap_or((&text, &text));
+        let merged = splat::merge(splat::scan(console), splat::scan_kernel_log(log));
+        assert!(merged.len() <= 2 * (splat::MOST_KINDS + 1));
+        merged.iter().for_each(|splat| harmless(&splat.line()));
+        let dir = scratch();
+        let path = dir.path().join("console.log");
+        let mut watch = ConsoleWatch::new(&path);
+        let mut grown = Vec::new();
+        for piece in console.as_bytes().chunks(console.len() / 3 + 1) {
+            grown.extend(piece);
+            fs::write(&path, &grown).unwrap();
+            watch.look_before("netkit-lab: end A01-x").iter().for_each(|splat| harmless(&splat.line()));
+        }
+        watch.look();
+        assert!(watch.look().is_empty(), "all of it was read");
     });
 }
 

@@ -161,6 +161,18 @@ impl Ctx {
         }
     }
 
+    /// An empty context on the same machine: for cases that test the harness's own checks.
+    #[must_use]
+    pub fn scratch(&self) -> Self {
+        let (programs, capabilities) = (self.programs.clone(), self.capabilities.clone());
+        Self::new(programs, self.datapath.clone(), capabilities, self.marker, self.time_scale, None)
+    }
+
+    /// What was checked, in order.
+    pub fn into_checks(self) -> Vec<Check> {
+        self.checks
+    }
+
     /// Starts to collect evidence, see [`Evidence`].
     #[must_use]
     pub fn with_evidence(mut self) -> Self {
@@ -278,10 +290,13 @@ impl Ctx {
         }
     }
 
-    /// Adds a clean-up action. The actions run in reverse order, also after a failure, and their failure fails the
-    /// cell.
-    pub fn defer(&mut self, what: &'static str, cleanup: impl FnOnce() -> Result<(), String> + Send + 'static) {
-        self.cleanups.push((what, Box::new(cleanup)));
+    /// Adds a clean-up action. The actions run in reverse order, also after a failure, and their failure fails the cell.
+    pub fn defer<E: fmt::Display>(
+        &mut self,
+        what: &'static str,
+        cleanup: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) {
+        self.cleanups.push((what, Box::new(|| cleanup().map_err(|error| error.to_string()))));
     }
 
     /// Adds an attachment to the report. The number of marked packets is read from `program` at the end; `None` for
@@ -315,6 +330,9 @@ impl Ctx {
     /// Ends the case: reads counters, cleans up, and determines the outcome.
     pub fn finish(mut self, cell: lab_protocol::CellId, mut result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
+        for late in lab_traffic::late_arrivals() {
+            self.check("nothing arrives after the window in which nothing must arrive", false, late);
+        }
         // Read before clean-up; the references to the topology are dropped with it.
         let evidence =
             self.evidence.take().map(|evidence| evidence.into_inner().unwrap_or_else(PoisonError::into_inner));

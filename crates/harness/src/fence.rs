@@ -4,6 +4,7 @@
 //! devices. A new namespace that is dropped at once is the last in that queue; when the worker has deleted it, the peer
 //! of a device in it disappears.
 
+use crate::error::HarnessError;
 use lab_topology::{LinkKind, Netns, PairRequest, link};
 use std::time::{Duration, Instant};
 
@@ -13,23 +14,22 @@ const POLL: Duration = Duration::from_millis(1);
 /// clean-up of namespaces that were dead before an earlier call is then complete, including grace periods.
 ///
 /// # Errors
-/// One line: the kernel cannot create a namespace or a device, or its clean-up does not finish before the deadline.
-pub fn pass(deadline: Instant) -> Result<(), String> {
+/// The kernel refuses a namespace or a device, or its clean-up does not get on by the deadline.
+pub fn pass(deadline: Instant) -> Result<(), HarnessError> {
     let (here, gone) = (namespace()?, namespace()?);
     let request = PairRequest { peer_netns: Some(gone.fd()), ..PairRequest::new(LinkKind::Veth, "fence0", "fence1") };
-    link::create_pair(&here, &request)
-        .map_err(|error| format!("cannot create a pair of devices to wait for the kernel's clean-up: {error}"))?;
+    link::create_pair(&here, &request).map_err(HarnessError::Fence)?;
     drop(gone);
     // The remaining end is deleted together with its peer.
     while link::info(&here, "fence0").is_ok() {
         if Instant::now() > deadline {
-            return Err("the kernel's clean-up of network namespaces makes no progress".to_owned());
+            return Err(HarnessError::Stalled);
         }
         std::thread::sleep(POLL);
     }
     Ok(())
 }
 
-fn namespace() -> Result<Netns, String> {
-    Netns::new("fence").map_err(|error| error.to_string())
+fn namespace() -> Result<Netns, HarnessError> {
+    Ok(Netns::new("fence")?)
 }

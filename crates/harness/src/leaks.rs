@@ -1,6 +1,7 @@
 //! Leak check: programs, maps, links, pins, devices and namespaces are counted before and after a case.
 
-use crate::fence;
+use crate::{error::HarnessError, fence};
+use lab_bpf::BpfError;
 use lab_topology::Netns;
 use std::{
     collections::BTreeSet,
@@ -18,6 +19,7 @@ const SOON: Duration = Duration::from_millis(200);
 /// The first pass waits for the devices of dead namespaces, the second for their other objects; work items after that
 /// free filters, programs and maps of maps.
 const FENCES: u32 = 4;
+const DEVICES: &str = "/sys/class/net";
 
 /// Objects that remain after a case unless they are cleaned up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,7 +39,7 @@ struct Objects {
 }
 
 impl Objects {
-    fn take() -> Result<Self, String> {
+    fn take() -> Result<Self, HarnessError> {
         Ok(Self {
             programs: ids("programs", lab_bpf::prog_ids())?,
             maps: ids("maps", lab_bpf::map_ids())?,
@@ -59,15 +61,15 @@ impl Inventory {
     ///
     /// # Errors
     /// The kernel refuses the query.
-    pub fn take(pins: &Path) -> Result<Self, String> {
+    pub fn take(pins: &Path) -> Result<Self, HarnessError> {
         Self::around(Objects::take()?, pins)
     }
 
-    fn around(objects: Objects, pins: &Path) -> Result<Self, String> {
+    fn around(objects: Objects, pins: &Path) -> Result<Self, HarnessError> {
         Ok(Self {
             objects,
-            pins: walk(pins).map_err(|error| format!("cannot walk {}: {error}", pins.display()))?,
-            devices: devices().map_err(|error| format!("cannot list devices: {error}"))?,
+            pins: walk(pins).map_err(unreadable(pins))?,
+            devices: devices().map_err(unreadable(Path::new(DEVICES)))?,
             namespaces: namespaces(),
         })
     }
@@ -76,8 +78,8 @@ impl Inventory {
     /// decided by time: `patience` only limits the duration of one pass of the kernel's clean-up.
     ///
     /// # Errors
-    /// One line with the leaked objects.
-    pub fn settled(&self, pins: &Path, patience: Duration) -> Result<Self, String> {
+    /// [`HarnessError::Leaks`] with what leaked, or a list that can't be read.
+    pub fn settled(&self, pins: &Path, patience: Duration) -> Result<Self, HarnessError> {
         let begin = Instant::now();
         let (soon, deadline) = (begin + SOON.min(patience), begin + patience);
         let mut before: Vec<String> = Vec::new();
@@ -103,11 +105,13 @@ impl Inventory {
                 passes = 0;
             }
             if passes == FENCES {
-                return Err(leaks.join(", "));
+                return Err(HarnessError::Leaks { left: leaks, stalled: None });
             }
             match fence::pass(deadline) {
                 Ok(()) => passes += 1,
-                Err(error) if Instant::now() > deadline => return Err(format!("{} ({error})", leaks.join(", "))),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(HarnessError::Leaks { left: leaks, stalled: Some(Box::new(error)) });
+                }
                 // Without devices to wait for the clean-up, only a time limit remains.
                 Err(_) => std::thread::sleep(POLL),
             }
@@ -129,8 +133,12 @@ fn diff<T: Ord + fmt::Display>(what: &str, before: &BTreeSet<T>, after: &BTreeSe
     leaks.extend(after.difference(before).map(|left| format!("{what} {left}")));
 }
 
-fn ids<E: fmt::Display>(what: &str, ids: Result<Vec<u32>, E>) -> Result<BTreeSet<u32>, String> {
-    ids.map(|ids| ids.into_iter().collect()).map_err(|error| format!("cannot list {what}: {error}"))
+fn ids(what: &'static str, ids: Result<Vec<u32>, BpfError>) -> Result<BTreeSet<u32>, HarnessError> {
+    ids.map(|ids| ids.into_iter().collect()).map_err(|error| HarnessError::List { what, error })
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> HarnessError {
+    |error| HarnessError::Directory { path: path.to_owned(), error }
 }
 
 fn walk(root: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
@@ -151,9 +159,7 @@ fn walk(root: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
 
 /// Devices of the agent's namespace; cases build in other namespaces.
 fn devices() -> std::io::Result<BTreeSet<String>> {
-    fs::read_dir("/sys/class/net")?
-        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-        .collect()
+    fs::read_dir(DEVICES)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// Network namespaces that this process keeps by a thread or a descriptor, without those that are kept ready for

@@ -19,6 +19,7 @@ pub mod capabilities;
 pub mod case;
 pub mod ctx;
 pub mod detect;
+mod error;
 mod evidence;
 pub mod fault;
 mod fence;
@@ -35,6 +36,7 @@ pub mod testbed;
 pub mod trip;
 pub mod variants;
 
+pub use error::HarnessError;
 pub use lab_topology::{Netns, Template, library};
 pub use runner::{Finished, PINS, RunOptions, Runner};
 pub use stage::Staged;

@@ -3,6 +3,7 @@
 use crate::{
     capabilities::Capabilities,
     ctx::Ctx,
+    error::HarnessError,
     fault::{Fault, MUTANT_TIME_SCALE},
     leaks::Inventory,
     probe,
@@ -76,17 +77,17 @@ impl Runner {
     /// Opens the eBPF objects, probes the kernel and prepares the machine, which must be the lab's own.
     ///
     /// # Errors
-    /// One line: the image has no readable object.
-    pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, String> {
-        let programs = Programs::open(Path::new(OBJECT)).map_err(|error| error.to_string())?;
-        let datapath = DatapathObject::open(Path::new(DATAPATH)).map_err(|error| error.to_string())?;
+    /// The image has no object that can be read, the kernel refuses a query, or two suites contradict each other.
+    pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, HarnessError> {
+        let programs = Programs::open(Path::new(OBJECT))?;
+        let datapath = DatapathObject::open(Path::new(DATAPATH))?;
         // Without /proc there are no corrections, but then nothing else works either.
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let capabilities = Capabilities::new(kernel, probe::all(kernel)).stated(Stated::of(&cmdline));
         quiet::inherit();
-        let stamping = Stamping::keep().map_err(|error| format!("SO_TIMESTAMPNS: {error}"))?;
+        let stamping = Stamping::keep().map_err(HarnessError::Stamping)?;
         Netns::keep_ready(SPARES);
-        let templates = templates(suites).map_err(|error| error.to_string())?;
+        let templates = templates(suites)?;
         let cells = suites
             .iter()
             .flat_map(|suite| suite.cells())
@@ -116,8 +117,11 @@ impl Runner {
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
-        let left = self.before.settled(Path::new(PINS), patience);
-        left.err().map(|left| left.split(", ").map(str::to_owned).collect()).unwrap_or_default()
+        match self.before.settled(Path::new(PINS), patience) {
+            Ok(_) => Vec::new(),
+            Err(HarnessError::Leaks { left, stalled: None }) => left,
+            Err(error) => vec![error.to_string()],
+        }
     }
 
     /// The probes' answers.
@@ -136,12 +140,12 @@ impl Runner {
     }
 
     /// The fault with a name from the host.
-    fn fault(&self, mutant: Option<&str>) -> Result<Option<Fault>, String> {
+    fn fault(&self, mutant: Option<&str>) -> Result<Option<Fault>, HarnessError> {
         match mutant {
             None | Some(NO_MUTANT) => Ok(None),
             Some(name) => match self.mutants.iter().find(|(known, _)| *known == name) {
                 Some((_, fault)) => Ok(Some(*fault)),
-                None => Err(format!("the agent has no mutant `{name}`")),
+                None => Err(HarnessError::UnknownMutant(name.to_owned())),
             },
         }
     }
@@ -166,7 +170,7 @@ impl Runner {
         };
         let fault = match self.fault(options.mutant.as_deref()) {
             Ok(fault) => fault,
-            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+            Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
         let stretch = match options.mutant {
             Some(_) => options.time_scale.min(MUTANT_TIME_SCALE),
@@ -181,7 +185,7 @@ impl Runner {
         let known = self.settled.lock().unwrap_or_else(PoisonError::into_inner).take();
         let before = match known.map_or_else(|| Inventory::take(Path::new(PINS)), Ok) {
             Ok(before) => before,
-            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+            Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
         let ctx =
             Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), *marker, stretch, fault);
@@ -202,6 +206,8 @@ impl Runner {
                 CellReport::bare(id.clone(), Outcome::Errored { kind: ErrorKind::Agent, message })
             }
         };
+        // A case that panicked has not closed them.
+        _ = lab_traffic::late_arrivals();
         if let Outcome::Failed { kind: FailureKind::Unexpected, message } = &report.outcome
             && let Some(reason) = self.capabilities.behind(message)
         {
@@ -210,7 +216,8 @@ impl Runner {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(stretch.max(1.0));
         match before.settled(Path::new(PINS), patience) {
             Ok(now) => *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now),
-            Err(leaks) => {
+            Err(error) => {
+                let leaks = error.to_string();
                 report.log.push(format!("left behind: {leaks}"));
                 if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
                     report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };

@@ -3,7 +3,7 @@
 use crate::{case::Area, ctx::Ctx, fault::Mutant};
 use lab_protocol::{CatalogueRow, CellId, CellInfo, CellReport, Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use lab_topology::{Template, library};
-use std::{collections::HashSet, fmt};
+use std::collections::HashSet;
 
 /// A set of cells that an agent can run. An agent takes any number of suites; [`Cases`] is the one for cases that are
 /// written as Rust functions.
@@ -76,26 +76,15 @@ impl Suite for Cases {
 }
 
 /// Two cells have the same id, or two different topologies have the same name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SuiteError {
     /// Two cells with the same id.
+    #[error("two cells have the id {0}: rename one of the cases")]
     Cell(CellId),
     /// Two topologies with the same name.
+    #[error("two different topologies have the name {0}: rename one of the templates")]
     Topology(&'static str),
 }
-
-impl fmt::Display for SuiteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cell(id) => write!(f, "two cells have the id {id}: rename one of the cases"),
-            Self::Topology(name) => {
-                write!(f, "two different topologies have the name {name}: rename one of the templates")
-            }
-        }
-    }
-}
-
-impl std::error::Error for SuiteError {}
 
 /// Lists everything that an agent with these suites can run.
 ///

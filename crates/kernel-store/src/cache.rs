@@ -160,7 +160,7 @@ impl Cache {
                 Err(TryLockError::Error(error)) => return Err(KernelsError::io(&path)(error)),
             }
         }
-        let writing = Writing { cache: self, purpose, _lock: file };
+        let writing = Writing { cache: self, purpose, lock: file };
         writing.clear_leftovers()?;
         Ok(writing)
     }
@@ -180,7 +180,15 @@ impl Drop for Alone<'_> {
 pub(super) struct Writing<'a> {
     cache: &'a Cache,
     purpose: WritePurpose,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        // A child that another thread has forked holds a copy of the descriptor, and with it the lock, until it executes its
+        // program (flock(2)).
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Writing<'_> {
@@ -292,7 +300,7 @@ pub(super) struct CachedKernel {
 
 impl CachedKernel {
     /// `None` if anything is missing, or if the image was changed.
-    fn read(dir: &Path) -> Option<Self> {
+    pub fn read(dir: &Path) -> Option<Self> {
         let meta: Meta = toml::from_str(&fs::read_to_string(dir.join("meta.toml")).ok()?).ok()?;
         let image = dir.join("vmlinuz");
         let whole = fs::metadata(&image).ok()?.len() == meta.image_size

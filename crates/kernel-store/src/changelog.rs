@@ -1,6 +1,9 @@
 //! The changelog of a Debian kernel: titles of the upstream commits in a package.
 
-use super::error::{KernelsError, Result};
+use super::{
+    error::{KernelsError, Result},
+    untar::{self, Refusal},
+};
 use lab_base::process;
 use lab_protocol::KernelVersion;
 use std::{io::Read, path::Path};
@@ -13,22 +16,27 @@ const MAX_BYTES: u64 = 64 << 20;
 /// # Errors
 /// The package is damaged or has none.
 pub(super) fn of_package(deb: &Path) -> Result<String> {
-    let archive = || deb.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let broken = |error: std::io::Error| KernelsError::Archive { archive: archive(), reason: error.to_string() };
+    let broken = |reason: String| {
+        let archive = deb.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        KernelsError::Archive { archive, reason }
+    };
     let stream = process::command("dpkg-deb", ["--fsys-tarfile".as_ref(), deb.as_os_str()]).stderr_null().reader();
     let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
-    let mut files = tar::Archive::new(&stream);
-    for entry in files.entries().map_err(broken)? {
-        let entry = entry.map_err(broken)?;
-        if entry.path().map_err(broken)?.ends_with("changelog.gz") {
-            let mut text = Vec::new();
-            flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text).map_err(broken)?;
-            // The rest of the package is not needed.
-            let _ = stream.kill();
-            return Ok(String::from_utf8_lossy(&text).into_owned());
+    let mut found = None;
+    let read = untar::entries(&stream, |name, entry| {
+        if Path::new(name).file_name() != Some("changelog.gz".as_ref()) {
+            return Ok(true);
         }
-    }
-    Err(KernelsError::Archive { archive: archive(), reason: "the package has no changelog.gz".to_owned() })
+        let mut text = Vec::new();
+        let unpacked = flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text);
+        unpacked.map_err(|error| Refusal::Archive(error.to_string()))?;
+        found = Some(String::from_utf8_lossy(&text).into_owned());
+        Ok(false)
+    });
+    // The rest of the package is not needed.
+    let _ = stream.kill();
+    read.map_err(|refusal| broken(refusal.to_string()))?;
+    found.ok_or_else(|| broken("the package has no changelog.gz".to_owned()))
 }
 
 /// The entries since an earlier version, each line with its package version.

@@ -5,6 +5,7 @@ use super::{
     class::{ClassRule, KernelClass},
     debian::Debian,
     error::{KernelsError, Result},
+    local,
     names::is_file_name,
     source::Source,
 };
@@ -12,7 +13,7 @@ use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_guard::Id;
 use lab_protocol::Capability;
 use std::{
-    fs,
+    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 use toml_edit::Document;
@@ -28,6 +29,8 @@ pub struct KernelMatrix {
     pub dir: PathBuf,
     /// Hints about keys with deprecated names, one line each.
     pub hints: Vec<String>,
+    /// Ids of the kernels that `kernels.local.toml` has.
+    pub local: BTreeSet<String>,
 }
 
 /// A `[kernels."…"]` table.
@@ -55,8 +58,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// What a version must be for this entry's class. The class depends on the capabilities: a kernel that was built
-    /// without netkit belongs to the class of kernels before 6.7.
+    /// What a version must be for this entry's class. The class depends on the capabilities: a kernel that was built without
+    /// netkit belongs to the class of kernels before 6.7.
     pub fn rule(&self) -> ClassRule {
         ClassRule {
             class: self.class.clone(),
@@ -105,14 +108,16 @@ pub struct BackportEntry {
 }
 
 impl KernelMatrix {
-    /// Reads and checks `kernels.toml`.
+    /// Reads and checks `kernels.toml`, and merges the file of this machine's own kernels that may be beside it.
     ///
     /// # Errors
-    /// The file can't be read, or a line is invalid.
+    /// A file can't be read, or a line is invalid.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(KernelsError::io(path))?;
+        let text = lab_guard::bounded::text(path).map_err(KernelsError::io(path))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self::parse(&text, &path.display().to_string(), dir)?)
+        let file = path.display().to_string();
+        let shared = Self::read(&text, &file, dir)?;
+        Ok(local::merge(shared, path)?.complete(Origin { file: &file, text: &text })?)
     }
 
     /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative
@@ -121,6 +126,11 @@ impl KernelMatrix {
     /// # Errors
     /// The first invalid line.
     pub fn parse(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
+        Self::read(text, file, dir)?.complete(Origin { file, text })
+    }
+
+    /// The same of a file that is not all of the matrix.
+    pub(super) fn read(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
         let top = Section::open(origin, document.as_table(), None, "the file".into(), &["kernels", "debian"])?;
@@ -134,13 +144,18 @@ impl KernelMatrix {
             let table = table.as_ref().ok_or_else(|| top.missing("kernels"))?;
             kernels.push(kernel(table, id, &dir, &mut hints)?);
         }
-        if kernels.is_empty() {
+        Ok(Self { kernels, debian, dir, hints, local: BTreeSet::new() })
+    }
+
+    /// Refuses a matrix by which a run would do nothing.
+    fn complete(self, origin: Origin<'_>) -> std::result::Result<Self, ConfigError> {
+        if self.kernels.is_empty() {
             return Err(origin.error(None, "the matrix is empty: add a [kernels.\"…\"] table"));
         }
-        if !kernels.iter().any(|kernel| kernel.default) {
+        if !self.kernels.iter().any(|kernel| kernel.default) {
             return Err(origin.error(None, "no kernel has `default = true`: a run without --kernel would do nothing"));
         }
-        Ok(Self { kernels, debian, dir, hints })
+        Ok(self)
     }
 }
 

@@ -157,6 +157,12 @@ pub enum KernelsError {
         /// The locked hash.
         locked: String,
     },
+    /// The index has an older package than the lock.
+    #[error(
+        "kernel {kernel}: the mirror has {found}, which is older than {known}: it lags, or replays an old index; choose \
+         another mirror, or remove the entry from kernels.lock to take it"
+    )]
+    Replayed { kernel: String, known: String, found: String },
     /// A package's archive is damaged, or contains a path outside of its directory.
     #[error("{archive}: {reason}: nothing was unpacked")]
     Archive {
@@ -264,6 +270,7 @@ impl KernelsError {
             | Self::Interrupted { .. }
             | Self::Checksum { .. }
             | Self::Archive { .. }
+            | Self::Replayed { .. }
             | Self::NoSpace { .. }
             | Self::Untrusted(_)
             | Self::Io { .. } => false,

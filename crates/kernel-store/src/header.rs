@@ -1,9 +1,13 @@
 //! Reads the version from a kernel image.
 
 use super::error::{KernelsError, Result};
+use lab_guard::bounded;
 use lab_image::SetupHeader;
 use lab_protocol::KernelVersion;
-use std::{fs, path::Path};
+use std::path::Path;
+
+/// Maximum size of an image, bytes; Debian's have 12 MiB.
+const LIMIT: u64 = 512 << 20;
 
 /// Version information of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub(super) struct Banner {
 /// # Errors
 /// The file can't be read or is not a bzImage.
 pub(super) fn banner(image: &Path) -> Result<Banner> {
-    let bytes = fs::read(image).map_err(|error| match error.kind() {
+    let bytes = bounded::file(image, LIMIT).map_err(|error| match error.kind() {
         // kernels.toml names the image, so its absence is an error in that file.
         std::io::ErrorKind::NotFound => KernelsError::BadKernel {
             path: image.to_owned(),
@@ -62,6 +66,7 @@ pub(super) fn sample(banner: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     #[test]
     fn finds_the_version_that_the_release_does_not_contain() {

@@ -10,7 +10,7 @@ use lab_base::{
     strict_toml::{ConfigError, Origin},
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 const HEADER: &str = "\
 # The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
@@ -31,7 +31,7 @@ impl KernelsLock {
     /// # Errors
     /// The file can't be read, or is not a lock file.
     pub fn load(path: &Path) -> Result<Self> {
-        match fs::read_to_string(path) {
+        match lab_guard::bounded::text(path) {
             Ok(text) => Ok(Self::parse(&text, &path.display().to_string())?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(KernelsError::io(path)(error)),
@@ -54,6 +54,19 @@ impl KernelsLock {
         file::replace_durably(path, format!("{HEADER}\n{body}").as_bytes()).map_err(KernelsError::io(path))
     }
 
+    /// With the entries of another file, which replace those of the same kernels.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.kernels.extend(other.kernels);
+        self
+    }
+
+    /// The entries of the kernels that `belongs` names, and the others.
+    pub fn split(self, belongs: impl Fn(&str) -> bool) -> (Self, Self) {
+        let (these, others) = self.kernels.into_iter().partition(|(id, _)| belongs(id));
+        (Self { kernels: these }, Self { kernels: others })
+    }
+
     /// The entry by which a kernel is fetched.
     ///
     /// # Errors
@@ -74,6 +87,7 @@ mod tests {
         KernelMatrix,
         source::{LockedCommit, LockedDeb, PackagePart},
     };
+    use std::fs;
 
     fn lock() -> KernelsLock {
         let deb = Locked::Deb(LockedDeb {

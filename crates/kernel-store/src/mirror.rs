@@ -72,7 +72,7 @@ pub(super) fn mirror(debian: &Debian, suite: &str) -> Result<String> {
 }
 
 /// The first source of the right archive in the output of `apt-get indextargets`.
-fn choose(targets: &str, suite: &str) -> Result<String> {
+pub(super) fn choose(targets: &str, suite: &str) -> Result<String> {
     let archive = Archive::of(suite);
     targets
         .lines()

@@ -127,7 +127,7 @@ fn matching<'a>(packages: &'a [ArchivePackage], pattern: &str) -> impl Iterator<
 }
 
 /// Compares Debian versions (with epochs and tildes) by `dpkg --compare-versions`.
-fn compare(left: &str, right: &str) -> Result<Ordering> {
+pub(super) fn compare(left: &str, right: &str) -> Result<Ordering> {
     let holds = |relation: &str| {
         let args = ["--compare-versions", left, relation, right];
         let run = process::command("dpkg", args).unchecked().stderr_null().run();

@@ -7,6 +7,7 @@ use super::{
     error::{KernelsError, Result},
     files::Identity,
     lockfile::KernelsLock,
+    packages,
     source::{Bound, Indexes, Job, KernelSource, Locked, Site},
     update::{LockChange, Update},
 };
@@ -90,7 +91,7 @@ impl KernelStore<'_> {
     }
 
     /// Resolves `kernels` again and updates `lock`; removes entries of kernels that `kernels.toml` no longer has. If
-    /// the archive no longer has a kernel, its entry is kept and the others are updated.
+    /// the archive no longer has a kernel, or only an older package of it, its entry is kept and the others are updated.
     ///
     /// The lock is changed only as a whole: after an error it is unchanged.
     ///
@@ -107,7 +108,19 @@ impl KernelStore<'_> {
         let mut indexes = Indexes::default();
         for kernel in kernels {
             match self.resolve(kernel, &mut indexes, progress) {
-                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.to_string(), locked)),
+                Ok(Some(locked)) => match lock.kernels.get(&*kernel.id) {
+                    Some(known) if is_replayed(&locked, known, kernel)? => {
+                        gone.push(
+                            KernelsError::Replayed {
+                                kernel: kernel.id.to_string(),
+                                known: known.to_string(),
+                                found: locked.to_string(),
+                            }
+                            .to_string(),
+                        );
+                    }
+                    _ => drop(next.kernels.insert(kernel.id.to_string(), locked)),
+                },
                 Ok(None) => {}
                 Err(error) if error.is_gone() => gone.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -296,6 +309,17 @@ fn unpacked(kernel: &Kernel, finished: CachedKernel) -> BootableKernel {
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,
         sha256: meta.sha256,
+    }
+}
+
+/// Whether an entry has an older package of the same source than the known one: no archive goes back, but a mirror that
+/// replays an earlier index of the archive does.
+fn is_replayed(entry: &Locked, known: &Locked, kernel: &Kernel) -> Result<bool> {
+    match (entry.get().package_version(), known.get().package_version()) {
+        (Some(version), Some(before)) if kernel.source.get().is_resolved_by(known) => {
+            Ok(packages::compare(version, before)?.is_lt())
+        }
+        _ => Ok(false),
     }
 }
 

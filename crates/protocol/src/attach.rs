@@ -77,14 +77,26 @@ impl fmt::Display for AttachRequest {
     }
 }
 
-impl FromStr for AttachRequest {
-    type Err = String;
+/// A text that names no attach type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAnAttachType(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl fmt::Display for NotAnAttachType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not an attach type (expected: tc, tcx, netkit or auto)", self.0)
+    }
+}
+
+impl std::error::Error for NotAnAttachType {}
+
+impl FromStr for AttachRequest {
+    type Err = NotAnAttachType;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAttachType> {
         [Self::Tc, Self::Tcx, Self::Netkit, Self::Auto]
             .into_iter()
             .find(|request| request.name() == text)
-            .ok_or_else(|| format!("`{text}` is not an attach type (expected: tc, tcx, netkit or auto)"))
+            .ok_or_else(|| NotAnAttachType(text.to_owned()))
     }
 }
 

@@ -23,9 +23,9 @@ pub mod outcome;
 pub mod shell;
 pub mod version;
 
-pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
+pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind, NotAnAttachType};
 pub use capability::{Capability, CapabilityReport, CapabilityState, Since, Stated};
 pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
 pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};
-pub use version::KernelVersion;
+pub use version::{KernelVersion, NotAVersion};

@@ -147,13 +147,24 @@ fn forced_to(value: &str) -> Result<Acceleration, VmError> {
 
 /// A result is valid for one boot of the host and one version of QEMU: a reboot or an upgrade may fix KVM.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
+pub(crate) struct Remembered {
     boot_id: String,
     qemu: String,
     verdict: Acceleration,
     /// Timeouts of guests under KVM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     slow: Option<Slow>,
+}
+
+impl Remembered {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// Whether the result counts without another probe.
+    pub(crate) fn holds(&self) -> bool {
+        self.slow.is_none_or(Slow::holds)
+    }
 }
 
 /// Consecutive timeouts.
@@ -202,7 +213,7 @@ impl Memory {
 
     /// An unreadable cache file counts as no result.
     fn read(path: &Path) -> Option<Remembered> {
-        serde_json::from_slice(&fs::read(path).ok()?).ok()
+        Remembered::parse(&fs::read(path).ok()?)
     }
 
     /// The cached result for this boot and this QEMU.
@@ -212,7 +223,7 @@ impl Memory {
     }
 
     fn verdict(&self) -> Option<Acceleration> {
-        self.current().filter(|kept| kept.slow.is_none_or(Slow::holds)).map(|kept| kept.verdict)
+        self.current().filter(Remembered::holds).map(|kept| kept.verdict)
     }
 
     fn recall(&self) -> Option<Acceleration> {

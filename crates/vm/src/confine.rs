@@ -51,19 +51,24 @@ pub struct Reach {
 impl Reach {
     /// The files of a guest with the directory `dir`.
     pub fn of(spec: &GuestSpec, dir: &Path, program: &Path) -> Self {
+        let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).chain(&spec.exported).cloned();
+        let read = read.chain(Self::of_program(program).read).collect();
+        // The files of a snapshot are in one directory.
+        let draft = spec.memory_file.as_deref().and_then(Path::parent).map(Path::to_owned);
+        Self { read, write: std::iter::once(dir.to_owned()).chain(draft).collect() }
+    }
+
+    /// What QEMU needs to start at all.
+    pub fn of_program(program: &Path) -> Self {
         let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
         // A QEMU outside of the system directories has its libraries and firmware in the same tree: <root>/bin/qemu,
         // <root>/usr/bin/qemu.
         let prefix = program.parent().filter(|parent| parent.ends_with("bin")).and_then(Path::parent);
         let root = prefix.and_then(|prefix| if prefix.ends_with("usr") { prefix.parent() } else { Some(prefix) });
         let beside = root.filter(|root| root.parent().is_some()).map(Path::to_owned);
-        let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).chain(&spec.exported).cloned();
         // A script that the user chose as QEMU may start the one that `lab setup` unpacked.
         let tools = lab_base::paths::cache_dir().ok().map(|cache| lab_base::programs::tools(&cache));
-        let read = read.chain(beside).chain(tools).chain([program]).collect();
-        // The files of a snapshot are in one directory.
-        let draft = spec.memory_file.as_deref().and_then(Path::parent).map(Path::to_owned);
-        Self { read, write: std::iter::once(dir.to_owned()).chain(draft).collect() }
+        Self { read: beside.into_iter().chain(tools).chain([program]).collect(), write: Vec::new() }
     }
 
     /// Adds a snapshot: its memory is mapped privately, but QEMU 7.2 opens it for writing.

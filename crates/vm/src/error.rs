@@ -55,6 +55,18 @@ pub enum VmError {
         /// The reason, one line.
         problem: String,
     },
+    /// A script that was named as QEMU starts one that guests may not open.
+    #[error(
+        "{} starts a QEMU that guests of the lab may not open (`{said}`): they may open those in /usr, in the cache, and in \
+         the directory of the script if that is named `bin`; put the script beside its QEMU, or let NETKIT_LAB_QEMU name \
+         QEMU itself",
+        script.display()
+    )]
+    Unreachable {
+        script: PathBuf,
+        /// The script's last line.
+        said: String,
+    },
     /// The guest ended before the host could connect.
     #[error("guest {guest} ended before its agent's port existed ({exit})")]
     Exited {

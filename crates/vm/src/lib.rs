@@ -18,6 +18,8 @@ mod confine;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+#[cfg(test)]
+mod fuzz;
 mod guest;
 mod interrogation;
 pub mod kvm;

@@ -337,7 +337,7 @@ impl Draft {
     }
 }
 
-fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
+pub(crate) fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
     let text = fs::read(dir.join(META)).map_err(|error| format!("{META}: {error}"))?;
     let mut meta: Meta = serde_json::from_slice(&text).map_err(|error| format!("{META}: {error}"))?;
     if meta.format != FORMAT || meta.key != key {

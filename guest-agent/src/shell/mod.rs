@@ -4,7 +4,7 @@ mod names;
 mod program;
 mod root;
 
-use crate::sender::Sender;
+use crate::{error::AgentError, sender::Sender};
 use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
@@ -37,7 +37,7 @@ impl Shell {
         thread::spawn(move || {
             let said = match live(&runner, &request, taken, &seat, &sender) {
                 Ok(code) => sender.send(&AgentMessage::ShellExited { code }),
-                Err(message) => sender.send(&AgentMessage::Refused { message }),
+                Err(error) => sender.send(&AgentMessage::Refused { message: error.to_string() }),
             };
             // Fails if the host has closed the port; then nothing can be reported.
             drop(said);
@@ -66,7 +66,7 @@ fn live(
     input: mpsc::Receiver<Vec<u8>>,
     seat: &Mutex<Option<program::Pty>>,
     sender: &Sender,
-) -> Result<u8, String> {
+) -> Result<u8, AgentError> {
     root::describe_guest()?;
     let staged = Staged::build(runner, &request.stage, request.time_scale)?;
     let names = Names::publish(&staged.namespaces()?)?;

@@ -1,5 +1,6 @@
 //! Binds namespaces to names in the directory that `ip netns` and `nsenter` use.
 
+use crate::error::AgentError;
 use lab_harness::Netns;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
@@ -18,18 +19,17 @@ impl Names {
     /// Binds every namespace to its name; a name that occurs twice gets a number.
     ///
     /// # Errors
-    /// One line.
-    pub fn publish(namespaces: &[Netns]) -> Result<Self, String> {
-        fs::create_dir_all(DIRECTORY).map_err(|error| format!("{DIRECTORY}: {error}"))?;
+    /// A name can't be made or bound to its namespace.
+    pub fn publish(namespaces: &[Netns]) -> Result<Self, AgentError> {
+        fs::create_dir_all(DIRECTORY).map_err(AgentError::file(DIRECTORY))?;
         let mut names = Self(Vec::new());
         for ns in namespaces {
             let path = free(Path::new(DIRECTORY), ns.name());
-            let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-            File::create(&path).map_err(|error| failed(&error))?;
+            File::create(&path).map_err(AgentError::file(&path))?;
             names.0.push(path.clone());
             let source = format!("/proc/self/fd/{}", ns.fd().as_raw_fd());
             mount(Some(&*source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .map_err(|errno| failed(&errno))?;
+                .map_err(|errno| AgentError::file(&path)(errno.into()))?;
         }
         Ok(names)
     }

@@ -1,6 +1,7 @@
 //! Starts the program with a terminal or pipes, and ends it.
 
 use super::root::{Environment, TOOLS};
+use crate::error::AgentError;
 use lab_protocol::shell::{Size, Stream, Terminal as Wanted};
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -68,12 +69,12 @@ impl ShellProgram {
     /// Starts the program in a new session (setsid).
     ///
     /// # Errors
-    /// One line.
-    pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, String> {
+    /// The guest has no terminal, or the image no tools.
+    pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, AgentError> {
         let terminal = wanted
             .map(|wanted| open_terminal(wanted.size))
             .transpose()
-            .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
+            .map_err(|errno| AgentError::Terminal(errno.into()))?;
         // busybox creates the session and sets its controlling terminal; with std that needs unsafe code after a fork.
         let mut words = vec!["setsid".to_owned()];
         words.extend(terminal.as_ref().map(|_| "-c".to_owned()));
@@ -87,14 +88,14 @@ impl ShellProgram {
         let seats = match (&terminal, wanted) {
             (Some(pty), Some(wanted)) => {
                 start.env("TERM", root.terminal(&wanted.kind));
-                let seat = || pty.slave.try_clone().map(Stdio::from).map_err(|error| error.to_string());
+                let seat = || pty.slave.try_clone().map(Stdio::from).map_err(AgentError::Terminal);
                 [seat()?, seat()?, seat()?]
             }
             _ => [Stdio::piped(), Stdio::piped(), Stdio::piped()],
         };
         let [input, output, errors] = seats;
         let child = start.stdin(input).stdout(output).stderr(errors).spawn();
-        let child = child.map_err(|error| format!("{TOOLS}: {error} (the image has no tools)"))?;
+        let child = child.map_err(|error| AgentError::Start { program: TOOLS, error })?;
         // Dropping `start` and `pty.slave` closes the last copies of the terminal's inner end outside the program.
         Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
     }
@@ -125,9 +126,9 @@ impl ShellProgram {
     /// Waits for the program to end and returns its exit code, or 128 + signal number.
     ///
     /// # Errors
-    /// `waitpid` failed.
-    pub fn wait(&mut self) -> Result<u8, String> {
-        let status = self.child.wait().map_err(|error| format!("waiting for the program: {error}"))?;
+    /// It can't be waited for.
+    pub fn wait(&mut self) -> Result<u8, AgentError> {
+        let status = self.child.wait().map_err(AgentError::Wait)?;
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         Ok(u8::try_from(code).unwrap_or(1))
     }

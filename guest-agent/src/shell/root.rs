@@ -1,5 +1,6 @@
 //! The root directory and the environment of the program.
 
+use crate::error::AgentError;
 use lab_protocol::shell::Root;
 use nix::mount::{MsFlags, mount};
 use std::{
@@ -48,26 +49,26 @@ pub struct Environment {
 /// Sets the host name to the kernel's id, for prompts.
 ///
 /// # Errors
-/// One line.
-pub fn describe_guest() -> Result<(), String> {
+/// The name can't be written.
+pub fn describe_guest() -> Result<(), AgentError> {
     let about = fs::read_to_string("/etc/netkit-lab.json").unwrap_or_default();
     let about: serde_json::Value = serde_json::from_str(&about).unwrap_or_default();
     let name = format!("lab-{}", about["kernel"].as_str().unwrap_or("guest"));
-    fs::write(HOSTNAME, name).map_err(|error| format!("cannot set the guest's host name in {HOSTNAME}: {error}"))
+    fs::write(HOSTNAME, name).map_err(AgentError::file(HOSTNAME))
 }
 
 /// Mounts the file systems that the program needs.
 ///
 /// # Errors
-/// A directory cannot be created or mounted.
-pub fn prepare(root: Root) -> Result<Environment, String> {
+/// What can't be mounted or written.
+pub fn prepare(root: Root) -> Result<Environment, AgentError> {
     place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
-    fs::create_dir_all(OWN).map_err(|error| format!("{OWN}: {error}"))?;
+    fs::create_dir_all(OWN).map_err(AgentError::file(OWN))?;
     for (name, text) in [("enter", ENTER), ("prompt", PROMPT)] {
         let path = Path::new(OWN).join(name);
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+            .map_err(AgentError::file(&path))?;
     }
     if root == Root::Host {
         host()?;
@@ -76,18 +77,13 @@ pub fn prepare(root: Root) -> Result<Environment, String> {
 }
 
 /// Mounts an overlay of the host's root and the guest's own files, with the guest's own `/dev`, `/proc` and `/sys`.
-fn host() -> Result<(), String> {
-    place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144").map_err(
-        |error| {
-            format!(
-                "{error}; the profile `host` needs a kernel with 9p and overlayfs, for example Debian's generic build"
-            )
-        },
-    )?;
+fn host() -> Result<(), AgentError> {
+    place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144")
+        .map_err(|error| AgentError::NoHostRoot(Box::new(error)))?;
     place("changes", CHANGES, "tmpfs", MsFlags::empty(), "mode=0755")?;
     let (upper, work) = (format!("{CHANGES}/upper"), format!("{CHANGES}/work"));
     for directory in [&upper, &work] {
-        fs::create_dir_all(directory).map_err(|error| format!("{directory}: {error}"))?;
+        fs::create_dir_all(directory).map_err(AgentError::file(directory))?;
     }
     let layers = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
     place("root", MERGED, "overlay", MsFlags::empty(), &layers)?;
@@ -96,15 +92,18 @@ fn host() -> Result<(), String> {
     for own in ["/dev", "/sys", "/run"] {
         let target = format!("{MERGED}{own}");
         mount(Some(own), &*target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-            .map_err(|errno| format!("cannot bind {own} to {target}: {errno}"))?;
+            .map_err(|errno| AgentError::Mount { kind: own.to_owned(), target: target.clone(), errno })?;
     }
     Ok(())
 }
 
-fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), String> {
-    fs::create_dir_all(target).map_err(|error| format!("cannot create {target}: {error}"))?;
-    mount(Some(source), target, Some(kind), flags, Some(options))
-        .map_err(|errno| format!("cannot mount {kind} on {target}: {errno}"))
+fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), AgentError> {
+    fs::create_dir_all(target).map_err(AgentError::file(target))?;
+    mount(Some(source), target, Some(kind), flags, Some(options)).map_err(|errno| AgentError::Mount {
+        kind: kind.to_owned(),
+        target: target.to_owned(),
+        errno,
+    })
 }
 
 impl Environment {

@@ -1,7 +1,10 @@
 //! `lab bench datapath`: measures the datapath, as ratios to tc programs on a veth pair. Absolute times of different
 //! guests can't be compared, least of all under emulation; ratios within a round can.
 
-use crate::{bench::boot::Spread, run::visitor::Visitor};
+use crate::{
+    bench::boot::Spread,
+    run::visitor::{VisitError, Visitor},
+};
 use lab_protocol::{
     AgentMessage, AttachType, Capability, HostMessage, LinkKind,
     measure::{DATAGRAM, MeasureRequest, Sample, Setup, Way},
@@ -116,10 +119,10 @@ impl Visitor for Measurement<'_> {
         HostMessage::Measure(Box::new(MeasureRequest { time_scale, now_unix_ns, ..self.request.clone() }))
     }
 
-    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String> {
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, VisitError> {
         let state = self.state.borrow();
         if state.heard.elapsed() > state.limit {
-            return Err(format!("no sample within {:.0?}", state.limit));
+            return Err(VisitError::Overdue { what: "sample", limit: state.limit });
         }
         Ok(ControlFlow::Continue(Vec::new()))
     }

@@ -15,4 +15,4 @@ pub mod state;
 pub mod tester;
 pub mod trial;
 
-pub use trial::{Answer, Mark, SearchStop, Subject, Trial, Walk};
+pub use trial::{Answer, Mark, NoKernel, SearchStop, Subject, Trial, Walk};

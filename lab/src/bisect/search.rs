@@ -7,7 +7,7 @@
 use super::{
     graph::{Graph, OLD_END},
     posterior::{Effect, ImageRuns, Posterior, Tally, told_apart},
-    trial::{Answer, Mark, SearchStop, Subject, Trial, Walk},
+    trial::{Answer, Mark, NoKernel, SearchStop, Subject, Trial, Walk},
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +145,7 @@ struct Search<'a> {
     wish: Wish,
     images: Vec<Image>,
     /// Points in the order in which they were first prepared, each with its image, or the reason why it has none.
-    steps: Vec<(usize, Result<usize, String>)>,
+    steps: Vec<(usize, Result<usize, NoKernel>)>,
     tell: &'a mut dyn FnMut(&SearchStep),
 }
 
@@ -158,7 +158,9 @@ impl Search<'_> {
             Effect::Break => [(new_end, "bad"), (OLD_END, "good")],
             Effect::Fix => [(OLD_END, "bad"), (new_end, "good")],
         };
-        let cannot = |name: &str, why: &str| SearchStop::Question(format!("the {name} end can't be tested: {why}"));
+        let cannot = |name: &str, why: &dyn std::fmt::Display| {
+            SearchStop::Question(format!("the {name} end can't be tested: {why}"))
+        };
         let mut images = Vec::new();
         for (point, name) in ends {
             images.push(self.open(point)?.map_err(|why| cannot(name, &why))?);
@@ -300,7 +302,7 @@ impl Search<'_> {
     fn without(&mut self, culprit: usize) -> Result<Revert, SearchStop> {
         let subject = Subject::Without(culprit);
         if let Err(reason) = self.bench.prepare(subject)? {
-            return Ok(Revert::Impossible { reason });
+            return Ok(Revert::Impossible { reason: reason.to_string() });
         }
         let (mut tally, posterior, least) = (Tally::default(), self.posterior(), self.repeats());
         let mut cured = 1.0;
@@ -328,7 +330,7 @@ impl Search<'_> {
     }
 
     /// The index of a point's image, or the reason why it has none.
-    fn open(&mut self, point: usize) -> Result<Result<usize, String>, SearchStop> {
+    fn open(&mut self, point: usize) -> Result<Result<usize, NoKernel>, SearchStop> {
         if let Some(known) = self.known(point) {
             return Ok(known.clone());
         }
@@ -347,7 +349,7 @@ impl Search<'_> {
         Ok(opened)
     }
 
-    fn known(&self, point: usize) -> Option<&Result<usize, String>> {
+    fn known(&self, point: usize) -> Option<&Result<usize, NoKernel>> {
         self.steps.iter().find(|(it, _)| *it == point).map(|(_, image)| image)
     }
 
@@ -385,7 +387,7 @@ impl Search<'_> {
         Posterior::of(self.graph, self.wish.direction, &seen.collect::<Vec<_>>())
     }
 
-    fn step(&self, point: usize, image: &Result<usize, String>, posterior: &Posterior) -> SearchStep {
+    fn step(&self, point: usize, image: &Result<usize, NoKernel>, posterior: &Posterior) -> SearchStep {
         let skipped = |note: Option<String>, image: Option<String>| SearchStep {
             point,
             image,
@@ -395,7 +397,7 @@ impl Search<'_> {
             note,
         };
         let image = match image {
-            Err(why) => return skipped(Some(why.clone()), None),
+            Err(why) => return skipped(Some(why.to_string()), None),
             Ok(place) => &self.images[*place],
         };
         if image.tally.runs == 0 {

@@ -72,10 +72,10 @@ impl<'a> Fake<'a> {
 }
 
 impl Trial for Fake<'_> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.builds.push(subject);
         Ok(match subject {
-            Subject::Point(point) if self.broken.contains(&point) => Err("error: expected `;`".to_owned()),
+            Subject::Point(point) if self.broken.contains(&point) => Err(NoKernel("error: expected `;`".to_owned())),
             Subject::Point(point) => Ok(self.same.get(&point).unwrap_or(&point).to_string()),
             Subject::Without(point) => Ok(format!("without {point}")),
         })

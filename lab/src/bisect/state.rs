@@ -3,7 +3,7 @@
 
 use super::{
     predicate::Signature,
-    trial::{Answer, SearchStop, Subject, Trial},
+    trial::{Answer, NoKernel, SearchStop, Subject, Trial},
 };
 use crate::error::Error;
 use lab_report::results::directory;
@@ -17,6 +17,8 @@ use std::{
 /// Version of the file format; other versions are refused.
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
+/// Maximum size of the file, bytes.
+const MOST: u64 = 64 << 20;
 
 /// Content of the state file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,7 +33,7 @@ pub struct Memory {
     /// Programs that produced the results.
     pub environment: Vec<(String, String)>,
     /// The image of each subject, or why it has none.
-    images: Vec<(Subject, Result<String, String>)>,
+    images: Vec<(Subject, Result<String, NoKernel>)>,
     /// Results by image, in order.
     answers: BTreeMap<String, Vec<Answer>>,
 }
@@ -51,7 +53,7 @@ impl SearchState {
     pub fn open(directory: &Path, question: &str) -> Result<Self, Error> {
         let path = directory.join(FILE);
         let fresh = || Memory { version: VERSION, question: question.to_owned(), ..Memory::default() };
-        let memory = match fs::read(&path) {
+        let memory = match lab_guard::bounded::file(&path, MOST) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh(),
             Err(error) => return Err(Error::file("read", path)(error)),
             Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
@@ -124,11 +126,11 @@ impl<'a, B: Learning> Remembering<'a, B> {
         Self { inner, state, ready: Vec::new(), given: BTreeMap::new() }
     }
 
-    fn known(&self, subject: Subject) -> Option<&Result<String, String>> {
+    fn known(&self, subject: Subject) -> Option<&Result<String, NoKernel>> {
         self.state.memory.images.iter().find(|(it, _)| *it == subject).map(|(_, image)| image)
     }
 
-    fn fresh(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn fresh(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         let image = self.inner.prepare(subject)?;
         self.ready.push(subject);
         Ok(image)
@@ -136,7 +138,7 @@ impl<'a, B: Learning> Remembering<'a, B> {
 }
 
 impl<B: Learning> Trial for Remembering<'_, B> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         if let Some(known) = self.known(subject) {
             return Ok(known.clone());
         }
@@ -190,9 +192,13 @@ mod tests {
     }
 
     impl Trial for Counting {
-        fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+        fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
             self.prepared += 1;
-            Ok(if subject == Subject::Point(2) { Err("does not build".to_owned()) } else { Ok("image".to_owned()) })
+            Ok(if subject == Subject::Point(2) {
+                Err(NoKernel("does not build".to_owned()))
+            } else {
+                Ok("image".to_owned())
+            })
         }
 
         fn run(&mut self, _subject: Subject) -> Result<Answer, SearchStop> {

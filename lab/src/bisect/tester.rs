@@ -2,7 +2,7 @@
 
 use crate::{
     bisect::{
-        Answer, SearchStop, Subject, Trial,
+        Answer, NoKernel, SearchStop, Subject, Trial,
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
@@ -38,7 +38,7 @@ const ATTEMPTS: usize = 3;
 /// Provides kernels: fetches or builds them.
 pub trait Supply {
     /// The kernel, or why it cannot be provided.
-    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop>;
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop>;
 
     /// Name of the kernel; safe as a file name.
     fn name(&self, subject: Subject) -> String;
@@ -160,7 +160,7 @@ impl<S: Supply> Learning for Tester<'_, S> {
 }
 
 impl<S: Supply> Trial for Tester<'_, S> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.interrupted()?;
         let kernel = self.source.bring(subject);
         self.interrupted()?;

@@ -55,14 +55,19 @@ pub enum SearchStop {
     Interrupted(i32),
 }
 
+/// Why there is no kernel for a subject, one line: it does not compile, its change can't be reverted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(transparent)]
+#[error("{0}")]
+pub struct NoKernel(pub String);
+
 /// Tests kernels.
 pub trait Trial {
-    /// Provides a kernel. The inner value is its image's name, which is the same for the same content, or why there
-    /// is none: it does not compile, or the change can't be reverted.
+    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none.
     ///
     /// # Errors
     /// [`SearchStop`].
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop>;
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop>;
 
     /// Runs the case once, in a fresh guest, on a prepared kernel.
     ///

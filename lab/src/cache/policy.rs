@@ -9,7 +9,7 @@ use lab_base::{
 use lab_kernel_store::KernelsError;
 use lab_report::results::{LAB_TOML, SECTIONS};
 use std::{
-    fmt, fs,
+    fmt,
     io::ErrorKind,
     path::Path,
     time::{Duration, SystemTime},
@@ -47,7 +47,7 @@ impl CachePolicy {
     /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, Error> {
         let path = project.join(LAB_TOML);
-        match fs::read_to_string(&path) {
+        match lab_guard::bounded::text(&path) {
             Ok(text) => Ok(Self::parse(&text, &path.display().to_string()).map_err(KernelsError::from)?),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(FileError::of("read", path)(error).into()),

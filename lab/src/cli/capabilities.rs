@@ -4,7 +4,7 @@ use super::args::KernelArgs;
 use crate::{
     error::Error,
     guests::{GuestOptions, Guests, progress},
-    project::{Project, select::build},
+    project::select::build,
 };
 use clap::Args;
 use lab_base::say::show;
@@ -28,7 +28,7 @@ pub(super) struct CapabilitiesArgs {
 }
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {
-    let project = Project::open(named)?;
+    let project = args.kernels.project(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;

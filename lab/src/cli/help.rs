@@ -6,13 +6,14 @@ use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
 /// Headings, with all commands that are not hidden.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("Begin", &["init", "setup", "doctor"]),
     ("Run", &["run", "rerun", "shell", "list", "topology"]),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
     ("Split a run among machines", &["plan", "merge", "durations"]),
     ("Measure", &["bench", "mutants"]),
-    ("This machine", &["setup", "cache", "doctor"]),
+    ("This machine", &["build", "cache", "completions", "man"]),
 ];
 /// Width of the text, columns.
 const WIDTH: usize = 80;

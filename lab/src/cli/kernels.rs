@@ -136,7 +136,7 @@ fn update(named: Option<PathBuf>, args: &UpdateArgs) -> Result<Exit, Error> {
     let mut lock = project.lock.clone();
     let update = project.store().update(&kernels, &mut lock, &say)?;
     if !update.changes.is_empty() {
-        lock.save(&project.lock_path())?;
+        project.save(lock)?;
     }
     show(&update)?;
     // A missing kernel is an error only if it was selected: the archive regularly removes old kernels of the ladder.

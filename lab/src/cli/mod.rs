@@ -13,6 +13,7 @@ mod list;
 mod merge;
 mod mutants;
 mod plan;
+mod project;
 mod report;
 mod rerun;
 mod results;
@@ -68,6 +69,10 @@ enum Command {
     /// Manage the kernels of the matrix.
     #[command(subcommand)]
     Kernels(kernels::KernelsCommand),
+    /// Begin a project in this directory: kernels.toml, its lock, lab.toml, and lines of .gitignore.
+    Init(project::InitArgs),
+    /// Build what guests run where it is out of date, and print where it is.
+    Build,
     /// Show the content of the cache, or remove entries beyond its limits.
     Cache(cache::CacheArgs),
     /// Check whether this machine has everything that the lab needs.
@@ -89,6 +94,17 @@ enum Command {
         /// Install the distribution's packages on this machine instead of unpacking them into the cache.
         #[arg(long)]
         system: bool,
+    },
+    /// Write completions of the command line for a shell: bash, zsh, fish and others.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages.
+    Man {
+        /// The directory for the pages.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
     /// Split a run into shards for a CI system.
     Plan(plan::PlanArgs),
@@ -172,6 +188,10 @@ impl Cli {
             Command::Cache(args) => cache::cache(project, &args),
             Command::Doctor { output, tests } => setup::doctor(&output, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
+            Command::Init(args) => project::init(project, &args),
+            Command::Build => project::build(project),
+            Command::Completions { shell } => project::completions(shell),
+            Command::Man { directory } => project::man(&directory),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
             Command::Durations(args) => plan::durations(project, &args),

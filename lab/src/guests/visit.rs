@@ -66,7 +66,7 @@ impl Guests {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
-        let prepared = prepared.map_err(Error::Host)?;
+        let prepared = prepared.map_err(|error| Error::Host(error.to_string()))?;
         let own: Vec<&str> =
             prepared.image.missing.iter().map(String::as_str).filter(|it| is_own(profile, it)).collect();
         if !own.is_empty() {

@@ -19,7 +19,7 @@ use lab_record::{
     splat::Splat,
     verdict::Verdict,
 };
-use std::{fs, io::ErrorKind, path::Path, time::SystemTime};
+use std::{io::ErrorKind, path::Path, time::SystemTime};
 
 /// Splats that fail nothing for now.
 pub const SPLATS_TOML: &str = "splats.toml";
@@ -62,7 +62,7 @@ impl Lists {
     /// # Errors
     /// A file can't be read, or an entry is invalid: the error names file, line and key.
     pub fn load(root: &Path) -> Result<Self, ConfigError> {
-        let text = |name: &str| match fs::read_to_string(root.join(name)) {
+        let text = |name: &str| match lab_guard::bounded::text(&root.join(name)) {
             Ok(text) => Ok(text),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
             Err(error) => Err(ConfigError { file: name.to_owned(), line: 1, message: error.to_string() }),

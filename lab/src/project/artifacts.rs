@@ -2,7 +2,9 @@
 
 use super::{
     agent_package::{AgentPackage, AgentPackageError},
-    commit, sources,
+    commit,
+    home::{self, Home},
+    sources,
 };
 use crate::setup::Tools;
 use duct::Expression;
@@ -124,10 +126,20 @@ pub struct Artifacts {
     pub objects: BTreeMap<String, Artifact>,
 }
 
+#[cfg(test)]
+impl Artifacts {
+    /// An agent of these bytes, for tests of what is made of it.
+    pub fn of_bytes(agent: &[u8]) -> Self {
+        Self { agent: Artifact { path: PathBuf::new(), bytes: agent.into() }, objects: BTreeMap::new() }
+    }
+}
+
 /// Builds artifacts of a project.
 pub struct Builder<'a> {
-    /// The project's directory.
-    pub root: &'a Path,
+    /// The project's directory, whose `lab.toml` may name another agent.
+    pub project: &'a Path,
+    /// Where the lab's own files are.
+    pub home: &'a Home,
     /// The lab's cache, which contains the tools that `lab setup` built.
     pub cache: &'a Path,
     /// Receives a line about long builds.
@@ -140,11 +152,61 @@ impl Builder<'_> {
     /// # Errors
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
+        let package = AgentPackage::load(self.project)?;
+        if let Some(installed) = self.installed(&package) {
+            return installed;
+        }
         let _lock = self.lock(File::try_lock_shared)?;
-        let package = AgentPackage::load(self.root)?;
         let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(&package.name);
+        if let Home::Installed { library, .. } = self.home {
+            return read(agent, |target| object_in(library, target));
+        }
         let objects = self.target_dir(BPF_DIR).join(BPF_TARGET).join("release");
         read(agent, |target| objects.join(target))
+    }
+
+    /// What was built, and where nothing was built yet, a build of it; with a line about sources that have changed since.
+    ///
+    /// # Errors
+    /// As of [`Self::build`].
+    pub fn existing_or_build(&self) -> Result<Artifacts, ArtifactError> {
+        match self.existing() {
+            Err(ArtifactError::Absent { .. }) => self.build(),
+            Ok(artifacts) => {
+                if let Some(source) = self.newer_than(&artifacts.agent.path) {
+                    let source = source.display();
+                    (self.say)(&format!(
+                        "hint: {source} has changed since the agent was built; `lab build` builds it again"
+                    ));
+                }
+                Ok(artifacts)
+            }
+            other => other,
+        }
+    }
+
+    /// A source of the agent, relative to the checkout, that was written after the agent was built.
+    fn newer_than(&self, agent: &Path) -> Option<PathBuf> {
+        let Home::Checkout(root) = self.home else { return None };
+        let written = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+        let built = written(agent)?;
+        let files = sources::AGENT.iter().flat_map(|name| walkdir::WalkDir::new(root.join(name))).flatten();
+        let mut sources = files.filter(|entry| {
+            let is_source = |kind: &str| entry.path().extension().is_some_and(|end| end == kind);
+            entry.file_type().is_file() && ["rs", "toml", "md"].into_iter().any(is_source)
+        });
+        let newer = sources.find(|entry| written(entry.path()) > Some(built))?;
+        Some(newer.path().strip_prefix(root).unwrap_or(newer.path()).to_owned())
+    }
+
+    /// What is installed, unless the project has an agent of its own.
+    fn installed(&self, package: &AgentPackage) -> Option<Result<Artifacts, ArtifactError>> {
+        match self.home {
+            Home::Installed { library, .. } if package.directory.is_none() => {
+                Some(read(library.join(home::AGENT), |target| object_in(library, target)))
+            }
+            _ => None,
+        }
     }
 
     /// Builds both in parallel; cargo decides what must be rebuilt.
@@ -152,10 +214,17 @@ impl Builder<'_> {
     /// # Errors
     /// A toolchain is missing or the compiler failed.
     pub fn build(&self) -> Result<Artifacts, ArtifactError> {
+        let package = AgentPackage::load(self.project)?;
+        if let Some(installed) = self.installed(&package) {
+            return installed;
+        }
         // Cargo's own lock ends with cargo: another lab could replace a file while it is read here.
         let _lock = self.lock(File::try_lock)?;
+        if let Home::Installed { library, .. } = self.home {
+            return read(self.cargo_agent(&package)?, |target| object_in(library, target));
+        }
         let (agent, bpf) = thread::scope(|scope| {
-            let agent = scope.spawn(|| self.cargo_agent());
+            let agent = scope.spawn(|| self.cargo_agent(&package));
             let bpf = self.bpf();
             (agent.join().unwrap_or_else(|panic| resume_unwind(panic)), bpf)
         });
@@ -163,18 +232,29 @@ impl Builder<'_> {
         read(agent, |target| bpf[target].clone())
     }
 
-    /// Builds the agent.
+    /// The agent, built where this lab builds.
     ///
     /// # Errors
     /// cargo is missing or failed.
     pub fn agent(&self) -> Result<PathBuf, ArtifactError> {
+        let package = AgentPackage::load(self.project)?;
+        if let Some(installed) = self.installed(&package) {
+            return installed.map(|it| it.agent.path);
+        }
         let _lock = self.lock(File::try_lock)?;
-        self.cargo_agent()
+        self.cargo_agent(&package)
     }
 
-    fn cargo_agent(&self) -> Result<PathBuf, ArtifactError> {
+    /// Where cargo runs: in the checkout, or where the lab is installed, in the project with an agent of its own.
+    fn root(&self) -> &Path {
+        match self.home {
+            Home::Checkout(root) => root,
+            Home::Installed { .. } => self.project,
+        }
+    }
+
+    fn cargo_agent(&self, package: &AgentPackage) -> Result<PathBuf, ArtifactError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let package = AgentPackage::load(self.root)?;
         // A separate target directory: with other flags in a shared one, cargo would rebuild everything each time.
         let mut args: Vec<OsString> = vec![
             "build".into(),
@@ -194,8 +274,8 @@ impl Builder<'_> {
         let command = duct::cmd(&cargo, args)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .env(commit::VARIABLE, self.agent_commit(&package))
-            .dir(self.root);
+            .env(commit::VARIABLE, self.agent_commit(package))
+            .dir(self.root());
         let what = "the guest agent";
         let messages = self.run(what, &cargo.to_string_lossy(), command)?;
         executable(&messages, &package.name).ok_or(ArtifactError::Unnamed { what })
@@ -206,7 +286,7 @@ impl Builder<'_> {
     fn agent_commit(&self, package: &AgentPackage) -> String {
         match &package.directory {
             Some(directory) => commit::of(directory, &["."]),
-            None => commit::of(self.root, &sources::AGENT),
+            None => commit::of(self.root(), &sources::AGENT),
         }
     }
 
@@ -224,7 +304,7 @@ impl Builder<'_> {
         flags.push(inline);
         let mut args: Vec<OsString> = toolchain.arguments().iter().map(OsString::from).collect();
         args.extend(["--target-dir".into(), self.target_dir(BPF_DIR).into(), MESSAGES.into()]);
-        let mut command = duct::cmd(toolchain.cargo().as_os_str(), args).dir(self.root.join("ebpf"));
+        let mut command = duct::cmd(toolchain.cargo().as_os_str(), args).dir(self.root().join("ebpf"));
         // Variables that a surrounding cargo or rustup sets are for another compiler.
         for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
             command = command.env_remove(name);
@@ -249,12 +329,12 @@ impl Builder<'_> {
     ///
     /// It is passed on the command line, which has priority over the environment and `config.toml`.
     fn target_dir(&self, below: &str) -> PathBuf {
-        let place = self.root.join(below);
-        let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root);
+        let place = self.root().join(below);
+        let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root());
         if access(existing, AccessFlags::W_OK).is_ok() || place.is_dir() {
             return place;
         }
-        let key = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        let key = Sha256::digest(self.root().as_os_str().as_encoded_bytes());
         let key: String = key.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         self.cache.join("build").join(key).join(below)
     }
@@ -314,6 +394,11 @@ impl Builder<'_> {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// An eBPF object of an installation.
+fn object_in(library: &Path, target: &str) -> PathBuf {
+    library.join(format!("{target}.o"))
 }
 
 /// Reads the built files.
@@ -430,7 +515,8 @@ mod tests {
     fn an_error_about_a_failed_build_quotes_the_end_of_the_compilers_output() {
         let said = Mutex::new(Vec::new());
         let say = |line: &str| said.lock().unwrap().push(line.to_owned());
-        let builder = Builder { root: Path::new("/"), cache: Path::new("/nonexistent"), say: &say };
+        let home = Home::Checkout("/".into());
+        let builder = Builder { project: Path::new("/"), home: &home, cache: Path::new("/nonexistent"), say: &say };
         let command = duct::cmd!("sh", "-c", "seq 1 100 >&2; echo error: no >&2; exit 101");
         let error = builder.run("the guest agent", "sh", command).unwrap_err().to_string();
         assert!(error.starts_with("building the guest agent failed:\n77\n78\n"), "{error}");

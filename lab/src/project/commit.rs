@@ -41,6 +41,10 @@ fn git<P: AsRef<OsStr>>(root: &Path, arguments: &[&str], paths: &[P]) -> Option<
     std::env::vars_os()
         .filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
         .for_each(|(name, _)| _ = command.env_remove(name));
+    // A relative directory on PATH names one of the working directory, which may be somebody else's.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let absolute = std::env::split_paths(&path).filter(|directory| directory.is_absolute());
+    command.env("PATH", std::env::join_paths(absolute).unwrap_or(path.clone()));
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
     SETTINGS.iter().for_each(|setting| _ = command.args(["-c", setting]));
     // Another program may be using the index, which is not essential here.

@@ -125,7 +125,7 @@ impl SetupPlan {
         let mut sets = Vec::new();
         let mut tools = Vec::new();
         let mut by_hand = ByHand::default();
-        for SetupCheck { name, probe, fix, .. } in checks(purpose) {
+        for SetupCheck { name, probe, fix, .. } in checks(purpose, host.installed) {
             match ((probe)(host), fix) {
                 (CheckState::Ok { .. } | CheckState::Warn { .. }, _) => {}
                 (CheckState::Unfit { found, advice }, _) => {

@@ -40,14 +40,23 @@ const KERNEL_BUILD: Fix = Fix::Packages {
     set: None,
 };
 
+const SIGNING: Fix =
+    Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
+const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
+const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
+
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
+/// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
+const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+
 /// The list behind both `lab doctor` and `lab setup`.
-pub fn checks(purpose: Purpose) -> Vec<SetupCheck> {
+pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
+    let runs = for_runs().into_iter().filter(|check| !installed || !BUILDS.contains(&check.name));
     match purpose {
-        Purpose::Runs => for_runs(),
-        Purpose::Tests => for_runs().into_iter().chain(for_tests()).collect(),
-        Purpose::Builds => for_runs().into_iter().chain([for_builds()]).collect(),
+        Purpose::Runs => runs.collect(),
+        Purpose::Tests => runs.chain(for_tests()).collect(),
+        Purpose::Builds => runs.chain([for_builds()]).collect(),
     }
 }
 
@@ -62,13 +71,31 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 3] {
+fn for_tests() -> [SetupCheck; 6] {
     [
+        SetupCheck {
+            name: "zstd",
+            why: "packs the archive of `make dist`, which the tests install",
+            probe: |host| provided(host, PACKERS),
+            fix: PACKERS,
+        },
         SetupCheck {
             name: "Chromium",
             why: "tests the HTML report in a browser, for the project's tests",
             probe: |host| provided(host, CHROMIUM),
             fix: CHROMIUM,
+        },
+        SetupCheck {
+            name: "GnuPG",
+            why: "signs package indexes of made-up mirrors in `make hostile`",
+            probe: |host| provided(host, SIGNING),
+            fix: SIGNING,
+        },
+        SetupCheck {
+            name: "C++ compiler",
+            why: "builds libFuzzer for `make fuzz`",
+            probe: |host| provided(host, CPP_COMPILER),
+            fix: CPP_COMPILER,
         },
         SetupCheck {
             name: "report readers",
@@ -149,7 +176,7 @@ pub(super) fn commands() -> Vec<&'static str> {
 }
 
 fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
-    let every = checks(Purpose::Tests).into_iter().chain([for_builds()]);
+    let every = checks(Purpose::Tests, false).into_iter().chain([for_builds()]);
     every.flat_map(|check| of(check.fix).iter().copied()).collect()
 }
 
@@ -213,7 +240,10 @@ fn qemu(host: &Host) -> CheckState {
                 "older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"
             ),
         },
-        None if host.qemu_chosen => CheckState::Unfit { found, advice: format!("correct or unset {QEMU_VARIABLE}") },
+        None if host.qemu_chosen => CheckState::Unfit {
+            found,
+            advice: qemu.objection.clone().unwrap_or_else(|| format!("correct or unset {QEMU_VARIABLE}")),
+        },
         None => CheckState::Unfit { found, advice: "reinstall qemu-system-x86".into() },
     }
 }

@@ -54,6 +54,8 @@ pub struct Host {
     pub nightly_rust_src: bool,
     /// State of KVM.
     pub kvm: Kvm,
+    /// Whether this lab is installed: it builds nothing.
+    pub installed: bool,
 }
 
 /// State of KVM on this machine.
@@ -83,6 +85,11 @@ impl Host {
         self.distribution.family == DistributionFamily::Debian
     }
 
+    /// The command that installs what is missing.
+    pub const fn setup(&self) -> &'static str {
+        if self.installed { "lab setup" } else { "make setup" }
+    }
+
     /// The compiler that builds the BPF programs; `None` if there is none.
     ///
     /// Debian's is preferred where it is complete, since its libcore needs no build of the standard library.
@@ -104,7 +111,7 @@ mod tests {
 
     #[test]
     fn debian_compiler_is_preferred_when_complete() {
-        let linker = HostProgram { path: "/x".into(), version: Some(BPF_LINKER) };
+        let linker = HostProgram { path: "/x".into(), version: Some(BPF_LINKER), objection: None };
         let mut host = Host { nightly_rust_src: true, bpf_linker: Some(linker), ..Host::default() };
         assert_eq!(host.bpf_rust(), Some(BpfRust::Nightly));
         host.packages = private::BPF.roots.iter().map(|name| (name.to_string(), "1".into())).collect();

@@ -7,6 +7,7 @@ use super::{
     program::{HostProgram, chosen_qemu},
     tools::Tools,
 };
+use crate::project::home::Home;
 use lab_base::programs;
 use lab_vm::{
     accel::{self, ACCEL_VARIABLE},
@@ -50,6 +51,7 @@ impl Host {
                 qemu,
                 bpf_linker: joined(linker),
                 distribution: distribution.clone(),
+                installed: Home::is_installed(),
             }
         })
     }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use duct::cmd;
 
-use lab_vm::qemu_version;
+use lab_base::programs;
+use lab_vm::{VmError, qemu_version};
 
 /// The oldest QEMU that is used if a newer one can be unpacked: 7.2 sets wrong flags after cmpxchg16b.
 pub(super) const QEMU_SERVES: (u32, u32, u32) = (9, 0, 0);
@@ -24,18 +25,30 @@ pub struct HostProgram {
     pub path: PathBuf,
     /// Major, minor and patch; `None` where it did not start or printed no version.
     pub version: Option<(u32, u32, u32)>,
+    /// Why no guest can use it although it starts.
+    pub objection: Option<String>,
 }
 
 impl HostProgram {
     pub(super) fn ask(path: PathBuf) -> Self {
-        let output = cmd(&path, ["--version"]).stdin_null().stderr_to_stdout().unchecked().read();
-        Self { version: output.ok().and_then(|text| first_version(&text)), path }
+        let output = cmd(&path, ["--version"])
+            .env("PATH", programs::search_path())
+            .stdin_null()
+            .stderr_to_stdout()
+            .unchecked()
+            .read();
+        Self { version: output.ok().and_then(|text| first_version(&text)), path, objection: None }
     }
 
     /// As [`Self::ask`], for QEMU: the version of any other program is ignored.
     pub(super) fn ask_qemu(path: PathBuf) -> Self {
-        let version = qemu_version(Some(&path)).ok().and_then(|text| first_version(&text));
-        Self { version, path }
+        match qemu_version(Some(&path)) {
+            Ok(text) => Self { version: first_version(&text), path, objection: None },
+            Err(error @ VmError::Unreachable { .. }) => {
+                Self { version: None, path, objection: Some(error.to_string()) }
+            }
+            Err(_) => Self { version: None, path, objection: None },
+        }
     }
 
     /// The version as `1.2.3`, or `does not start`.

@@ -35,10 +35,10 @@ impl SetupFinding {
             CheckState::Unfit { found, advice } => finding("unfit", found, Some(advice)),
             CheckState::Missing { absent } => {
                 let fix = match check.fix {
-                    Fix::Packages { set: Some(_), .. } if host.on_debian() => "make setup".into(),
+                    Fix::Packages { set: Some(_), .. } if host.on_debian() => host.setup().into(),
                     Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
                     Fix::Packages { .. } => host.distribution.advice(&absent),
-                    Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),
+                    Fix::VirtmeNg | Fix::BpfLinker => host.setup().into(),
                     Fix::TestTools | Fix::CargoDeny => "make setup-tests".into(),
                     Fix::ByHand => check.why.into(),
                 };
@@ -58,12 +58,16 @@ impl SetupFinding {
 pub struct SetupReport {
     /// In the order of the checks.
     pub findings: Vec<SetupFinding>,
+    /// The command that installs what is missing.
+    #[serde(skip)]
+    setup: &'static str,
 }
 
 impl SetupReport {
     /// Runs all checks on a machine.
     pub fn of(host: &Host, purpose: Purpose) -> Self {
-        Self { findings: checks(purpose).iter().map(|check| SetupFinding::of(check, host)).collect() }
+        let findings = checks(purpose, host.installed).iter().map(|check| SetupFinding::of(check, host)).collect();
+        Self { findings, setup: host.setup() }
     }
 
     /// Whether the lab can run here, possibly with warnings.
@@ -89,7 +93,7 @@ impl fmt::Display for SetupReport {
         let broken = self.findings.iter().filter(|finding| !finding.usable()).count();
         match broken {
             0 => writeln!(f, "\nThis machine is ready."),
-            _ => writeln!(f, "\n{broken} of {} checks failed; `make setup` fixes what it can.", self.findings.len()),
+            _ => writeln!(f, "\n{broken} of {} to mend; `{}` does what it can.", self.findings.len(), self.setup),
         }
     }
 }

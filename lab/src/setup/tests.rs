@@ -15,7 +15,7 @@ use super::{
 use lab_vm::{Accel, Acceleration};
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<HostProgram> {
-    Some(HostProgram { path: PathBuf::from(path), version: Some(version) })
+    Some(HostProgram { path: PathBuf::from(path), version: Some(version), objection: None })
 }
 
 /// Debian with nothing but Rust.
@@ -74,6 +74,24 @@ fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
             SetupStep::BpfLinker
         ]
     );
+}
+
+#[test]
+fn an_installed_lab_needs_no_compiler() {
+    let host = Host { installed: true, rustc: None, ..fresh() };
+    assert_eq!(
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [
+            SetupStep::Packages(vec!["python3"]),
+            SetupStep::Unpack(&private::QEMU),
+            SetupStep::Unpack(&private::SHELL),
+            SetupStep::VirtmeNg
+        ]
+    );
+    let report = SetupReport::of(&host, Purpose::Runs);
+    assert!(!report.to_string().contains("make setup"), "there is no Makefile: {report}");
+    let text = report.to_string();
+    assert!(text.contains("fix: lab setup") && text.contains("`lab setup` does what it can"), "{text}");
 }
 
 #[test]
@@ -169,7 +187,7 @@ fn an_old_compiler_stops_everything_with_one_line() {
 
 #[test]
 fn a_chosen_qemu_that_does_not_start_is_named() {
-    let qemu = Some(HostProgram { path: "/opt/qemu".into(), version: None });
+    let qemu = Some(HostProgram { path: "/opt/qemu".into(), version: None, objection: None });
     let host = Host { qemu, qemu_chosen: true, ..complete() };
     assert_eq!(
         SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap_err().to_string(),

@@ -14,7 +14,7 @@ use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
     plan::Plan,
-    provenance::Provenance,
+    provenance::{Call, Provenance},
     run::RunRecord,
     shard::{MergedShard, Part, Shard, ShardState},
 };
@@ -119,7 +119,10 @@ impl Shards {
 
     /// Sets the user and the CI job of the merge. The commit remains that of the shards.
     pub fn started_by(&mut self, merging: Provenance) {
-        let Provenance { commit, changed, .. } = std::mem::take(&mut self.info.provenance);
+        let Provenance { commit, changed, call, .. } = std::mem::take(&mut self.info.provenance);
+        // Called as the merging lab was; the cells were selected where the shards ran.
+        let (kernel, selection) = call.map(|call| (call.kernel, call.selection)).unwrap_or_default();
+        let merging = Provenance { call: merging.call.map(|call| Call { kernel, selection, ..call }), ..merging };
         self.info.provenance = match commit {
             Some(commit) => Provenance { commit: Some(commit), changed, ..merging },
             None => merging,

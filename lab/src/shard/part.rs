@@ -57,7 +57,7 @@ pub fn whole(
         project.store().identity(kernel, &project.lock).map(|identity| (kernel.id.to_string(), identity))
     };
     let kernels: BTreeMap<String, String> = kernels.iter().map(identity).collect::<Result<_, _>>()?;
-    let identity = shard::identity(&project.root, &plan, &kernels, &durations)?;
+    let identity = shard::identity(&project.root, &project.home, &selected.artifacts, &plan, &kernels, &durations)?;
     Ok(Whole { plan, identity, durations })
 }
 

@@ -13,6 +13,10 @@ pub enum By {
     Results,
     /// Another user of the machine, or an open umask.
     User,
+    /// A mirror, or whoever is on the way to it.
+    Mirror,
+    /// Whoever wrote a repository that somebody cloned.
+    Project,
 }
 
 impl By {
@@ -23,6 +27,8 @@ impl By {
             Self::Agent => "scripted agent",
             Self::Results => "results",
             Self::User => "another user",
+            Self::Mirror => "mirror",
+            Self::Project => "repository",
         }
     }
 }

@@ -160,7 +160,7 @@ fn judge(_: &Stage<'_>, number: usize) -> Seen {
 }
 
 /// A project whose agent is the hostile one.
-fn project(scratch: &Path) -> PathBuf {
+pub fn project(scratch: &Path) -> PathBuf {
     let project = scratch.join("project");
     let root = fs::canonicalize(ROOT).expect("the project");
     let agent = "target/guest/x86_64-unknown-linux-gnu/release";

@@ -10,7 +10,11 @@ mod attack;
 mod fake;
 mod fault;
 mod guests;
+mod mirror;
+mod mirrors;
 mod numbers;
+mod projects;
+mod received;
 mod results;
 mod scripted;
 mod stage;
@@ -53,6 +57,9 @@ fn all() -> Vec<Attack> {
     all.extend(numbers::attacks());
     all.extend(scripted::attacks());
     all.extend(users::attacks());
+    all.extend(received::attacks());
+    all.extend(mirrors::attacks());
+    all.extend(projects::attacks());
     all.extend(guests::attacks());
     all
 }

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What steers terminals, browsers, CI systems and parsers.
+/// Control sequences for terminals, browsers, CI systems and parsers.
 const EVIL: &str = "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\u{feff}\r\n::error::forged\n##[add-mask]forged\nok 9 forged\n]]><script>x</script>|`x`";
 
 fn row(

@@ -8,6 +8,7 @@ mod meters;
 use crate::{
     case::Direction,
     ctx::{Ctx, Stop},
+    error::HarnessError,
     runner::Runner,
     testbed::{AttachedProgram, P0, P1, Spot, Testbed},
 };
@@ -21,15 +22,15 @@ use meters::Ends;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Receives a sample: its round, its setup's index in the request, its figures.
-type Tell<'a> = dyn FnMut(u32, u32, Sample) -> Result<(), String> + 'a;
+type Tell<'a, E> = dyn FnMut(u32, u32, Sample) -> Result<(), E> + 'a;
 
 impl Runner {
     /// Measures every setup in every round. Each round starts with the next setup, so that a temporary slowdown of
     /// the guest does not affect only one setup.
     ///
     /// # Errors
-    /// One line: the first setup that can't be measured, or the error of `tell`.
-    pub fn measure(&self, request: &MeasureRequest, tell: &mut Tell<'_>) -> Result<(), String> {
+    /// The first setup that can't be measured, or the error of `tell`.
+    pub fn measure<E: From<HarnessError>>(&self, request: &MeasureRequest, tell: &mut Tell<'_, E>) -> Result<(), E> {
         let window = Duration::from_millis(request.window_ms.into());
         let count = request.setups.len();
         for round in 0..request.rounds {
@@ -37,7 +38,8 @@ impl Runner {
                 let at = (step + round as usize) % count;
                 let setup = request.setups[at];
                 let mut ctx = self.context(request.time_scale);
-                let sample = sample(&mut ctx, setup, window).map_err(|stop| format!("{setup}: {}", words(&stop)))?;
+                let sample = sample(&mut ctx, setup, window)
+                    .map_err(|stop| HarnessError::Measure { setup: setup.to_string(), reason: words(&stop) })?;
                 tell(round, at as u32, sample)?;
             }
         }

@@ -103,6 +103,10 @@ impl LockEntry for LockedDeb {
         self.kernel
     }
 
+    fn package_version(&self) -> Option<&str> {
+        Some(&self.version)
+    }
+
     fn difference(&self, before: &Locked) -> String {
         let Locked::Deb(before) = before else { return "from another source".to_owned() };
         let mut told = Vec::new();

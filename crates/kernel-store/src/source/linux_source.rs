@@ -73,6 +73,10 @@ impl LockEntry for LockedSources {
     fn kernel(&self) -> KernelVersion {
         self.kernel
     }
+
+    fn package_version(&self) -> Option<&str> {
+        Some(&self.version)
+    }
 }
 
 impl LinuxSource {
@@ -139,7 +143,7 @@ const TOOLS: &[(&str, &str)] = &[
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
+/// No package matches, or the matching one has no kernel version.
 pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<LockedSources> {
     let (package, kernel) = deb::choose(packages, suite, pattern)?;
     Ok(LockedSources {

@@ -17,6 +17,7 @@ pub(crate) use git::{GitCommit, LockedCommit};
 #[cfg(test)]
 pub(crate) use linux_source::LinuxSource;
 pub(crate) use linux_source::need_tools;
+pub use path::LocalKernel;
 pub(crate) use path::install;
 
 use crate::{
@@ -159,6 +160,11 @@ pub(crate) trait ConfiguredSource: KernelSource + Sized {
 pub(crate) trait LockEntry: fmt::Display {
     /// Version of the kernel.
     fn kernel(&self) -> KernelVersion;
+
+    /// Version of the package, if it is one of an archive, whose versions only rise.
+    fn package_version(&self) -> Option<&str> {
+        None
+    }
 
     /// What has changed since an earlier entry with the same text.
     fn difference(&self, _before: &Locked) -> String {

@@ -260,7 +260,7 @@ impl Local {
 /// Refuses a `.config` of another series than the image: the lab reads from it whether guests need signatures of
 /// modules.
 fn check_config(config: &Path, banner: &Banner) -> Result<()> {
-    let text = fs::read_to_string(config).map_err(KernelsError::io(config))?;
+    let text = lab_guard::bounded::text(config).map_err(KernelsError::io(config))?;
     // `# Linux/x86 6.12.117 Kernel Configuration` (scripts/kconfig: conf_write_heading()).
     let heading = text.lines().take(HEADING).find_map(|line| line.strip_prefix("# Linux/")?.split(' ').nth(1));
     let Some(version) = heading.and_then(|version| version.parse::<KernelVersion>().ok()) else { return Ok(()) };
@@ -277,7 +277,7 @@ fn check_config(config: &Path, banner: &Banner) -> Result<()> {
 /// `modules.order` of a tree, as names of the modules themselves.
 fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
     let order = tree.join("modules.order");
-    match fs::read_to_string(&order) {
+    match lab_guard::bounded::text(&order) {
         // Kernels before 6.2 list `.ko`, later ones `.o`.
         Ok(text) => Ok(text.lines().map(|line| Path::new(line).with_extension("ko")).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -75,7 +75,7 @@ struct Page<'a> {
 }
 
 /// Writes the page, a function of the record alone.
-fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
+pub(crate) fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
     let texts = data::PageTexts::default();
     let page = Page {
         run: record.info.as_ref().map(Into::into),

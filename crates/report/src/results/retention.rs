@@ -44,7 +44,7 @@ impl Retention {
     /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, ReportError> {
         let path = project.join(LAB_TOML);
-        match fs::read_to_string(&path) {
+        match lab_guard::bounded::text(&path) {
             Ok(text) => Self::parse(&text, &path.display().to_string()).map_err(ReportError::from),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(FileError::of("read", path)(error).into()),

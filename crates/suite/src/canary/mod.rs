@@ -3,23 +3,28 @@
 
 mod spoiled;
 
-use lab_bpf::ProgArray;
+use lab_bpf::{Config, ProgArray, ProgramKind};
 use lab_harness::{
     PINS,
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::Ctx,
-    testbed::P0,
+    testbed::{MprogCall, P0, attach_hook},
 };
-use lab_protocol::{AttachRequest, Capability, LinkKind};
-use lab_topology::{Netns, library};
+use lab_protocol::{AttachRequest, Capability, Hook, LinkKind};
+use lab_topology::{Family, Netns, library};
+use lab_traffic::{Proto, UdpProbe};
 use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
+    net::SocketAddr,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
+
+/// `TC_ACT_SHOT`.
+const DROP: i32 = 2;
 
 /// Objects that canaries keep for the lifetime of the agent.
 static KEPT: Mutex<Vec<Box<dyn std::any::Any + Send>>> = Mutex::new(Vec::new());
@@ -41,6 +46,10 @@ const CASES: &[Case] = &[
     MUST_FAIL_TO_CLEAN_UP,
     MUST_NOT_HIDE_ITS_ATTACHMENT,
     MUST_CARRY_TRAFFIC,
+    MUST_NAME_THE_ATTACH_TYPE,
+    MUST_NAME_TCX_ON_NETKIT,
+    MUST_BE_LISTED_BY_THE_KERNEL,
+    MUST_HEAR_A_LATE_PACKET,
     MUST_PANIC_THE_CASE,
     MUST_WARN,
     MUST_FLOOD_THE_LOG,
@@ -156,7 +165,7 @@ fn leaks_a_netns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const MUST_FAIL_TO_CLEAN_UP: Case =
     Case::new("Z08", "must-fail-to-clean-up", "A failure of clean-up fails the cell.", bad_cleanup);
 fn bad_cleanup(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    ctx.defer("the canary's clean-up", || Err("refuses".into()));
+    ctx.defer("the canary's clean-up", || Err("refuses"));
     must_pass(ctx, variant)
 }
 
@@ -183,6 +192,72 @@ fn no_traffic(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = testbed.counter(ctx, P0)?;
     let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     must_pass(ctx, variant)
+}
+
+const MUST_NAME_THE_ATTACH_TYPE: Case = Case::new(
+    "Z26",
+    "must-name-the-attach-type",
+    "A program that is attached by tc and reported as tcx is a mismatch.",
+    attaches_by_another_type,
+)
+.on(library::PAIR)
+.over(|| vec![Variant { attach: Some(AttachRequest::Tcx), ..on(LinkKind::Veth) }]);
+const MUST_NAME_TCX_ON_NETKIT: Case = Case::new(
+    "Z27",
+    "must-name-tcx-on-netkit",
+    "A program that is attached by tcx and reported as netkit is a mismatch.",
+    attaches_by_another_type,
+)
+.on(library::PAIR)
+.over(|| vec![Variant { attach: Some(AttachRequest::Netkit), ..on(LinkKind::NetkitL3) }]);
+/// Attaches by the type below the requested one, and reports what the kernel lists as an answer to the request.
+fn attaches_by_another_type(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (program, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
+    let hook = match variant.attach() {
+        AttachRequest::Netkit => Hook::TcxIngress,
+        _ => Hook::ClsactIngress,
+    };
+    let _handle = testbed.run(P0, || attach_hook(hook, ifindex, &*program, MprogCall::Link))?;
+    testbed.report(ctx, P0, variant.attach(), program.id(), Some(program.clone()))?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+const MUST_BE_LISTED_BY_THE_KERNEL: Case = Case::new(
+    "Z28",
+    "must-be-listed-by-the-kernel",
+    "A program that is loaded, reported and attached nowhere is a mismatch.",
+    attaches_nothing,
+)
+.on(library::PAIR)
+.over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]);
+fn attaches_nothing(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    testbed.report(ctx, P0, variant.attach(), program.id(), None)?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+const MUST_HEAR_A_LATE_PACKET: Case = Case::new(
+    "Z29",
+    "must-hear-a-late-packet",
+    "A packet of a silent flow that arrives after the window fails the cell.",
+    arrives_late,
+)
+.on(library::PAIR)
+.over(|| vec![on(LinkKind::Veth)]);
+/// A dropped neighbour keeps the flow silent; a datagram to the same port later is what a delayed packet looks like.
+fn arrives_late(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let program = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict: DROP, ..Config::new(ctx.marker) })?;
+    let filter = testbed.filter(P0, Direction::FromWorkload, &program, lab_bpf::TcOptions::default())?;
+    testbed.none_pass(ctx, [("pod", "host", Proto::Udp, Family::V4)]);
+    filter.detach()?;
+    let to = SocketAddr::new(testbed.net.addr("host", Family::V4), ctx.marker);
+    UdpProbe::connect(testbed.net.ns("pod"), to)?.send(&[0; 64])?;
+    Ok(())
 }
 
 const MUST_PANIC_THE_CASE: Case =

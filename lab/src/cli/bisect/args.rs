@@ -136,21 +136,30 @@ pub(crate) struct BisectTerms(pub String, pub String);
 const RESERVED: [&str; 11] =
     ["help", "start", "skip", "next", "reset", "visualize", "view", "replay", "log", "run", "terms"];
 
-impl FromStr for BisectTerms {
-    type Err = String;
+/// Why a text is no pair of terms.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WrongTerms {
+    #[error("expected OLD,NEW, for example permissive,strict")]
+    Form,
+    #[error("`{0}` can't be a term: use lower-case letters and dashes, and no subcommand of git bisect")]
+    Term(String),
+    #[error("the two terms must differ, and `bad,good` is not accepted")]
+    Same,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (old, new) = text.split_once(',').ok_or("expected OLD,NEW, for example permissive,strict")?;
+impl FromStr for BisectTerms {
+    type Err = WrongTerms;
+
+    fn from_str(text: &str) -> Result<Self, WrongTerms> {
+        let (old, new) = text.split_once(',').ok_or(WrongTerms::Form)?;
         for term in [old, new] {
             let plain = |c: char| c.is_ascii_lowercase() || c == '-';
             if term.is_empty() || term.starts_with('-') || !term.chars().all(plain) || RESERVED.contains(&term) {
-                return Err(format!(
-                    "`{term}` can't be a term: use lower-case letters and dashes, and no subcommand of git bisect"
-                ));
+                return Err(WrongTerms::Term(term.to_owned()));
             }
         }
         if old == new || (old, new) == ("bad", "good") {
-            return Err("the two terms must differ, and `bad,good` is not accepted".to_owned());
+            return Err(WrongTerms::Same);
         }
         Ok(Self(old.to_owned(), new.to_owned()))
     }

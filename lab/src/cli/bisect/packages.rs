@@ -5,7 +5,7 @@ use lab_protocol::KernelVersion;
 
 use crate::{
     bisect::{
-        SearchStop, Subject,
+        NoKernel, SearchStop, Subject,
         packages::{Ladder, Rung, ladder},
     },
     error::Error,
@@ -80,10 +80,10 @@ pub(super) fn changelog(
 }
 
 impl Supply for Published<'_> {
-    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         let point = match subject {
             Subject::Point(point) => point,
-            Subject::Without(_) => return Ok(Err("a package can't be reverted".to_owned())),
+            Subject::Without(_) => return Ok(Err(NoKernel("a package can't be reverted".to_owned()))),
         };
         let kernel = self.kernels[point];
         match self.project.store().fetch(kernel, &self.project.lock, &say) {
@@ -91,7 +91,7 @@ impl Supply for Published<'_> {
             Err(KernelsError::Kernel { error, .. })
                 if matches!(*error, KernelsError::Vanished { .. } | KernelsError::Incomplete { .. }) =>
             {
-                Ok(Err(error.to_string()))
+                Ok(Err(NoKernel(error.to_string())))
             }
             Err(error) => Err(SearchStop::Trouble(error.to_string())),
         }

@@ -1,7 +1,7 @@
 //! Checks a guest's report against the plan: the plan, not the guest, decides which attach type a pass needs.
 
 use lab_protocol::{
-    AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
+    AttachRecord, Capability, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
 };
 use lab_record::{
     plan::{KernelFacts, PlannedKernel, required_attach},
@@ -38,6 +38,12 @@ fn passed(facts: &KernelFacts, info: &CellInfo, report: &CellReport) -> Outcome 
         };
         return fail(FailureKind::AttachMismatch, message);
     }
+    if let (Some(request), Some(device)) = (info.attach, info.device)
+        && !report.attach.iter().any(|record| record.requested == request && record.device == device.into())
+    {
+        let message = format!("none of the attachments that the kernel reports is on the {device} device of the cell");
+        return fail(FailureKind::AttachMismatch, message);
+    }
     if let Some(record) = report.attach.iter().find(|record| record.ran == Some(0)) {
         return fail(FailureKind::Check, format!("{}: the program never ran", place(record)));
     }
@@ -56,13 +62,19 @@ fn place(record: &AttachRecord) -> String {
 fn mismatches(facts: &KernelFacts, records: &[AttachRecord]) -> Vec<String> {
     let wrong = |record: &AttachRecord| {
         let wanted = required_attach(facts, record.requested, record.device);
-        let hook_agrees = record.hook.is_none_or(|hook| Some(hook.attach_type()) == record.used);
-        if record.used == Some(wanted) && hook_agrees {
+        let hook_agrees = record.hook.is_some_and(|hook| Some(hook.attach_type()) == record.used);
+        // The kernel gives the first program the id 1.
+        if record.used == Some(wanted) && hook_agrees && record.prog_id != 0 {
             return None;
         }
         let seen = match (record.used, record.hook) {
             (None, _) => "the kernel does not list the program".to_owned(),
-            (Some(used), None) => format!("kernel reports {used}"),
+            (Some(used), None) => {
+                format!("the agent reports {used} without the hook at which the kernel lists the program")
+            }
+            (Some(used), Some(_)) if used == wanted && record.prog_id == 0 => {
+                format!("the agent reports {used} without the id by which the kernel lists the program")
+            }
             (Some(used), Some(hook)) if hook.attach_type() == used => format!("kernel reports {hook}"),
             (Some(used), Some(hook)) => format!("the agent reports {used} at {hook}"),
         };
@@ -70,6 +82,11 @@ fn mismatches(facts: &KernelFacts, records: &[AttachRecord]) -> Vec<String> {
     };
     records.iter().filter_map(wrong).collect()
 }
+
+/// Capabilities for which a cell may skip without declaring them: nearly every cell uses them, and only a kernel without
+/// IPv6, or one whose modules are not there, lacks them. Any other undeclared skip is a hole in the plan, and fails.
+const FOUND_WHILE_RUNNING: [Capability; 5] =
+    [Capability::Ipv6, Capability::Veth, Capability::Dummy, Capability::Bridge, Capability::Clsact];
 
 fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: &mut Vec<String>) -> Outcome {
     if facts.must_have(reason.capability) {
@@ -97,7 +114,12 @@ fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: 
         };
     }
     if !info.requires.contains(&reason.capability) {
-        warnings.push(format!("skipped for {}, which the cell does not declare as required", reason.capability));
+        let undeclared = format!("skipped for {}, which the cell does not declare as required", reason.capability);
+        if !FOUND_WHILE_RUNNING.contains(&reason.capability) {
+            let message = format!("{undeclared}: {}", reason.detail);
+            return Outcome::Failed { kind: FailureKind::MissingCapability, message };
+        }
+        warnings.push(undeclared);
     }
     Outcome::Skipped { reason: reason.clone() }
 }
@@ -135,7 +157,7 @@ pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_protocol::{AttachRequest, AttachType, Capability, Check, DeviceKind, Hook};
+    use lab_protocol::{AttachRequest, AttachType, Check, DeviceKind, Hook};
     use lab_record::{
         plan::{Plan, Unsupported},
         testing::{attached, cell, facts, passed},
@@ -174,6 +196,18 @@ mod tests {
             message("6.12.43", passed(ID, vec![nowhere])),
             "attach-mismatch: eth0 (nk-l3): the plan requires netkit, the kernel does not list the program"
         );
+        let without_hook = AttachRecord { hook: None, ..auto(AttachType::Netkit) };
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![without_hook])),
+            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the agent reports netkit without the hook at which the kernel \
+             lists the program"
+        );
+        let without_id = AttachRecord { prog_id: 0, ..auto(AttachType::Netkit) };
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![without_id])),
+            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the agent reports netkit without the id by which the kernel \
+             lists the program"
+        );
         let lie = AttachRecord { hook: Some(Hook::TcxEgress), ..auto(AttachType::Netkit) };
         assert_eq!(
             message("6.12.43", passed(ID, vec![lie])),
@@ -210,9 +244,18 @@ mod tests {
             lifted_by: "6.7".parse().unwrap(),
         };
         let skip = CellReport { outcome: Outcome::Skipped { reason: reason.clone() }, ..passed(ID, Vec::new()) };
-        let old = verdict_on("6.1.170", Vec::new(), skip.clone());
+        assert_eq!(
+            message("6.1.170", skip.clone()),
+            "missing-capability: skipped for netkit, which the cell does not declare as required: RTM_NEWLINK: EOPNOTSUPP"
+        );
+        let plan = Plan::new(
+            vec![facts("k", "6.1.170")],
+            vec![CellInfo { requires: vec![Capability::Netkit], ..cell(ID) }],
+            true,
+        );
+        let old = against_plan(&plan.kernels[0], &plan.cells[0], skip.clone());
         assert_eq!(old.outcome, Outcome::Skipped { reason });
-        assert_eq!(old.warnings, ["skipped for netkit, which the cell does not declare as required"]);
+        assert_eq!(old.warnings, [""; 0]);
         assert_eq!(
             message("6.12.43", skip.clone()),
             "missing-capability: no netkit on kernel 6.12.43, which must have it since 6.7 (netkit, bpf: Add bpf \

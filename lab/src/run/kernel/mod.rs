@@ -10,7 +10,7 @@ pub(super) use launch::Launch;
 pub(super) use losses::MAX_LOSSES;
 
 use super::{
-    common::{Common, Prepared},
+    common::{Common, PrepareError, Prepared},
     isolation::Shared,
     judge::{Attempts, SeenAttempt},
     order,
@@ -117,12 +117,13 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Reports the start of the kernel; `problem` is set if it can't boot.
-    pub fn begin(&self, prepared: &Result<Prepared, String>) {
+    pub fn begin(&self, prepared: &Result<Prepared, PrepareError>) {
         match prepared {
             Ok(prepared) => (self.emit)(Event::KernelStarted { kernel: self.id(), image: prepared.image.clone() }),
             Err(problem) => {
+                let problem = problem.to_string();
                 self.note(problem.clone());
-                self.stop(problem);
+                self.stop(&problem);
             }
         }
     }

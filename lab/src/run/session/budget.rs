@@ -112,6 +112,15 @@ pub(super) struct Budget {
     visited: bool,
 }
 
+/// The guest has exceeded a limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the guest sent too much: more than {most} {unit} ({of})")]
+pub(super) struct OverBudget {
+    most: u64,
+    unit: &'static str,
+    of: &'static str,
+}
+
 impl Budget {
     /// The budget of a new guest; `visited` if a shell or measurement receives output.
     pub fn of(visited: bool) -> Self {
@@ -121,8 +130,8 @@ impl Budget {
     /// Counts a message.
     ///
     /// # Errors
-    /// One line: the guest has exceeded a limit.
-    pub fn spend(&mut self, kind: MessageKind, bytes: usize, age: Duration) -> Result<(), String> {
+    /// The guest has exceeded a limit.
+    pub fn spend(&mut self, kind: MessageKind, bytes: usize, age: Duration) -> Result<(), OverBudget> {
         let spent = &mut self.spent[kind as usize];
         spent.0 = spent.0.saturating_add(1);
         spent.1 = spent.1.saturating_add(bytes as u64);
@@ -136,12 +145,8 @@ impl Budget {
         let (messages, bytes) = (allowed(messages, per_cell.0, per_second.0), allowed(bytes, per_cell.1, per_second.1));
         let words = kind.words();
         match *spent {
-            (count, _) if count > messages => {
-                Err(format!("the guest sent too much: more than {messages} messages ({words})"))
-            }
-            (_, size) if size > bytes => {
-                Err(format!("the guest sent too much: more than {} KiB ({words})", bytes / KIB))
-            }
+            (count, _) if count > messages => Err(OverBudget { most: messages, unit: "messages", of: words }),
+            (_, size) if size > bytes => Err(OverBudget { most: bytes / KIB, unit: "KiB", of: words }),
             _ => Ok(()),
         }
     }
@@ -158,11 +163,11 @@ mod tests {
             let Limit { messages, bytes, .. } = kind.limit();
             let mut budget = Budget::default();
             (0..messages).for_each(|_| budget.spend(kind, 1, Duration::ZERO).unwrap());
-            let error = budget.spend(kind, 1, Duration::ZERO).unwrap_err();
+            let error = budget.spend(kind, 1, Duration::ZERO).unwrap_err().to_string();
             assert!(error.contains(kind.words()) && error.contains("messages"), "{error}");
             let mut budget = Budget::default();
             budget.spend(kind, usize::try_from(bytes).unwrap(), Duration::ZERO).unwrap();
-            assert!(budget.spend(kind, 1, Duration::ZERO).unwrap_err().contains("KiB"));
+            assert!(budget.spend(kind, 1, Duration::ZERO).unwrap_err().to_string().contains("KiB"));
         }
     }
 

@@ -58,7 +58,7 @@ impl Session<'_> {
             let message = match message {
                 Ok(message) => message,
                 Err(over) => {
-                    farewell.over.get_or_insert(over);
+                    farewell.over.get_or_insert(over.to_string());
                     continue;
                 }
             };

@@ -12,7 +12,7 @@ mod visit;
 
 pub use task::{Errand, Farewell, GuestMessage, Lost, SessionEnd, Task};
 
-use budget::{Budget, MessageKind};
+use budget::{Budget, MessageKind, OverBudget};
 use deadlines::GuestState;
 use lab_base::text;
 use lab_protocol::{
@@ -30,8 +30,8 @@ use std::{
 /// Maximum number of notes that one guest may cause; further ones are dropped.
 const MAX_NOTES: usize = 50;
 
-/// Drives a guest that has just been launched. Afterwards the guest is still running unless it ended by itself: the
-/// caller kills it.
+/// Drives a guest that has just been launched. Afterwards the guest is still running unless it ended by itself: the caller
+/// kills it.
 pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMessage)) -> SessionEnd {
     let launched = Instant::now();
     let channel = match connect(guest, task, launched) {
@@ -143,7 +143,7 @@ impl Session<'_> {
     /// Handles complete messages; returns true when the agent is done.
     fn read_messages(&mut self) -> Result<bool, SessionEnd> {
         while let Some(message) = self.next_message() {
-            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over))? {
+            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over.to_string()))? {
                 Ok(message) => {
                     if self.handle(message)? {
                         return Ok(true);
@@ -156,7 +156,7 @@ impl Session<'_> {
     }
 
     /// The next message, after counting it; the inner error means that the guest has exceeded a limit.
-    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, String>> {
+    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, OverBudget>> {
         let before = self.decoder.pending();
         let message = self.decoder.next_message::<AgentMessage>()?;
         let kind = message.as_ref().map_or(MessageKind::Garbage, MessageKind::of);

@@ -11,13 +11,12 @@ use std::{
 const POLL: Duration = Duration::from_millis(4);
 
 impl Session<'_> {
-    /// Sends the visitor's messages. Returns how long the loop may wait for the guest, or `None` if the visit has
-    /// ended.
+    /// Sends the visitor's messages. Returns how long the loop may wait for the guest, or `None` if the visit has ended.
     pub(super) fn say_for_visitor(&mut self) -> Result<Option<Duration>, SessionEnd> {
         let (Errand::Visit { visitor, .. }, GuestState::Visited) = (self.task.errand, &self.state) else {
             return Ok(Some(self.task.timing.poll));
         };
-        match visitor.say().map_err(|problem| self.lost(ErrorKind::Hang, problem))? {
+        match visitor.say().map_err(|problem| self.lost(ErrorKind::Hang, problem.to_string()))? {
             ControlFlow::Break(()) => Ok(None),
             ControlFlow::Continue(messages) => {
                 messages.iter().try_for_each(|message| self.send(message))?;

@@ -9,7 +9,7 @@ use lab_harness::leaks::Inventory;
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
-    ctx::{AsErrno, Ctx, Stop},
+    ctx::{AsErrno, Ctx},
     testbed::{self, P0, P1, Spot},
     variants,
 };
@@ -42,7 +42,8 @@ fn ends() -> Vec<Variant> {
 
 fn settled(ctx: &mut Ctx, what: &str, before: &Inventory) {
     let left = before.settled(Path::new(PINS), ctx.patience(SETTLE_MS));
-    ctx.check(what, left.is_ok(), left.err().unwrap_or_else(|| "nothing left".to_owned()));
+    let ok = left.is_ok();
+    ctx.check(what, ok, left.map_or_else(|error| error.to_string(), |_| "nothing left".to_owned()));
 }
 
 const NOTHING_LEFT: Case = Case::new(
@@ -54,7 +55,7 @@ const NOTHING_LEFT: Case = Case::new(
 .on(library::PODS)
 .over(variants::mechanisms);
 fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    let before = Inventory::take(Path::new(PINS))?;
     {
         let testbed = ctx.testbed()?;
         let path = pin_path(ctx, "node");
@@ -68,7 +69,8 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let jump = ProgArray::create(1)?;
         jump.pin(&path)?;
         testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
-        let seen = before.settled(Path::new(PINS), Duration::ZERO).err().unwrap_or_default();
+        let seen =
+            before.settled(Path::new(PINS), Duration::ZERO).map_or_else(|error| error.to_string(), |_| String::new());
         let mut kinds = vec!["program", "map", "pin"];
         if attachment.link().is_ok() {
             kinds.push("link");
@@ -112,14 +114,16 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     if variant.device().is_netkit() {
         hooks.extend([(&host, primary, Hook::NetkitPrimary), (&host, primary, Hook::NetkitPeer)]);
     }
+    let on_host = hooks.iter().filter(|(_, ifindex, _)| *ifindex == primary).count();
     let mut links: Vec<(Hook, BpfLink)> = Vec::new();
     for (ns, ifindex, hook) in hooks {
         let (linked, plain) = (program()?, program()?);
         links.push((hook, ns.run(|| lab_bpf::attach_link(hook, ifindex, &linked, &Mprog::default()))?));
         ns.run(|| lab_bpf::attach_prog(hook, ifindex, &plain, &Mprog::default()))?;
     }
+    // Two filters, and a link and a plain program on each hook.
     let listed = host.run(|| lab_bpf::observe(primary))?.len();
-    ctx.check("programs on the node's end", listed >= 2, listed);
+    ctx.equal("programs on the node's end", listed, 2 + 2 * on_host);
     drop(pod);
     let is_gone = || link::info(&host, P0.dev).is_err_and(|error| AsErrno::errno(&error) == Some(Errno::ENODEV));
     let gone = ctx.wait_until(SETTLE_MS, || Ok(is_gone()))?;
@@ -148,7 +152,7 @@ fn again_and_again(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let attachment = reported.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     reported.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let hook = attachment.hook;
-    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    let before = Inventory::take(Path::new(PINS))?;
     for _ in 0..ROUNDS {
         let testbed = ctx.testbed()?;
         let program = testbed.counter(ctx, P0)?;

@@ -8,6 +8,7 @@ use lab_harness::{
 };
 use lab_topology::{Family, library};
 use lab_traffic::{IcmpError, UdpOptions, icmp_error, udp_exchange};
+use nix::errno::Errno;
 
 /// In the order in which they run.
 pub const CASES: &[Case] = &[SERVICE, SERVICE_HAIRPIN, ICMP_ERRORS_ABOUT_TRANSLATED];
@@ -26,7 +27,13 @@ fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::available().iter().copied() {
         let path = node.path(ctx, "w0", "w1", family);
         let report = udp_exchange(path, flows::EXCHANGES.into(), UdpOptions::default(), lab_traffic::SILENCE_WINDOW);
-        ctx.equal(format!("no service yet, {family}: delivered"), report.delivered, 0);
+        let tried =
+            report.sent as usize + report.send_errors.iter().filter(|errno| **errno == Errno::ENOBUFS as i32).count();
+        ctx.equal(
+            format!("no service yet, {family}: sent, delivered, answered"),
+            (tried, report.delivered, report.echoed + report.foreign),
+            (flows::EXCHANGES.into(), 0, 0),
+        );
     }
     node.datapath.forget_connections()?;
     node.serve(ctx, "w1")?;

@@ -187,7 +187,7 @@ fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let directory = Path::new(PINS).join(format!("case-{}", ctx.marker));
     fs::create_dir(&directory)?;
     let cleanup = directory.clone();
-    ctx.defer("remove the pins", move || fs::remove_dir_all(&cleanup).map_err(|error| error.to_string()));
+    ctx.defer("remove the pins", move || fs::remove_dir_all(&cleanup));
     let ns = Netns::new("host")?;
     let mut links = Vec::new();
     for name in NAMES {

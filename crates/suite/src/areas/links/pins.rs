@@ -40,7 +40,7 @@ pub fn pin_path(ctx: &mut Ctx, name: &str) -> PathBuf {
         return path;
     }
     ctx.defer("remove the pin", move || match fs::remove_file(&cleanup) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     });
     path

@@ -113,7 +113,7 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             true => testbed.flow(ctx, from, to, Proto::Udp, Family::V4),
             false => testbed.silence(ctx, from, to, Proto::Udp, Family::V4),
         };
-        let ended = if passes { report.complete() } else { report.tried() && report.silent() };
+        let ended = if passes { report.complete() } else { report.lost() };
         ctx.check(format!("{name}: the packet {}", if passes { "passes" } else { "is dropped" }), ended, &report);
         let counts = (first.stats()?.marked, last.stats()?.marked - before);
         let wanted = u64::from(report.wanted);

@@ -18,7 +18,7 @@ const WANTED: [(&str, &str, &str); 29] = [
     ("Z08-must-fail-to-clean-up", "failed", "cleanup: the canary's clean-up: refuses"),
     ("Z09-must-not-hide-its-attachment[tc,veth]", "failed", "attach-mismatch: "),
     ("Z10-must-carry-traffic[tc,veth]", "failed", "the program never ran"),
-    ("Z26-must-name-the-attach-type[tcx,veth]", "failed", "plan demands tcx, kernel reports clsact/ingress"),
+    ("Z26-must-name-the-attach-type[tcx,veth]", "failed", "the plan requires tcx, kernel reports clsact/ingress"),
     ("Z27-must-name-tcx-on-netkit[netkit,nk-l3]", "failed", "plan demands netkit, kernel reports tcx/ingress"),
     ("Z28-must-be-listed-by-the-kernel[tc,veth]", "failed", "the kernel does not list the program"),
     ("Z29-must-hear-a-late-packet[veth]", "failed", "1 delivered and 0 answered within"),

@@ -194,7 +194,11 @@ impl CommitBuild<'_> {
         if !lost.is_empty() {
             return Err(KernelsError::BadKernel {
                 path: self.fragment.map_or(config, Path::to_owned),
-                reason: format!("{} has no effect in {}: add the options that it depends on", lost.join(", "), self.version),
+                reason: format!(
+                    "{} has no effect in {}: add the options that it depends on",
+                    lost.join(", "),
+                    self.version
+                ),
             });
         }
         let local = Local::from_tree(&worktree);

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_links_with_the_hosts_compiler_is_of_the_hosts_release() {
+    fn a_set_linked_with_the_hosts_compiler_comes_from_the_hosts_release() {
         assert_eq!(releases(Release::Newest, Some("bookworm")), ["trixie", "bookworm"]);
         assert_eq!(releases(Release::Own, Some("trixie")), ["trixie"]);
         assert_eq!(releases(Release::Own, Some("noble")), ["bookworm"]);

@@ -38,7 +38,7 @@ impl Sender {
         port.write_all(&bytes).map_err(AgentError::Port)
     }
 
-    /// Reports splats of the kernel log, where there are any.
+    /// Reports splats of the kernel log, if there are any.
     pub fn report(&self, splats: &str) -> Result<(), AgentError> {
         if splats.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: splats.to_owned() }) }
     }

@@ -1,11 +1,11 @@
-//! What can go wrong, always with the call that it went wrong in.
+//! Errors, each with the call that failed.
 
 use lab_netlink::NetlinkError;
 use lab_protocol::Hook;
 use nix::errno::Errno;
 use std::path::PathBuf;
 
-/// A call that did not work out.
+/// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// bpf(2) refused.
@@ -17,7 +17,7 @@ pub enum BpfError {
         errno: Errno,
     },
     /// The kernel, most often its verifier, refused a program.
-    #[error("BPF_PROG_LOAD {program}: {errno}{}", if log.is_empty() { String::new() } else { format!("; the verifier's last words:\n{log}") })]
+    #[error("BPF_PROG_LOAD {program}: {errno}{}", if log.is_empty() { String::new() } else { format!("; end of the verifier's log:\n{log}") })]
     Load {
         /// The program's name.
         program: String,
@@ -27,7 +27,7 @@ pub enum BpfError {
         log: String,
     },
     /// The object file can't be read.
-    #[error("{}: {error}; the eBPF object belongs there (see ebpf/README.md)", path.display())]
+    #[error("{}: {error}; build the eBPF object at this path (see ebpf/README.md)", path.display())]
     File {
         /// The object file in the image.
         path: PathBuf,

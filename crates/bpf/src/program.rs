@@ -40,7 +40,7 @@ impl Program {
         self.id
     }
 
-    /// What it was loaded with.
+    /// Its configuration.
     pub const fn expected_attach_type(&self) -> u32 {
         self.expected_attach_type
     }

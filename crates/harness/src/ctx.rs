@@ -164,7 +164,7 @@ impl Ctx {
         self.checks
     }
 
-    /// Keeps evidence from now on, see [`Evidence`].
+    /// Starts to collect evidence, see [`Evidence`].
     #[must_use]
     pub fn with_evidence(mut self) -> Self {
         self.evidence = Some(Mutex::default());
@@ -281,7 +281,7 @@ impl Ctx {
         }
     }
 
-    /// Puts clean-up on the stack: it runs last in, first out, also after a failure, and its own failure fails the cell.
+    /// Adds a clean-up action. The actions run in reverse order, also after a failure, and their failure fails the cell.
     pub fn defer<E: fmt::Display>(
         &mut self,
         what: &'static str,
@@ -324,7 +324,7 @@ impl Ctx {
         for late in lab_traffic::late_arrivals() {
             self.check("nothing arrives after the window in which nothing must arrive", false, late);
         }
-        // Read before clean-up; what it holds of the topology goes with it.
+        // Read before clean-up; the references to the topology are dropped with it.
         let evidence = self.evidence.take().map(|evidence| unpoisoned(evidence.into_inner()));
         let failed = matches!(result, Err(Stop::Fail(..))) || self.checks.iter().any(|check| !check.ok);
         let attachments = evidence.filter(|_| failed).map(Evidence::attachments).unwrap_or_default();

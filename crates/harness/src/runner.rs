@@ -56,7 +56,7 @@ pub struct RunOptions {
 pub struct Finished {
     /// The report to send.
     pub report: CellReport,
-    /// Set where the cell's thread is still running: the guest must be thrown away.
+    /// Set if the cell's thread is still running: the guest cannot be used any more.
     pub stuck: Option<String>,
 }
 
@@ -82,7 +82,7 @@ impl Runner {
     pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, HarnessError> {
         let programs = Programs::open(Path::new(OBJECT))?;
         let datapath = DatapathObject::open(Path::new(DATAPATH))?;
-        // Without /proc nothing is stated, and nothing else works either.
+        // Without /proc there are no corrections, but then nothing else works either.
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let capabilities = Capabilities::new(kernel, probe::all(kernel)).stated(Stated::of(&cmdline));
         quiet::inherit();

@@ -1,4 +1,4 @@
-//! Why a topology could not be made or read.
+//! Errors of building or reading a topology.
 
 use lab_netlink::NetlinkError;
 use nix::errno::Errno;
@@ -14,15 +14,15 @@ pub enum TopologyError {
         node: String,
         /// The request, in words.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's errno.
         errno: Errno,
     },
-    /// The kernel refused a netlink request.
+    /// The kernel rejected a netlink request.
     #[error("node `{node}`: {error}")]
     Netlink {
         /// The node in whose namespace it was asked.
         node: String,
-        /// The request and the refusal.
+        /// The request and the kernel's error.
         error: NetlinkError,
     },
     /// A sysctl could not be written.
@@ -34,11 +34,11 @@ pub enum TopologyError {
         key: String,
         /// The value that was to be written.
         value: String,
-        /// What the kernel said.
+        /// The kernel's errno.
         error: std::io::Error,
     },
     /// A tap could not be opened.
-    #[error("node `{node}`: tap {name}: {doing}: {errno} (is the `tun` module there?)")]
+    #[error("node `{node}`: tap {name}: {doing}: {errno} (is the `tun` module loaded?)")]
     Tap {
         /// Node of the topology.
         node: String,
@@ -46,7 +46,7 @@ pub enum TopologyError {
         name: String,
         /// The request, in words.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's errno.
         errno: Errno,
     },
     /// Links or addresses did not become usable.

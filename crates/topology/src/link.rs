@@ -1,6 +1,6 @@
-//! Single operations on devices, as cases do them.
+//! Operations on single devices, for cases.
 //!
-//! Every operation returns the kernel's refusal untouched, since that is what cases assert on.
+//! Every operation returns the kernel's error unchanged, because cases check it.
 
 use crate::{
     address, message,
@@ -18,7 +18,7 @@ use lab_netlink::{
 use lab_protocol::DeviceKind;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// What `RTM_NEWLINK` shall make. Unset fields are not sent.
+/// Parameters of `RTM_NEWLINK`. Unset fields are not sent.
 #[derive(Debug, Clone)]
 pub struct PairRequest<'a> {
     /// Kind of the pair.
@@ -214,8 +214,8 @@ pub fn set_mtu(ns: &Netns, name: &str, mtu: u32) -> Done {
     set(ns, name, LinkAttribute::Mtu(mtu))
 }
 
-/// Sets how long a packet of several segments may be when it is handed to a device, bytes: `IFLA_GSO_MAX_SIZE` for IPv6,
-/// `IFLA_GSO_IPV4_MAX_SIZE` for IPv4. Kernels without the latter take it and do nothing.
+/// Sets how long a packet of several segments may be when it is handed to a device, bytes: `IFLA_GSO_MAX_SIZE` for
+/// IPv6, `IFLA_GSO_IPV4_MAX_SIZE` for IPv4. Kernels without the latter take it and do nothing.
 ///
 /// # Errors
 /// The kernel's refusal: `EINVAL` beyond the driver's `tso_max_size`.

@@ -1,4 +1,4 @@
-//! What there is: nodes, links, addresses, routes. Pure data, no I/O.
+//! Nodes, links, addresses and routes as pure data, without I/O.
 
 pub use crate::{
     parts::{Device, DeviceSpec, Nat, Port, Rule, Selector, Tunnel},
@@ -89,7 +89,7 @@ pub struct DeviceAddress {
     pub cidr: Cidr,
 }
 
-/// Where a route leads.
+/// Next hop of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// Gateway; none for an on-link route.
@@ -123,7 +123,7 @@ pub struct Route {
     pub table: Option<u32>,
     /// Destination; `0.0.0.0/0` and `::/0` are the defaults.
     pub to: Cidr,
-    /// Where it leads.
+    /// Its next hop.
     pub hop: Hop,
 }
 
@@ -138,7 +138,7 @@ pub struct Sysctl {
     pub value: String,
 }
 
-/// A whole topology. Built by chaining, in the order in which one would draw it.
+/// A whole topology, built by chained method calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     /// Name of the [`Template`](crate::Template) that it was built from, as in cell listings.
@@ -278,7 +278,7 @@ impl Topology {
         self
     }
 
-    /// Makes both ends of each link know each other's addresses for good.
+    /// Adds the addresses of both ends of each link to the other end as permanent neighbours.
     #[must_use]
     pub fn static_neighbours(mut self) -> Self {
         self.static_neighbours = true;

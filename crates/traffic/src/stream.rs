@@ -1,4 +1,4 @@
-//! A stream of numbered datagrams in the background: the loss meter while attachments change.
+//! A stream of numbered datagrams in the background, which measures losses while attachments change.
 
 use crate::{
     gate,
@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What came of a stream.
+/// Result of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamReport {
     /// Datagrams handed to the kernel, refused ones included: a refused one is lost too.
@@ -92,7 +92,8 @@ impl UdpStream {
         gate::flow();
         let (client, server) = path.udp()?;
         hear_errors(&client, path.dial)?;
-        // Datagrams that waited for a neighbour's address come all at once: what the kernel delivered is never to be lost here.
+        // Datagrams that waited for a neighbour's address come all at once: what the kernel delivered is never to be
+        // lost here.
         setsockopt(&server, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
         let dial = path.dial;
         let (going, stopped) = mpsc::channel();
@@ -132,9 +133,10 @@ impl UdpStream {
         self.report(sent, send_errors)
     }
 
-    /// Like [`stop`](Self::stop), where datagrams are expected to be lost: what has yet to come is not told by what was sent
-    /// but by `owed`, the datagrams that were seen on their way. For them it waits up to `patience`, since a starved host
-    /// keeps a receiver waiting long after the kernel has delivered; for nothing else longer than `window`.
+    /// Like [`stop`](Self::stop), where datagrams are expected to be lost: what has yet to come is not told by what was
+    /// sent but by `owed`, the datagrams that were seen on their way. For them it waits up to `patience`, since a
+    /// starved host keeps a receiver waiting long after the kernel has delivered; for nothing else longer than
+    /// `window`.
     ///
     /// # Errors
     ///
@@ -156,8 +158,8 @@ impl UdpStream {
         }
     }
 
-    /// Like [`stop`](Self::stop), where every datagram that does not arrive is counted by whoever drops it: waits until sent
-    /// less `dropped` arrived, at most for `patience`.
+    /// Like [`stop`](Self::stop), where every datagram that does not arrive is counted by whoever drops it: waits until
+    /// sent less `dropped` arrived, at most for `patience`.
     ///
     /// # Errors
     ///
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_reordering_and_copies_are_told_apart() {
+    fn loss_reordering_and_copies_are_distinguished() {
         let mut seen = Seen::default();
         for sequence in [0, 1, 5, 3, 3, 6] {
             seen.count(sequence);

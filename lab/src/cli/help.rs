@@ -5,7 +5,7 @@ use super::Cli;
 use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
-/// Every command that is not hidden, by what somebody wants to do.
+/// Headings, with all commands that are not hidden.
 const GROUPS: [(&str, &[&str]); 7] = [
     ("Begin", &["init", "setup", "doctor"]),
     ("Run", &["run", "rerun", "shell", "list", "topology"]),

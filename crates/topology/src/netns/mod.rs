@@ -19,7 +19,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// Names and files of all namespaces that were ever made here and may still be there, oldest first.
+/// Names and files of all namespaces that this process created and that may still exist, oldest first.
 static MADE: Mutex<Vec<(String, Weak<OwnedFd>)>> = Mutex::new(Vec::new());
 
 /// A network namespace without a name in the file system: it lives as long as this value, the threads inside and the
@@ -62,8 +62,8 @@ impl Netns {
         living.map(open).collect()
     }
 
-    /// Has so many fresh namespaces ready from now on, made by a thread of its own while others wait. Returns once they are
-    /// there.
+    /// Keeps this number of new namespaces ready, created by a separate thread while other threads wait. Returns once
+    /// they exist.
     pub fn keep_ready(count: usize) {
         stock::keep(count);
     }
@@ -73,7 +73,7 @@ impl Netns {
         stock::inodes()
     }
 
-    /// The name given at birth.
+    /// The name that it was created with.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -90,12 +90,12 @@ impl Netns {
 
     /// The rtnetlink socket inside the namespace. Every thread may use it; it never leaves the namespace.
     pub fn netlink(&self) -> MutexGuard<'_, Netlink> {
-        // A conversation that panicked leaves at most answers with an old sequence number, which are skipped.
+        // A panic leaves at most answers with an old sequence number, which are skipped.
         unpoisoned(self.space.netlink.lock())
     }
 
-    /// Runs `work` inside the namespace and waits for it: on the thread that made the namespace, or on one of its own where
-    /// that one is busy.
+    /// Runs `work` inside the namespace and waits for it: on the thread that made the namespace, or on one of its own
+    /// where that one is busy.
     ///
     /// # Panics
     /// With the panic of `work`, or if the namespace can't be entered.
@@ -122,10 +122,10 @@ impl Netns {
                 enter(&fd, &node);
                 work()
             })
-            .expect("the system has a thread to spare")
+            .expect("the system can start a thread")
     }
 
-    /// Words for a netlink error in this namespace.
+    /// Converts a netlink error in this namespace.
     pub(crate) fn error(&self, error: NetlinkError) -> TopologyError {
         TopologyError::Netlink { node: self.name.clone(), error }
     }

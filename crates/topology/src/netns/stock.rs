@@ -1,5 +1,5 @@
-//! Namespaces made in advance, in moments in which a case waits: making one is the dearest step of building a topology.
-//! Each is used once, so that every topology starts from what the kernel gives.
+//! Creates namespaces in advance while a case waits, because this is the slowest step of building a topology. Each
+//! namespace is used once, so that every topology starts with the kernel's defaults.
 
 use super::space::Space;
 use crate::lock::unpoisoned;
@@ -13,10 +13,10 @@ use std::{
 
 struct Shelf {
     spares: Vec<Space>,
-    /// As many as there shall be.
+    /// Number of namespaces to keep ready.
     level: usize,
     has_maker: bool,
-    /// The thread that is about to enter a namespace that will be on the shelf.
+    /// The thread that is going to enter the next prepared namespace.
     entering: Option<Pid>,
 }
 
@@ -27,14 +27,14 @@ fn shelf() -> MutexGuard<'static, Shelf> {
     unpoisoned(SHELF.lock())
 }
 
-/// One that is ready, if any is.
+/// Takes a prepared namespace, if there is one.
 pub(super) fn take() -> Option<Space> {
     let spare = shelf().spares.pop();
     CHANGED.notify_all();
     spare
 }
 
-/// Keeps so many ready from now on, and waits until they are.
+/// Keeps this number ready from now on, and waits until they are.
 pub(super) fn keep(level: usize) {
     let mut shelf = shelf();
     shelf.level = level;
@@ -57,8 +57,7 @@ pub(super) fn inodes() -> Vec<u64> {
     shelf.spares.iter().map(|spare| spare.inode).chain(entered).collect()
 }
 
-/// At the same priority as everybody else: what is made slowly here holds locks of the kernel's that everybody wants
-/// (RTNL).
+/// Runs at the usual priority: a slow creation would hold kernel locks that all others need (RTNL).
 fn make() {
     loop {
         let mut waiting = shelf();

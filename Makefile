@@ -4,9 +4,11 @@
 LAB = $(shell scripts/build-lab --path)
 # Passed to the command of the target, for example: make lab-run ARGS="--kernel 6.12"
 ARGS ?=
+# Where `make install` installs.
+PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check clean
+.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -69,6 +71,12 @@ check: setup-tests ## Formatting, lints, and the dependencies' licences, sources
 	@cargo fmt --manifest-path ebpf/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@scripts/deny
+
+dist: setup ## Build the packages: an archive, a .deb and an OCI image, in target/dist
+	@scripts/dist
+
+install: setup ## Install the lab, what guests run, man pages and completions in PREFIX (/usr/local)
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/dist install
 
 clean: ## Remove what was built here; keep the cache of kernels and tools
 	@cargo clean

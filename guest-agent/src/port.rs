@@ -1,4 +1,5 @@
-//! The virtio-serial port to the host, found by its name in sysfs: there is no udev to make a link for it.
+//! The virtio-serial port to the host, found by its name in sysfs, since the guest has no udev that would create a
+//! link.
 
 use lab_protocol::message::PORT_NAME;
 use std::{
@@ -8,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the port may take to appear after its driver was loaded.
+/// Maximum time until the port appears after its driver was loaded.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens the port for reading and writing.
 ///
 /// # Errors
-/// Where no port of that name appears in time, or its node cannot be opened.
+/// No port of that name appears in time, or its device node cannot be opened.
 pub fn open() -> io::Result<File> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -24,14 +25,14 @@ pub fn open() -> io::Result<File> {
         if Instant::now() > deadline {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
-                format!("no virtio-serial port is named {PORT_NAME} (virtio_console missing?)"),
+                format!("no virtio-serial port has the name {PORT_NAME} (is virtio_console missing?)"),
             ));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// The device name (`vport1p1`) of our port, once the host's side gave it its name.
+/// The device name (`vport1p1`) of our port, once the kernel knows the port's name.
 fn find(class: &Path) -> Option<String> {
     fs::read_dir(class).ok()?.flatten().find_map(|entry| {
         let name = fs::read_to_string(entry.path().join("name")).ok()?;

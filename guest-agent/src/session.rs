@@ -1,7 +1,8 @@
-//! The conversation with the host.
+//! Handles the messages from the host.
 
 use crate::{
     entropy,
+    error::AgentError,
     kmsg::{self, Log},
     sender::Sender,
     shell::Shell,
@@ -12,19 +13,19 @@ use lab_protocol::{
 };
 use std::{fs::File, io::Read, sync::Arc, time::Duration};
 
-/// Answers the host until it sends `Shutdown`.
+/// Handles messages from the host until it sends `Shutdown`.
 ///
 /// # Errors
-/// One line where the port breaks or the host speaks another protocol.
-pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
-    let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
+/// The port breaks, the host speaks another protocol, or the harness can't probe the kernel.
+pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), AgentError> {
+    let reader = port.try_clone().map_err(AgentError::Port)?;
     let sender = Sender::new(port);
     let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
 
-    let uts = nix::sys::utsname::uname().map_err(|error| format!("uname: {error}"))?;
+    let uts = nix::sys::utsname::uname().map_err(AgentError::Uname)?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let kernel = KernelVersion::from_uname(&release, &version)
-        .ok_or_else(|| format!("`{release}` is not a kernel release that the agent can read"))?;
+        .ok_or_else(|| AgentError::Release(release.clone().into_owned()))?;
     let hello = |nonce| AgentMessage::Hello {
         protocol: PROTOCOL_VERSION,
         nonce,
@@ -42,7 +43,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     sender.start_heartbeat();
 
     let mut log = Log::open();
-    // Splats of the boot: reported to every host that resumes this guest.
+    // Splats during the boot are reported to every host that resumes this guest.
     let mut boot_log = String::new();
     let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
@@ -50,13 +51,13 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     loop {
         match inbox.next()? {
             HostMessage::Hello { protocol } | HostMessage::Resume { protocol, .. } if protocol != PROTOCOL_VERSION => {
-                let message = format!("the host speaks protocol {protocol}, the agent {PROTOCOL_VERSION}");
-                sender.send(&AgentMessage::Fatal { message: message.clone() })?;
-                return Err(message);
+                let error = AgentError::Protocol(protocol);
+                sender.send(&AgentMessage::Fatal { message: error.to_string() })?;
+                return Err(error);
             }
             HostMessage::Hello { .. } => {
                 let fresh = Runner::probe(kernel, suites).inspect_err(|error| {
-                    let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
+                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
                 })?;
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
@@ -69,7 +70,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Resume { nonce, now_unix_ns, entropy, .. } => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Resume to a guest that never settled".into());
+                    return Err(AgentError::OutOfTurn { message: "Resume", when: "before Settle" });
                 };
                 set_clock(now_unix_ns);
                 if let Err(error) = entropy::reseed(&entropy) {
@@ -81,7 +82,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Run before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Run", when: "before Hello" });
                 };
                 set_clock(now_unix_ns);
                 scale = time_scale;
@@ -89,14 +90,14 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Shell(request) => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Shell before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Shell", when: "before Hello" });
                 };
                 set_clock(request.now_unix_ns);
                 shell = Some(Shell::start(Arc::clone(runner), *request, sender.clone()));
             }
             HostMessage::Measure(request) => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Measure before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Measure", when: "before Hello" });
                 };
                 set_clock(request.now_unix_ns);
                 measure(&sender, runner, &request)?;
@@ -119,7 +120,7 @@ fn run_cells(
     runner: &Runner,
     cells: &[CellId],
     options: &RunOptions,
-) -> Result<(), String> {
+) -> Result<(), AgentError> {
     let mut ran = 0;
     for id in cells {
         sender.set_current(Some(id.clone()));
@@ -130,8 +131,8 @@ fn run_cells(
         sender.set_current(None);
         sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
         if let Some(stuck) = finished.stuck {
-            // A thread that cannot be stopped still holds namespaces and programs: the guest is no longer pristine. It stays
-            // up, since the host asks what hangs before it kills it.
+            // A thread that cannot be stopped still holds namespaces and programs, so the guest is no longer clean.
+            // The guest keeps running because the host asks where it hangs before killing it.
             return sender.send(&AgentMessage::Fatal { message: stuck });
         }
         ran += 1;
@@ -141,7 +142,7 @@ fn run_cells(
 
 /// Reports splats since the last mark, and marks the place in the kernel log. Where the console got a line since then, the
 /// mark goes there too: the host attributes what precedes it to the cell before.
-fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
+fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), AgentError> {
     let splats = log.splats();
     if log.was_loud() || !splats.is_empty() {
         kmsg::say(line);
@@ -151,26 +152,26 @@ fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
     sender.report(&splats)
 }
 
-fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), String> {
+fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), AgentError> {
     let mut ran = 0;
     let tell = |round, setup, sample| sender.send(&AgentMessage::Measured { round, setup, sample });
-    let measured = runner.measure(request, &mut |round, setup, sample| {
+    let measured: Result<(), AgentError> = runner.measure(request, &mut |round, setup, sample| {
         ran += 1;
         tell(round, setup, sample)
     });
     match measured {
         Ok(()) => sender.send(&AgentMessage::Done { ran }),
-        Err(message) => sender.send(&AgentMessage::Refused { message }),
+        Err(error) => sender.send(&AgentMessage::Refused { message: error.to_string() }),
     }
 }
 
-/// Writes back what is dirty and gives back what the boot cached, so that a snapshot is small.
+/// Writes back dirty pages and drops the caches that the boot filled, so that a snapshot is small.
 fn settle() {
     nix::unistd::sync();
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
-/// A restored or emulated guest's clock may be far off; logs should not be.
+/// Sets the clock, which may be wrong in a restored or emulated guest, so that logs have the right time.
 fn set_clock(now_unix_ns: u64) {
     let now = nix::sys::time::TimeSpec::from_duration(Duration::from_nanos(now_unix_ns));
     let _ = nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, now);
@@ -183,22 +184,22 @@ struct Inbox {
 
 impl Inbox {
     /// The next intact message; broken frames are noted on the console and passed over.
-    fn next(&mut self) -> Result<HostMessage, String> {
+    fn next(&mut self) -> Result<HostMessage, AgentError> {
         let mut buffer = [0; 4096];
         loop {
             match self.decoder.next_message() {
                 Some(Ok(message)) => return Ok(message),
                 Some(Err(error)) => {
-                    kmsg::say(&format!("from the host: {error}"));
+                    kmsg::say(&format!("broken frame from the host: {error}"));
                     continue;
                 }
                 None => {}
             }
             match self.port.read(&mut buffer) {
-                // The port reads as empty while no host side is connected.
+                // Reads return no data while the host is not connected.
                 Ok(0) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(count) => self.decoder.feed(&buffer[..count]),
-                Err(error) => return Err(format!("the port to the host broke: {error}")),
+                Err(error) => return Err(AgentError::Port(error)),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Decompresses module files (xz, zstd, gzip or none). The guest gets them uncompressed: kernels load compressed modules
-//! only with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
+//! Decompresses module files (xz, zstd, gzip or none). The guest gets them uncompressed: kernels load compressed
+//! modules only with `CONFIG_MODULE_DECOMPRESS`, and the host decompresses faster than an emulated guest.
 
 use crate::error::ImageError;
 use object::{Object, ObjectSection, read::elf::ElfFile64};
@@ -12,14 +12,14 @@ const LIMIT: u64 = 256 << 20;
 pub fn read_module(path: &Path) -> Result<Vec<u8>, ImageError> {
     let file = File::open(path).map_err(ImageError::io("module", path))?;
     let problem = |problem: String| ImageError::Module { path: path.to_owned(), problem };
-    unpack(path.extension().and_then(|suffix| suffix.to_str()), file).map_err(problem)
+    unpack(path.extension().and_then(|suffix| suffix.to_str()), file).map_err(|error| problem(error.to_string()))
 }
 
 /// Release of the kernel that the module was built for: the first word of its `vermagic` (`VERMAGIC_STRING`,
-/// include/linux/vermagic.h). None for a module that has none, which a kernel takes by force only.
+/// include/linux/vermagic.h). `None` for a module without one, which a kernel only loads by force.
 ///
 /// # Errors
-/// [`ImageError::Module`] for a file that holds no module.
+/// [`ImageError::Module`] for a file that is not a module.
 pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
     let bytes = read_module(path)?;
     let problem = |error: object::Error| ImageError::Module { path: path.to_owned(), problem: error.to_string() };
@@ -30,29 +30,43 @@ pub fn module_release(path: &Path) -> Result<Option<String>, ImageError> {
     Ok(magic.and_then(|magic| String::from_utf8_lossy(magic).split_whitespace().next().map(str::to_owned)))
 }
 
+/// Why a module can't be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// It is damaged.
+    #[error(transparent)]
+    Damaged(#[from] std::io::Error),
+    /// It unpacks to something else.
+    #[error("not an ELF file after decompression")]
+    NotElf,
+    /// It is larger than the limit, MiB.
+    #[error("unpacks to more than {0} MiB")]
+    TooLarge(u64),
+}
+
 /// What a module file with this suffix holds.
 ///
 /// # Errors
 /// The file is damaged, larger than [`LIMIT`], or not an ELF file.
-pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, String> {
+pub fn unpack<'a>(suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, UnpackError> {
     unpack_within(LIMIT, suffix, file)
 }
 
-/// The same with a limit of the caller's, bytes.
-pub fn unpack_within<'a>(limit: u64, suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, String> {
+/// As [`unpack`], with another limit in bytes.
+pub fn unpack_within<'a>(limit: u64, suffix: Option<&str>, file: impl Read + 'a) -> Result<Vec<u8>, UnpackError> {
     let reader: Box<dyn Read + 'a> = match suffix {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
-        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| error.to_string())?),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(file)?),
         Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
         _ => Box::new(file),
     };
     let mut bytes = Vec::new();
-    reader.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    reader.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(format!("unpacks to more than {} MiB", limit >> 20));
+        return Err(UnpackError::TooLarge(limit >> 20));
     }
     if !bytes.starts_with(b"\x7fELF") {
-        return Err("not an ELF file once unpacked".to_owned());
+        return Err(UnpackError::NotElf);
     }
     Ok(bytes)
 }

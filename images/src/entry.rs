@@ -1,8 +1,8 @@
 //! Extracts the uncompressed kernel, which the virtual machine can start directly through the PVH entry point.
 //!
-//! A bzImage decompresses and relocates itself in the guest. Under TCG this takes a fifth of a boot; on the host it takes
-//! milliseconds. QEMU can start an ELF file with a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) directly, and the
-//! kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
+//! A bzImage decompresses and relocates itself in the guest. Under TCG this takes a fifth of a boot; on the host it
+//! takes milliseconds. QEMU can start an ELF file with a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) directly,
+//! and the kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
 //! `include/xen/interface/elfnote.h`).
 
 use crate::{cache, error::ImageError, setup_header::SetupHeader};
@@ -19,14 +19,13 @@ use std::{
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of the kernel's entry point.
 const PHYS32_ENTRY: u32 = 18;
-/// Changes whenever the same image gives another answer: what could not be unpacked is remembered, and must not be once it
-/// can.
+/// Version of the cache: increase it when more images can be unpacked, because failures are cached too.
 const FORMAT: u32 = 1;
-/// No kernel is larger; what unpacks to more is broken.
+/// Maximum size of an uncompressed kernel, bytes; a payload that unpacks to more is damaged.
 const LIMIT: u64 = 512 << 20;
 
-/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the
-/// kernel must decompress itself then. This result is cached as an empty file.
+/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression;
+/// the kernel must decompress itself then. This result is cached as an empty file.
 ///
 /// # Errors
 /// The image can't be read, or the cache can't be written.

@@ -23,16 +23,16 @@ const FORMAT: u32 = 2;
 /// Directories of every image.
 const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
-/// A file that goes in, as it was read: it may have been replaced since.
+/// A file of the image and its content when it was read; the file may have been replaced since.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageInput<'a> {
-    /// Where it was, for people.
+    /// Its path, for messages.
     pub path: &'a Path,
-    /// What it held.
+    /// Its content.
     pub bytes: &'a [u8],
 }
 
-/// What goes into an image.
+/// Specification of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
     /// The kernel's id in the matrix; written into the image.
@@ -92,7 +92,7 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
     Ok(Image { path, key, cached, modules: plan.carried, builtin: plan.builtin, missing: plan.missing })
 }
 
-/// Which module files go in, and in which order the guest loads them.
+/// The module files of an image, and the order in which the guest loads them.
 #[derive(Default)]
 struct ModulePlan {
     /// Names with files on the host.
@@ -146,7 +146,7 @@ impl ModulePlan {
     }
 }
 
-/// Every input goes in with its length before it, so that no two sets of inputs look the same.
+/// Hashes all inputs. The length of each is hashed before it, so that different sets of inputs have different hashes.
 fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {

@@ -1,5 +1,6 @@
-//! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks one
-//! of them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C library.
+//! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks
+//! one of them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C
+//! library.
 
 use crate::{archive::CpioArchive, error::ImageError};
 use lab_base::programs;
@@ -29,7 +30,7 @@ const TERMINALS: [&str; 2] = ["lib/terminfo", "usr/share/terminfo"];
 const PROGRAM_DIRECTORIES: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 /// Directories with libraries in unpacked packages.
 const LIBRARY_DIRECTORIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-/// tcpdump drops root for the user `tcpdump`, which is root again in a guest.
+/// Users of the guest: tcpdump drops root for the user `tcpdump`, which is also root in a guest.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\ntcpdump:x:0:0:tcpdump:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
 

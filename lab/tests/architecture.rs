@@ -167,3 +167,26 @@ fn the_name_of_a_public_type_occurs_once() {
     places.retain(|_, places| places.len() > 1);
     assert!(places.is_empty(), "give these types names of their own: {places:#?}");
 }
+
+/// An error is a type, whose variants a caller can tell apart and whose text is written in one place.
+#[test]
+fn no_public_function_has_text_for_an_error() {
+    let all = declared(types::functions);
+    assert!(all.len() > 1000, "only {} functions were found", all.len());
+    for (signature, wanted) in [
+        ("a() -> Result<(), String> {", true),
+        ("b(it: &Result<Vec<(u8, u8)>, String>);", true),
+        ("c() -> Result<Result<A, String>, E> {", true),
+        ("d(f: impl Fn(&str) -> Result<u32, String>, ) {", true),
+        ("e() -> Result<String> {", false),
+        ("f() -> Result<(u8, String), E> {", false),
+        ("g() -> Result<BTreeMap<u8, String>, E> {", false),
+    ] {
+        assert_eq!(types::has_text_for_error(signature), wanted, "{signature}");
+    }
+    let wrong = all.iter().filter(|it| types::has_text_for_error(&it.rest));
+    let parsers = declared(types::parsers_with_text_for_error);
+    let wrong = wrong.chain(&parsers);
+    let found: Vec<String> = wrong.map(|it| format!("{}: {}", it.place, it.name)).collect();
+    assert!(found.is_empty(), "give these functions an error type: {found:#?}");
+}

@@ -25,7 +25,7 @@ fn lab(arguments: &[&str]) -> Command {
 
 /// A run of some cells on one kernel, which is fetched and built before.
 fn run(case: &str, out: &Path) -> Command {
-    let ready = lab(&["list", "--case", case]).output().unwrap();
+    let ready = lab(&["build"]).output().unwrap();
     assert!(ready.status.success(), "{}", String::from_utf8_lossy(&ready.stderr));
     let fetched = lab(&["kernels", "fetch", "--kernel", KERNEL]).output().unwrap();
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
@@ -137,7 +137,7 @@ fn latest_that_is_a_directory_hides_no_verdict() {
     let output = run("A01-*[tc,veth,from-workload]", out.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("latest does not lead to this run"), "{said}");
+    assert!(said.contains("latest does not point to this run"), "{said}");
     let table = String::from_utf8_lossy(&output.stdout);
     let mut runs = fs::read_dir(out.path()).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
     let id = runs.find(|name| name != "latest" && !name.starts_with('.')).unwrap();

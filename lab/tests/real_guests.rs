@@ -194,7 +194,7 @@ fn tcx_on_a_netkit_device_in_auto_mode_is_an_attach_mismatch() {
         }
         let (element, kind, message) = case.result.expect("netkit devices are red");
         assert_eq!((&*element, &*kind), ("failure", "attach-mismatch"));
-        assert!(message.contains("plan demands netkit, kernel reports tcx/"), "{message}");
+        assert!(message.contains("the plan requires netkit, kernel reports tcx/"), "{message}");
         assert_eq!(case.properties["attach.used"], "tcx");
         assert_eq!(case.properties["attach.required"], "netkit");
     }

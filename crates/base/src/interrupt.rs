@@ -18,7 +18,7 @@ const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGT
 /// A second signal within this time is ignored: `timeout` sends its signal to the program and to its process group.
 const SAME_WISH: Duration = Duration::from_millis(300);
 
-/// Waits for a second signal on a thread of its own, which nothing else can block.
+/// Waits for a second signal on a separate thread, which nothing else can block.
 fn end_at_the_second() -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -38,22 +38,21 @@ fn end_at_the_second() -> std::io::Result<()> {
 static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 
 /// Shared by all threads of a run.
-///
-/// What a person's signal says and what a run says to itself are two things: only the former is told as an interruption and
-/// decides the exit code, and only the former outlives the run.
+/// A signal and a stop by the run itself are separate: only a signal is reported as an interruption, decides the exit
+/// code and remains set after the run.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
     stop: Arc<AtomicUsize>,
 }
 
-/// Why a run stops by itself.
+/// Why a run stops itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum RunStop {
     /// It took longer than its own deadline.
     Deadline = 1,
-    /// What happened can't be written down.
+    /// The reports can't be written.
     Reports = 2,
 }
 
@@ -62,7 +61,8 @@ impl RunStop {
 }
 
 impl Interrupt {
-    /// Installs handlers for SIGINT and SIGTERM that set the flag. There is one flag per process; further calls return it.
+    /// Installs handlers for SIGINT and SIGTERM that set the flag. There is one flag per process; further calls return
+    /// it.
     ///
     /// # Errors
     /// `sigaction` failed.
@@ -86,13 +86,13 @@ impl Interrupt {
         INSTALLED.get().and_then(Self::signal)
     }
 
-    /// The same for one run: it hears every signal, and can be stopped by itself without anything that comes after it.
+    /// The flag of one run: it is set by every signal, and the run can stop itself without affecting later runs.
     #[must_use]
     pub fn for_one_run(&self) -> Self {
         Self { signal: Arc::clone(&self.signal), stop: Arc::default() }
     }
 
-    /// Whether everything shall end, for whichever reason.
+    /// Whether the run must end, for any reason.
     pub fn is_over(&self) -> bool {
         self.signal().is_some() || self.stopped().is_some()
     }
@@ -110,7 +110,7 @@ impl Interrupt {
         RunStop::ALL.into_iter().find(|it| *it as usize == stop)
     }
 
-    /// Why the run ends early, for the cells that it costs.
+    /// Why the run ends early, for the verdicts of the cells that do not run.
     pub fn why(&self) -> &'static str {
         match (self.signal(), self.stopped()) {
             (None, Some(RunStop::Deadline)) => "the run took longer than its deadline",
@@ -124,7 +124,7 @@ impl Interrupt {
         self.signal.store(signal as usize, Ordering::SeqCst);
     }
 
-    /// Ends the run that this belongs to by itself. The first reason counts.
+    /// Stops the run of this flag. The first reason counts.
     pub fn stop(&self, why: RunStop) {
         let _ = self.stop.compare_exchange(0, why as usize, Ordering::SeqCst, Ordering::SeqCst);
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_stops_itself_stops_no_other_and_is_no_signal() {
+    fn a_run_that_stops_itself_affects_no_other_and_sets_no_signal() {
         let process = Interrupt::default();
         let (one, other) = (process.for_one_run(), process.for_one_run());
         one.stop(RunStop::Reports);

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_read_than_was_asked_for() {
+    fn only_the_requested_bytes_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "0123456789").unwrap();

@@ -1,4 +1,4 @@
-//! What cases work on: a built topology, programs attached to its devices, traffic across it.
+//! The testbed of a case: a built topology with methods to load and attach programs.
 
 use crate::{
     case::Direction,
@@ -27,8 +27,8 @@ pub const P0: Spot = Spot { node: "host", dev: "p0" };
 /// The node's end of the second workload's link.
 pub const P1: Spot = Spot { node: "host", dev: "p1" };
 
-/// `expected_attach_type` 0 is valid for every hook. Given explicitly, it selects the loader that does not read the
-/// kernel's BTF for each program, which takes a tenth of a second and more under emulation.
+/// `expected_attach_type` 0 is valid for every hook. If it is set explicitly, the loader does not read the kernel's BTF
+/// for each program, which takes a tenth of a second and more under emulation.
 pub const UNTYPED: LoadOptions<'static> = LoadOptions { expected_attach_type: Some(0), jump: None };
 
 /// A built topology.
@@ -51,11 +51,11 @@ impl Testbed {
         self.net.ifindex(at.node, at.dev)
     }
 
-    /// Loads a program that is given its device's index in a global, as Felix does, since `skb->ifindex`
-    /// differs between netkit's hooks.
+    /// Loads a program with its device's index in a global variable, as Felix does, since `skb->ifindex` differs
+    /// between netkit's hooks.
     ///
     /// # Errors
-    /// The verifier's refusal.
+    /// The verifier's error.
     pub fn load(&self, ctx: &Ctx, at: Spot, kind: ProgramKind, config: Config) -> Result<Arc<Program>, Stop> {
         let config = Config { host_ifindex: self.ifindex(at), ..config };
         Ok(Arc::new(ctx.programs.load(kind, &config, &UNTYPED)?))
@@ -69,7 +69,7 @@ impl Testbed {
         self.load(ctx, at, ProgramKind::Count, Config::new(ctx.marker))
     }
 
-    /// Attaches as requested, and reports what the kernel then lists.
+    /// Attaches as requested, and reports the attachment that the kernel then lists.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -113,7 +113,7 @@ impl Testbed {
         Ok(AttachedProgram { testbed: self, handle, hook, at, program: program.clone(), stays })
     }
 
-    /// Attaches a clsact filter with options of its own; the caller reports it.
+    /// Attaches a clsact filter with the given options; the caller reports it.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -132,8 +132,8 @@ impl Testbed {
         Ok(self.run(at, || lab_bpf::attach_tc(ifindex, list, program, options))?)
     }
 
-    /// Adds to the report what the kernel lists of a program on a device. A program without counters is given by its id
-    /// alone.
+    /// Adds the kernel's information about a program on a device to the report. A program without counters is given by
+    /// its id only.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -152,7 +152,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// What the kernel lists of a program on a device.
+    /// The attachment of a program on a device, as listed by the kernel.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -160,7 +160,7 @@ impl Testbed {
         record(self.net.ns(at.node), at.dev, requested, prog_id)
     }
 
-    /// Where the kernel lists a program on a device, if it does.
+    /// The hook at which the kernel lists a program on a device, if any.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -169,7 +169,7 @@ impl Testbed {
         Ok(self.run(at, || lab_bpf::find(ifindex, program.id()))?)
     }
 
-    /// Everything that the kernel lists on a device.
+    /// All programs that the kernel lists on a device.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -212,18 +212,18 @@ pub enum MprogCall {
     Prog,
 }
 
-/// What keeps a program attached.
+/// The object that keeps a program attached.
 pub enum Handle {
     /// A clsact filter.
     Filter(AttachedFilter),
     /// A link.
     Link(BpfLink),
-    /// Nothing: a program attached by `BPF_PROG_ATTACH` stays until it is detached or the device is deleted.
+    /// None: a program attached by `BPF_PROG_ATTACH` stays until it is detached or the device is deleted.
     Prog,
 }
 
-/// A filter that is detached when it is dropped, as a link is. Left to the device's deletion, its program would exist until
-/// the namespace is gone, and the leak check would wait for that.
+/// A filter that is detached on drop, like a link. Without that, its program would exist until the namespace is
+/// deleted, and the leak check would wait for that.
 pub struct AttachedFilter(Option<TcFilter>);
 
 impl AttachedFilter {
@@ -242,17 +242,17 @@ impl AttachedFilter {
 
 impl Drop for AttachedFilter {
     fn drop(&mut self) {
-        // Already gone where the case deleted its device or qdisc.
+        // Already detached if the case deleted its device or qdisc.
         _ = self.0.take().map(TcFilter::detach);
     }
 }
 
-/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its device
-/// is deleted.
+/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its
+/// device is deleted.
 pub struct AttachedProgram<'b> {
     testbed: &'b Testbed,
     handle: Handle,
-    /// The hook it was put on.
+    /// The hook that it was attached to.
     pub hook: Hook,
     /// The device.
     pub at: Spot,
@@ -262,10 +262,10 @@ pub struct AttachedProgram<'b> {
 }
 
 impl AttachedProgram<'_> {
-    /// The link, where it is one.
+    /// The link, if it is one.
     ///
     /// # Errors
-    /// A failed check where it is not a link.
+    /// A failed check if it is not a link.
     pub fn link(&self) -> Result<&BpfLink, Stop> {
         match &self.handle {
             Handle::Link(link) => Ok(link),
@@ -284,14 +284,14 @@ impl AttachedProgram<'_> {
         }
     }
 
-    /// Leaves a filter attached, like an owner that is killed.
+    /// Leaves a filter attached, as after its owner was killed.
     pub fn abandon(mut self) {
         if let Handle::Filter(AttachedFilter(filter)) = &mut self.handle {
             drop(filter.take());
         }
     }
 
-    /// The filter, where it is one.
+    /// The filter, if it is one.
     ///
     /// # Errors
     /// Like [`AttachedProgram::link`].
@@ -327,7 +327,7 @@ pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
         (AttachType::Tc, Direction::ToWorkload) => Hook::ClsactEgress,
         (AttachType::Tcx, Direction::FromWorkload) => Hook::TcxIngress,
         (AttachType::Tcx, Direction::ToWorkload) => Hook::TcxEgress,
-        // The peer transmits what comes from the workload; its programs are attached through the primary all the same.
+        // The peer transmits packets from the workload; its programs are also attached through the primary.
         (AttachType::Netkit, Direction::FromWorkload) => Hook::NetkitPeer,
         (AttachType::Netkit, Direction::ToWorkload) => Hook::NetkitPrimary,
     }

@@ -1,5 +1,5 @@
-//! apt with its own state directory per suite: it uses the host's keyring, mirror and proxy, no other configuration of the
-//! host, and installs nothing.
+//! apt with its own state directory per suite: it uses the host's keyring, mirror and proxy, no other configuration of
+//! the host, and installs nothing.
 
 use super::{
     debian::Debian,
@@ -25,8 +25,8 @@ pub struct AptState {
 }
 
 impl AptState {
-    /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas of
-    /// packages that count as installed.
+    /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas
+    /// of packages that count as installed.
     ///
     /// # Errors
     /// No mirror is known, the keyring is missing, or the directory can't be written.
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_named_suite_may_be_stale_and_none_may_be_unsigned() {
+    fn only_a_listed_suite_may_be_stale_and_none_may_be_unsigned() {
         let debian = Debian { stale: [("sid".to_owned(), "it lags".to_owned())].into(), ..Debian::default() };
         let line = |suite| source("http://a.example/debian", suite, &debian);
         assert_eq!(

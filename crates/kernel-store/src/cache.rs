@@ -22,8 +22,8 @@ use tempfile::TempDir;
 /// Interval at which a lock of another run is tried again.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits for
-/// a compiler.
+/// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits
+/// for a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WritePurpose {
     /// Downloading or copying.
@@ -78,7 +78,7 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
-    /// Says that a lab is at work here; none where nobody can write.
+    /// Takes a shared lock while this process uses the cache; `None` if the cache is not writable.
     used: Option<Arc<File>>,
 }
 
@@ -94,8 +94,8 @@ impl Cache {
     /// Opens a cache at the given path.
     ///
     /// # Errors
-    /// The path is relative or holds characters that apt's and vng's configuration cannot, cannot be made, or others can
-    /// write there.
+    /// The path is relative or has characters that the configuration of apt or vng does not support, the directory
+    /// can't be created, or other users can write to it.
     pub fn at(root: PathBuf) -> Result<Self> {
         if !root.is_absolute() {
             return Err(KernelsError::BadCache { path: root });
@@ -113,18 +113,18 @@ impl Cache {
         &self.root
     }
 
-    /// The right to remove from the cache; none while another lab is at work in it.
+    /// An exclusive lock for removing entries; `None` while another lab process uses the cache.
     pub fn alone(&self) -> Option<Alone<'_>> {
         let file = self.used.as_deref()?;
         if file.try_lock().is_err() {
-            // Linux gives up a lock to change it (flock(2)).
+            // Linux releases a lock while converting it (flock(2)).
             let _ = file.lock_shared();
             return None;
         }
         Some(Alone(file))
     }
 
-    /// The unpacked kernel of this identity, if it is there and whole.
+    /// The unpacked kernel with this identity, if it exists and is complete.
     pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<CachedKernel> {
         let finished = CachedKernel::read(&self.place(id, version, sha256))?;
         (finished.meta.sha256 == sha256 && finished.meta.id == id).then_some(finished)
@@ -166,7 +166,7 @@ impl Cache {
     }
 }
 
-/// The right to remove from the cache; ends with the value.
+/// An exclusive lock of the cache, for removing entries; released on drop.
 #[derive(Debug)]
 pub struct Alone<'a>(&'a File);
 
@@ -176,7 +176,7 @@ impl Drop for Alone<'_> {
     }
 }
 
-/// The right to write into the cache; ends with the value.
+/// A lock for writing into the cache; released on drop.
 pub(super) struct Writing<'a> {
     cache: &'a Cache,
     purpose: WritePurpose,
@@ -197,7 +197,7 @@ impl Writing<'_> {
         self.cache.root()
     }
 
-    /// The holder of the lock is alone, so all temporary directories belong to killed runs.
+    /// Only the holder of the lock has temporary directories, so all existing ones belong to killed runs.
     fn clear_leftovers(&self) -> Result<()> {
         let dir = self.root().join("kernels");
         for entry in fs::read_dir(&dir).map_err(KernelsError::io(&dir))? {

@@ -81,7 +81,7 @@ fn waiting_is_reported() {
 }
 
 #[test]
-fn a_full_disk_is_one_clear_error() {
+fn an_error_about_a_full_disk_names_the_directory_and_the_fix() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
     let error = cache.write(WritePurpose::Fetch, &quiet).unwrap().reserve(u64::MAX).unwrap_err();

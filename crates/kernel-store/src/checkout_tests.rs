@@ -89,7 +89,8 @@ fn equal_images_of_different_sources_are_the_same_kernel() {
     assert_eq!(image("tree 1"), image("tree 2"));
 }
 
-/// Distributions install modules compressed, and some as links; what differs in nothing else is another kernel.
+/// Distributions compress modules, and some install links: kernels that only differ in the content of a module must not
+/// be the same.
 #[test]
 fn kernels_that_differ_in_a_module_are_not_the_same() {
     let fixture = Fixture::new();
@@ -119,7 +120,7 @@ fn kernels_that_differ_in_a_module_are_not_the_same() {
     }
     fixture.sources("cp image arch/x86/boot/bzImage");
     let BuildResult::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
-    assert!(!kernel.modules.join("kernel").exists(), "modules of an earlier commit are none of this one's");
+    assert!(!kernel.modules.join("kernel").exists(), "modules of an earlier commit are not used");
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn a_compile_error_is_cached_with_the_compilers_message() {
     assert_eq!(cannot(checkout.build(&key).unwrap()), "net/x.c:7:2: error: expected ';'");
     assert_eq!(cannot(checkout.find(&key).unwrap()), "net/x.c:7:2: error: expected ';'");
     fixture.sources("true");
-    assert_eq!(cannot(checkout.build("other").unwrap()), "the build left no arch/x86/boot/bzImage");
+    assert_eq!(cannot(checkout.build("other").unwrap()), "the build created no arch/x86/boot/bzImage");
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn a_failure_of_the_host_is_not_cached() {
     assert!(error.starts_with("the build failed: exit status: 1: x.o: No space left"), "{error}");
     fixture.sources("kill -KILL $$");
     assert!(checkout.build("key").is_err());
-    assert!(checkout.find("key").is_none(), "nothing is remembered");
+    assert!(checkout.find("key").is_none(), "the failure is not cached");
 }
 
 #[test]
@@ -189,6 +190,6 @@ fn an_interrupted_build_ends_with_all_its_children() {
             std::thread::sleep(std::time::Duration::from_millis(10));
             false
         }),
-        "{pid} lives on"
+        "{pid} is still running"
     );
 }

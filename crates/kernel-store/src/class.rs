@@ -1,8 +1,7 @@
-//! Labels of kernels, by which people select and read them: three are predefined, and any other text is a class of one's own.
-//!
-//! What depends on a class: `--class`, the groups of `lab kernels update`, the class that reports name, and the recorded
-//! durations that split a plan. A predefined one is also compared with the kernel's version. What does not depend on it is the
-//! attach type that a kernel must use: that follows from its version and from `unsupported`.
+//! Labels of kernels, for selecting them and for reports: three are predefined, and any other text is a project's own
+//! class. The class is used by `--class`, in the groups of `lab kernels update`, in reports, and for the recorded
+//! durations that split a plan. A predefined class is also compared with the kernel's version. The attach type that a
+//! kernel must use does not depend on its class: it follows from its version and from `unsupported`.
 
 use lab_protocol::KernelVersion;
 use std::fmt;
@@ -40,8 +39,8 @@ impl KernelClass {
         }
     }
 
-    /// The class of this name. One that differs from a predefined one by case or punctuation only is meant to be that one: gives
-    /// that one as the error.
+    /// The class with this name. If it differs from a predefined name only by case or punctuation, it is a typing
+    /// error: the predefined name is the error.
     pub(super) fn named(name: &str) -> Result<Self, Self> {
         let bare =
             |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
@@ -52,7 +51,7 @@ impl KernelClass {
         }
     }
 
-    /// Whether a kernel of this version belongs to the class, as far as the version tells.
+    /// Whether a kernel of this version may belong to the class.
     pub fn holds(&self, version: KernelVersion) -> bool {
         let netkit = KernelVersion::new(6, 7, 0);
         match self {
@@ -63,7 +62,7 @@ impl KernelClass {
         }
     }
 
-    /// The rule of [`holds`](Self::holds) in words.
+    /// The rule of [`holds`](Self::holds) as text.
     pub(super) const fn rule(&self) -> &'static str {
         match self {
             Self::Below67 => "kernels before 6.7, and later ones with `netkit` listed as unsupported",

@@ -5,13 +5,18 @@ use super::{
     class::{ClassRule, KernelClass},
     debian::Debian,
     error::{KernelsError, Result},
+    local,
     names::is_file_name,
     source::Source,
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_guard::Id;
 use lab_protocol::Capability;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 use toml_edit::Document;
 
 /// The content of `kernels.toml`.
@@ -23,8 +28,10 @@ pub struct KernelMatrix {
     pub debian: Debian,
     /// Directory to which relative paths in the file refer.
     pub dir: PathBuf,
-    /// Keys under a former name, one hint each.
+    /// Hints about keys with deprecated names, one line each.
     pub hints: Vec<String>,
+    /// Ids of the kernels that `kernels.local.toml` has.
+    pub local: BTreeSet<String>,
 }
 
 /// A `[kernels."…"]` table.
@@ -32,18 +39,18 @@ pub struct KernelMatrix {
 pub struct Kernel {
     /// Name of the kernel in the matrix.
     pub id: Id,
-    /// Class that it stands for.
+    /// Its class.
     pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
     pub default: bool,
     /// Whether its failures are reported but do not count, for example of a release candidate.
     pub may_fail: bool,
     pub source: Source,
-    /// Capabilities that it lacks though its version says otherwise.
+    /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// Capabilities that it has though its version says otherwise.
+    /// Capabilities that it has although its version lacks them.
     pub has: Vec<BackportEntry>,
-    /// Why its probes are believed and not its version; none where the version counts.
+    /// Reason why its probes decide instead of its version; `None` if the version decides.
     pub believe_probes: Option<String>,
     /// Extra words for the kernel's command line.
     pub cmdline: Vec<String>,
@@ -82,41 +89,49 @@ impl Kernel {
 /// A capability that is missing although the version has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedEntry {
-    /// What is missing.
+    /// The missing capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
-/// A capability that is there although the version does not have it.
+/// A capability that the kernel has although its version does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackportEntry {
-    /// What is there.
+    /// The capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
 impl KernelMatrix {
-    /// Reads and checks `kernels.toml`.
+    /// Reads and checks `kernels.toml`, and merges the file of this machine's own kernels that may be beside it.
     ///
     /// # Errors
-    /// The file can't be read, or a line is invalid.
+    /// A file can't be read, or a line is invalid.
     pub fn load(path: &Path) -> Result<Self> {
         let text = lab_guard::bounded::text(path).map_err(KernelsError::io(path))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self::parse(&text, &path.display().to_string(), dir)?)
+        let file = path.display().to_string();
+        let shared = Self::read(&text, &file, dir)?;
+        Ok(local::merge(shared, path)?.complete(Origin { file: &file, text: &text })?)
     }
 
-    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative paths.
+    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative
+    /// paths.
     ///
     /// # Errors
     /// The first invalid line.
     pub fn parse(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
+        Self::read(text, file, dir)?.complete(Origin { file, text })
+    }
+
+    /// The same of a file that is not all of the matrix.
+    pub(super) fn read(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
         let top = Section::open(origin, document.as_table(), None, "the file".into(), &["kernels", "debian"])?;
@@ -130,13 +145,18 @@ impl KernelMatrix {
             let table = table.as_ref().ok_or_else(|| top.missing("kernels"))?;
             kernels.push(kernel(table, id, &dir, &mut hints)?);
         }
-        if kernels.is_empty() {
+        Ok(Self { kernels, debian, dir, hints, local: BTreeSet::new() })
+    }
+
+    /// Refuses a matrix by which a run would do nothing.
+    fn complete(self, origin: Origin<'_>) -> std::result::Result<Self, ConfigError> {
+        if self.kernels.is_empty() {
             return Err(origin.error(None, "the matrix is empty: add a [kernels.\"…\"] table"));
         }
-        if !kernels.iter().any(|kernel| kernel.default) {
+        if !self.kernels.iter().any(|kernel| kernel.default) {
             return Err(origin.error(None, "no kernel has `default = true`: a run without --kernel would do nothing"));
         }
-        Ok(Self { kernels, debian, dir, hints })
+        Ok(self)
     }
 }
 
@@ -180,7 +200,7 @@ fn kernel(
         kernel.has.iter().find(|it| kernel.unsupported.iter().any(|gone| gone.capability == it.capability))
     {
         let message =
-            format!("{name} lists `{}` under `has` and under `unsupported`: drop one of them", both.capability);
+            format!("{name} lists `{}` under `has` and under `unsupported`: remove one of them", both.capability);
         return Err(section.error_at("has", message));
     }
     match kernel.source.get().promised().filter(|version| !kernel.rule().fits(*version)) {
@@ -212,7 +232,7 @@ fn unsupported(
 ) -> std::result::Result<Vec<UnsupportedEntry>, ConfigError> {
     let key = section.renamed("unsupported", "departures")?;
     if key != "unsupported" {
-        // As an error, for the file and the line.
+        // Created as an error, which has the file and the line.
         hints.push(section.error_at(key, format!("`{key}` in {name} is deprecated: use `unsupported`")).to_string());
     }
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
@@ -228,7 +248,7 @@ fn unsupported(
     Ok(found)
 }
 
-/// `has`: names of capabilities, for which the kernel's own `reason` stands, or tables with a reason each.
+/// Reads `has`: names of capabilities, to which the kernel's own `reason` applies, or tables with a reason each.
 fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<BackportEntry>, ConfigError> {
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
     let mut found: Vec<BackportEntry> = Vec::new();
@@ -237,7 +257,8 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
             let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
             let capability = capability.ok_or_else(|| {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-                let message = format!("`{text}` in `has` of {name} is not a capability (wanted: {})", names.join(", "));
+                let message =
+                    format!("`{text}` in `has` of {name} is not a capability (expected: {})", names.join(", "));
                 section.error_at("has", message)
             })?;
             let reason = reason(section, name, "has")?;
@@ -258,11 +279,12 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
     Ok(found)
 }
 
-/// `believe`, which takes `"probes"`, and the reason for it.
+/// Reads `believe`, whose only value is `"probes"`, and its reason.
 fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<String>, ConfigError> {
     if section.text("believe")?.is_none() {
         if section.text("reason")?.is_some() && !section.keys().any(|key| key == "has") {
-            let message = format!("`reason` of {name} is one for `believe` or `has`, and there is neither");
+            let message =
+                format!("`reason` of {name} is only used with `believe` or `has`: remove it or add one of them");
             return Err(section.error_at("reason", message));
         }
         return Ok(None);
@@ -273,18 +295,18 @@ fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<Str
 
 fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<String, ConfigError> {
     let reason = section.text("reason")?.map(str::to_owned);
-    let why = || format!("`{of}` of {name} needs a `reason`: why the version does not tell what this kernel has");
+    let why = || format!("`{of}` of {name} needs a `reason`: why this kernel differs from its version");
     reason.ok_or_else(|| section.error_at(of, why()))
 }
 
-/// What a kernel's own command line takes from it (Documentation/admin-guide/kernel-parameters.txt, Documentation/networking/
-/// ipv6.rst).
+/// Capabilities that a kernel's own command line disables (Documentation/admin-guide/kernel-parameters.txt,
+/// Documentation/networking/ ipv6.rst).
 fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
     let source = "Documentation/networking/ipv6.rst";
     let off = |word: &str, capability| {
         cmdline.iter().any(|it| it == word).then(|| UnsupportedEntry {
             capability,
-            reason: format!("its command line has {word}"),
+            reason: format!("its command line contains {word}"),
             source: Some(source.to_owned()),
         })
     };

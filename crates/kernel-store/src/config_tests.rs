@@ -111,7 +111,7 @@ fn wrong_types_and_missing_keys_name_the_line() {
 #[test]
 fn classes_are_checked_against_versions() {
     let older = GOOD.replacen(r#""6.7+""#, r#""below-6.7""#, 1);
-    assert!(parse(&older).is_ok(), "without netkit a kernel does what those before 6.7 do");
+    assert!(parse(&older).is_ok(), "a kernel without netkit behaves like those before 6.7");
     insta::assert_snapshot!(parse(&older.replace(r#""netkit""#, r#""tcx""#)).unwrap_err(),
         @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7, and later ones with `netkit` listed as unsupported"#);
     insta::assert_snapshot!(broken(r#""6.7+""#, r#""25.10""#),
@@ -183,7 +183,7 @@ fn a_kernel_may_have_more_than_its_version() {
 }
 
 #[test]
-fn what_a_kernel_has_is_read_strictly() {
+fn invalid_has_and_believe_are_refused() {
     for (lines, line, words) in [
         ("has = [\"tcxx\"]\nreason = \"x\"", 5, "`tcxx` in `has` of [kernels.\"rhel\"] is not a capability"),
         ("has = [\"tcx\"]", 5, "`has` of [kernels.\"rhel\"] needs a `reason`"),
@@ -192,7 +192,7 @@ fn what_a_kernel_has_is_read_strictly() {
         ("has = [{ capability = \"tcx\" }]", 5, "reason"),
         ("believe = \"probes\"", 5, "`believe` of [kernels.\"rhel\"] needs a `reason`"),
         ("believe = \"version\"\nreason = \"x\"", 5, "unknown believe `version`"),
-        ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is one for `believe` or `has`"),
+        ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is only used with `believe` or `has`"),
         (
             "has = [\"tcx\"]\nreason = \"x\"\nunsupported = [{ capability = \"tcx\", reason = \"y\" }]",
             5,

@@ -69,7 +69,7 @@ fn package_archive() {
         std::fs::create_dir(&stage).unwrap();
         let mut found = UnpackedFiles::default();
         let unpacked = found.add(bytes, &stage);
-        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "something appeared beside the stage");
+        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "a file was created outside of the stage");
         for entry in walkdir::WalkDir::new(&stage).min_depth(1) {
             let entry = entry.unwrap();
             assert!(entry.file_type().is_dir() || entry.file_type().is_file(), "{}", entry.path().display());

@@ -27,7 +27,7 @@ pub(super) fn banner(image: &Path) -> Result<Banner> {
         // kernels.toml names the image, so its absence is an error in that file.
         std::io::ErrorKind::NotFound => KernelsError::BadKernel {
             path: image.to_owned(),
-            reason: "there is no such image: fix `source.path` in kernels.toml, or build the tree".into(),
+            reason: "the image does not exist: fix `source.path` in kernels.toml, or build the tree".into(),
         },
         _ => KernelsError::io(image)(error),
     })?;
@@ -36,7 +36,7 @@ pub(super) fn banner(image: &Path) -> Result<Banner> {
     match SetupHeader::of(&bytes).and_then(|header| header.length()) {
         Some(length) if length > bytes.len() as u64 => {
             let missing = length - bytes.len() as u64;
-            Err(bad(format!("is {missing} bytes short of what its header says: build or copy it again")))
+            Err(bad(format!("is {missing} bytes shorter than its header says: build or copy it again")))
         }
         _ => Ok(banner),
     }
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(banner(&path).unwrap().release, "6.12.1");
         fs::write(&path, &whole[..whole.len() - 7]).unwrap();
         let error = banner(&path).unwrap_err().to_string();
-        assert!(error.contains("is 7 bytes short of what its header says"), "{error}");
+        assert!(error.contains("is 7 bytes shorter than its header says"), "{error}");
     }
 
     proptest! {

@@ -3,10 +3,11 @@
 //! [`KernelMatrix`] is the user's intent, [`KernelsLock`] its resolution, and [`KernelStore`] turns a lock entry into
 //! `<cache>/kernels/<id>-<version>-<sha12>/` with `vmlinuz`, `config`, `modules/` and `meta.toml`.
 //!
-//! Start with [`KernelStore::fetch`]. [`select`] evaluates the patterns of the command line, and [`Checkout`] builds commits of a
-//! kernel tree for bisecting.
+//! Start with [`KernelStore::fetch`]. [`select`] evaluates the patterns of the command line, and [`Checkout`] builds commits
+//! of a kernel tree for bisecting.
 //!
-//! *Architecture invariant:* this crate handles kernels as files with a version: it boots nothing and knows no cell.
+//! *Architecture invariant:* this crate handles kernels as files with a version: it boots no guests and does not depend
+//! on cells.
 
 mod apt;
 mod cache;
@@ -20,6 +21,7 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod header;
+mod local;
 mod lockfile;
 mod mirror;
 mod modules;
@@ -41,8 +43,9 @@ pub use class::{ClassRule, KernelClass};
 pub use config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry};
 pub use debian::Debian;
 pub use error::{KernelsError, Result};
+pub use local::LOCAL_TOML;
 pub use lockfile::KernelsLock;
 pub use select::select;
-pub use source::{Locked, Source};
+pub use source::{LocalKernel, Locked, Source};
 pub use store::{BootableKernel, KernelRow, KernelStore};
 pub use update::{LockChange, Update};

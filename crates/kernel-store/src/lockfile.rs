@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 
 const HEADER: &str = "\
-# What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
+# The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
 ";
 
 /// The content of `kernels.lock`.
@@ -52,6 +52,19 @@ impl KernelsLock {
     pub fn save(&self, path: &Path) -> Result<()> {
         let body = toml::to_string(self).map_err(|error| KernelsError::io(path)(std::io::Error::other(error)))?;
         file::replace_durably(path, format!("{HEADER}\n{body}").as_bytes()).map_err(KernelsError::io(path))
+    }
+
+    /// With the entries of another file, which replace those of the same kernels.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.kernels.extend(other.kernels);
+        self
+    }
+
+    /// The entries of the kernels that `belongs` names, and the others.
+    pub fn split(self, belongs: impl Fn(&str) -> bool) -> (Self, Self) {
+        let (these, others) = self.kernels.into_iter().partition(|(id, _)| belongs(id));
+        (Self { kernels: these }, Self { kernels: others })
     }
 
     /// The entry by which a kernel is fetched.
@@ -101,7 +114,7 @@ mod tests {
         lock().save(&path).unwrap();
         assert_eq!(KernelsLock::load(&path).unwrap(), lock());
         insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"
-        # What kernels.toml was resolved to. Written by `lab kernels update`; review the difference and commit it.
+        # The resolved versions of kernels.toml. Written by `lab kernels update`; review the difference and commit it.
 
         [kernels."7.3"]
         source = "deb"

@@ -134,9 +134,9 @@ bookworm-updates\tDebian\thttp://a.example/debian/
     fn a_missing_mirror_is_an_error() {
         let plain = "bookworm\tDebian\thttp://a.example/debian/\n";
         insta::assert_snapshot!(choose(plain, "bookworm-security").unwrap_err(),
-            @"this host's apt names no Debian security mirror: set `security-mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_SECURITY_MIRROR");
+            @"this host's apt has no Debian security mirror: set `security-mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_SECURITY_MIRROR");
         insta::assert_snapshot!(choose("noble\tUbuntu\thttp://u.example/ubuntu/\n", "sid").unwrap_err(),
-            @"this host's apt names no Debian mirror: set `mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_MIRROR");
+            @"this host's apt has no Debian mirror: set `mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_MIRROR");
     }
 
     #[test]

@@ -35,11 +35,11 @@ pub struct BootableKernel {
     pub config: Option<PathBuf>,
     /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// What it has though its version says otherwise.
+    /// Capabilities that it has although its version lacks them.
     pub has: Vec<BackportEntry>,
-    /// Why its probes are believed and not its version.
+    /// Reason why its probes decide instead of its version.
     pub believe_probes: Option<String>,
-    /// Whether its failures are told and do not count.
+    /// Whether its failures are reported but do not count.
     pub may_fail: bool,
     /// Additional kernel parameters.
     pub cmdline: Vec<String>,
@@ -90,8 +90,8 @@ impl KernelStore<'_> {
         Ok(locked)
     }
 
-    /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has. A kernel that
-    /// the archive has dropped, or has only an older package of, stays as it is locked: the others move on without it.
+    /// Resolves `kernels` again and updates `lock`; removes entries of kernels that `kernels.toml` no longer has. If
+    /// the archive no longer has a kernel, or only an older package of it, its entry is kept and the others are updated.
     ///
     /// The lock is changed only as a whole: after an error it is unchanged.
     ///
@@ -170,7 +170,7 @@ impl KernelStore<'_> {
             let plan = Plan::of(self, kernel, lock)?;
             let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if to.exists() {
-                let reason = "exists already: name a new directory".to_owned();
+                let reason = "already exists: choose a new directory".to_owned();
                 return Err(KernelsError::BadKernel { path: to.to_owned(), reason });
             }
             let stage = tempfile::tempdir_in(beside).map_err(KernelsError::io(beside))?;
@@ -214,8 +214,8 @@ impl KernelStore<'_> {
         Plan::of(self, kernel, lock).map(|plan| plan.bound.version).map_err(|error| error.of(&kernel.id))
     }
 
-    /// What decides how a guest of this kernel behaves, the same on every host: its files, and how it is booted. Reads all
-    /// files of a `path` kernel.
+    /// A hash of everything that influences a guest of this kernel: its files and boot parameters. It is the same on
+    /// every host. Reads all files of a `path` kernel.
     ///
     /// # Errors
     /// The kernel is not locked, or a file of it can't be read.
@@ -233,7 +233,7 @@ impl KernelStore<'_> {
         identity().map_err(|error: KernelsError| error.of(&kernel.id))
     }
 
-    /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
+    /// The kernels of the matrix with their state in the lock and in the cache. Uses no network and starts no process.
     pub fn rows(&self, lock: &KernelsLock) -> Vec<KernelRow> {
         let row = |kernel: &Kernel| {
             let plan = Plan::of(self, kernel, lock);

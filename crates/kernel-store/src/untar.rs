@@ -40,8 +40,8 @@ pub(super) enum Refusal {
 impl UnpackedFiles {
     /// Extracts `vmlinuz`, `config` and `root/lib/modules/<release>/…` from a tar stream into `stage`.
     ///
-    /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created, so
-    /// that nothing can be written elsewhere. Modes and owners in the archive are ignored.
+    /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created,
+    /// so that nothing can be written elsewhere. Modes and owners in the archive are ignored.
     ///
     /// # Errors
     /// An entry has a path outside of the directory, is a link, or occurs twice, or the stream is damaged.
@@ -68,7 +68,7 @@ impl UnpackedFiles {
             let mut file = match File::create_new(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(Refusal::Archive(format!("`{}` is there twice", name.escape_debug())));
+                    return Err(Refusal::Archive(format!("`{}` occurs twice", name.escape_debug())));
                 }
                 Err(error) => return Err(Refusal::Disk(error)),
             };
@@ -191,7 +191,7 @@ fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
             Component::CurDir => {}
             Component::Normal(part) => parts.push(part.to_str().unwrap_or_default()),
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(Refusal::Archive(format!("`{}` leaves the directory", name.escape_debug())));
+                return Err(Refusal::Archive(format!("`{}` is outside of the directory", name.escape_debug())));
             }
         }
     }

@@ -75,15 +75,15 @@ fn a_split_kernel_is_combined() {
     }
     let mut found = UnpackedFiles::default();
     found.add(&*files(&["./usr/lib/modules/7.2.13/modules.order"]), stage.path()).unwrap();
-    assert!(found.release().is_err(), "modules alone are no kernel");
+    assert!(found.release().is_err(), "modules without an image are not a kernel");
 }
 
 #[test]
 fn paths_outside_of_the_directory_are_refused() {
     insta::assert_snapshot!(refused(&files(&["lib/modules/6.1/../../../../evil"])),
-        @"`lib/modules/6.1/../../../../evil` leaves the directory");
-    insta::assert_snapshot!(refused(&files(&["/boot/vmlinuz-6.1"])), @"`/boot/vmlinuz-6.1` leaves the directory");
-    insta::assert_snapshot!(refused(&files(&["../evil"])), @"`../evil` leaves the directory");
+        @"`lib/modules/6.1/../../../../evil` is outside of the directory");
+    insta::assert_snapshot!(refused(&files(&["/boot/vmlinuz-6.1"])), @"`/boot/vmlinuz-6.1` is outside of the directory");
+    insta::assert_snapshot!(refused(&files(&["../evil"])), @"`../evil` is outside of the directory");
     insta::assert_snapshot!(refused(&archive(&[("lib/modules/6.1/kernel", EntryType::Symlink), ("lib/modules/6.1/kernel/passwd", EntryType::Regular)])),
         @"`lib/modules/6.1/kernel` is a link or a special file");
     insta::assert_snapshot!(refused(&archive(&[("boot/vmlinuz-6.1", EntryType::Link)])),
@@ -102,7 +102,7 @@ fn links_to_the_headers_are_left_out() {
 #[test]
 fn an_archive_without_exactly_one_kernel_is_refused() {
     insta::assert_snapshot!(refused(&files(&["bin/true"])), @"has no boot/vmlinuz-*: not a kernel package");
-    insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "boot/vmlinuz-6.2"])), @"`boot/vmlinuz-6.2` is there twice");
+    insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "boot/vmlinuz-6.2"])), @"`boot/vmlinuz-6.2` occurs twice");
     insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "lib/modules/6.2/x"])), @"has several kernels: 6.1, 6.2");
     let whole = files(&["boot/vmlinuz-6.1"]);
     assert!(refused(&whole[..515]).starts_with("is damaged"));

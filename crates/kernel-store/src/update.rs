@@ -30,7 +30,7 @@ impl fmt::Display for LockChange {
         match (&self.before, &self.after) {
             (None, None) => Ok(()),
             (None, Some(after)) => write!(f, "new, {after}"),
-            (Some(before), None) => write!(f, "dropped, was {before}"),
+            (Some(before), None) => write!(f, "removed, was {before}"),
             (Some(before), Some(after)) => match (before.to_string(), after.to_string()) {
                 (before, after) if before != after => write!(f, "{before} -> {after}"),
                 (_, words) => write!(f, "{words}, {}", after.get().difference(before)),
@@ -42,7 +42,7 @@ impl fmt::Display for LockChange {
 impl fmt::Display for Update {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut classes: Vec<Option<&KernelClass>> = self.changes.iter().map(|change| change.class.as_ref()).collect();
-        // The predefined ones first, and last what has no class any more.
+        // Predefined classes first; last the removed kernels, which have no class.
         classes.sort_by_key(|class| (class.is_none(), *class));
         classes.dedup();
         for class in classes {

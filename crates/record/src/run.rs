@@ -9,10 +9,10 @@ use crate::{
     exit::Exit,
     guest::{Boot, GuestEnd, GuestRecord, KernelRecord},
     plan::{PlannedCell, PlannedKernel},
+    provenance::{Call, quoted},
     shard::MergedShard,
     verdict::{Attempt, Standing, Verdict},
 };
-use lab_base::text;
 use lab_guard::Id;
 use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
@@ -291,18 +291,25 @@ impl RunRecord {
         }
     }
 
-    /// The command that runs a cell again; for a row, the command that runs its kernel again.
+    /// The command that runs a cell again; for a row, the command that runs the run's own cells on its kernel again. It calls
+    /// the lab as it was called.
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
-        let mut command = format!("lab run --kernel {}", text::shell_quote(kernel));
-        if !rows::is_row(cell) {
-            command += &format!(" --case {}", text::shell_quote(cell.as_str()));
+        let call = self.call();
+        let mut command = Call::begin(call, "run");
+        let named = call.map(|call| &*call.kernel).filter(|words| !words.is_empty());
+        let mut words = named.map_or_else(|| vec!["--kernel".to_owned(), kernel.to_owned()], <[String]>::to_vec);
+        if rows::is_row(cell) {
+            words.extend(call.into_iter().flat_map(|call| call.selection.clone()));
+        } else {
+            words.extend(["--case".to_owned(), cell.as_str().to_owned()]);
         }
+        command += &format!(" {}", quoted(words.iter().map(|word| &**word)));
         if let Some(info) = &self.info {
             if info.canary {
                 command += " --canary";
             }
             if let Some(mutant) = &info.mutant {
-                command += &format!(" --mutant {}", text::shell_quote(mutant));
+                command += &format!(" --mutant {}", quoted([&**mutant]));
             }
         }
         command
@@ -312,9 +319,14 @@ impl RunRecord {
     /// or a mutant, which `lab shell` does not support.
     pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
         let spoiled = self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some());
-        let quote = text::shell_quote;
-        (!spoiled && !rows::is_row(cell))
-            .then(|| format!("lab shell {} --case {}", quote(kernel), quote(cell.as_str())))
+        // A shell enters kernels of kernels.toml only.
+        let listed = self.call().is_none_or(|call| call.kernel.is_empty());
+        (!spoiled && listed && !rows::is_row(cell))
+            .then(|| format!("{} {}", Call::begin(self.call(), "shell"), quoted([kernel, "--case", cell.as_str()])))
+    }
+
+    fn call(&self) -> Option<&Call> {
+        self.info.as_ref()?.provenance.call.as_ref().filter(|call| call.is_plain())
     }
 }
 

@@ -5,7 +5,7 @@ use lab_protocol::{CellId, complaint::SplatClass};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where a splat was seen.
+/// Source of a splat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplatPlace {
@@ -42,21 +42,21 @@ pub struct Splat {
     pub frames: Vec<String>,
     /// First line and the lines that follow.
     pub evidence: String,
-    /// Where it was seen.
+    /// Its source.
     pub seen: SplatPlace,
     /// Number of occurrences.
     pub times: u32,
     /// Cells that may have caused it, latest first; only for splats that occur long after their cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<CellId>,
-    /// Why it fails nothing: an entry of `splats.toml`, or its subject.
+    /// Why it does not count: an entry of `splats.toml`, or its subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Excuse>,
 }
 
 impl Splat {
-    /// Whether it is about the processor that the kernel found: a warning of the code that sets one up
-    /// (`arch/x86/kernel/cpu`, `fpu`, `tsc*.c`, `arch/x86/events`).
+    /// Whether it is about the processor: a warning of the code that sets up a processor (`arch/x86/kernel/cpu`, `fpu`,
+    /// `tsc*.c`, `arch/x86/events`).
     pub fn is_about_processor(&self) -> bool {
         const SOURCES: [&str; 4] =
             ["arch/x86/kernel/cpu/", "arch/x86/kernel/fpu/", "arch/x86/kernel/tsc", "arch/x86/events/"];

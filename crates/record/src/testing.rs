@@ -82,7 +82,7 @@ pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
     }
 }
 
-/// A name.
+/// Parses a name.
 pub fn id(text: &str) -> Id {
     Id::new(text).expect("a name")
 }

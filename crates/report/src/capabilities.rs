@@ -156,7 +156,7 @@ impl CapabilityFormat {
             text = format!("{text}\n\n{}", legend.join(gap).replace("\\*", star));
         }
         for row in rows.iter().filter(|row| row.capabilities.is_empty()) {
-            let why = row.losses.last().map_or("its guest said nothing", |why| why);
+            let why = row.losses.last().map_or("its guest sent no message", |why| why);
             let why = text::line(why, 200);
             let why = if self == Self::Markdown { text::markdown(&why) } else { why };
             text = format!("{text}\n{}: no answer: {why}", row.kernel);
@@ -215,7 +215,7 @@ mod tests {
         let text = CapabilityFormat::Text.render(&rows);
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
         assert!(text.contains("\n*: listed as unsupported") && !text.contains("!: not"), "{text}");
-        assert!(text.ends_with("7.3-rc: no answer: its guest said nothing"), "{text}");
+        assert!(text.ends_with("7.3-rc: no answer: its guest sent no message"), "{text}");
         let markdown = CapabilityFormat::Markdown.render(&rows);
         assert!(markdown.lines().nth(1).unwrap().starts_with("|--"), "{markdown}");
         assert!(markdown.contains("\n\\*: listed as unsupported"), "{markdown}");

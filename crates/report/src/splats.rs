@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// A splat with all its occurrences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SplatSummary {
-    /// What it is known by.
+    /// Fingerprint of the splat.
     pub fingerprint: String,
     /// Kind of the splat.
     pub class: SplatClass,

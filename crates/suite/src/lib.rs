@@ -1,9 +1,8 @@
 //! The functional-verification cases of the attach mechanisms tc, tcx and netkit.
+//! Where to start: the agent runs [`SUITE`]; `areas/` has a folder per area, and each case's entry is directly above
+//! its function. `catalogue.md` lists the features to test, with the reason for each gap.
 //!
-//! Where to start: [`SUITE`] is what the agent takes; `areas/` has a folder per subject, and each case's entry stands
-//! directly above its function. `catalogue.md` lists what there is to test, with the reason for each gap.
-//!
-//! *Architecture invariant:* there are cases here and nothing that runs them: that is `lab-harness`, which knows no case.
+//! *Architecture invariant:* this crate only contains cases; `lab-harness`, which does not depend on them, runs them.
 
 mod areas;
 mod canary;
@@ -81,8 +80,8 @@ mod tests {
         assert!(read > 30, "{read} files");
     }
 
-    /// The topology name in a cell's listing selects, in `lab topology` and `lab shell --topology`, the topology that the
-    /// cell builds.
+    /// The topology name in a cell's listing selects, in `lab topology` and `lab shell --topology`, the topology that
+    /// the cell builds.
     #[test]
     fn what_a_cell_declares_is_what_is_listed_drawn_and_built() {
         let templates = templates(&[&SUITE]).unwrap();

@@ -67,11 +67,16 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
-impl FromStr for Cidr {
-    type Err = String;
+/// A text that is no address with the length of its prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an address with a prefix length (wanted: 10.0.0.1/24 or fd00::1/64)")]
+pub struct NotACidr(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("`{text}` is not an address with a prefix length (wanted: 10.0.0.1/24 or fd00::1/64)");
+impl FromStr for Cidr {
+    type Err = NotACidr;
+
+    fn from_str(text: &str) -> Result<Self, NotACidr> {
+        let error = || NotACidr(text.to_owned());
         let (addr, prefix) = text.split_once('/').ok_or_else(error)?;
         let addr: IpAddr = addr.parse().map_err(|_| error())?;
         let prefix = prefix.parse().map_err(|_| error())?;

@@ -4,7 +4,7 @@
 //! loss while every first packet is dropped.
 
 use crate::{
-    gate,
+    gate, late,
     wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
 };
 use lab_topology::Netns;
@@ -107,6 +107,7 @@ impl PingExchange {
 
 impl Ends {
     fn send(from: &Netns, at: &Netns, to: IpAddr, id: u16, count: u16, report: &mut PingReport) -> io::Result<Self> {
+        late::make_room(at.name());
         let (client, target) = (from.run(|| raw(to))?, at.run(|| raw(to))?);
         let mut ends = Self { client, target, to, id, arrived: BTreeSet::new(), answered: BTreeSet::new() };
         for sequence in 0..count {

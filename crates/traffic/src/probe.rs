@@ -1,7 +1,7 @@
 //! One UDP socket that asks a path: how far with this TTL, how large, what comes back.
 
 use crate::{
-    gate,
+    gate, late,
     wait::{MeterDeadline, forget_error, readable, would_block},
 };
 use lab_topology::Netns;
@@ -210,6 +210,7 @@ impl UdpSink {
     /// # Errors
     /// The kernel's.
     pub fn bind(at: &Netns, to: SocketAddr) -> io::Result<Self> {
+        late::make_room(at.name());
         let socket = at.run(|| UdpSocket::bind(to))?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket })

@@ -13,10 +13,10 @@ use std::{
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Interval at which the console is checked.
 const SLICE: Duration = Duration::from_millis(100);
-/// Words in QEMU's error output that show that KVM is the cause: KVM's functions and messages, or a refused processor
+/// Texts in QEMU's error output that mean that KVM is the cause: KVM's functions and messages, or a refused processor
 /// register. Other errors may be temporary, for example a missing file of QEMU.
 const OF_KVM: [&str; 2] = ["kvm", "msr"];
-/// Errors of `strerror(3)` that show a temporary shortage, not a failure of KVM.
+/// Errors of `strerror(3)` that mean a temporary shortage, not a failure of KVM.
 const PASSING: [&str; 4] = [
     "Cannot allocate memory",
     "No space left on device",
@@ -27,8 +27,8 @@ const PASSING: [&str; 4] = [
 /// Maximum time until the agent's first message.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// From the start of its machine, before it has written anything to its console. What comes before is virtme-ng's and
-    /// QEMU's own start, which a busy disk holds up.
+    /// From the start of the machine until its first console output. The start of virtme-ng and QEMU before that, which
+    /// a busy disk may delay, does not count.
     pub silent: Duration,
     /// Since the last output on its console.
     pub quiet: Duration,
@@ -36,8 +36,8 @@ pub struct Patience {
     pub most: Duration,
 }
 
-/// A guest under a working KVM sends its first message after about a second. If KVM does not work, QEMU ends at once, or
-/// the console stays empty. On a busy or virtual host the boot is slow, but the console grows.
+/// A guest under a working KVM sends its first message after about a second. If KVM does not work, QEMU ends at once,
+/// or the console stays empty. On a busy or virtual host the boot is slow, but the console grows.
 pub const PATIENCE: Patience =
     Patience { silent: Duration::from_secs(20), quiet: Duration::from_secs(30), most: Duration::from_secs(120) };
 
@@ -75,7 +75,7 @@ struct Waiting<'a> {
     console: &'a Path,
     patience: Patience,
     begin: Instant,
-    /// When there was a machine.
+    /// Time at which the machine started.
     started: Option<Instant>,
     /// Length of the console, and time of its last growth.
     length: u64,
@@ -196,7 +196,7 @@ mod tests {
             "",
         ] {
             let answer = asked(&dying(passing), PATIENCE);
-            assert!(matches!(answer, KvmAnswer::Unclear(_)), "{passing:?} is about this moment: {answer:?}");
+            assert!(matches!(answer, KvmAnswer::Unclear(_)), "{passing:?} is a temporary error: {answer:?}");
         }
     }
 
@@ -216,12 +216,12 @@ mod tests {
             agent.console("Probing EDD (edd=off to disable)... ok\n");
             hang(agent);
         });
-        let KvmAnswer::Unclear(why) = asked(&stuck, SHORT) else { panic!("it never spoke") };
+        let KvmAnswer::Unclear(why) = asked(&stuck, SHORT) else { panic!("it sent no message") };
         assert!(why.starts_with("a guest under KVM had not booted after "), "{why}");
     }
 
     #[test]
-    fn what_virtme_ng_takes_to_start_is_not_the_guests_silence() {
+    fn the_start_of_virtme_ng_does_not_count_as_the_guests_silence() {
         let launcher = FakeLauncher::new(|agent| agent.channel().send(b"hello").unwrap());
         let launcher = launcher.offering_its_port_after(SHORT.silent * 2);
         assert!(matches!(asked(&launcher, SHORT), KvmAnswer::Spoke(_)));

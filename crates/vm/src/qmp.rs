@@ -1,6 +1,7 @@
 //! A client for QEMU's monitor (QMP) that supports saving, restoring and querying a guest.
 //!
-//! It uses nine commands with two kinds of answer; a client generated from QEMU's schema would be a hundred times as large.
+//! It uses nine commands with two kinds of answer; a client generated from QEMU's schema would be a hundred times as
+//! large.
 //!
 //! Files are passed as descriptors: QEMU then notices a full disk itself, which would be lost with a `cat` in between.
 
@@ -34,8 +35,8 @@ pub struct Monitor {
     files: bool,
 }
 
-/// The first major version of QEMU in which all releases support the migration scheme `file:` (added in 8.2). The scheme
-/// `fd:` is deprecated for files since 9.1.
+/// The first major version of QEMU in which all releases support the migration scheme `file:` (added in 8.2). The
+/// scheme `fd:` is deprecated for files since 9.1.
 const FILES: u64 = 9;
 
 impl Monitor {
@@ -196,7 +197,7 @@ fn problem(error: &dyn std::fmt::Display) -> VmError {
     VmError::Monitor(error.to_string())
 }
 
-/// Whether a file's disk has less room than the state of a guest's devices takes (half a megabyte).
+/// Whether a file's disk has less free space than the state of a guest's devices needs (half a megabyte).
 fn is_full(file: &File) -> bool {
     const STATE: u64 = 1 << 20;
     fstatvfs(file).is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < STATE)

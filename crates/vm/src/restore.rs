@@ -1,7 +1,7 @@
 //! Restores guests from snapshots: starts QEMU with the recorded command line, and loads the saved state.
 //!
-//! virtme-ng is not used: its start takes longer than the whole restore, and it would only produce the command line, which
-//! was recorded.
+//! virtme-ng is not used: its start takes longer than the whole restore, and it would only produce the command line,
+//! which was recorded.
 
 use super::{
     Guest, GuestSpec, Places, Snapshot, VmError,
@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(20);
 
 /// Starts a guest from a snapshot.
 pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmError> {
-    // A console tells the whole life of its guest, the boot included.
+    // The console of a restored guest starts with the console of the boot.
     let console = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
     fs::copy(snapshot.console(), &spec.console).map_err(console)?;
     let stage = LaunchStage::set(spec)?;

@@ -1,13 +1,13 @@
 //! Snapshots of guests: their content, their storage, and their validation.
 //!
 //! A snapshot is a directory: the guest's memory as a file, the devices' state, the console of the boot, and
-//! `snapshot.json` with the command line and the checksums. The memory is never copied: the guest that becomes the snapshot
-//! runs on a shared mapping of the file, and every restored guest on a private mapping.
+//! `snapshot.json` with the command line and the checksums. The memory is never copied: the guest that becomes the
+//! snapshot runs on a shared mapping of the file, and every restored guest on a private mapping.
 //!
 //! A snapshot is created in a temporary directory and renamed when it is complete, and renamed before it is deleted, so
 //! that no process sees a partial one. Its key covers everything that it depends on. Verifying the checksum of half a
-//! gigabyte would take longer than the restore. Therefore it is skipped as long as the host has not been rebooted and the
-//! files' metadata is unchanged; otherwise the checksums decide.
+//! gigabyte would take longer than the restore. Therefore it is skipped as long as the host has not been rebooted and
+//! the files' metadata is unchanged; otherwise the checksums decide.
 
 use super::{
     Accel, GuestSpec, Recipe, VmError,
@@ -88,8 +88,8 @@ impl Snapshot {
     }
 }
 
-/// SHA-256 over everything that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command line
-/// without values that differ between launches.
+/// SHA-256 over everything that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command
+/// line without values that differ between launches.
 ///
 /// # Errors
 /// [`VmError::File`] if the kernel or the image can't be read.
@@ -119,8 +119,8 @@ fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<Str
     Ok(hex(&hash.finalize()))
 }
 
-/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the host's
-/// kernel, and KVM's parameters. A guest must not be restored on a host where they differ.
+/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the
+/// host's kernel, and KVM's parameters. A guest must not be restored on a host where they differ.
 fn processor(root: &Path) -> Vec<String> {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let cpu = read(root.join("proc/cpuinfo"));
@@ -194,8 +194,8 @@ impl SnapshotStore {
         remove(&snapshot.dir);
     }
 
-    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot after
-    /// too many consecutive cases; returns whether the snapshot still exists.
+    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot
+    /// after too many consecutive cases; returns whether the snapshot still exists.
     pub fn doubt(&self, snapshot: &Snapshot) -> bool {
         let doubts = snapshot.doubts + 1;
         let kept = doubts < MOST_DOUBTS && note_doubts(&snapshot.dir, doubts).is_ok();
@@ -213,7 +213,7 @@ impl SnapshotStore {
         }
     }
 
-    /// Claims the right to create the snapshot of this key; `None` if another run holds it.
+    /// Takes the lock for creating the snapshot of this key; `None` if another run holds it.
     ///
     /// # Errors
     /// The cache can't be written.
@@ -256,7 +256,7 @@ impl SnapshotStore {
     }
 }
 
-/// The right to create one snapshot; released on drop.
+/// A lock for creating one snapshot; released on drop.
 #[derive(Debug)]
 pub struct Claim {
     store: SnapshotStore,
@@ -274,7 +274,7 @@ impl Claim {
         let place = &self.store.dir;
         let free = self.store.make_room(size + RESERVE)?;
         if free < size + RESERVE {
-            return Err(problem(place, &format!("{} MiB free, {} wanted", free >> 20, (size + RESERVE) >> 20)));
+            return Err(problem(place, &format!("{} MiB free, {} MiB needed", free >> 20, (size + RESERVE) >> 20)));
         }
         let stage = stage(place)?;
         let path = stage.path().join(MEMORY);
@@ -304,8 +304,8 @@ impl Draft {
         self.stage.path().join(STATE)
     }
 
-    /// Completes the snapshot; `console` is the file with the boot's console, and the last argument the time that the boot
-    /// took.
+    /// Completes the snapshot; `console` is the file with the boot's console, and the last argument the time that the
+    /// boot took.
     ///
     /// # Errors
     /// The cache can't be written.
@@ -356,7 +356,7 @@ pub(crate) fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
         for (name, sealed) in [(MEMORY, &mut meta.memory), (STATE, &mut meta.state)] {
             let now = seal(&dir.join(name)).map_err(|error| format!("{name}: {error}"))?;
             if now.crc32 != sealed.crc32 {
-                return Err(format!("{name} has another checksum than the one that was written"));
+                return Err(format!("the checksum of {name} is wrong"));
             }
             *sealed = now;
         }

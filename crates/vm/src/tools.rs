@@ -1,6 +1,6 @@
-//! QEMU's version, which every result names: QEMU 7.2 has panicked guests under TCG, so a random panic may be QEMU's fault.
-//! It is read every time, because the distribution upgrades QEMU in place. virtme-ng's version is pinned; asking for it
-//! would start Python and take longer than restoring a guest.
+//! QEMU's version, which every result names: QEMU 7.2 has panicked guests under TCG, so a random panic may be QEMU's
+//! fault. It is read every time, because the distribution upgrades QEMU in place. virtme-ng's version is pinned; asking
+//! for it would start Python and take longer than restoring a guest.
 
 use super::{
     VmError,
@@ -67,7 +67,7 @@ fn version_of(program: &Path) -> Result<String, VmError> {
     version_in(&text).ok_or_else(|| VmError::Tool {
         program: program.display().to_string(),
         problem: format!(
-            "is no QEMU: --version printed `{}`; correct or unset NETKIT_LAB_QEMU",
+            "is not QEMU: --version printed `{}`; correct or unset NETKIT_LAB_QEMU",
             text.lines().next().unwrap_or_default()
         ),
     })

@@ -1,6 +1,7 @@
-//! The program: its terminal or its pipes, its environment, its end.
+//! Starts the program with a terminal or pipes, and ends it.
 
 use super::root::{Environment, TOOLS};
+use crate::error::AgentError;
 use lab_protocol::shell::{Size, Stream, Terminal as Wanted};
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
@@ -18,16 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// In the environment of the program and of all that it starts, by which they are found.
+/// Environment variable that marks the program and all processes that it starts, so that they can be found.
 const MARK: &str = "NETKIT_LAB_SHELL=1";
 /// End of input in a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
-/// How long killed processes may take to go.
+/// Maximum time for killed processes to disappear.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
 
 nix::ioctl_write_ptr_bad!(
-    /// `TIOCSWINSZ`: tells a terminal its size, and its foreground processes with `SIGWINCH`.
+    /// `TIOCSWINSZ`: sets a terminal's size and sends `SIGWINCH` to its foreground processes.
     set_size,
     libc::TIOCSWINSZ,
     Winsize
@@ -37,7 +38,7 @@ nix::ioctl_write_ptr_bad!(
 pub struct Pty(File);
 
 impl Pty {
-    /// Tells the programs in it its size.
+    /// Sets the terminal's size.
     pub fn resize(&self, size: Size) {
         let size = window(size);
         // SAFETY: the kernel reads the structure, which lives until the call returns, and keeps no pointer.
@@ -49,7 +50,7 @@ const fn window(size: Size) -> Winsize {
     Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-/// A terminal of which the program gets nothing but its standard streams.
+/// The program's end of a terminal; the program gets it as its standard streams only.
 fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
     let pty = openpty(Some(&window(size)), None)?;
     for end in [&pty.master, &pty.slave] {
@@ -58,22 +59,22 @@ fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
     Ok(pty)
 }
 
-/// A program that was started.
+/// A started program.
 pub struct ShellProgram {
     child: Child,
     terminal: Option<File>,
 }
 
 impl ShellProgram {
-    /// Starts it in a session of its own.
+    /// Starts the program in a new session (setsid).
     ///
     /// # Errors
-    /// One line.
-    pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, String> {
+    /// The guest has no terminal, or the image no tools.
+    pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, AgentError> {
         let terminal = wanted
             .map(|wanted| open_terminal(wanted.size))
             .transpose()
-            .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
+            .map_err(|errno| AgentError::Terminal(errno.into()))?;
         // busybox makes the session and the terminal its own, which std can't without unsafe code after a fork.
         let mut words = vec!["setsid".to_owned()];
         words.extend(terminal.as_ref().map(|_| "-c".to_owned()));
@@ -87,24 +88,24 @@ impl ShellProgram {
         let seats = match (&terminal, wanted) {
             (Some(pty), Some(wanted)) => {
                 start.env("TERM", root.terminal(&wanted.kind));
-                let seat = || pty.slave.try_clone().map(Stdio::from).map_err(|error| error.to_string());
+                let seat = || pty.slave.try_clone().map(Stdio::from).map_err(AgentError::Terminal);
                 [seat()?, seat()?, seat()?]
             }
             _ => [Stdio::piped(), Stdio::piped(), Stdio::piped()],
         };
         let [input, output, errors] = seats;
         let child = start.stdin(input).stdout(output).stderr(errors).spawn();
-        let child = child.map_err(|error| format!("{TOOLS}: {error} (the image has no tools)"))?;
+        let child = child.map_err(|error| AgentError::Start { program: TOOLS, error })?;
         // With `start` and `pty.slave` the last copies of the terminal's inner end that are not the program's go.
         Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
     }
 
-    /// The terminal, for resizing.
+    /// The terminal, to set its size.
     pub fn terminal(&self) -> Option<Pty> {
         self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()).map(Pty)
     }
 
-    /// What it writes.
+    /// The program's output.
     pub fn outputs(&mut self) -> Vec<(Stream, Box<dyn Read + Send>)> {
         if let Some(terminal) = self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
             return vec![(Stream::Output, Box::new(terminal))];
@@ -114,7 +115,7 @@ impl ShellProgram {
         output.into_iter().chain(errors).collect()
     }
 
-    /// Where its input goes.
+    /// The program's input.
     pub fn input(&mut self) -> ProgramInput {
         match self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
             Some(terminal) => ProgramInput::Terminal(terminal),
@@ -122,29 +123,29 @@ impl ShellProgram {
         }
     }
 
-    /// Waits for its end: its exit code, or 128 + signal.
+    /// Waits for the program to end and returns its exit code, or 128 + signal number.
     ///
     /// # Errors
-    /// One line where it can't be waited for.
-    pub fn wait(&mut self) -> Result<u8, String> {
-        let status = self.child.wait().map_err(|error| format!("waiting for the program: {error}"))?;
+    /// It can't be waited for.
+    pub fn wait(&mut self) -> Result<u8, AgentError> {
+        let status = self.child.wait().map_err(AgentError::Wait)?;
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         Ok(u8::try_from(code).unwrap_or(1))
     }
 }
 
-/// Where input goes.
+/// Destination of input.
 pub enum ProgramInput {
-    /// The controlling end of its terminal.
+    /// The controlling end of the program's terminal.
     Terminal(File),
-    /// Its standard input.
+    /// The program's standard input.
     Pipe(ChildStdin),
-    /// Nowhere: it has ended, or reads no more.
+    /// The program has ended or closed its input.
     Closed,
 }
 
 impl ProgramInput {
-    /// Hands input over, waiting until it is taken; nothing is the end of all input.
+    /// Writes input and waits until the program has read it; an empty slice is the end of input.
     pub fn write(&mut self, bytes: &[u8]) {
         let written = match self {
             Self::Terminal(terminal) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
@@ -159,8 +160,8 @@ impl ProgramInput {
     }
 }
 
-/// Kills the program and all that it started, in any session. They are found by their environment, since helpers of a
-/// stopped case must stay.
+/// Kills the program and all processes that it started, in any session. They are found by an environment variable, so
+/// that helper processes of a stopped case are not killed.
 pub fn end_all() {
     let deadline = Instant::now() + GONE_WITHIN;
     loop {
@@ -178,7 +179,7 @@ pub fn end_all() {
 fn marked() -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let is_marked = |pid: &i32| {
-        // Empty for kernel threads and for what is dead already.
+        // Empty for kernel threads and dead processes.
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|entry| entry == MARK.as_bytes())
     };

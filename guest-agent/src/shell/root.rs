@@ -1,5 +1,6 @@
-//! Which files the program sees, and its environment.
+//! The root directory and the environment of the program.
 
+use crate::error::AgentError;
 use lab_protocol::shell::Root;
 use nix::mount::{MsFlags, mount};
 use std::{
@@ -8,22 +9,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// busybox, which brings the shell and everything small.
+/// Path of busybox, which provides the shell and the basic tools.
 pub const TOOLS: &str = "/bin/busybox";
-/// The guest's name.
+/// The file with the guest's host name.
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
-/// Scripts of the lab, visible below every root.
+/// Directory of the lab's scripts, visible in every root.
 const OWN: &str = "/run/lab";
 /// Tag of the host's root: virtme-ng's name for it (`virtme/commands/run.py`).
 const TAG: &str = "/dev/root";
-/// The host's root as it is exported, read-only.
+/// Mount point of the host's root, read-only.
 const LOWER: &str = "/host/lower";
-/// What the guest writes: in its memory only.
+/// Directory (tmpfs) for files that the guest writes; they are lost when it ends.
 const CHANGES: &str = "/host/changes";
-/// Both together.
+/// Mount point of the overlay of both.
 const MERGED: &str = "/host/root";
 
-/// A shell, or a command, in a node.
+/// Script that runs a shell or a command in a node.
 const ENTER: &str = "#!/bin/sh
 [ -e \"/run/netns/$1\" ] || { echo \"usage: enter NODE [COMMAND]; nodes:\" $(ls /run/netns) >&2; exit 2; }
 export NODE=$1
@@ -31,16 +32,16 @@ shift
 [ $# -gt 0 ] || set -- $PERSONAL
 exec nsenter --net=\"/run/netns/$NODE\" -- /bin/sh -c 'exec \"$@\"' sh \"$@\"
 ";
-/// Runs what follows by its name on `PATH`. busybox's own way prefers its applets, `ip` and `tc` among them.
+/// Runs a command by its name on `PATH`. busybox's shell prefers its applets, for example its `ip` and `tc`.
 const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 /// Read by every interactive shell.
 const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='$HOSTNAME${NODE:+ [$NODE]} \\w # '\n";
-/// Where programs look for what they know of terminals.
+/// Directories in which programs look for terminfo entries.
 const TERMINALS: [&str; 3] = ["etc/terminfo", "lib/terminfo", "usr/share/terminfo"];
-/// A terminal that every program knows.
+/// A terminal type that every program supports.
 const USUAL_TERMINAL: &str = "xterm";
 
-/// Where a program runs.
+/// The root in which a program runs.
 pub struct Environment {
     root: Root,
 }
@@ -48,26 +49,26 @@ pub struct Environment {
 /// Sets the host name to the kernel's id, for prompts.
 ///
 /// # Errors
-/// One line.
-pub fn describe_guest() -> Result<(), String> {
+/// The name can't be written.
+pub fn describe_guest() -> Result<(), AgentError> {
     let about = fs::read_to_string("/etc/netkit-lab.json").unwrap_or_default();
     let about: serde_json::Value = serde_json::from_str(&about).unwrap_or_default();
     let name = format!("lab-{}", about["kernel"].as_str().unwrap_or("guest"));
-    fs::write(HOSTNAME, name).map_err(|error| format!("the guest's name: {error}"))
+    fs::write(HOSTNAME, name).map_err(AgentError::file(HOSTNAME))
 }
 
-/// Mounts what the program needs.
+/// Mounts the file systems that the program needs.
 ///
 /// # Errors
-/// One line: what can't be mounted.
-pub fn prepare(root: Root) -> Result<Environment, String> {
+/// What can't be mounted or written.
+pub fn prepare(root: Root) -> Result<Environment, AgentError> {
     place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
-    fs::create_dir_all(OWN).map_err(|error| format!("{OWN}: {error}"))?;
+    fs::create_dir_all(OWN).map_err(AgentError::file(OWN))?;
     for (name, text) in [("enter", ENTER), ("prompt", PROMPT)] {
         let path = Path::new(OWN).join(name);
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+            .map_err(AgentError::file(&path))?;
     }
     if root == Root::Host {
         host()?;
@@ -75,15 +76,14 @@ pub fn prepare(root: Root) -> Result<Environment, String> {
     Ok(Environment { root })
 }
 
-/// The host's root below what the guest writes, with the guest's own devices, processes and kernel.
-fn host() -> Result<(), String> {
-    place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144").map_err(
-        |error| format!("{error}; the profile `host` takes a kernel with 9p and overlayfs: Debian's generic build"),
-    )?;
+/// Mounts an overlay of the host's root and the guest's own files, with the guest's own `/dev`, `/proc` and `/sys`.
+fn host() -> Result<(), AgentError> {
+    place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144")
+        .map_err(|error| AgentError::NoHostRoot(Box::new(error)))?;
     place("changes", CHANGES, "tmpfs", MsFlags::empty(), "mode=0755")?;
     let (upper, work) = (format!("{CHANGES}/upper"), format!("{CHANGES}/work"));
     for directory in [&upper, &work] {
-        fs::create_dir_all(directory).map_err(|error| format!("{directory}: {error}"))?;
+        fs::create_dir_all(directory).map_err(AgentError::file(directory))?;
     }
     let layers = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
     place("root", MERGED, "overlay", MsFlags::empty(), &layers)?;
@@ -92,15 +92,18 @@ fn host() -> Result<(), String> {
     for own in ["/dev", "/sys", "/run"] {
         let target = format!("{MERGED}{own}");
         mount(Some(own), &*target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-            .map_err(|errno| format!("cannot bind {own} to {target}: {errno}"))?;
+            .map_err(|errno| AgentError::Mount { kind: own.to_owned(), target: target.clone(), errno })?;
     }
     Ok(())
 }
 
-fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), String> {
-    fs::create_dir_all(target).map_err(|error| format!("cannot make {target}: {error}"))?;
-    mount(Some(source), target, Some(kind), flags, Some(options))
-        .map_err(|errno| format!("cannot mount {kind} on {target}: {errno}"))
+fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), AgentError> {
+    fs::create_dir_all(target).map_err(AgentError::file(target))?;
+    mount(Some(source), target, Some(kind), flags, Some(options)).map_err(|errno| AgentError::Mount {
+        kind: kind.to_owned(),
+        target: target.to_owned(),
+        errno,
+    })
 }
 
 impl Environment {
@@ -114,7 +117,7 @@ impl Environment {
         Path::new(if self.root == Root::Host { MERGED } else { "/" }).join(inside)
     }
 
-    /// The shell that a person gets.
+    /// The interactive shell.
     pub fn shell(&self) -> Vec<String> {
         let prompt = format!("{OWN}/prompt");
         if self.path("bin/bash").exists() {
@@ -131,7 +134,7 @@ impl Environment {
         if known { kind } else { USUAL_TERMINAL }
     }
 
-    /// The environment: nothing of the agent's.
+    /// The program's environment; it inherits nothing from the agent.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         let home = if self.root == Root::Host { "/root" } else { "/" };
         [

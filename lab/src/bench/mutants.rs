@@ -57,12 +57,13 @@ impl MutantRound {
         Self { name, cells: noticed_by, needs, breaks }
     }
 
-    /// The kernel can run none of the cells, or has nothing that the fault could break. Such a round is not counted.
+    /// Returns the result for a kernel that can run none of the cells, or does not have the code that the fault breaks.
+    /// It is not counted.
     pub fn not_applicable(&self, why: String) -> MutantVerdict {
         self.verdict(End::NotApplicable(why))
     }
 
-    /// A failed cell notices; an error is no verdict, whatever caused it.
+    /// Only a failed cell detects the fault; an error is not a verdict.
     pub fn judge(&self, record: &RunRecord) -> MutantVerdict {
         let outcomes: Vec<(CellId, Outcome)> =
             record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
@@ -91,7 +92,7 @@ impl MutantRound {
 }
 
 impl MutantVerdict {
-    /// One line for a round that is through.
+    /// One line for a finished round.
     pub fn line(&self) -> String {
         match &self.end {
             End::Clean => format!("{}: every cell passed", self.name),
@@ -106,7 +107,7 @@ impl MutantVerdict {
     }
 }
 
-/// The table and, as its last line, how many were made and caught. The table is Markdown.
+/// The result as a Markdown table, followed by a line with the number of mutants that were made and caught.
 pub fn summary(verdicts: &[MutantVerdict]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["mutant", "what it breaks", "caught by", "because"]);

@@ -6,7 +6,7 @@
 use super::{
     graph::{Graph, OLD_END},
     posterior::Effect,
-    trial::{Mark, SearchStop, Walk},
+    trial::{Mark, NoKernel, SearchStop, Walk},
 };
 use lab_base::{git::git, process::ProcessError};
 use std::{
@@ -179,19 +179,19 @@ impl Worktree {
     ///
     /// # Errors
     /// git failed for another reason.
-    pub fn without(&self, commit: &str, change: &str) -> Result<Result<String, String>, SearchStop> {
+    pub fn without(&self, commit: &str, change: &str) -> Result<Result<String, NoKernel>, SearchStop> {
         self.checkout(commit)?;
         let who = ["-c", "user.name=lab bisect", "-c", "user.email=lab-bisect@localhost"];
         let is_merge = git(&self.path, ["rev-parse", "--verify", "--quiet", &format!("{change}^2")]).is_ok();
         if is_merge {
-            return Ok(Err("it is a merge".to_owned()));
+            return Ok(Err(NoKernel("it is a merge".to_owned())));
         }
         let revert = git(&self.path, who.into_iter().chain(["revert", "--no-edit", change]));
         let result = match revert {
             Ok(_) => Ok(git(&self.path, ["rev-parse", "HEAD"]).map_err(trouble)?.trim().to_owned()),
             Err(_) => {
                 let _ = git(&self.path, ["revert", "--abort"]);
-                Err("it does not revert cleanly".to_owned())
+                Err(NoKernel("it does not revert cleanly".to_owned()))
             }
         };
         self.checkout(commit)?;
@@ -238,7 +238,7 @@ impl<'a> GitBisect<'a> {
         self.hear(said)
     }
 
-    /// git says that it is through in words, and where only skipped commits are left by its exit status too.
+    /// Detects the end of git's search: git prints it, and exits with status 2 if only skipped commits are left.
     fn hear(&mut self, said: Result<String, ProcessError>) -> Result<(), SearchStop> {
         match said {
             Ok(words) => {

@@ -51,10 +51,10 @@ impl Reader<'_> {
 }
 
 impl Trial for Reader<'_> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.builds += 1;
         if self.show(subject, "build").is_some_and(|text| text != "fine") {
-            return Ok(Err("does not build".to_owned()));
+            return Ok(Err(NoKernel("does not build".to_owned())));
         }
         Ok(Ok(format!("{:?} {:?}", self.show(subject, "state"), self.show(subject, "other"))))
     }
@@ -99,7 +99,7 @@ fn git_finds_the_commit_and_its_log_can_be_replayed_in_the_users_tree() {
         found.sure && matches!(found.revert, Some(Revert::Tested { tally, cured: true }) if tally.fails == 0),
         "{found:?}"
     );
-    assert_eq!(before, state(&tree), "nothing of the person's tree has changed");
+    assert_eq!(before, state(&tree), "the user's tree is unchanged");
 
     let log = walk.log().unwrap();
     assert!(log.contains(&format!("# first bad commit: [{}] state: broken", hashes[7])), "{log}");
@@ -129,7 +129,7 @@ fn a_change_that_can_not_be_reverted_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, hashes) = repository(dir.path());
     let worktree = Worktree::open(&tree, &dir.path().join("cache"), "main").unwrap();
-    assert_eq!(worktree.without("main", &hashes[4]).unwrap(), Err("it does not revert cleanly".to_owned()));
+    assert_eq!(worktree.without("main", &hashes[4]).unwrap(), Err(NoKernel("it does not revert cleanly".to_owned())));
     assert!(worktree.without("main", &hashes[7]).unwrap().is_ok());
     assert_eq!(git(&worktree.path, ["status", "--porcelain"]).unwrap(), "", "no incomplete revert remains");
 }

@@ -48,7 +48,7 @@ pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, SearchS
     between.dedup_by(|later, first| {
         let same = later.version == first.version;
         if same {
-            notes.push(format!("{} is left out: it has version {}, as {} does", later.id, later.version, first.id));
+            notes.push(format!("{} is left out: it has the same version {} as {}", later.id, later.version, first.id));
         }
         same
     });
@@ -58,8 +58,8 @@ pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, SearchS
     series.dedup();
     if series.len() > 2 {
         notes.push(format!(
-            "the ladder contains the series {}: a backported change is at a different point of each; --kernels \
-             keeps to one of them",
+            "the ladder contains the series {}: a backported change is at a different point in each; use --kernels \
+             to select one of them",
             series.join(", ")
         ));
     }
@@ -90,7 +90,7 @@ mod tests {
             let ladder = ladder(&kernels(), good, bad).unwrap();
             (ladder.rungs.into_iter().map(|rung| rung.id).collect::<Vec<_>>(), ladder.direction, ladder.notes)
         };
-        let left_out = vec!["g is left out: it has version 6.12.43, as 6.12.43 does".to_owned()];
+        let left_out = vec!["g is left out: it has the same version 6.12.43 as 6.12.43".to_owned()];
         let rungs = vec!["6.12.9".to_owned(), "6.12.43".to_owned(), "6.12".to_owned()];
         assert_eq!(ids("6.12.9", "6.12"), (rungs.clone(), Effect::Break, left_out.clone()));
         assert_eq!(ids("6.12", "6.12.9"), (rungs, Effect::Fix, left_out));

@@ -2,8 +2,8 @@
 //!
 //! The model has two unknown rates: how often kernels on each side of the culprit fail. They are not estimated and then
 //! treated as known. Instead both are integrated out under Beta distributions, which gives Beta functions of the counts
-//! (the Beta-binomial model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points are used together,
-//! so that a reliable failure needs few runs per step, and a rare failure many.
+//! (the Beta-binomial model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points are used
+//! together, so that a reliable failure needs few runs per step, and a rare failure many.
 
 use super::graph::{Graph, PointSet};
 
@@ -16,8 +16,8 @@ struct Prior {
 
 /// Kernels with the failure: they fail nearly always or nearly never (Jeffreys' prior).
 const FAILING: Prior = Prior { fails: 0.5, passes: 0.5 };
-/// Kernels without the failure: they rarely fail, since the suite passes on released kernels. The weight is that of five
-/// runs.
+/// Kernels without the failure: they rarely fail, since the suite passes on released kernels. The weight is that of
+/// five runs.
 const SOUND: Prior = Prior { fails: 0.5, passes: 4.5 };
 
 /// Numbers of runs and failures.
@@ -169,8 +169,8 @@ impl Posterior {
         (order, held)
     }
 
-    /// The probability that the new end without the culprit's change is as the old end, by runs of it. The claim and its
-    /// contrary start even: that something else does it too, as the culprit did or at a rate of its own.
+    /// The probability that the new end without the culprit's change behaves as the old end, computed from runs of it.
+    /// The prior is one half; the alternative is another cause, with the culprit's failure rate or with its own.
     pub fn cured(&self, seen: Tally) -> f64 {
         let at = |rate: f64| -> f64 {
             let (fails, passes) = (f64::from(seen.fails), f64::from(seen.runs - seen.fails));
@@ -182,8 +182,7 @@ impl Posterior {
         cured / (cured + contrary)
     }
 
-    /// What one run of a point is expected to tell, in nats: how much it depends on whether the point has the
-    /// culprit.
+    /// /// Expected information of one run of a point about whether the point contains the culprit, in nats.
     pub fn information(&self, contained: &PointSet) -> f64 {
         let entropy = |p: f64| {
             let term = |p: f64| if p <= 0.0 { 0.0 } else { -p * p.ln() };
@@ -195,7 +194,8 @@ impl Posterior {
     }
 }
 
-/// Splits the runs by whether they contain the culprit, if it were this point; `None` if one image would be on both sides.
+/// Splits the runs by whether they contain the culprit, if it were this point; `None` if one image would be on both
+/// sides.
 fn split(seen: &[ImageRuns<'_>], culprit: usize) -> Option<(Tally, Tally)> {
     let (mut with, mut without) = (Tally::default(), Tally::default());
     for image in seen {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revert_that_does_not_cure_is_told_from_one_that_does() {
+    fn a_revert_that_fixes_the_failure_is_distinguished_from_one_that_does_not() {
         let graph = Graph::line(2);
         let cured = |sound: (u32, u32), failing: (u32, u32), fails, runs| {
             let runs_of = [(&[0][..], sound.0, sound.1), (&[1, 2], failing.0, failing.1)];
@@ -263,7 +263,7 @@ mod tests {
         };
         assert!(cured((0, 9), (9, 9), 0, 3) > 0.5);
         assert!(cured((0, 9), (9, 9), 3, 3) < 0.01 && cured((0, 9), (9, 9), 1, 3) < 0.5);
-        assert!(cured((6, 20), (20, 20), 1, 3) > 0.5, "sound kernels fail now and then");
+        assert!(cured((6, 20), (20, 20), 1, 3) > 0.5, "kernels without the culprit sometimes fail");
         assert!(cured((0, 20), (6, 20), 3, 9) < 0.5, "a rare failure is as rare as before");
     }
 

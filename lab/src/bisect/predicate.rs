@@ -1,4 +1,4 @@
-//! Defines what counts as the failure under investigation, and what is no result.
+//! Defines which outcomes are the failure under investigation, and which are no result.
 
 use super::trial::{Answer, SearchStop};
 use lab_base::text;
@@ -133,8 +133,8 @@ impl Reading {
 }
 
 impl Predicate {
-    /// Evaluates the record of a run of one kernel. `known` are the signatures of the failure; if there are none yet, every
-    /// failure counts.
+    /// Evaluates the record of a run of one kernel. `known` are the signatures of the failure; if there are none yet,
+    /// every failure counts.
     ///
     /// # Errors
     /// [`SearchStop::Interrupted`].
@@ -195,8 +195,8 @@ impl Predicate {
                     return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
                 }
             };
-            // A splat is identified by its fingerprint, which is the same on all kernels. A failed check beside a splat is
-            // identified by its own text: on a busy host a kernel may report a stall at any time.
+            // A splat is identified by its fingerprint, which is the same on all kernels. A failed check beside a splat
+            // is identified by its own text: on a busy host a kernel may report a stall at any time.
             let fingerprint = verdict.splats.first().filter(|_| crash).map(|splat| &*splat.fingerprint);
             let signature = Signature::new(&cell.id, &kind, fingerprint.unwrap_or(message));
             let is_known = known.contains(&signature);

@@ -1,13 +1,13 @@
 //! The search: tests the ends, then bisects (or tests the points with most information), then verifies the result.
 //!
 //! Marks during the search only select the next point. The final claim is computed by [`Posterior`] from all runs, so a
-//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no longer
-//! can.
+//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no
+//! longer can.
 
 use super::{
     graph::{Graph, OLD_END},
     posterior::{Effect, ImageRuns, Posterior, Tally, told_apart},
-    trial::{Answer, Mark, SearchStop, Subject, Trial, Walk},
+    trial::{Answer, Mark, NoKernel, SearchStop, Subject, Trial, Walk},
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,19 +145,22 @@ struct Search<'a> {
     wish: Wish,
     images: Vec<Image>,
     /// Points in the order in which they were first prepared, each with its image, or the reason why it has none.
-    steps: Vec<(usize, Result<usize, String>)>,
+    steps: Vec<(usize, Result<usize, NoKernel>)>,
     tell: &'a mut dyn FnMut(&SearchStep),
 }
 
 impl Search<'_> {
-    /// Tests both ends until they are known to differ. The failing end comes first, to learn the signature of the failure.
+    /// Tests both ends until they are known to differ. The failing end comes first, to learn the signature of the
+    /// failure.
     fn ends(&mut self) -> Result<(), SearchStop> {
         let new_end = self.graph.new_end();
         let ends = match self.wish.direction {
             Effect::Break => [(new_end, "bad"), (OLD_END, "good")],
             Effect::Fix => [(OLD_END, "bad"), (new_end, "good")],
         };
-        let cannot = |name: &str, why: &str| SearchStop::Question(format!("the {name} end can't be tested: {why}"));
+        let cannot = |name: &str, why: &dyn std::fmt::Display| {
+            SearchStop::Question(format!("the {name} end can't be tested: {why}"))
+        };
         let mut images = Vec::new();
         for (point, name) in ends {
             images.push(self.open(point)?.map_err(|why| cannot(name, &why))?);
@@ -180,7 +183,7 @@ impl Search<'_> {
             }
             if told_apart(failing, sound) >= self.wish.confidence {
                 return Err(SearchStop::Question(format!(
-                    "the ends are swapped: it failed as asked for in {sound} runs at the good end and in {failing} at the \
+                    "the ends are swapped: the failure occurred in {sound} runs at the good end and in {failing} at the \
                      bad one; swap --good and --bad"
                 )));
             }
@@ -233,7 +236,8 @@ impl Search<'_> {
         }
     }
 
-    /// Runs the points with most information until one suspect has the required confidence, or no run gives information.
+    /// Runs the points with most information until one suspect has the required confidence, or no run gives
+    /// information.
     fn sharpen(&mut self) -> Result<(), SearchStop> {
         let mut current = None;
         loop {
@@ -275,7 +279,8 @@ impl Search<'_> {
         }
     }
 
-    /// Verifies that the culprit is new and its parents old, in additional runs. Returns false if this refuted the claim.
+    /// Verifies that the culprit is new and its parents old, in additional runs. Returns false if this refuted the
+    /// claim.
     fn prove(&mut self, culprit: usize) -> Result<bool, SearchStop> {
         let runs = self.repeats();
         let parents = self.graph.parents(culprit).to_owned();
@@ -297,11 +302,11 @@ impl Search<'_> {
     fn without(&mut self, culprit: usize) -> Result<Revert, SearchStop> {
         let subject = Subject::Without(culprit);
         if let Err(reason) = self.bench.prepare(subject)? {
-            return Ok(Revert::Impossible { reason });
+            return Ok(Revert::Impossible { reason: reason.to_string() });
         }
         let (mut tally, posterior, least) = (Tally::default(), self.posterior(), self.repeats());
         let mut cured = 1.0;
-        // A few runs can look like a failure that stays where sound kernels fail now and then: more of them decide it.
+        // If kernels without the culprit sometimes fail, a few runs can look as if the failure remained: run more.
         let decided = (1.0 - self.wish.confidence) / 100.0;
         while tally.runs < least || (decided..0.5).contains(&cured) && tally.runs < self.wish.max_runs {
             match self.bench.run(subject)? {
@@ -325,7 +330,7 @@ impl Search<'_> {
     }
 
     /// The index of a point's image, or the reason why it has none.
-    fn open(&mut self, point: usize) -> Result<Result<usize, String>, SearchStop> {
+    fn open(&mut self, point: usize) -> Result<Result<usize, NoKernel>, SearchStop> {
         if let Some(known) = self.known(point) {
             return Ok(known.clone());
         }
@@ -344,7 +349,7 @@ impl Search<'_> {
         Ok(opened)
     }
 
-    fn known(&self, point: usize) -> Option<&Result<usize, String>> {
+    fn known(&self, point: usize) -> Option<&Result<usize, NoKernel>> {
         self.steps.iter().find(|(it, _)| *it == point).map(|(_, image)| image)
     }
 
@@ -382,7 +387,7 @@ impl Search<'_> {
         Posterior::of(self.graph, self.wish.direction, &seen.collect::<Vec<_>>())
     }
 
-    fn step(&self, point: usize, image: &Result<usize, String>, posterior: &Posterior) -> SearchStep {
+    fn step(&self, point: usize, image: &Result<usize, NoKernel>, posterior: &Posterior) -> SearchStep {
         let skipped = |note: Option<String>, image: Option<String>| SearchStep {
             point,
             image,
@@ -392,7 +397,7 @@ impl Search<'_> {
             note,
         };
         let image = match image {
-            Err(why) => return skipped(Some(why.clone()), None),
+            Err(why) => return skipped(Some(why.to_string()), None),
             Ok(place) => &self.images[*place],
         };
         if image.tally.runs == 0 {

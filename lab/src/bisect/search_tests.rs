@@ -37,7 +37,7 @@ struct Fake<'a> {
     broken: Vec<usize>,
     /// Points with the image of another point.
     same: BTreeMap<usize, usize>,
-    /// Whether the failure stays where its culprit is taken back.
+    /// Whether the failure remains if its culprit is reverted.
     stubborn: bool,
     builds: Vec<Subject>,
     runs: u32,
@@ -72,10 +72,10 @@ impl<'a> Fake<'a> {
 }
 
 impl Trial for Fake<'_> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.builds.push(subject);
         Ok(match subject {
-            Subject::Point(point) if self.broken.contains(&point) => Err("error: expected `;`".to_owned()),
+            Subject::Point(point) if self.broken.contains(&point) => Err(NoKernel("error: expected `;`".to_owned())),
             Subject::Point(point) => Ok(self.same.get(&point).unwrap_or(&point).to_string()),
             Subject::Without(point) => Ok(format!("without {point}")),
         })
@@ -155,7 +155,7 @@ fn a_thousand_histories_of_a_failure_in_three_runs_of_ten() {
 }
 
 #[test]
-fn a_thousand_histories_where_sound_kernels_fail_in_three_runs_of_ten() {
+fn a_thousand_histories_where_good_kernels_fail_in_three_runs_of_ten() {
     right_or_honest((1.0, 0.3), false, 890);
 }
 
@@ -189,7 +189,7 @@ fn verification_runs_culprit_and_parents_and_a_revert() {
     assert!(found.steps.len() <= 7, "2 ends, 4 halves, a parent: {:?}", found.steps);
 }
 
-/// Something else does it too, or two kernels were taken for one.
+/// There is another cause, or two kernels were confused.
 #[test]
 fn a_revert_that_changes_nothing_leaves_no_certainty() {
     for (direction, rates) in [(Effect::Break, (1.0, 0.0)), (Effect::Fix, (0.0, 1.0))] {
@@ -248,7 +248,7 @@ fn ends_that_do_not_differ_are_refused() {
     );
     assert_eq!(
         refused((0.0, 1.0), false, vec![]),
-        "the ends are swapped: it failed as asked for in 3 of 3 runs at the good end and in 0 of 3 at the bad one; swap \
+        "the ends are swapped: the failure occurred in 3 of 3 runs at the good end and in 0 of 3 at the bad one; swap \
          --good and --bad"
     );
     assert!(refused((0.5, 0.5), false, vec![]).contains("both ends"));
@@ -262,7 +262,7 @@ fn rarer_failures_need_more_runs() {
 }
 
 #[test]
-fn a_search_that_is_interrupted_again_and_again_ends_as_one_that_is_not() {
+fn an_interrupted_search_has_the_same_result_as_an_uninterrupted_one() {
     let graph = Graph::line(30);
     let mut whole = Fake::new(&graph, 11, (1.0, 0.0), 5);
     let wanted = ask(&graph, &mut whole, WISH).unwrap();
@@ -275,7 +275,7 @@ fn a_search_that_is_interrupted_again_and_again_ends_as_one_that_is_not() {
         let found = search(&graph, &mut Halving::new(&graph), &mut bench, WISH, &mut |_| ());
         (runs, builds) = (runs + fake.runs, builds + fake.builds.len());
         match found {
-            Err(SearchStop::Interrupted(2)) => assert!(runs < 200, "it gets nowhere"),
+            Err(SearchStop::Interrupted(2)) => assert!(runs < 200, "the search makes no progress"),
             other => break other.unwrap(),
         }
     };

@@ -1,9 +1,9 @@
-//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither tests
-//! nor builds anything again.
+//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither
+//! tests nor builds anything again.
 
 use super::{
     predicate::Signature,
-    trial::{Answer, SearchStop, Subject, Trial},
+    trial::{Answer, NoKernel, SearchStop, Subject, Trial},
 };
 use crate::error::Error;
 use lab_report::results::directory;
@@ -33,7 +33,7 @@ pub struct Memory {
     /// Programs that produced the results.
     pub environment: Vec<(String, String)>,
     /// The image of each subject, or why it has none.
-    images: Vec<(Subject, Result<String, String>)>,
+    images: Vec<(Subject, Result<String, NoKernel>)>,
     /// Results by image, in order.
     answers: BTreeMap<String, Vec<Answer>>,
 }
@@ -58,7 +58,7 @@ impl SearchState {
             Err(error) => return Err(Error::file("read", path)(error)),
             Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
                 Ok(memory) if memory.version == VERSION => memory,
-                Ok(memory) => return Err(unusable(&path, &format!("is of version {}", memory.version))),
+                Ok(memory) => return Err(unusable(&path, &format!("has the unsupported version {}", memory.version))),
                 Err(error) => return Err(unusable(&path, &error.to_string())),
             },
         };
@@ -92,9 +92,9 @@ fn unusable(path: &Path, problem: &str) -> Error {
     Error::Usage(format!("{}: {problem}: use --fresh to start again", path.display()))
 }
 
-/// A bench that can learn what the failure looks like.
+/// A bench that can learn the failure's identity.
 pub trait Learning: Trial {
-    /// What is known of the failure, for the runs to come, and what a run taught.
+    /// The identity and the evidence of the failure.
     fn lesson(&mut self) -> &mut Lesson;
 }
 
@@ -126,11 +126,11 @@ impl<'a, B: Learning> Remembering<'a, B> {
         Self { inner, state, ready: Vec::new(), given: BTreeMap::new() }
     }
 
-    fn known(&self, subject: Subject) -> Option<&Result<String, String>> {
+    fn known(&self, subject: Subject) -> Option<&Result<String, NoKernel>> {
         self.state.memory.images.iter().find(|(it, _)| *it == subject).map(|(_, image)| image)
     }
 
-    fn fresh(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn fresh(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         let image = self.inner.prepare(subject)?;
         self.ready.push(subject);
         Ok(image)
@@ -138,7 +138,7 @@ impl<'a, B: Learning> Remembering<'a, B> {
 }
 
 impl<B: Learning> Trial for Remembering<'_, B> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         if let Some(known) = self.known(subject) {
             return Ok(known.clone());
         }
@@ -192,9 +192,13 @@ mod tests {
     }
 
     impl Trial for Counting {
-        fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+        fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
             self.prepared += 1;
-            Ok(if subject == Subject::Point(2) { Err("does not build".to_owned()) } else { Ok("image".to_owned()) })
+            Ok(if subject == Subject::Point(2) {
+                Err(NoKernel("does not build".to_owned()))
+            } else {
+                Ok("image".to_owned())
+            })
         }
 
         fn run(&mut self, _subject: Subject) -> Result<Answer, SearchStop> {

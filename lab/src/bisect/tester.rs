@@ -2,7 +2,7 @@
 
 use crate::{
     bisect::{
-        Answer, SearchStop, Subject, Trial,
+        Answer, NoKernel, SearchStop, Subject, Trial,
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
@@ -35,10 +35,10 @@ use std::{
 /// Maximum number of attempts at a run if the host fails.
 const ATTEMPTS: usize = 3;
 
-/// Brings kernels about: fetches or builds them.
+/// Provides kernels: fetches or builds them.
 pub trait Supply {
     /// The kernel, or why there is none.
-    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop>;
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop>;
 
     /// Name of the kernel; safe as a file name.
     fn name(&self, subject: Subject) -> String;
@@ -52,7 +52,7 @@ pub struct Tester<'a, S> {
     pub selected: &'a Selected,
     /// Where the kernels come from.
     pub source: S,
-    /// What counts as the failure.
+    /// The failure under investigation.
     pub predicate: &'a Predicate,
     /// How guests run.
     pub how: GuestOptions,
@@ -66,18 +66,18 @@ pub struct Tester<'a, S> {
     pub guests: Option<Guests>,
     /// Kernels that are ready to boot.
     pub ready: BTreeMap<Subject, BootableKernel>,
-    /// What the failure looks like.
+    /// Identity of the failure.
     pub lesson: Lesson,
     /// Kernels that have already run: the first run of each boots, and is reported.
     pub begun: BTreeSet<Subject>,
-    /// When something was said last, and how many runs there were since the beginning.
+    /// Limits the time without progress messages: the time of the last message, and the number of runs.
     pub spoken: Spoken,
 }
 
-/// A search is quiet for no longer than this.
+/// Maximum time without a progress message.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// Keeps a search from being silent for minutes.
+/// Prints progress messages of a long search.
 #[derive(Debug, Default)]
 pub struct Spoken {
     last: Option<Instant>,
@@ -85,7 +85,7 @@ pub struct Spoken {
 }
 
 impl Spoken {
-    /// Counts a run, and says how far the search is where nothing was said for a while.
+    /// Counts a run, and prints a progress message if there was none for a while.
     fn ran(&mut self, name: &str, answer: &Answer) {
         self.runs += 1;
         if self.last.get_or_insert_with(Instant::now).elapsed() < QUIET {
@@ -93,7 +93,7 @@ impl Spoken {
         }
         self.last = Some(Instant::now());
         let word = match answer {
-            Answer::Fails { .. } => "it fails as asked for",
+            Answer::Fails { .. } => "the failure occurred",
             Answer::Passes => "it passes",
             Answer::Untestable { .. } => "no answer",
         };
@@ -160,7 +160,7 @@ impl<S: Supply> Learning for Tester<'_, S> {
 }
 
 impl<S: Supply> Trial for Tester<'_, S> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.interrupted()?;
         let kernel = self.source.bring(subject);
         self.interrupted()?;
@@ -180,7 +180,8 @@ impl<S: Supply> Trial for Tester<'_, S> {
             let (record, losses) =
                 self.once(subject, &kernel).map_err(|error| SearchStop::Trouble(error.to_string()))?;
             self.interrupted()?;
-            // At the failing end every failure counts and is learned: the first failure need not be the most frequent one.
+            // At the failing end every failure counts and is learned: the first failure need not be the most frequent
+            // one.
             let known = if subject == self.failing { &[][..] } else { &self.lesson.signatures };
             match self.predicate.read(&record, &losses, known)? {
                 Reading::Trouble(why) => trouble = why,

@@ -47,7 +47,7 @@ pub enum SearchStop {
     /// The question is invalid.
     #[error("{0}")]
     Question(String),
-    /// The host failed, also when tried again. Results so far are kept.
+    /// The host failed repeatedly. Results so far are kept.
     #[error("{0}")]
     Trouble(String),
     /// A signal was received. Results so far are kept.
@@ -55,14 +55,19 @@ pub enum SearchStop {
     Interrupted(i32),
 }
 
+/// Why there is no kernel for a subject, one line: it does not compile, its change can't be reverted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(transparent)]
+#[error("{0}")]
+pub struct NoKernel(pub String);
+
 /// Tests kernels.
 pub trait Trial {
-    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none:
-    /// it does not compile, the change can't be taken back.
+    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none.
     ///
     /// # Errors
     /// [`SearchStop`].
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, SearchStop>;
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop>;
 
     /// Runs the case once, in a fresh guest, on a prepared kernel.
     ///
@@ -85,8 +90,8 @@ pub trait Walk {
     /// [`SearchStop`].
     fn mark(&mut self, point: usize, mark: Mark) -> Result<(), SearchStop>;
 
-    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that were
-    /// set during the search.
+    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that
+    /// were set during the search.
     ///
     /// # Errors
     /// [`SearchStop`].

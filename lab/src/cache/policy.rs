@@ -1,4 +1,4 @@
-//! What stays in the cache: a bound on its size and on the time that nobody used a part of it.
+//! The policy of the cache: limits for its size and for the time without use of an entry.
 
 use super::{CacheEntry, CacheKind, bytes};
 use crate::error::Error;
@@ -18,12 +18,12 @@ use toml_edit::Document;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The bounds.
+/// The limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CachePolicy {
-    /// Bytes on the disk, of all that may be removed.
+    /// Maximum size of all removable entries on the disk, bytes.
     pub size: u64,
-    /// Days without use.
+    /// Maximum time without use, days.
     pub days: u32,
 }
 
@@ -41,10 +41,10 @@ impl fmt::Display for CachePolicy {
 }
 
 impl CachePolicy {
-    /// Reads `[cache]` of a project's `lab.toml`; without one the defaults hold.
+    /// Reads `[cache]` of a project's `lab.toml`; without it the defaults apply.
     ///
     /// # Errors
-    /// It can't be read, or says something that is no bound.
+    /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, Error> {
         let path = project.join(LAB_TOML);
         match lab_guard::bounded::text(&path) {
@@ -67,17 +67,17 @@ impl CachePolicy {
     }
 }
 
-/// What becomes of an entry.
+/// The decision on an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PruneDecision {
     /// The entry.
     pub entry: CacheEntry,
-    /// Why it goes; none where it stays.
+    /// Why it is removed; `None` if it is kept.
     pub goes: Option<&'static str>,
 }
 
-/// Judges every entry, those used longest ago first: what is too old goes, and then what was used longest ago until the rest
-/// is small enough. With a kind all of it goes and nothing else.
+/// Decides on every entry, least recently used first: entries without use for too long are removed, then the least
+/// recently used ones until the rest is small enough. If a kind is given, all its entries are removed and no others.
 pub fn judge(
     mut entries: Vec<CacheEntry>,
     policy: CachePolicy,
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_go_until_the_rest_fits_and_tools_stay() {
+    fn the_least_recently_used_are_removed_until_the_rest_fits_and_tools_stay() {
         let now = SystemTime::UNIX_EPOCH + DAY * 1000;
         let entry = |kind: CacheKind, name: &str, gib: u64, days: u32| CacheEntry {
             kind,
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_read_strictly() {
+    fn invalid_limits_are_refused() {
         let parse = |text: &str| CachePolicy::parse(text, "lab.toml").map_err(|error| error.to_string());
         assert_eq!(parse("[results]\nkeep = 3\n"), Ok(CachePolicy::default()));
         assert_eq!(parse("[cache]\nmax-gib = 3\ndays = 7\n"), Ok(CachePolicy { size: 3 << 30, days: 7 }));

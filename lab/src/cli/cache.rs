@@ -19,10 +19,10 @@ use std::{
 /// `lab cache`.
 #[derive(Debug, Args)]
 pub(super) struct CacheArgs {
-    /// Every entry, and not only the sums.
+    /// Show every entry, not only the sums.
     #[arg(long)]
     all: bool,
-    /// As JSON.
+    /// Write JSON.
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -31,22 +31,23 @@ pub(super) struct CacheArgs {
 
 #[derive(Debug, Subcommand)]
 enum CacheCommand {
-    /// Remove what is beyond the bounds of lab.toml, the entries used longest ago first. Runs do the same when they end.
+    /// Remove entries until the cache is within the limits of lab.toml, least recently used first. Runs also do this
+    /// when they end.
     Prune(PruneArgs),
 }
 
 #[derive(Debug, Args)]
 struct PruneArgs {
-    /// Size to get down to, in place of what lab.toml says, in GiB; 0 removes everything but what `lab setup` installed.
+    /// Maximum size in GiB, instead of the value in lab.toml; 0 removes everything except what `lab setup` installed.
     #[arg(long, value_name = "N")]
     max_gib: Option<u32>,
-    /// Days without use after which an entry goes, in place of what lab.toml says.
+    /// Days without use after which an entry is removed, instead of the value in lab.toml.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..36_501))]
     days: Option<u32>,
-    /// All of this kind, and nothing else: `lab cache` names the kinds.
+    /// Remove all entries of this kind and nothing else; `lab cache` shows the kinds.
     #[arg(long, value_name = "KIND", conflicts_with_all = ["max_gib", "days"], value_parser = kind)]
     kind: Option<CacheKind>,
-    /// Only tell what would go.
+    /// Only show which entries would be removed.
     #[arg(long)]
     dry_run: bool,
 }
@@ -54,7 +55,7 @@ struct PruneArgs {
 fn kind(text: &str) -> Result<CacheKind, String> {
     let names = CacheKind::ALL.map(CacheKind::name).join(", ");
     let found = CacheKind::ALL.into_iter().find(|kind| kind.name() == text);
-    found.ok_or_else(|| format!("`{text}` is not a kind of the cache's entries (wanted: {names})"))
+    found.ok_or_else(|| format!("`{text}` is not a kind of cache entry (expected: {names})"))
 }
 
 pub(super) fn cache(named: Option<PathBuf>, args: &CacheArgs) -> Result<Exit, Error> {
@@ -122,7 +123,7 @@ fn pruned(cache: &Cache, policy: CachePolicy, args: &PruneArgs) -> Result<Exit, 
     let pruned = cache::prune(cache, policy, args.kind, args.dry_run)?;
     if pruned.busy {
         let path = cache.root().to_owned();
-        let cause = std::io::Error::other("another lab is at work in the cache: wait until it is through");
+        let cause = std::io::Error::other("another lab process is using the cache: wait until it has finished");
         return Err(FileError { action: "prune", path, cause }.into());
     }
     let word = if args.dry_run { "would go" } else { "removed" };
@@ -137,7 +138,7 @@ fn pruned(cache: &Cache, policy: CachePolicy, args: &PruneArgs) -> Result<Exit, 
     Ok(Exit::Passed)
 }
 
-/// How long ago, for people.
+/// The time since an entry's last use, as text.
 fn age(used: SystemTime) -> String {
     let age = SystemTime::now().duration_since(used).unwrap_or_default();
     let units = [

@@ -4,7 +4,7 @@ use super::args::KernelArgs;
 use crate::{
     error::Error,
     guests::{GuestOptions, Guests, progress},
-    project::{Project, select::build},
+    project::select::build,
 };
 use clap::Args;
 use lab_base::say::show;
@@ -19,7 +19,7 @@ pub(super) struct CapabilitiesArgs {
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: capabilities::CapabilityFormat,
-    /// Guests at the same time. Default: one per processor, no more than kernels.
+    /// Maximum number of parallel guests. Default: one per processor, at most one per kernel.
     #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Use the existing builds of the agent and the eBPF object.
@@ -28,7 +28,7 @@ pub(super) struct CapabilitiesArgs {
 }
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {
-    let project = Project::open(named)?;
+    let project = args.kernels.project(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;

@@ -1,20 +1,21 @@
-//! `lab --help`: the commands under headings. clap knows no headings for commands, so the list is made here, out of what clap
-//! knows of each.
+//! `lab --help`: lists the commands under headings. clap has no headings for commands, so the list is generated
+//! here from clap's data.
 
 use super::Cli;
 use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
 /// Every command that is not hidden, by what somebody wants to do.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("Begin", &["init", "setup", "doctor"]),
     ("Run", &["run", "rerun", "shell", "list", "topology"]),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
     ("Split a run among machines", &["plan", "merge", "durations"]),
     ("Measure", &["bench", "mutants"]),
-    ("This machine", &["setup", "cache", "doctor"]),
+    ("This machine", &["build", "cache", "completions", "man"]),
 ];
-/// Columns of the text.
+/// Width of the text, columns.
 const WIDTH: usize = 80;
 /// Column at which descriptions begin: the longest name, and two columns on each side.
 const INDENT: usize = 2 + "capabilities".len() + 2;

@@ -58,7 +58,8 @@ pub(super) struct ShellArgs {
     /// Run this cell up to its first packet; it continues when the shell ends.
     #[arg(long, value_name = "ID")]
     case: Option<String>,
-    /// Files in the guest. With `host`, the guest can read every file of this host that you may read, but can't write any.
+    /// Files in the guest. With `host`, the guest can read every file of this host that you may read, but can't write
+    /// any.
     #[arg(long, value_enum, default_value_t, value_name = "PROFILE")]
     profile: ProfileArg,
     /// Boot the guest. By default it is restored from a snapshot of a booted guest.
@@ -81,7 +82,7 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let [kernel] = kernels[..] else {
         let names: Vec<&str> = kernels.iter().map(|kernel| &*kernel.id).collect();
         return Err(Error::Usage(format!(
-            "`{}` matches several kernels ({}); name one",
+            "`{}` matches several kernels ({}); select one",
             args.kernel,
             names.join(", ")
         )));
@@ -137,7 +138,7 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
         let [info] = found[..] else {
             let cells: Vec<&str> = found.iter().map(|info| info.id.as_str()).collect();
             return Err(Error::Usage(format!(
-                "`{pattern}` matches {} cells; name one: {}",
+                "`{pattern}` matches {} cells; select one: {}",
                 cells.len(),
                 cells.join(" ")
             )));
@@ -180,7 +181,7 @@ fn greeting(kernel: &str, release: &str, profile: Profile, welcome: &str) -> Str
         Profile::Host => out.push_str("The host's files are readable; changes stay in this guest.\n"),
         _ => out.push_str(&tools()),
     }
-    out.push_str("`exit` leaves, Ctrl-] leaves at once.\n");
+    out.push_str("`exit` ends the shell, Ctrl-] ends it immediately.\n");
     out
 }
 

@@ -26,7 +26,7 @@ pub struct Order {
 #[derive(Debug)]
 pub struct Conducted {
     pub record: RunRecord,
-    /// By which it is found: `latest`, or its own directory where that leads elsewhere.
+    /// The path to show: `latest`, or the run's own directory if `latest` is another run.
     pub name: PathBuf,
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     error::Error,
     project::artifacts::Artifacts,
-    run::common::Prepared,
+    run::common::{PrepareError, Prepared},
     setup::{Tools, VIRTME_NG_VERSION},
 };
 use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
@@ -75,7 +75,9 @@ impl Machine {
     ) -> Result<Acceleration, Error> {
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
-        let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
+        let probe = self
+            .prepare(kernel, Profile::Suite, Accel::Kvm, console)
+            .map_err(|error| Error::Host(error.to_string()))?;
         let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
@@ -96,15 +98,15 @@ impl Machine {
     /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles.
     ///
     /// # Errors
-    /// One line: the image can't be built.
+    /// The image can't be built.
     pub fn prepare(
         &self,
         kernel: &BootableKernel,
         profile: Profile,
         accel: Accel,
         console: PathBuf,
-    ) -> Result<Prepared, String> {
-        let failed = |error: ImageError| format!("image for {}: {error}", kernel.id);
+    ) -> Result<Prepared, PrepareError> {
+        let failed = |error: ImageError| PrepareError::Image { kernel: kernel.id.to_string(), error };
         let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
         let objects = self.artifacts.objects.iter();
         let objects: Vec<(&str, &[u8])> = objects.map(|(name, built)| (&**name, &*built.bytes)).collect();
@@ -149,7 +151,7 @@ impl Machine {
     }
 }
 
-/// What `kernels.toml` says of a kernel against its version.
+/// The capabilities that `kernels.toml` corrects for a kernel.
 fn stated(kernel: &BootableKernel) -> Stated {
     Stated {
         has: kernel.has.iter().map(|it| it.capability).collect(),
@@ -158,8 +160,8 @@ fn stated(kernel: &BootableKernel) -> Stated {
     }
 }
 
-/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
-/// would prove nothing: the package that they came from has been verified on the host.
+/// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not
+/// needed: the host has verified the package that the modules came from.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_keep_their_signatures_where_the_kernel_may_insist_on_them() {
+    fn modules_keep_their_signatures_if_the_kernel_may_require_them() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config");
         let wants = |config: Option<&Path>, word: &str| wants_signatures(config, &[word.to_owned()]);

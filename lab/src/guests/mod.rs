@@ -19,7 +19,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::Retries,
+        common::{PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         queue::Isolate,
@@ -38,7 +38,7 @@ use lab_record::{
     event::{Accelerator, RunInfo, Versions},
     guest::KernelRecord,
     plan::{KernelFacts, Plan, PlannedKernel},
-    provenance::Provenance,
+    provenance::{Call, Provenance},
     reporter::Reporter,
     run::RunRecord,
     shard::Shard,
@@ -75,6 +75,17 @@ pub struct GuestOptions {
     pub shard: Option<Shard>,
     /// Deadlines from the command line.
     pub deadlines: Vec<Deadline>,
+    /// The arguments that select the same cells on one of the kernels, for commands that run them again.
+    pub selection: Selection,
+}
+
+/// The arguments by which a run was asked for, as far as one of its kernels is concerned.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// What names the kernel, if no kernels.toml does.
+    pub kernel: Vec<String>,
+    /// What selects the cells, and says how guests share them.
+    pub cells: Vec<String>,
 }
 
 /// The unpacked kernels, and the machine that boots them.
@@ -109,7 +120,8 @@ impl Guests {
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
-        let provenance = provenance::of(&project.root);
+        let call = Some(provenance::call(&project.root, project.named.as_deref()));
+        let provenance = Provenance { call, ..provenance::of(&project.root) };
         Ok(Self {
             machine,
             kernels,
@@ -129,7 +141,7 @@ impl Guests {
         let mut durations = Durations::load(&path).unwrap_or_default();
         durations.learn(record);
         if let Err(error) = durations.save(&path) {
-            say(&format!("the durations of cells could not be written: {error}"));
+            say(&format!("cannot write the durations of cells: {error}"));
         }
     }
 
@@ -184,8 +196,8 @@ impl Guests {
         let prepare = |kernel: &PlannedKernel| {
             let id = &kernel.facts.id;
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
-            let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
-            let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
+            let unpacked = unpacked.ok_or_else(|| PrepareError::NotFetched(id.to_string()))?;
+            let console = directory::kernel(&directory, id)?;
             self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
         };
         let run = Run {
@@ -196,6 +208,11 @@ impl Guests {
                 retries: how.retries.count,
                 expired: how.lists.expired(&plan),
                 provenance: Provenance {
+                    call: self.provenance.call.clone().map(|call| Call {
+                        kernel: how.selection.kernel.clone(),
+                        selection: how.selection.cells.clone(),
+                        ..call
+                    }),
                     results: directory.parent().and_then(|it| provenance::place(&self.root, it)),
                     ..self.provenance.clone()
                 },
@@ -220,7 +237,7 @@ impl Guests {
         Ok(record)
     }
 
-    /// Where guests under KVM never booted, that may be KVM's doing: the next command asks again.
+    /// If guests under KVM never booted, KVM may be the cause: the next command tries KVM again.
     fn distrust_kvm_unless(&self, booted: bool) {
         if self.acceleration.accel == Accel::Kvm && !booted {
             accel::distrust(self.machine.cache());

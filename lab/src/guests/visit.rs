@@ -1,4 +1,4 @@
-//! Guests for visitors: shells and measurements.
+//! Guests for shells and measurements.
 
 use super::Guests;
 use crate::{
@@ -30,7 +30,7 @@ fn is_own(profile: Profile, module: &str) -> bool {
         && ModuleList::committed(profile).names().any(|name| name == module)
 }
 
-/// Prints the events of a visit, and records the guest's release.
+/// Prints the events of a session, and records the guest's release.
 #[derive(Default)]
 pub struct VisitLog {
     release: Mutex<String>,
@@ -54,7 +54,7 @@ impl VisitLog {
 }
 
 impl Guests {
-    /// Connects a visitor to a guest of one of the kernels.
+    /// Connects a shell or a measurement to a guest with one of the kernels.
     pub fn visit(
         &self,
         id: &str,
@@ -66,7 +66,7 @@ impl Guests {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
-        let prepared = prepared.map_err(Error::Host)?;
+        let prepared = prepared.map_err(|error| Error::Host(error.to_string()))?;
         let own: Vec<&str> =
             prepared.image.missing.iter().map(String::as_str).filter(|it| is_own(profile, it)).collect();
         if !own.is_empty() {

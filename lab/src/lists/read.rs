@@ -1,6 +1,6 @@
 //! Reading the entries of both files: a list of tables with common keys.
 
-use super::{EntryTerms, KernelRange};
+use super::{EntryTerms, KernelRange, range::NotARange};
 use chrono::NaiveDate;
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_record::excuse::Excuse;
@@ -29,7 +29,7 @@ fn terms(section: &Section<'_>) -> Result<EntryTerms, ConfigError> {
     let reason = section.required("reason")?.to_owned();
     let (expires, last_day) = last_day(section)?;
     let kernels = section.text("kernels")?.map(|range| {
-        let bad = |why: String| {
+        let bad = |why: NotARange| {
             section.error_at("kernels", format!("`kernels`: {why}; for example \">=6.7, <6.12\", or \"6.12\""))
         };
         range.parse::<KernelRange>().map_err(bad)

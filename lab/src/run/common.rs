@@ -18,6 +18,28 @@ pub struct Prepared {
     pub image: ImageInfo,
 }
 
+/// Why a kernel can't boot.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Its guest image can't be built.
+    #[error("image for {kernel}: {error}")]
+    Image {
+        /// Id of the kernel.
+        kernel: String,
+        /// The error; part of the message, therefore not a `source`.
+        error: lab_image::ImageError,
+    },
+    /// The directory for its consoles can't be made.
+    #[error(transparent)]
+    Directory(#[from] lab_base::file::FileError),
+    /// The run ended before its turn.
+    #[error("{0}")]
+    Stopped(String),
+    /// The plan names a kernel that was not fetched.
+    #[error("{0} was not fetched")]
+    NotFetched(String),
+}
+
 /// Parameters that the runs of all kernels share.
 #[derive(Clone, Copy)]
 pub struct Common<'a> {

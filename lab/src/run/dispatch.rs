@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::Error,
     lists::Lists,
-    run::common::{Common, Prepared, Retries},
+    run::common::{Common, PrepareError, Prepared, Retries},
 };
 use lab_base::{
     interrupt::{Interrupt, RunStop},
@@ -37,12 +37,12 @@ use std::{
 /// Prepares a kernel to boot: its image is built on the thread that runs the kernel.
 pub trait Prepare: Sync {
     /// # Errors
-    /// One line that says why the kernel can't boot; its cells don't run then.
-    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, String>;
+    /// Why the kernel can't boot; its cells don't run then.
+    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, PrepareError>;
 }
 
-impl<F: Fn(&PlannedKernel) -> Result<Prepared, String> + Sync> Prepare for F {
-    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, String> {
+impl<F: Fn(&PlannedKernel) -> Result<Prepared, PrepareError> + Sync> Prepare for F {
+    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, PrepareError> {
         self(kernel)
     }
 }
@@ -115,7 +115,7 @@ impl Run<'_> {
                 }
             }
         });
-        // What the run's own end cost is not run, which has an exit code of its own.
+        // Cells that the run's deadline left without a start are `not-run`, which has its own exit code.
         let interrupted = if desk.failed.is_none() { self.interrupt.signal() } else { None };
         let exit = interrupted.map_or_else(|| desk.record.exit(), Exit::Interrupted);
         desk.take(Event::RunFinished { exit, wall_ms: millis(begin) });
@@ -174,7 +174,7 @@ impl Run<'_> {
         *stage = Stage::Preparing;
         drop(stage);
         let prepared = match self.interrupt.is_over() {
-            true => Err(self.interrupt.why().to_owned()),
+            true => Err(PrepareError::Stopped(self.interrupt.why().to_owned())),
             false => self.prepare.prepare(entry.kernel),
         };
         entry.run.begin(&prepared);

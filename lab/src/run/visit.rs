@@ -1,4 +1,4 @@
-//! Guests for other purposes than cells: a shell, a measurement.
+//! Guests that run no cells: for a shell or a measurement.
 
 use super::visitor::Visitor;
 use super::{
@@ -9,18 +9,18 @@ use crate::run::common::{Common, Prepared};
 use lab_protocol::ErrorKind;
 use lab_record::{event::Start, plan::PlannedKernel};
 
-/// How a visit ended.
+/// How a shell's or measurement's session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visited {
-    /// The visitor ended it.
+    /// The shell or measurement ended it.
     Done,
     Interrupted,
     /// The guest was lost; the events contain the cause.
     Lost,
 }
 
-/// Connects a visitor to a fresh guest of a kernel, restored from a snapshot if possible. The guest has ended when this
-/// returns.
+/// Connects a shell or measurement to a fresh guest of a kernel, restored from a snapshot if possible. The guest
+/// has ended when this returns.
 pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, visitor: &dyn Visitor) -> Visited {
     let run = KernelRun::new(common, kernel);
     loop {

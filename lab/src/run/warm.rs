@@ -66,7 +66,7 @@ impl KernelRun<'_> {
                 format!("the snapshot is kept: a guest restored from it did not answer, but its kernel is alive: {why}")
             }
             (false, true) => {
-                format!("the snapshot was removed: guests restored from it are alive and do not answer: {why}")
+                format!("the snapshot was removed: guests restored from it are alive but do not answer: {why}")
             }
             (false, false) => format!("the snapshot was removed: a guest restored from it did not answer: {why}"),
         });
@@ -124,7 +124,7 @@ impl KernelRun<'_> {
     }
 
     fn without(&self, problem: &str) -> Option<Snapshot> {
-        self.note(format!("guests boot, since there is no snapshot: {problem}"));
+        self.note(format!("guests boot, because there is no snapshot: {problem}"));
         None
     }
 }

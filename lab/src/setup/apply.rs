@@ -1,4 +1,4 @@
-//! `lab setup`: brings about what is missing, in order, and says what takes how long.
+//! `lab setup`: installs what is missing, in order, and reports the duration of each step.
 
 use std::io::Write;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub enum SetupStep {
 }
 
 impl SetupStep {
-    /// What it is, and what is done with it for about how long on two cores.
+    /// Label of the step, and its action with its approximate duration on two cores.
     fn announcement(&self) -> (String, String) {
         match self {
             Self::Packages(names) => {
@@ -44,7 +44,7 @@ impl SetupStep {
             Self::VirtmeNg => ("virtme-ng 1.42".into(), "installing, about 10 s".into()),
             Self::BpfLinker => ("bpf-linker 0.13.0".into(), "building, about 90 s".into()),
             Self::CargoDeny => ("cargo-deny 0.20.2".into(), "building, about 100 s".into()),
-            Self::TestTools => ("readers of the reports, for the tests".into(), "installing, about 30 s".into()),
+            Self::TestTools => ("report readers for the tests".into(), "installing, about 30 s".into()),
         }
     }
 
@@ -77,7 +77,7 @@ impl SetupStep {
     }
 }
 
-/// Where setup puts what the distribution has.
+/// Where setup installs packages of the distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InstallPlace {
     /// In the cache, which changes nothing of the host.
@@ -87,7 +87,7 @@ pub enum InstallPlace {
     System,
 }
 
-/// What only a person can install: all of it at once, so that one command does.
+/// The packages that the user must install, collected so that one command installs all of them.
 #[derive(Debug, Default)]
 struct ByHand {
     names: Vec<&'static str>,
@@ -108,10 +108,10 @@ impl ByHand {
     }
 }
 
-/// What setup would do.
+/// The steps of a setup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetupPlan {
-    /// In order; empty where everything is there.
+    /// In order; empty if nothing is missing.
     pub steps: Vec<SetupStep>,
 }
 
@@ -119,13 +119,13 @@ impl SetupPlan {
     /// Plans for a machine.
     ///
     /// # Errors
-    /// [`SetupError::ByHand`] for the first finding that only a person can mend: nothing else is worth its time before.
+    /// [`SetupError::ByHand`] for the first finding that only the user can fix: no step is worth starting before that.
     pub fn of(host: &Host, purpose: Purpose, place: InstallPlace) -> Result<Self, SetupError> {
         let mut packages = Vec::new();
         let mut sets = Vec::new();
         let mut tools = Vec::new();
         let mut by_hand = ByHand::default();
-        for SetupCheck { name, probe, fix, .. } in checks(purpose) {
+        for SetupCheck { name, probe, fix, .. } in checks(purpose, host.installed) {
             match ((probe)(host), fix) {
                 (CheckState::Ok { .. } | CheckState::Warn { .. }, _) => {}
                 (CheckState::Unfit { found, advice }, _) => {
@@ -153,11 +153,11 @@ impl SetupPlan {
     }
 }
 
-/// Makes this machine ready, writing a line per step to `out`, and what is known to be weak about the result. Where
-/// nothing is missing it only looks, and writes nothing.
+/// Makes this machine ready. Writes a line per step to `out`, and a note for each known weakness of the result. If
+/// nothing is missing it changes and writes nothing.
 ///
 /// # Errors
-/// The first step's failure; later steps are not tried.
+/// The failure of a step; later steps are not tried.
 pub fn setup(purpose: Purpose, place: InstallPlace, out: &mut dyn Write) -> Result<SetupReport, SetupError> {
     let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     let host = Host::look(&tools);
@@ -195,7 +195,7 @@ pub fn setup(purpose: Purpose, place: InstallPlace, out: &mut dyn Write) -> Resu
     Ok(report)
 }
 
-/// Progress is a courtesy: a closed terminal must not stop an installation half-way.
+/// Write errors are ignored: a closed terminal must not stop an installation half-way.
 fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text).and_then(|()| out.flush());
 }

@@ -1,4 +1,4 @@
-//! Everything the lab needs, in the order in which it has to come about.
+//! The list of everything that the lab needs, in the order of installation.
 
 use super::{
     check::{CheckState, Fix, Purpose, SetupCheck},
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The oldest compiler that builds the workspace; `rust-version` of the root Cargo.toml.
 const RUST: (u32, u32, u32) = (1, 95, 0);
 
-/// The oldest that the lab was tried with; Debian 12's.
+/// The oldest QEMU that the lab was tested with, which is Debian 12's.
 const QEMU_TRIED: (u32, u32, u32) = (7, 2, 0);
 
 const COMPILER: Fix = Fix::Packages { packages: &["gcc", "libc6-dev"], commands: &["cc"], set: None };
@@ -43,18 +43,24 @@ const KERNEL_BUILD: Fix = Fix::Packages {
 const SIGNING: Fix =
     Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
 const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
+const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
+
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
+/// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
+const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+
 /// The list behind both `lab doctor` and `lab setup`.
-pub fn checks(purpose: Purpose) -> Vec<SetupCheck> {
+pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
+    let runs = for_runs().into_iter().filter(|check| !installed || !BUILDS.contains(&check.name));
     match purpose {
-        Purpose::Runs => for_runs(),
-        Purpose::Tests => for_runs().into_iter().chain(for_tests()).collect(),
-        Purpose::Builds => for_runs().into_iter().chain([for_builds()]).collect(),
+        Purpose::Runs => runs.collect(),
+        Purpose::Tests => runs.chain(for_tests()).collect(),
+        Purpose::Builds => runs.chain([for_builds()]).collect(),
     }
 }
 
-/// What building a kernel needs beside; `crates/kernel-store/src/linux_source.rs` looks for the programs themselves.
+/// Additional packages for building a kernel; `crates/kernel-store/src/linux_source.rs` looks for the programs.
 fn for_builds() -> SetupCheck {
     SetupCheck {
         name: "kernel build tools",
@@ -64,12 +70,18 @@ fn for_builds() -> SetupCheck {
     }
 }
 
-/// What the project's own tests need beside.
-fn for_tests() -> [SetupCheck; 5] {
+/// Additional packages for the project's own tests.
+fn for_tests() -> [SetupCheck; 6] {
     [
         SetupCheck {
+            name: "zstd",
+            why: "packs the archive of `make dist`, which the tests install",
+            probe: |host| provided(host, PACKERS),
+            fix: PACKERS,
+        },
+        SetupCheck {
             name: "Chromium",
-            why: "clicks and filters the HTML report in the tests",
+            why: "tests the HTML report in a browser, for the project's tests",
             probe: |host| provided(host, CHROMIUM),
             fix: CHROMIUM,
         },
@@ -87,7 +99,7 @@ fn for_tests() -> [SetupCheck; 5] {
         },
         SetupCheck {
             name: "report readers",
-            why: "read JUnit, KTAP and KCIDB files in the tests, as CI systems do",
+            why: "read JUnit, KTAP and KCIDB files as CI systems do, for the project's tests",
             probe: |host| match &host.test_tools {
                 Some(tools) => CheckState::Ok { found: tools.python().display().to_string() },
                 None => CheckState::Missing { absent: vec!["junitparser, kcidb-io, playwright-core and others"] },
@@ -111,7 +123,7 @@ fn for_runs() -> Vec<SetupCheck> {
         SetupCheck { name: "Rust", why: "builds the host runner and the guest agent", probe: rust, fix: Fix::ByHand },
         SetupCheck {
             name: "C compiler",
-            why: "links, and brings the static C library of the guest agent",
+            why: "links programs; has the static C library for the guest agent",
             probe: |host| provided(host, COMPILER),
             fix: COMPILER,
         },
@@ -126,13 +138,13 @@ fn for_runs() -> Vec<SetupCheck> {
         SetupCheck { name: "pip", why: "installs virtme-ng", probe: |host| provided(host, PIP), fix: PIP },
         SetupCheck {
             name: "busybox",
-            why: "the shell of `lab shell`, and how a stock virtme-ng boots for `lab bench`",
+            why: "the shell of `lab shell`; needed to boot a stock virtme-ng guest for `lab bench`",
             probe: |host| provided(host, BUSYBOX),
             fix: BUSYBOX,
         },
         SetupCheck {
             name: "network tools",
-            why: "are what a person finds in `lab shell`",
+            why: "ip, tc, bpftool and others in `lab shell`",
             probe: network_tools,
             fix: NETWORK_TOOLS,
         },
@@ -146,29 +158,29 @@ fn for_runs() -> Vec<SetupCheck> {
         SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
         SetupCheck {
             name: "KVM",
-            why: "makes guests fast; without it they run under TCG",
+            why: "runs guests fast; without it they run under TCG",
             probe: kvm,
             fix: Fix::ByHand,
         },
     ]
 }
 
-/// Every Debian package that any check names.
+/// All Debian packages of all checks.
 pub(super) fn packages() -> Vec<&'static str> {
     named(|fix| if let Fix::Packages { packages, .. } = fix { packages } else { &[] })
 }
 
-/// Every command that any check names.
+/// All commands of all checks.
 pub(super) fn commands() -> Vec<&'static str> {
     named(|fix| if let Fix::Packages { commands, .. } = fix { commands } else { &[] })
 }
 
 fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
-    let every = checks(Purpose::Tests).into_iter().chain([for_builds()]);
+    let every = checks(Purpose::Tests, false).into_iter().chain([for_builds()]);
     every.flat_map(|check| of(check.fix).iter().copied()).collect()
 }
 
-/// On Debian a package is the evidence, since libraries have no command; elsewhere only commands can be.
+/// Looks for packages on Debian, since libraries have no command; for commands on other distributions.
 fn provided(host: &Host, fix: Fix) -> CheckState {
     let Fix::Packages { packages, commands, set } = fix else { return CheckState::Missing { absent: vec![] } };
     let on_debian = host.on_debian();
@@ -193,12 +205,12 @@ fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
     shown.take(2).collect::<Vec<_>>().join(", ")
 }
 
-/// Nothing but a person needs them, so that a distribution that calls their packages otherwise does well without.
+/// Only interactive use needs these tools, so their absence is a warning.
 fn network_tools(host: &Host) -> CheckState {
     match provided(host, NETWORK_TOOLS) {
         CheckState::Missing { absent } if !host.on_debian() => CheckState::Warn {
             found: format!("{} missing", absent.join(", ")),
-            advice: "`lab shell` does without what is not there".into(),
+            advice: "`lab shell` works, without these tools".into(),
         },
         state => state,
     }
@@ -224,7 +236,9 @@ fn qemu(host: &Host) -> CheckState {
         Some(version) if version >= QEMU_TRIED => CheckState::Ok { found },
         Some(_) => CheckState::Warn {
             found,
-            advice: format!("older than any that the lab was tried with, 7.2.0; {QEMU_VARIABLE}=PATH chooses another"),
+            advice: format!(
+                "older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"
+            ),
         },
         None if host.qemu_chosen => CheckState::Unfit {
             found,
@@ -270,20 +284,19 @@ fn bpf_linker(host: &Host) -> CheckState {
 fn kvm(host: &Host) -> CheckState {
     match &host.kvm {
         Kvm::Unknown | Kvm::Untried => CheckState::Ok {
-            found: "/dev/kvm makes virtual machines; the next run tries whether a guest boots in one".into(),
+            found: "/dev/kvm can create virtual machines; the next run tests whether a guest boots with KVM".into(),
         },
-        Kvm::Forced(variable) => CheckState::Ok { found: format!("{variable} decides") },
+        Kvm::Forced(variable) => CheckState::Ok { found: format!("{variable} is set and decides whether KVM is used") },
         Kvm::Unusable(reason) => CheckState::Warn {
             found: reason.clone(),
-            advice: "guests run under TCG, several times slower; where the machine has KVM, join the group kvm".into(),
+            advice:
+                "guests run under TCG, several times slower; if the machine has KVM, add your user to the group kvm"
+                    .into(),
         },
         Kvm::Tried { verdict, .. } if verdict.accel == Accel::Kvm => CheckState::Ok { found: verdict.reason.clone() },
         Kvm::Tried { verdict, kept } => CheckState::Warn {
             found: verdict.reason.clone(),
-            advice: format!(
-                "guests run under TCG, several times slower; remove {} to have it tried again",
-                kept.display()
-            ),
+            advice: format!("guests run under TCG, several times slower; remove {} to test KVM again", kept.display()),
         },
     }
 }

@@ -1,17 +1,18 @@
-//! Which distribution this is, by /etc/os-release alone: dpkg, apt, dnf and pacman can be had on each other's systems.
+//! Identifies the distribution by /etc/os-release only, since dpkg, apt, dnf and pacman can be installed on any of
+//! them.
 
 use std::fs;
 
-/// Who manages packages, and how.
+/// Families of distributions, by package manager.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DistributionFamily {
-    /// Debian and what derives from it: dpkg and apt.
+    /// Debian and its derivatives: dpkg and apt.
     Debian,
-    /// Fedora and what derives from it: dnf.
+    /// Fedora and its derivatives: dnf.
     Fedora,
-    /// Arch and what derives from it: pacman.
+    /// Arch and its derivatives: pacman.
     Arch,
-    /// Any other, or none that says so.
+    /// Any other or unknown distribution.
     #[default]
     Other,
 }
@@ -25,7 +26,7 @@ pub struct Distribution {
     pub codename: Option<String>,
 }
 
-/// The packages that have a command, where one is not named as the command is: Fedora's and Arch's.
+/// Commands whose package has another name: Fedora's and Arch's package names.
 const PACKAGES: [(&str, &str, &str); 12] = [
     ("apt-get", "apt", "apt"),
     ("bpftool", "bpftool", "bpf"),
@@ -42,7 +43,7 @@ const PACKAGES: [(&str, &str, &str); 12] = [
 ];
 
 impl Distribution {
-    /// Of this host.
+    /// Reads the distribution of this host.
     pub fn of_this_host() -> Self {
         let places = ["/etc/os-release", "/usr/lib/os-release"];
         places
@@ -51,7 +52,7 @@ impl Distribution {
             .map_or_else(Self::default, |text| Self::read(&text))
     }
 
-    /// From the text of os-release(5).
+    /// Parses the text of os-release(5).
     pub fn read(text: &str) -> Self {
         let value = |key: &str| {
             let found = text.lines().rev().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
@@ -67,7 +68,7 @@ impl Distribution {
         Self { family: family.unwrap_or_default(), codename: value("VERSION_CODENAME") }
     }
 
-    /// How a person installs the packages that have these commands.
+    /// Advice how to install the packages that have these commands.
     pub fn advice(&self, commands: &[&str]) -> String {
         let names = |fedora: bool| {
             let name = |command: &&str| {
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_distribution_is_what_it_says() {
+    fn a_distribution_is_read_from_os_release() {
         let family = |text: &str| Distribution::read(text).family;
         assert_eq!(
             family("NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_CODENAME=trixie\n"),

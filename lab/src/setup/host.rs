@@ -1,4 +1,4 @@
-//! What there is on this machine, looked up once so that probes are pure.
+//! Facts about this machine, read once so that probes are pure functions.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,25 +14,25 @@ use lab_vm::Acceleration;
 /// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
 pub(super) const BPF_LINKER: (u32, u32, u32) = (0, 13, 0);
 
-/// Which compiler turns the BPF programs into an object file.
+/// The compiler for the BPF programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BpfRust {
     /// Debian's rustc-web, which has a prebuilt libcore for bpfel-unknown-none.
     Debian,
-    /// The same, unpacked into the cache.
+    /// Debian's rustc-web, unpacked into the cache.
     Private,
     /// A rustup nightly with the rust-src component, and bpf-linker in `PATH`.
     Nightly,
 }
 
-/// A snapshot of the machine.
+/// Facts about the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Which distribution it is.
     pub distribution: Distribution,
-    /// Installed ones among the packages any check names, with their versions.
+    /// The packages of all checks that are installed, with their versions.
     pub packages: BTreeMap<String, String>,
-    /// Commands, among those any check names, that are in `PATH`.
+    /// The commands of all checks that are in `PATH`.
     pub commands: Vec<&'static str>,
     /// The compiler for the host's own programs.
     pub rustc: Option<HostProgram>,
@@ -52,27 +52,29 @@ pub struct Host {
     pub cargo_deny: Option<PathBuf>,
     /// Whether a rustup nightly with rust-src is installed.
     pub nightly_rust_src: bool,
-    /// What is known of KVM.
+    /// State of KVM.
     pub kvm: Kvm,
+    /// Whether this lab is installed: it builds nothing.
+    pub installed: bool,
 }
 
-/// What is known of KVM on this machine.
+/// State of KVM on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kvm {
-    /// Nobody looked.
+    /// Not checked.
     #[default]
     Unknown,
     /// A variable decides: its name and value.
     Forced(String),
-    /// The device is of no use, and why.
+    /// The device cannot be used; the reason.
     Unusable(String),
-    /// The device makes virtual machines, and no guest has run in one on this boot of the host and under this QEMU.
+    /// The device can create virtual machines, but no guest was tested since this boot of the host with this QEMU.
     Untried,
-    /// A guest has been tried: what came of it, and the file that says so.
+    /// A guest was tested.
     Tried {
         /// The verdict.
         verdict: Acceleration,
-        /// Where it is kept.
+        /// The file that keeps the verdict.
         kept: PathBuf,
     },
 }
@@ -81,6 +83,11 @@ impl Host {
     /// Whether packages are managed by dpkg and apt.
     pub fn on_debian(&self) -> bool {
         self.distribution.family == DistributionFamily::Debian
+    }
+
+    /// The command that installs what is missing.
+    pub const fn setup(&self) -> &'static str {
+        if self.installed { "lab setup" } else { "make setup" }
     }
 
     /// Which compiler the BPF programs are built with; `None` while there is neither.

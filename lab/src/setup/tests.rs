@@ -1,4 +1,4 @@
-//! Planning and the doctor's words, on machines made up for the purpose.
+//! Tests of planning and of the doctor's report, with invented machines.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -77,6 +77,19 @@ fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
 }
 
 #[test]
+fn an_installed_lab_needs_no_compiler() {
+    let host = Host { installed: true, rustc: None, ..fresh() };
+    assert_eq!(
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [SetupStep::Packages(vec!["python3"]), Step::Unpack(&private::QEMU), Step::Unpack(&private::SHELL), Step::VirtmeNg]
+    );
+    let report = SetupReport::of(&host, Purpose::Runs);
+    assert!(!report.to_string().contains("make setup"), "there is no Makefile: {report}");
+    let text = report.to_string();
+    assert!(text.contains("fix: lab setup") && text.contains("`lab setup` does what it can"), "{text}");
+}
+
+#[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
     let steps = |host: &Host| SetupPlan::of(host, Purpose::Tests, InstallPlace::Cache).unwrap().steps;
     assert_eq!(steps(&complete()), [SetupStep::TestTools, SetupStep::CargoDeny]);
@@ -87,7 +100,7 @@ fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
 }
 
 #[test]
-fn kernels_are_built_where_setup_was_told_so() {
+fn kernel_build_tools_are_installed_on_request() {
     let mut host = complete();
     for name in ["flex", "bison"] {
         host.packages.remove(name);
@@ -178,7 +191,7 @@ fn a_chosen_qemu_that_does_not_start_is_named() {
 }
 
 #[test]
-fn other_distributions_are_told_what_to_provide() {
+fn other_distributions_get_the_list_of_missing_packages() {
     let error = |id: &str| {
         let host = Host { distribution: Distribution::read(&format!("ID={id}\n")), ..fresh() };
         SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap_err().to_string()
@@ -218,16 +231,16 @@ fn the_doctor_names_a_fix_for_each_finding() {
                             why: boots the guests
                             fix: make setup
     ok       bpf-linker     0.13.0 (/cache/tools/bin/bpf-linker)
-    ok       KVM            /dev/kvm makes virtual machines; the next run tries whether a guest boots in one
+    ok       KVM            /dev/kvm can create virtual machines; the next run tests whether a guest boots with KVM
 
-    3 of 12 to mend; `make setup` does what it can.
+    3 of 12 checks failed; `make setup` fixes what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][3]["fix"], "make setup");
 }
 
 #[test]
-fn the_doctor_tells_what_became_of_the_guest_that_tried_kvm() {
+fn the_doctor_reports_the_result_of_the_kvm_test() {
     let told = |accel, reason: &str| {
         let verdict = Acceleration { accel, reason: reason.to_owned() };
         let kvm = Kvm::Tried { verdict, kept: "/cache/accelerator.json".into() };
@@ -240,5 +253,5 @@ fn the_doctor_tells_what_became_of_the_guest_that_tried_kvm() {
     let died = "/dev/kvm opens, but QEMU ended under KVM (exit code 1: failed to set MSR 0x10a)";
     let (state, found, advice) = told(Accel::Tcg, died);
     assert_eq!((state, &*found), ("warn", died));
-    assert!(advice.ends_with("remove /cache/accelerator.json to have it tried again"), "{advice}");
+    assert!(advice.ends_with("remove /cache/accelerator.json to test KVM again"), "{advice}");
 }

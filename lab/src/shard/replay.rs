@@ -1,5 +1,5 @@
-//! Replays shards' events as those of one run. A separate thread reads ahead, because reading and replaying take about the
-//! same time.
+//! Replays shards' events as those of one run. A separate thread reads ahead, because reading and replaying take about
+//! the same time.
 
 use super::{ShardError, files};
 use crate::error::Error;
@@ -59,7 +59,7 @@ pub(super) struct Brought {
 enum Waits {
     /// No shard has started the cell's kernel.
     Unclaimed,
-    /// The shard with this number must bring its verdict.
+    /// The shard with this number must have its verdict.
     For(u32),
     /// The verdict has been replayed.
     Told,

@@ -4,7 +4,7 @@ pub mod terminal;
 #[cfg(test)]
 mod tests;
 
-use crate::run::visitor::Visitor;
+use crate::run::visitor::{VisitError, Visitor};
 use lab_protocol::{
     AgentMessage, CellReport, HostMessage,
     shell::{INPUT_WINDOW, ShellRequest, Stream},
@@ -108,7 +108,7 @@ impl Visitor for ShellSession<'_> {
         HostMessage::Shell(Box::new(ShellRequest { time_scale, now_unix_ns, ..self.request.clone() }))
     }
 
-    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String> {
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, VisitError> {
         let mut state = self.state.borrow_mut();
         let mut said = Vec::new();
         if !state.ready {

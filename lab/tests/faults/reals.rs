@@ -40,11 +40,7 @@ pub fn faults() -> Vec<Fault> {
         fault(
             "qemu-killed",
             "QEMU is killed while a cell runs",
-            (
-                3,
-                &["Z01 passed", "Z16 errored: guest-lost: the guest ended before its time (signal 9)", "Z17 passed"],
-                &[],
-            ),
+            (3, &["Z01 passed", "Z16 errored: guest-lost: the guest ended unexpectedly (signal 9)", "Z17 passed"], &[]),
             qemu_killed,
         ),
         fault("two-at-once", "two runs of one kernel at the same time", (0, &["D10 passed"], &[]), two_at_once),

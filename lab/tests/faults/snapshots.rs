@@ -58,11 +58,7 @@ pub fn faults() -> Vec<Fault> {
         fault(
             "snapshot-damaged",
             "one changed byte in a snapshot's memory",
-            (
-                0,
-                &["D10 passed"],
-                &["the snapshot was removed: memory has another checksum than the one that was written"],
-            ),
+            (0, &["D10 passed"], &["the snapshot was removed: the checksum of memory is wrong"]),
             damaged,
         ),
         fault(

@@ -47,14 +47,14 @@ fn row(name: &'static str, what: &'static str, promise: &'static str, verdict: &
 /// The rows.
 pub fn attacks() -> Vec<Attack> {
     const BUDGET: &str = "A guest has a budget of messages and bytes, and exceeding it is a verdict of its own";
-    const OVER: &[&str] = &["errored: over-budget: the guest said more than it may"];
+    const OVER: &[&str] = &["errored: over-budget: the guest sent too much"];
     vec![
         row("guest-nothing", "nothing: the control", "A guest that behaves passes", &["passed"]),
         row("guest-probes-without-end", "`Probed` without end", BUDGET, OVER),
         row("guest-complaints-without-end", "unique warnings without end", BUDGET, OVER),
         row("guest-heartbeats-without-end", "heartbeats without end", BUDGET, OVER),
-        row("guest-notes-without-end", "lines for the log without end", BUDGET, OVER),
-        row("guest-garbage-without-end", "bytes that are no message", BUDGET, OVER),
+        row("guest-notes-without-end", "endless log lines", BUDGET, OVER),
+        row("guest-garbage-without-end", "endless bytes outside of messages", BUDGET, OVER),
         row(
             "guest-console-without-end",
             "a console that is written to without end",

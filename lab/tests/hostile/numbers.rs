@@ -50,11 +50,16 @@ pub fn attacks() -> Vec<Attack> {
         row("shard-beyond-its-count", "a shard is the seventh of one", &["there is no shard 7/1"], |stage| {
             merge(stage, &with(&shard(), "\"number\":1,\"count\":1", "\"number\":7,\"count\":1"))
         }),
-        row("time-beyond-time", "an event comes in the year 292 million", &["which is no time of a run"], |stage| {
-            let mut events = run("x");
-            events[3].at_ms = 1 << 63;
-            report(stage, &plain(&events))
-        }),
+        row(
+            "time-beyond-time",
+            "an event comes in the year 292 million",
+            &["which is not a valid time of a run"],
+            |stage| {
+                let mut events = run("x");
+                events[3].at_ms = 1 << 63;
+                report(stage, &plain(&events))
+            },
+        ),
         row("kernel-twice", "a plan has a kernel twice", &["the plan names kernel", "twice"], |stage| {
             let mut events = run("x");
             if let Event::RunStarted { run } = &mut events[0].event {

@@ -57,6 +57,20 @@ pub fn types(source: &Path) -> Vec<Declared> {
     found
 }
 
+/// Lines that parse a text and give text for an error; `source` is a `src` directory.
+pub fn parsers_with_text_for_error(source: &Path) -> Vec<Declared> {
+    let mut found = Vec::new();
+    for (path, code) in sources(source) {
+        let lines = code.lines().enumerate().filter(|(_, line)| line.trim() == "type Err = String;");
+        found.extend(lines.map(|(at, line)| Declared {
+            name: "from_str".to_owned(),
+            rest: line.to_owned(),
+            place: format!("{path}:{}", at + 1),
+        }));
+    }
+    found
+}
+
 /// The public functions of a crate, and the methods of its public traits; `source` is its `src` directory.
 pub fn functions(source: &Path) -> Vec<Declared> {
     let mut found = Vec::new();

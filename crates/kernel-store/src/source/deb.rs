@@ -177,7 +177,7 @@ impl KernelSource for Deb {
     }
 }
 
-/// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
+/// Disk space for a package: unpacked it has about four times its size (6.1 has uncompressed modules), plus the `.deb`.
 const SPACE_PER_BYTE: u64 = 6;
 
 /// The current packages of suites; each suite is read once.
@@ -210,7 +210,7 @@ impl Indexes {
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version or not all of its parts.
+/// No package matches, or the matching one has no kernel version or lacks a part.
 pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<LockedDeb> {
     let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
@@ -245,12 +245,13 @@ pub(crate) fn choose<'a>(
     let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
         pattern: pattern.to_owned(),
         suite: suite.to_owned(),
-        nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
+        nearest: format!(" with a kernel version ({} is {})", package.name, package.version),
     })?;
     Ok((package, kernel))
 }
 
-/// A package that only ties others together is the same while what it ties is not.
+/// The identity of a package. A package that only depends on others may be unchanged while they change, so their hashes
+/// are included.
 fn identity_of(sha256: &str, parts: &[PackagePart]) -> String {
     if parts.is_empty() {
         return sha256.to_owned();
@@ -263,7 +264,7 @@ fn identity_of(sha256: &str, parts: &[PackagePart]) -> String {
     identity.finish()
 }
 
-/// What the lock says of a package.
+/// A package in the lock.
 pub(crate) struct LockedPackage<'a> {
     pub suite: &'a str,
     pub pattern: &'a str,
@@ -283,8 +284,8 @@ impl<'a> LockedPackage<'a> {
         }
     }
 
-    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name files
-    /// that the mirror has removed, so after a failure the index is fetched again once.
+    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name
+    /// files that the mirror has removed, so after a failure the index is fetched again once.
     ///
     /// # Errors
     /// The package no longer exists, its hash differs, the disk is too small, or the network fails.
@@ -326,7 +327,7 @@ impl<'a> LockedPackage<'a> {
 /// Downloads, checks and unpacks the locked package.
 ///
 /// # Errors
-/// It vanished, is not what was locked, is damaged, or the disk or the network fails.
+/// It no longer exists, differs from the locked one or is damaged, or the disk or the network fails.
 pub(crate) fn fetch(
     writing: &Writing<'_>,
     debian: &Debian,

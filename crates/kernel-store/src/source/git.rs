@@ -112,7 +112,7 @@ impl KernelSource for GitCommit {
     }
 }
 
-/// Finds the commit that a reference means today, and its version.
+/// Finds the current commit of a reference, and its version.
 ///
 /// # Errors
 /// There is no such repository or reference, or it is no kernel.
@@ -132,7 +132,7 @@ pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<LockedCommit> {
     let makefile = git(tree, ["cat-file", "blob", &format!("{commit}:Makefile")])?;
     let kernel = makefile_version(&makefile).ok_or_else(|| KernelsError::BadKernel {
         path: tree.to_owned(),
-        reason: format!("has no kernel version in the Makefile of {commit}"),
+        reason: format!("commit {commit} has no kernel version in its Makefile: fix `tree` or `ref` in kernels.toml"),
     })?;
     Ok(LockedCommit { reference: reference.to_owned(), commit, kernel })
 }

@@ -124,7 +124,7 @@ impl KernelSource for LinuxSource {
     }
 }
 
-/// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
+/// File in the tree with the wanted configuration, which `make allnoconfig` reads.
 const WANTED: &str = "lab.config";
 /// Disk space for archive, tree and objects, bytes: 6.12 needs 2.3 GiB.
 const SPACE: u64 = 3 << 30;
@@ -234,7 +234,11 @@ impl SourceBuild<'_> {
         }
         Err(KernelsError::BadKernel {
             path: self.fragment.map_or(path, Path::to_owned),
-            reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.wanted.kernel),
+            reason: format!(
+                "{} has no effect in {}: add the options that it depends on",
+                lost.join(", "),
+                self.wanted.kernel
+            ),
         })
     }
 }
@@ -253,7 +257,7 @@ fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) ->
 /// Checks that a kernel can be built on this host.
 ///
 /// # Errors
-/// What is missing, with the command that brings it.
+/// Tools are missing; the error has the command that installs them.
 pub(crate) fn need_tools() -> Result<()> {
     tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some())
 }
@@ -286,7 +290,7 @@ mod tests {
     fn the_committed_configurations_have_no_contradictions() {
         let mut seen = std::collections::BTreeSet::new();
         for line in BARE.lines().chain(BASE.lines()).filter(|line| line.starts_with("CONFIG_")) {
-            assert!(seen.insert(line), "{line} is there twice");
+            assert!(seen.insert(line), "{line} occurs twice");
         }
     }
 

@@ -106,7 +106,7 @@ impl KernelSource for Mainline {
     }
 }
 
-/// vng and the place where it keeps what it downloads.
+/// vng and the directory of its downloads.
 pub(crate) struct Vng<'a> {
     pub vng: &'a Path,
     /// Its home directory.
@@ -127,7 +127,7 @@ impl<'a> Vng<'a> {
     /// # Errors
     /// vng fails, or has no such version.
     pub fn download(&self, version: &str, progress: &dyn Fn(&str)) -> Result<Local> {
-        // vng takes no other place.
+        // The directory of vng's downloads can't be configured otherwise.
         let dir = self.home.join(".cache/virtme-ng").join(version).join("amd64");
         if files(&dir.join("boot"), "vmlinuz-").is_empty() {
             progress(&format!("vng is downloading mainline {version}"));
@@ -139,7 +139,7 @@ impl<'a> Vng<'a> {
             return Err(KernelsError::BadKernel {
                 path: boot,
                 reason: format!(
-                    "should hold exactly one vmlinuz-* for {version}: remove the directory and fetch again"
+                    "must contain exactly one vmlinuz-* for {version}: remove the directory and fetch again"
                 ),
             });
         };

@@ -17,6 +17,7 @@ pub(crate) use git::{GitCommit, LockedCommit};
 #[cfg(test)]
 pub(crate) use linux_source::LinuxSource;
 pub(crate) use linux_source::need_tools;
+pub use path::LocalKernel;
 pub(crate) use path::install;
 
 use crate::{
@@ -32,7 +33,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes [`Source`] and [`Locked`] of the list of all sources: variant, name in both files, type, and type of the lock's entry.
+/// Makes [`Source`] and [`Locked`] of the list of all sources: variant, name in both files, type, and type of the
+/// lock's entry.
 macro_rules! sources {
     ($($variant:ident: $name:literal, $source:ty, $locked:ty;)+) => {
         /// The source of a kernel, as `kernels.toml` states it.
@@ -181,10 +183,10 @@ pub(crate) fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::resul
     }
 }
 
-/// What sources need of the project and of this host.
+/// Settings of the project and this host that sources need.
 #[derive(Clone, Copy)]
 pub(crate) struct Site<'a> {
-    /// Where kernels are kept.
+    /// The cache of kernels.
     pub cache: &'a Cache,
     /// Mirrors.
     pub debian: &'a Debian,
@@ -192,15 +194,15 @@ pub(crate) struct Site<'a> {
     pub vng: &'a Path,
 }
 
-/// What a kernel is bound to, known without network and processes.
+/// Version and identity of a kernel, determined without network access or other programs.
 pub(crate) struct Bound {
     /// Version of the kernel.
     pub version: KernelVersion,
-    /// Changes whenever the kernel does.
+    /// Identity, which changes whenever the kernel does.
     pub sha256: String,
 }
 
-/// A kernel that is to be brought into the cache.
+/// A kernel to fetch into the cache.
 pub(crate) struct Job<'a> {
     pub site: &'a Site<'a>,
     pub writing: &'a Writing<'a>,
@@ -241,13 +243,13 @@ pub(crate) trait KernelSource: fmt::Display {
     /// The source can't be reached, or has no such kernel.
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>>;
 
-    /// What the kernel is bound to. Touches no network and starts no process.
+    /// Version and identity of the kernel. Uses no network and starts no process.
     ///
     /// # Errors
-    /// The lock holds something else, or a file can't be read.
+    /// The lock has an entry of another kind, or a file can't be read.
     fn identity(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<Bound>;
 
-    /// Changes with the bytes of all files, and is the same on every host; none where that holds of the identity.
+    /// A hash of all files' content, which is the same on every host; `None` if the identity already is such a hash.
     ///
     /// # Errors
     /// A file can't be read.
@@ -255,13 +257,13 @@ pub(crate) trait KernelSource: fmt::Display {
         Ok(None)
     }
 
-    /// Brings the kernel into the cache.
+    /// Fetches the kernel into the cache.
     ///
     /// # Errors
-    /// It has vanished, fails its checksum, or can't be unpacked, built or copied.
+    /// It no longer exists, its checksum is wrong, or it can't be unpacked, built or copied.
     fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel>;
 
-    /// Unpacks the sources that the kernel is compiled from into an empty directory; false where it comes as a binary.
+    /// Unpacks the kernel's sources into an empty directory; returns false if it is not compiled from sources.
     ///
     /// # Errors
     /// The sources can't be fetched or unpacked.

@@ -17,9 +17,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Lines within which a configuration says what it is of.
+/// Number of lines at the start of a configuration that contain its kernel version.
 const HEADING: usize = 8;
-/// What a build lists beside the modules themselves; it decides what a guest takes for built in.
+/// Lists that a build writes in addition to the modules; a guest reads from them which modules are built in.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
 /// `source.path`: files on this host.
@@ -143,7 +143,7 @@ pub(crate) struct Local {
 }
 
 enum Modules {
-    /// Everything is built in, or the user named none.
+    /// Everything is built in, or the user configured no modules.
     None,
     Directory(PathBuf),
     /// A kernel tree, for `make modules_install`.
@@ -151,7 +151,7 @@ enum Modules {
 }
 
 impl Local {
-    /// An image with the other files that the user named.
+    /// An image with the other configured files.
     pub fn from_image(image: &Path, modules: Option<&Path>, config: Option<&Path>) -> Self {
         let modules = modules.map_or(Modules::None, |path| Modules::Directory(path.to_owned()));
         Self { image: image.to_owned(), config: config.map(Path::to_owned), modules }
@@ -196,7 +196,7 @@ impl Local {
         Ok(identity.finish())
     }
 
-    /// The same for the same bytes, on every host: what [`Self::identity`] is too fast for.
+    /// A hash of all files' content, which is the same on every host; [`Self::identity`] does not read the modules.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -211,14 +211,14 @@ impl Local {
     fn without_modules(&self) -> Result<Identity> {
         let mut identity = Identity::default();
         identity.content(&self.image)?;
-        // A file that is not there is another thing than an empty one.
+        // A missing file must not have the same hash as an empty one.
         if let Some(config) = &self.config {
             identity.add("config").content(config)?;
         }
         Ok(identity)
     }
 
-    /// The modules and their lists: the name of each, and where it is.
+    /// The modules and their lists: name and path of each.
     fn files(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         Ok(match &self.modules {
             Modules::None => Vec::new(),
@@ -257,7 +257,8 @@ impl Local {
     }
 }
 
-/// Refuses a `.config` of another series than the image: it says whether guests need the signatures of modules.
+/// Refuses a `.config` of another series than the image: the lab reads from it whether guests need signatures of
+/// modules.
 fn check_config(config: &Path, banner: &Banner) -> Result<()> {
     let text = lab_guard::bounded::text(config).map_err(KernelsError::io(config))?;
     // `# Linux/x86 6.12.117 Kernel Configuration` (scripts/kconfig: conf_write_heading()).
@@ -266,7 +267,10 @@ fn check_config(config: &Path, banner: &Banner) -> Result<()> {
     if (version.major, version.minor) == (banner.version.major, banner.version.minor) {
         return Ok(());
     }
-    let reason = format!("is the configuration of kernel {version}, and the image is {}: name its own", banner.version);
+    let reason = format!(
+        "is the configuration of kernel {version}, but the image is {}: use the image's own configuration",
+        banner.version
+    );
     Err(KernelsError::BadKernel { path: config.to_owned(), reason })
 }
 
@@ -309,7 +313,7 @@ pub(crate) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     let others = fs::read_dir(&place).into_iter().flatten().flatten();
     let others: Vec<String> = others.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     let reason = format!(
-        "its image is of kernel {release}, and its modules are of {}: build both again",
+        "its image is of kernel {release}, but its modules are of {}: build both again",
         if others.is_empty() { "none".to_owned() } else { others.join(", ") }
     );
     Err(KernelsError::BadKernel { path: tree.to_owned(), reason })

@@ -7,17 +7,18 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplatClass {
-    /// The kernel gave up (`kernel/panic.c`).
+    /// The kernel panicked (`kernel/panic.c`).
     Panic,
-    /// A fault that kills the thread, or the machine under `oops=panic` (`arch/x86/mm/fault.c`, `arch/x86/kernel/traps.c`).
+    /// A fault that kills the thread, or the machine under `oops=panic` (`arch/x86/mm/fault.c`,
+    /// `arch/x86/kernel/traps.c`).
     Oops,
-    /// `BUG()` and everything else that calls itself a bug (`lib/bug.c`, `kernel/sched/core.c`, `mm/page_alloc.c`).
+    /// `BUG()` and other messages that start with `BUG` (`lib/bug.c`, `kernel/sched/core.c`, `mm/page_alloc.c`).
     Bug,
     /// `WARN()` (`kernel/panic.c`).
     Warn,
-    /// Locks (`kernel/locking/lockdep.c`).
+    /// Incorrect locking (`kernel/locking/lockdep.c`).
     Lockdep,
-    /// Memory (`mm/kasan/report.c`, `mm/kfence/report.c`, `mm/kmsan/report.c`).
+    /// Invalid memory accesses (`mm/kasan/report.c`, `mm/kfence/report.c`, `mm/kmsan/report.c`).
     Kasan,
     /// Data races (`kernel/kcsan/report.c`).
     Kcsan,
@@ -27,15 +28,15 @@ pub enum SplatClass {
     RcuStall,
     /// A processor does not schedule (`kernel/watchdog.c`).
     SoftLockup,
-    /// A processor takes no interrupts (`kernel/watchdog.c`).
+    /// A processor handles no interrupts (`kernel/watchdog.c`).
     HardLockup,
     /// A task sleeps uninterruptibly for too long (`kernel/hung_task.c`).
     HungTask,
-    /// A workqueue does not get on, or a work item left a lock behind (`kernel/workqueue.c`).
+    /// A workqueue makes no progress, or a work item did not release a lock (`kernel/workqueue.c`).
     Workqueue,
-    /// No memory (`mm/oom_kill.c`, `mm/page_alloc.c`).
+    /// Out of memory (`mm/oom_kill.c`, `mm/page_alloc.c`).
     Oom,
-    /// A device that is gone is still held, and with it its network namespace (`net/core/dev.c`).
+    /// A deleted device still has references, which also keep its network namespace (`net/core/dev.c`).
     NetnsLeak,
     /// A reference counter that overflowed or underflowed (`lib/refcount.c`).
     Refcount,
@@ -43,17 +44,17 @@ pub enum SplatClass {
     Leak,
 }
 
-/// What sets a header apart.
+/// Pattern of a header.
 enum Words {
     /// The record starts with it.
     Starts(&'static str),
-    /// The record starts with the first and has the second further on.
+    /// The record starts with the first text and contains the second.
     StartsAndHas(&'static str, &'static str),
-    /// The record has it after a name that differs.
+    /// The record contains it after a variable name.
     Has(&'static str),
 }
 
-/// Headers, the more particular ones first.
+/// Headers; more specific ones come first.
 const HEADERS: [(Words, SplatClass); 51] = {
     use SplatClass::{
         Bug, HardLockup, HungTask, Kasan, Kcsan, Leak, Lockdep, NetnsLeak, Oom, Oops, Panic, RcuStall, SoftLockup,
@@ -137,7 +138,7 @@ impl SplatClass {
         Self::Leak,
     ];
 
-    /// The word used in fingerprints and reports.
+    /// The name in fingerprints and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Panic => "panic",
@@ -160,7 +161,7 @@ impl SplatClass {
         }
     }
 
-    /// The class of the splat that a record begins, if it begins one. The record carries no time stamp.
+    /// The class of the splat that starts with this record, if one does. The record has no time stamp.
     pub fn of(record: &str) -> Option<Self> {
         let known = HEADERS.iter().find(|(words, _)| match words {
             Words::Starts(start) => record.starts_with(start),
@@ -170,30 +171,30 @@ impl SplatClass {
         if let Some((_, class)) = known {
             return Some(*class);
         }
-        // Since 6.19 the place comes first ("panic: Slightly improve __warn() output": 28ea295f941e), and under
-        // CONFIG_DEBUG_BUGVERBOSE_DETAILED the condition in brackets before it. A driver that merely prints "WARNING:"
-        // names no function with offset and size.
+        // Since 6.19 the source location comes first ("panic: Slightly improve __warn() output": 28ea295f941e), under
+        // CONFIG_DEBUG_BUGVERBOSE_DETAILED after the condition in brackets. A driver that only prints "WARNING:" has no
+        // function with offset and size.
         let words: Vec<&str> = record.strip_prefix("WARNING: ").unwrap_or_default().split_whitespace().collect();
         let banner = words.windows(2).any(|pair| pair[0] == "at" && pair[1].contains("+0x"));
         if banner {
             return Some(Self::Warn);
         }
-        // lib/ref_tracker.c names a directory or an address first, and what it found later.
+        // lib/ref_tracker.c prints a directory or an address before the finding.
         (record.starts_with("ref_tracker: ") || record.starts_with("leaked reference")).then_some(Self::Leak)
     }
 
-    /// Whether the kernel that the lab boots (`oops=panic`) panics after this record of the class.
+    /// Whether a guest's kernel (`oops=panic`) panics after this record of the class.
     pub fn is_deadly(self, record: &str) -> bool {
         match self {
             Self::Panic | Self::Oops => true,
-            // Much that calls itself a bug only says so.
+            // Most messages that start with `BUG` do not end the kernel.
             Self::Bug => record.starts_with("kernel BUG at "),
             _ => false,
         }
     }
 
-    /// Whether it comes long after its cause: a timer, a worker or another processor noticed. The case that it fell into
-    /// need not have done it.
+    /// Whether it may be printed long after its cause, by a timer, a worker or another processor. The cause may be
+    /// another case than the running one.
     pub const fn is_late(self) -> bool {
         matches!(
             self,
@@ -220,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_a_header_has_its_class() {
+    fn all_variants_of_a_header_have_its_class() {
         for (record, class) in [
             ("WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2", SplatClass::Warn),
             ("WARNING: net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn other_records_have_none() {
+    fn other_records_have_no_class() {
         for record in [
             "foo: this is not a WARNING: CPU: at all",
             "WARNING: Spectre v2 mitigation leaves CPU vulnerable to RETBleed attacks",

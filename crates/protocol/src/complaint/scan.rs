@@ -1,20 +1,20 @@
-//! Where a splat begins and ends.
+//! Finds the start and the end of splats.
 
 use super::SplatClass;
 
-/// What the lab's own records start with: a splat ends where one begins.
+/// Prefix of the lab's own records; such a record ends a splat.
 pub const MARK: &str = "netkit-lab:";
-/// Lines of a splat that are kept, header and backtrace; a longer one is cut.
+/// Maximum number of kept lines of a splat; a longer one is cut.
 pub const MOST_LINES: usize = 120;
-/// Records between the end of an oops and the panic that it leads to (`oops_end`: registers once more).
+/// Maximum number of records between the end of an oops and its panic (`oops_end` prints the registers again).
 const PANIC_WITHIN: usize = 40;
-/// Records between `cut here` and the header that it belongs to: the formatted message of `WARN` comes first.
+/// Maximum number of records between `cut here` and its header: the formatted message of `WARN` comes first.
 const HEADER_WITHIN: usize = 4;
-/// What stands before a WARN or a BUG.
+/// The line before a WARN or a BUG.
 pub const CUT_HERE: &str = "------------[ cut here ]------------";
 
-/// A line without what printk puts in front: the time stamp `[   12.345678]`, the caller's id `[  T123]` or `[ C0]` under
-/// CONFIG_PRINTK_CALLER, and one space. What the record itself has in brackets, or indents, stays.
+/// A line without printk's prefix: the time stamp `[ 12.345678]`, the caller's id `[ T123]` or `[ C0]` under
+/// CONFIG_PRINTK_CALLER, and one space. Brackets and indentation of the record itself are kept.
 pub fn record(line: &str) -> &str {
     let mut rest = line.trim_end().trim_start_matches('\r');
     while let Some((stamp, words)) = rest.strip_prefix('[').and_then(|inside| inside.split_once(']')) {
@@ -46,7 +46,7 @@ pub fn scan(log: &str) -> Vec<(SplatClass, Vec<&str>)> {
             && records[last_end..at].iter().all(|record| !record.starts_with(MARK))
             && lines.iter().any(|line| line.starts_with("---[ end trace"))
         {
-            // The panic that an oops leads to is no splat of its own.
+            // The panic that an oops causes is not a separate splat.
             let end = end_of(class, &records, at);
             let room = MOST_LINES.saturating_sub(lines.len());
             lines.extend(records[at..end].iter().take(room));
@@ -104,7 +104,7 @@ fn end_of(class: SplatClass, records: &[&str], header: usize) -> usize {
     records.len().min(header + MOST_LINES)
 }
 
-/// Whether it is a line and what is indented below it.
+/// Whether a splat of this class is one line with indented lines below it.
 const fn is_brief(class: SplatClass) -> bool {
     matches!(class, SplatClass::NetnsLeak | SplatClass::Leak)
 }
@@ -125,7 +125,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn stamps_go_and_what_the_record_says_stays() {
+    fn time_stamps_are_removed_and_the_record_is_kept() {
         assert_eq!(record("[   12.345678] WARNING: CPU: 0"), "WARNING: CPU: 0");
         assert_eq!(record("[   12.345678][  T123] x"), "x");
         assert_eq!(record("[   12.345678] [ BUG: Invalid wait context ]\r"), "[ BUG: Invalid wait context ]");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_oops_and_its_panic_are_one_complaint() {
+    fn an_oops_and_its_panic_are_one_splat() {
         let log = "BUG: kernel NULL pointer dereference, address: 0\nOops: 0002 [#1] SMP\nRIP: 0010:f+0x1/0x2\n\
                    ---[ end trace 0 ]---\nRIP: 0010:f+0x1/0x2\nKernel panic - not syncing: Fatal exception\n\
                    ---[ end Kernel panic - not syncing: Fatal exception ]---\n";
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_ends_where_the_lab_speaks_or_another_begins() {
+    fn a_splat_ends_at_a_record_of_the_lab_or_another_splat() {
         let log = "BUG: Bad page state in process x\n a\nnetkit-lab: end A01\nBUG: Bad rss-counter\n\
                    WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2\n---[ end trace 0 ]---\nquiet\n";
         let classes: Vec<(SplatClass, usize)> =
@@ -156,17 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_long_after_is_its_own() {
+    fn a_much_later_panic_is_a_separate_splat() {
         let quiet = "eth0: up\n".repeat(PANIC_WITHIN + 1);
         let log = format!("kernel BUG at a.c:1!\n---[ end trace 0 ]---\n{quiet}Kernel panic - not syncing: x\n");
         assert_eq!(scan(&log).len(), 2);
         let warn = "WARNING: at f+0x1/0x2\n---[ end trace 0 ]---\nKernel panic - not syncing: sysrq triggered crash\n";
-        assert_eq!(scan(warn).len(), 2, "a WARN leads to no panic");
+        assert_eq!(scan(warn).len(), 2, "a WARN causes no panic");
     }
 
     proptest! {
         #[test]
-        fn any_log_is_survived(text in "(\\PC|[\\[\\]\n\r]|WARNING: CPU: |BUG: |---\\[ end trace|------------\\[ cut here \\]------------\n|Kernel panic - not syncing|Oops: ){0,200}") {
+        fn no_log_causes_a_panic(text in "(\\PC|[\\[\\]\n\r]|WARNING: CPU: |BUG: |---\\[ end trace|------------\\[ cut here \\]------------\n|Kernel panic - not syncing|Oops: ){0,200}") {
             for (_, lines) in scan(&text) {
                 prop_assert!(!lines.is_empty() && lines.len() <= MOST_LINES);
             }

@@ -71,7 +71,7 @@ impl ChangeKind {
             Self::NewlyFailing => "newly failing",
             Self::AttachChanged => "attach type changed",
             Self::NoLongerRuns => "no longer runs",
-            Self::Gone => "gone from the plan",
+            Self::Gone => "no longer in the plan",
             Self::StillFailing => "still failing",
             Self::Fixed => "fixed",
             Self::Flaky => "flaky",
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrower_selection_is_no_loss() {
+    fn cells_outside_of_a_narrower_selection_are_not_missing() {
         let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         let mut after = run("two", &[A], vec![good(A, AttachType::Tcx)]);
         if let Some(info) = &mut after.info {
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn slower_means_much_slower() {
+    fn only_much_slower_cells_are_slower() {
         let slow = |us| {
             let mut verdict = good(A, AttachType::Tcx);
             verdict.report.duration_us = us;

@@ -26,7 +26,11 @@ pub fn render(comparison: &Comparison, format: CompareFormat) -> String {
     match format {
         CompareFormat::Text => listed(comparison, ["", ""], |change| {
             let [before, after] = [&change.before, &change.after].map(|it| text::line(it, WIDTH));
-            format!("  {} {}\n    was {before}\n    is  {after}\n", change.kernel, text::line(&change.cell, WIDTH))
+            format!(
+                "  {} {}\n    before: {before}\n    after:  {after}\n",
+                change.kernel,
+                text::line(&change.cell, WIDTH)
+            )
         }),
         CompareFormat::Markdown => listed(comparison, ["## ", "### "], |change| {
             let [cell, before, after] = [&change.cell, &change.before, &change.after].map(|it| code(it));
@@ -57,7 +61,7 @@ fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&su
         let kernels: Vec<String> = kernels.collect();
         let _ = writeln!(out, "not selected in the later run: {}\n", kernels.join(", "));
     }
-    let verb = if comparison.unchanged == 1 { "is as it was" } else { "are as they were" };
+    let verb = if comparison.unchanged == 1 { "is unchanged" } else { "are unchanged" };
     let _ = writeln!(out, "{} {verb}", cells(comparison.unchanged));
     out
 }
@@ -111,17 +115,17 @@ mod tests {
 
         attach type changed: 1
           6.17 D10-auto[auto,nk-l3]
-            was passed by netkit in 90 ms
-            is  passed by tcx in 80 ms
+            before: passed by netkit in 90 ms
+            after:  passed by tcx in 80 ms
 
         fixed: 1
           6.17 R03-x`y\u{1b}[2J
-            was failed in 10 ms: check: lost
-            is  passed by netkit in 9 ms
+            before: failed in 10 ms: check: lost
+            after:  passed by netkit in 9 ms
 
         not selected in the later run: 6.1: 775 cells, 6.12: 1 cell
 
-        344 cells are as they were
+        344 cells are unchanged
         ");
     }
 
@@ -138,7 +142,7 @@ mod tests {
 
         not selected in the later run: 6.1: 775 cells, 6.12: 1 cell
 
-        344 cells are as they were
+        344 cells are unchanged
         ");
     }
 }

@@ -106,7 +106,7 @@ fn runs(history: &History) -> Vec<Run<'_>> {
     .collect()
 }
 
-/// Those that are bad in the newest run come first; among them, and among the others, those that changed last.
+/// Sorts cells: first those that are bad in the newest run, and within both groups by the latest change.
 fn unsteady(history: &History) -> Vec<Row<'_>> {
     let mut rows: Vec<&Series> = history.series.iter().filter(|series| !is_dull(series)).collect();
     rows.sort_by_key(|series| {

@@ -161,8 +161,8 @@ pub(super) struct KernelColumn<'a> {
     results: Results<'a>,
 }
 
-/// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are created
-/// while they are written, because all of them together would need as much memory as the run.
+/// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are
+/// created while they are written, because all of them together would need as much memory as the run.
 struct Results<'a> {
     record: &'a RunRecord,
     kernel: &'a PlannedKernel,
@@ -348,7 +348,7 @@ pub(super) fn splats(record: &RunRecord) -> Vec<SplatLine> {
     all
 }
 
-/// Failures beside cells: expired entries of the lists.
+/// Failures outside of cells: expired entries of the lists.
 pub(super) fn expired(record: &RunRecord) -> Vec<String> {
     let entries = record.info.iter().flat_map(|info| &info.expired);
     entries

@@ -1,7 +1,8 @@
-//! The HTML report: one self-contained file per run, a heat map of kernels and cells with the attach type in every field.
+//! The HTML report: one self-contained file per run, a heat map of kernels and cells with the attach type in every
+//! field.
 //!
-//! The file loads nothing from the network: style, script and data are included. The data is JSON in which no character can
-//! end its element, and the script only sets text, so that names and logs from a guest can't become markup.
+//! The file loads nothing from the network: style, script and data are included. The data is JSON in which no character
+//! can end its element, and the script only sets text, so that names and logs from a guest can't become markup.
 
 mod data;
 
@@ -63,9 +64,9 @@ struct Page<'a> {
     lost_shards: Vec<String>,
     expired: Vec<String>,
     kernels: Vec<data::KernelColumn<'a>>,
-    /// Titles of the table of totals, its rows, and what its marks mean.
+    /// Titles of the table of totals, its rows, and its legend.
     totals: ([&'static str; 5], Vec<totals::Row>, &'static str),
-    /// Every cell once, in the plan's order; a kernel's results go by the same order.
+    /// Every cell once, in the plan's order; a kernel's results have the same order.
     cells: Vec<data::CellRow<'a>>,
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,

@@ -111,7 +111,7 @@ impl Desk<'_> {
         if verdict.standing().is_bad()
             && let Some(enter) = self.record.enter(&kernel.facts.id, &cell.id)
         {
-            let _ = writeln!(told, "by hand: {enter}");
+            let _ = writeln!(told, "shell: {enter}");
         }
         for splat in &verdict.splats {
             let splat = self.splats.iter().find(|it| it.fingerprint == splat.fingerprint);
@@ -187,8 +187,8 @@ fn property(xml: &mut Xml, name: &str, value: &str) {
     xml.element("property").with("name", name).with("value", value).empty();
 }
 
-/// Status of a case that did not pass: the message as an attribute, and everything in the text, since many tools show only
-/// the element's text.
+/// Status of a case that did not pass: the message as an attribute, and everything in the text, since many tools show
+/// only the element's text.
 fn status(xml: &mut Xml, verdict: &ReportedVerdict<'_>) {
     let message = || text::line(&verdict.outcome.message(), MAX_ATTRIBUTE);
     let (element, sort) = match &verdict.outcome {

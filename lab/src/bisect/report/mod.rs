@@ -118,25 +118,31 @@ impl BisectReport {
         let who = match (&**suspects, sure) {
             ([culprit], true) => format!("culprit: {}", names(&[*culprit])),
             ([likeliest], false) if matches!(self.finding.revert, Some(Revert::Tested { cured: false, .. })) => {
-                format!("culprit: not sure; the likeliest is {}, but without it nothing changes", names(&[*likeliest]))
+                format!(
+                    "culprit: not sure; the likeliest is {}, but reverting it changes nothing",
+                    names(&[*likeliest])
+                )
             }
             (some, _) if *confidence >= self.wanted => format!("culprit: not sure, one of {}", names(some)),
-            (some, _) => format!("culprit: not sure; the likeliest are {}", names(&some[..some.len().min(5)])),
+            (some, _) => format!("culprit: not sure; the most likely are {}", names(&some[..some.len().min(5)])),
         };
         format!("{who}\nconfidence: {} (required: {})", percent(*confidence), percent(self.wanted))
     }
 
     fn revert(&self) -> Option<String> {
-        // Nobody takes a package's change back.
+        // A package's change cannot be reverted.
         let revert = self.finding.revert.as_ref().filter(|_| self.log.is_some())?;
         Some(match revert {
             Revert::Impossible { reason } => format!("not tested: {reason}"),
             Revert::Tested { tally, cured: true } => {
                 let (old, new) = &self.terms;
-                format!("{tally} runs fail: the {new} end is {old} without it")
+                format!("{tally} runs fail: without it the {new} end is {old}")
             }
             Revert::Tested { tally, cured: false } => {
-                format!("{tally} runs fail: the {} end is unchanged without it; there is another cause", self.terms.1)
+                format!(
+                    "{tally} runs fail: without it the {} end is unchanged, so there is another cause",
+                    self.terms.1
+                )
             }
         })
     }

@@ -82,20 +82,20 @@ fn an_uncertain_result_is_marked_in_the_last_lines() {
         "culprit: not sure, one of ccc (net: half), ddd (net: run it *once*)\nconfidence: 99.99 % (required: 95 %)"
     );
     report.finding.confidence = 0.4;
-    assert!(report.last_lines().starts_with("culprit: not sure; the likeliest are ccc"), "{}", report.last_lines());
+    assert!(report.last_lines().starts_with("culprit: not sure; the most likely are ccc"), "{}", report.last_lines());
     assert!(report.mail().contains("Not sure; it may be one of these commits (40 %)"), "{}", report.mail());
 }
 
 #[test]
-fn a_revert_that_changes_nothing_is_no_proof() {
+fn a_revert_that_changes_nothing_does_not_confirm_the_culprit() {
     let mut report = report();
     let revert = Some(Revert::Tested { tally: Tally { fails: 3, runs: 3 }, cured: false });
     report.finding = SearchFinding { confidence: 0.01, sure: false, revert, ..report.finding };
     assert_eq!(
         report.last_lines(),
-        "culprit: not sure; the likeliest is ddd (net: run it *once*), but without it nothing changes\n\
+        "culprit: not sure; the likeliest is ddd (net: run it *once*), but reverting it changes nothing\n\
          confidence: 1 % (required: 95 %)"
     );
     let mail = report.mail();
-    assert!(mail.contains("Reverted: 3 of 3 runs fail: the bad end is unchanged without it"), "{mail}");
+    assert!(mail.contains("Reverted: 3 of 3 runs fail: without it the bad end is unchanged"), "{mail}");
 }

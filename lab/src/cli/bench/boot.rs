@@ -145,7 +145,7 @@ struct FirstCase {
 
 impl FirstCase {
     fn seconds(&self) -> Result<f64, Error> {
-        let took = self.took.ok_or_else(|| Error::Host("no case began".to_owned()))?;
+        let took = self.took.ok_or_else(|| Error::Host("no case started".to_owned()))?;
         Ok(seconds(took))
     }
 }

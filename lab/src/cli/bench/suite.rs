@@ -51,7 +51,7 @@ pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Resu
         let record = guests.run(directory::fresh_id(), plan.clone(), scratch.path(), &how, &mut [&mut *progress()])?;
         if record.exit() != Exit::Passed {
             return Err(Error::Host(format!(
-                "the cells of the measurement did not pass (exit code {}); `lab run` shows why",
+                "the measured cells did not pass (exit code {}); `lab run` shows the reason",
                 record.exit().code()
             )));
         }

@@ -4,7 +4,7 @@ use super::{args::BuildArgs, place::exclusive};
 use crate::bisect::tester::Supply;
 use crate::{
     bisect::{
-        SearchStop, Subject,
+        NoKernel, SearchStop, Subject,
         commits::{Commit, Commits, Worktree},
     },
     error::Error,
@@ -50,7 +50,11 @@ impl Workshop {
     }
 
     /// The kernel of a commit, which is built unless there is a cached result.
-    pub fn kernel(&self, commit: &Commit, interrupt: &Interrupt) -> Result<Result<BootableKernel, String>, SearchStop> {
+    pub fn kernel(
+        &self,
+        commit: &Commit,
+        interrupt: &Interrupt,
+    ) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         let stop = || interrupt.signal().is_some();
         let checkout = self.checkout(&stop);
         let trouble = |error: KernelsError| match (interrupt.signal(), error) {
@@ -72,16 +76,17 @@ impl Workshop {
         };
         Ok(match built {
             BuildResult::Kernel(kernel) => Ok(*kernel),
-            BuildResult::Cannot(why) => Err(format!("does not build: {why}")),
+            BuildResult::Cannot(why) => Err(NoKernel(format!("does not build: {why}"))),
         })
     }
 
-    /// What decides a commit's kernel beside its sources: configuration, command, programs, environment.
+    /// Everything that a commit's kernel depends on in addition to its sources: configuration, command, programs,
+    /// environment.
     pub fn identity(&self) -> Result<String, KernelsError> {
         self.checkout(&|| false).key("")
     }
 
-    /// The configuration of a commit that was built.
+    /// The configuration of a built commit.
     pub fn config(&self, commit: &Commit) -> Option<PathBuf> {
         let stop = || false;
         let checkout = self.checkout(&stop);
@@ -121,7 +126,7 @@ pub(super) struct CommitRange<'a> {
 }
 
 impl Supply for CommitRange<'_> {
-    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         match subject {
             Subject::Point(point) => self.workshop.kernel(&self.commits.commits[point], &self.interrupt),
             Subject::Without(point) => {

@@ -178,7 +178,7 @@ struct History<'a> {
     direction: Effect,
     graph: &'a Graph,
     names: Vec<Name>,
-    /// What decides the points' kernels.
+    /// Everything that the points' kernels depend on.
     kernels: String,
     notes: Vec<String>,
 }

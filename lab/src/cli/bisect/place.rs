@@ -41,8 +41,8 @@ pub(super) struct SearchDirectory {
 }
 
 impl SearchDirectory {
-    /// The question, its ends and all between them, what decides their kernels (`kernels`), and the programs and lists that
-    /// decide the answers name the directory.
+    /// /// The directory's name is a hash of the question, all points, everything that their kernels depend on
+    /// (`kernels`), and the programs and lists that decide the results.
     pub fn open(
         project: &Project,
         args: &BisectArgs,
@@ -72,7 +72,7 @@ impl SearchDirectory {
         let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
         let directory = results.join("bisect").join(key);
         fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;
-        let lock = exclusive(&directory, "works on the same question")?;
+        let lock = exclusive(&directory, "searches for the same question")?;
         if args.fresh {
             SearchState::forget(&directory)?;
         }
@@ -106,7 +106,7 @@ impl SearchDirectory {
     }
 }
 
-/// The files that decide what a guest's answer means: this program, which also makes the image, and the lists.
+/// The files that the verdicts depend on: this program, which also makes the image, and the lists.
 fn judges(project: &Project) -> Result<Vec<PathBuf>, Error> {
     let lab = std::env::current_exe().map_err(Error::file("find", "this program"))?;
     let lists = ["splats.toml", "known.toml"].map(|name| project.root.join(name)).into_iter().filter(|it| it.is_file());

@@ -3,7 +3,7 @@
 use super::{args::StepArgs, ask, commits::Workshop};
 use crate::{
     bisect::{
-        Answer, SearchStop, Subject, Trial,
+        Answer, NoKernel, SearchStop, Subject, Trial,
         commits::{Commit, resolve},
         predicate::Signature,
         search::repeats,
@@ -39,7 +39,7 @@ pub(in crate::cli) fn step(named: Option<PathBuf>, args: &StepArgs) -> Exit {
             say(&format!("bisect-step: {why}"));
             code
         }
-        // Usage errors too: git would take 2 for bad, and a mistyped option for a broken kernel.
+        // Also for usage errors: git takes status 2 for bad, so a mistyped option would mark a good commit as bad.
         Err(error) => {
             say(&format!("error: {error}"));
             ABORT
@@ -141,7 +141,7 @@ struct One<'a> {
 }
 
 impl Supply for One<'_> {
-    fn bring(&mut self, _subject: Subject) -> Result<Result<BootableKernel, String>, SearchStop> {
+    fn bring(&mut self, _subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         self.workshop.kernel(self.commit, &self.interrupt)
     }
 
@@ -154,10 +154,10 @@ impl Supply for One<'_> {
 mod tests {
     use super::*;
 
-    struct Script(Vec<Result<Answer, SearchStop>>, Result<String, String>);
+    struct Script(Vec<Result<Answer, SearchStop>>, Result<String, NoKernel>);
 
     impl Trial for Script {
-        fn prepare(&mut self, _subject: Subject) -> Result<Result<String, String>, SearchStop> {
+        fn prepare(&mut self, _subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
             Ok(self.1.clone())
         }
 
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(code(vec![passes(), passes(), passes()]), GOOD);
         assert_eq!(code(vec![passes(), untestable(), fails()]), BAD);
         assert_eq!(code(vec![untestable(), untestable(), passes(), untestable()]), SKIP);
-        let broken = run(&mut Script(vec![], Err("does not build: x".to_owned())), 3).unwrap();
+        let broken = run(&mut Script(vec![], Err(NoKernel("does not build: x".to_owned()))), 3).unwrap();
         assert_eq!(broken, (SKIP, "is skipped: does not build: x".to_owned()));
         let trouble = || Err(SearchStop::Trouble("no space".to_owned()));
         assert_eq!(

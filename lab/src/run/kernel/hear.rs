@@ -74,15 +74,16 @@ impl KernelRun<'_> {
     /// Splats that occurred in no cell.
     pub(super) fn outside(&self, launch: &Launch, moment: Moment, splats: Vec<Splat>) {
         for mut splat in splats {
-            // A restored guest's console repeats the messages of the boot, and all boots of a kernel print the same splats.
+            // A restored guest's console repeats the messages of the boot, and all boots of a kernel print the same
+            // splats.
             if moment == Moment::Boot && !self.progress().boot_splats.insert(splat.fingerprint.clone()) {
                 continue;
             }
             self.lists.allow(&self.kernel.facts, &mut splat);
-            // A guest under KVM has the host's processor, or what an outer hypervisor makes of it.
+            // A guest under KVM has the host's processor, or the one that an outer hypervisor provides.
             let found = moment == Moment::Boot && launch.spec.accel == Accel::Kvm && splat.is_about_processor();
             if found && splat.allowed.is_none() {
-                let reason = "about this host's processor, which guests under KVM have: no fault of the kernel's";
+                let reason = "about this host's processor, which guests under KVM also have: not a fault of the kernel";
                 splat.allowed = Some(Excuse { reason: reason.to_owned(), link: None, expires: None });
             }
             splat.suspects = launch.suspects();
@@ -96,7 +97,7 @@ impl KernelRun<'_> {
         self.outside(launch, moment, launch.splats());
         let mut problems = farewell.problems();
         if survivors > 0 {
-            problems.push(format!("{survivors} of its processes outlived it"));
+            problems.push(format!("{survivors} of its processes still ran after its end"));
         }
         (self.emit)(Event::GuestEnded {
             kernel: self.id(),

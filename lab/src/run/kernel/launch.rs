@@ -34,7 +34,7 @@ pub(in crate::run) struct Launch {
     pub last_words: RefCell<Vec<Splat>>,
     /// Cells that were started, latest first.
     recent: RefCell<Vec<CellId>>,
-    /// A cell that its agent gave up, until the guest was questioned.
+    /// A cell that its agent gave up, until the guest was queried.
     pub hung: RefCell<Option<SeenAttempt>>,
     /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
@@ -88,7 +88,7 @@ impl Launch {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
     }
 
-    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
+    /// Splats that occurred during a cell. The cause of a delayed one may be in an earlier cell.
     pub fn inside(&self, mut splats: Vec<Splat>) -> Vec<Splat> {
         for splat in splats.iter_mut().filter(|splat| splat.class.is_late()) {
             splat.suspects = self.suspects();

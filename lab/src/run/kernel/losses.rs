@@ -21,7 +21,7 @@ impl KernelRun<'_> {
         if let Some(words) = tail.last_words() {
             lost.message = format!("{words} ({})", lost.message);
         } else if let Some(words) = tail.splat() {
-            lost.message = format!("{}; the kernel had complained: {words}", lost.message);
+            lost.message = format!("{}; the kernel had printed: {words}", lost.message);
         }
         (self.emit)(Event::GuestLost {
             kernel: self.id(),
@@ -52,9 +52,9 @@ impl KernelRun<'_> {
         if !lost.again {
             self.stop(&message);
         } else if stalled >= MAX_STALLED {
-            self.give_up(&format!("{stalled} guests in a row died without a verdict; the last one: {message}"));
+            self.give_up(&format!("{stalled} guests in a row were lost without a verdict; the last one: {message}"));
         } else if losses >= MAX_LOSSES {
-            self.give_up(&format!("{losses} guests died; the last one: {message}"));
+            self.give_up(&format!("{losses} guests were lost; the last one: {message}"));
         }
     }
 

@@ -10,7 +10,7 @@ pub(super) use launch::Launch;
 pub(super) use losses::MAX_LOSSES;
 
 use super::{
-    common::{Common, Prepared},
+    common::{Common, PrepareError, Prepared},
     isolation::Shared,
     judge::{Attempts, SeenAttempt},
     order,
@@ -38,7 +38,7 @@ use std::{
 pub struct KernelRun<'a> {
     common: Common<'a>,
     kernel: &'a PlannedKernel,
-    /// The same, once the probes of a kernel that is believed have spoken.
+    /// The same for a kernel with `believe = "probes"`, once its probes have finished.
     learned: OnceLock<PlannedKernel>,
     pub(super) warmth: Warmth,
     progress: Mutex<Progress<'a>>,
@@ -96,12 +96,12 @@ impl<'a> KernelRun<'a> {
         Self { common, kernel, learned: OnceLock::new(), warmth: Warmth::default(), progress: Mutex::new(progress) }
     }
 
-    /// What the plan, and for a kernel that is believed its probes, expect of it.
+    /// What is expected of the kernel: by the plan, or by its probes if `kernels.toml` says to believe them.
     fn planned(&self) -> &PlannedKernel {
         self.learned.get().unwrap_or(self.kernel)
     }
 
-    /// Hears what the probes found. Every guest of a kernel probes the same.
+    /// Records the probe results, which are the same in every guest of a kernel.
     fn learn(&self, probes: &[CapabilityReport]) {
         self.learned.get_or_init(|| {
             let mut kernel = self.kernel.clone();
@@ -117,12 +117,13 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Reports the start of the kernel; `problem` is set if it can't boot.
-    pub fn begin(&self, prepared: &Result<Prepared, String>) {
+    pub fn begin(&self, prepared: &Result<Prepared, PrepareError>) {
         match prepared {
             Ok(prepared) => (self.emit)(Event::KernelStarted { kernel: self.id(), image: prepared.image.clone() }),
             Err(problem) => {
+                let problem = problem.to_string();
                 self.note(problem.clone());
-                self.stop(problem);
+                self.stop(&problem);
             }
         }
     }
@@ -251,7 +252,7 @@ impl<'a> KernelRun<'a> {
         Launch::new(number, spec, timing)
     }
 
-    /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
+    /// Drives a guest until its task is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
     pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> SessionEnd {
         let task = Task {
             plan: self.plan,

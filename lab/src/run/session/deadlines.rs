@@ -14,7 +14,7 @@ pub(super) enum GuestState {
         cell: CellId,
         since: Instant,
     },
-    /// In use by a visitor: only its heartbeat is checked.
+    /// In use by a shell or measurement: only its heartbeat is checked.
     Visited,
 }
 
@@ -28,12 +28,12 @@ impl Session<'_> {
             GuestState::Booting => {
                 let limit = self.task.boot_limit();
                 if over(self.launched, limit) {
-                    return Err(self.lost(ErrorKind::Boot, format!("no hello within {limit:.1?} of launch")));
+                    return Err(self.lost(ErrorKind::Boot, format!("no Hello within {limit:.1?} of launch")));
                 }
                 return Ok(());
             }
             GuestState::Between { since } if over(*since, timing.idle) => {
-                return Err(self.lost(ErrorKind::Hang, format!("no cell began within {:.1?}", timing.idle)));
+                return Err(self.lost(ErrorKind::Hang, format!("no cell started within {:.1?}", timing.idle)));
             }
             GuestState::Running { cell, since } => {
                 let limit = plan.info(cell).map_or(timing.idle, |info| timing.cell(info));

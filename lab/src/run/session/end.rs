@@ -58,7 +58,7 @@ impl Session<'_> {
             let message = match message {
                 Ok(message) => message,
                 Err(over) => {
-                    farewell.over.get_or_insert(over);
+                    farewell.over.get_or_insert(over.to_string());
                     continue;
                 }
             };
@@ -70,7 +70,7 @@ impl Session<'_> {
                 Ok(AgentMessage::KernelLog { text }) => (self.hear)(GuestMessage::KernelLog(caps::kernel_log(text))),
                 Ok(AgentMessage::Log { text }) => self.note(format!("agent: {text}")),
                 Ok(_) => {}
-                Err(error) => self.note(format!("the agent's port delivered a {error}")),
+                Err(error) => self.note(format!("from the agent's port: {error}")),
             }
         }
     }
@@ -92,7 +92,7 @@ impl Session<'_> {
 
     pub(super) fn gone(&self, exit: Option<GuestExit>) -> SessionEnd {
         let how = match &exit {
-            Some(exit) => format!("the guest ended before its time ({})", text::line(&exit.to_string(), 500)),
+            Some(exit) => format!("the guest ended unexpectedly ({})", text::line(&exit.to_string(), 500)),
             None => "the agent's port closed while the guest was still running".to_owned(),
         };
         let half = match self.decoder.pending() {

@@ -1,7 +1,7 @@
 //! The conversation with one guest, from connect to its end.
 //!
-//! The guest is not trusted: every message is checked against the current state, text is truncated before it is stored, and
-//! every wait has a deadline that the guest can't extend.
+//! The guest is not trusted: every message is checked against the current state, text is truncated before it is stored,
+//! and every wait has a deadline that the guest can't extend.
 
 mod budget;
 pub(in crate::run) mod caps;
@@ -12,7 +12,7 @@ mod visit;
 
 pub use task::{Errand, Farewell, GuestMessage, Lost, SessionEnd, Task};
 
-use budget::{Budget, MessageKind};
+use budget::{Budget, MessageKind, OverBudget};
 use deadlines::GuestState;
 use lab_base::text;
 use lab_protocol::{
@@ -143,20 +143,20 @@ impl Session<'_> {
     /// Handles complete messages; returns true when the agent is done.
     fn read_messages(&mut self) -> Result<bool, SessionEnd> {
         while let Some(message) = self.next_message() {
-            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over))? {
+            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over.to_string()))? {
                 Ok(message) => {
                     if self.handle(message)? {
                         return Ok(true);
                     }
                 }
-                Err(error) => self.note(format!("the agent's port delivered a {error}")),
+                Err(error) => self.note(format!("from the agent's port: {error}")),
             }
         }
         Ok(false)
     }
 
     /// The next message, after counting it; the inner error means that the guest has exceeded a limit.
-    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, String>> {
+    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, OverBudget>> {
         let before = self.decoder.pending();
         let message = self.decoder.next_message::<AgentMessage>()?;
         let kind = message.as_ref().map_or(MessageKind::Garbage, MessageKind::of);
@@ -170,7 +170,7 @@ impl Session<'_> {
         {
             // A restored guest may have had unsent messages when it was saved.
             if !self.task.restored() {
-                self.note("a message before hello was ignored".to_owned());
+                self.note("ignored a message before Hello".to_owned());
             }
             return Ok(false);
         }
@@ -181,7 +181,7 @@ impl Session<'_> {
         };
         match message {
             AgentMessage::Hello { nonce, .. } if nonce != self.nonce => {
-                self.note("a hello that answers nobody was ignored".to_owned());
+                self.note("ignored a Hello with a stale nonce".to_owned());
             }
             AgentMessage::Hello { protocol, release, version, kernel, .. } => {
                 self.hello(protocol, release, version, kernel)?;
@@ -196,10 +196,15 @@ impl Session<'_> {
             | AgentMessage::Output { .. }
             | AgentMessage::InputTaken { .. }
             | AgentMessage::ShellExited { .. }
-            | AgentMessage::Measured { .. } => self.note("word of a visit that nobody is on".to_owned()),
+            | AgentMessage::Measured { .. } => {
+                self.note("ignored a shell or measurement message: none is active".to_owned())
+            }
             AgentMessage::KernelLog { text } => (self.hear)(GuestMessage::KernelLog(caps::kernel_log(text))),
             AgentMessage::Farewell { .. } => {
-                return Err(self.lost(ErrorKind::Agent, "the agent took its leave unasked".to_owned()));
+                return Err(self.lost(
+                    ErrorKind::Agent,
+                    "the agent ended its session without a Shutdown from the host".to_owned(),
+                ));
             }
             AgentMessage::Log { text } => self.note(format!("agent: {text}")),
             AgentMessage::Done { .. } if self.pending.is_empty() => {
@@ -210,7 +215,7 @@ impl Session<'_> {
                 self.send_cells(cells)?;
             }
             AgentMessage::Done { .. } => {
-                let message = format!("the agent said it is done, and {} cells are unreported", self.pending.len());
+                let message = format!("the agent sent Done, but {} cells have no report", self.pending.len());
                 return Err(self.lost(ErrorKind::Agent, message));
             }
             AgentMessage::Fatal { message } => {
@@ -228,17 +233,17 @@ impl Session<'_> {
         kernel: KernelVersion,
     ) -> Result<(), SessionEnd> {
         if !matches!(self.state, GuestState::Booting) {
-            return Err(self.lost(ErrorKind::Agent, "a second hello: the guest restarted under the host".to_owned()));
+            return Err(self.lost(ErrorKind::Agent, "a second Hello: the guest restarted by itself".to_owned()));
         }
         if protocol != PROTOCOL_VERSION {
             let message = format!(
-                "the agent speaks protocol {protocol}, this lab speaks {PROTOCOL_VERSION}; rebuild it (run without --no-build)"
+                "the agent uses protocol {protocol}, this lab uses {PROTOCOL_VERSION}; rebuild the agent (run without --no-build)"
             );
             return Err(self.refused(ErrorKind::Agent, message));
         }
         if kernel != self.task.version {
             let message = format!(
-                "the plan is for kernel {}, the guest booted {kernel} ({})",
+                "the plan is for kernel {}, but the guest booted {kernel} ({})",
                 self.task.version,
                 text::line(&release, 100)
             );
@@ -247,7 +252,7 @@ impl Session<'_> {
         text::cap(&mut release, 256);
         text::cap(&mut version, 256);
         let after = self.launched.elapsed();
-        // A restore is fast on a slow host too.
+        // A restore is fast even on a slow host.
         if !self.task.restored() {
             self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
         }
@@ -314,11 +319,14 @@ impl Session<'_> {
 
     fn started(&mut self, cell: CellId) -> Result<(), SessionEnd> {
         if let GuestState::Running { cell: running, .. } = &self.state {
-            let message = format!("{} began before {running} was reported", text::line(cell.as_str(), 200));
+            let message = format!("{} started before {running} was reported", text::line(cell.as_str(), 200));
             return Err(self.lost(ErrorKind::Agent, message));
         }
         if !self.pending.contains(&cell) {
-            self.note(format!("{} began, which nobody asked for: ignored", text::line(cell.as_str(), 200)));
+            self.note(format!(
+                "ignored the start of {}, which the host did not request",
+                text::line(cell.as_str(), 200)
+            ));
             return Ok(());
         }
         (self.hear)(GuestMessage::Started(cell.clone()));
@@ -331,7 +339,7 @@ impl Session<'_> {
         let running = matches!(&self.state, GuestState::Running { cell, .. } if *cell == report.cell);
         if !running || !self.pending.remove(&report.cell) {
             let cell = text::line(report.cell.as_str(), 200);
-            self.note(format!("a report of {cell}, which is not running, was ignored ({})", report.outcome.word()));
+            self.note(format!("ignored a report of {cell}, which is not running ({})", report.outcome.word()));
             return;
         }
         caps::report(&mut report);

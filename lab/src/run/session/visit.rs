@@ -1,4 +1,4 @@
-//! The part of a session that serves a visitor.
+//! The part of a session that serves a shell or a measurement (a [`Visitor`]).
 
 use super::{Errand, GuestState, Session, SessionEnd};
 use lab_protocol::{AgentMessage, ErrorKind};
@@ -16,7 +16,7 @@ impl Session<'_> {
         let (Errand::Visit { visitor, .. }, GuestState::Visited) = (self.task.errand, &self.state) else {
             return Ok(Some(self.task.timing.poll));
         };
-        match visitor.say().map_err(|problem| self.lost(ErrorKind::Hang, problem))? {
+        match visitor.say().map_err(|problem| self.lost(ErrorKind::Hang, problem.to_string()))? {
             ControlFlow::Break(()) => Ok(None),
             ControlFlow::Continue(messages) => {
                 messages.iter().try_for_each(|message| self.send(message))?;

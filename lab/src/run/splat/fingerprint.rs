@@ -68,8 +68,8 @@ pub fn subject(class: SplatClass, title: &str, lines: &[&str]) -> String {
     }
 }
 
-/// `WARNING at net/core/dev.c f`, with the message. Since 6.19 the place comes before processor and task, and the message
-/// after the header instead of before it.
+/// `WARNING at net/core/dev.c f`, with the message. Since 6.19 the place comes before processor and task, and the
+/// message after the header instead of before it.
 fn warn(title: &str, lines: &[&str]) -> String {
     let function =
         title.split([' ', ',']).filter_map(|word| word.split_once("+0x")).map(|(name, _)| plain(name)).next();
@@ -144,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn numbers_go_and_names_stay() {
+    fn numbers_are_replaced_and_names_kept() {
         for (text, wanted) in [
             ("address: 0000000000000010", "address: #"),
             ("at addr ffff88810a3f0040 by task case/123", "at addr # by task case/#"),

@@ -20,7 +20,7 @@ fn only(name: &str) -> Splat {
 }
 
 #[test]
-fn every_class_is_known_and_told() {
+fn every_class_is_recognised_and_has_a_fixture() {
     let mut told = String::new();
     let mut classes: Vec<SplatClass> = Vec::new();
     for (name, text) in fixtures() {
@@ -45,7 +45,7 @@ fn every_class_is_known_and_told() {
 }
 
 #[test]
-fn kernels_that_word_it_differently_give_the_same_fingerprint() {
+fn different_wordings_of_kernels_give_the_same_fingerprint() {
     for same in [
         &["warn-6.1", "warn-6.12", "warn-7.2"][..],
         &["refcount-6.12", "refcount-7.1"],
@@ -76,14 +76,14 @@ fn different_splats_have_different_fingerprints() {
 }
 
 #[test]
-fn the_same_splat_again_only_counts() {
+fn a_repeated_splat_increases_the_counter() {
     let found = scan(&fixtures()["netns-leak-7.2"]);
     assert_eq!((found.len(), found[0].times), (1, 2));
     assert!(found[0].evidence.contains("ref_tracker: netdev@"));
 }
 
 #[test]
-fn the_kernel_log_tells_what_the_console_keeps_back() {
+fn the_kernel_log_has_frames_that_the_console_suppresses() {
     let whole = fixtures()["hung-task-6.12"].clone();
     // The call trace of a hung task has log level 6.
     let console: String = whole.lines().take(3).map(|line| format!("{line}\n")).collect();
@@ -96,6 +96,6 @@ fn the_kernel_log_tells_what_the_console_keeps_back() {
 }
 
 #[test]
-fn what_a_case_logs_is_no_splat() {
+fn log_lines_of_a_case_are_not_splats() {
     assert!(scan("[1.0] foo: this is not a WARNING: CPU: at all\n[1.1] netkit-lab: begin WARNING\n").is_empty());
 }

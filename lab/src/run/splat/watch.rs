@@ -33,8 +33,8 @@ impl ConsoleWatch {
 
     /// Splats since the last call and before the line with `mark`. Text after the mark is left for the next call.
     ///
-    /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before it,
-    /// unless the console was flooded: then all text is examined.
+    /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before
+    /// it, unless the console was flooded: then all text is examined.
     pub fn look_before(&mut self, mark: &str) -> Vec<Splat> {
         let (text, fresh) = self.fresh();
         let (before, passed) = match text.find(mark) {
@@ -54,8 +54,8 @@ impl ConsoleWatch {
         self.read = std::fs::metadata(&self.path).map_or(self.read, |file| file.len());
     }
 
-    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are offsets
-    /// in the file.
+    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are
+    /// offsets in the file.
     fn fresh(&self) -> (String, u64) {
         let mut bytes = Vec::new();
         let mut read = || -> std::io::Result<u64> {
@@ -87,20 +87,20 @@ mod tests {
 ";
 
     #[test]
-    fn a_late_look_does_not_take_a_splat_away_from_its_cell() {
+    fn a_splat_belongs_to_its_cell_even_if_the_console_is_read_late() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let early = "[    9.0] BUG: \u{fffd} early\n";
         std::fs::write(&path, format!("{early}{WARN}")).unwrap();
         let mut watch = ConsoleWatch::new(&path);
-        assert_eq!(watch.look_before("begin B02-y[tc]"), [], "what is there is after it");
+        assert_eq!(watch.look_before("begin B02-y[tc]"), [], "all text is after the mark");
         assert_eq!(watch.look_before("begin A01-x[tc]").len(), 1, "the early one only");
         assert_eq!(watch.look_before("end A01-x[tc]").len(), 1);
         assert!(watch.look().is_empty());
     }
 
     #[test]
-    fn a_flooded_console_is_passed_over_though_its_mark_is_out_of_sight() {
+    fn all_text_of_a_flooded_console_is_examined_if_the_mark_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let flood = "[   10.3] p0: hello\n".repeat(MOST as usize / 10);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_look_sees_what_is_new() {
+    fn each_look_returns_new_text_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let mut watch = ConsoleWatch::new(&path);

@@ -93,7 +93,7 @@ fn told(name: &str, verdict: &Verdict) -> String {
     format!("{name} {}{}{message}", verdict.standing().word(), if message.is_empty() { "" } else { ": " })
 }
 
-/// Parameters of a test beside the guests' behaviour.
+/// Parameters of a test in addition to the guests' behaviour.
 struct Choice {
     timing: Timing,
     rescale: &'static (dyn Fn(Duration) -> f32 + Sync),

@@ -1,4 +1,4 @@
-//! ICMP errors that pass the hooks, with the packet that caused them inside.
+//! ICMP errors that pass the hooks and quote the packet that caused them.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -31,11 +31,11 @@ pub struct ExpectedError {
     pub offender: Option<IpAddr>,
 }
 
-/// Asserts that the pod received exactly this error, with the pod's own packet inside; returns the four bytes that hold an
-/// MTU.
+/// Checks that the pod received exactly this error, which quotes the pod's own packet; returns the four bytes that
+/// contain an MTU.
 ///
 /// # Errors
-/// Where the capture can't be read.
+/// The capture can't be read.
 pub fn heard(
     ctx: &mut Ctx,
     what: &str,
@@ -72,7 +72,7 @@ pub fn heard(
 const TTL_EXCEEDED_CASE: Case = Case::new(
     "T15",
     "ttl-exceeded",
-    "Packets that run out of hops come back as errors of the host and of the router, the way traceroute asks.",
+    "Packets whose hop limit expires cause errors of the host and of the router, as traceroute expects.",
     ttl_exceeded,
 )
 .on(library::GATEWAY)
@@ -118,7 +118,7 @@ fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::available().iter().copied() {
         let to = SocketAddr::new(testbed.net.addr("ext", family), ctx.marker);
         let probe = UdpProbe::connect(testbed.net.ns("w0"), to)?;
-        probe.send(b"anybody there?")?;
+        probe.send(b"a datagram")?;
         let wanted = ExpectedError { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
         heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
@@ -131,7 +131,7 @@ fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const TOO_BIG_CASE: Case = Case::new(
     "T15",
     "too-big",
-    "A packet that is too big for a router further on comes back as an error that names the MTU.",
+    "A packet that is too large for a link behind the router causes an error with the MTU.",
     too_big,
 )
 .on(library::DIAMOND)

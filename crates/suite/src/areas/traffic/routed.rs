@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[POD_TO_EXTERNAL, POD_TO_USER_SPACE, EXTERNAL_TO_POD
 const POD_TO_EXTERNAL: Case = Case::new(
     "T04",
     "pod-to-external",
-    "A pod reaches an outside node through its host and a router, each of which takes one off the TTL.",
+    "A pod reaches an outside node through its host and a router, each of which decrements the TTL.",
     pod_to_external,
 )
 .on(library::GATEWAY)
@@ -54,7 +54,7 @@ fn external_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Trip::new(ctx, "ext", "w0").passes(ctx, &testbed, &[&watch])
 }
 
-/// The addresses of the node on the outside, as [`library::gateway_nat`] has them.
+/// The external addresses of the node in [`library::gateway_nat`].
 fn node_addrs() -> [IpAddr; 2] {
     [library::NODE_ADDR_V4, library::NODE_ADDR_V6].map(|addr| addr.parse().expect("the library's own constant"))
 }
@@ -62,7 +62,7 @@ fn node_addrs() -> [IpAddr; 2] {
 const MASQUERADE: Case = Case::new(
     "T06",
     "masquerade",
-    "Behind a masquerading host the outside sees the host's address, and answers find the pod.",
+    "With masquerading, an outside node sees the host's address, and its answers reach the pod.",
     masquerade,
 )
 .on(library::GATEWAY_NAT)
@@ -77,7 +77,7 @@ fn masquerade(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const NODE_PORT: Case = Case::new(
     "T07",
     "node-port",
-    "A port of the node leads to a pod, and the answers come from the node's address.",
+    "A port of the node forwards to a pod, and the answers come from the node's address.",
     node_port,
 )
 .on(library::GATEWAY_NAT)
@@ -97,7 +97,7 @@ fn node_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POD_TO_USER_SPACE: Case = Case::new(
     "T04",
     "pod-to-user-space",
-    "User space reads from a tap what the pod sent, with the TTL one lower and otherwise intact, and its answer arrives.",
+    "User space reads the pod's packets from a tap, unchanged except for the TTL, and its answer arrives.",
     pod_to_user_space,
 )
 .on(library::TAP)

@@ -1,7 +1,7 @@
-//! Routing by more than the destination: rules and VRFs.
+//! Routing by rules and VRFs, not only by the destination.
 //!
-//! netkit's PEER programs see an ingress_ifindex of 0, but the packet arrives by the primary: rules for the incoming device
-//! must match it as with a veth.
+//! netkit's PEER programs see an ingress_ifindex of 0, but the packet arrives by the primary: rules for the incoming
+//! device must match it as with a veth.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},

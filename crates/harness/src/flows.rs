@@ -128,7 +128,10 @@ impl Testbed {
                 continue;
             }
             let counted = program.stats()?.marked - before;
-            let name = format!("the program counts the packets that the sockets sent ({proto}, {family}, {})", direction.name());
+            let name = format!(
+                "the program counts the packets that the sockets sent ({proto}, {family}, {})",
+                direction.name()
+            );
             match proto {
                 Proto::Icmp | Proto::Udp => ctx.equal(name, counted, u64::from(EXCHANGES)),
                 // A TCP conversation has at least a handshake, data and an end in each direction.

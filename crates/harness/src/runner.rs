@@ -166,10 +166,7 @@ impl Runner {
     fn run_untimed(&self, id: &CellId, options: &RunOptions) -> Finished {
         let over = |outcome| Finished { report: CellReport::bare(id.clone(), outcome), stuck: None };
         let Some((marker, cell)) = self.cells.get(id) else {
-            return over(Outcome::Errored {
-                kind: ErrorKind::Agent,
-                message: "the agent has no such cell".into(),
-            });
+            return over(Outcome::Errored { kind: ErrorKind::Agent, message: "the agent has no such cell".into() });
         };
         let fault = match self.fault(options.mutant.as_deref()) {
             Ok(fault) => fault,

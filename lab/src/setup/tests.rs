@@ -81,7 +81,12 @@ fn an_installed_lab_needs_no_compiler() {
     let host = Host { installed: true, rustc: None, ..fresh() };
     assert_eq!(
         SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
-        [SetupStep::Packages(vec!["python3"]), Step::Unpack(&private::QEMU), Step::Unpack(&private::SHELL), Step::VirtmeNg]
+        [
+            SetupStep::Packages(vec!["python3"]),
+            SetupStep::Unpack(&private::QEMU),
+            SetupStep::Unpack(&private::SHELL),
+            SetupStep::VirtmeNg
+        ]
     );
     let report = SetupReport::of(&host, Purpose::Runs);
     assert!(!report.to_string().contains("make setup"), "there is no Makefile: {report}");

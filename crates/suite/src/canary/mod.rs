@@ -90,7 +90,8 @@ fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-const MUST_SEE_NO_HOST: Case = Case::new("Z25", "must-see-no-host", "No resource of the host is accessible.", sees_no_host);
+const MUST_SEE_NO_HOST: Case =
+    Case::new("Z25", "must-see-no-host", "No resource of the host is accessible.", sees_no_host);
 /// Ways by which a guest could reach the host: file systems, network devices, disks. virtme-ng exports two directories
 /// over 9p, which a guest without the module can't mount; a guest with the module would find an empty root.
 fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -147,8 +148,8 @@ fn leaks_a_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
-const MUST_LEAK_A_PIN: Case =
-    Case::new("Z06", "must-leak-a-pin", "A pin that is not removed is a leak.", leaks_a_pin).over(|| vec![on(LinkKind::Veth)]);
+const MUST_LEAK_A_PIN: Case = Case::new("Z06", "must-leak-a-pin", "A pin that is not removed is a leak.", leaks_a_pin)
+    .over(|| vec![on(LinkKind::Veth)]);
 fn leaks_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     fs::create_dir(Path::new(PINS).join("canary"))?;
     must_pass(ctx, variant)
@@ -272,7 +273,8 @@ fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
-const MUST_FLOOD_THE_LOG: Case = Case::new("Z13", "must-flood-the-log", "A flood of kernel messages fails no cell.", floods);
+const MUST_FLOOD_THE_LOG: Case =
+    Case::new("Z13", "must-flood-the-log", "A flood of kernel messages fails no cell.", floods);
 fn floods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LINES: usize = 2_000;
     for line in 0..LINES {

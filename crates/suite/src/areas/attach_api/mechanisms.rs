@@ -103,11 +103,7 @@ fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: MprogCall) -> CaseRe
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)?;
 
     attachment.detach()?;
-    ctx.check(
-        "not listed after detaching",
-        testbed.find(P0, &program)?.is_none(),
-        "BPF_PROG_QUERY and filter dump",
-    );
+    ctx.check("not listed after detaching", testbed.find(P0, &program)?.is_none(), "BPF_PROG_QUERY and filter dump");
     silent(ctx, &testbed, &program)
 }
 

@@ -271,9 +271,10 @@ fn broken_peer_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let mut cut_short = PairRequest::new(kind, "nk0", "nk1").netkit(cut);
     cut_short.without_peer_info = true;
     let elsewhere = PairRequest { peer_netns: Some(no_namespace.as_fd()), ..PairRequest::new(kind, "nk0", "nk1") };
-    for (name, request, errno) in
-        [("peer info of three bytes", cut_short, Errno::ERANGE), ("a file that is not a namespace", elsewhere, Errno::EINVAL)]
-    {
+    for (name, request, errno) in [
+        ("peer info of three bytes", cut_short, Errno::ERANGE),
+        ("a file that is not a namespace", elsewhere, Errno::EINVAL),
+    ] {
         ctx.refused(name, link::create_pair(&ns, &request), errno);
         ctx.equal(format!("{name}: remaining devices"), devices(&ns)?, before.clone());
     }

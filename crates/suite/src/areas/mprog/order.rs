@@ -162,10 +162,14 @@ fn bad_requests(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-const REPLACE: Case =
-    Case::new("M09", "replace", "BPF_F_REPLACE replaces a program in its slot and increments the revision by one.", replace)
-        .on(library::PAIR)
-        .over(variants::link_hooks);
+const REPLACE: Case = Case::new(
+    "M09",
+    "replace",
+    "BPF_F_REPLACE replaces a program in its slot and increments the revision by one.",
+    replace,
+)
+.on(library::PAIR)
+.over(variants::link_hooks);
 fn replace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let chain = Chain::new(ctx, variant)?;
     let programs = [next()?, next()?, next()?];

@@ -66,14 +66,10 @@ fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Trip::control(ctx, "host", "pod").passes(ctx, &testbed, &[&watch])
 }
 
-const PEER_MTU_IS_ITS_OWN: Case = Case::new(
-    "U02",
-    "peer-mtu-is-its-own",
-    "The peer has the MTU that is set for it, never the primary's.",
-    peer_mtu,
-)
-.on(library::SOLO)
-.over(variants::devices);
+const PEER_MTU_IS_ITS_OWN: Case =
+    Case::new("U02", "peer-mtu-is-its-own", "The peer has the MTU that is set for it, never the primary's.", peer_mtu)
+        .on(library::SOLO)
+        .over(variants::devices);
 fn peer_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let kind = variant.device();
     let testbed = ctx.testbed()?;
@@ -189,7 +185,11 @@ fn segments_cross_unsplit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (way, program) in [("from the pod", &watch.outgoing), ("to the pod", &watch.incoming)] {
         let stats = program.stats()?;
         ctx.metric(&format!("gso.max_len {way}"), f64::from(stats.max_len));
-        ctx.check(format!("{way}: the longest packet is longer than the MTU"), stats.max_len > 2 * USUAL, stats.max_len);
+        ctx.check(
+            format!("{way}: the longest packet is longer than the MTU"),
+            stats.max_len > 2 * USUAL,
+            stats.max_len,
+        );
         let segment = stats.max_gso_size;
         // The MTU minus the headers of IP and TCP with timestamps.
         ctx.check(format!("{way}: bytes per segment"), (1_400..USUAL).contains(&segment), segment);

@@ -240,7 +240,11 @@ fn empty_slot(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let missed = caller.stats()?.misses;
     let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V6);
     ctx.check("nothing is delivered after the slot was emptied again", report.lost(), &report);
-    ctx.equal("tail calls into the slot that was emptied again", caller.stats()?.misses - missed, u64::from(report.wanted));
+    ctx.equal(
+        "tail calls into the slot that was emptied again",
+        caller.stats()?.misses - missed,
+        u64::from(report.wanted),
+    );
     Ok(())
 }
 

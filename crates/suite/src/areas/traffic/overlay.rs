@@ -35,9 +35,12 @@ const VXLAN_OVER_IPV4: Case = Case::new(
 )
 .on(library::TWO_NODE_VXLAN)
 .over(variants::one_each);
-const VXLAN_OVER_IPV6: Case = Case::new("T10", "vxlan-over-ipv6", "Pods of two nodes reach each other through VXLAN over an IPv6 fabric.", |ctx, variant| {
-    across(ctx, variant, Overlay::Vxlan6)
-})
+const VXLAN_OVER_IPV6: Case = Case::new(
+    "T10",
+    "vxlan-over-ipv6",
+    "Pods of two nodes reach each other through VXLAN over an IPv6 fabric.",
+    |ctx, variant| across(ctx, variant, Overlay::Vxlan6),
+)
 .on(library::TWO_NODE_VXLAN6)
 .over(variants::one_each);
 const IPIP: Case = Case::new(
@@ -48,12 +51,14 @@ const IPIP: Case = Case::new(
 )
 .on(library::TWO_NODE_IPIP)
 .over(variants::one_each);
-const IP6TNL: Case =
-    Case::new("T11", "ip6tnl", "Pods of two nodes reach each other in both families through an IPv6 tunnel.", |ctx, variant| {
-        across(ctx, variant, Overlay::Ip6Tnl)
-    })
-    .on(library::TWO_NODE_IP6TNL)
-    .over(variants::one_each);
+const IP6TNL: Case = Case::new(
+    "T11",
+    "ip6tnl",
+    "Pods of two nodes reach each other in both families through an IPv6 tunnel.",
+    |ctx, variant| across(ctx, variant, Overlay::Ip6Tnl),
+)
+.on(library::TWO_NODE_IP6TNL)
+.over(variants::one_each);
 fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     let testbed = ctx.testbed()?;
     let here = HookCounters::new(ctx, &testbed, HERE, variant.attach())?;
@@ -101,7 +106,14 @@ fn wraps(headers: &Headers, overlay: Overlay, network: u32) -> bool {
     }
 }
 
-const TUNNEL_CHOSEN_BY_PROGRAM: Case = Case::new("T12", "tunnel-chosen-by-program", "Without a route, programs at the pods select VXLAN's network and remote address per packet, over IPv4 and IPv6.", tunnel_chosen_by_program).on(library::TWO_NODE_METADATA).over(variants::one_each);
+const TUNNEL_CHOSEN_BY_PROGRAM: Case = Case::new(
+    "T12",
+    "tunnel-chosen-by-program",
+    "Without a route, programs at the pods select VXLAN's network and remote address per packet, over IPv4 and IPv6.",
+    tunnel_chosen_by_program,
+)
+.on(library::TWO_NODE_METADATA)
+.over(variants::one_each);
 fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let tunnel = Overlay::VxlanMetadata;
     let testbed = ctx.testbed()?;

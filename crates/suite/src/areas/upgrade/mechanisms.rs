@@ -272,7 +272,15 @@ fn tcx_to_tc(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     changed_over(ctx, stream, &[&old, &new], 1)
 }
 
-const NETKIT_TO_TC: Case = Case::new("H07", "netkit-to-tc", "Changing from netkit through tcx to clsact leaves no netkit program, and loses at most one packet (qdisc).", netkit_to_tc).on(library::PAIR).over(variants::netkit_native).needs(&[Capability::Tcx, Capability::Clsact]);
+const NETKIT_TO_TC: Case = Case::new(
+    "H07",
+    "netkit-to-tc",
+    "Changing from netkit through tcx to clsact leaves no netkit program, and loses at most one packet (qdisc).",
+    netkit_to_tc,
+)
+.on(library::PAIR)
+.over(variants::netkit_native)
+.needs(&[Capability::Tcx, Capability::Clsact]);
 fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let programs = [testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?];

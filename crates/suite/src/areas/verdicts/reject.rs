@@ -22,7 +22,14 @@ const BPF_F_INGRESS: u64 = 1;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[REJECT_BY_ICMP];
 
-const REJECT_BY_ICMP: Case = Case::new("V10", "reject-by-icmp", "A program answers packets with ICMP port unreachable: UDP and TCP get ECONNREFUSED, and no packet arrives.", reject_by_icmp).on(library::PODS).over(variants::usual_hooks);
+const REJECT_BY_ICMP: Case = Case::new(
+    "V10",
+    "reject-by-icmp",
+    "A program answers packets with ICMP port unreachable: UDP and TCP get ECONNREFUSED, and no packet arrives.",
+    reject_by_icmp,
+)
+.on(library::PODS)
+.over(variants::usual_hooks);
 fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     // The sender completes checksums, so that the receiver verifies those that the program computes.

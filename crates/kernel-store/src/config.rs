@@ -14,7 +14,6 @@ use lab_guard::Id;
 use lab_protocol::Capability;
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
 };
 use toml_edit::Document;

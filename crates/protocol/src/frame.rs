@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn refuses_to_send_what_the_other_side_would_refuse() {
         let huge = HostMessage::Run {
-            cells: vec![crate::CellId("x".repeat(MAX_PAYLOAD))],
+            cells: vec![crate::Job::case(crate::CellId("x".repeat(MAX_PAYLOAD)))],
             time_scale: 1.0,
             now_unix_ns: 0,
             mutant: None,

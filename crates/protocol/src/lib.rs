@@ -21,12 +21,16 @@ mod fuzz;
 pub mod measure;
 pub mod message;
 pub mod outcome;
+pub mod raw;
 pub mod shell;
 pub mod version;
+pub mod work;
 
 pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
 pub use capability::{Capability, CapabilityReport, CapabilityState, Since, Stated};
 pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
 pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};
+pub use raw::Raw;
 pub use version::KernelVersion;
+pub use work::{HowEnded, Job, Program, ProgramEnd, Work};

@@ -4,7 +4,7 @@ mod names;
 mod program;
 mod root;
 
-use crate::sender::Sender;
+use crate::{program::terminal::Pty, sender::Sender};
 use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
@@ -25,7 +25,7 @@ const PIECE: usize = 16 << 10;
 pub struct Shell {
     input: mpsc::Sender<Vec<u8>>,
     /// Known once the program runs in a terminal.
-    terminal: Arc<Mutex<Option<program::Pty>>>,
+    terminal: Arc<Mutex<Option<Pty>>>,
 }
 
 impl Shell {
@@ -64,7 +64,7 @@ fn live(
     runner: &Arc<Runner>,
     request: &ShellRequest,
     input: mpsc::Receiver<Vec<u8>>,
-    seat: &Mutex<Option<program::Pty>>,
+    seat: &Mutex<Option<Pty>>,
     sender: &Sender,
 ) -> Result<u8, String> {
     root::describe_guest()?;

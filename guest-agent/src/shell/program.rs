@@ -1,18 +1,16 @@
 //! The program: its terminal or its pipes, its environment, its end.
 
 use super::root::{Environment, TOOLS};
-use lab_protocol::shell::{Size, Stream, Terminal as Wanted};
+use crate::program::terminal::{self, Pty};
+use lab_protocol::shell::{Stream, Terminal as Wanted};
 use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    libc,
-    pty::{OpenptyResult, Winsize, openpty},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    os::unix::process::ExitStatusExt,
     process::{Child, ChildStdin, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -25,38 +23,6 @@ const END_OF_INPUT: u8 = 4;
 /// How long killed processes may take to go.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
-
-nix::ioctl_write_ptr_bad!(
-    /// `TIOCSWINSZ`: tells a terminal its size, and its foreground processes with `SIGWINCH`.
-    set_size,
-    libc::TIOCSWINSZ,
-    Winsize
-);
-
-/// The controlling end of a terminal.
-pub struct Pty(File);
-
-impl Pty {
-    /// Tells the programs in it its size.
-    pub fn resize(&self, size: Size) {
-        let size = window(size);
-        // SAFETY: the kernel reads the structure, which lives until the call returns, and keeps no pointer.
-        let _ = unsafe { set_size(self.0.as_raw_fd(), &size) };
-    }
-}
-
-const fn window(size: Size) -> Winsize {
-    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-/// A terminal of which the program gets nothing but its standard streams.
-fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
-    let pty = openpty(Some(&window(size)), None)?;
-    for end in [&pty.master, &pty.slave] {
-        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    }
-    Ok(pty)
-}
 
 /// A program that was started.
 pub struct ShellProgram {
@@ -71,7 +37,7 @@ impl ShellProgram {
     /// One line.
     pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, String> {
         let terminal = wanted
-            .map(|wanted| open_terminal(wanted.size))
+            .map(|wanted| terminal::open(wanted.size))
             .transpose()
             .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
         // busybox makes the session and the terminal its own, which std can't without unsafe code after a fork.

@@ -11,7 +11,7 @@ pub use visit::Told;
 use super::project::{Project, absolute};
 use crate::{
     error::Error,
-    guests::machine::Machine,
+    guests::machine::{Machine, Shape},
     lists::Lists,
     project::{
         artifacts,
@@ -22,6 +22,7 @@ use crate::{
         common::Retries,
         deadline::{Chosen, Deadline},
         dispatch::Run,
+        program::Streams,
         queue::Isolate,
         room::Room,
         timing::Timing,
@@ -31,7 +32,6 @@ use crate::{
 use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_guard::Id;
-use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
@@ -51,6 +51,7 @@ use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::St
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     thread::available_parallelism,
 };
 
@@ -75,6 +76,10 @@ pub struct How {
     pub shard: Option<Shard>,
     /// Deadlines from the command line.
     pub deadlines: Vec<Deadline>,
+    /// Streams of programs that are cells.
+    pub streams: Option<Arc<Streams>>,
+    /// The machine of each guest.
+    pub shape: Shape,
 }
 
 /// The unpacked kernels, and the machine that boots them.
@@ -186,7 +191,8 @@ impl Guests {
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
-            self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
+            let prepared = self.machine.prepare(unpacked, how.shape.profile, self.acceleration.accel, console)?;
+            Ok(how.shape.of(prepared))
         };
         let run = Run {
             info: RunInfo {
@@ -211,6 +217,7 @@ impl Guests {
             topologies: self.topologies.clone(),
             lists: how.lists.clone(),
             retries: how.retries,
+            streams: how.streams.as_deref(),
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),

@@ -92,6 +92,7 @@ impl Guests {
             mutant: None,
             lists: &Lists::default(),
             retries: Retries::default(),
+            streams: None,
             interrupt: &self.interrupt,
             emit: &|event| told.event(&event),
         };

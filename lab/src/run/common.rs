@@ -1,6 +1,6 @@
 //! Parameters that the guests of all kernels share.
 
-use super::{order::Estimate, queue::Isolate, room::Room, timing::Timing};
+use super::{order::Estimate, program::Streams, queue::Isolate, room::Room, timing::Timing};
 use crate::lists::Lists;
 use lab_base::interrupt::Interrupt;
 use lab_record::{
@@ -42,6 +42,8 @@ pub struct Common<'a> {
     pub lists: &'a Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Streams of programs that are cells.
+    pub streams: Option<&'a Streams>,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Receives the events.

@@ -6,6 +6,7 @@ use crate::run::{
     splat::{MOST_SUSPECTS, Watch, gather, merge},
     timing::Timing,
 };
+use lab_guard::Inside;
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
 use lab_vm::GuestSpec;
@@ -38,6 +39,8 @@ pub(in crate::run) struct Launch {
     pub hung: RefCell<Option<Seen>>,
     /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
+    /// Files of the program that ran last, until its cell is reported.
+    pub files: RefCell<Vec<Inside>>,
     /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
 }
@@ -58,6 +61,7 @@ impl Launch {
             recent: RefCell::default(),
             hung: RefCell::default(),
             cost: RefCell::default(),
+            files: RefCell::default(),
             autopsy: RefCell::default(),
         }
     }

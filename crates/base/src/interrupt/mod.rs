@@ -1,6 +1,11 @@
 //! SIGINT, SIGTERM and the run's own deadline as one flag that every loop polls.
 //!
-//! A second signal ends the program and its guests at once.
+//! A second signal ends the program and its guests at once. Where a program runs in a guest, the first one is that program's
+//! ([`Relay`]), and everything else moves by one.
+
+mod relay;
+
+pub use relay::Relay;
 
 use crate::lock::lock;
 use signal_hook::consts::SIGHUP;
@@ -27,6 +32,7 @@ fn end_at_the_second() -> std::io::Result<()> {
             match first {
                 Some(begin) if begin.elapsed() >= SAME_WISH => signal_hook::low_level::exit(128 + signal),
                 Some(_) => {}
+                None if relay::is_waiting() => {}
                 None => first = Some(Instant::now()),
             }
         }
@@ -101,7 +107,15 @@ impl Interrupt {
     pub fn signal(&self) -> Option<i32> {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
-            signal => i32::try_from(signal).ok(),
+            raised => {
+                let signal = i32::try_from(raised).ok()?;
+                if !relay::takes(signal) {
+                    return Some(signal);
+                }
+                // Another that came meanwhile stays.
+                let _ = self.signal.compare_exchange(raised, 0, Ordering::SeqCst, Ordering::SeqCst);
+                None
+            }
         }
     }
 

@@ -1,0 +1,207 @@
+//! Programs that run as cells: where their output goes, where their input comes from, and what they get of this process.
+
+mod attempt;
+mod keep;
+mod sink;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use attempt::Attempt;
+
+use crate::{
+    run::evidence,
+    shell::terminal::{Keyboard, RawMode, Screen, Shown},
+};
+use lab_base::lock::lock;
+use lab_guard::Id;
+use lab_protocol::{
+    CellInfo, Job, Raw, Work,
+    shell::{Size, Stream},
+    work::Inherit,
+};
+use sink::{Prefix, Sink, Target};
+use source::{Next, Source};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Mutex,
+};
+
+/// How output is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// As the program writes it: there is one.
+    Plain,
+    /// Line by line, each behind its kernel's name, which has at most this many characters.
+    Prefixed {
+        /// Characters of the longest name.
+        width: usize,
+    },
+}
+
+/// The streams of this process, for the programs of a run.
+pub struct Streams {
+    show: Show,
+    sinks: [Mutex<Sink>; 2],
+    /// Opened for the first program that reads.
+    source: Mutex<Feed>,
+    terminal: Option<Mutex<Seat>>,
+    /// The caller's environment.
+    variables: Vec<(Raw, Raw)>,
+}
+
+/// Standard input, before and after its first use.
+enum Feed {
+    Closed(Option<Box<dyn Input>>),
+    Open(Source),
+}
+
+/// What input is read from.
+pub trait Input: Read + AsFd + Send {}
+
+impl<T: Read + AsFd + Send> Input for T {}
+
+/// The person's terminal.
+struct Seat {
+    keyboard: OwnedFd,
+    screen: Screen,
+    raw: Option<RawMode>,
+    shown: Shown,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").field("show", &self.show).finish_non_exhaustive()
+    }
+}
+
+impl Streams {
+    /// Streams over any files.
+    pub fn new(
+        show: Show,
+        (output, errors): (impl Target + 'static, impl Target + 'static),
+        input: Option<Box<dyn Input>>,
+        variables: Vec<(Raw, Raw)>,
+    ) -> Self {
+        Self {
+            show,
+            sinks: [Mutex::new(Sink::new(output)), Mutex::new(Sink::new(errors))],
+            source: Mutex::new(Feed::Closed(input)),
+            terminal: None,
+            variables,
+        }
+    }
+
+    /// Those of this process; with `screen`, programs run in a terminal that follows this one.
+    ///
+    /// # Errors
+    /// `dup` failed.
+    pub fn of_process(show: Show, screen: Option<Screen>) -> io::Result<Self> {
+        let file = |descriptor: &dyn AsFd| descriptor.as_fd().try_clone_to_owned().map(File::from);
+        let (output, errors) = (file(&io::stdout())?, file(&io::stderr())?);
+        // A closed standard input is an empty one.
+        let input = file(&io::stdin()).ok();
+        let keyboard = input.as_ref().map(File::try_clone).transpose()?;
+        let variables = std::env::vars_os().map(|(name, value)| {
+            (Raw::from(name.as_encoded_bytes()), Raw::from(value.as_encoded_bytes()))
+        });
+        let input = input.map(|file| Box::new(file) as Box<dyn Input>);
+        let streams = Self::new(show, (output, errors), input, variables.collect());
+        let terminal = screen.zip(keyboard).map(|(screen, keyboard)| {
+            Mutex::new(Seat { keyboard: keyboard.into(), screen, raw: None, shown: Shown::default() })
+        });
+        Ok(Self { terminal, ..streams })
+    }
+
+    /// Opens them for a cell's program.
+    pub fn open(&self, directory: &Path, kernel: &Id, owner: &str, info: &CellInfo) -> Attempt<'_> {
+        let reads = info.work.program().is_some_and(|program| program.input);
+        Attempt::open(self, directory, kernel, &evidence::home(owner), reads)
+    }
+
+    /// A cell as the guest gets it: with the caller's environment, which no report holds.
+    pub fn job(&self, kernel: &Id, info: &CellInfo) -> Job {
+        let mut work = info.work.clone();
+        if let Work::Program(program) = &mut work {
+            let is_stated = |name: &Raw| program.env.iter().any(|(stated, _)| stated == name);
+            let is_wanted = |name: &Raw| match &program.inherit {
+                Inherit::All => true,
+                Inherit::Named(names) => names.iter().any(|wanted| wanted.as_bytes() == name.as_bytes()),
+            };
+            let own = [("LAB_KERNEL", kernel.to_string()), ("LAB_CELL", info.id.to_string())];
+            let own = own.map(|(name, value)| (Raw::from(name), Raw::from(value)));
+            let inherited = self.variables.iter().filter(|(name, _)| is_wanted(name)).cloned().chain(own);
+            let inherited: Vec<(Raw, Raw)> = inherited.filter(|(name, _)| !is_stated(name)).collect();
+            program.env.splice(..0, inherited);
+        }
+        Job { cell: info.id.clone(), work }
+    }
+
+    /// Waits until everything that programs wrote is written.
+    pub fn finish(&self) {
+        self.sinks.iter().for_each(|sink| lock(sink).finish());
+    }
+
+    fn sink(&self, stream: Stream) -> std::sync::MutexGuard<'_, Sink> {
+        lock(&self.sinks[usize::from(stream == Stream::Error)])
+    }
+
+    fn prefix(&self, kernel: &Id) -> Option<Prefix> {
+        match self.show {
+            Show::Plain => None,
+            Show::Prefixed { width } => Some(Prefix::new(format!("{:<width$}", kernel.as_str()))),
+        }
+    }
+
+    /// The next piece of input; the first call opens it.
+    fn input(&self) -> Next {
+        let mut feed = lock(&self.source);
+        if let Feed::Closed(input) = &mut *feed {
+            match input.take() {
+                Some(input) => *feed = Feed::Open(Source::new(input)),
+                // Nobody typed here, or an earlier attempt has read it.
+                None => return Next::Over,
+            }
+        }
+        match &*feed {
+            Feed::Open(source) => source.next(),
+            Feed::Closed(_) => Next::Over,
+        }
+    }
+
+    const fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
+    fn begin_terminal(&self) {
+        if let Some(seat) = &self.terminal {
+            let mut seat = lock(seat);
+            seat.raw = Keyboard::new(seat.keyboard.as_fd()).raw();
+        }
+    }
+
+    /// Restores the terminal. A program that was lost has not put its modes right.
+    fn end_terminal(&self, orderly: bool) {
+        let Some(seat) = &self.terminal else { return };
+        let mut seat = lock(seat);
+        if let Some(raw) = seat.raw.take()
+            && !orderly
+        {
+            raw.end(&seat.shown);
+        }
+    }
+
+    fn resized(&self) -> Option<Size> {
+        self.terminal.as_ref().and_then(|seat| lock(seat).screen.changed())
+    }
+
+    fn shown(&self, bytes: &[u8]) {
+        if let Some(seat) = &self.terminal {
+            lock(seat).shown.write(bytes);
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod port;
 mod sender;
 mod session;
 mod shell;
+pub mod world;
 
 use lab_harness::{Suite, holder, listing, topologies};
 use lab_protocol::PROTOCOL_VERSION;

@@ -23,6 +23,7 @@ pub mod message;
 pub mod outcome;
 pub mod shell;
 pub mod version;
+pub mod world;
 
 pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
 pub use capability::{Capability, CapabilityReport, CapabilityState, Since, Stated};

@@ -18,6 +18,7 @@ mod program;
 mod sender;
 mod session;
 mod shell;
+pub mod world;
 
 use lab_harness::{Suite, holder, listing, topologies};
 use lab_protocol::PROTOCOL_VERSION;

@@ -9,7 +9,7 @@ use crate::{
 };
 use lab_harness::{Finished, RunOptions, Runner, Suite};
 use lab_protocol::{
-    AgentMessage, HostMessage, Job, KernelVersion, PROTOCOL_VERSION, Work, frame::Decoder, measure::MeasureRequest,
+    AgentMessage, CellReport, HostMessage, Job, KernelVersion, Outcome, PROTOCOL_VERSION, Work, frame::Decoder, measure::MeasureRequest,
 };
 use std::{
     fs::File,
@@ -158,7 +158,7 @@ fn run_cells(
     options: &RunOptions,
 ) -> Result<(), String> {
     let mut ran = 0;
-    for Job { cell, work } in cells {
+    for Job { cell, work, requires } in cells {
         sender.set_current(Some(cell.clone()));
         mark(sender, &mut locked(log), &format!("begin {cell}"))?;
         let started = || sender.send(&AgentMessage::CellStarted { cell: cell.clone() });
@@ -171,7 +171,13 @@ fn run_cells(
             Work::Program(program) => {
                 let opened = programs.open();
                 started()?;
-                opened.run(runner, cell, program, options.time_scale, sender)
+                let missing = requires.iter().find_map(|capability| runner.need(*capability).err());
+                if let Some(reason) = missing {
+                    let report = CellReport::bare(cell.clone(), Outcome::Skipped { reason });
+                    opened.cancel(report)
+                } else {
+                    opened.run(runner, cell, program, options.time_scale, sender)
+                }
             }
         };
         mark(sender, &mut locked(log), &format!("end {cell}"))?;

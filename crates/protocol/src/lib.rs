@@ -25,6 +25,7 @@ pub mod raw;
 pub mod shell;
 pub mod version;
 pub mod work;
+pub mod world;
 
 pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
 pub use capability::{Capability, CapabilityReport, CapabilityState, Since, Stated};

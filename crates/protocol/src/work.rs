@@ -1,6 +1,7 @@
 //! What a cell does: a case that is compiled into the agent, or a program that the host names.
 
 use crate::{
+    capability::Capability,
     cell::CellId,
     raw::Raw,
     shell::{Stage, Terminal},
@@ -42,12 +43,15 @@ pub struct Job {
     /// What it does.
     #[serde(default, skip_serializing_if = "Work::is_case")]
     pub work: Work,
+    /// What the kernel must have; of a case the agent knows it itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<Capability>,
 }
 
 impl Job {
     /// A case of the agent.
     pub const fn case(cell: CellId) -> Self {
-        Self { cell, work: Work::Case }
+        Self { cell, work: Work::Case, requires: Vec::new() }
     }
 }
 
@@ -60,7 +64,7 @@ pub struct Program {
     /// and written nowhere, since it may hold secrets.
     pub env: Vec<(Raw, Raw)>,
     /// Names of variables that the caller's environment adds.
-    #[serde(default, skip_serializing_if = "Inherit::is_none")]
+    #[serde(default)]
     pub inherit: Inherit,
     /// Working directory; the root if it is empty.
     pub cwd: Raw,
@@ -89,12 +93,6 @@ pub enum Inherit {
     /// All.
     #[default]
     All,
-}
-
-impl Inherit {
-    fn is_none(&self) -> bool {
-        matches!(self, Self::Named(names) if names.is_empty())
-    }
 }
 
 /// How a program ended.

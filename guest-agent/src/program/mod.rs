@@ -99,6 +99,10 @@ impl Programs {
         self.ran.load(Ordering::SeqCst)
     }
 
+    fn close_lines(&self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Opens the lines to the next program, before the host hears that its cell has begun.
     pub fn open(&self) -> Opened<'_> {
         let (lines, input) = Lines::new();
@@ -109,7 +113,7 @@ impl Programs {
     }
 }
 
-/// The lines to a program that has not started. Dropping it closes them.
+/// The lines to a program that has not started.
 pub struct Opened<'a> {
     programs: &'a Programs,
     lines: Arc<Lines>,
@@ -117,12 +121,18 @@ pub struct Opened<'a> {
 }
 
 impl Opened<'_> {
+    /// The end of a program that is not to start.
+    pub fn cancel(self, report: CellReport) -> Ended {
+        self.programs.close_lines();
+        Ended { report, stuck: None }
+    }
+
     /// The whole life of the program.
     pub fn run(self, runner: &Arc<Runner>, cell: &CellId, program: &Program, time_scale: f32, sender: &Sender) -> Ended {
         let begin = Instant::now();
         let programs = self.programs;
         let mut ended = self.live(runner, cell, program, time_scale, sender);
-        *programs.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        programs.close_lines();
         ended.report.duration_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         ended
     }

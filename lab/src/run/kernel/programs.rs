@@ -14,14 +14,15 @@ impl Programs for Of<'_, '_> {
     fn job(&self, info: &CellInfo) -> Job {
         match self.run.streams {
             Some(streams) => streams.job(&self.run.id(), info),
-            None => Job { cell: info.id.clone(), work: info.work.clone() },
+            None => Job { cell: info.id.clone(), work: info.work.clone(), requires: Vec::new() },
         }
     }
 
     fn open(&self, info: &CellInfo) -> Option<Attempt<'_>> {
         let streams = self.run.streams.filter(|_| !info.work.is_case())?;
         let owner = self.run.owner(&info.id);
-        Some(streams.open(self.launch.directory(), &self.run.id(), &owner, info))
+        let whose = (&self.run.id(), &*owner);
+        Some(Attempt::open(streams, self.run.interrupt, self.launch.directory(), whose, info))
     }
 }
 

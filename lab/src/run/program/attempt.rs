@@ -1,15 +1,16 @@
 //! The host's side of one program in one guest.
 
 use super::{
-    Streams,
     keep::{KEPT, Keep},
     sink::{Prefix, Sink},
     source::Next,
+    streams::Streams,
 };
-use lab_base::interrupt::Relay;
+use crate::run::evidence;
+use lab_base::interrupt::{Interrupt, Relay};
 use lab_guard::{Id, Inside};
 use lab_protocol::{
-    CellReport, FailureKind, HostMessage, Outcome,
+    CellInfo, CellReport, FailureKind, HostMessage, Outcome,
     shell::Stream,
     work::{OUTPUT_WINDOW, PROGRAM_INPUT_WINDOW},
 };
@@ -72,11 +73,18 @@ impl Line {
 }
 
 impl<'a> Attempt<'a> {
-    /// Opens the streams for a program; files are written to `directory`, which is the kernel's, below `home`.
-    pub(super) fn open(streams: &'a Streams, directory: &Path, kernel: &Id, home: &str, reads: bool) -> Self {
+    /// Opens the streams for a cell's program. Its files are the owner's, in `directory`, which is the kernel's.
+    pub fn open(
+        streams: &'a Streams,
+        interrupt: &Interrupt,
+        directory: &Path,
+        (kernel, owner): (&Id, &str),
+        info: &CellInfo,
+    ) -> Self {
+        let home = evidence::home(owner);
         let line = |name| Line {
-            keep: Keep::new(directory.join(home).join(name), KEPT),
-            prefix: streams.prefix(kernel),
+            keep: Keep::new(directory.join(&home).join(name), KEPT),
+            prefix: streams.prefix(kernel, info),
             received: 0,
             taken: Arc::default(),
             acknowledged: 0,
@@ -88,8 +96,8 @@ impl<'a> Attempt<'a> {
             lines: FILES.map(line),
             home: format!("{kernel}/{home}"),
             under_way: 0,
-            reads,
-            relay: Relay::open(),
+            reads: info.work.program().is_some_and(|program| program.input),
+            relay: interrupt.relay(),
             signalled: false,
         }
     }

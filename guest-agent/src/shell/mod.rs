@@ -4,7 +4,7 @@ mod names;
 mod program;
 mod root;
 
-use crate::sender::Sender;
+use crate::{sender::Sender, world};
 use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
@@ -67,10 +67,10 @@ fn live(
     seat: &Mutex<Option<program::Pty>>,
     sender: &Sender,
 ) -> Result<u8, String> {
-    root::describe_guest()?;
+    world::name_guest().map_err(|error| format!("the guest's name: {error}"))?;
     let staged = Staged::build(runner, &request.stage, request.time_scale)?;
     let names = Names::publish(&staged.namespaces()?)?;
-    let root = root::prepare(request.root)?;
+    let root = root::prepare(request.world.as_ref())?;
     let welcome = staged.describe()?;
     let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
     *seat.lock().unwrap_or_else(PoisonError::into_inner) = program.terminal();

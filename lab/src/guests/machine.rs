@@ -143,9 +143,12 @@ impl Machine {
                 if self.sandbox { ", sandbox" } else { "" }
             ),
             memory_file: None,
-            exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };
-        Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
+        Ok(Prepared {
+            spec,
+            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing },
+            files: None,
+        })
     }
 }
 

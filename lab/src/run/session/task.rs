@@ -4,7 +4,7 @@ use crate::run::{timing::Timing, visitor::Visitor};
 use lab_base::interrupt::Interrupt;
 use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, KernelVersion};
 use lab_record::{guest_exit::GuestExit, plan::Plan};
-use std::time::Duration;
+use std::{os::unix::net::UnixStream, time::Duration};
 
 /// The purpose of a guest.
 #[derive(Clone, Copy)]
@@ -41,6 +41,8 @@ pub struct Task<'a> {
     pub mutant: Option<&'a str>,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
+    /// Serves the guest's files on this stream; one line if they can't be served.
+    pub files: Option<&'a dyn Fn(UnixStream) -> Result<(), String>>,
 }
 
 impl Task<'_> {

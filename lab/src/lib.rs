@@ -47,3 +47,4 @@ pub mod shard;
 pub mod shell;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod world;

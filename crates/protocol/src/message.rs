@@ -13,6 +13,7 @@
 use crate::{
     capability::CapabilityReport,
     cell::CellId,
+    frame::Message,
     measure::{MeasureRequest, Sample},
     outcome::CellReport,
     shell::{ShellRequest, Size, Stream},
@@ -89,7 +90,7 @@ pub enum AgentMessage {
         /// Where.
         stream: Stream,
         /// What.
-        #[serde(with = "crate::bytes")]
+        #[serde(skip)]
         bytes: Vec<u8>,
     },
     /// The program took input.
@@ -180,7 +181,7 @@ pub enum HostMessage {
     /// Input for the program.
     Input {
         /// What; nothing is the end of all input.
-        #[serde(with = "crate::bytes")]
+        #[serde(skip)]
         bytes: Vec<u8>,
     },
     /// The host took what the program wrote.
@@ -206,4 +207,24 @@ pub enum HostMessage {
     Measure(Box<MeasureRequest>),
     /// Power off.
     Shutdown,
+}
+
+impl Message for AgentMessage {
+    fn carried(&mut self) -> Option<&mut Vec<u8>> {
+        if let Self::Output { bytes, .. } = self { Some(bytes) } else { None }
+    }
+
+    fn carries(&self) -> Option<&[u8]> {
+        if let Self::Output { bytes, .. } = self { Some(bytes) } else { None }
+    }
+}
+
+impl Message for HostMessage {
+    fn carried(&mut self) -> Option<&mut Vec<u8>> {
+        if let Self::Input { bytes } = self { Some(bytes) } else { None }
+    }
+
+    fn carries(&self) -> Option<&[u8]> {
+        if let Self::Input { bytes } = self { Some(bytes) } else { None }
+    }
 }

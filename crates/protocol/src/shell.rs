@@ -1,6 +1,6 @@
 //! A person or a command inside a guest.
 
-use crate::{attach::LinkKind, cell::CellId};
+use crate::{attach::LinkKind, cell::CellId, world::WorldSpec};
 use serde::{Deserialize, Serialize};
 
 /// What a guest is to prepare, and what it then runs.
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct ShellRequest {
     /// What is built first.
     pub stage: Stage,
-    /// Which files the program sees.
-    pub root: Root,
+    /// What the program sees as `/`; `None` is the image.
+    pub world: Option<WorldSpec>,
     /// The program and its arguments; none is a shell.
     pub command: Vec<String>,
     /// A terminal for the program. Without one its output and its errors stay apart.
@@ -38,16 +38,6 @@ pub enum Stage {
         /// The cell.
         cell: CellId,
     },
-}
-
-/// Which files a program in a guest sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Root {
-    /// The image's own.
-    Image,
-    /// The host's, exported read-only; what is written stays in the guest's memory.
-    Host,
 }
 
 /// The terminal that a person sits at.

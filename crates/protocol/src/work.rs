@@ -5,6 +5,7 @@ use crate::{
     cell::CellId,
     raw::Raw,
     shell::{Stage, Terminal},
+    world::WorldSpec,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
@@ -68,6 +69,9 @@ pub struct Program {
     pub inherit: Inherit,
     /// Working directory; the root if it is empty.
     pub cwd: Raw,
+    /// What it sees as `/`; the agent's own root if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub world: Option<WorldSpec>,
     /// What is built first.
     pub stage: Stage,
     /// The node in whose network namespace it runs; the guest's first one if `None`.

@@ -55,7 +55,7 @@ impl Reach {
         let prefix = program.parent().filter(|parent| parent.ends_with("bin")).and_then(Path::parent);
         let root = prefix.and_then(|prefix| if prefix.ends_with("usr") { prefix.parent() } else { Some(prefix) });
         let beside = root.filter(|root| root.parent().is_some()).map(Path::to_owned);
-        let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).chain(&spec.exported).cloned();
+        let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).cloned();
         // A script that a person chose as QEMU may start the one that `lab setup` unpacked.
         let tools = lab_base::paths::cache_dir().ok().map(|cache| lab_base::programs::tools(&cache));
         let read = read.chain(beside).chain(tools).chain([program]).collect();

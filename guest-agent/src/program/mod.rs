@@ -8,7 +8,7 @@ mod processes;
 mod start;
 pub mod terminal;
 
-use crate::sender::Sender;
+use crate::{names::Names, sender::Sender, world};
 use lab_harness::{Netns, Runner, Staged};
 use lab_protocol::{
     AgentMessage, CellId, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, Program, ProgramEnd,
@@ -150,6 +150,14 @@ impl Opened<'_> {
             Ok(node) => node,
             Err(message) => return errored(ErrorKind::NotStarted, message),
         };
+        if let Err(error) = world::name_guest() {
+            return errored(ErrorKind::Agent, format!("the guest's name: {error}"));
+        }
+        let names = staged.namespaces().and_then(|all| Names::publish(&all));
+        let names = match names {
+            Ok(names) => names,
+            Err(message) => return errored(ErrorKind::NotStarted, message),
+        };
         let before = Before::now();
         let started = match start::start(program, node.as_ref()) {
             Ok(started) => started,
@@ -167,6 +175,7 @@ impl Opened<'_> {
         };
         let mut report = CellReport::bare(cell.clone(), outcome);
         report.program = finished.ok();
+        drop(names);
         if stuck.is_none() {
             drop(node);
             if let Err(problem) = staged.end() {
@@ -188,7 +197,7 @@ impl Opened<'_> {
         before: &Before,
         sender: &Sender,
     ) -> (Result<ProgramEnd, String>, Option<String>) {
-        let Started { child, outputs, input, terminal } = started;
+        let Started { child, outputs, input, terminal, world } = started;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         self.lines.started(pid, terminal);
         let timer = program.timeout_ms.map(|limit| Timer::start(pid, Duration::from_millis(limit)));
@@ -211,6 +220,8 @@ impl Opened<'_> {
         let timed_out = timer.map(Timer::stop).unwrap_or_default();
         let left = before.end_all();
         let stuck = left.is_err().then(|| "processes of the program could not be killed".to_owned());
+        // Its root is unmounted once nobody is in it.
+        drop(world);
         let processes = left.unwrap_or_else(|Immortal| Vec::new());
         let mut counts = [0; 2];
         for _ in 0..streams {

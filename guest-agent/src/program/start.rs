@@ -1,6 +1,7 @@
 //! Starts a program: its place, its streams, and why it could not be started.
 
 use super::terminal::{self, Pty};
+use crate::world::World;
 use lab_harness::Netns;
 use lab_protocol::{
     Program, Raw,
@@ -31,12 +32,6 @@ use std::{
 /// Search path of a program without `PATH`: what `execvp` takes (confstr(3), `_CS_PATH`).
 const USUAL_PATH: &[u8] = b"/bin:/usr/bin";
 
-nix::ioctl_write_int_bad!(
-    /// `TIOCSCTTY`: makes a terminal the controlling one of this session.
-    take_terminal,
-    libc::TIOCSCTTY
-);
-
 /// A program that runs.
 pub struct Started {
     /// The process; its number is also that of its process group and session.
@@ -47,6 +42,8 @@ pub struct Started {
     pub input: Option<Input>,
     /// For resizing.
     pub terminal: Option<Pty>,
+    /// What it sees as its root, until it has ended.
+    pub world: Option<World>,
 }
 
 /// Where input goes.
@@ -100,6 +97,11 @@ fn start_here(program: &Program, node: Option<&Netns>) -> Result<Started, NotSta
         std::fs::write(&path, value)
             .map_err(|error| NotStarted::not_executable(format!("kernel parameter {name}={value}: {error}")))?;
     }
+    // In the namespace of the program, whose devices its /sys is to show.
+    let world = program.world.as_ref().map(World::build).transpose().map_err(NotStarted::not_executable)?;
+    if let Some(world) = &world {
+        world.enter().map_err(|error| NotStarted::not_executable(format!("the program's root: {error}")))?;
+    }
     let cwd = match OsStr::from_bytes(program.cwd.as_bytes()) {
         empty if empty.is_empty() => OsStr::new("/"),
         cwd => cwd,
@@ -109,7 +111,7 @@ fn start_here(program: &Program, node: Option<&Netns>) -> Result<Started, NotSta
         NotStarted::not_executable(format!("working directory {}: {error}", Path::new(cwd).display()))
     })?;
     let path = find(program)?;
-    spawn(program, &path)
+    Ok(Started { world, ..spawn(program, &path)? })
 }
 
 fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
@@ -139,7 +141,7 @@ fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
         command.pre_exec(move || {
             setsid()?;
             if has_terminal {
-                take_terminal(libc::STDIN_FILENO, 0)?;
+                terminal::take()?;
             }
             Ok(())
         });
@@ -150,7 +152,7 @@ fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
         let output = child.stdout.take().map(|pipe| (Stream::Output, File::from(std::os::fd::OwnedFd::from(pipe))));
         let errors = child.stderr.take().map(|pipe| (Stream::Error, File::from(std::os::fd::OwnedFd::from(pipe))));
         let input = child.stdin.take().map(|pipe| Input::Pipe(File::from(std::os::fd::OwnedFd::from(pipe))));
-        return Ok(Started { child, outputs: output.into_iter().chain(errors).collect(), input, terminal: None });
+        return Ok(Started { child, outputs: output.into_iter().chain(errors).collect(), input, terminal: None, world: None });
     };
     let master = File::from(pty.master);
     let copy = || master.try_clone().map_err(|error| failed("terminal", &error));
@@ -160,6 +162,7 @@ fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
         outputs: vec![(Stream::Output, output)],
         input: Some(Input::Terminal(input)),
         terminal: Some(Pty(master)),
+        world: None,
     })
 }
 
@@ -272,6 +275,7 @@ mod tests {
             env: vec![(Raw::from("PATH"), Raw::from(path.as_os_str().as_bytes()))],
             inherit: lab_protocol::work::Inherit::Named(Vec::new()),
             cwd: Raw::default(),
+            world: None,
             stage: Stage::Bare,
             node: None,
             user: None,

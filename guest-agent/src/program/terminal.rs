@@ -8,12 +8,27 @@ use nix::{
 };
 use std::{fs::File, os::fd::AsRawFd};
 
+nix::ioctl_write_int_bad!(
+    /// `TIOCSCTTY`: makes a terminal the controlling one of this session.
+    take_terminal,
+    libc::TIOCSCTTY
+);
+
 nix::ioctl_write_ptr_bad!(
     /// `TIOCSWINSZ`: tells a terminal its size, and its foreground processes with `SIGWINCH`.
     set_size,
     libc::TIOCSWINSZ,
     Winsize
 );
+
+/// Makes the terminal that is standard input the controlling one of this session; it may be called between fork and exec.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn take() -> nix::Result<()> {
+    // SAFETY: the kernel reads nothing but the number.
+    unsafe { take_terminal(libc::STDIN_FILENO, 0) }.map(drop)
+}
 
 /// The controlling end of a terminal.
 pub struct Pty(pub File);

@@ -1,16 +1,14 @@
 //! A shell, or any other program, in the guest: the request's stage is built, the program runs, everything is deleted.
 
-mod names;
 mod program;
 mod root;
 
-use crate::{program::terminal::Pty, sender::Sender};
+use crate::{names::Names, program::terminal::Pty, sender::Sender, world};
 use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
     shell::{ShellRequest, Size, Stream},
 };
-use names::Names;
 use program::{Input, ShellProgram};
 use std::{
     io::Read,
@@ -67,10 +65,10 @@ fn live(
     seat: &Mutex<Option<Pty>>,
     sender: &Sender,
 ) -> Result<u8, String> {
-    root::describe_guest()?;
+    world::name_guest().map_err(|error| format!("the guest's name: {error}"))?;
     let staged = Staged::build(runner, &request.stage, request.time_scale)?;
     let names = Names::publish(&staged.namespaces()?)?;
-    let root = root::prepare(request.root)?;
+    let root = root::prepare(request.world.as_ref())?;
     let welcome = staged.describe()?;
     let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
     *seat.lock().unwrap_or_else(PoisonError::into_inner) = program.terminal();

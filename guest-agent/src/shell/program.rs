@@ -1,16 +1,17 @@
 //! The program: its terminal or its pipes, its environment, its end.
 
-use super::root::{Environment, TOOLS};
+use super::root::Environment;
 use crate::program::terminal::{self, Pty};
 use lab_protocol::shell::{Stream, Terminal as Wanted};
 use nix::{
+    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, setsid},
 };
 use std::{
     fs::{self, File},
-    io::{Read, Write},
-    os::unix::process::ExitStatusExt,
+    io::{self, Read, Write},
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, ChildStdin, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,6 +19,8 @@ use std::{
 
 /// In the environment of the program and of all that it starts, by which they are found.
 const MARK: &str = "NETKIT_LAB_SHELL=1";
+/// Runs what follows by its name on `PATH`.
+const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 /// End of input in a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
 /// How long killed processes may take to go.
@@ -40,13 +43,13 @@ impl ShellProgram {
             .map(|wanted| terminal::open(wanted.size))
             .transpose()
             .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
-        // busybox makes the session and the terminal its own, which std can't without unsafe code after a fork.
-        let mut words = vec!["setsid".to_owned()];
-        words.extend(terminal.as_ref().map(|_| "-c".to_owned()));
-        words.extend(root.enter());
-        words.extend(if command.is_empty() { root.shell() } else { command.to_vec() });
-        let mut start = Command::new(TOOLS);
-        start.args(words).env_clear().envs(root.variables()).current_dir("/");
+        // busybox's own way prefers its applets, `ip` and `tc` among them, to what is on the path.
+        let by_path: &[&str] = if root.is_foreign() { &["/usr/bin/env"] } else { &BY_PATH };
+        let words = by_path.iter().map(|word| (*word).to_owned());
+        let words: Vec<String> =
+            words.chain(if command.is_empty() { root.shell() } else { command.to_vec() }).collect();
+        let mut start = Command::new(&words[0]);
+        start.args(&words[1..]).env_clear().envs(root.variables());
         if let Some((key, value)) = MARK.split_once('=') {
             start.env(key, value);
         }
@@ -59,8 +62,19 @@ impl ShellProgram {
             _ => [Stdio::piped(), Stdio::piped(), Stdio::piped()],
         };
         let [input, output, errors] = seats;
-        let child = start.stdin(input).stdout(output).stderr(errors).spawn();
-        let child = child.map_err(|error| format!("{TOOLS}: {error} (the image has no tools)"))?;
+        start.stdin(input).stdout(output).stderr(errors);
+        let has_terminal = terminal.is_some();
+        // SAFETY: between fork and exec it makes two system calls, which are async-signal-safe, and allocates nothing.
+        unsafe {
+            start.pre_exec(move || {
+                setsid()?;
+                if has_terminal {
+                    terminal::take()?;
+                }
+                Ok(())
+            });
+        }
+        let child = spawn_inside(root, start).map_err(|error| format!("{}: {error}", words[0]))?;
         // With `start` and `pty.slave` the last copies of the terminal's inner end that are not the program's go.
         Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
     }
@@ -97,6 +111,20 @@ impl ShellProgram {
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         Ok(u8::try_from(code).unwrap_or(1))
     }
+}
+
+/// Starts a program in a root. That belongs to the thread, which is given up afterwards.
+fn spawn_inside(root: &Environment, mut start: Command) -> io::Result<Child> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            if root.is_foreign() {
+                unshare(CloneFlags::CLONE_FS)?;
+                root.enter()?;
+            }
+            start.spawn()
+        });
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the agent panicked while it started it")))
+    })
 }
 
 /// Where input goes.

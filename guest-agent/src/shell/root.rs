@@ -1,6 +1,7 @@
 //! Which files the program sees, and its environment.
 
-use lab_protocol::shell::Root;
+use crate::world::World;
+use lab_protocol::world::WorldSpec;
 use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, Permissions},
@@ -8,21 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// busybox, which brings the shell and everything small.
-pub const TOOLS: &str = "/bin/busybox";
-/// The guest's name.
-const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// Scripts of the lab, visible below every root.
 const OWN: &str = "/run/lab";
-/// Tag of the host's root: virtme-ng's name for it (`virtme/commands/run.py`).
-const TAG: &str = "/dev/root";
-/// The host's root as it is exported, read-only.
-const LOWER: &str = "/host/lower";
-/// What the guest writes: in its memory only.
-const CHANGES: &str = "/host/changes";
-/// Both together.
-const MERGED: &str = "/host/root";
-
 /// A shell, or a command, in a node.
 const ENTER: &str = "#!/bin/sh
 [ -e \"/run/netns/$1\" ] || { echo \"usage: enter NODE [COMMAND]; nodes:\" $(ls /run/netns) >&2; exit 2; }
@@ -31,8 +19,6 @@ shift
 [ $# -gt 0 ] || set -- $PERSONAL
 exec nsenter --net=\"/run/netns/$NODE\" -- /bin/sh -c 'exec \"$@\"' sh \"$@\"
 ";
-/// Runs what follows by its name on `PATH`. busybox's own way prefers its applets, `ip` and `tc` among them.
-const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 /// Read by every interactive shell.
 const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='$HOSTNAME${NODE:+ [$NODE]} \\w # '\n";
 /// Where programs look for what they know of terminals.
@@ -42,59 +28,25 @@ const USUAL_TERMINAL: &str = "xterm";
 
 /// Where a program runs.
 pub struct Environment {
-    root: Root,
-}
-
-/// Sets the host name to the kernel's id, for prompts.
-///
-/// # Errors
-/// One line.
-pub fn describe_guest() -> Result<(), String> {
-    let about = fs::read_to_string("/etc/netkit-lab.json").unwrap_or_default();
-    let about: serde_json::Value = serde_json::from_str(&about).unwrap_or_default();
-    let name = format!("lab-{}", about["kernel"].as_str().unwrap_or("guest"));
-    fs::write(HOSTNAME, name).map_err(|error| format!("the guest's name: {error}"))
+    world: Option<World>,
 }
 
 /// Mounts what the program needs.
 ///
 /// # Errors
 /// One line: what can't be mounted.
-pub fn prepare(root: Root) -> Result<Environment, String> {
+pub fn prepare(spec: Option<&WorldSpec>) -> Result<Environment, String> {
     place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
-    fs::create_dir_all(OWN).map_err(|error| format!("{OWN}: {error}"))?;
+    let world = spec.map(World::build).transpose().map_err(|error| error.to_string())?;
+    let own = world.as_ref().map_or_else(|| PathBuf::from(OWN), |world| world.path(OWN));
+    fs::create_dir_all(&own).map_err(|error| format!("{OWN}: {error}"))?;
     for (name, text) in [("enter", ENTER), ("prompt", PROMPT)] {
-        let path = Path::new(OWN).join(name);
+        let path = own.join(name);
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
             .map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    if root == Root::Host {
-        host()?;
-    }
-    Ok(Environment { root })
-}
-
-/// The host's root below what the guest writes, with the guest's own devices, processes and kernel.
-fn host() -> Result<(), String> {
-    place(TAG, LOWER, "9p", MsFlags::MS_RDONLY, "trans=virtio,version=9p2000.L,access=any,msize=262144").map_err(
-        |error| format!("{error}; the profile `host` takes a kernel with 9p and overlayfs: Debian's generic build"),
-    )?;
-    place("changes", CHANGES, "tmpfs", MsFlags::empty(), "mode=0755")?;
-    let (upper, work) = (format!("{CHANGES}/upper"), format!("{CHANGES}/work"));
-    for directory in [&upper, &work] {
-        fs::create_dir_all(directory).map_err(|error| format!("{directory}: {error}"))?;
-    }
-    let layers = format!("lowerdir={LOWER},upperdir={upper},workdir={work}");
-    place("root", MERGED, "overlay", MsFlags::empty(), &layers)?;
-    place("proc", &format!("{MERGED}/proc"), "proc", MsFlags::empty(), "")?;
-    place("tmp", &format!("{MERGED}/tmp"), "tmpfs", MsFlags::empty(), "mode=1777")?;
-    for own in ["/dev", "/sys", "/run"] {
-        let target = format!("{MERGED}{own}");
-        mount(Some(own), &*target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-            .map_err(|errno| format!("cannot bind {own} to {target}: {errno}"))?;
-    }
-    Ok(())
+    Ok(Environment { world })
 }
 
 fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), String> {
@@ -104,14 +56,21 @@ fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) 
 }
 
 impl Environment {
-    /// The command prefix that runs a program in this root.
-    pub fn enter(&self) -> impl Iterator<Item = String> {
-        let chroot: &[&str] = if self.root == Root::Host { &[TOOLS, "chroot", MERGED] } else { &[] };
-        chroot.iter().chain(&BY_PATH).map(|word| (*word).to_owned())
+    /// Enters the root, between fork and exec.
+    ///
+    /// # Errors
+    /// As [`World::enter`].
+    pub fn enter(&self) -> std::io::Result<()> {
+        self.world.as_ref().map_or(Ok(()), World::enter)
+    }
+
+    /// Whether the program has another root than the image.
+    pub fn is_foreign(&self) -> bool {
+        self.world.is_some()
     }
 
     fn path(&self, inside: &str) -> PathBuf {
-        Path::new(if self.root == Root::Host { MERGED } else { "/" }).join(inside)
+        self.world.as_ref().map_or_else(|| Path::new("/").join(inside), |world| world.path(inside))
     }
 
     /// The shell that a person gets.
@@ -133,11 +92,11 @@ impl Environment {
 
     /// The environment: nothing of the agent's.
     pub fn variables(&self) -> [(&'static str, String); 5] {
-        let home = if self.root == Root::Host { "/root" } else { "/" };
+        let home = if self.is_foreign() { "/root" } else { "/" };
         [
             ("PATH", format!("{OWN}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
             ("HOME", home.to_owned()),
-            ("HOSTNAME", fs::read_to_string(HOSTNAME).unwrap_or_default().trim_end().to_owned()),
+            ("HOSTNAME", crate::world::hostname()),
             ("ENV", format!("{OWN}/prompt")),
             ("PERSONAL", self.shell().join(" ")),
         ]

@@ -15,6 +15,7 @@ use crate::{
         queue::Isolate,
     },
     shell::terminal::Screen,
+    world::{Options, RootChoice, World},
 };
 use clap::Args;
 use lab_base::{
@@ -25,10 +26,12 @@ use lab_image::Profile;
 use lab_protocol::{LinkKind, Raw, shell::Terminal, work::Inherit};
 use lab_record::{exit::Exit, plan::Plan};
 use std::{
+    convert::Infallible,
     env,
     ffi::OsString,
     io::{IsTerminal, stdin, stdout},
     path::PathBuf,
+    str::FromStr,
     sync::Arc,
     time::Duration,
 };
@@ -59,7 +62,22 @@ pub(super) struct ExecArgs {
     /// Pass on nothing of the caller's environment but what --env names.
     #[arg(long)]
     clean_env: bool,
-    /// Working directory in the guest.
+    /// What the command sees as /: host, this host's files, read-only; none, the guest's image with busybox; or a directory.
+    #[arg(long, value_name = "WHAT", default_value = "host")]
+    root: Root,
+    /// Let the command write this directory of the host; repeatable. All else that it writes stays in the guest's memory.
+    #[arg(long, value_name = "DIR")]
+    rw: Vec<PathBuf>,
+    /// Directory for files that the command writes to $LAB_ARTIFACTS, in a directory for each guest.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Load this kernel module (.ko) first; repeatable.
+    #[arg(long, value_name = "FILE")]
+    module: Vec<PathBuf>,
+    /// Limit of what the command may write to the guest's memory: 256M, 2G. Default: half of it.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    overlay: Option<u32>,
+    /// Working directory in the guest. Default: this one with --root host, else /.
     #[arg(long, value_name = "DIR")]
     cwd: Option<OsString>,
     /// Run the command as this user: UID or UID:GID. Default: root.
@@ -109,6 +127,23 @@ pub(super) struct ExecArgs {
     command: Vec<OsString>,
 }
 
+/// What the command sees as `/`.
+#[derive(Debug, Clone)]
+enum Root {
+    /// The files of the image.
+    Image,
+    /// Files of the host.
+    World(RootChoice),
+}
+
+impl FromStr for Root {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        if text == "none" { Ok(Self::Image) } else { text.parse().map(Self::World) }
+    }
+}
+
 /// Terminal type if the caller's terminal has none.
 const USUAL_TERMINAL: &str = "xterm";
 
@@ -127,7 +162,8 @@ fn run(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     let selected = build(&project, args.no_build, false)?;
-    let request = args.request(&selected)?;
+    let world = args.world()?;
+    let request = args.request(&selected, world.as_deref())?;
     let is_one = kernels.len() == 1 && request.stages.len() <= 1;
     let reads = is_one && !args.no_input && args.retries == 0;
     let interactive = reads && stdin().is_terminal() && stdout().is_terminal();
@@ -141,7 +177,7 @@ fn run(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
     let show_as = if is_one { Show::Plain } else { Show::Prefixed { width: labels().max().unwrap_or_default() } };
     let streams = Streams::of_process(show_as, screen).map_err(Error::file("duplicate", "standard streams"))?;
     let streams = Arc::new(streams);
-    let order = Order { how: args.how(&streams), out: args.results.clone(), quiet: true };
+    let order = Order { how: args.how(&streams, world), out: args.results.clone(), quiet: true };
     let selected = Selected { cells, every_cell: false, ..selected };
     let done = Guests::execute(&project, &kernels, selected, order, false, |plan: Plan| plan);
     // What the command wrote comes before anything that is said of it.
@@ -157,7 +193,26 @@ fn run(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
 }
 
 impl ExecArgs {
-    fn how(&self, streams: &Arc<Streams>) -> How {
+    /// Files of the host for the command.
+    fn world(&self) -> Result<Option<Arc<World>>, Error> {
+        let Root::World(root) = self.root.clone() else {
+            let needs = [("--rw", !self.rw.is_empty()), ("--out", self.out.is_some()), ("--module", !self.module.is_empty())];
+            return match needs.into_iter().find(|(_, given)| *given) {
+                Some((name, _)) => Err(Error::Usage(format!("{name} shares files of this host: use another --root than none"))),
+                None => Ok(None),
+            };
+        };
+        let cwd = match (&self.cwd, &root) {
+            (Some(cwd), _) => PathBuf::from(cwd),
+            (None, RootChoice::Host) => env::current_dir().map_err(Error::file("find", "the working directory"))?,
+            (None, _) => PathBuf::from("/"),
+        };
+        let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
+        let options = Options { root, cwd, writable, out, modules, overlay_mib: self.overlay };
+        Ok(Some(Arc::new(World::new(options)?)))
+    }
+
+    fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> How {
         How {
             jobs: self.jobs,
             cold: self.cold,
@@ -166,16 +221,18 @@ impl ExecArgs {
             deadlines: self.deadline.clone(),
             streams: Some(Arc::clone(streams)),
             shape: Shape {
-                profile: Profile::Shell,
+                // The host has all tools: the guest that runs cells will do.
+                profile: if world.is_some() { Profile::Suite } else { Profile::Shell },
                 cpus: self.cpus,
                 memory_mib: self.memory,
                 cmdline: self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
             },
+            world,
             ..How::default()
         }
     }
 
-    fn request(&self, selected: &Selected) -> Result<Request, Error> {
+    fn request(&self, selected: &Selected, world: Option<&World>) -> Result<Request, Error> {
         let (mut env, mut passed) = (Vec::new(), Vec::new());
         for word in &self.env {
             let bytes = word.as_encoded_bytes();
@@ -195,7 +252,12 @@ impl ExecArgs {
             node: self.node.clone(),
             env,
             inherit: if self.clean_env { Inherit::Named(passed) } else { Inherit::All },
-            cwd: self.cwd.as_ref().map(|cwd| Raw::from(cwd.as_encoded_bytes())).unwrap_or_default(),
+            cwd: match (&self.cwd, world) {
+                (Some(cwd), _) => Raw::from(cwd.as_encoded_bytes()),
+                (None, Some(world)) => Raw::from(&world.spec().cwd),
+                (None, None) => Raw::default(),
+            },
+            world: world.map(|world| world.spec().clone()),
             user: self.user,
             timeout_ms: self.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             sysctl: self.sysctl.clone(),

@@ -6,6 +6,7 @@ use lab_protocol::{
     cell::{NO_DEADLINE, NO_TOPOLOGY},
     shell::{Stage, Terminal},
     work::Inherit,
+    world::WorldSpec,
 };
 use sha2::{Digest, Sha256};
 
@@ -31,6 +32,8 @@ pub struct Request {
     pub env: Vec<(Raw, Raw)>,
     /// Variables that the caller's environment adds.
     pub inherit: Inherit,
+    /// What the command sees as `/`.
+    pub world: Option<WorldSpec>,
     /// Working directory in the guest.
     pub cwd: Raw,
     /// User and group.
@@ -64,6 +67,7 @@ impl Request {
             env: self.env.clone(),
             inherit: self.inherit.clone(),
             cwd: self.cwd.clone(),
+            world: self.world.clone(),
             stage,
             node: self.node.clone(),
             user: self.user,
@@ -126,6 +130,7 @@ mod tests {
             env: Vec::new(),
             inherit: Inherit::All,
             cwd: Raw::default(),
+            world: None,
             user: None,
             timeout_ms: None,
             sysctl: Vec::new(),

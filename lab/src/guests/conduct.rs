@@ -58,7 +58,11 @@ impl Guests {
         narrow: impl FnOnce(Plan) -> Plan,
     ) -> Result<Conducted, Error> {
         order.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
-        let guests = Self::open(project, kernels, &selected)?;
+        let guests = if order.quiet {
+            Self::open_quietly(project, kernels, &selected)?
+        } else {
+            Self::open(project, kernels, &selected)?
+        };
         let canary = selected.canary;
         let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
         let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();

@@ -5,6 +5,7 @@ use crate::{
     project::artifacts::Artifacts,
     run::common::Prepared,
     setup::{Tools, VIRTME_NG_VERSION},
+    world::KernelFiles,
 };
 use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
@@ -166,10 +167,18 @@ impl Machine {
                 if self.sandbox { ", sandbox" } else { "" }
             ),
             memory_file: None,
-            exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };
-        Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
+        Ok(Prepared {
+            spec,
+            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing },
+            files: None,
+        })
     }
+}
+
+/// The kernel's own files, for its guests.
+pub fn kernel_files(unpacked: &Unpacked) -> KernelFiles {
+    KernelFiles { modules: unpacked.modules.clone(), config: unpacked.config.clone() }
 }
 
 /// What `kernels.toml` says of a kernel against its version.

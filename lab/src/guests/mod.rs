@@ -11,7 +11,7 @@ pub use visit::Told;
 use super::project::{Project, absolute};
 use crate::{
     error::Error,
-    guests::machine::{Machine, Shape},
+    guests::machine::{Machine, Shape, kernel_files},
     lists::Lists,
     project::{
         artifacts,
@@ -19,7 +19,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::Retries,
+        common::{Files, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         program::Streams,
@@ -28,6 +28,7 @@ use crate::{
         timing::Timing,
     },
     shard::durations::{self, Durations},
+    world::World,
 };
 use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
@@ -80,6 +81,8 @@ pub struct How {
     pub streams: Option<Arc<Streams>>,
     /// The machine of each guest.
     pub shape: Shape,
+    /// Files of the host for programs.
+    pub world: Option<Arc<World>>,
 }
 
 /// The unpacked kernels, and the machine that boots them.
@@ -99,18 +102,31 @@ pub struct Guests {
 impl Guests {
     /// Fetches the kernels and chooses the accelerator.
     pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
-        let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
-        Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
+        Self::of(project, fetch(project, kernels)?, selected)
+    }
+
+    /// As [`Self::open`], and says nothing of the accelerator: for a command whose own output is what is asked for.
+    pub fn open_quietly(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
+        Self::with(project, fetch(project, kernels)?, selected, &|_| ())
     }
 
     /// Uses unpacked kernels and chooses the accelerator.
     pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
+        Self::with(project, kernels, selected, &say)
+    }
+
+    fn with(
+        project: &Project,
+        kernels: Vec<Unpacked>,
+        selected: &Selected,
+        say: &dyn Fn(&str),
+    ) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
         Store::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-        let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
+        let acceleration = machine.acceleration(&launcher, first, say, &|| interrupt.signal().is_some())?;
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
@@ -192,7 +208,9 @@ impl Guests {
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
             let prepared = self.machine.prepare(unpacked, how.shape.profile, self.acceleration.accel, console)?;
-            Ok(how.shape.of(prepared))
+            let mut prepared = how.shape.of(prepared);
+            prepared.files = how.world.clone().map(|world| Files { world, kernel: kernel_files(unpacked) });
+            Ok(prepared)
         };
         let run = Run {
             info: RunInfo {
@@ -233,6 +251,12 @@ impl Guests {
             accel::distrust(self.machine.cache());
         }
     }
+}
+
+/// Fetches kernels into the cache.
+fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<Unpacked>, Error> {
+    let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
+    Ok(kernels.iter().map(fetch).collect::<Result<_, _>>()?)
 }
 
 /// Path of the durations on this machine.

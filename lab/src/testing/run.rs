@@ -73,7 +73,11 @@ impl FakeRun<'_> {
                 spec.accel = self.accel;
                 spec.name = kernel.facts.id.to_string();
                 spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
-                Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
+                Ok(Prepared {
+                    spec,
+                    image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },
+                    files: None,
+                })
             }
         };
         let accelerator = Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 };

@@ -45,7 +45,7 @@ impl KernelRun<'_> {
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
-            Word::Closed(files) => drop(launch.files.replace(files)),
+            Word::Closed(files) => drop(launch.streams.replace(files)),
             Word::Finished(report) => self.finished(launch, *report),
             Word::KernelLog(text) => launch.log(scan_kernel_log(&text)),
             Word::Note(text) => self.note(text),
@@ -54,7 +54,7 @@ impl KernelRun<'_> {
 
     fn finished(&self, launch: &Launch, mut report: CellReport) {
         let owner = self.owner(&report.cell);
-        let mut files = launch.files.take();
+        let mut files = launch.streams.take();
         files.extend( evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
             self.note(format!("evidence of {}: {error}", report.cell));
             Vec::new()

@@ -129,6 +129,7 @@ fn command() -> Request {
         env: vec![(Raw::from("STATED"), Raw::from("1"))],
         inherit: Inherit::All,
         cwd: Raw::default(),
+        world: None,
         user: None,
         timeout_ms: None,
         sysctl: Vec::new(),

@@ -40,6 +40,14 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
         Ok(channel) => channel,
         Err(end) => return end,
     };
+    if let Some(serve) = task.files {
+        // Before the agent can ask: its first request finds the port connected.
+        let served = guest.files().map_err(|error| error.to_string()).and_then(serve);
+        if let Err(message) = served {
+            let exit = guest.exited();
+            return End::Lost(Lost { kind: ErrorKind::Host, message, cell: None, again: false, exit });
+        }
+    }
     let mut session = Session {
         guest,
         channel,

@@ -15,6 +15,7 @@ use super::{
     source::{Next, Source},
 };
 use std::{
+    ffi::OsString,
     fmt,
     fs::File,
     io::{self, Read},
@@ -32,6 +33,12 @@ pub enum Show {
         /// Characters of the longest one.
         width: usize,
     },
+}
+
+/// The environment of this process.
+fn variables() -> Vec<(Raw, Raw)> {
+    let raw = |text: OsString| Raw::from(text.as_encoded_bytes());
+    std::env::vars_os().map(|(name, value)| (raw(name), raw(value))).collect()
 }
 
 /// What lines of a cell on a kernel begin with: `6.12`, or `6.12 pods,nk-l3` where it has variants.
@@ -95,6 +102,15 @@ impl Streams {
         }
     }
 
+    /// Streams for commands whose output is kept in files only, and which read nothing.
+    ///
+    /// # Errors
+    /// `/dev/null` can't be opened.
+    pub fn silent() -> io::Result<Self> {
+        let null = || File::options().write(true).open("/dev/null");
+        Ok(Self::new(Show::Plain, (null()?, null()?), None, variables()))
+    }
+
     /// Those of this process; with `screen`, programs run in a terminal that follows this one.
     ///
     /// # Errors
@@ -105,11 +121,8 @@ impl Streams {
         // A closed standard input is an empty one.
         let input = file(&io::stdin()).ok();
         let keyboard = input.as_ref().map(File::try_clone).transpose()?;
-        let variables = std::env::vars_os().map(|(name, value)| {
-            (Raw::from(name.as_encoded_bytes()), Raw::from(value.as_encoded_bytes()))
-        });
         let input = input.map(|file| Box::new(file) as Box<dyn Input>);
-        let streams = Self::new(show, (output, errors), input, variables.collect());
+        let streams = Self::new(show, (output, errors), input, variables());
         let terminal = screen.zip(keyboard).map(|(screen, keyboard)| {
             Mutex::new(Seat { keyboard: keyboard.into(), screen, raw: None, shown: Shown::default() })
         });

@@ -3,6 +3,7 @@
 use super::WorldError;
 use lab_base::hex::hex;
 use lab_guard::private;
+use lab_kernel_store::sha256_of;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -47,15 +48,10 @@ pub fn blob(path: &Path, sha256: &str, cache: &Path) -> Result<File, WorldError>
     let place = cache.join(DIRECTORY).join(format!("{sha256}.tar"));
     stored(&place, |to| {
         let mut file = File::open(path).map_err(WorldError::io(path))?;
-        let mut hash = Sha256::new();
-        io::copy(&mut file, &mut hash).map_err(WorldError::io(path))?;
-        if hex(&hash.finalize()) != sha256 {
-            return Err(WorldError::Damaged {
-                path: path.to_owned(),
-                problem: "it has another checksum than its name".into(),
-            });
+        let damaged = |problem: String| WorldError::Damaged { path: path.to_owned(), problem };
+        if sha256_of(path).map_err(|error| damaged(error.to_string()))? != sha256 {
+            return Err(damaged("it has another checksum than its name".to_owned()));
         }
-        file.rewind().map_err(WorldError::io(path))?;
         let mut start = [0; 6];
         let filled = read_start(&mut file, &mut start).map_err(WorldError::io(path))?;
         unpack(&start[..filled], &file, to).map_err(WorldError::io(path))

@@ -3,7 +3,7 @@
 //!
 //! Where to start: [`main`] is all that a program needs in order to be an agent. The binary `guest-agent` is one with the
 //! suites of this repository; `[agent] package` in `lab.toml` names another one. `session.rs` has the conversation with the host,
-//! `shell/` the programs that `lab shell` runs.
+//! `program/` the programs that are cells, `shell/` those of `lab shell`.
 //!
 //! *Architecture invariant:* the agent knows no suite. It gets them from [`main`] and hands them to the harness.
 //!
@@ -13,7 +13,9 @@ mod boot;
 mod entropy;
 mod kmsg;
 mod modules;
+mod names;
 mod port;
+mod program;
 mod sender;
 mod session;
 mod shell;

@@ -3,7 +3,7 @@
 //! The program `lab` is this library with a command line ([`cli`]). Start with [`project`], which opens a directory with
 //! `kernels.toml` and selects kernels and cells, then [`guests`], which runs a plan and writes its reports; [`run`] is the
 //! loop from plan to verdicts, and [`run::judge`] decides a verdict. [`shard`] splits a plan among machines, [`bisect`]
-//! finds the kernel that introduced a failure, [`lists`] holds allowed splats and known failures, [`mod@bench`] measures,
+//! finds the kernel that introduced a failure, [`exec`] runs commands as cells, [`lists`] holds allowed splats and known failures, [`mod@bench`] measures,
 //! [`setup`] checks this host. [`lab_record`] is a run as data, and [`lab_report`] formats reports.
 //!
 //! A program that links this crate can run a plan like `lab run`:
@@ -36,6 +36,7 @@ pub mod bisect;
 pub mod cache;
 pub mod cli;
 pub mod error;
+pub mod exec;
 pub mod guests;
 pub mod lists;
 pub mod project;

@@ -51,6 +51,7 @@ fn listing() -> Listing {
         device: None,
         requires: Vec::new(),
         deadline_ms: DEADLINE_MS,
+        work: lab_protocol::Work::Case,
         file: String::new(),
         line: 0,
     };
@@ -121,7 +122,7 @@ fn live() -> Option<()> {
                     host.say(&probed)?;
                 }
                 HostMessage::Run { cells, .. } => {
-                    for cell in &cells {
+                    for lab_protocol::Job { cell, .. } in &cells {
                         host.say(&AgentMessage::CellStarted { cell: cell.clone() })?;
                         let report = CellReport::bare(cell.clone(), Outcome::Passed);
                         let report = attacks::act(&mut host, cell, report)?;

@@ -3,6 +3,7 @@
 use crate::{
     attach::{AttachRequest, LinkKind},
     capability::Capability,
+    work::Work,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -49,8 +50,11 @@ pub struct CellInfo {
     pub device: Option<LinkKind>,
     /// What the kernel must have; a kernel without it gives a skip with reason.
     pub requires: Vec<Capability>,
-    /// Time that the cell may take on a fast guest, milliseconds.
+    /// Time that the cell may take on a fast guest, milliseconds; [`NO_DEADLINE`] for one that may take any.
     pub deadline_ms: u32,
+    /// What it does. Sent to the agent as it is here, but for what [`crate::Program::env`] leaves out.
+    #[serde(default, skip_serializing_if = "Work::is_case")]
+    pub work: Work,
     /// Source file of the case, from the root of its repository; empty where nobody knows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
@@ -66,6 +70,9 @@ const fn is_zero(number: &u32) -> bool {
 
 /// [`CellInfo::topology`] of a cell that makes its own devices or needs no network.
 pub const NO_TOPOLOGY: &str = "none";
+
+/// [`CellInfo::deadline_ms`] of a program without a timeout: only its guest's heartbeat is watched.
+pub const NO_DEADLINE: u32 = u32::MAX;
 
 /// Everything an agent can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

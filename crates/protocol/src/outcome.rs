@@ -5,6 +5,7 @@
 
 use crate::{
     attach::AttachRecord, attachment::Attachment, capability::Capability, cell::CellId, version::KernelVersion,
+    work::ProgramEnd,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -87,6 +88,10 @@ pub enum FailureKind {
     Flaky,
     /// The guest did not end as it should: it left something behind, or did not power off.
     Teardown,
+    /// A program exited with another code than 0, or a signal ended it.
+    Exit,
+    /// A program was ended at its timeout.
+    Timeout,
     /// The cell ends one way in a guest that it shares with others and another way in a pristine one.
     Isolation,
 }
@@ -103,6 +108,8 @@ impl fmt::Display for FailureKind {
             Self::Splat => "splat",
             Self::Flaky => "flaky",
             Self::Teardown => "teardown",
+            Self::Exit => "exit",
+            Self::Timeout => "timeout",
             Self::Isolation => "isolation",
         })
     }
@@ -122,6 +129,8 @@ pub enum ErrorKind {
     GuestLost,
     /// The agent broke the protocol, or panicked.
     Agent,
+    /// A program could not be started: it is not there, or can't be executed.
+    NotStarted,
     /// The host could not do its part: no QEMU, no image, no space.
     Host,
     /// The run was interrupted.
@@ -138,6 +147,7 @@ impl fmt::Display for ErrorKind {
             Self::Hang => "hang",
             Self::GuestLost => "guest-lost",
             Self::Agent => "agent",
+            Self::NotStarted => "not-started",
             Self::Host => "host",
             Self::Interrupted => "interrupted",
             Self::OverBudget => "over-budget",
@@ -190,6 +200,9 @@ pub struct CellReport {
     pub log: Vec<String>,
     /// Numbers worth keeping: `udp.sent`, `udp.lost`, …
     pub metrics: BTreeMap<String, f64>,
+    /// How its program ended, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramEnd>,
     /// Files of a failed cell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
@@ -206,6 +219,7 @@ impl CellReport {
             duration_us: 0,
             log: Vec::new(),
             metrics: BTreeMap::new(),
+            program: None,
             attachments: Vec::new(),
         }
     }

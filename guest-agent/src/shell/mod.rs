@@ -1,16 +1,14 @@
 //! A shell, or any other program, in the guest: the request's stage is built, the program runs, everything is deleted.
 
-mod names;
 mod program;
 mod root;
 
-use crate::{sender::Sender, world};
+use crate::{names::Names, program::terminal::Pty, sender::Sender, world};
 use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
     shell::{ShellRequest, Size, Stream},
 };
-use names::Names;
 use program::{Input, ShellProgram};
 use std::{
     io::Read,
@@ -25,7 +23,7 @@ const PIECE: usize = 16 << 10;
 pub struct Shell {
     input: mpsc::Sender<Vec<u8>>,
     /// Known once the program runs in a terminal.
-    terminal: Arc<Mutex<Option<program::Pty>>>,
+    terminal: Arc<Mutex<Option<Pty>>>,
 }
 
 impl Shell {
@@ -64,7 +62,7 @@ fn live(
     runner: &Arc<Runner>,
     request: &ShellRequest,
     input: mpsc::Receiver<Vec<u8>>,
-    seat: &Mutex<Option<program::Pty>>,
+    seat: &Mutex<Option<Pty>>,
     sender: &Sender,
 ) -> Result<u8, String> {
     world::name_guest().map_err(|error| format!("the guest's name: {error}"))?;

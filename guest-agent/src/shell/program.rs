@@ -1,11 +1,9 @@
 //! The program: its terminal or its pipes, its environment, its end.
 
 use super::root::Environment;
-use lab_protocol::shell::{Size, Stream, Terminal as Wanted};
+use crate::program::terminal::{self, Pty};
+use lab_protocol::shell::{Stream, Terminal as Wanted};
 use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    libc,
-    pty::{OpenptyResult, Winsize, openpty},
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::{Pid, setsid},
@@ -13,10 +11,7 @@ use nix::{
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    os::{
-        fd::AsRawFd,
-        unix::process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, ChildStdin, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -32,44 +27,6 @@ const END_OF_INPUT: u8 = 4;
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
 
-nix::ioctl_write_int_bad!(
-    /// `TIOCSCTTY`: makes a terminal the controlling one of this session.
-    take_terminal,
-    libc::TIOCSCTTY
-);
-
-nix::ioctl_write_ptr_bad!(
-    /// `TIOCSWINSZ`: tells a terminal its size, and its foreground processes with `SIGWINCH`.
-    set_size,
-    libc::TIOCSWINSZ,
-    Winsize
-);
-
-/// The controlling end of a terminal.
-pub struct Pty(File);
-
-impl Pty {
-    /// Tells the programs in it its size.
-    pub fn resize(&self, size: Size) {
-        let size = window(size);
-        // SAFETY: the kernel reads the structure, which lives until the call returns, and keeps no pointer.
-        let _ = unsafe { set_size(self.0.as_raw_fd(), &size) };
-    }
-}
-
-const fn window(size: Size) -> Winsize {
-    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-/// A terminal of which the program gets nothing but its standard streams.
-fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
-    let pty = openpty(Some(&window(size)), None)?;
-    for end in [&pty.master, &pty.slave] {
-        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    }
-    Ok(pty)
-}
-
 /// A program that was started.
 pub struct ShellProgram {
     child: Child,
@@ -83,7 +40,7 @@ impl ShellProgram {
     /// One line.
     pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, String> {
         let terminal = wanted
-            .map(|wanted| open_terminal(wanted.size))
+            .map(|wanted| terminal::open(wanted.size))
             .transpose()
             .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
         // busybox's own way prefers its applets, `ip` and `tc` among them, to what is on the path.
@@ -112,7 +69,7 @@ impl ShellProgram {
             start.pre_exec(move || {
                 setsid()?;
                 if has_terminal {
-                    take_terminal(libc::STDIN_FILENO, 0)?;
+                    terminal::take()?;
                 }
                 Ok(())
             });

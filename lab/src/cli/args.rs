@@ -177,7 +177,7 @@ impl HowArgs {
             deadlines: self.deadline.clone(),
             ..How::default()
         };
-        Order { how, out: self.out.clone() }
+        Order { how, out: self.out.clone(), quiet: false }
     }
 }
 

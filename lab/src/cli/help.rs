@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 /// Every command that is not hidden, by what somebody wants to do.
 const GROUPS: [(&str, &[&str]); 6] = [
-    ("Run", &["run", "rerun", "shell", "list", "topology"]),
+    ("Run", &["run", "exec", "rerun", "shell", "list", "topology"]),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
     ("Split a run among machines", &["plan", "merge", "durations"]),

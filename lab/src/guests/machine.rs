@@ -5,6 +5,7 @@ use crate::{
     project::artifacts::Artifacts,
     run::common::Prepared,
     setup::{Tools, VIRTME_NG_VERSION},
+    world::KernelFiles,
 };
 use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
 use lab_kernel_store::Unpacked;
@@ -23,6 +24,29 @@ use std::{
 
 /// Guest memory if `kernels.toml` does not set it, MiB.
 const MEMORY_MIB: u32 = 512;
+
+/// What a person asks of the machine of each guest, beyond what `kernels.toml` says. It is part of a snapshot's key.
+#[derive(Debug, Clone, Default)]
+pub struct Shape {
+    /// What the image holds.
+    pub profile: Profile,
+    /// Processors.
+    pub cpus: Option<u32>,
+    /// Memory, MiB.
+    pub memory_mib: Option<u32>,
+    /// Kernel parameters behind all others.
+    pub cmdline: Vec<String>,
+}
+
+impl Shape {
+    /// A prepared kernel of this shape.
+    pub fn of(&self, mut prepared: Prepared) -> Prepared {
+        prepared.spec.cpus = self.cpus.unwrap_or(prepared.spec.cpus);
+        prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib);
+        prepared.spec.cmdline.extend(self.cmdline.iter().cloned());
+        prepared
+    }
+}
 
 /// The programs and files that all guests share.
 #[derive(Debug, Clone)]
@@ -150,6 +174,11 @@ impl Machine {
             files: None,
         })
     }
+}
+
+/// The kernel's own files, for its guests.
+pub fn kernel_files(unpacked: &Unpacked) -> KernelFiles {
+    KernelFiles { modules: unpacked.modules.clone(), config: unpacked.config.clone() }
 }
 
 /// What `kernels.toml` says of a kernel against its version.

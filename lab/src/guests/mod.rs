@@ -11,7 +11,7 @@ pub use visit::Told;
 use super::project::{Project, absolute};
 use crate::{
     error::Error,
-    guests::machine::Machine,
+    guests::machine::{Machine, Shape, kernel_files},
     lists::Lists,
     project::{
         artifacts,
@@ -19,19 +19,20 @@ use crate::{
     },
     provenance,
     run::{
-        common::Retries,
+        common::{Files, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
+        program::Streams,
         queue::Isolate,
         room::Room,
         timing::Timing,
     },
     shard::durations::{self, Durations},
+    world::World,
 };
 use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_guard::Id;
-use lab_image::Profile;
 use lab_kernel_store::{Kernel, Unpacked};
 use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
@@ -51,6 +52,7 @@ use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::St
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     thread::available_parallelism,
 };
 
@@ -75,6 +77,12 @@ pub struct How {
     pub shard: Option<Shard>,
     /// Deadlines from the command line.
     pub deadlines: Vec<Deadline>,
+    /// Streams of programs that are cells.
+    pub streams: Option<Arc<Streams>>,
+    /// The machine of each guest.
+    pub shape: Shape,
+    /// Files of the host for programs.
+    pub world: Option<Arc<World>>,
 }
 
 /// The unpacked kernels, and the machine that boots them.
@@ -94,18 +102,31 @@ pub struct Guests {
 impl Guests {
     /// Fetches the kernels and chooses the accelerator.
     pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
-        let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
-        Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
+        Self::of(project, fetch(project, kernels)?, selected)
+    }
+
+    /// As [`Self::open`], and says nothing of the accelerator: for a command whose own output is what is asked for.
+    pub fn open_quietly(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
+        Self::with(project, fetch(project, kernels)?, selected, &|_| ())
     }
 
     /// Uses unpacked kernels and chooses the accelerator.
     pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
+        Self::with(project, kernels, selected, &say)
+    }
+
+    fn with(
+        project: &Project,
+        kernels: Vec<Unpacked>,
+        selected: &Selected,
+        say: &dyn Fn(&str),
+    ) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
         Store::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-        let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
+        let acceleration = machine.acceleration(&launcher, first, say, &|| interrupt.signal().is_some())?;
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
@@ -186,7 +207,10 @@ impl Guests {
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
             let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
-            self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
+            let prepared = self.machine.prepare(unpacked, how.shape.profile, self.acceleration.accel, console)?;
+            let mut prepared = how.shape.of(prepared);
+            prepared.files = how.world.clone().map(|world| Files { world, kernel: kernel_files(unpacked) });
+            Ok(prepared)
         };
         let run = Run {
             info: RunInfo {
@@ -211,6 +235,7 @@ impl Guests {
             topologies: self.topologies.clone(),
             lists: how.lists.clone(),
             retries: how.retries,
+            streams: how.streams.as_deref(),
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),
@@ -226,6 +251,12 @@ impl Guests {
             accel::distrust(self.machine.cache());
         }
     }
+}
+
+/// Fetches kernels into the cache.
+fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<Unpacked>, Error> {
+    let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
+    Ok(kernels.iter().map(fetch).collect::<Result<_, _>>()?)
 }
 
 /// Path of the durations on this machine.

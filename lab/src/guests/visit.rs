@@ -3,6 +3,7 @@
 use super::Guests;
 use crate::{
     error::Error,
+    guests::machine::kernel_files,
     lists::Lists,
     run::{
         common::{Common, Files, Retries},
@@ -12,11 +13,10 @@ use crate::{
         visit::{self, Visited},
         visitor::Visitor,
     },
-    world::{KernelFiles, World},
+    world::World,
 };
 use lab_base::{lock::lock, say::say, text};
 use lab_image::Profile;
-use lab_kernel_store::Unpacked;
 use lab_record::{
     event::{Accelerator, Event},
     exit::Exit,
@@ -47,11 +47,6 @@ impl Told {
     pub fn release(&self) -> String {
         lock(&self.release).clone()
     }
-}
-
-/// The kernel's own files, for its guests.
-fn kernel_files(unpacked: &Unpacked) -> KernelFiles {
-    KernelFiles { modules: unpacked.modules.clone(), config: unpacked.config.clone() }
 }
 
 impl Guests {
@@ -86,6 +81,7 @@ impl Guests {
             mutant: None,
             lists: &Lists::default(),
             retries: Retries::default(),
+            streams: None,
             interrupt: &self.interrupt,
             emit: &|event| told.event(&event),
         };

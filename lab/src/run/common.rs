@@ -1,6 +1,6 @@
 //! Parameters that the guests of all kernels share.
 
-use super::{order::Estimate, queue::Isolate, room::Room, timing::Timing};
+use super::{order::Estimate, program::Streams, queue::Isolate, room::Room, timing::Timing};
 use crate::{
     lists::Lists,
     world::{KernelFiles, World},
@@ -54,6 +54,8 @@ pub struct Common<'a> {
     pub lists: &'a Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Streams of programs that are cells.
+    pub streams: Option<&'a Streams>,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Receives the events.

@@ -6,6 +6,7 @@ use crate::{
     run::{
         common::{Prepared, Retries},
         dispatch::Run,
+        program::Streams,
         queue::Isolate,
         room::Room,
         timing::Timing,
@@ -53,6 +54,8 @@ pub struct FakeRun<'a> {
     pub lists: Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Streams of programs that are cells.
+    pub streams: Option<&'a Streams>,
     /// If set, no kernel has an image, for this reason.
     pub imageless: Option<&'a str>,
 }
@@ -89,6 +92,7 @@ impl FakeRun<'_> {
             isolate: self.isolate,
             lists: self.lists,
             retries: self.retries,
+            streams: self.streams,
             launcher: self.launcher,
             rescale: self.rescale,
             topologies: Vec::new(),

@@ -11,6 +11,7 @@ use crate::{
     world::Serving,
 };
 use lab_base::text;
+use lab_guard::Inside;
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
 use lab_vm::GuestSpec;
@@ -44,6 +45,8 @@ pub(in crate::run) struct Launch {
     pub hung: RefCell<Option<Seen>>,
     /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
+    /// Files of the program that ran last, until its cell is reported.
+    pub streams: RefCell<Vec<Inside>>,
     /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
     files: Option<Files>,
@@ -66,6 +69,7 @@ impl Launch {
             recent: RefCell::default(),
             hung: RefCell::default(),
             cost: RefCell::default(),
+            streams: RefCell::default(),
             autopsy: RefCell::default(),
             files,
             serving: RefCell::default(),

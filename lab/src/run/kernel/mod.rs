@@ -4,6 +4,7 @@ mod attempts;
 mod hear;
 mod launch;
 mod losses;
+mod programs;
 
 pub(super) use launch::Launch;
 #[cfg(test)]
@@ -257,6 +258,7 @@ impl<'a> KernelRun<'a> {
             timing: launch.timing,
             rescale: self.rescale,
             mutant: self.mutant,
+            programs: &programs::Of { run: self, launch },
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));

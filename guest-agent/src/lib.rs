@@ -42,7 +42,7 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
         boot::as_init(suites);
     }
     let mut arguments = std::env::args();
-    if arguments.next().is_some_and(|name| name.ends_with("/modprobe")) {
+    if arguments.next().is_some_and(|name| world::modprobe::is_meant(&name)) {
         return world::modprobe::main(arguments);
     }
     match std::env::args().nth(1).as_deref() {

@@ -39,6 +39,11 @@ impl Inside {
         move |errno| WorldError::InRoot { path, errno }
     }
 
+    /// Whether a path exists.
+    pub fn has(&self, path: &Path) -> bool {
+        self.open(path, OFlag::O_PATH).is_ok()
+    }
+
     /// A directory, made where it does not exist.
     pub fn directory(&self, path: &Path) -> Result<OwnedFd, WorldError> {
         let mut at = PathBuf::from("/");
@@ -81,9 +86,10 @@ impl Inside {
 
     /// Writes a file in place of what is there; a link is not followed.
     pub fn write(&self, path: &Path, content: &[u8]) -> Result<(), WorldError> {
-        let dir = self.directory(path.parent().unwrap_or(Path::new("/")))?;
+        // It must stay open as long as its path is used.
+        let dir = self.mount_point(path.parent().unwrap_or(Path::new("/")))?;
         let name: &OsStr = path.file_name().unwrap_or_default();
-        let place = Point(dir).path().join(name);
+        let place = dir.path().join(name);
         match fs::remove_file(&place) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(WorldError::io(&self.shown(path))(error));
@@ -104,7 +110,7 @@ impl Inside {
 pub struct Point(OwnedFd);
 
 impl Point {
-    /// A path that leads to it, whatever lies on the way.
+    /// A path that leads to it, whatever lies on the way, as long as this value lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_fd().as_raw_fd()))
     }

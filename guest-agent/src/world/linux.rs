@@ -67,9 +67,12 @@ fn settle() -> Result<(), WorldError> {
     for (source, at, kind, options) in DEVICES {
         let at = Path::new(at);
         fs::create_dir_all(at).map_err(WorldError::io(at))?;
+        if kind == "devpts" && at.join("ptmx").exists() {
+            // A shell has mounted it before: a second one would hide its terminals.
+            continue;
+        }
         match mount(Some(source), at, Some(kind), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some(options)) {
-            // A shell has mounted it before.
-            Ok(()) | Err(nix::Error::EBUSY) => {}
+            Ok(()) => {}
             Err(errno) if kind == "mqueue" => kmsg::note(&format!("no {kind}: {errno}")),
             Err(errno) => return Err(WorldError::mount(kind, at)(errno)),
         }

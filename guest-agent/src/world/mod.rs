@@ -35,6 +35,8 @@ const WORLDS: &str = "/lab/worlds";
 const RESOLV: &[u8] = b"# This guest has no network: no name is resolved but those of /etc/hosts.\n";
 /// Directories that programs expect in `/run`.
 const RUN: [&str; 2] = ["/run/lock", "/run/lab"];
+/// Where a root may have modprobe; where it has none, it gets the agent's.
+const MODPROBES: [&str; 4] = ["/usr/sbin/modprobe", "/sbin/modprobe", "/usr/bin/modprobe", "/bin/modprobe"];
 /// Where iproute2 keeps names of network namespaces.
 const NETNS: &str = "/run/netns";
 
@@ -190,6 +192,12 @@ fn mount_kernel_files(inside: &Inside) -> Result<(), WorldError> {
     let modules = Path::new(SHARE).join(MODULES);
     if modules.is_dir() {
         bind(&modules, inside, &Path::new("/lib/modules").join(release), false)?;
+    }
+    if !MODPROBES.iter().any(|place| inside.has(Path::new(place))) {
+        let place = Path::new(MODPROBES[0]);
+        let point = inside.file_point(place)?;
+        mount(Some("/init"), &point.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(WorldError::mount("modprobe", place))?;
     }
     let config = Path::new(SHARE).join(EXTRA).join("config");
     if config.is_file() {

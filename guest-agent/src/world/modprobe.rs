@@ -32,18 +32,46 @@ pub fn install() -> io::Result<()> {
     }
 }
 
-/// The program itself: `modprobe -q -- NAME`.
+/// The program itself: `modprobe -q -- NAME` as the kernel calls it, and `modprobe [-a] NAME…` in roots that have none.
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
-    let Some(name) = arguments.filter(|argument| !argument.starts_with('-')).last() else { return ExitCode::from(2) };
-    match load(&Path::new(super::SHARE).join(MODULES), &name) {
-        Ok(true) => ExitCode::SUCCESS,
-        // The kernel asks for many names that no module has.
-        Ok(false) => ExitCode::FAILURE,
-        Err(problem) => {
-            kmsg::note(&format!("modprobe {name}: {problem}"));
-            ExitCode::FAILURE
+    let (options, names): (Vec<String>, Vec<String>) = arguments.partition(|argument| argument.starts_with('-'));
+    let quiet = options.iter().any(|option| option == "-q");
+    let fail = |problem: String| {
+        if quiet {
+            kmsg::note(&problem);
+        } else {
+            eprintln!("{problem}");
+        }
+        ExitCode::FAILURE
+    };
+    if let Some(other) = options.iter().find(|option| !["-q", "-a", "--"].contains(&&***option)) {
+        return fail(format!(
+            "modprobe: {other} is not known to the guest's modprobe, which loads modules by their names only"
+        ));
+    }
+    let Some(modules) = modules() else { return fail("modprobe: the kernel's modules are not there".to_owned()) };
+    for name in &names {
+        match load(&modules, name) {
+            Ok(true) => {}
+            // The kernel asks for many names that no module has.
+            Ok(false) if quiet => return ExitCode::FAILURE,
+            Ok(false) => return fail(format!("modprobe: no module of this kernel is {name}")),
+            Err(problem) => return fail(format!("modprobe {name}: {problem}")),
         }
     }
+    if names.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}
+
+/// The kernel's modules, in the agent's own root or in another one.
+fn modules() -> Option<PathBuf> {
+    let release = nix::sys::utsname::uname().ok()?.release().to_owned();
+    let places = [Path::new(super::SHARE).join(MODULES), Path::new("/lib/modules").join(release)];
+    places.into_iter().find(|place| place.join("modules.dep").is_file())
+}
+
+/// Whether the program was started under this name.
+pub fn is_meant(name: &str) -> bool {
+    Path::new(name).file_name() == Some("modprobe".as_ref())
 }
 
 /// Loads what a name or an alias stands for. Returns whether there is such a module.

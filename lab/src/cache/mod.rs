@@ -38,13 +38,15 @@ pub enum Kind {
     Build,
     /// What virtme-ng downloaded.
     VngHome,
+    /// Roots of foreign programs, unpacked.
+    Roots,
     /// Programs that `lab setup` installed.
     Tools,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kernels,
         Self::Images,
         Self::Snapshots,
@@ -53,6 +55,7 @@ impl Kind {
         Self::Apt,
         Self::Build,
         Self::VngHome,
+        Self::Roots,
         Self::Tools,
     ];
 
@@ -67,6 +70,7 @@ impl Kind {
             Self::Apt => "apt",
             Self::Build => "build",
             Self::VngHome => "vng-home",
+            Self::Roots => crate::world::unpack::DIRECTORY,
             Self::Tools => "tools",
         }
     }
@@ -82,6 +86,7 @@ impl Kind {
             Self::Apt => "package indexes",
             Self::Build => "guests' programs of read-only projects",
             Self::VngHome => "downloads of virtme-ng",
+            Self::Roots => "unpacked roots of foreign programs",
             Self::Tools => "what `lab setup` installed; never removed",
         }
     }

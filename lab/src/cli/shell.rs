@@ -104,7 +104,7 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
         let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
         Ok(Options { cwd, ..Options::default() })
     };
-    let world = host.then(|| Ok::<_, Error>(Arc::new(World::new(options()?)?))).transpose()?;
+    let world = host.then(|| Ok::<_, Error>(Arc::new(World::new(options()?, project.cache.root())?))).transpose()?;
     // The host has all tools: the guest that runs cells will do.
     let profile = if host { Profile::Suite } else { Profile::Shell };
     let request = ShellRequest {

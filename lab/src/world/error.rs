@@ -42,13 +42,33 @@ pub enum WorldError {
         path: PathBuf,
     },
     /// A root without what makes it one.
-    #[error("{} is no root: it has {missing}", path.display())]
+    #[error("{} is no root: it has neither bin, usr/bin, sbin, usr/sbin nor nix/store", path.display())]
     NotARoot {
         /// The directory or archive.
         path: PathBuf,
-        /// What is missing.
-        missing: &'static str,
     },
+    /// An archive or an image can't be used.
+    #[error("{} is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What a program is linked against is incomplete.
+    #[error("{} can't be taken along: {problem}", program.display())]
+    Closure {
+        /// The program.
+        program: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Single files for a root that has them all.
+    #[error("--file adds files to --root none; the host's root has them all")]
+    FilesOfTheHost,
+    /// Other users could change files that the lab trusts.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// A tree can't be put together.
     #[error(transparent)]
     Tree(TreeError),

@@ -3,12 +3,17 @@
 //! [`World::new`] checks everything before a guest boots. [`World::spec`] is what the agent mounts, and [`World::serve`]
 //! answers one guest's requests for files. `docs/roots.md` describes it for users.
 
+mod archive;
 mod choice;
+mod closure;
 mod error;
+mod oci;
+pub mod unpack;
 
-pub use choice::RootChoice;
+pub use choice::{Program, RootChoice};
 pub use error::WorldError;
 
+use choice::Root;
 use lab_protocol::world::{ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
 use lab_share::{Budget, End, Failed, Look, Server, Source, Tree, TreeError};
 use std::{
@@ -27,6 +32,8 @@ const OWN: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 pub struct Options {
     /// The root.
     pub root: RootChoice,
+    /// The program, for a root that is made of what it needs.
+    pub program: Program,
     /// Working directory. Where it lies below `/run` of the host, it is shared by itself.
     pub cwd: PathBuf,
     /// Directories of the host that the program may write, at the same paths.
@@ -42,7 +49,8 @@ pub struct Options {
 /// Files for the guests of a run.
 #[derive(Debug)]
 pub struct World {
-    root: RootChoice,
+    root: Root,
+    cwd: PathBuf,
     /// Export, place, and whether it is writable.
     shared: Vec<(String, PathBuf, bool)>,
     out: Option<PathBuf>,
@@ -64,9 +72,8 @@ impl World {
     ///
     /// # Errors
     /// [`WorldError`]: a directory is missing, or a root is no root.
-    pub fn new(options: Options) -> Result<Self, WorldError> {
-        let Options { root, cwd, writable, out, modules, overlay_mib } = options;
-        root.check()?;
+    pub fn new(options: Options, cache: &Path) -> Result<Self, WorldError> {
+        let Options { root: choice, program, cwd, writable, out, modules, overlay_mib } = options;
         let mut shared = Vec::new();
         for (number, dir) in writable.iter().enumerate() {
             let path = directory(dir)?;
@@ -77,7 +84,7 @@ impl World {
         }
         // The guest's own /run hides the host's: the working directory must not vanish with it.
         let hidden = |path: &Path| OWN.iter().any(|own| path.starts_with(own));
-        if root == RootChoice::Host && hidden(&cwd) && !shared.iter().any(|(_, path, _)| cwd.starts_with(path)) {
+        if choice == RootChoice::Host && hidden(&cwd) && !shared.iter().any(|(_, path, _)| cwd.starts_with(path)) {
             if !cwd.starts_with("/run") {
                 return Err(WorldError::GuestsOwn { path: cwd });
             }
@@ -99,11 +106,12 @@ impl World {
             root: WorldRoot::Export,
             cwd: cwd.as_os_str().as_bytes().to_vec(),
             mounts,
-            fresh_tmp: root != RootChoice::Host,
+            fresh_tmp: choice != RootChoice::Host,
             modules: modules.iter().map(|(name, _)| name.clone()).collect(),
             overlay_mib,
         };
-        Ok(Self { root, shared, out, modules, spec })
+        let root = Root::of(choice, &program, &cwd, cache)?;
+        Ok(Self { root, cwd, shared, out, modules, spec })
     }
 
     /// What the agent mounts.
@@ -129,7 +137,7 @@ impl World {
 
     fn tree(&self, kernel: &KernelFiles, artifacts: Option<&Path>) -> Result<Tree, WorldError> {
         let mut tree = Tree::new();
-        self.root.plant(&mut tree, Path::new(ROOT))?;
+        self.root.plant(&mut tree, Path::new(ROOT), &self.cwd)?;
         tree.host(Tree::ROOT, Path::new(MODULES), &kernel.modules, None)?;
         for (name, path, writable) in &self.shared {
             tree.host(Tree::ROOT, Path::new(name), path, writable.then_some(Budget::USUAL))?;

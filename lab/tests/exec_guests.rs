@@ -254,7 +254,10 @@ fn a_command_in_a_node_sees_its_devices_and_parameters() {
     let told = text(&got.stdout);
     assert_eq!(got.status.code(), Some(0), "{told}\n{}", text(&got.stderr));
     assert!(told.contains("10.65.0.2/32") && told.contains("\n1\n") && told.contains("eth0"), "{told}");
-    let got = output(exec(&["-k", "6.12", "--topology", "pods", "--kind", "veth", "--node", "w9", "--", "true"]).env("X", ""), b"");
+    let got = output(
+        exec(&["-k", "6.12", "--topology", "pods", "--kind", "veth", "--node", "w9", "--", "true"]).env("X", ""),
+        b"",
+    );
     assert_eq!(got.status.code(), Some(125), "{}", text(&got.stderr));
     assert!(text(&got.stderr).contains("the topology has no node w9; it has host, w0, w1"), "{}", text(&got.stderr));
 }

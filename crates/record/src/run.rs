@@ -310,10 +310,8 @@ impl RunRecord {
     /// The command for a shell in a guest in which the cell is stopped before its first packet. `None` for a row, a canary,
     /// a mutant or a command, which `lab shell` does not support.
     pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
-        let spoiled = self
-            .info
-            .as_ref()
-            .is_some_and(|info| info.canary || info.mutant.is_some() || !info.exec.is_empty());
+        let spoiled =
+            self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some() || !info.exec.is_empty());
         let quote = text::shell_quote;
         (!spoiled && !rows::is_row(cell))
             .then(|| format!("lab shell {} --case {}", quote(kernel), quote(cell.as_str())))

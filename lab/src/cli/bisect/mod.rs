@@ -8,6 +8,7 @@ mod step;
 
 pub(super) use step::{ABORT, step};
 
+use super::exec;
 use crate::bisect::tester::{Supply, Tester};
 use crate::{
     bisect::{
@@ -30,7 +31,6 @@ use crate::{
         select::{self, Selected},
     },
 };
-use super::exec;
 use args::{BisectArgs, Terms, WhatArgs};
 use commits::Workshop;
 use lab_base::{git::git, interrupt::Interrupt, say::say, text};
@@ -173,7 +173,7 @@ impl Question {
 fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
     let named = select::named(project, &args.case, args.no_build)?;
     let (cells, how) = match &args.exec {
-        Some(command) => exec::question(command)?,
+        Some(command) => exec::question(project, command)?,
         None => (named.cells, How::default()),
     };
     let how = How { deadlines: args.deadline.clone(), ..how };

@@ -1,18 +1,16 @@
 //! The streams of this process, for the programs of a run.
 
-use crate::{
-    shell::terminal::{Keyboard, RawMode, Screen, Shown},
+use super::{
+    sink::{Prefix, Sink, Target},
+    source::{Next, Source},
 };
+use crate::shell::terminal::{Keyboard, RawMode, Screen, Shown};
 use lab_base::lock::lock;
 use lab_guard::Id;
 use lab_protocol::{
     CellInfo, Job, Raw, Work,
     shell::{Size, Stream},
     work::Inherit,
-};
-use super::{
-    sink::{Prefix, Sink, Target},
-    source::{Next, Source},
 };
 use std::{
     ffi::OsString,

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The workspace crates that each crate may use.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     (
         "lab",
         &[
@@ -23,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "lab-protocol",
             "lab-record",
             "lab-report",
+            "lab-share",
             "lab-vm",
         ],
     ),
@@ -36,6 +37,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("lab-fuzz", &[]),
     ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
+    ("lab-share", &[]),
     ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
     ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
@@ -47,7 +49,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// The crates of the host runner.
-const HOST: [&str; 6] = ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-vm", "lab-report"];
+const HOST: [&str; 7] = ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-share", "lab-vm", "lab-report"];
 
 /// A crate of the workspace.
 struct Package {

@@ -234,7 +234,7 @@ impl HowArgs {
             selection,
             ..GuestOptions::default()
         };
-        Order { how, out: self.out.clone() }
+        Order { how, out: self.out.clone(), quiet: false }
     }
 }
 

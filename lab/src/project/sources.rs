@@ -14,13 +14,14 @@ pub const AGENT: [&str; 9] = [
 ];
 
 /// Directories of the crates that `lab` is built from.
-pub const LAB: [&str; 9] = [
+pub const LAB: [&str; 10] = [
     "crates/base",
     "crates/guard",
     "crates/kernel-store",
     "crates/protocol",
     "crates/record",
     "crates/report",
+    "crates/share",
     "crates/vm",
     "images",
     "lab",

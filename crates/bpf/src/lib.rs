@@ -33,7 +33,7 @@ mod tc;
 mod xdp;
 
 pub use by_aya::{AyaAttachment, attach_by_aya, aya_reads_version};
-pub use error::BpfError;
+pub use error::{BpfError, chain};
 pub use hook::expected_attach_type;
 pub use ids::{link_fd, link_ids, map_ids, prog_fd, prog_ids};
 pub use lab_abi::{Config, PolicyKey, Seen, Stats};

@@ -113,7 +113,7 @@ impl Programs {
     /// # Errors
     /// [`BpfError::File`], [`BpfError::Object`].
     pub fn open(path: &Path) -> Result<Self, BpfError> {
-        let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|error| BpfError::File { path: path.to_owned(), error })?;
         let parsed = Parsed::new(&bytes, size_of::<Config>(), &path.display().to_string())?;
         Ok(Self { bytes, parsed })
     }

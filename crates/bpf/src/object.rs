@@ -35,7 +35,7 @@ pub(crate) struct Parsed {
     programs: HashMap<String, Relocated>,
 }
 
-/// One program.
+/// A program, with the places of the maps in it.
 #[derive(Debug)]
 struct Relocated {
     license: CString,

@@ -30,7 +30,7 @@ pub struct RawProgram {
 }
 
 impl RawProgram {
-    /// Kernel id.
+    /// `bpf_prog_info.id`.
     pub const fn id(&self) -> u32 {
         self.id
     }

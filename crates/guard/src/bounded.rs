@@ -11,18 +11,26 @@ use std::{
 /// Maximum size of a configuration file, bytes.
 pub const SETTINGS: u64 = 4 << 20;
 
-/// Reads a regular file without blocking. Links are followed: the image of a kernel often is one.
+/// Opens a regular file without blocking. Links are followed: the image of a kernel often is one.
 ///
 /// # Errors
-/// It is something else, such as a FIFO, which may never end, has more than `most` bytes, or can't be read.
-pub fn file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+/// It is something else, such as a FIFO or a device, which may never end, or can't be opened.
+pub fn open(path: &Path) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let found = opened.metadata()?;
-    if !found.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} instead of a file", kind(&found))));
+    if found.is_file() {
+        return Ok(opened);
     }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} instead of a file", kind(&found))))
+}
+
+/// Reads a file as [`open`] opens it.
+///
+/// # Errors
+/// As [`open`], or it has more than `most` bytes.
+pub fn file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    opened.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(too_large(most)) } else { Ok(bytes) }
 }
 

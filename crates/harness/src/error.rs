@@ -36,7 +36,7 @@ pub enum HarnessError {
     /// A directory can't be read.
     #[error("cannot read {}: {error}", .path.display())]
     Directory {
-        /// The directory.
+        /// `/sys/fs/bpf` or `/sys/class/net`, or a directory below.
         path: PathBuf,
         /// The kernel's error.
         error: io::Error,
@@ -67,7 +67,7 @@ pub enum HarnessError {
     /// A case ended where it should have been stopped.
     #[error("{cell} {reason}")]
     NotStopped {
-        /// The cell.
+        /// The cell that `lab shell --case` names.
         cell: CellId,
         /// How it ended, or why it can't be stopped.
         reason: String,

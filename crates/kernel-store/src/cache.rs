@@ -313,7 +313,7 @@ impl CachedKernel {
 /// SHA-256 of a file, hexadecimal.
 pub fn sha256_of(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = File::open(path).map_err(KernelsError::io(path))?;
+    let mut file = lab_guard::bounded::open(path).map_err(KernelsError::io(path))?;
     let mut buffer = vec![0; 128 * 1024];
     loop {
         match file.read(&mut buffer).map_err(KernelsError::io(path))? {

@@ -140,7 +140,7 @@ fn header(name: &str, kind: EntryType, size: u64) -> Vec<u8> {
 fn an_archive_that_exceeds_a_limit_is_refused() {
     let too_much = |first: &[u8], others: &[u8]| {
         let stage = tempfile::tempdir().unwrap();
-        Unpacked::default().add(endless(first, others), stage.path()).unwrap_err().to_string()
+        UnpackedFiles::default().add(endless(first, others), stage.path()).unwrap_err().to_string()
     };
     let empty = header("etc/x", EntryType::Regular, 0);
     assert_eq!(too_much(&empty, &empty), "has more than 100000 entries");

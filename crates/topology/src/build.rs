@@ -301,11 +301,11 @@ fn namespace(node: &Node, topology: &Topology) -> Result<Netns, TopologyError> {
     }
     ns.run(|| {
         for (key, value) in settings {
-            fs::write(quiet::path(key), value).map_err(|source| TopologyError::Sysctl {
+            fs::write(quiet::path(key), value).map_err(|error| TopologyError::Sysctl {
                 node: node.name.clone(),
                 key: key.to_owned(),
                 value: value.to_owned(),
-                source,
+                error,
             })?;
         }
         Ok(())

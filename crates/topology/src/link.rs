@@ -32,7 +32,7 @@ pub struct PairRequest<'a> {
     pub mtu: Option<u32>,
     /// MAC address of the primary.
     pub mac: Option<[u8; 6]>,
-    /// Name of the peer.
+    /// Name of the peer (`IFLA_IFNAME`); the kernel chooses one if `None`.
     pub peer_name: Option<String>,
     /// Index of the peer, in its own namespace. The kernel takes it only together with [`Self::ifindex`].
     pub peer_ifindex: Option<u32>,
@@ -91,7 +91,7 @@ impl<'a> PairRequest<'a> {
         }
     }
 
-    /// With netkit options.
+    /// Sets mode, policies and scrubbing; veth ignores them.
     #[must_use]
     pub fn netkit(mut self, netkit: NetkitOptions) -> Self {
         self.netkit = netkit;
@@ -102,7 +102,7 @@ impl<'a> PairRequest<'a> {
 /// Counters of a device, `IFLA_STATS64`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkStats {
-    /// Packets received.
+    /// Packets received (`struct rtnl_link_stats64`).
     pub rx_packets: u64,
     /// Packets sent.
     pub tx_packets: u64,
@@ -110,9 +110,9 @@ pub struct LinkStats {
     pub rx_dropped: u64,
     /// Packets dropped on sending; where netkit counts a program's drops.
     pub tx_dropped: u64,
-    /// Receive errors.
+    /// Errors on reception, not counting drops.
     pub rx_errors: u64,
-    /// Send errors.
+    /// Errors on transmission, not counting drops.
     pub tx_errors: u64,
 }
 

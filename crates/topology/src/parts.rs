@@ -24,12 +24,12 @@ pub enum DeviceSpec {
     Bridge,
     /// A routing domain: what its ports receive is routed by this table.
     Vrf {
-        /// The table.
+        /// Routing table of its devices (`IFLA_VRF_TABLE`).
         table: u32,
     },
     /// Ethernet in UDP to one other node.
     Vxlan {
-        /// Network identifier.
+        /// Network identifier (`IFLA_VXLAN_ID`), 24 bits.
         id: u32,
         /// The two ends below.
         tunnel: Tunnel,
@@ -69,9 +69,9 @@ impl DeviceSpec {
 pub struct Tunnel {
     /// The device below, whose MTU minus the overlay's headers becomes the overlay's.
     pub over: String,
-    /// Outer source.
+    /// Source address of the outer header.
     pub local: IpAddr,
-    /// Outer destination.
+    /// Destination address of the outer header.
     pub remote: IpAddr,
 }
 

@@ -116,7 +116,7 @@ pub enum Scrub {
 pub struct NetkitOptions {
     /// Policy of the primary.
     pub policy: Option<Policy>,
-    /// Policy of the peer.
+    /// Policy of the peer (`IFLA_NETKIT_PEER_POLICY`).
     pub peer_policy: Option<Policy>,
     /// Scrubbing at the primary.
     pub scrub: Option<Scrub>,

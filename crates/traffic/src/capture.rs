@@ -40,7 +40,7 @@ pub struct Packet {
     pub hardware: u16,
     /// `PACKET_HOST`, `PACKET_OUTGOING` and so on.
     pub kind: u8,
-    /// EtherType.
+    /// EtherType, in host byte order (`include/uapi/linux/if_ether.h`).
     pub protocol: u16,
     /// From the network header on, cut at a few hundred bytes.
     pub data: Vec<u8>,

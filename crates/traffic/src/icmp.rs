@@ -30,7 +30,7 @@ pub struct PingReport {
     pub delivered: u32,
     /// Replies, each request's first only.
     pub received: u32,
-    /// Further replies.
+    /// Replies to a request that was answered already.
     pub duplicates: u32,
     /// Source of the first request that arrived.
     pub source_seen: Option<IpAddr>,

@@ -21,9 +21,9 @@ use std::{
 pub enum IcmpError {
     /// This errno: `ECONNREFUSED` for "port unreachable", `EHOSTUNREACH` for "time exceeded".
     Errno(i32),
-    /// An answer.
+    /// The other end answered: no error.
     Answer,
-    /// Nothing.
+    /// Nothing came before the deadline.
     Silence,
 }
 

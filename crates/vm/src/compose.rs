@@ -32,8 +32,9 @@ const DEVICES: [&str; 3] = ["virtio-serial-pci,id=lab", "virtserialport,bus=lab.
 /// Whether this QEMU was built with its sandbox.
 pub fn has_sandbox(qemu: &Path) -> bool {
     // QEMU handles options in their order: an unsupported one ends it before it prints its version.
-    let asked = Command::new(qemu).args(SANDBOX).arg("-version").stdin(Stdio::null()).output();
-    asked.is_ok_and(|output| output.status.success())
+    let mut command = Command::new(qemu);
+    command.env("PATH", programs::search_path()).args(SANDBOX).arg("-version").stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// QEMU and its arguments for this guest.
@@ -45,7 +46,7 @@ pub fn machine(spec: &GuestSpec, files: &Files, name: &str) -> Result<Command, V
     let words = words.ok_or_else(|| failed("printed no command line".to_owned()))?;
     let mut words = strip(words, spec.exported.as_deref()).map_err(failed)?.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words);
+    command.env("PATH", programs::search_path()).args(words);
     if spec.sandbox {
         command.args(SANDBOX);
     }

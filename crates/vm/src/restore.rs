@@ -33,7 +33,10 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
     let state = File::open(&state).map_err(file)?;
     let places = Places { dir: stage.dir.path(), name: &name, memory: &snapshot.memory() };
     let mut command = Command::new(&snapshot.recipe.program);
-    command.args(snapshot.recipe.replay(&places)).args(["-incoming", "defer"]);
+    command
+        .env("PATH", lab_base::programs::search_path())
+        .args(snapshot.recipe.replay(&places))
+        .args(["-incoming", "defer"]);
     let socket = stage.files.qmp.clone();
     let reach =
         Reach::of(spec, stage.dir.path(), &snapshot.recipe.program).and_snapshot(&snapshot.memory(), &snapshot.state());

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::setup::Tools;
 use duct::Expression;
-use lab_base::{interrupt::Interrupt, process::to_end};
+use lab_base::{hex::hex, interrupt::Interrupt, process::to_end};
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
@@ -335,7 +335,7 @@ impl Builder<'_> {
             return place;
         }
         let key = Sha256::digest(self.root().as_os_str().as_encoded_bytes());
-        let key: String = key.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&key[..6]);
         self.cache.join("build").join(key).join(below)
     }
 

@@ -1,6 +1,7 @@
 //! Debian packages: finds which are installed, and installs all missing ones by one apt-get call.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -27,7 +28,7 @@ impl Privilege {
         Self::decide(
             nix::unistd::geteuid().is_root(),
             programs::on_host("sudo").is_some(),
-            || cmd!("sudo", "-n", "true").stdin_null().stdout_null().stderr_null().run().is_ok(),
+            || on_path("sudo", ["-n", "true"]).stdin_null().stdout_null().stderr_null().run().is_ok(),
             std::io::stdin().is_terminal(),
         )
     }
@@ -57,8 +58,17 @@ impl Privilege {
         let all = if self == Self::Sudo { &["sudo"][..] } else { &[] }.iter().chain(&environment).chain(words);
         let mut all = all.copied();
         let program = all.next().unwrap_or("env");
-        cmd(program, all).stdin_null()
+        on_path(program, all).stdin_null()
     }
+}
+
+/// A program that is never one of the working directory.
+fn on_path<I>(program: &str, arguments: I) -> Expression
+where
+    I: IntoIterator,
+    I::Item: Into<OsString>,
+{
+    cmd(program, arguments).env("PATH", programs::search_path())
 }
 
 /// The command with which a user installs `packages`.
@@ -71,7 +81,7 @@ pub(super) fn installed(packages: &[&str]) -> BTreeMap<String, String> {
     const FORMAT: &str = "-f=${Package}\t${db:Status-Status}\t${Version}\n";
     let arguments = ["-W", FORMAT].into_iter().chain(packages.iter().copied());
     // The exit status is 1 if any package is unknown to dpkg, which is not an error here.
-    let output = cmd("dpkg-query", arguments).stdin_null().stderr_null().unchecked().read();
+    let output = on_path("dpkg-query", arguments).stdin_null().stderr_null().unchecked().read();
     parse_installed(&output.unwrap_or_default())
 }
 
@@ -133,7 +143,7 @@ fn removed(log: &str) -> String {
 }
 
 fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupError> {
-    let policy = cmd("apt-cache", ["policy"].iter().chain(packages)).env("LC_ALL", "C").stdin_null();
+    let policy = on_path("apt-cache", ["policy"].iter().chain(packages)).env("LC_ALL", "C").stdin_null();
     let output = policy
         .stderr_null()
         .unchecked()

@@ -191,6 +191,7 @@ impl Tools {
         let package = format!("cargo-deny@{CARGO_DENY_VERSION}");
         let words = ["install", "--debug", "--locked", &package, "--root"].map(OsStr::new);
         let build = cmd("cargo", words.into_iter().chain([root.path().as_os_str()]))
+            .env("PATH", programs::search_path())
             .dir(root.path())
             .env("CARGO_TARGET_DIR", root.path().join("target"))
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
@@ -223,6 +224,7 @@ impl Tools {
         let features = ["--no-default-features", "--features", "llvm-22", "--root"];
         let words = arguments.iter().chain(&features).map(OsStr::new).chain([root.path().as_os_str()]);
         let build = cmd("cargo", words)
+            .env("PATH", programs::search_path())
             .dir(root.path())
             .env("CARGO_TARGET_DIR", root.path().join("target"))
             // Its release profile enables full debugging information, which takes a third of the build time.

@@ -171,7 +171,7 @@ pub fn attacks() -> Vec<Attack> {
             "index-is-signed-by-another",
             "an index is signed with another key than Debian's",
             SIGNED,
-            refused(&["signature"]),
+            refused(&["is not signed"]),
             |stage| {
                 let mirror = Mirror::start(stage);
                 mirror.change_key();

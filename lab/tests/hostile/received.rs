@@ -99,7 +99,7 @@ pub fn attacks() -> Vec<Attack> {
                 let (project, run) = project(stage);
                 fs::rename(&run, run.with_file_name("2026\u{1b}[2J\u{202e}\n::error::x##[add-mask]")).unwrap();
                 let mut seen = told(stage, &project, &["results", "list"]);
-                for arguments in [&["history"][..], &["trend"], &["splats"], &["results", "prune", "--dry-run"]] {
+                for arguments in [&["history", "*"][..], &["trend"], &["splats"], &["results", "prune", "--dry-run"]] {
                     let other = told(stage, &project, arguments);
                     seen.wrong.extend(other.exit.is_none().then(|| format!("{arguments:?} did not end")));
                     seen.printed.push_str(&other.printed);
@@ -116,7 +116,7 @@ pub fn attacks() -> Vec<Attack> {
                 let (project, run) = project(stage);
                 fs::remove_file(run.join("events.jsonl")).unwrap();
                 mkfifo(&run.join("events.jsonl"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-                told(stage, &project, &["history"])
+                told(stage, &project, &["history", "*"])
             },
         ),
         row(
@@ -169,7 +169,7 @@ pub fn attacks() -> Vec<Attack> {
         "durations-are-endless",
         "the durations for a plan are a link to /dev/zero, and then a FIFO",
         BOUND,
-        Wanted::exit(&[2, 3], &["a FIFO instead of a file"]),
+        Wanted::exit(&[2, 3], &["fifo.json is not a file"]),
         |stage| {
             let device = stage.run().join("device.json");
             symlink("/dev/zero", &device).unwrap();
@@ -183,7 +183,7 @@ pub fn attacks() -> Vec<Attack> {
             };
             let first = plan(&device);
             let mut seen = plan(&fifo);
-            seen.wrong.extend((!first.printed.contains("a device instead of a file")).then_some(first.printed));
+            seen.wrong.extend((!first.printed.contains("device.json is not a file")).then_some(first.printed));
             seen
         },
     ));

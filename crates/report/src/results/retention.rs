@@ -121,6 +121,10 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Deci
     if !dry {
         for verdict in verdicts.iter().filter(|verdict| verdict.goes) {
             let doomed = results.join(format!("{DOOMED}{}", verdict.run.id));
+            if fs::symlink_metadata(&doomed).is_ok_and(|found| !found.is_dir()) {
+                // Something else of this name would stop this and every later call.
+                fs::remove_file(&doomed).map_err(FileError::of("remove", &doomed))?;
+            }
             fs::rename(&verdict.run.directory, &doomed).map_err(FileError::of("remove", &verdict.run.directory))?;
         }
         for (name, path) in entries(results)? {

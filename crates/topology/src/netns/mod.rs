@@ -8,13 +8,14 @@ mod stock;
 mod worker;
 
 use crate::TopologyError;
+use crate::lock::unpoisoned;
 use lab_netlink::{Netlink, NetlinkError};
 use nix::sched::{CloneFlags, setns};
 use space::{Problem, Space};
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     thread::{self, JoinHandle},
 };
 
@@ -40,7 +41,7 @@ impl Netns {
             Some(spare) => spare,
             None => Space::make(|_| ()).map_err(|problem: Problem| problem.of(name))?,
         };
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = unpoisoned(MADE.lock());
         made.retain(|(_, fd)| fd.strong_count() > 0);
         made.push((name.to_owned(), Arc::downgrade(&space.fd)));
         Ok(Self { name: name.to_owned(), space })
@@ -52,7 +53,7 @@ impl Netns {
     /// # Errors
     /// [`TopologyError::Netns`], [`TopologyError::Netlink`] where one of them can't be entered or takes no socket.
     pub fn living() -> Result<Vec<Self>, TopologyError> {
-        let made = MADE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let made = unpoisoned(MADE.lock()).clone();
         let living = made.into_iter().filter_map(|(name, fd)| Some((name, fd.upgrade()?)));
         let open = |(name, fd): (String, Arc<OwnedFd>)| match Space::enter(fd) {
             Ok(space) => Ok(Self { name, space }),
@@ -90,7 +91,7 @@ impl Netns {
     /// The rtnetlink socket inside the namespace. Every thread may use it; it never leaves the namespace.
     pub fn netlink(&self) -> MutexGuard<'_, Netlink> {
         // A panic leaves at most answers with an old sequence number, which are skipped.
-        self.space.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.space.netlink.lock())
     }
 
     /// Runs `work` inside the namespace and waits for it: on the thread that made the namespace, or on one of its own
@@ -125,8 +126,8 @@ impl Netns {
     }
 
     /// Converts a netlink error in this namespace.
-    pub(crate) fn error(&self, source: NetlinkError) -> TopologyError {
-        TopologyError::Netlink { node: self.name.clone(), source }
+    pub(crate) fn error(&self, error: NetlinkError) -> TopologyError {
+        TopologyError::Netlink { node: self.name.clone(), error }
     }
 }
 

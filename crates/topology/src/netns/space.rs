@@ -38,7 +38,7 @@ impl Problem {
         let node = node.to_owned();
         match self {
             Self::Call(doing, errno) => TopologyError::Netns { node, doing, errno },
-            Self::Netlink(source) => TopologyError::Netlink { node, source },
+            Self::Netlink(error) => TopologyError::Netlink { node, error },
         }
     }
 }

@@ -2,11 +2,12 @@
 //! namespace is used once, so that every topology starts with the kernel's defaults.
 
 use super::space::Space;
+use crate::lock::unpoisoned;
 use nix::unistd::Pid;
 use std::{
     fs,
     os::unix::fs::MetadataExt,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard},
     thread,
 };
 
@@ -23,7 +24,7 @@ static SHELF: Mutex<Shelf> = Mutex::new(Shelf { spares: Vec::new(), level: 0, ha
 static CHANGED: Condvar = Condvar::new();
 
 fn shelf() -> MutexGuard<'static, Shelf> {
-    SHELF.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(SHELF.lock())
 }
 
 /// Takes a prepared namespace, if there is one.
@@ -42,7 +43,7 @@ pub(super) fn keep(level: usize) {
     }
     CHANGED.notify_all();
     while shelf.has_maker && shelf.spares.len() < shelf.level {
-        shelf = CHANGED.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+        shelf = unpoisoned(CHANGED.wait(shelf));
     }
 }
 
@@ -61,7 +62,7 @@ fn make() {
     loop {
         let mut waiting = shelf();
         while waiting.spares.len() >= waiting.level {
-            waiting = CHANGED.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = unpoisoned(CHANGED.wait(waiting));
         }
         drop(waiting);
         let made = Space::make(|thread| shelf().entering = Some(thread));

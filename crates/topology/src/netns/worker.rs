@@ -1,10 +1,11 @@
 //! A thread that runs one job after another for waiting callers. With a hundred jobs in a namespace, starting a thread
 //! for each would take longer than the jobs.
 
+use crate::lock::unpoisoned;
 use std::{
     io, mem,
     panic::{self, AssertUnwindSafe},
-    sync::{Mutex, PoisonError, TryLockError, mpsc},
+    sync::{Mutex, TryLockError, mpsc},
     thread::{self, JoinHandle},
 };
 
@@ -86,7 +87,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Without the channel the loop ends.
-        self.line.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        unpoisoned(self.line.get_mut()).take();
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
             _ = thread.join();
         }

@@ -162,8 +162,27 @@ impl PackageSet {
     /// not used.
     pub fn prefix(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{FORMAT} {self:?}"));
+        hash.update(format!("{FORMAT} {}", self.contents()));
         format!("{}-{}-", self.name, hex(hash, 3))
+    }
+
+    /// The table as text. Its words are fixed: a type that gets another name must not make every machine download the
+    /// packages again.
+    fn contents(&self) -> String {
+        let program = |it: &PrivateProgram| {
+            format!("Program {{ name: {:?}, path: {:?}, arguments: {:?} }}", it.name, it.path, it.arguments)
+        };
+        let programs: Vec<String> = self.programs.iter().map(program).collect();
+        format!(
+            "Set {{ name: {:?}, label: {:?}, roots: {:?}, assumed: {:?}, release: {:?}, programs: [{}], prune: {:?} }}",
+            self.name,
+            self.label,
+            self.roots,
+            self.assumed,
+            self.release,
+            programs.join(", "),
+            self.prune
+        )
     }
 }
 
@@ -172,7 +191,7 @@ const FORMAT: u32 = 1;
 
 /// The first bytes of a sum, hexadecimal.
 pub fn hex(hash: Sha256, bytes: usize) -> String {
-    hash.finalize().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    lab_base::hex::hex(&hash.finalize()[..bytes])
 }
 
 #[cfg(test)]
@@ -192,5 +211,21 @@ mod tests {
         let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF].iter().map(PackageSet::prefix).collect();
         assert_eq!(prefixes.len(), 3);
         assert!(QEMU.prefix().starts_with("qemu-"));
+    }
+
+    #[test]
+    fn a_directory_is_named_by_the_table_and_not_by_names_in_this_program() {
+        let programs = &[PrivateProgram { name: "x", path: Some("usr/x"), arguments: &["-a"] }];
+        let set = PackageSet {
+            name: "set",
+            label: "what people read",
+            roots: &["x"],
+            assumed: &[("y", "z")],
+            release: Release::Own,
+            programs,
+            prune: &["usr/share"],
+        };
+        assert_eq!(set.prefix(), "set-5c9e3a-");
+        assert_ne!(PackageSet { roots: &["x", "y"], ..set }.prefix(), "set-5c9e3a-");
     }
 }

@@ -24,7 +24,7 @@ use std::{
 /// Handles messages from the host until it sends `Shutdown`.
 ///
 /// # Errors
-/// The port breaks, the host speaks another protocol, or the harness can't probe the kernel.
+/// The port fails, the host uses another protocol version, or the harness can't probe the kernel.
 pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), AgentError> {
     let reader = port.try_clone().map_err(AgentError::Port)?;
     let sender = Sender::new(port);

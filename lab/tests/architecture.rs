@@ -108,10 +108,10 @@ fn the_host_uses_no_crate_of_the_guest() {
     }
 }
 
-/// `--watch` must miss no source of the agent, shards must agree on every one, and a build is named by the commit that changed
-/// one of them.
+/// `--watch` must watch all sources of the agent, shards must agree on them, and a build has the commit that last
+/// changed one of them.
 #[test]
-fn the_lists_of_what_agent_and_lab_are_built_from_are_what_cargo_says() {
+fn the_lists_of_sources_of_agent_and_lab_agree_with_cargo() {
     use lab::project::sources::{AGENT, LAB};
     for (name, listed) in [("guest-agent", &AGENT[..]), ("lab", &LAB[..])] {
         let listed: BTreeSet<String> = listed.iter().map(|&it| it.to_owned()).collect();
@@ -157,7 +157,7 @@ fn declared(of: fn(&Path) -> Vec<types::Declared>) -> Vec<types::Declared> {
     directories.flat_map(|source| of(&source)).collect()
 }
 
-/// A reader who meets a type's name must not have to ask which one it is.
+/// The name of a type must identify it.
 #[test]
 fn the_name_of_a_public_type_occurs_once() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();

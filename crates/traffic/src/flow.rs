@@ -245,7 +245,7 @@ impl Flow<'_> {
 
     fn words(&self, report: &FlowReport, note: &str) -> String {
         let FlowReport { wanted, sent, delivered, returned, .. } = report;
-        let source = report.source_seen.map_or_else(|| "nobody".to_owned(), |source| source.to_string());
+        let source = report.source_seen.map_or_else(|| "no address".to_owned(), |source| source.to_string());
         format!(
             "{} {}→{} ({}): wanted {wanted}, sent {sent}, delivered {delivered}, returned {returned}, seen from {source}{}{note}",
             self.proto,

@@ -1,11 +1,12 @@
 //! Sends messages to the host: one writer for the port.
 
 use crate::error::AgentError;
+use lab_harness::unpoisoned;
 use lab_protocol::{AgentMessage, CellId, frame, message::HEARTBEAT_MS};
 use std::{
     fs::File,
     io::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -33,18 +34,18 @@ impl Sender {
     /// The port is gone, or the message is larger than a frame may be.
     pub fn send(&self, message: &AgentMessage) -> Result<(), AgentError> {
         let bytes = frame::encode(message)?;
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut port = unpoisoned(self.port.lock());
         port.write_all(&bytes).map_err(AgentError::Port)
     }
 
-    /// Reports splats of the kernel log, where there are any.
+    /// Reports splats of the kernel log, if there are any.
     pub fn report(&self, splats: &str) -> Result<(), AgentError> {
         if splats.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: splats.to_owned() }) }
     }
 
     /// Sets the cell that heartbeats report.
     pub fn set_current(&self, cell: Option<CellId>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = cell;
+        *unpoisoned(self.current.lock()) = cell;
     }
 
     /// Sends heartbeats from a separate thread, so that a case that blocks until its deadline is not taken for a
@@ -54,7 +55,7 @@ impl Sender {
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
-                let cell = sender.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let cell = unpoisoned(sender.current.lock()).clone();
                 if sender.send(&AgentMessage::Heartbeat { uptime_ms: boottime_ms(), cell }).is_err() {
                     return;
                 }

@@ -183,7 +183,7 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// The next intact message; broken frames are noted on the console and passed over.
+    /// The next intact message; broken frames are logged and skipped.
     fn next(&mut self) -> Result<HostMessage, AgentError> {
         let mut buffer = [0; 4096];
         loop {

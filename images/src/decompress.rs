@@ -44,7 +44,7 @@ pub enum UnpackError {
     TooLarge(u64),
 }
 
-/// What a module file with this suffix holds.
+/// The content of a module file with this suffix, decompressed.
 ///
 /// # Errors
 /// The file is damaged, larger than [`LIMIT`], or not an ELF file.

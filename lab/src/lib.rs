@@ -13,13 +13,13 @@
 //! use lab::{
 //!     error::Error,
 //!     guests::{Guests, Order},
-//!     project::{Project, filter::{Filter, KernelFilter}, select::select},
+//!     project::{Project, filter::{CellFilter, KernelFilter}, select::select},
 //! };
 //!
 //! fn main() -> Result<(), Error> {
 //!     let project = Project::open(None)?;
 //!     let kernels = project.kernels(&KernelFilter::of("6.12"))?;
-//!     let cells = select(&project, &Filter { case: vec!["A01-*".to_owned()], ..Filter::default() })?;
+//!     let cells = select(&project, &CellFilter { case: vec!["A01-*".to_owned()], ..CellFilter::default() })?;
 //!     let done = Guests::execute(&project, &kernels, cells, Order::default(), false, |plan| plan)?;
 //!     println!("exit code {}", done.record.exit().code());
 //!     Ok(())

@@ -36,7 +36,7 @@ pub fn call(root: &Path, named: Option<&Path>) -> Call {
     }
 }
 
-/// Of this process, in the project's directory. Without git or a repository the CI system's word counts.
+/// Reads the provenance of this process, in the project's directory. Without git or a repository, the CI system's variables are used.
 pub fn of(root: &Path) -> Provenance {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let asked = |words: &[&str]| git(root, words).ok().map(|said| said.trim().to_owned());

@@ -190,3 +190,10 @@ fn no_public_function_has_text_for_an_error() {
     let found: Vec<String> = wrong.map(|it| format!("{}: {}", it.place, it.name)).collect();
     assert!(found.is_empty(), "give these functions an error type: {found:#?}");
 }
+
+#[test]
+fn no_error_prints_its_source_and_returns_it() {
+    let directories = packages().into_values().map(|package| root().join(package.directory).join("src"));
+    let found: Vec<String> = directories.flat_map(|source| types::sources_that_are_printed(&source)).collect();
+    assert!(found.is_empty(), "name the field `error` where the text has it: {found:#?}");
+}

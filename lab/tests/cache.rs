@@ -110,7 +110,7 @@ fn a_lab_at_work_loses_nothing() {
     assert!(old.exists());
     let output = desk.lab(&["cache", "prune"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("another lab is at work in the cache"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another lab process is using the cache"));
     drop(other);
     fine(&desk.lab(&["cache", "prune"]));
     assert!(!old.exists());

@@ -68,7 +68,7 @@ pub struct WorkloadPrograms {
 #[derive(Debug)]
 pub struct Loaded {
     fd: OwnedFd,
-    /// Kernel id.
+    /// Id that the kernel gave the program (`bpf_prog_info.id`).
     pub id: u32,
 }
 
@@ -84,7 +84,7 @@ impl DatapathObject {
     /// # Errors
     /// [`BpfError::File`], [`BpfError::Object`].
     pub fn open(path: &Path) -> Result<Self, BpfError> {
-        let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|error| BpfError::File { path: path.to_owned(), error })?;
         Ok(Self(Arc::new(Parsed::new(&bytes, size_of::<DatapathConfig>(), WHOLE)?)))
     }
 }
@@ -171,7 +171,7 @@ impl Datapath {
         for direction in [FROM_WORKLOAD, TO_WORKLOAD] {
             let cpus = aya::util::nr_cpus().map_err(|(what, error)| object_error(WHOLE, format!("{what}: {error}")))?;
             let zeros = PerCpuValues::try_from(vec![Counters::default(); cpus])
-                .map_err(|error| BpfError::Map { map: "COUNTERS", source: error.into() })?;
+                .map_err(|error| BpfError::Map { map: "COUNTERS", error: error.into() })?;
             counters.insert(CounterKey { host_ifindex, direction }, zeros, 0).map_err(in_map("COUNTERS"))?;
         }
         Ok(())
@@ -324,7 +324,7 @@ pub fn words(address: IpAddr) -> Address {
 }
 
 const fn in_map(map: &'static str) -> impl Fn(MapError) -> BpfError {
-    move |source| BpfError::Map { map, source }
+    move |error| BpfError::Map { map, error }
 }
 
 #[cfg(test)]

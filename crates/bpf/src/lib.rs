@@ -1,14 +1,15 @@
 //! Loads eBPF programs, attaches them by every attach type, and asks the kernel what is attached.
 //!
-//! Where to start: [`Programs`] opens the object and loads [`Program`]s; [`attach_tc`], [`attach_link`] and [`attach_prog`]
-//! attach them; [`observe`] and [`query`] list what is attached. aya loads programs and owns the maps. What aya does not offer
-//! is done with bpf(2) directly: links and attachments of tcx and netkit with all their anchors, `expected_attach_type` at
-//! load, link ids in queries.
+//! Where to start: [`Programs`] opens the object and loads [`Program`]s; [`attach_tc`], [`attach_link`] and
+//! [`attach_prog`] attach them; [`observe`] and [`query`] list what is attached. aya loads programs and owns the maps.
+//! What aya does not offer is done with bpf(2) directly: links and attachments of tcx and netkit with all their
+//! anchors, `expected_attach_type` at load, link ids in queries.
 //!
-//! *Architecture invariant:* nothing reports a request as a fact: [`observe`], [`query`] and [`BpfLink::info`] read from the kernel.
+//! *Architecture invariant:* requests are never reported as results: [`observe`], [`query`] and [`BpfLink::info`] read
+//! from the kernel.
 //!
-//! *Architecture invariant:* interface indexes are resolved in the network namespace of the *calling thread*, as the kernel
-//! does it; this crate knows no topology.
+//! *Architecture invariant:* interface indexes are resolved in the network namespace of the *calling thread*, as the
+//! kernel does it; this crate knows no topology.
 
 mod attr;
 mod by_aya;
@@ -32,7 +33,7 @@ mod tc;
 mod xdp;
 
 pub use by_aya::{AyaAttachment, attach_by_aya, aya_reads_version};
-pub use error::BpfError;
+pub use error::{BpfError, chain};
 pub use hook::expected_attach_type;
 pub use ids::{link_fd, link_ids, map_ids, prog_fd, prog_ids};
 pub use lab_abi::{Config, PolicyKey, Seen, Stats};

@@ -23,7 +23,7 @@ pub struct BpfLink {
 /// What the kernel reports of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// Kernel id.
+    /// `bpf_link_info.id`.
     pub id: u32,
     /// `enum bpf_link_type`.
     pub link_type: u32,

@@ -30,7 +30,7 @@ pub enum Position {
 /// What a place is relative to.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Anchor<'a> {
-    /// Nothing.
+    /// No anchor: the place is one of the whole list.
     #[default]
     None,
     /// A program's descriptor.
@@ -46,7 +46,7 @@ pub enum Anchor<'a> {
 /// Options of one change to a hook. The default appends, whatever the revision.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Mprog<'a> {
-    /// Side.
+    /// On which side of the anchor.
     pub place: Position,
     /// Relative to what.
     pub anchor: Anchor<'a>,

@@ -1,4 +1,4 @@
-//! Questions to the running kernel. Each does the thing; none looks at a version.
+//! Probes of the running kernel: each uses the feature, none checks the version.
 
 use crate::{
     BpfError, Mprog, ProgArray, attach_link, expected_attach_type, query,
@@ -47,7 +47,7 @@ pub fn tcx(ifindex: u32) -> Result<ProbeResult, BpfError> {
 /// attach type at all.
 ///
 /// # Errors
-/// An errno that says neither.
+/// Any other errno.
 pub fn netkit_attach(ifindex: u32) -> Result<ProbeResult, BpfError> {
     let program = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
     match attach_link(Hook::NetkitPrimary, ifindex, &program, &Mprog::default()) {
@@ -67,7 +67,7 @@ pub fn netkit_attach(ifindex: u32) -> Result<ProbeResult, BpfError> {
 /// tailcall compatibility").
 ///
 /// # Errors
-/// Whatever is neither consent nor `EINVAL`.
+/// Any errno other than `EINVAL`.
 pub fn prog_array_strict() -> Result<ProbeResult, BpfError> {
     let map = ProgArray::create(2)?;
     let owner = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
@@ -92,7 +92,7 @@ pub const BPF_F_EGRESS: u64 = 1 << 1;
 /// # Errors
 /// Whatever keeps a program from being run on a packet.
 pub fn redirect_peer_egress() -> Result<ProbeResult, BpfError> {
-    /// The shortest Ethernet frame, of no protocol that anybody looks into.
+    /// The shortest Ethernet frame, of an unused protocol.
     const FRAME: [u8; 60] = [0; 60];
     let answer = |flags| raw::test_run(&raw::redirecting(raw::Redirect::Peer, 1, flags)?, &FRAME).map(u32::cast_signed);
     let (plain, egress) = (answer(0)?, answer(BPF_F_EGRESS as i32)?);
@@ -107,7 +107,7 @@ pub fn redirect_peer_egress() -> Result<ProbeResult, BpfError> {
 /// loading proves nothing about attaching.
 ///
 /// # Errors
-/// Whatever is neither consent nor `EINVAL`.
+/// Any errno other than `EINVAL`.
 pub fn load_accepts_any_expected_attach_type() -> Result<ProbeResult, BpfError> {
     match raw::minimal(BPF_PROG_TYPE_SCHED_CLS, UNASSIGNED, VERDICT_NEXT) {
         Ok(_program) => Ok(ProbeResult::new(true, format!("a program of type {UNASSIGNED} loaded"))),

@@ -1,4 +1,4 @@
-//! Programs of a few instructions, for questions about the API that no packet needs to answer.
+//! Programs of a few instructions, for tests of the API without packets.
 
 use crate::{
     BpfError, ProgArray, attr,
@@ -30,7 +30,7 @@ pub struct RawProgram {
 }
 
 impl RawProgram {
-    /// Kernel id.
+    /// `bpf_prog_info.id`.
     pub const fn id(&self) -> u32 {
         self.id
     }
@@ -220,7 +220,7 @@ pub(crate) fn prog_load(load: &ProgramLoad<'_>) -> Result<OwnedFd, BpfError> {
     };
     let attempt = |log: &mut [u8]| {
         let mut result = sys::bpf_fd(Command::ProgLoad, &mut attr(log));
-        // The verifier gives way to signals.
+        // Signals interrupt the verifier.
         for _ in 0..INTERRUPTIONS {
             if !matches!(result, Err(Errno::EAGAIN)) {
                 break;

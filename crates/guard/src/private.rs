@@ -62,12 +62,12 @@ pub enum Untrusted {
         found: &'static str,
     },
     /// It can't be inspected, created or changed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -75,12 +75,12 @@ impl Untrusted {
     /// Whether the path does not exist yet.
     pub fn is_absent(&self) -> bool {
         let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
-        matches!(self, Self::Io { source, .. } if absent.contains(&source.kind()))
+        matches!(self, Self::Io { error, .. } if absent.contains(&error.kind()))
     }
 
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
     }
 }
 

@@ -38,7 +38,7 @@ impl Capabilities {
         (!self.stated.believe_probes).then(|| since.expected_on(self.kernel))
     }
 
-    /// All probe results.
+    /// The answers of all probes, in the order of [`Capability::ALL`].
     pub fn reports(&self) -> &[CapabilityReport] {
         &self.reports
     }

@@ -48,7 +48,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both directions.
+    /// From the workload first.
     pub const BOTH: [Self; 2] = [Self::FromWorkload, Self::ToWorkload];
 
     /// The opposite one.

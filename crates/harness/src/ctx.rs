@@ -8,13 +8,14 @@ use crate::{
 };
 use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
+use lab_topology::unpoisoned;
 use lab_topology::{Family, Net, Topology};
 use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -48,17 +49,7 @@ impl Stop {
 
 impl<E: std::error::Error> From<E> for Stop {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let inner_text = inner.to_string();
-            if !message.contains(&inner_text) {
-                message.push_str(": ");
-                message.push_str(&inner_text);
-            }
-            source = inner.source();
-        }
-        Self::Fail(FailureKind::Unexpected, message)
+        Self::Fail(FailureKind::Unexpected, lab_bpf::chain(&error))
     }
 }
 
@@ -173,7 +164,7 @@ impl Ctx {
         self.checks
     }
 
-    /// Keeps evidence from now on, see [`Evidence`].
+    /// Starts to collect evidence, see [`Evidence`].
     #[must_use]
     pub fn with_evidence(mut self) -> Self {
         self.evidence = Some(Mutex::default());
@@ -183,7 +174,7 @@ impl Ctx {
     /// Starts captures at two nodes, if this case collects evidence.
     pub fn watch(&self, net: &Arc<Net>, nodes: [&str; 2]) {
         if let Some(evidence) = &self.evidence {
-            evidence.lock().unwrap_or_else(PoisonError::into_inner).watch(net, nodes);
+            unpoisoned(evidence.lock()).watch(net, nodes);
         }
     }
 
@@ -227,7 +218,7 @@ impl Ctx {
     pub fn check(&mut self, name: impl Into<String>, ok: bool, seen: impl fmt::Display) -> bool {
         self.checks.push(Check { name: name.into(), ok, seen: seen.to_string() });
         if let Some(evidence) = self.evidence.as_mut().filter(|_| !ok) {
-            evidence.get_mut().unwrap_or_else(PoisonError::into_inner).dump();
+            unpoisoned(evidence.get_mut()).dump();
         }
         ok
     }
@@ -290,7 +281,7 @@ impl Ctx {
         }
     }
 
-    /// Puts clean-up on the stack: it runs last in, first out, also after a failure, and its own failure fails the cell.
+    /// Adds a clean-up action. The actions run in reverse order, also after a failure, and their failure fails the cell.
     pub fn defer<E: fmt::Display>(
         &mut self,
         what: &'static str,
@@ -333,9 +324,8 @@ impl Ctx {
         for late in lab_traffic::late_arrivals() {
             self.check("nothing arrives after the window in which nothing must arrive", false, late);
         }
-        // Read before clean-up; what it holds of the topology goes with it.
-        let evidence =
-            self.evidence.take().map(|evidence| evidence.into_inner().unwrap_or_else(PoisonError::into_inner));
+        // Read before clean-up; the references to the topology are dropped with it.
+        let evidence = self.evidence.take().map(|evidence| unpoisoned(evidence.into_inner()));
         let failed = matches!(result, Err(Stop::Fail(..))) || self.checks.iter().any(|check| !check.ok);
         let attachments = evidence.filter(|_| failed).map(Evidence::attachments).unwrap_or_default();
         let mut cleanup_failures = Vec::new();

@@ -36,7 +36,7 @@ pub enum HarnessError {
     /// A directory can't be read.
     #[error("cannot read {}: {error}", .path.display())]
     Directory {
-        /// The directory.
+        /// `/sys/fs/bpf` or `/sys/class/net`, or a directory below.
         path: PathBuf,
         /// The kernel's error.
         error: io::Error,
@@ -50,24 +50,24 @@ pub enum HarnessError {
         stalled: Option<Box<HarnessError>>,
     },
     /// The devices that show how far the kernel's clean-up is can't be made.
-    #[error("a pair of devices for a fence: {0}")]
+    #[error("cannot create a pair of devices to wait for the kernel's clean-up: {0}")]
     Fence(NetlinkError),
     /// The kernel's clean-up made no progress before the deadline.
-    #[error("the kernel's clean-up of network namespaces does not get on")]
+    #[error("the kernel's clean-up of network namespaces makes no progress")]
     Stalled,
     /// The host names a cell that no suite has.
-    #[error("the agent does not know {0}")]
+    #[error("the agent has no cell {0}")]
     UnknownCell(CellId),
     /// The host names a topology that no suite has.
     #[error("the agent has no topology {0}")]
     UnknownTopology(String),
     /// The host names a fault that no suite has.
-    #[error("the agent knows no mutant `{0}`")]
+    #[error("the agent has no mutant `{0}`")]
     UnknownMutant(String),
     /// A case ended where it should have been stopped.
     #[error("{cell} {reason}")]
     NotStopped {
-        /// The cell.
+        /// The cell that `lab shell --case` names.
         cell: CellId,
         /// How it ended, or why it can't be stopped.
         reason: String,

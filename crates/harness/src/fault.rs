@@ -31,7 +31,7 @@ pub const MUTANT_TIME_SCALE: f32 = 2.5;
 pub struct Mutant {
     /// Unique name: `lab mutants NAME`.
     pub name: &'static str,
-    /// The fault.
+    /// What the harness or the eBPF programs do wrong.
     pub fault: Fault,
     /// Description of the fault.
     pub breaks: &'static str,

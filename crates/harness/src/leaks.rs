@@ -112,7 +112,7 @@ impl Inventory {
                 Err(error) if Instant::now() > deadline => {
                     return Err(HarnessError::Leaks { left: leaks, stalled: Some(Box::new(error)) });
                 }
-                // A kernel without the devices of a fence: only time is left to go by.
+                // Without devices to wait for the clean-up, only a time limit remains.
                 Err(_) => std::thread::sleep(POLL),
             }
             before = leaks;
@@ -157,7 +157,7 @@ fn walk(root: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     Ok(found)
 }
 
-/// Devices of the namespace the agent lives in: a case builds in namespaces of its own.
+/// Devices of the agent's namespace; cases build in other namespaces.
 fn devices() -> std::io::Result<BTreeSet<String>> {
     fs::read_dir(DEVICES)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
 }

@@ -37,7 +37,7 @@ pub mod trip;
 pub mod variants;
 
 pub use error::HarnessError;
-pub use lab_topology::{Netns, Template, library};
+pub use lab_topology::{Netns, Template, library, unpoisoned};
 pub use runner::{Finished, PINS, RunOptions, Runner};
 pub use stage::Staged;
 pub use suite::{Cases, Cell, Suite, SuiteError, listing, templates, topologies};

@@ -50,7 +50,8 @@ fn missing(detail: impl Into<String>) -> Missing {
     Missing { absent: false, detail: detail.into() }
 }
 
-/// Probes everything.
+/// Uses each capability once in a namespace of its own and reads the result back. The version decides only what a
+/// refusal is called: too old, or built without.
 pub fn all(kernel: KernelVersion) -> Vec<CapabilityReport> {
     Capability::ALL
         .into_iter()

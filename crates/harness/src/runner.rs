@@ -14,6 +14,7 @@ use lab_protocol::{
     CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome, Stated,
     cell::NO_MUTANT,
 };
+use lab_topology::unpoisoned;
 use lab_topology::{Netns, Template, quiet};
 use lab_traffic::Stamping;
 use std::{
@@ -21,7 +22,7 @@ use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -55,7 +56,7 @@ pub struct RunOptions {
 pub struct Finished {
     /// The report to send.
     pub report: CellReport,
-    /// Set where the cell's thread is still running: the guest must be thrown away.
+    /// Set if the cell's thread is still running: the guest cannot be used any more.
     pub stuck: Option<String>,
 }
 
@@ -81,7 +82,7 @@ impl Runner {
     pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, HarnessError> {
         let programs = Programs::open(Path::new(OBJECT))?;
         let datapath = DatapathObject::open(Path::new(DATAPATH))?;
-        // Without /proc nothing is stated, and nothing else works either.
+        // Without /proc there are no corrections, but then nothing else works either.
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let capabilities = Capabilities::new(kernel, probe::all(kernel)).stated(Stated::of(&cmdline));
         quiet::inherit();
@@ -155,7 +156,7 @@ impl Runner {
         self.cells.get(id).map(|(_, cell)| &cell.info)
     }
 
-    /// Runs one cell.
+    /// Runs one cell on a thread of its own, up to its deadline times `time_scale`, and counts what it leaves behind.
     pub fn run(&self, id: &CellId, options: &RunOptions) -> Finished {
         let started = Instant::now();
         let mut finished = self.run_untimed(id, options);
@@ -182,7 +183,7 @@ impl Runner {
             }
         }
         // Reuses the count after the last cell: nothing runs between two cells.
-        let known = self.settled.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let known = unpoisoned(self.settled.lock()).take();
         let before = match known.map_or_else(|| Inventory::take(Path::new(PINS)), Ok) {
             Ok(before) => before,
             Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
@@ -215,7 +216,7 @@ impl Runner {
         }
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(stretch.max(1.0));
         match before.settled(Path::new(PINS), patience) {
-            Ok(now) => *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now),
+            Ok(now) => *unpoisoned(self.settled.lock()) = Some(now),
             Err(error) => {
                 let leaks = error.to_string();
                 report.log.push(format!("left behind: {leaks}"));

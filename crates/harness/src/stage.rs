@@ -73,7 +73,7 @@ impl Staged {
             survey::write(&mut out, &ns, |info| {
                 let own = known.iter().filter(|(ifindex, _)| *ifindex == info.ifindex);
                 let own: Vec<String> = own.map(|(_, address)| address.to_string()).collect();
-                // Every namespace has a loopback, and the devices that tunnel modules bring unasked are down.
+                // Leave out loopback devices, and devices that tunnel modules create automatically, which are down.
                 (info.up && info.name != "lo").then(|| own.join(" "))
             });
         }
@@ -112,13 +112,17 @@ fn hold(runner: &Arc<Runner>, cell: &CellId, time_scale: f32) -> Result<(Held, &
     match (ended(&held), held.attachments) {
         (Some(end), _) => return Err(end),
         (None, 0) => {
-            return Err(not_stopped("sends nothing and attaches nothing, so it can't be stopped anywhere".into()));
+            return Err(not_stopped("sends no packets and attaches no programs, so it can't be stopped".into()));
         }
         (None, _) => {}
     }
     match run_to(runner, cell, time_scale, StopAt::Attachment(held.attachments))? {
-        Ok(held) => Ok((held, "It sends nothing: stopped behind its last attachment; it goes on when the shell ends.")),
-        Err(through) => Err(ended(&through).unwrap_or_else(|| not_stopped("attached less than before".into()))),
+        Ok(held) => {
+            Ok((held, "It sends no packets: stopped after its last attachment; it continues when the shell ends."))
+        }
+        Err(through) => {
+            Err(ended(&through).unwrap_or_else(|| not_stopped("attached fewer programs in its second run".into())))
+        }
     }
 }
 

@@ -75,18 +75,18 @@ impl Suite for Cases {
     }
 }
 
-/// Two cells have one id, or two different topologies have one name.
+/// Two cells have the same id, or two different topologies have the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SuiteError {
-    /// Two cells with one id.
+    /// Two cells with the same id.
     #[error("two cells have the id {0}: rename one of the cases")]
     Cell(CellId),
-    /// Two topologies with one name.
+    /// Two topologies with the same name.
     #[error("two different topologies have the name {0}: rename one of the templates")]
     Topology(&'static str),
 }
 
-/// Everything that these suites' agent can run.
+/// Lists everything that an agent with these suites can run.
 ///
 /// # Errors
 /// An id that occurs twice.

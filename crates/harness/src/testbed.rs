@@ -16,9 +16,9 @@ use std::{os::fd::AsFd, sync::Arc};
 /// A device in its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spot {
-    /// The node.
+    /// Node of the topology, whose namespace the device is in.
     pub node: &'static str,
-    /// The device.
+    /// Name of the device, as the topology declares it.
     pub dev: &'static str,
 }
 
@@ -216,7 +216,7 @@ pub enum MprogCall {
 pub enum Handle {
     /// A clsact filter.
     Filter(AttachedFilter),
-    /// A link.
+    /// `BPF_LINK_CREATE`: dropping it detaches.
     Link(BpfLink),
     /// None: a program attached by `BPF_PROG_ATTACH` stays until it is detached or the device is deleted.
     Prog,
@@ -254,7 +254,7 @@ pub struct AttachedProgram<'b> {
     handle: Handle,
     /// The hook that it was attached to.
     pub hook: Hook,
-    /// The device.
+    /// Where it is attached.
     pub at: Spot,
     /// The program that was attached first.
     pub program: Arc<Program>,

@@ -24,7 +24,7 @@ pub struct HookCounters<'b> {
     _attachments: [AttachedProgram<'b>; 2],
 }
 
-/// What a [`HookCounters`] has counted so far.
+/// Counts of a [`HookCounters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
     /// Marked packets from the workload.

@@ -175,7 +175,7 @@ fn a_kernel_may_have_more_than_its_version() {
     let netkit = "has = [{ capability = \"netkit\", reason = \"backport\", source = \"release notes\" }]";
     let kernel = vendor(&format!("class = \"6.7+\"\n{netkit}")).unwrap();
     assert_eq!(kernel.has[0].source.as_deref(), Some("release notes"));
-    assert!(kernel.rule().fits(version), "its class goes by what it can do");
+    assert!(kernel.rule().fits(version), "its class depends on its capabilities");
     assert!(!vendor(&format!("class = \"below-6.7\"\n{netkit}")).unwrap().rule().fits(version));
     let kernel = vendor("class = \"6.7+\"\nbelieve = \"probes\"\nreason = \"a vendor's kernel\"").unwrap();
     assert_eq!(kernel.believe_probes.as_deref(), Some("a vendor's kernel"));

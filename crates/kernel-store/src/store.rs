@@ -154,7 +154,7 @@ impl KernelStore<'_> {
                 return Ok(finished);
             }
             let writing = self.cache.write(plan.source.purpose(), &progress)?;
-            // Another run may have brought it while this one waited.
+            // Another run may have fetched it while this one waited.
             find().map_or_else(|| plan.run(&self.site(), &writing, kernel, &progress), Ok)
         });
         fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| self.explain(error, kernel))

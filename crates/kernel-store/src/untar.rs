@@ -34,7 +34,7 @@ pub(super) enum Refusal {
     Stopped,
     /// Writing failed; the archive is not at fault.
     #[error("{0}")]
-    Disk(#[source] io::Error),
+    Disk(io::Error),
 }
 
 impl UnpackedFiles {

@@ -161,5 +161,5 @@ fn an_archive_that_exceeds_a_limit_is_refused() {
     };
     assert_eq!(refused(&pax("22 GNU.sparse.major=1\n")), "has a sparse file");
     assert_eq!(refused(&pax("15 size=123456\n")), "has a file of more than 8 GiB");
-    assert_eq!(refused(&pax("17 path=../../ev\n")), "`../../ev` leaves the directory");
+    assert_eq!(refused(&pax("17 path=../../ev\n")), "`../../ev` is outside of the directory");
 }

@@ -76,7 +76,7 @@ pub enum FailureKind {
     MissingCapability,
     /// The case left namespaces, links, programs, maps or pins behind.
     Leak,
-    /// A call failed that no check expected to fail.
+    /// A call failed unexpectedly.
     Unexpected,
     /// Clean-up failed.
     Cleanup,

@@ -11,7 +11,7 @@ mod mutants;
 mod topologies;
 
 use lab_harness::{Cases, Cell, Suite, fault::Mutant};
-use lab_protocol::{Capability, CatalogueRow};
+use lab_protocol::CatalogueRow;
 
 /// The suite: all cases, the canaries, and the deliberate faults that the cases must detect.
 pub static SUITE: Verification = Verification;
@@ -24,11 +24,11 @@ pub struct Verification;
 
 impl Suite for Verification {
     fn cells(&self) -> Vec<Cell> {
-        CASES.cells().into_iter().map(needing_dummy).collect()
+        CASES.cells()
     }
 
     fn canaries(&self) -> Vec<Cell> {
-        CANARIES.cells().into_iter().map(needing_dummy).collect()
+        CANARIES.cells()
     }
 
     fn mutants(&self) -> &'static [Mutant] {
@@ -38,16 +38,6 @@ impl Suite for Verification {
     fn coverage(&self) -> Vec<CatalogueRow> {
         catalogue::coverage(&self.cells())
     }
-}
-
-/// Cells without a topology require a dummy device, although most of them create none: they were not tried on kernels
-/// without modules. Cases that are known to pass on such a kernel can be exempted.
-fn needing_dummy(mut cell: Cell) -> Cell {
-    if cell.topology.is_none() && !cell.info.requires.contains(&Capability::Dummy) {
-        cell.info.requires.push(Capability::Dummy);
-        cell.info.requires.sort();
-    }
-    cell
 }
 
 #[cfg(test)]

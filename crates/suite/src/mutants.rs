@@ -5,7 +5,7 @@ use lab_bpf::datapath::fault;
 use lab_harness::fault::{Fault, Mutant};
 use lab_protocol::Capability;
 
-/// Every mutant.
+/// The faults that `lab mutants` builds in; each must be noticed by a case.
 pub static ALL: &[Mutant] = &[
     Mutant {
         name: "auto-takes-tcx-on-netkit",

@@ -30,7 +30,7 @@ pub enum Proto {
 }
 
 impl Proto {
-    /// Every protocol.
+    /// All of them, the connectionless ones first.
     pub const ALL: [Self; 3] = [Self::Icmp, Self::Udp, Self::Tcp];
 
     /// The name used in cell ids.

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-/// What came of some echo requests.
+/// Result of some echo requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PingReport {
     /// Requests that the kernel took without an error.
@@ -30,7 +30,7 @@ pub struct PingReport {
     pub delivered: u32,
     /// Replies, each request's first only.
     pub received: u32,
-    /// Further replies.
+    /// Replies to a request that was answered already.
     pub duplicates: u32,
     /// Source of the first request that arrived.
     pub source_seen: Option<IpAddr>,
@@ -60,11 +60,11 @@ pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, t
     report
 }
 
-/// Echo requests on their way.
+/// Echo requests in progress.
 pub(crate) struct PingExchange {
     ends: Option<Ends>,
     count: u16,
-    /// What came of them so far.
+    /// Result so far.
     pub report: PingReport,
 }
 
@@ -99,7 +99,7 @@ impl PingExchange {
         ends.answered.len() == usize::from(self.count)
     }
 
-    /// What to wait for.
+    /// The sockets to wait for.
     pub fn sockets(&self) -> impl Iterator<Item = &dyn AsFd> {
         self.ends.iter().flat_map(|ends| [&ends.client as &dyn AsFd, &ends.target])
     }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_echo_is_ignored() {
+    fn other_packets_than_echoes_are_ignored() {
         assert_eq!(parse(false, &[135, 0, 0, 0, 0, 0, 0, 0]), None, "a neighbour solicitation");
         assert_eq!(parse(true, &[0x4f; 30]), None, "an IP header longer than the packet");
         assert_eq!(parse(true, &[]), None);

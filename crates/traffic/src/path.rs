@@ -1,4 +1,4 @@
-//! From where to where.
+//! The path of traffic: client, server and addresses.
 
 use crate::late;
 use lab_topology::Netns;

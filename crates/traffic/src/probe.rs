@@ -1,4 +1,4 @@
-//! One UDP socket that asks a path: how far with this TTL, how large, what comes back.
+//! A UDP socket that probes a path: with a TTL, with large datagrams, for errors.
 
 use crate::{
     gate, late,
@@ -46,7 +46,7 @@ sockopt_impl!(
     libc::c_int
 );
 
-/// What becomes of datagrams that are larger than the path.
+/// Handling of datagrams that are larger than the path MTU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oversized {
     /// The sender fragments them by what it knows of the path, `IP_PMTUDISC_WANT`: the kernel's default.
@@ -96,7 +96,7 @@ impl UdpProbe {
         })
     }
 
-    /// Lets packets live for so many hops.
+    /// Sets the TTL.
     ///
     /// # Errors
     /// The kernel's.
@@ -108,7 +108,7 @@ impl UdpProbe {
         }
     }
 
-    /// Chooses what becomes of large datagrams.
+    /// Sets the handling of large datagrams.
     ///
     /// # Errors
     /// The kernel's.
@@ -127,7 +127,7 @@ impl UdpProbe {
         Ok(())
     }
 
-    /// What the kernel knows of the path's MTU, bytes.
+    /// The kernel's path MTU, bytes.
     ///
     /// # Errors
     /// The kernel's.
@@ -198,7 +198,7 @@ impl UdpProbe {
     }
 }
 
-/// A UDP socket that takes what comes.
+/// A UDP socket that receives datagrams.
 #[derive(Debug)]
 pub struct UdpSink {
     socket: UdpSocket,

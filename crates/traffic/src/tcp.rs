@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// What came of a connection.
+/// Result of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TcpReport {
     /// Whether the handshake went through.
@@ -86,8 +86,8 @@ impl fmt::Display for TcpReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connected, bytes_delivered, bytes_echoed, content_ok, source_seen, error, .. } = self;
         let state = if *connected { "connected" } else { "not connected" };
-        let content = if *content_ok { "intact" } else { "not the bytes that were sent, or not all of them" };
-        write!(f, "{state}, {bytes_delivered} bytes delivered, {bytes_echoed} bytes came back, {content}")?;
+        let content = if *content_ok { "intact" } else { "missing or different from the sent bytes" };
+        write!(f, "{state}, {bytes_delivered} bytes delivered, {bytes_echoed} bytes returned, {content}")?;
         if let Some(source) = source_seen {
             write!(f, ", seen from {source}")?;
         }

@@ -1,4 +1,4 @@
-//! How connections begin and end: half-closed, reset, refused, and very many of them.
+//! Half-closed, reset, refused and very many connections.
 
 use crate::{
     content, gate,

@@ -40,7 +40,7 @@ impl Default for UdpOptions {
     }
 }
 
-/// What came of some datagrams.
+/// Result of some datagrams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UdpReport {
     /// Datagrams that the kernel took without an error.
@@ -92,11 +92,11 @@ pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Du
     exchange.report
 }
 
-/// Datagrams on their way.
+/// Datagrams in progress.
 pub(crate) struct UdpExchange {
     pump: Option<Pump>,
     count: u32,
-    /// What came of them so far.
+    /// Result so far.
     pub report: UdpReport,
 }
 

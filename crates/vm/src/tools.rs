@@ -51,7 +51,7 @@ fn confined_version_of(script: &Path) -> Result<(), VmError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = text::line(said.trim().lines().last().unwrap_or("it said nothing"), 200);
+    let said = text::line(said.trim().lines().last().unwrap_or("no output"), 200);
     Err(VmError::Unreachable { script: script.to_owned(), said })
 }
 

@@ -5,6 +5,7 @@ mod program;
 mod root;
 
 use crate::{error::AgentError, sender::Sender};
+use lab_harness::unpoisoned;
 use lab_harness::{Runner, Staged};
 use lab_protocol::{
     AgentMessage,
@@ -14,7 +15,7 @@ use names::Names;
 use program::{ProgramInput, ShellProgram};
 use std::{
     io::Read,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
 };
 
@@ -53,7 +54,7 @@ impl Shell {
 
     /// Sets the size of the program's terminal.
     pub fn resize(&self, size: Size) {
-        if let Some(terminal) = &*self.terminal.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(terminal) = &*unpoisoned(self.terminal.lock()) {
             terminal.resize(size);
         }
     }
@@ -73,7 +74,7 @@ fn live(
     let root = root::prepare(request.root)?;
     let welcome = staged.describe()?;
     let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
-    *seat.lock().unwrap_or_else(PoisonError::into_inner) = program.terminal();
+    *unpoisoned(seat.lock()) = program.terminal();
     sender.send(&AgentMessage::ShellReady { welcome })?;
 
     let code = thread::scope(|scope| {

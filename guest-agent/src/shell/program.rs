@@ -75,7 +75,7 @@ impl ShellProgram {
             .map(|wanted| open_terminal(wanted.size))
             .transpose()
             .map_err(|errno| AgentError::Terminal(errno.into()))?;
-        // busybox makes the session and the terminal its own, which std can't without unsafe code after a fork.
+        // busybox creates the session and sets its controlling terminal; with std that needs unsafe code after a fork.
         let mut words = vec!["setsid".to_owned()];
         words.extend(terminal.as_ref().map(|_| "-c".to_owned()));
         words.extend(root.enter());
@@ -96,7 +96,7 @@ impl ShellProgram {
         let [input, output, errors] = seats;
         let child = start.stdin(input).stdout(output).stderr(errors).spawn();
         let child = child.map_err(|error| AgentError::Start { program: TOOLS, error })?;
-        // With `start` and `pty.slave` the last copies of the terminal's inner end that are not the program's go.
+        // Dropping `start` and `pty.slave` closes the last copies of the terminal's inner end outside the program.
         Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
     }
 

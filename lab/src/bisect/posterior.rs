@@ -182,7 +182,7 @@ impl Posterior {
         cured / (cured + contrary)
     }
 
-    /// /// Expected information of one run of a point about whether the point contains the culprit, in nats.
+    /// Expected information of one run of a point about whether the point contains the culprit, in nats.
     pub fn information(&self, contained: &PointSet) -> f64 {
         let entropy = |p: f64| {
             let term = |p: f64| if p <= 0.0 { 0.0 } else { -p * p.ln() };

@@ -37,7 +37,7 @@ const ATTEMPTS: usize = 3;
 
 /// Provides kernels: fetches or builds them.
 pub trait Supply {
-    /// The kernel, or why there is none.
+    /// The kernel, or why it cannot be provided.
     fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop>;
 
     /// Name of the kernel; safe as a file name.
@@ -62,7 +62,7 @@ pub struct Tester<'a, S> {
     pub directory: PathBuf,
     /// The subject that is known to fail: the signature of the failure is learned there.
     pub failing: Subject,
-    /// The guests' machine, once the first kernel is at hand.
+    /// The guests' machine, once the first kernel is available.
     pub guests: Option<Guests>,
     /// Kernels that are ready to boot.
     pub ready: BTreeMap<Subject, BootableKernel>,
@@ -102,7 +102,7 @@ impl Spoken {
 }
 
 impl<S: Supply> Tester<'_, S> {
-    /// The guests' machine; it is decided with the first kernel at hand.
+    /// The guests' machine; it is chosen with the first kernel.
     fn guests(&mut self, kernel: &BootableKernel) -> Result<&mut Guests, Error> {
         let guests = match self.guests.take() {
             Some(guests) => guests,

@@ -75,13 +75,13 @@ pub(super) enum WrongNumber {
     TooMuch(String),
 }
 
-/// A number that is not zero, as clap's own parser of these types does not say in words.
+/// Parses a number that is not zero; the error of clap's own parser for these types is hard to understand.
 pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, WrongNumber> {
     let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
     number.ok_or(WrongNumber::OutOfBounds { least: 1, most: u32::MAX })
 }
 
-/// A number between two others, both included.
+/// Parses a number between two others, both included.
 pub(super) fn within(
     least: u32,
     most: u32,
@@ -92,7 +92,7 @@ pub(super) fn within(
     }
 }
 
-/// As [`count`], of processors and other things of this machine.
+/// As [`count`], for processors and other resources of this machine.
 pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, WrongNumber> {
     count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| WrongNumber::TooMuch(text.to_owned()))
 }

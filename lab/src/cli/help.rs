@@ -5,7 +5,7 @@ use super::Cli;
 use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
-/// Every command that is not hidden, by what somebody wants to do.
+/// Headings, with all commands that are not hidden.
 const GROUPS: [(&str, &[&str]); 7] = [
     ("Begin", &["init", "setup", "doctor"]),
     ("Run", &["run", "rerun", "shell", "list", "topology"]),
@@ -19,7 +19,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
 const WIDTH: usize = 80;
 /// Column at which descriptions begin: the longest name, and two columns on each side.
 const INDENT: usize = 2 + "capabilities".len() + 2;
-const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n{after-help}\nOptions:\n{options}\n\n\
+const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}{after-help}\nOptions:\n{options}\n\n\
                         `lab help COMMAND` describes a command.\n";
 
 /// The command line, with its commands under headings.
@@ -32,7 +32,9 @@ pub(super) fn command() -> Command {
 fn list(command: &Command) -> String {
     let mut text = String::new();
     for (heading, names) in GROUPS {
-        let _ = writeln!(text, "\n{heading}:");
+        // clap itself puts an empty line before the first one.
+        let gap = if text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(text, "{gap}{heading}:");
         for name in names {
             let about = command.find_subcommand(name).and_then(Command::get_about).map(ToString::to_string);
             entry(name, &about.unwrap_or_default(), &mut text);
@@ -73,6 +75,11 @@ mod tests {
         assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), all);
         let text = list(&command);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.contains("\nRun:\n  run           Run cases on kernels\n"), "{text}");
+        assert!(text.starts_with("Run:\n  run           Run cases on kernels\n"), "{text}");
+    }
+
+    #[test]
+    fn the_whole_text() {
+        insta::assert_snapshot!(command().render_help());
     }
 }

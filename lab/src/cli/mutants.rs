@@ -98,7 +98,7 @@ fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<MutantRound>, Er
         .collect())
 }
 
-/// Runs the cells of one round in a guest of its own.
+/// Runs the cells of one round in a separate guest.
 fn one(guests: &Guests, selected: &Selected, round: &MutantRound, directory: &Path) -> Result<MutantVerdict, Error> {
     let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().map(|mut info| {
         info.requires.extend(&round.needs);

@@ -105,6 +105,7 @@ pub struct Guests {
 impl Guests {
     /// Fetches the kernels and chooses the accelerator.
     pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
+        project.ready()?;
         let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
         Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
     }

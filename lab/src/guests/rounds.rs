@@ -13,7 +13,7 @@ use lab_record::{exit::Exit, run::RunRecord};
 /// Runs one round; with `watch` one after each change, until Ctrl-C.
 ///
 /// # Errors
-/// What was asked for is wrong, or a round with nothing to compare it with failed.
+/// The command line is wrong, or the first round failed.
 pub fn rounds(
     project: &Project,
     watch: bool,

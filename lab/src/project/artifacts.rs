@@ -8,7 +8,7 @@ use super::{
 };
 use crate::setup::Tools;
 use duct::Expression;
-use lab_base::{interrupt::Interrupt, process::to_end};
+use lab_base::{hex::hex, interrupt::Interrupt, process::to_end};
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
@@ -218,7 +218,7 @@ impl Builder<'_> {
         if let Some(installed) = self.installed(&package) {
             return installed;
         }
-        // Cargo's own lock ends with cargo: another lab that builds could be linking what is being read here.
+        // Cargo's own lock ends with cargo: another lab could replace a file while it is read here.
         let _lock = self.lock(File::try_lock)?;
         if let Home::Installed { library, .. } = self.home {
             return read(self.cargo_agent(&package)?, |target| object_in(library, target));
@@ -255,7 +255,7 @@ impl Builder<'_> {
 
     fn cargo_agent(&self, package: &AgentPackage) -> Result<PathBuf, ArtifactError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // An own target directory: other flags in the shared one would rebuild the world at every turn.
+        // A separate target directory: with other flags in a shared one, cargo would rebuild everything each time.
         let mut args: Vec<OsString> = vec![
             "build".into(),
             "--release".into(),
@@ -305,7 +305,7 @@ impl Builder<'_> {
         let mut args: Vec<OsString> = toolchain.arguments().iter().map(OsString::from).collect();
         args.extend(["--target-dir".into(), self.target_dir(BPF_DIR).into(), MESSAGES.into()]);
         let mut command = duct::cmd(toolchain.cargo().as_os_str(), args).dir(self.root().join("ebpf"));
-        // What a surrounding cargo or rustup sets is meant for another compiler.
+        // Variables that a surrounding cargo or rustup sets are for another compiler.
         for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
             command = command.env_remove(name);
         }
@@ -335,7 +335,7 @@ impl Builder<'_> {
             return place;
         }
         let key = Sha256::digest(self.root().as_os_str().as_encoded_bytes());
-        let key: String = key.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let key = hex(&key[..6]);
         self.cache.join("build").join(key).join(below)
     }
 
@@ -401,7 +401,7 @@ fn object_in(library: &Path, target: &str) -> PathBuf {
     library.join(format!("{target}.o"))
 }
 
-/// Reads what was built.
+/// Reads the built files.
 fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
     let read = |what, path: PathBuf| match std::fs::read(&path) {
         Ok(bytes) => Ok(Artifact { path, bytes: bytes.into() }),

@@ -21,7 +21,7 @@ use crate::{
         select::{facts, stated},
         unlisted::Unlisted,
     },
-    setup::Tools,
+    setup::{self, Tools},
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, say::say, selection};
 use lab_kernel_store::{Cache, Kernel, KernelClass, KernelMatrix, KernelStore, KernelsError, KernelsLock};
@@ -91,6 +91,16 @@ impl Project {
     /// Path of virtme-ng, or its name if it is not installed.
     pub fn vng(&self) -> &Path {
         &self.vng
+    }
+
+    /// Sets up what guests need, if this lab is installed and nobody has done it yet: a package has no step for it.
+    pub fn ready(&self) -> Result<(), Error> {
+        match self.home {
+            Home::Installed { .. } => {
+                Ok(setup::on_demand(&Tools::in_cache(self.cache.root()), &mut *lab_base::say::redrawn())?)
+            }
+            Home::Checkout(_) => Ok(()),
+        }
     }
 
     /// Builds what guests run.

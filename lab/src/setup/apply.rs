@@ -153,6 +153,23 @@ impl SetupPlan {
     }
 }
 
+/// Unpacks and installs into the cache what a first run needs. What must be installed on the host is left to a `lab setup`
+/// that somebody asks for; the error of what is missing names it.
+///
+/// # Errors
+/// As of [`setup`].
+pub fn on_demand(tools: &Tools, out: &mut dyn Write) -> Result<(), SetupError> {
+    // The last step of all: this costs no look at the host where set-up was complete.
+    if tools.virtme_ng().is_some() {
+        return Ok(());
+    }
+    let plan = SetupPlan::of(&Host::look(tools), Purpose::Runs, InstallPlace::Cache)?;
+    if plan.steps.iter().any(|step| matches!(step, SetupStep::Packages(_))) {
+        return Ok(());
+    }
+    setup(Purpose::Runs, InstallPlace::Cache, out).map(drop)
+}
+
 /// Makes this machine ready. Writes a line per step to `out`, and a note for each known weakness of the result. If
 /// nothing is missing it changes and writes nothing.
 ///

@@ -90,7 +90,7 @@ impl Host {
         if self.installed { "lab setup" } else { "make setup" }
     }
 
-    /// Which compiler the BPF programs are built with; `None` while there is neither.
+    /// The compiler that builds the BPF programs; `None` if there is none.
     ///
     /// Debian's is preferred where it is complete, since its libcore needs no build of the standard library.
     pub fn bpf_rust(&self) -> Option<BpfRust> {

@@ -63,7 +63,7 @@ impl Tools {
         Some(self.dir.join(CARGO_DENY).join("bin/cargo-deny")).filter(|path| path.exists())
     }
 
-    /// /// The QEMU that runs guests, in this order: the user's choice, the host's if it is new enough, the one in the
+    /// The QEMU that runs guests, in this order: the user's choice, the host's if it is new enough, the one in the
     /// cache, any other of the host.
     pub fn qemu(&self) -> Option<HostProgram> {
         if let Some(chosen) = chosen_qemu() {

@@ -82,11 +82,11 @@ fn build(artifacts: &Artifacts) -> Result<String, Error> {
     Ok(short(hasher.finalize().as_slice()))
 }
 
-/// The sources of the lab, of what its guests run, and of an agent that lies elsewhere.
+/// The sources of the lab, of the programs in guests, and of an agent outside of the project.
 fn sources(root: &Path, project: &Path) -> Result<String, Error> {
     let own: std::collections::BTreeSet<&str> = sources::all().chain(BESIDE).collect();
     let own = own.into_iter().map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
-    // Named by its own directory, which may be another one on each machine.
+    // Its paths are relative to its own directory, which may differ between machines.
     let package = AgentPackage::load(project).map_err(ArtifactError::from)?.directory;
     digest(own.chain(package.map(|directory| (directory.clone(), directory))).collect())
 }

@@ -51,7 +51,7 @@ fn boots() -> Vec<Fault> {
         fault(
             "boot-no-machine",
             "a virtual machine that ends before its agent's port exists",
-            (3, NONE_RUN, &["ended before its agent's port was there"]),
+            (3, NONE_RUN, &["ended before its agent's port existed"]),
             || Scenario::of(|_| {}).launching(lab_vm::fake::FakeLauncher::never_listening),
         ),
         fault(
@@ -229,7 +229,7 @@ fn hangs() -> Vec<Fault> {
                 })
             },
         ),
-        fault("guest-idle", "an agent that starts no cell", (1, ALL_PASS, &["no cell began within 80.0ms"]), || {
+        fault("guest-idle", "an agent that starts no cell", (1, ALL_PASS, &["no cell started within 80.0ms"]), || {
             once(|script, _| script.hang()).quick(|timing, limit| timing.idle = limit)
         }),
         fault(
@@ -301,7 +301,7 @@ fn words() -> Vec<Fault> {
         fault(
             "port-damaged-report",
             "a report with one bit flipped",
-            (3, &["A01 errored: agent", "B02 passed", "C03 passed"], &["frame with a wrong checksum"]),
+            (3, &["A01 errored: agent", "B02 passed", "C03 passed"], &["frame with an incorrect checksum"]),
             || {
                 once(|script, cells| {
                     script.start(&cells[0]);
@@ -358,7 +358,7 @@ fn words() -> Vec<Fault> {
         fault(
             "report-unbegun",
             "a report of a cell that has not started",
-            (0, ALL_PASS, &["which is not running, was ignored"]),
+            (0, ALL_PASS, &["ignored a report of"]),
             || {
                 once(|script, cells| {
                     script.finish(good(&cells[2]));
@@ -369,7 +369,7 @@ fn words() -> Vec<Fault> {
         fault(
             "done-early",
             "an agent that says it is done although cells are missing",
-            (3, ALL_PASS, &["cells are unreported"]),
+            (3, ALL_PASS, &["cells have no report"]),
             || {
                 once(|script, cells| {
                     script.pass(&cells[0]);
@@ -432,7 +432,7 @@ fn hosts() -> Vec<Fault> {
         fault(
             "snapshot-impossible",
             "a guest of which no snapshot can be made",
-            (0, ALL_PASS, &["guests boot, since there is no snapshot"]),
+            (0, ALL_PASS, &["guests boot, because there is no snapshot"]),
             || {
                 Scenario::of(|mut script| {
                     let cells = script.boot();

@@ -60,7 +60,7 @@ pub fn attacks() -> Vec<Attack> {
                 report(stage, &plain(&events))
             },
         ),
-        row("kernel-twice", "a plan has a kernel twice", &["the plan names kernel", "twice"], |stage| {
+        row("kernel-twice", "a plan has a kernel twice", &["the plan contains kernel", "twice"], |stage| {
             let mut events = run("x");
             if let Event::RunStarted { run } = &mut events[0].event {
                 let twin = run.plan.kernels[0].clone();
@@ -68,7 +68,7 @@ pub fn attacks() -> Vec<Attack> {
             }
             report(stage, &plain(&events))
         }),
-        row("cell-twice", "a kernel has a cell twice", &["the plan names", "twice"], |stage| {
+        row("cell-twice", "a kernel has a cell twice", &["the plan contains", "twice"], |stage| {
             let mut events = run("x");
             if let Event::RunStarted { run } = &mut events[0].event {
                 let twin = run.plan.kernels[0].cells[0].clone();
@@ -76,7 +76,7 @@ pub fn attacks() -> Vec<Attack> {
             }
             report(stage, &plain(&events))
         }),
-        row("guests-without-number", "a guest is the 4294967295th", &["it numbers a guest above"], |stage| {
+        row("guests-without-number", "a guest is the 4294967295th", &["it has a guest number above"], |stage| {
             let mut events = run("x");
             for stamped in &mut events {
                 if let Event::GuestStarted { guest, .. } = &mut stamped.event {
@@ -94,7 +94,7 @@ pub fn attacks() -> Vec<Attack> {
         row(
             "checksum-of-letters",
             "a checksum in kernels.lock is no hexadecimal number",
-            &["is no checksum"],
+            &["is not a hexadecimal checksum"],
             |stage| {
                 locked(stage, |lock| {
                     let at = lock.find("sha256 = \"").unwrap() + "sha256 = \"".len();

@@ -127,3 +127,18 @@ pub fn has_text_for_error(signature: &str) -> bool {
         false
     })
 }
+
+/// Places where an error prints its `source` and returns it too: a caller that prints the chain says it twice.
+pub fn sources_that_are_printed(source: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, code) in sources(source) {
+        let lines: Vec<&str> = code.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let line = line.trim();
+            if (line.starts_with("#[error(") || line.starts_with('"')) && line.contains("{source") {
+                found.push(format!("{path}:{}", at + 1));
+            }
+        }
+    }
+    found
+}

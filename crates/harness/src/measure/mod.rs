@@ -21,7 +21,7 @@ use lab_topology::{Family, library};
 use meters::Ends;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// Takes a sample: its round, its setup's place in the request, its figures.
+/// Receives a sample: its round, its setup's index in the request, its figures.
 type Tell<'a, E> = dyn FnMut(u32, u32, Sample) -> Result<(), E> + 'a;
 
 impl Runner {

@@ -123,7 +123,7 @@ impl LockEntry for LockedDeb {
         let lost = before.parts.iter().filter(|part| !self.parts.iter().any(|it| it.package == part.package));
         told.extend(lost.map(|part| format!("without {}", part.package)));
         if told.is_empty() {
-            return "described differently".to_owned();
+            return "other fields of the entry differ".to_owned();
         }
         format!("the same version: {}", told.join(", "))
     }
@@ -152,7 +152,7 @@ impl KernelSource for Deb {
     }
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        // apt's lists are part of what the lock protects.
+        // apt's lists are also protected by the lock.
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
         let packages = indexes.of(writing.root(), site.debian, &self.suite, progress)?;
         resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::Deb(locked)))
@@ -235,7 +235,7 @@ pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -
 /// The current package of a pattern, and its kernel version.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
+/// No package matches, or the matching one has no kernel version.
 pub(crate) fn choose<'a>(
     packages: &'a [ArchivePackage],
     suite: &str,

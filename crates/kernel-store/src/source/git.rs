@@ -115,7 +115,7 @@ impl KernelSource for GitCommit {
 /// Finds the current commit of a reference, and its version.
 ///
 /// # Errors
-/// There is no such repository or reference, or it is no kernel.
+/// The repository or reference does not exist, or is not a kernel.
 pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<LockedCommit> {
     let commit = git(tree, ["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).map_err(
         |error| match error {
@@ -194,15 +194,19 @@ impl CommitBuild<'_> {
         if !lost.is_empty() {
             return Err(KernelsError::BadKernel {
                 path: self.fragment.map_or(config, Path::to_owned),
-                reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.version),
+                reason: format!(
+                    "{} has no effect in {}: add the options that it depends on",
+                    lost.join(", "),
+                    self.version
+                ),
             });
         }
         let local = Local::from_tree(&worktree);
         local.take(writing, target, &local.banner()?, sha256)
     }
 
-    /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id is
-    /// incremental.
+    /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id
+    /// is incremental.
     fn checkout(&self, cache: &Path, id: &str, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         let trees = cache.join("trees");
         fs::create_dir_all(&trees).map_err(KernelsError::io(&trees))?;

@@ -23,7 +23,7 @@ use std::{
     thread::available_parallelism,
 };
 
-/// `source.linux-source`: the newest package with sources of a suite whose name matches, and what is built of it.
+/// `source.linux-source`: the newest package with sources of a suite whose name matches, and the kernel that is built from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinuxSource {
     /// Suite that contains it.
@@ -143,7 +143,7 @@ const TOOLS: &[(&str, &str)] = &[
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
+/// No package matches, or the matching one has no kernel version.
 pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<LockedSources> {
     let (package, kernel) = deb::choose(packages, suite, pattern)?;
     Ok(LockedSources {

@@ -1,4 +1,4 @@
-//! Where kernels come from: a file per source, with its keys in `kernels.toml`, its entry in `kernels.lock`, and its
+//! Sources of kernels: a file per source, with its keys in `kernels.toml`, its entry in `kernels.lock`, and its
 //! [`KernelSource`].
 //!
 //! A new source is a file here, and two lines below: its `mod` and its line in `sources!`.
@@ -176,11 +176,7 @@ pub(crate) trait LockEntry: fmt::Display {
 pub(crate) fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<String, D::Error> {
     let text = String::deserialize(input)?;
     let is_hex = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex {
-        Ok(text)
-    } else {
-        Err(serde::de::Error::custom(format!("{text:?} is no checksum in hexadecimal digits")))
-    }
+    if is_hex { Ok(text) } else { Err(serde::de::Error::custom(format!("{text:?} is not a hexadecimal checksum"))) }
 }
 
 /// Settings of the project and this host that sources need.
@@ -237,7 +233,7 @@ pub(crate) trait KernelSource: fmt::Display {
     /// Whether an entry of the lock is one for this source, and not for what `kernels.toml` said before.
     fn is_resolved_by(&self, locked: &Locked) -> bool;
 
-    /// What the source means today; none where it is never locked.
+    /// The current version of the source; `None` if it is never locked.
     ///
     /// # Errors
     /// The source can't be reached, or has no such kernel.

@@ -79,7 +79,7 @@ impl ConfiguredSource for LocalKernel {
                 Ok(Self::Image { image, modules: table.path("modules")?, config: table.path("config")? })
             }
             _ => Err(table.error(format!(
-                "`path` source of {} wants either `tree` alone, or `image` with optional `modules` and `config`",
+                "`path` source of {} needs either only `tree`, or `image` with optional `modules` and `config`",
                 table.kernel
             ))),
         }

@@ -82,7 +82,7 @@ fn end_of(class: SplatClass, records: &[&str], header: usize) -> usize {
         }
         if let Some(next) = SplatClass::of(record) {
             let goes_on = match (sub, next) {
-                // A fault has several headers, and may end in a panic at once.
+                // A fault has several headers, and may cause a panic immediately.
                 (SplatClass::Oops | SplatClass::Bug | SplatClass::Kasan, SplatClass::Oops) | (_, SplatClass::Panic) => {
                     true
                 }

@@ -4,6 +4,7 @@
 mod spoiled;
 
 use lab_bpf::{Config, ProgArray, ProgramKind};
+use lab_harness::unpoisoned;
 use lab_harness::{
     PINS,
     case::{Area, Case, CaseResult, Direction, Variant},
@@ -19,7 +20,7 @@ use std::{
     io::Write,
     net::SocketAddr,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -71,7 +72,7 @@ fn on(device: LinkKind) -> Variant {
 }
 
 fn keep(thing: impl std::any::Any + Send) {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
+    unpoisoned(KEPT.lock()).push(Box::new(thing));
 }
 
 const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that is true passes.", must_pass);

@@ -50,7 +50,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
         let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how(cold), &mut [&mut first])?;
         match record.exit() {
             Exit::Passed => Ok((first, record)),
-            exit => Err(Error::Host(format!("the cells of the measurement did not pass (exit code {})", exit.code()))),
+            exit => Err(Error::Host(format!("the measured cells did not pass (exit code {})", exit.code()))),
         }
     };
     for number in 1..=args.repeat.get() {

@@ -41,7 +41,7 @@ pub(super) struct SearchDirectory {
 }
 
 impl SearchDirectory {
-    /// /// The directory's name is a hash of the question, all points, everything that their kernels depend on
+    /// The directory's name is a hash of the question, all points, everything that their kernels depend on
     /// (`kernels`), and the programs and lists that decide the results.
     pub fn open(
         project: &Project,

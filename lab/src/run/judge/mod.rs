@@ -67,7 +67,7 @@ impl SeenAttempt {
     }
 }
 
-/// Judges one attempt; `shared` is the same cell's verdict in a guest that it shared.
+/// Judges one attempt; `shared` is the verdict of the same cell in a shared guest.
 pub fn attempt(
     kernel: &PlannedKernel,
     info: &CellInfo,

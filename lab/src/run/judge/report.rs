@@ -199,13 +199,13 @@ mod tests {
         let without_hook = AttachRecord { hook: None, ..auto(AttachType::Netkit) };
         assert_eq!(
             message("6.12.43", passed(ID, vec![without_hook])),
-            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the agent reports netkit without the hook at which the kernel \
+            "attach-mismatch: eth0 (nk-l3): the plan requires netkit, the agent reports netkit without the hook at which the kernel \
              lists the program"
         );
         let without_id = AttachRecord { prog_id: 0, ..auto(AttachType::Netkit) };
         assert_eq!(
             message("6.12.43", passed(ID, vec![without_id])),
-            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the agent reports netkit without the id by which the kernel \
+            "attach-mismatch: eth0 (nk-l3): the plan requires netkit, the agent reports netkit without the id by which the kernel \
              lists the program"
         );
         let lie = AttachRecord { hook: Some(Hook::TcxEgress), ..auto(AttachType::Netkit) };
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(
             message("6.12.43", skip.clone()),
             "missing-capability: no netkit on kernel 6.12.43, which must have it since 6.7 (netkit, bpf: Add bpf \
-             programmable net device): RTM_NEWLINK: EOPNOTSUPP; if this kernel is right to lack it, list it under \
+             programmable net device): RTM_NEWLINK: EOPNOTSUPP; if this kernel is built without it, list it under \
              `unsupported` of [kernels.\"k\"] in kernels.toml"
         );
         let entry = Unsupported { capability: Capability::Netkit, reason: "not set".to_owned() };
@@ -291,8 +291,8 @@ mod tests {
         assert_eq!(
             probe_warnings(&facts, &probes),
             [
-                "kernels.toml lists netkit as unsupported on k, and its probe found it supported: remove the entry",
-                "tcx must be there on 6.12.43 and is not (config off): EINVAL",
+                "kernels.toml lists netkit as unsupported on k, but its probe found it supported: remove the entry",
+                "tcx is missing on 6.12.43, which must have it (config off): EINVAL",
                 "netkit-single is supported on 6.12.43 although mainline only has it since 7.1: if it was backported, list it under `has` of \
                  [kernels.\"k\"] in kernels.toml",
             ]

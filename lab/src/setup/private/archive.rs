@@ -51,11 +51,11 @@ fn suites(release: &str, backports: bool) -> Vec<String> {
     suites
 }
 
-/// The releases that may serve a set on a host of the given release, in the order in which they are tried.
+/// The releases from which a set may be taken on a host of the given release, in the order of trying.
 fn releases(wanted: Release, host: Option<&str>) -> Vec<&'static str> {
     match wanted {
         Release::Newest => RELEASES.to_vec(),
-        // Elsewhere than on Debian the oldest: its programs link with any newer C library.
+        // On other distributions the oldest: its programs link with any newer C library.
         Release::Own => {
             let own = RELEASES.into_iter().find(|release| Some(*release) == host);
             vec![own.unwrap_or(RELEASES[RELEASES.len() - 1])]
@@ -124,7 +124,7 @@ impl Archive {
     /// Downloads the files of a set and checks their sums. Continues the downloads of an interrupted setup.
     ///
     /// # Errors
-    /// The network, or a file that is not what the index says.
+    /// The download failed, or a file does not match the index.
     pub fn download(
         &self,
         set: &PackageSet,
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_links_with_the_hosts_compiler_is_of_the_hosts_release() {
+    fn a_set_linked_with_the_hosts_compiler_comes_from_the_hosts_release() {
         assert_eq!(releases(Release::Newest, Some("bookworm")), ["trixie", "bookworm"]);
         assert_eq!(releases(Release::Own, Some("trixie")), ["trixie"]);
         assert_eq!(releases(Release::Own, Some("noble")), ["bookworm"]);

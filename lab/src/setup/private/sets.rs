@@ -191,7 +191,7 @@ const FORMAT: u32 = 1;
 
 /// The first bytes of a sum, hexadecimal.
 pub fn hex(hash: Sha256, bytes: usize) -> String {
-    hash.finalize().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    lab_base::hex::hex(&hash.finalize()[..bytes])
 }
 
 #[cfg(test)]

@@ -52,16 +52,13 @@ pub fn service_address(family: Family) -> IpAddr {
 
 /// A testbed whose node has the datapath's maps; [`DatapathNode::attach`] adds the programs.
 pub struct DatapathNode {
-    /// The topology.
     pub testbed: Testbed,
-    /// The datapath.
     pub datapath: Arc<Datapath>,
     workloads: Vec<Workload>,
 }
 
 /// A mechanism that is attached to a workload.
 pub struct Attached {
-    /// The programs.
     pub programs: WorkloadPrograms,
     handles: Vec<Handle>,
 }

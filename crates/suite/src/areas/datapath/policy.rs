@@ -207,7 +207,7 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         node.passes(ctx, "w1", "host", Proto::Tcp, Family::V6)?;
         let before = node.counters(W0, Direction::FromWorkload)?.missed;
         let report = node.testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
-        ctx.check(format!("{when}: nothing leaves w0"), report.lost(), &report);
+        ctx.check(format!("{when}: no packet leaves w0"), report.lost(), &report);
         let missed = node.counters(W0, Direction::FromWorkload)?.missed - before;
         ctx.equal(format!("{when}: tail calls into w0's empty slot"), missed, flows::EXCHANGES.into());
         Ok::<_, Stop>(())

@@ -136,7 +136,8 @@ const LEFTOVERS_OF_A_PROBE: Case = Case::new(
     "leftovers-of-a-probe",
     "Devices that a crashed probe left behind under its names change no result, and probing does not touch them.",
     leftovers,
-);
+)
+.needs(&[Capability::Dummy]);
 fn leftovers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let ns = Netns::new("crashed")?;
     for name in [probe::DEVICES.0, probe::DEVICES.1] {

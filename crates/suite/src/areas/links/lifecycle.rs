@@ -180,7 +180,7 @@ const PIN_NAMES: Case = Case::new(
     "bpffs refuses dots in names, and without dots the names `a.b` and `ab` collide; pins by index never collide.",
     pin_names,
 )
-.needs(&[Capability::Tcx]);
+.needs(&[Capability::Tcx, Capability::Dummy]);
 fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     // The names of the second pair differ only in the last of the fifteen characters that a name can have.
     const NAMES: [&str; 4] = ["a.b", "ab", "workload0123456", "workload0123457"];

@@ -11,11 +11,9 @@ use std::os::fd::AsFd;
 
 /// A multi-program hook on the workload's link.
 pub struct Chain {
-    /// The topology.
     pub testbed: Testbed,
     /// The request of the variant.
     pub request: AttachRequest,
-    /// The hook.
     pub hook: Hook,
     /// Index of the device by which the hook is accessed.
     pub ifindex: u32,

@@ -180,7 +180,7 @@ fn segments_cross_unsplit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let path =
             Path::direct(testbed.net.ns("pod"), testbed.net.ns("host"), testbed.net.addr("host", family), ctx.marker);
         let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(10_000));
-        ctx.check(format!("{family}: {BULK} bytes there and back"), bulk.content_ok, bulk.to_string());
+        ctx.check(format!("{family}: {BULK} bytes sent and returned"), bulk.content_ok, bulk.to_string());
     }
     for (way, program) in [("from the pod", &watch.outgoing), ("to the pod", &watch.incoming)] {
         let stats = program.stats()?;

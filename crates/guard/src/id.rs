@@ -195,7 +195,7 @@ mod tests {
             assert!(Id::new(bad).is_err(), "{bad:?}");
         }
         let error = Id::new("../e\u{1b}[2J\u{202e}").unwrap_err().to_string();
-        assert!(error.starts_with(r#""../e\u{1b}[2J\u{202e}" is no name"#), "{error}");
+        assert!(error.starts_with(r#""../e\u{1b}[2J\u{202e}" is not a valid name"#), "{error}");
     }
 
     #[test]

@@ -121,8 +121,8 @@ fn a_guest_can_access_no_secret_and_no_network_of_its_host() {
 const USER: u32 = 64_210;
 const KVM: u32 = 64_211;
 
-/// Prepares mounts that only this process sees, and becomes the user: the cache's tools where they were installed,
-/// since they know their place; a copy of a kernel; and /dev/kvm as distributions set it up.
+/// Prepares mounts that only this process sees, and becomes the user: the cache's tools where they were installed, since
+/// they know their place; a copy of a kernel; the user's lines in the lists of users and groups; and /dev/kvm as distributions set it up.
 const ENTER: &str = r#"
 set -e
 scratch=$1 cache=$2 closed=$3 kernel=$4 user=$5 kvm=$6; shift 6
@@ -135,6 +135,10 @@ mkdir -p "$cache/tools"
 mv "$scratch/kernels" "$cache"
 chown -R "$user:$user" "$cache" "$scratch/home" "$scratch/tmp" "$scratch/project" "$scratch/results"
 mount --bind "$scratch/tools" "$cache/tools"
+for file in passwd group; do cp "/etc/$file" "$scratch/$file"; done
+echo "lab-user:x:$user:$user::$scratch/home:/bin/sh" >>"$scratch/passwd"
+printf 'lab-user:x:%s:\nlab-kvm:x:%s:lab-user\n' "$user" "$kvm" >>"$scratch/group"
+for file in passwd group; do mount --bind "$scratch/$file" "/etc/$file"; done
 if [ -e /dev/kvm ]; then
     mkdir "$scratch/dev"
     mount -t tmpfs -o dev none "$scratch/dev"

@@ -39,7 +39,10 @@ fn lists() {
                 let outcome = Outcome::Errored { kind: ErrorKind::Hang, message: "the guest hangs".to_owned() };
                 let mut verdict = Verdict::bare(CellId(A.to_owned()), outcome);
                 lists.recognise(&facts("6.12", "6.12.43"), &mut verdict);
-                lists.allow(&facts("6.12", "6.12.43"), &mut splat("warning:x", "WARNING: x"));
+                lists.allow(
+                    &facts("6.12", "6.12.43"),
+                    &mut splat("warn-0123456789", "WARNING: CPU: 0 PID: 1 at net/core/dev.c:1 x+0x1/0x2"),
+                );
             }
             Err(error) => readable(&error, file),
         }

@@ -48,7 +48,7 @@ impl Package {
         for (name, bytes) in
             [("debian-binary", &b"2.0\n"[..]), ("control.tar.gz", &control), ("data.tar.gz", &self.data)]
         {
-            write!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).expect("memory");
+            writeln!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, bytes.len()).expect("memory");
             deb.extend(bytes);
             deb.resize(deb.len().next_multiple_of(2), b'\n');
         }

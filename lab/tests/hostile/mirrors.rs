@@ -81,12 +81,15 @@ pub fn attacks() -> Vec<Attack> {
             UNPACKED,
             refused(&["has more than 100000 entries", "nothing was unpacked"]),
             |stage| {
-                let mut entries = Vec::new();
-                for number in 0..1_000_000 {
+                let mut data = kernel_and(&[]);
+                // A file of gzip may consist of several.
+                for thousand in 0..1000 {
+                    let name = |number| format!("./lib/modules/6.7.1/{thousand}/{number}");
                     // Directories have names too, and no bytes.
-                    entries.extend(header(&format!("./lib/modules/6.7.1/{number}"), EntryType::Directory, 0));
+                    let entries = (0..1000).flat_map(|number| header(&name(number), EntryType::Directory, 0));
+                    data.extend(packed(&entries.collect::<Vec<_>>()));
                 }
-                fetched(stage, kernel_and(&entries))
+                fetched(stage, data)
             },
         ),
         row(
@@ -110,7 +113,6 @@ pub fn attacks() -> Vec<Attack> {
             UNPACKED,
             refused(&["unpacks to more than 2 GiB", "nothing was unpacked"]),
             |stage| {
-                // A file of gzip may consist of several.
                 let mut data = kernel_and(&header("./usr/share/doc/bomb", EntryType::Regular, 7 << 30));
                 let zeros = packed(&vec![0; 64 << 20]);
                 (0..7 * 16).for_each(|_| data.extend(&zeros));

@@ -9,7 +9,8 @@ use crate::{
 };
 use lab_harness::{Finished, RunOptions, Runner, Suite};
 use lab_protocol::{
-    AgentMessage, CellReport, HostMessage, Job, KernelVersion, Outcome, PROTOCOL_VERSION, Work, frame::Decoder, measure::MeasureRequest,
+    AgentMessage, CellReport, HostMessage, Job, KernelVersion, Outcome, PROTOCOL_VERSION, Work, frame::Decoder,
+    measure::MeasureRequest,
 };
 use std::{
     fs::File,

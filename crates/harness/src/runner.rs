@@ -10,9 +10,8 @@ use crate::{
 };
 use lab_bpf::{Programs, datapath::DatapathObject};
 use lab_protocol::{
-    Capability, CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome, SkipReason,
-    Stated,
-    cell::NO_MUTANT,
+    Capability, CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome,
+    SkipReason, Stated, cell::NO_MUTANT,
 };
 use lab_topology::{Netns, Template, quiet};
 use lab_traffic::Stamping;

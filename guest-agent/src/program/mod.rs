@@ -128,7 +128,14 @@ impl Opened<'_> {
     }
 
     /// The whole life of the program.
-    pub fn run(self, runner: &Arc<Runner>, cell: &CellId, program: &Program, time_scale: f32, sender: &Sender) -> Ended {
+    pub fn run(
+        self,
+        runner: &Arc<Runner>,
+        cell: &CellId,
+        program: &Program,
+        time_scale: f32,
+        sender: &Sender,
+    ) -> Ended {
         let begin = Instant::now();
         let programs = self.programs;
         let mut ended = self.live(runner, cell, program, time_scale, sender);

@@ -152,7 +152,13 @@ fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
         let output = child.stdout.take().map(|pipe| (Stream::Output, File::from(std::os::fd::OwnedFd::from(pipe))));
         let errors = child.stderr.take().map(|pipe| (Stream::Error, File::from(std::os::fd::OwnedFd::from(pipe))));
         let input = child.stdin.take().map(|pipe| Input::Pipe(File::from(std::os::fd::OwnedFd::from(pipe))));
-        return Ok(Started { child, outputs: output.into_iter().chain(errors).collect(), input, terminal: None, world: None });
+        return Ok(Started {
+            child,
+            outputs: output.into_iter().chain(errors).collect(),
+            input,
+            terminal: None,
+            world: None,
+        });
     };
     let master = File::from(pty.master);
     let copy = || master.try_clone().map_err(|error| failed("terminal", &error));
@@ -219,7 +225,10 @@ fn usable(path: &Path) -> Result<PathBuf, NotStarted> {
         return Err(NotStarted::not_executable(format!("{shown} is a directory")));
     }
     if access(path, AccessFlags::X_OK).is_err() || found.mode() & 0o111 == 0 {
-        return Err(NotStarted::not_executable(format!("{shown} is not executable (mode {:04o})", found.mode() & 0o7777)));
+        return Err(NotStarted::not_executable(format!(
+            "{shown} is not executable (mode {:04o})",
+            found.mode() & 0o7777
+        )));
     }
     if let Some(machine) = foreign(path) {
         return Err(NotStarted::not_executable(format!("{shown} is a program for {machine}; this guest is x86_64")));

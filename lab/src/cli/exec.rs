@@ -15,7 +15,7 @@ use crate::{
         queue::Isolate,
     },
     shell::terminal::Screen,
-    world::{Options, RootChoice, World},
+    world::{Options, Program, RootChoice, World},
 };
 use clap::Args;
 use lab_base::{
@@ -28,8 +28,9 @@ use lab_record::{exit::Exit, plan::Plan};
 use std::{
     convert::Infallible,
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{IsTerminal, stdin, stdout},
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     str::FromStr,
     sync::Arc,
@@ -62,9 +63,13 @@ pub(super) struct ExecArgs {
     /// Pass on nothing of the caller's environment but what --env names.
     #[arg(long)]
     clean_env: bool,
-    /// What the command sees as /: host, this host's files, read-only; none, the guest's image with busybox; or a directory.
+    /// What the command sees as /: host, this host's files, read-only; none, the program with its libraries; image, the guest's
+    /// own files with busybox; or a directory, a tar archive or an OCI image layout.
     #[arg(long, value_name = "WHAT", default_value = "host")]
     root: Root,
+    /// Add a file to --root none, with its libraries if it is a program; repeatable. Default place: the same path.
+    #[arg(long, value_name = "FILE[:PLACE]", value_parser = file)]
+    file: Vec<(PathBuf, PathBuf)>,
     /// Let the command write this directory of the host; repeatable. All else that it writes stays in the guest's memory.
     #[arg(long, value_name = "DIR")]
     rw: Vec<PathBuf>,
@@ -77,7 +82,7 @@ pub(super) struct ExecArgs {
     /// Limit of what the command may write to the guest's memory: 256M, 2G. Default: half of it.
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     overlay: Option<u32>,
-    /// Working directory in the guest. Default: this one with --root host, else /.
+    /// Working directory in the guest. Default: this one with --root host and none, else /.
     #[arg(long, value_name = "DIR")]
     cwd: Option<OsString>,
     /// Run the command as this user: UID or UID:GID. Default: root.
@@ -140,7 +145,7 @@ impl FromStr for Root {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        if text == "none" { Ok(Self::Image) } else { text.parse().map(Self::World) }
+        if text == "image" { Ok(Self::Image) } else { text.parse().map(Self::World) }
     }
 }
 
@@ -162,7 +167,7 @@ fn run(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     let selected = build(&project, args.no_build, false)?;
-    let world = args.world()?;
+    let world = args.world(&project)?;
     let request = args.request(&selected, world.as_deref())?;
     let is_one = kernels.len() == 1 && request.stages.len() <= 1;
     let reads = is_one && !args.no_input && args.retries == 0;
@@ -194,22 +199,33 @@ fn run(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
 
 impl ExecArgs {
     /// Files of the host for the command.
-    fn world(&self) -> Result<Option<Arc<World>>, Error> {
+    fn world(&self, project: &Project) -> Result<Option<Arc<World>>, Error> {
         let Root::World(root) = self.root.clone() else {
-            let needs = [("--rw", !self.rw.is_empty()), ("--out", self.out.is_some()), ("--module", !self.module.is_empty())];
+            let needs =
+                [("--rw", !self.rw.is_empty()), ("--out", self.out.is_some()), ("--module", !self.module.is_empty())];
             return match needs.into_iter().find(|(_, given)| *given) {
-                Some((name, _)) => Err(Error::Usage(format!("{name} shares files of this host: use another --root than none"))),
+                Some((name, _)) => {
+                    Err(Error::Usage(format!("{name} shares files of this host: use another --root than image")))
+                }
                 None => Ok(None),
             };
         };
+        let here = || env::current_dir().map_err(Error::file("find", "the working directory"));
         let cwd = match (&self.cwd, &root) {
             (Some(cwd), _) => PathBuf::from(cwd),
-            (None, RootChoice::Host) => env::current_dir().map_err(Error::file("find", "the working directory"))?,
-            (None, _) => PathBuf::from("/"),
+            (None, RootChoice::Host | RootChoice::None) => here()?,
+            (None, RootChoice::Path(_)) => PathBuf::from("/"),
         };
+        let stated = self.env.iter().rev().find_map(|word| word.as_encoded_bytes().strip_prefix(b"PATH="));
+        let path = match stated {
+            Some(path) => Some(OsStr::from_bytes(path).to_owned()),
+            None if self.clean_env => None,
+            None => env::var_os("PATH"),
+        };
+        let program = Program { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
-        let options = Options { root, cwd, writable, out, modules, overlay_mib: self.overlay };
-        Ok(Some(Arc::new(World::new(options)?)))
+        let options = Options { root, program, cwd, writable, out, modules, overlay_mib: self.overlay };
+        Ok(Some(Arc::new(World::new(options, project.cache.root())?)))
     }
 
     fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> How {
@@ -243,7 +259,10 @@ impl ExecArgs {
             }
         }
         if let Some(word) = self.command.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
-            return Err(Error::Usage(format!("an argument has a zero byte: {}", text::line(&word.to_string_lossy(), 100))));
+            return Err(Error::Usage(format!(
+                "an argument has a zero byte: {}",
+                text::line(&word.to_string_lossy(), 100)
+            )));
         }
         Ok(Request {
             argv: self.command.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect(),
@@ -284,8 +303,19 @@ impl ExecArgs {
 }
 
 fn name(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+    let fits =
+        !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned()) }
+}
+
+/// A file, and its place in a root.
+fn file(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let (file, place) = text.split_once(':').unwrap_or((text, text));
+    let absolute = std::path::absolute(place).map_err(|error| format!("{place}: {error}"))?;
+    if text.contains(':') && absolute != std::path::Path::new(place) {
+        return Err(format!("the place `{place}` is not an absolute path"));
+    }
+    Ok((PathBuf::from(file), absolute))
 }
 
 /// A number is seconds, as of timeout(1).

@@ -54,11 +54,7 @@ impl Request {
 
     fn cell(&self, topology: &str, kind: Option<LinkKind>, input: bool, terminal: Option<&Terminal>) -> CellInfo {
         let is_bare = topology == NO_TOPOLOGY;
-        let stage = if is_bare {
-            Stage::Bare
-        } else {
-            Stage::Topology { name: topology.to_owned(), device: kind }
-        };
+        let stage = if is_bare { Stage::Bare } else { Stage::Topology { name: topology.to_owned(), device: kind } };
         let axes = [Some(topology).filter(|_| !is_bare), kind.map(LinkKind::name), self.node.as_deref()];
         let axes: Vec<&str> = axes.into_iter().flatten().collect();
         let variant = if axes.is_empty() { String::new() } else { format!("[{}]", axes.join(",")) };
@@ -84,7 +80,10 @@ impl Request {
             topology: topology.to_owned(),
             attach: None,
             device: kind,
-            requires: kind.map(|kind| if kind.is_netkit() { Capability::Netkit } else { Capability::Veth }).into_iter().collect(),
+            requires: kind
+                .map(|kind| if kind.is_netkit() { Capability::Netkit } else { Capability::Veth })
+                .into_iter()
+                .collect(),
             // The timeout is the guest's to keep: its reader may be slower than any clock.
             deadline_ms: NO_DEADLINE,
             work: Work::Program(Box::new(program)),

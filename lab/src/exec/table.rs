@@ -31,10 +31,16 @@ pub fn table(record: &RunRecord, directory: &Path) -> String {
         ]);
     }
     let mut out = format!("{table}\n\n");
-    for (kernel, cell, row) in record.verdicts().filter(|(_, cell, row)| rows::is_row(&cell.id) && row.standing().is_bad()) {
+    for (kernel, cell, row) in
+        record.verdicts().filter(|(_, cell, row)| rows::is_row(&cell.id) && row.standing().is_bad())
+    {
         out += &format!("{} {}: {}\n", kernel.facts.id, cell.id, text::line(&row.outcome.message(), REASON));
     }
-    out += &format!("{}: report.html, and each kernel's output below cells/\n{}\n", directory.display(), record.counts().line());
+    out += &format!(
+        "{}: report.html, and each kernel's output below cells/\n{}\n",
+        directory.display(),
+        record.counts().line()
+    );
     out
 }
 

@@ -115,12 +115,7 @@ impl Guests {
         Self::with(project, kernels, selected, &say)
     }
 
-    fn with(
-        project: &Project,
-        kernels: Vec<Unpacked>,
-        selected: &Selected,
-        say: &dyn Fn(&str),
-    ) -> Result<Self, Error> {
+    fn with(project: &Project, kernels: Vec<Unpacked>, selected: &Selected, say: &dyn Fn(&str)) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
         Store::below(machine.cache()).sweep();

@@ -5,8 +5,8 @@
 
 mod relay;
 
-pub use relay::Relay;
 use relay::Desk;
+pub use relay::Relay;
 
 use crate::lock::lock;
 use signal_hook::consts::SIGHUP;

@@ -55,7 +55,7 @@ impl KernelRun<'_> {
     fn finished(&self, launch: &Launch, mut report: CellReport) {
         let owner = self.owner(&report.cell);
         let mut files = launch.streams.take();
-        files.extend( evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
+        files.extend(evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
             self.note(format!("evidence of {}: {error}", report.cell));
             Vec::new()
         }));

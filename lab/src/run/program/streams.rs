@@ -1,18 +1,16 @@
 //! The streams of this process, for the programs of a run.
 
-use crate::{
-    shell::terminal::{Keyboard, RawMode, Screen, Shown},
+use super::{
+    sink::{Prefix, Sink, Target},
+    source::{Next, Source},
 };
+use crate::shell::terminal::{Keyboard, RawMode, Screen, Shown};
 use lab_base::lock::lock;
 use lab_guard::Id;
 use lab_protocol::{
     CellInfo, Job, Raw, Work,
     shell::{Size, Stream},
     work::Inherit,
-};
-use super::{
-    sink::{Prefix, Sink, Target},
-    source::{Next, Source},
 };
 use std::{
     fmt,
@@ -105,9 +103,8 @@ impl Streams {
         // A closed standard input is an empty one.
         let input = file(&io::stdin()).ok();
         let keyboard = input.as_ref().map(File::try_clone).transpose()?;
-        let variables = std::env::vars_os().map(|(name, value)| {
-            (Raw::from(name.as_encoded_bytes()), Raw::from(value.as_encoded_bytes()))
-        });
+        let variables = std::env::vars_os()
+            .map(|(name, value)| (Raw::from(name.as_encoded_bytes()), Raw::from(value.as_encoded_bytes())));
         let input = input.map(|file| Box::new(file) as Box<dyn Input>);
         let streams = Self::new(show, (output, errors), input, variables.collect());
         let terminal = screen.zip(keyboard).map(|(screen, keyboard)| {

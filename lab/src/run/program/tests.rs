@@ -212,7 +212,10 @@ fn one_command_has_its_streams_its_code_and_whole_files() {
     });
     assert_eq!((&*ran.output, &*ran.errors), (&b"a\xff\0b"[..], &b"e1\nlast words\n"[..]));
     assert_eq!(ran.outcomes(), ["failed exit: exit code 3: last words"]);
-    assert_eq!((ran.file("6.12", "stdout.txt"), ran.file("6.12", "stderr.txt")), (ran.output.clone(), ran.errors.clone()));
+    assert_eq!(
+        (ran.file("6.12", "stdout.txt"), ran.file("6.12", "stderr.txt")),
+        (ran.output.clone(), ran.errors.clone())
+    );
     let (exit, said) = crate::exec::end::of_one(&ran.record);
     assert_eq!((exit.code(), said), (3, Vec::new()), "the command's own output says it all");
     let events = serde_json::to_string(&ran.record.info).unwrap();

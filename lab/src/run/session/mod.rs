@@ -13,9 +13,9 @@ mod visit;
 
 pub use task::{End, Errand, Farewell, Lost, Programs, Task, Word};
 
+use crate::run::program::Attempt;
 use budget::{Budget, Kind};
 use deadlines::State;
-use crate::run::program::Attempt;
 use lab_base::text;
 use lab_protocol::{
     AgentMessage, CapabilityReport, CellId, CellReport, ErrorKind, HostMessage, KernelVersion, PROTOCOL_VERSION,

@@ -91,7 +91,8 @@ fn the_hosts_files_are_at_their_places_and_changes_stay_in_the_guest() {
     fs::write(dir.path().join("here"), "of the host\n").unwrap();
     fs::write(dir.path().join("x"), "#!/bin/sh\ncat here; pwd\n").unwrap();
     fs::set_permissions(dir.path().join("x"), fs::Permissions::from_mode(0o755)).unwrap();
-    let script = "./x; echo changed >here; cat here; rm here; ls; mkdir new; echo deep >new/file; mv new newer; cat newer/file";
+    let script =
+        "./x; echo changed >here; cat here; rm here; ls; mkdir new; echo deep >new/file; mv new newer; cat newer/file";
     for kernel in KERNELS {
         let said = told(kernel, &[], script, dir.path());
         assert_eq!(said, format!("of the host\n{}\nchanged\nx\ndeep\n", dir.path().display()), "{kernel}");
@@ -172,7 +173,10 @@ fn a_program_comes_alone_or_with_a_root_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
     fs::write(&secret, "secret").unwrap();
-    let script = format!("[ -e {} ] && echo seen; [ -e /etc/shadow ] && echo seen; cat /etc/hostname; ls /bin/cat", secret.display());
+    let script = format!(
+        "[ -e {} ] && echo seen; [ -e /etc/shadow ] && echo seen; cat /etc/hostname; ls /bin/cat",
+        secret.display()
+    );
     let options = ["--root", "none", "--file", "/bin/cat", "--file", "/bin/ls"];
     assert_eq!(told(KERNEL, &options, &script, dir.path()), format!("lab-{KERNEL}\n/bin/cat\n"));
 
@@ -186,10 +190,16 @@ fn a_program_comes_alone_or_with_a_root_of_its_own() {
     symlink("busybox", root.join("bin/sh")).unwrap();
     symlink("busybox", root.join("bin/ls")).unwrap();
     let tar = dir.path().join("root.tar.gz");
-    let packed = Command::new("tar").args(["--owner=7", "-czf"]).arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap();
+    let packed =
+        Command::new("tar").args(["--owner=7", "-czf"]).arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap();
     assert!(packed.success());
     for named in [&root, &tar] {
-        let said = told(KERNEL, &["--root", named.to_str().unwrap()], "ls /bin; pwd; busybox modprobe -h 2>&1 | head -1 | cut -c1-7", dir.path());
+        let said = told(
+            KERNEL,
+            &["--root", named.to_str().unwrap()],
+            "ls /bin; pwd; busybox modprobe -h 2>&1 | head -1 | cut -c1-7",
+            dir.path(),
+        );
         assert!(said.starts_with("busybox\nls\nsh\n/\n"), "{}: {said}", named.display());
     }
 }
@@ -215,13 +225,20 @@ fn what_is_no_root_is_one_error_before_a_guest_boots() {
         let output = lab(&[&["exec", "-k", KERNEL], &options[..], &["--", "true"]].concat(), dir.path());
         let errors = text(&output.stderr);
         let lines: Vec<&str> = errors.lines().filter(|line| line.contains("error: ")).collect();
-        assert!(output.status.code() != Some(0) && lines.len() == 1 && lines[0].contains(words), "{options:?}: {errors}");
+        assert!(
+            output.status.code() != Some(0) && lines.len() == 1 && lines[0].contains(words),
+            "{options:?}: {errors}"
+        );
     }
 }
 
 #[test]
 fn a_full_overlay_is_no_space_left() {
     let dir = tempfile::tempdir().unwrap();
-    let script = "head -c 20000000 /dev/zero >big 2>said; grep -o 'No space left' said; rm big; echo x >small && cat small";
-    assert_eq!(told(KERNEL, &["--overlay", "128M", "--memory", "512M"], &script.replace("20000000", "200000000"), dir.path()), "No space left\nx\n");
+    let script =
+        "head -c 20000000 /dev/zero >big 2>said; grep -o 'No space left' said; rm big; echo x >small && cat small";
+    assert_eq!(
+        told(KERNEL, &["--overlay", "128M", "--memory", "512M"], &script.replace("20000000", "200000000"), dir.path()),
+        "No space left\nx\n"
+    );
 }

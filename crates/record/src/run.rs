@@ -288,6 +288,10 @@ impl RunRecord {
 
     /// The command that runs a cell again; for a row, the command that runs its kernel again.
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
+        if let Some(words) = self.info.as_ref().map(|info| &info.exec).filter(|words| !words.is_empty()) {
+            let words: Vec<String> = words.iter().map(|word| text::shell_quote(&word.shown())).collect();
+            return format!("lab exec --kernel {} {}", text::shell_quote(kernel), words.join(" "));
+        }
         let mut command = format!("lab run --kernel {}", text::shell_quote(kernel));
         if !rows::is_row(cell) {
             command += &format!(" --case {}", text::shell_quote(cell.as_str()));
@@ -303,10 +307,11 @@ impl RunRecord {
         command
     }
 
-    /// The command for a shell in a guest in which the cell is stopped before its first packet. `None` for a row, a canary
-    /// or a mutant, which `lab shell` does not support.
+    /// The command for a shell in a guest in which the cell is stopped before its first packet. `None` for a row, a canary,
+    /// a mutant or a command, which `lab shell` does not support.
     pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
-        let spoiled = self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some());
+        let spoiled =
+            self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some() || !info.exec.is_empty());
         let quote = text::shell_quote;
         (!spoiled && !rows::is_row(cell))
             .then(|| format!("lab shell {} --case {}", quote(kernel), quote(cell.as_str())))

@@ -17,20 +17,20 @@ use crate::{
     shell::terminal::Screen,
     world::{Options, Program, RootChoice, World},
 };
-use clap::Args;
+use clap::{Args, Parser};
 use lab_base::{
     say::{say, show},
     text,
 };
 use lab_image::Profile;
-use lab_protocol::{LinkKind, Raw, shell::Terminal, work::Inherit};
+use lab_protocol::{CellInfo, LinkKind, Raw, shell::Terminal, work::Inherit};
 use lab_record::{exit::Exit, plan::Plan};
 use std::{
     convert::Infallible,
     env,
     ffi::{OsStr, OsString},
     io::{IsTerminal, stdin, stdout},
-    os::unix::ffi::OsStrExt,
+    os::unix::ffi::{OsStrExt, OsStringExt},
     path::PathBuf,
     str::FromStr,
     sync::Arc,
@@ -152,8 +152,29 @@ impl FromStr for Root {
 /// Terminal type if the caller's terminal has none.
 const USUAL_TERMINAL: &str = "xterm";
 
+/// The words of this command line that `lab rerun` needs: all behind `exec` but those that name kernels.
+fn words() -> Vec<OsString> {
+    let mut all = env::args_os().skip_while(|word| word != "exec").skip(1);
+    let mut words = Vec::new();
+    while let Some(word) = all.next() {
+        let text = word.to_string_lossy();
+        match &*text {
+            "--" => {
+                words.push(word);
+                words.extend(all);
+                return words;
+            }
+            "-k" | "--kernel" | "--class" => drop(all.next()),
+            "--all" | "--newest" => {}
+            text if text.starts_with("-k") || text.starts_with("--kernel=") || text.starts_with("--class=") => {}
+            _ => words.push(word),
+        }
+    }
+    words
+}
+
 pub(super) fn exec(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
-    match run(named, args) {
+    match run(named, args, words(), |plan| plan) {
         // Of the lab, and not of the command, whose exit code may be anything.
         Err(error) if error.interruption().is_none() => {
             say(&format!("lab exec: error: {error}"));
@@ -163,7 +184,51 @@ pub(super) fn exec(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Erro
     }
 }
 
-fn run(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
+/// Runs a command of an earlier run again, on the kernels of `narrow`.
+pub(super) fn again(
+    named: Option<PathBuf>,
+    kernels: &[String],
+    words: &[Raw],
+    narrow: impl FnOnce(Plan) -> Plan,
+) -> Result<Exit, Error> {
+    let words: Vec<OsString> = words.iter().map(|word| OsString::from_vec(word.0.clone())).collect();
+    let names = kernels.iter().flat_map(|kernel| ["--kernel".into(), OsString::from(kernel)]);
+    let line = [OsString::from("lab"), "exec".into()].into_iter().chain(names).chain(words.iter().cloned());
+    let parsed = super::Cli::try_parse_from(line).map_err(|error| Error::Usage(error.to_string()))?;
+    match parsed.command {
+        super::Command::Exec(args) => run(named, &args, words, narrow),
+        _ => Err(Error::Usage("the run does not say how its command was started".to_owned())),
+    }
+}
+
+/// A shell command for `lab bisect`, and how its guests run.
+pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, How), Error> {
+    let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
+    let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
+    let request = Request {
+        argv: ["sh", "-c", command].map(Raw::from).to_vec(),
+        name: None,
+        stages: Vec::new(),
+        node: None,
+        env: Vec::new(),
+        inherit: Inherit::All,
+        cwd: Raw::from(&world.spec().cwd),
+        world: Some(world.spec().clone()),
+        user: None,
+        timeout_ms: None,
+        sysctl: Vec::new(),
+    };
+    let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
+    let how = How { streams: Some(Arc::new(streams)), world: Some(world), isolate: Isolate::Case, ..How::default() };
+    Ok((request.cells(false, None), how))
+}
+
+fn run(
+    named: Option<PathBuf>,
+    args: &ExecArgs,
+    words: Vec<OsString>,
+    narrow: impl FnOnce(Plan) -> Plan,
+) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     let selected = build(&project, args.no_build, false)?;
@@ -182,9 +247,11 @@ fn run(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
     let show_as = if is_one { Show::Plain } else { Show::Prefixed { width: labels().max().unwrap_or_default() } };
     let streams = Streams::of_process(show_as, screen).map_err(Error::file("duplicate", "standard streams"))?;
     let streams = Arc::new(streams);
-    let order = Order { how: args.how(&streams, world), out: args.results.clone(), quiet: true };
+    let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
+    let how = How { exec: words, ..args.how(&streams, world) };
+    let order = Order { how, out: args.results.clone(), quiet: true };
     let selected = Selected { cells, every_cell: false, ..selected };
-    let done = Guests::execute(&project, &kernels, selected, order, false, |plan: Plan| plan);
+    let done = Guests::execute(&project, &kernels, selected, order, false, narrow);
     // What the command wrote comes before anything that is said of it.
     streams.finish();
     let done = done?;

@@ -34,7 +34,7 @@ use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_guard::Id;
 use lab_kernel_store::{Kernel, Unpacked};
-use lab_protocol::drawing::TopologyInfo;
+use lab_protocol::{Raw, drawing::TopologyInfo};
 use lab_record::{
     event::{Accelerator, RunInfo, Versions},
     guest::KernelRecord,
@@ -81,6 +81,8 @@ pub struct How {
     pub streams: Option<Arc<Streams>>,
     /// The machine of each guest.
     pub shape: Shape,
+    /// The words of the `lab exec` that the run is.
+    pub exec: Vec<Raw>,
     /// Files of the host for programs.
     pub world: Option<Arc<World>>,
 }
@@ -214,6 +216,7 @@ impl Guests {
                 canary: how.canary,
                 retries: how.retries.count,
                 expired: how.lists.expired(&plan),
+                exec: how.exec.clone(),
                 provenance: Provenance {
                     results: directory.parent().and_then(|it| provenance::place(&self.root, it)),
                     ..self.provenance.clone()

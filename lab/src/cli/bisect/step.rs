@@ -11,7 +11,6 @@ use crate::{
         tester::{Supply, Tester},
     },
     error::Error,
-    guests::How,
     project::{Project, absolute},
 };
 use lab_base::{git::git, interrupt::Interrupt, say::say, text};
@@ -69,7 +68,7 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
         selected: &question.selected,
         source: One { workshop: &workshop, commit: &commit, interrupt: interrupt.clone() },
         predicate: &question.predicate,
-        how: How { deadlines: args.what.deadline.clone(), ..How::default() },
+        how: question.how.clone(),
         interrupt,
         directory: place,
         // The signature of the failure is learned if none is known yet.

@@ -11,8 +11,10 @@ use lab_protocol::{
     CellInfo, Job, Raw, Work,
     shell::{Size, Stream},
     work::Inherit,
+    world::{ARTIFACTS, ARTIFACTS_AT},
 };
 use std::{
+    ffi::OsString,
     fmt,
     fs::File,
     io::{self, Read},
@@ -30,6 +32,12 @@ pub enum Show {
         /// Characters of the longest one.
         width: usize,
     },
+}
+
+/// The environment of this process.
+fn variables() -> Vec<(Raw, Raw)> {
+    let raw = |text: OsString| Raw::from(text.as_encoded_bytes());
+    std::env::vars_os().map(|(name, value)| (raw(name), raw(value))).collect()
 }
 
 /// What lines of a cell on a kernel begin with: `6.12`, or `6.12 pods,nk-l3` where it has variants.
@@ -93,6 +101,15 @@ impl Streams {
         }
     }
 
+    /// Streams for commands whose output is kept in files only, and which read nothing.
+    ///
+    /// # Errors
+    /// `/dev/null` can't be opened.
+    pub fn silent() -> io::Result<Self> {
+        let null = || File::options().write(true).open("/dev/null");
+        Ok(Self::new(Show::Plain, (null()?, null()?), None, variables()))
+    }
+
     /// Those of this process; with `screen`, programs run in a terminal that follows this one.
     ///
     /// # Errors
@@ -103,10 +120,8 @@ impl Streams {
         // A closed standard input is an empty one.
         let input = file(&io::stdin()).ok();
         let keyboard = input.as_ref().map(File::try_clone).transpose()?;
-        let variables = std::env::vars_os()
-            .map(|(name, value)| (Raw::from(name.as_encoded_bytes()), Raw::from(value.as_encoded_bytes())));
         let input = input.map(|file| Box::new(file) as Box<dyn Input>);
-        let streams = Self::new(show, (output, errors), input, variables.collect());
+        let streams = Self::new(show, (output, errors), input, variables());
         let terminal = screen.zip(keyboard).map(|(screen, keyboard)| {
             Mutex::new(Seat { keyboard: keyboard.into(), screen, raw: None, shown: Shown::default() })
         });
@@ -123,7 +138,9 @@ impl Streams {
                 Inherit::Named(names) => names.iter().any(|wanted| wanted.as_bytes() == name.as_bytes()),
             };
             let own = [("LAB_KERNEL", kernel.to_string()), ("LAB_CELL", info.id.to_string())];
-            let own = own.map(|(name, value)| (Raw::from(name), Raw::from(value)));
+            let out = program.world.iter().flat_map(|world| &world.mounts).any(|mount| mount.export == ARTIFACTS);
+            let out = out.then(|| ("LAB_ARTIFACTS", ARTIFACTS_AT.to_owned()));
+            let own = own.into_iter().chain(out).map(|(name, value)| (Raw::from(&*name), Raw::from(&*value)));
             let inherited = self.variables.iter().filter(|(name, _)| is_wanted(name)).cloned().chain(own);
             let inherited: Vec<(Raw, Raw)> = inherited.filter(|(name, _)| !is_stated(name)).collect();
             program.env.splice(..0, inherited);

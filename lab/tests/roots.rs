@@ -242,3 +242,77 @@ fn a_full_overlay_is_no_space_left() {
         "No space left\nx\n"
     );
 }
+
+#[test]
+fn services_of_the_hosts_loopback_are_reached_and_nothing_else_is() {
+    use std::{
+        io::{Read, Write},
+        net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, UdpSocket},
+        thread,
+    };
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let closed = other.local_addr().unwrap().port();
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    // The same port of the other family says who it is.
+    let six = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
+    let serve = |listener: TcpListener, name: &'static str| {
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut all = Vec::new();
+                    let _ = stream.read_to_end(&mut all);
+                    let _ = stream.write_all(format!("{name} {}\n", all.len()).as_bytes());
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
+            }
+        })
+    };
+    serve(tcp, "four");
+    serve(six, "six");
+    thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        while let Ok((count, peer)) = udp.recv_from(&mut buffer) {
+            let _ = udp.send_to(&[b"udp ", &buffer[..count]].concat(), peer);
+        }
+    });
+    let script = format!(
+        r#"
+import socket, sys
+def ask(family, host, port, count):
+    s = socket.socket(family, socket.SOCK_STREAM)
+    s.settimeout(60)
+    s.connect((host, port))
+    s.sendall(b"x" * count)
+    s.shutdown(socket.SHUT_WR)
+    said = b""
+    while True:
+        piece = s.recv(65536)
+        if not piece:
+            return said.decode().strip()
+        said += piece
+print(ask(socket.AF_INET, "127.0.0.1", {port}, 5_000_000))
+print(ask(socket.AF_INET6, "::1", {port}, 7))
+many = [ask(socket.AF_INET, "localhost", {port}, n) for n in range(20)]
+print(many[-1])
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.settimeout(60)
+u.sendto(b"one", ("127.0.0.1", {port}))
+print(u.recv(100).decode())
+for target in [("127.0.0.1", {closed}), ("10.0.2.2", {port}), ("192.0.2.1", {port})]:
+    try:
+        socket.create_connection(target, timeout=5)
+        print("REACHED", target)
+    except OSError as error:
+        pass
+"#
+    );
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("ask.py"), script).unwrap();
+    let net = format!("host:{port}");
+    for kernel in KERNELS {
+        let said = told(kernel, &["--net", &net], "python3 ask.py", dir.path());
+        assert_eq!(said, "four 5000000\nsix 7\nfour 19\nudp one\n", "{kernel}");
+    }
+}

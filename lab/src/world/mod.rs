@@ -8,6 +8,7 @@ mod choice;
 mod closure;
 mod error;
 mod oci;
+mod services;
 pub mod unpack;
 
 pub use choice::{Program, RootChoice};
@@ -42,6 +43,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Files of modules that the guest loads, in this order.
     pub modules: Vec<PathBuf>,
+    /// Ports of the host's loopback device that the program reaches.
+    pub services: Vec<u16>,
     /// Limit of what the program may write elsewhere, MiB.
     pub overlay_mib: Option<u32>,
 }
@@ -73,7 +76,7 @@ impl World {
     /// # Errors
     /// [`WorldError`]: a directory is missing, or a root is no root.
     pub fn new(options: Options, cache: &Path) -> Result<Self, WorldError> {
-        let Options { root: choice, program, cwd, writable, out, modules, overlay_mib } = options;
+        let Options { root: choice, program, cwd, writable, out, modules, services, overlay_mib } = options;
         let mut shared = Vec::new();
         for (number, dir) in writable.iter().enumerate() {
             let path = directory(dir)?;
@@ -108,6 +111,7 @@ impl World {
             mounts,
             fresh_tmp: choice != RootChoice::Host,
             modules: modules.iter().map(|(name, _)| name.clone()).collect(),
+            services,
             overlay_mib,
         };
         let root = Root::of(choice, &program, &cwd, cache)?;
@@ -133,6 +137,19 @@ impl World {
         let thread = thread::Builder::new().name("files".to_owned()).spawn(serve);
         let thread = thread.map_err(WorldError::io(Path::new("thread")))?;
         Ok(Serving { thread, artifacts })
+    }
+
+    /// Connects one guest to the services, on threads that end with its machine. Nothing happens if there are none.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn connect(&self, stream: UnixStream) -> Result<(), WorldError> {
+        services::serve(self.spec.services.clone(), stream).map_err(WorldError::io(Path::new("thread")))
+    }
+
+    /// Whether guests are connected to services of the host.
+    pub fn has_services(&self) -> bool {
+        !self.spec.services.is_empty()
     }
 
     fn tree(&self, kernel: &KernelFiles, artifacts: Option<&Path>) -> Result<Tree, WorldError> {

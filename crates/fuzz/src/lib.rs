@@ -5,6 +5,8 @@ mod guests;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod roots;
+#[cfg(test)]
 mod targets;
 #[cfg(test)]
 mod words;

@@ -13,10 +13,12 @@
 #![warn(missing_docs)]
 
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod line;
 
 pub use frame::{Family, Opened};
-pub use line::Sink;
+pub use line::{Sink, WINDOW};
 
 use frame::{Frame, Kind};
 use line::{Credit, Line, Piece, cost};
@@ -28,8 +30,6 @@ use std::{
     thread,
 };
 
-/// Bytes of a connection that may be on their way in one direction.
-pub const WINDOW: usize = 256 << 10;
 /// Bytes in one frame; a datagram must fit.
 pub const PIECE: usize = 64 << 10;
 /// Connections at the same time.
@@ -121,6 +121,12 @@ impl Mux {
         let lines: Vec<Line> = lock(&self.lines).open.drain().map(|(_, line)| line).collect();
         lines.into_iter().for_each(Line::end);
         followed
+    }
+
+    /// Connections that are open.
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        lock(&self.lines).open.len()
     }
 
     fn hear<C>(self: &Arc<Self>, frame: Frame, connect: &Arc<C>)

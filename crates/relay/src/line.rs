@@ -10,6 +10,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
 };
 
+/// Bytes of a connection that may be on their way in one direction.
+pub const WINDOW: usize = 256 << 10;
+
 /// Takes datagrams.
 pub type Deliver = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
@@ -88,7 +91,7 @@ pub struct Line {
 impl Line {
     pub fn new(datagrams: bool) -> (Self, mpsc::Receiver<Piece>) {
         let (to_socket, waiting) = mpsc::channel();
-        let credit = Arc::new(Credit(Mutex::new(Some(crate::WINDOW)), Condvar::new()));
+        let credit = Arc::new(Credit(Mutex::new(Some(WINDOW)), Condvar::new()));
         (Self { to_socket, credit, waiting: 0, datagrams, halves: 0, stream: None }, waiting)
     }
 

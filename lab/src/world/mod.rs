@@ -8,6 +8,7 @@ mod choice;
 mod closure;
 mod error;
 mod oci;
+mod paths;
 mod services;
 pub mod unpack;
 
@@ -17,6 +18,7 @@ pub use error::WorldError;
 use choice::Root;
 use lab_protocol::world::{ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
 use lab_share::{Budget, End, Failed, Look, Server, Source, Tree, TreeError};
+use paths::directory;
 use std::{
     fs::{self, File},
     os::unix::{ffi::OsStrExt, net::UnixStream},
@@ -180,12 +182,6 @@ fn add_file(tree: &mut Tree, place: &Path, path: &Path) -> Result<(), WorldError
     let source = Source::Piece { file: Arc::new(file), offset: 0, length };
     tree.file(Tree::ROOT, place, Look::root(0o644), source)?;
     Ok(())
-}
-
-/// A directory of the host by its real path.
-fn directory(dir: &Path) -> Result<PathBuf, WorldError> {
-    let path = dir.canonicalize().map_err(WorldError::io(dir))?;
-    if path.is_dir() { Ok(path) } else { Err(WorldError::NotADirectory { path }) }
 }
 
 /// The directory for artefacts, which is made.

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The workspace crates that each crate may use.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     (
         "lab",
         &[
@@ -22,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "lab-kernel-store",
             "lab-protocol",
             "lab-record",
+            "lab-relay",
             "lab-report",
             "lab-share",
             "lab-vm",
@@ -38,7 +39,8 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
     ("lab-share", &[]),
-    ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
+    ("lab-relay", &[]),
+    ("guest-agent", &["lab-protocol", "lab-harness", "lab-relay", "lab-suite"]),
     ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-topology", &["lab-protocol", "lab-netlink"]),
@@ -49,7 +51,8 @@ const ARROWS: [(&str, &[&str]); 20] = [
 ];
 
 /// The crates of the host runner.
-const HOST: [&str; 7] = ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-share", "lab-vm", "lab-report"];
+const HOST: [&str; 8] =
+    ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-relay", "lab-share", "lab-vm", "lab-report"];
 
 /// A crate of the workspace.
 struct Package {

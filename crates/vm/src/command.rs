@@ -6,7 +6,10 @@
 
 use super::{Accel, GuestSpec, VmError};
 use lab_base::paths::is_plain;
-use lab_protocol::{message::PORT_NAME, world::FILES_PORT};
+use lab_protocol::{
+    message::PORT_NAME,
+    world::{FILES_PORT, SERVICES_PORT},
+};
 use std::path::{Path, PathBuf};
 
 /// Kernel parameters of every guest, before those of the specification.
@@ -61,6 +64,8 @@ pub struct Files {
     pub port: PathBuf,
     /// The guest's files are served on it, if there are any.
     pub files: PathBuf,
+    /// Connections to services of the host are carried on it, if there are any.
+    pub services: PathBuf,
     pub qmp: PathBuf,
     /// Error output of vng and QEMU.
     pub stderr: PathBuf,
@@ -75,6 +80,7 @@ impl Files {
             root: below("root"),
             port: below("port"),
             files: below("files"),
+            services: below("services"),
             qmp: below("qmp"),
             stderr: below("stderr"),
             words: below("words"),
@@ -90,6 +96,7 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     check("guest root", &root, " (TMPDIR)", is_plain)?;
     let port = socket(&files.port)?;
     let shared = socket(&files.files)?;
+    let services = socket(&files.services)?;
     let qmp = socket(&files.qmp)?;
     for word in &spec.cmdline {
         check("kernel parameter", word, "", |c| is_plain(c) || c == ',')?;
@@ -116,6 +123,8 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         format!("-device virtserialport,bus=lab.0,chardev=agent,name={PORT_NAME}"),
         format!("-chardev socket,id=files,path={shared},server=on,wait=off"),
         format!("-device virtserialport,bus=lab.0,chardev=files,name={FILES_PORT}"),
+        format!("-chardev socket,id=services,path={services},server=on,wait=off"),
+        format!("-device virtserialport,bus=lab.0,chardev=services,name={SERVICES_PORT}"),
         format!("-qmp unix:{qmp},server=on,wait=off"),
         "-device virtio-rng-pci".to_owned(),
     ];

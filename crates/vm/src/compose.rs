@@ -27,10 +27,11 @@ const MOST: u64 = 1 << 20;
 /// QEMU's sandbox: it can't start programs, gain privileges or change its priority.
 const SANDBOX: [&str; 2] = ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
 /// Devices of a guest in addition to the board's: the agent's ports and a random number generator.
-const DEVICES: [&str; 4] = [
+const DEVICES: [&str; 5] = [
     "virtio-serial-pci,id=lab",
     "virtserialport,bus=lab.0,chardev=agent,",
     "virtserialport,bus=lab.0,chardev=files,",
+    "virtserialport,bus=lab.0,chardev=services,",
     "virtio-rng-pci",
 ];
 

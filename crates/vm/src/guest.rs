@@ -162,6 +162,10 @@ impl Guest for MachineGuest {
         Ok(private::connect(&self.files.files)?)
     }
 
+    fn services(&mut self) -> Result<UnixStream, VmError> {
+        Ok(private::connect(&self.files.services)?)
+    }
+
     fn exited(&mut self) -> Option<GuestExit> {
         if self.exit.is_none() {
             // The value is lost if the guest ends by itself.

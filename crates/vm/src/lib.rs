@@ -163,6 +163,12 @@ pub trait Guest: Send {
     /// The guest has ended, or its port is in use.
     fn files(&mut self) -> Result<UnixStream, VmError>;
 
+    /// Connects to the port for connections to services of the host; otherwise as [`Guest::files`].
+    ///
+    /// # Errors
+    /// As [`Guest::files`].
+    fn services(&mut self) -> Result<UnixStream, VmError>;
+
     /// How the guest ended; `None` while it runs. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;
 

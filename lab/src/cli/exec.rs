@@ -76,6 +76,10 @@ pub(super) struct ExecArgs {
     /// Directory for files that the command writes to $LAB_ARTIFACTS, in a directory for each guest.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Let the command reach these ports of this host's loopback device at its own, over TCP and UDP: host:PORT[,PORT]. Nothing
+    /// else of any network. Default: none.
+    #[arg(long, value_name = "host:PORT[,PORT]", value_parser = network, default_value = "none")]
+    net: Network,
     /// Load this kernel module (.ko) first; repeatable.
     #[arg(long, value_name = "FILE")]
     module: Vec<PathBuf>,
@@ -273,8 +277,12 @@ impl ExecArgs {
     /// Files of the host for the command.
     fn world(&self, project: &Project) -> Result<Option<Arc<World>>, Error> {
         let Root::World(root) = self.root.clone() else {
-            let needs =
-                [("--rw", !self.rw.is_empty()), ("--out", self.out.is_some()), ("--module", !self.module.is_empty())];
+            let needs = [
+                ("--rw", !self.rw.is_empty()),
+                ("--out", self.out.is_some()),
+                ("--module", !self.module.is_empty()),
+                ("--net", !self.net.0.is_empty()),
+            ];
             return match needs.into_iter().find(|(_, given)| *given) {
                 Some((name, _)) => {
                     Err(Error::Usage(format!("{name} shares files of this host: use another --root than image")))
@@ -296,7 +304,8 @@ impl ExecArgs {
         };
         let program = Program { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
-        let options = Options { root, program, cwd, writable, out, modules, overlay_mib: self.overlay };
+        let services = self.net.0.clone();
+        let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
         Ok(Some(Arc::new(World::new(options, project.cache.root())?)))
     }
 
@@ -378,6 +387,26 @@ fn name(text: &str) -> Result<String, String> {
     let fits =
         !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned()) }
+}
+
+/// Ports of the host.
+#[derive(Debug, Clone, Default)]
+struct Network(Vec<u16>);
+
+fn network(text: &str) -> Result<Network, String> {
+    let wanted = || format!("`{text}` is neither none nor host:PORT[,PORT], for example host:8080,5432");
+    if text == "none" {
+        return Ok(Network::default());
+    }
+    let ports = text.strip_prefix("host:").ok_or_else(wanted)?.split(',');
+    let mut found: Vec<u16> = Vec::new();
+    for port in ports {
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wanted)?;
+        if !found.contains(&port) {
+            found.push(port);
+        }
+    }
+    Ok(Network(found))
 }
 
 /// A file, and its place in a root.

@@ -14,10 +14,9 @@ use lab_base::text;
 use lab_guard::Inside;
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
-use lab_vm::GuestSpec;
+use lab_vm::{Guest, GuestSpec};
 use std::{
     cell::{Cell, RefCell},
-    os::unix::net::UnixStream,
     path::Path,
     time::Duration,
 };
@@ -81,11 +80,16 @@ impl Launch {
         self.files.is_some()
     }
 
-    /// Serves the guest's files.
-    pub fn serve(&self, kernel: &str, stream: UnixStream) -> Result<(), String> {
+    /// Serves the guest's files, and connects it to services of the host.
+    pub fn serve(&self, kernel: &str, guest: &mut dyn Guest) -> Result<(), String> {
         let Some(Files { world, kernel: own }) = &self.files else { return Ok(()) };
+        let stream = guest.files().map_err(|error| error.to_string())?;
         let serving = world.serve(own, kernel, stream).map_err(|error| error.to_string())?;
         self.serving.replace(Some(serving));
+        if world.has_services() {
+            let stream = guest.services().map_err(|error| error.to_string())?;
+            world.connect(stream).map_err(|error| error.to_string())?;
+        }
         Ok(())
     }
 

@@ -253,10 +253,10 @@ impl<'a> KernelRun<'a> {
         Launch::new(number, spec, timing, prepared.files.clone())
     }
 
-    /// Drives a guest until its task is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
+    /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
     pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> SessionEnd {
-        let serve = |stream| launch.serve(self.id().as_str(), stream);
-        let serve: &dyn Fn(_) -> _ = &serve;
+        let serve = |guest: &mut dyn Guest| launch.serve(self.id().as_str(), guest);
+        let serve: &dyn Fn(&mut dyn Guest) -> Result<(), String> = &serve;
         // A guest that becomes a snapshot serves others, each with files of its own.
         let files = launch.has_files().then_some(serve).filter(|_| !matches!(errand, Errand::Settle));
         let task = Task {

@@ -42,8 +42,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMe
     };
     if let Some(serve) = task.files {
         // Before the agent can ask: its first request finds the port connected.
-        let served = guest.files().map_err(|error| error.to_string()).and_then(serve);
-        if let Err(message) = served {
+        if let Err(message) = serve(guest) {
             let exit = guest.exited();
             return SessionEnd::Lost(Lost { kind: ErrorKind::Host, message, cell: None, again: false, exit });
         }

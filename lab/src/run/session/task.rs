@@ -5,7 +5,8 @@ use lab_base::interrupt::Interrupt;
 use lab_guard::Inside;
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, Job, KernelVersion};
 use lab_record::{guest_exit::GuestExit, plan::Plan};
-use std::{os::unix::net::UnixStream, time::Duration};
+use lab_vm::Guest;
+use std::time::Duration;
 
 /// The purpose of a guest.
 #[derive(Clone, Copy)]
@@ -52,8 +53,8 @@ pub struct Task<'a> {
     pub programs: &'a dyn Programs,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
-    /// Serves the guest's files on this stream; one line if they can't be served.
-    pub files: Option<&'a dyn Fn(UnixStream) -> Result<(), String>>,
+    /// Serves the guest's files on its port for them; one line if they can't be served.
+    pub files: Option<&'a dyn Fn(&mut dyn Guest) -> Result<(), String>>,
 }
 
 impl Task<'_> {

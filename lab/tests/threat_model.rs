@@ -45,10 +45,11 @@ fn every_test_in_the_threat_model_exists() {
     }
 }
 
-/// The allowed places that name a shell. None of them runs text that the lab composed: the build command from the
-/// command line, which is passed unchanged; the pod of a plan, which the lab writes but never runs; the tools of the
-/// image for `lab shell`, and their package.
-const NAMED: [(&str, &str); 5] = [
+/// The allowed places that name a shell. None of them runs text that the lab composed: the build command from the command
+/// line, which is passed unchanged; the command of `lab bisect --exec`, which a guest runs; the pod of a plan, which the lab writes but never runs; the tools of the image for `lab
+/// shell`, and their package.
+const NAMED: [(&str, &str); 6] = [
+    ("/cli/exec.rs", r#"argv: ["sh", "-c", command]"#),
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),
     ("/images/src/toolbox.rs", r#"const BASH: &str = "bash";"#),
@@ -57,10 +58,12 @@ const NAMED: [(&str, &str); 5] = [
 ];
 
 /// The places that name a stream of the program, and why that is no way around the one writer: the writer itself; a
-/// program's own bytes in `lab shell`, which a person started to see them; bars, whose words are escaped where they are
-/// put in; clap's answer to a wrong command line, which has the person's own words; an example in the documentation.
-const STREAMS: [&str; 6] = [
+/// program's own bytes in `lab shell` and `lab exec`, which a person started to see them; bars, whose words are escaped where they are put
+/// in; clap's answer to a wrong command line, which has the person's own words; an example in the documentation.
+const STREAMS: [&str; 8] = [
     "/base/src/say.rs",
+    "/cli/exec.rs",
+    "/run/program/streams.rs",
     "/cli/shell.rs",
     "/shell/terminal.rs",
     "/report/src/progress.rs",

@@ -267,7 +267,7 @@ impl<'a> KernelRun<'a> {
             timing: launch.timing,
             rescale: self.rescale,
             mutant: self.mutant,
-            programs: &programs::Of { run: self, launch },
+            programs: &self.programs(launch),
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));

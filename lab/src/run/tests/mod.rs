@@ -143,6 +143,7 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
         isolate,
         lists,
         retries,
+        streams: None,
         imageless,
     }
 }

@@ -33,6 +33,7 @@ mod runner;
 mod stage;
 mod suite;
 mod survey;
+pub mod stranger;
 pub mod testbed;
 pub mod trip;
 pub mod variants;

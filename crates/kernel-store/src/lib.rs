@@ -13,6 +13,7 @@ mod cache;
 mod changelog;
 mod checkout;
 mod class;
+mod command_line;
 mod config;
 mod error;
 mod files;

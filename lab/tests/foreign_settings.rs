@@ -1,5 +1,9 @@
 //! What a hook of git's and a person's own settings hand on reaches none of the programs that the lab starts.
 
+#[path = "support/bzimage.rs"]
+mod bzimage;
+
+use bzimage::{RELEASE, image};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -9,7 +13,6 @@ use std::{
 
 const MATRIX: &str =
     "[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.git = { tree = \"linux\", ref = \"main\" }\n";
-const RELEASE: &str = "6.12.3-mine";
 
 /// git as a person runs it, by nobody's settings.
 fn git(tree: &Path, arguments: &[&str]) -> String {
@@ -45,17 +48,6 @@ fn program(path: &Path, script: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// The smallest file that passes for a bzImage of this kernel (Documentation/arch/x86/boot.rst).
-fn image() -> Vec<u8> {
-    let mut image = vec![0; 0x400];
-    image[0x1F1] = 1;
-    image[0x202..0x206].copy_from_slice(b"HdrS");
-    image[0x20E..0x210].copy_from_slice(&0x100u16.to_le_bytes());
-    let banner = format!("{RELEASE} (a@b) #1 SMP");
-    image[0x300..0x300 + banner.len()].copy_from_slice(banner.as_bytes());
-    image
 }
 
 /// A project with a kernel from git, another repository whose hook runs the lab, and a person with settings.

@@ -62,7 +62,9 @@ pub(super) fn taken(cmdline: &[String]) -> Vec<UnsupportedEntry> {
                 take(Capability::Ipv6, word, IPV6);
                 take(Capability::Ip6Tnl, word, IPV6);
             }
-            "ipv6.disable_ipv6" | "sysctl.net.ipv6.conf.all.disable_ipv6" | "sysctl.net.ipv6.conf.default.disable_ipv6"
+            "ipv6.disable_ipv6"
+            | "sysctl.net.ipv6.conf.all.disable_ipv6"
+            | "sysctl.net.ipv6.conf.default.disable_ipv6"
                 if value == "1" =>
             {
                 take(Capability::Ipv6, word, IPV6);

@@ -146,6 +146,9 @@ pub struct RunInfo {
     /// Expired entries of `splats.toml` and `known.toml`; each of them fails the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expired: Vec<Expired>,
+    /// How long the run will take by earlier durations of its cells, milliseconds; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u64>,
     /// What was tested, and who started it.
     #[serde(default, skip_serializing_if = "Provenance::is_empty")]
     pub provenance: Provenance,
@@ -179,6 +182,7 @@ impl RunInfo {
             canary: false,
             retries: 0,
             expired: Vec::new(),
+            expected_ms: None,
             provenance: Provenance::default(),
             plan,
             shard: None,

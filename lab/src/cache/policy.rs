@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn bounds_are_read_strictly() {
-        let parse = |text: &str| setting_in(text, "lab.toml", TABLE, KEYS, Policy::read).map_err(|error| error.to_string());
+        let parse =
+            |text: &str| setting_in(text, "lab.toml", TABLE, KEYS, Policy::read).map_err(|error| error.to_string());
         assert_eq!(parse("[results]\nkeep = 3\n"), Ok(Policy::default()));
         assert_eq!(parse("[cache]\nmax-gib = 3\ndays = 7\n"), Ok(Policy { size: 3 << 30, days: 7 }));
         assert!(parse("[cache]\nmax-gb = 3\n").unwrap_err().starts_with("lab.toml:2: "));

@@ -4,8 +4,7 @@
 use lab_base::strict_toml::{ConfigError, Origin};
 use lab_report::results::{SettingsError, setting};
 use std::{
-    fs,
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 use toml_edit::Document;
@@ -54,7 +53,9 @@ impl AgentPackage {
         })?;
         match named {
             None => Ok(Self { name: DEFAULT.to_owned(), directory: None }),
-            Some(directory) => Ok(Self { name: package_name(&directory.join("Cargo.toml"))?, directory: Some(directory) }),
+            Some(directory) => {
+                Ok(Self { name: package_name(&directory.join("Cargo.toml"))?, directory: Some(directory) })
+            }
         }
     }
 }

@@ -208,7 +208,8 @@ pub fn ready() {
     let kernel = ["kernels", "fetch", "--kernel", KERNEL];
     for arguments in [&cell[..], &kernel] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-        let output = command.args(["--project", ROOT]).args(arguments).stdin(Stdio::null()).output().expect("lab starts");
+        let output =
+            command.args(["--project", ROOT]).args(arguments).stdin(Stdio::null()).output().expect("lab starts");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
@@ -224,7 +225,8 @@ pub fn play(scenario: &Scenario) -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let script = |agent: &mut _| (scenario.script)(Script { agent });
     let kernel = env::var(VERSION).expect("the parent sets it with the scenario");
-    let machine = StandIn { script: &script, kernel: &kernel, listening: scenario.listening, freezing: scenario.freezing };
+    let machine =
+        StandIn { script: &script, kernel: &kernel, listening: scenario.listening, freezing: scenario.freezing };
     machine.play(&arguments).unwrap_or_else(|error| {
         eprintln!("the stand-in for QEMU: {error}");
         ExitCode::FAILURE

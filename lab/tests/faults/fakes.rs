@@ -41,11 +41,7 @@ fn boots() -> Vec<Fault> {
         fault(
             "boot-silent",
             "a kernel that never starts its agent",
-            (
-                3,
-                NONE_RUN,
-                &["3 guests in a row died without a verdict; the last one: no hello within 2.0s of launch"],
-            ),
+            (3, NONE_RUN, &["3 guests in a row died without a verdict; the last one: no hello within 2.0s of launch"]),
             || Scenario::of(|mut script| script.hang()).choosing("boot=2s"),
         ),
         fault(

@@ -68,10 +68,16 @@ fn last_words(seen: &Seen) -> Option<String> {
         true => seen.last.starts_with("error: "),
         false => wanted.contains(&seen.last),
     };
-    (!right).then(|| format!("the last words are {:?}, wanted {}", seen.last, match wanted.is_empty() {
-        true => "an error".to_owned(),
-        false => wanted.join(" or "),
-    }))
+    (!right).then(|| {
+        format!(
+            "the last words are {:?}, wanted {}",
+            seen.last,
+            match wanted.is_empty() {
+                true => "an error".to_owned(),
+                false => wanted.join(" or "),
+            }
+        )
+    })
 }
 
 /// The end of a long text.

@@ -139,8 +139,8 @@ pub fn sweep(project: &Path, results: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::settings::setting_in;
     use crate::results::directory;
+    use crate::results::settings::setting_in;
     use lab_record::log;
 
     fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn the_file_is_read_strictly() {
-        let read = |text: &str| setting_in(text, "lab.toml", TABLE, KEYS, Retention::read).map_err(|error| error.to_string());
+        let read =
+            |text: &str| setting_in(text, "lab.toml", TABLE, KEYS, Retention::read).map_err(|error| error.to_string());
         assert_eq!(read("").unwrap(), Retention::default());
         assert_eq!(read("[results]\nkeep = 7\n").unwrap(), Retention { keep: 7, ..Retention::default() });
         let error = read("[results]\nkep = 7\n").unwrap_err();

@@ -47,8 +47,9 @@ struct Machine {
 impl Machine {
     /// `None` if the program is only asked for something, for example its version.
     fn of(arguments: &[String]) -> Option<Self> {
-        let after =
-            |option: &str| arguments.windows(2).filter(|pair| pair[0] == option).map(|pair| &*pair[1]).collect::<Vec<_>>();
+        let after = |option: &str| {
+            arguments.windows(2).filter(|pair| pair[0] == option).map(|pair| &*pair[1]).collect::<Vec<_>>()
+        };
         let part = |value: &str, key: &str| value.split(',').find_map(|part| part.strip_prefix(key)).map(PathBuf::from);
         let port = after("-chardev").into_iter().find(|value| value.contains("id=agent"));
         Some(Self {
@@ -108,7 +109,8 @@ impl StandIn<'_> {
 }
 
 fn agent(machine: &Machine, kernel: &str, stream: UnixStream) -> io::Result<FakeAgent> {
-    let (name, number) = machine.guest().ok_or_else(|| io::Error::other(format!("no guest's name: {}", machine.name)))?;
+    let (name, number) =
+        machine.guest().ok_or_else(|| io::Error::other(format!("no guest's name: {}", machine.name)))?;
     let directory = machine.port.parent().unwrap_or(Path::new("/"));
     Ok(FakeAgent {
         spec: GuestSpec { name: format!("{name}-{number}"), ..specification(directory.to_owned()) },

@@ -205,11 +205,12 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         explained(ctx, name, link::change(testbed.net.ns("host"), P0.dev, &options), Errno::EACCES, words);
     }
     // For versions between the two, which were not measured, and those that say nothing both are accepted.
-    let wanted: &[Errno] = match (ctx.capabilities.has_change(&PEER_INFO_EACCES), ctx.capabilities.has_change(&AFTER_6_12)) {
-        (Some(true), _) => &[Errno::EACCES],
-        (Some(false), Some(false)) => &[Errno::EINVAL],
-        _ => &[Errno::EINVAL, Errno::EACCES],
-    };
+    let wanted: &[Errno] =
+        match (ctx.capabilities.has_change(&PEER_INFO_EACCES), ctx.capabilities.has_change(&AFTER_6_12)) {
+            (Some(true), _) => &[Errno::EACCES],
+            (Some(false), Some(false)) => &[Errno::EINVAL],
+            _ => &[Errno::EINVAL, Errno::EACCES],
+        };
     let peer_info = NetkitOptions { raw: vec![(ifla_netkit::PEER_INFO, vec![0; 16])], ..NetkitOptions::default() };
     let refused = link::change(testbed.net.ns("host"), P0.dev, &peer_info).err();
     let errno = refused.as_ref().and_then(AsErrno::errno);

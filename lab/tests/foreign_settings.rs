@@ -147,6 +147,20 @@ fn a_hooks_repository_is_neither_locked_nor_checked_out() {
     assert_eq!(fs::read_to_string(Path::new(home).join(".config/virtme-ng/virtme-ng.conf")).unwrap(), "{}\n");
 }
 
+/// Another compiler makes another kernel of the same commit.
+#[test]
+fn a_kernel_is_built_again_by_another_compiler() {
+    let desk = Desk::new();
+    let built = |version: &str| {
+        program(&desk.path("bin/gcc"), &format!("echo 'gcc (mine) {version}'"));
+        let _ = fs::remove_file(desk.path("vng.env"));
+        fine(&desk.lab(&["kernels", "build", "mine"]));
+        desk.path("vng.env").exists()
+    };
+    fine(&desk.lab(&["kernels", "update"]));
+    assert_eq!([built("14.1"), built("14.1"), built("15.2"), built("15.2")], [true, false, true, false]);
+}
+
 /// A repository's own configuration is read, and still decides nothing that is read here.
 #[test]
 fn a_repositorys_own_settings_change_nothing() {

@@ -9,6 +9,7 @@
 //! *Architecture invariant:* this crate handles kernels as files with a version: it boots nothing and knows no cell.
 
 mod apt;
+mod builders;
 mod cache;
 mod changelog;
 mod checkout;

@@ -3,7 +3,7 @@
 #[path = "support/bzimage.rs"]
 mod bzimage;
 
-use bzimage::{RELEASE, image};
+use bzimage::image;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

@@ -10,6 +10,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use std::{
+    convert::Infallible,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     os::fd::{AsFd, OwnedFd},
@@ -77,11 +78,12 @@ impl Stranger {
         Netns::of("stranger", file.into()).map_err(io::Error::other)
     }
 
-    /// Waits for its attempts, which begin once its namespace has a device named [`GIVEN`].
+    /// Waits for its attempts, which begin once its namespace has a device named [`GIVEN`]. Its namespace and what is in it stay
+    /// until the process is dropped.
     ///
     /// # Errors
     /// It ended before.
-    pub fn attempts(mut self) -> io::Result<Attempts> {
+    pub fn attempts(&mut self) -> io::Result<Attempts> {
         let mut next = || -> io::Result<Option<Errno>> {
             let line = self.line()?;
             let number = line.parse::<i32>().map_err(|_| io::Error::other(line))?;
@@ -107,16 +109,12 @@ impl Drop for Stranger {
 
 /// The process itself.
 pub fn act() -> ExitCode {
-    match attempt() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            println!("{problem}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(problem) = attempt();
+    println!("{problem}");
+    ExitCode::FAILURE
 }
 
-fn attempt() -> Result<(), String> {
+fn attempt() -> Result<Infallible, String> {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
         .map_err(|errno| format!("unshare(CLONE_NEWUSER | CLONE_NEWNET): {errno}"))?;
     let own = File::open("/proc/thread-self/ns/net").map_err(|error| error.to_string())?;
@@ -148,7 +146,9 @@ fn attempt() -> Result<(), String> {
         };
         println!("{errno}");
     }
-    Ok(())
+    loop {
+        thread::park();
+    }
 }
 
 /// Whether the kernel makes user namespaces: with `CONFIG_USER_NS`, and unless `user.max_user_namespaces` is 0.

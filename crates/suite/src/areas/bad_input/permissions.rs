@@ -138,12 +138,12 @@ fn by_id(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// Root of a container with a user namespace of its own tries what concerns the node's end of its pair. Gives the node's
-/// namespace too, where `node0` is that end.
-fn from_container(ctx: &mut Ctx, variant: &Variant) -> Result<(Netns, Attempts), Stop> {
+/// namespace too, where `node0` is that end, and the container, with which that end goes.
+fn from_container(ctx: &mut Ctx, variant: &Variant) -> Result<(Netns, Attempts, Stranger), Stop> {
     const NODE: &str = "node0";
     ctx.need(Capability::UserNs)?;
     let node = Netns::new("node")?;
-    let container = Stranger::beside(&node).map_err(|error| Stop::check(format!("a container: {error}")))?;
+    let mut container = Stranger::beside(&node).map_err(|error| Stop::check(format!("a container: {error}")))?;
     // The container has the primary, through which settings can be changed.
     link::create_pair(&node, &PairRequest::new(variant.device(), stranger::GIVEN, NODE))?;
     let inside = container.netns().map_err(|error| Stop::check(format!("the container's namespace: {error}")))?;
@@ -151,7 +151,7 @@ fn from_container(ctx: &mut Ctx, variant: &Variant) -> Result<(Netns, Attempts),
     let attempts = container.attempts().map_err(|error| Stop::check(format!("the container's attempts: {error}")))?;
     let policy = link::info(&node, NODE)?.netkit.unwrap_or_default().policy;
     ctx.log(format!("policy of the node's end: {policy:?}; {attempts:?}"));
-    Ok((node, attempts))
+    Ok((node, attempts, container))
 }
 
 /// What `netkit_change_link()` changes at the peer lies in the peer's namespace; rtnetlink has only asked for `CAP_NET_ADMIN` in
@@ -164,7 +164,7 @@ const CHANGE_FROM_CONTAINER: Case = Case::new(
 )
 .over(variants::netkit_devices);
 fn change_from_container(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let (node, attempts) = from_container(ctx, variant)?;
+    let (node, attempts, _container) = from_container(ctx, variant)?;
     ctx.equal("a change of its own end", attempts.policy, None);
     ctx.equal("a change of the node's end", attempts.peer_policy, Some(Errno::EPERM));
     let policy = link::info(&node, "node0")?.netkit.unwrap_or_default().policy;
@@ -182,7 +182,7 @@ const PAIR_FROM_CONTAINER: Case = Case::new(
 )
 .over(variants::netkit_devices);
 fn pair_from_container(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let (node, attempts) = from_container(ctx, variant)?;
+    let (node, attempts, _container) = from_container(ctx, variant)?;
     ctx.equal("a pair with an end in the node's namespace", attempts.pair, Some(Errno::EPERM));
     let planted = link::list(&node)?.into_iter().any(|info| info.name == stranger::OWN.1);
     ctx.equal("its end is on the node", planted, false);

@@ -2,7 +2,7 @@
 //! as the agent. The program `lab` can be tested with it as a whole: nothing of it is replaced, and no kernel is needed.
 
 use super::{Console, FakeAgent, PLACE, REGISTERS, specification, tasks};
-use crate::{GuestSpec, SocketChannel};
+use crate::{Channel, GuestSpec, Recv, SocketChannel};
 use lab_record::guest_exit::GuestExit;
 use serde_json::{Value, json};
 use std::{
@@ -12,6 +12,7 @@ use std::{
     process::ExitCode,
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
 /// File name of the program: the lab finds a guest's QEMU by it.
@@ -24,7 +25,7 @@ const MAJOR: u32 = 99;
 
 /// What happens in QEMU's place.
 pub struct StandIn<'a> {
-    /// Acts as the agent; the machine ends when it returns, except one that becomes a snapshot.
+    /// Acts as the agent; the machine ends when it returns, or is killed where the lab has closed the port.
     pub script: &'a dyn Fn(&mut FakeAgent),
     /// Version of the kernel that the guest claims to run.
     pub kernel: &'a str,
@@ -40,8 +41,6 @@ struct Machine {
     port: PathBuf,
     monitor: PathBuf,
     restored: bool,
-    /// Whether it becomes a snapshot: its memory is in a file that others will see.
-    shared: bool,
 }
 
 impl Machine {
@@ -57,7 +56,6 @@ impl Machine {
             port: part(port?, "path=")?,
             monitor: part(after("-qmp").first()?, "unix:")?,
             restored: arguments.iter().any(|word| word == "-incoming"),
-            shared: after("-object").into_iter().any(|value| value.contains(",share=on")),
         })
     }
 
@@ -98,8 +96,9 @@ impl StandIn<'_> {
         }
         let mut agent = agent(&machine, self.kernel, stream)?;
         (self.script)(&mut agent);
-        // The lab closes the port before it saves the machine, and kills it afterwards.
-        while machine.shared {
+        // A machine outlives its port: the lab closes it before it saves or questions the machine, and kills it afterwards.
+        let mut rest = [0; 64];
+        while matches!(agent.channel.recv(&mut rest, Duration::ZERO), Ok(Recv::Closed)) {
             thread::park();
         }
         let exit = agent.exit;

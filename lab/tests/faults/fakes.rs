@@ -235,14 +235,14 @@ fn hangs() -> Vec<Fault> {
         fault(
             "guest-overdue",
             "a guest that takes longer than its deadline",
-            (1, &["A01 passed", "B02 errored: hang: the guest ran for more than 4.0s", "C03 passed"], &[]),
+            (1, &["A01 passed", "B02 errored: hang: the guest ran for more than 10.0s", "C03 passed"], &[]),
             || {
                 once(|script, cells| {
                     script.pass(&cells[0]);
                     script.start(&cells[1]);
                     script.hang();
                 })
-                .choosing("guest=4s")
+                .choosing("guest=10s")
             },
         ),
         fault(
@@ -259,7 +259,7 @@ fn hangs() -> Vec<Fault> {
                     script.start(&cells[1]);
                     script.hang();
                 })
-                .choosing("run=8s")
+                .choosing("run=25s")
             },
         ),
     ]

@@ -12,7 +12,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_test_that_the_threat_model_names_exists() {
+fn every_test_in_the_threat_model_exists() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/threat-model.md")).unwrap();
     let (promises, attacks) = page.split_once("\n## Attacks\n").expect("the attacks come after the promises");
     let rows: Vec<Vec<&str>> = promises
@@ -73,7 +73,7 @@ const STREAMS: [&str; 8] = [
 
 /// Whatever is printed passes the writer that makes visible what steers a terminal or commands a CI system.
 #[test]
-fn nothing_is_printed_past_the_one_writer() {
+fn everything_is_printed_by_the_one_writer() {
     let ways = [
         " print!(",
         "println!(",
@@ -114,9 +114,10 @@ fn nothing_is_printed_past_the_one_writer() {
     assert!(looked > 100, "{looked} files only");
 }
 
-/// Directories for a while are made where others can't enter them, and sockets are connected to where they are one's own.
+/// Directories for a while are made where others can't enter them, and sockets are connected to where they are one's
+/// own.
 #[test]
-fn nothing_is_made_or_connected_to_past_the_guard() {
+fn directories_and_sockets_are_only_used_through_the_guard() {
     let mut looked = 0;
     for (path, text) in sources() {
         let tests = path.contains("/tests/")

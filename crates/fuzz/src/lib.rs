@@ -5,6 +5,16 @@ mod guests;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod roots;
+#[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod targets;
 #[cfg(test)]
 mod words;
+
+/// A directory in memory, if available.
+#[cfg(test)]
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Name of the virtio-serial port for files.
 pub const FILES_PORT: &str = "org.netkit-lab.files.0";
 
+/// Name of the virtio-serial port for connections to services of the host (`crates/relay`).
+pub const SERVICES_PORT: &str = "org.netkit-lab.services.0";
+
 /// Export with the kernel's own modules: a copy of `/lib/modules/RELEASE`.
 pub const MODULES: &str = "modules";
 /// Export with the root of the program.
@@ -33,6 +36,9 @@ pub struct WorldSpec {
     pub fresh_tmp: bool,
     /// Modules of the user's own, by their file names in `modules` of [`EXTRA`], in the order in which they are loaded.
     pub modules: Vec<String>,
+    /// Ports of the host's loopback device that are reached at the same ports of the guest's, over TCP and UDP.
+    #[serde(default)]
+    pub services: Vec<u16>,
     /// Limit of what the program may write outside of shared directories, MiB. `None` is half of the guest's memory.
     pub overlay_mib: Option<u32>,
 }
@@ -68,6 +74,7 @@ impl WorldSpec {
             mounts: Vec::new(),
             fresh_tmp: true,
             modules: Vec::new(),
+            services: Vec::new(),
             overlay_mib: None,
         }
     }

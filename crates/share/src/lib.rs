@@ -24,6 +24,8 @@ mod budget;
 mod change;
 mod confine;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod node;
 mod reply;

@@ -225,6 +225,10 @@ impl Guest for FakeGuest {
         Ok(host)
     }
 
+    fn services(&mut self) -> Result<UnixStream, VmError> {
+        self.files()
+    }
+
     fn exited(&mut self) -> Option<GuestExit> {
         self.exit.lock().expect("no panic while held").clone()
     }

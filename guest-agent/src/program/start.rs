@@ -281,7 +281,7 @@ fn interpreter(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_protocol::shell::Stage;
+    use lab_protocol::shell::ShellStage;
     use std::{fs, os::unix::fs::PermissionsExt};
 
     fn program(argv: &[&str], path: &Path) -> Program {
@@ -291,7 +291,7 @@ mod tests {
             inherit: lab_protocol::work::Inherit::Named(Vec::new()),
             cwd: Raw::default(),
             world: None,
-            stage: Stage::Bare,
+            stage: ShellStage::Bare,
             node: None,
             user: None,
             terminal: None,

@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use std::{
     fmt, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -45,6 +46,13 @@ pub enum WorldError {
         path: PathBuf,
         /// The kernel's answer.
         errno: Errno,
+    },
+    /// A service of the host can't be offered.
+    Service {
+        /// Where in the guest.
+        address: SocketAddr,
+        /// The system's answer.
+        error: io::Error,
     },
     /// The kernel refuses a module of the user's own.
     Module {
@@ -89,6 +97,9 @@ impl fmt::Display for WorldError {
             Self::Limit { errno } => write!(f, "limits of resources can't be set: {errno}"),
             Self::Loopback { errno } => write!(f, "the loopback device can't be set up: {errno}"),
             Self::InRoot { path, errno } => write!(f, "{} in the root: {errno}", path.display()),
+            Self::Service { address, error } => {
+                write!(f, "{address}, where a service of the host is to be in the guest: {error}")
+            }
             Self::Module { name, error } => write!(
                 f,
                 "the kernel refuses the module {name}: {error} (its log says more; a module is built for one release of one kernel)"

@@ -8,6 +8,7 @@ mod error;
 mod inside;
 mod linux;
 pub mod modprobe;
+mod services;
 mod share;
 
 pub use error::WorldError;
@@ -20,6 +21,7 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::{chdir, chroot},
 };
+use services::Services;
 use share::SHARE;
 use std::{
     ffi::{CString, OsStr},
@@ -46,6 +48,8 @@ pub struct World {
     at: PathBuf,
     root: CString,
     cwd: CString,
+    /// Dropped with it.
+    services: Services,
 }
 
 impl World {
@@ -68,7 +72,8 @@ impl World {
         let root = at.join("root");
         let cwd: &[u8] = if spec.cwd.is_empty() { b"/" } else { &spec.cwd };
         // From here on dropping it unmounts what is there.
-        let world = Self { root: text(root.as_os_str().as_bytes())?, cwd: text(cwd)?, at };
+        let mut world =
+            Self { root: text(root.as_os_str().as_bytes())?, cwd: text(cwd)?, at, services: Services::default() };
         world.mount_root(&root, spec)?;
         let inside = Inside::of(&root)?;
         mount_own(&inside, &root, spec)?;
@@ -82,6 +87,7 @@ impl World {
         let own = Path::new(SHARE).join(EXTRA).join("modules");
         modprobe::load_own(&own, &spec.modules)
             .map_err(|(path, error)| WorldError::Module { name: name_of(&path), error })?;
+        world.services = Services::listen(&spec.services)?;
         Ok(world)
     }
 

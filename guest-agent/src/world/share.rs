@@ -53,15 +53,15 @@ fn mount_share() -> Result<(), WorldError> {
     let clone = |file: &File| file.try_clone().map_err(WorldError::io(at));
     let (requests, answers) = (clone(&device)?, device);
     let (to_host, from_host) = (clone(&port)?, port);
-    thread::spawn(move || carry("requests for files", || carry_requests(requests, to_host)));
-    thread::spawn(move || carry("the host's files", || carry_answers(from_host, answers)));
+    thread::spawn(move || at_home("requests for files", || carry_requests(requests, to_host)));
+    thread::spawn(move || at_home("the host's files", || carry_answers(from_host, answers)));
     Ok(())
 }
 
-/// Carries until the port closes, in the network namespace of PID 1: a thread keeps the one that it was started in.
-fn carry(what: &str, carry: impl FnOnce() -> io::Result<()>) {
+/// Works in the network namespace of PID 1: a thread keeps the one that it was started in.
+pub fn at_home(what: &str, work: impl FnOnce() -> io::Result<()>) {
     let home = File::open("/proc/1/ns/net").and_then(|home| Ok(setns(home, CloneFlags::CLONE_NEWNET)?));
-    if let Err(error) = home.and_then(|()| carry()) {
+    if let Err(error) = home.and_then(|()| work()) {
         kmsg::note(&format!("{what}: {error}"));
     }
 }

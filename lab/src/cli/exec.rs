@@ -4,7 +4,7 @@ use super::{args::KernelArgs, topology};
 use crate::{
     error::Error,
     exec::{Request, end, table},
-    guests::{Guests, How, Order, machine::Shape},
+    guests::{GuestOptions, Guests, Order, machine::Shape},
     project::{
         Project, artifacts,
         select::{Selected, build},
@@ -76,6 +76,10 @@ pub(super) struct ExecArgs {
     /// Directory for files that the command writes to $LAB_ARTIFACTS, in a directory for each guest.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Let the command reach these ports of this host's loopback device at its own, over TCP and UDP: host:PORT[,PORT]. Nothing
+    /// else of any network. Default: none.
+    #[arg(long, value_name = "host:PORT[,PORT]", value_parser = network, default_value = "none")]
+    net: Network,
     /// Load this kernel module (.ko) first; repeatable.
     #[arg(long, value_name = "FILE")]
     module: Vec<PathBuf>,
@@ -109,7 +113,7 @@ pub(super) struct ExecArgs {
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
     #[arg(short, long, value_name = "N", value_parser = super::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
-    /// How often a command that does not pass is repeated, each time in a fresh guest. It reads nothing then.
+    /// GuestOptions often a command that does not pass is repeated, each time in a fresh guest. It reads nothing then.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::args::within(0, 20))]
     retries: u32,
     /// Whether a command that passes only when repeated fails the run.
@@ -202,7 +206,7 @@ pub(super) fn again(
 }
 
 /// A shell command for `lab bisect`, and how its guests run.
-pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, How), Error> {
+pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
     let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
     let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
     let request = Request {
@@ -219,7 +223,12 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
         sysctl: Vec::new(),
     };
     let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
-    let how = How { streams: Some(Arc::new(streams)), world: Some(world), isolate: Isolate::Case, ..How::default() };
+    let how = GuestOptions {
+        streams: Some(Arc::new(streams)),
+        world: Some(world),
+        isolate: Isolate::Case,
+        ..GuestOptions::default()
+    };
     Ok((request.cells(false, None), how))
 }
 
@@ -248,7 +257,7 @@ fn run(
     let streams = Streams::of_process(show_as, screen).map_err(Error::file("duplicate", "standard streams"))?;
     let streams = Arc::new(streams);
     let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
-    let how = How { exec: words, ..args.how(&streams, world) };
+    let how = GuestOptions { exec: words, ..args.how(&streams, world) };
     let order = Order { how, out: args.results.clone(), quiet: true };
     let selected = Selected { cells, every_cell: false, ..selected };
     let done = Guests::execute(&project, &kernels, selected, order, false, narrow);
@@ -268,8 +277,12 @@ impl ExecArgs {
     /// Files of the host for the command.
     fn world(&self, project: &Project) -> Result<Option<Arc<World>>, Error> {
         let Root::World(root) = self.root.clone() else {
-            let needs =
-                [("--rw", !self.rw.is_empty()), ("--out", self.out.is_some()), ("--module", !self.module.is_empty())];
+            let needs = [
+                ("--rw", !self.rw.is_empty()),
+                ("--out", self.out.is_some()),
+                ("--module", !self.module.is_empty()),
+                ("--net", !self.net.0.is_empty()),
+            ];
             return match needs.into_iter().find(|(_, given)| *given) {
                 Some((name, _)) => {
                     Err(Error::Usage(format!("{name} shares files of this host: use another --root than image")))
@@ -291,12 +304,13 @@ impl ExecArgs {
         };
         let program = Program { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
-        let options = Options { root, program, cwd, writable, out, modules, overlay_mib: self.overlay };
+        let services = self.net.0.clone();
+        let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
         Ok(Some(Arc::new(World::new(options, project.cache.root())?)))
     }
 
-    fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> How {
-        How {
+    fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
+        GuestOptions {
             jobs: self.jobs,
             cold: self.cold,
             isolate: self.isolate,
@@ -311,7 +325,7 @@ impl ExecArgs {
                 cmdline: self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
             },
             world,
-            ..How::default()
+            ..GuestOptions::default()
         }
     }
 
@@ -373,6 +387,26 @@ fn name(text: &str) -> Result<String, String> {
     let fits =
         !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned()) }
+}
+
+/// Ports of the host.
+#[derive(Debug, Clone, Default)]
+struct Network(Vec<u16>);
+
+fn network(text: &str) -> Result<Network, String> {
+    let wanted = || format!("`{text}` is neither none nor host:PORT[,PORT], for example host:8080,5432");
+    if text == "none" {
+        return Ok(Network::default());
+    }
+    let ports = text.strip_prefix("host:").ok_or_else(wanted)?.split(',');
+    let mut found: Vec<u16> = Vec::new();
+    for port in ports {
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wanted)?;
+        if !found.contains(&port) {
+            found.push(port);
+        }
+    }
+    Ok(Network(found))
 }
 
 /// A file, and its place in a root.

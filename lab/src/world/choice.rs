@@ -4,7 +4,9 @@ use super::{
     WorldError,
     archive::Archive,
     closure::{self, Files},
-    directory, oci, unpack,
+    oci,
+    paths::directory,
+    unpack,
 };
 use lab_share::{Look, Tree};
 use std::{

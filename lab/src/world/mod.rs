@@ -8,6 +8,8 @@ mod choice;
 mod closure;
 mod error;
 mod oci;
+mod paths;
+mod services;
 pub mod unpack;
 
 pub use choice::{Program, RootChoice};
@@ -16,6 +18,7 @@ pub use error::WorldError;
 use choice::Root;
 use lab_protocol::world::{ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
 use lab_share::{Budget, End, Failed, Look, Server, Source, Tree, TreeError};
+use paths::directory;
 use std::{
     fs::{self, File},
     os::unix::{ffi::OsStrExt, net::UnixStream},
@@ -42,6 +45,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Files of modules that the guest loads, in this order.
     pub modules: Vec<PathBuf>,
+    /// Ports of the host's loopback device that the program reaches.
+    pub services: Vec<u16>,
     /// Limit of what the program may write elsewhere, MiB.
     pub overlay_mib: Option<u32>,
 }
@@ -73,7 +78,7 @@ impl World {
     /// # Errors
     /// [`WorldError`]: a directory is missing, or a root is no root.
     pub fn new(options: Options, cache: &Path) -> Result<Self, WorldError> {
-        let Options { root: choice, program, cwd, writable, out, modules, overlay_mib } = options;
+        let Options { root: choice, program, cwd, writable, out, modules, services, overlay_mib } = options;
         let mut shared = Vec::new();
         for (number, dir) in writable.iter().enumerate() {
             let path = directory(dir)?;
@@ -108,6 +113,7 @@ impl World {
             mounts,
             fresh_tmp: choice != RootChoice::Host,
             modules: modules.iter().map(|(name, _)| name.clone()).collect(),
+            services,
             overlay_mib,
         };
         let root = Root::of(choice, &program, &cwd, cache)?;
@@ -133,6 +139,19 @@ impl World {
         let thread = thread::Builder::new().name("files".to_owned()).spawn(serve);
         let thread = thread.map_err(WorldError::io(Path::new("thread")))?;
         Ok(Serving { thread, artifacts })
+    }
+
+    /// Connects one guest to the services, on threads that end with its machine. Nothing happens if there are none.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn connect(&self, stream: UnixStream) -> Result<(), WorldError> {
+        services::serve(self.spec.services.clone(), stream).map_err(WorldError::io(Path::new("thread")))
+    }
+
+    /// Whether guests are connected to services of the host.
+    pub fn has_services(&self) -> bool {
+        !self.spec.services.is_empty()
     }
 
     fn tree(&self, kernel: &KernelFiles, artifacts: Option<&Path>) -> Result<Tree, WorldError> {
@@ -163,12 +182,6 @@ fn add_file(tree: &mut Tree, place: &Path, path: &Path) -> Result<(), WorldError
     let source = Source::Piece { file: Arc::new(file), offset: 0, length };
     tree.file(Tree::ROOT, place, Look::root(0o644), source)?;
     Ok(())
-}
-
-/// A directory of the host by its real path.
-fn directory(dir: &Path) -> Result<PathBuf, WorldError> {
-    let path = dir.canonicalize().map_err(WorldError::io(dir))?;
-    if path.is_dir() { Ok(path) } else { Err(WorldError::NotADirectory { path }) }
 }
 
 /// The directory for artefacts, which is made.

@@ -11,6 +11,7 @@ use lab_protocol::{
     CellInfo, Job, Raw, Work,
     shell::{Size, Stream},
     work::Inherit,
+    world::{ARTIFACTS, ARTIFACTS_AT},
 };
 use std::{
     ffi::OsString,
@@ -137,7 +138,9 @@ impl Streams {
                 Inherit::Named(names) => names.iter().any(|wanted| wanted.as_bytes() == name.as_bytes()),
             };
             let own = [("LAB_KERNEL", kernel.to_string()), ("LAB_CELL", info.id.to_string())];
-            let own = own.map(|(name, value)| (Raw::from(name), Raw::from(value)));
+            let out = program.world.iter().flat_map(|world| &world.mounts).any(|mount| mount.export == ARTIFACTS);
+            let out = out.then(|| ("LAB_ARTIFACTS", ARTIFACTS_AT.to_owned()));
+            let own = own.into_iter().chain(out).map(|(name, value)| (Raw::from(&*name), Raw::from(&*value)));
             let inherited = self.variables.iter().filter(|(name, _)| is_wanted(name)).cloned().chain(own);
             let inherited: Vec<(Raw, Raw)> = inherited.filter(|(name, _)| !is_stated(name)).collect();
             program.env.splice(..0, inherited);

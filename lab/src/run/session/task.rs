@@ -5,7 +5,8 @@ use lab_base::interrupt::Interrupt;
 use lab_guard::Inside;
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, Job, KernelVersion};
 use lab_record::{guest_exit::GuestExit, plan::Plan};
-use std::{os::unix::net::UnixStream, time::Duration};
+use lab_vm::Guest;
+use std::time::Duration;
 
 /// The purpose of a guest.
 #[derive(Clone, Copy)]
@@ -17,7 +18,7 @@ pub enum Errand<'a> {
         /// Whether the guest was restored and must be resumed.
         restored: bool,
     },
-    /// Serves a visitor: a shell or a measurement.
+    /// Serves a shell or a measurement.
     Visit {
         visitor: &'a dyn Visitor,
         /// Whether the guest was restored and must be resumed.
@@ -52,8 +53,8 @@ pub struct Task<'a> {
     pub programs: &'a dyn Programs,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
-    /// Serves the guest's files on this stream; one line if they can't be served.
-    pub files: Option<&'a dyn Fn(UnixStream) -> Result<(), String>>,
+    /// Serves the guest's files on its port for them; one line if they can't be served.
+    pub files: Option<&'a dyn Fn(&mut dyn Guest) -> Result<(), String>>,
 }
 
 impl Task<'_> {
@@ -69,7 +70,7 @@ impl Task<'_> {
 
 /// Checked messages of a guest.
 #[derive(Debug)]
-pub enum Word {
+pub enum GuestMessage {
     /// The agent is up.
     Hello {
         /// `uname -r`.
@@ -101,8 +102,8 @@ pub enum Word {
 
 /// How a guest's session ended.
 #[derive(Debug)]
-pub enum End {
-    /// The errand is done: the guest is still running after settling, or was told to power off after its cells.
+pub enum SessionEnd {
+    /// The task is done: the guest is still running after settling, or was told to power off after its cells.
     Done(Option<Farewell>),
     /// A signal was received while this cell was running.
     Interrupted(Option<CellId>),
@@ -136,7 +137,7 @@ impl Farewell {
             Some(left) if left.is_empty() => {}
             Some(left) => problems.push(format!("left behind: {}", left.join(", "))),
             None if self.cut_short => {}
-            None => problems.push("its agent ended without a last word".to_owned()),
+            None => problems.push("its agent ended without a final message".to_owned()),
         }
         if !self.off && !self.cut_short {
             problems.push(format!("it did not power off within {:.1?} and was killed", self.after));

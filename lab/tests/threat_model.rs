@@ -46,8 +46,8 @@ fn every_test_in_the_threat_model_exists() {
 }
 
 /// The allowed places that name a shell. None of them runs text that the lab composed: the build command from the command
-/// line, which is passed unchanged; the command of `lab bisect --exec`, which a guest runs; the pod of a plan, which the lab writes but never runs; the tools of the image for `lab
-/// shell`, and their package.
+/// line, which is passed unchanged; the command of `lab bisect --exec`, which a guest runs; the pod of a plan, which the lab
+/// writes but never runs; the tools of the image for `lab shell`, and their package.
 const NAMED: [(&str, &str); 6] = [
     ("/cli/exec.rs", r#"argv: ["sh", "-c", command]"#),
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),

@@ -535,6 +535,6 @@ mod tests {
         };
         assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
         let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();
-        assert!(error.contains("uses protocol 99, but this lab uses 4"), "{error}");
+        assert!(error.contains("uses protocol 99, but this lab uses 5"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{error::AgentError, kmsg, modules, port, sender, session};
 use lab_harness::Suite;
+use lab_protocol::message::PORT_NAME;
 use nix::{
     mount::{MsFlags, mount},
     sys::reboot::{RebootMode, reboot},
@@ -29,7 +30,7 @@ fn live(suites: &[&'static dyn Suite]) -> Result<(), AgentError> {
     for complaint in &loaded.complaints {
         kmsg::say(complaint);
     }
-    let port = port::open().map_err(AgentError::Port)?;
+    let port = port::open(PORT_NAME).map_err(AgentError::Port)?;
     session::run(suites, port, boot_ms, loaded.modules)
 }
 

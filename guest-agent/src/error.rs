@@ -23,9 +23,18 @@ pub enum AgentError {
     /// `mount(2)` was refused.
     #[error("cannot mount {kind} on {target}: {errno}")]
     Mount { kind: String, target: String, errno: Errno },
-    /// The kernel has no file system for the host's files.
-    #[error("{0}; the profile `host` needs a kernel with 9p and overlayfs, for example Debian's generic build")]
-    NoHostRoot(Box<AgentError>),
+    /// The root of a foreign program can't be made.
+    #[error(transparent)]
+    World(#[from] crate::world::WorldError),
+    /// The topology has no such node.
+    #[error("the topology has no node {node}; it has {}", .nodes.join(", "))]
+    NoNode { node: String, nodes: Vec<String> },
+    /// No thread can be started.
+    #[error("no thread for cells: {0}")]
+    Thread(io::Error),
+    /// A thread of the agent panicked.
+    #[error("the agent panicked while it ran cells")]
+    Panicked,
     /// `uname(2)` was refused.
     #[error("uname: {0}")]
     Uname(Errno),
@@ -42,8 +51,8 @@ pub enum AgentError {
     #[error("no terminal in the guest: {0}")]
     Terminal(io::Error),
     /// A program can't be started.
-    #[error("{program}: {error} (the image has no tools)")]
-    Start { program: &'static str, error: io::Error },
+    #[error("{program}: {error}")]
+    Start { program: String, error: io::Error },
     /// `wait4(2)` was refused.
     #[error("waiting for the program: {0}")]
     Wait(io::Error),

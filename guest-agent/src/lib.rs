@@ -14,10 +14,13 @@ mod entropy;
 mod error;
 mod kmsg;
 mod modules;
+mod names;
 mod port;
+mod program;
 mod sender;
 mod session;
 mod shell;
+mod world;
 
 use lab_harness::{Suite, holder, listing, topologies};
 use lab_protocol::PROTOCOL_VERSION;
@@ -38,6 +41,10 @@ use std::{fmt, process::ExitCode};
 pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
     if std::process::id() == 1 {
         boot::as_init(suites);
+    }
+    let mut arguments = std::env::args();
+    if arguments.next().is_some_and(|name| world::modprobe::is_meant(&name)) {
+        return world::modprobe::main(arguments);
     }
     match std::env::args().nth(1).as_deref() {
         Some("--list") => print(listing(suites, &version())),

@@ -4,19 +4,27 @@ use crate::{
     entropy,
     error::AgentError,
     kmsg::{self, Log},
+    program::{Ended, Programs},
     sender::Sender,
     shell::Shell,
 };
-use lab_harness::{RunOptions, Runner, Suite};
+use lab_harness::{Finished, RunOptions, Runner, Suite};
 use lab_protocol::{
-    AgentMessage, CellId, HostMessage, KernelVersion, PROTOCOL_VERSION, frame::Decoder, measure::MeasureRequest,
+    AgentMessage, CellReport, HostMessage, Job, KernelVersion, Outcome, PROTOCOL_VERSION, Work, frame::Decoder,
+    measure::MeasureRequest,
 };
-use std::{fs::File, io::Read, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io::Read,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 /// Handles messages from the host until it sends `Shutdown`.
 ///
 /// # Errors
-/// The port breaks, the host speaks another protocol, or the harness can't probe the kernel.
+/// The port fails, the host uses another protocol version, or the harness can't probe the kernel.
 pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), AgentError> {
     let reader = port.try_clone().map_err(AgentError::Port)?;
     let sender = Sender::new(port);
@@ -42,12 +50,14 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     sender.send(&hello(None))?;
     sender.start_heartbeat();
 
-    let mut log = Log::open();
-    // Splats during the boot are reported to every host that resumes this guest.
+    let log = Arc::new(Mutex::new(Log::open()));
+    // Splats of the boot: reported to every host that resumes this guest.
     let mut boot_log = String::new();
     let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
     let mut shell: Option<Shell> = None;
+    let programs = Programs::default();
+    let mut work: Option<JoinHandle<Result<(), AgentError>>> = None;
     loop {
         match inbox.next()? {
             HostMessage::Hello { protocol } | HostMessage::Resume { protocol, .. } if protocol != PROTOCOL_VERSION => {
@@ -61,7 +71,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 })?;
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
-                boot_log = log.splats();
+                boot_log = locked(&log).splats();
                 sender.report(&boot_log)?;
             }
             HostMessage::Settle => {
@@ -86,7 +96,13 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 };
                 set_clock(now_unix_ns);
                 scale = time_scale;
-                run_cells(&sender, &mut log, runner, &cells, &RunOptions { time_scale, mutant, held: false })?;
+                // The session goes on reading the port meanwhile: a program has input, and its output is acknowledged.
+                finish(work.take())?;
+                let (sender, log, runner) = (sender.clone(), Arc::clone(&log), Arc::clone(runner));
+                let (programs, options) = (programs.clone(), RunOptions { time_scale, mutant, held: false });
+                let run = move || run_cells(&sender, &log, &runner, &programs, &cells, &options);
+                let thread = thread::Builder::new().name("cells".into()).spawn(run);
+                work = Some(thread.map_err(AgentError::Thread)?);
             }
             HostMessage::Shell(request) => {
                 let Some(runner) = &runner else {
@@ -102,37 +118,76 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 set_clock(request.now_unix_ns);
                 measure(&sender, runner, &request)?;
             }
-            // Ignored where no shell is open.
-            HostMessage::Input { bytes } => drop(shell.as_ref().map(|shell| shell.input(bytes))),
-            HostMessage::Resize(size) => drop(shell.as_ref().map(|shell| shell.resize(size))),
+            // Ignored where neither a shell nor a program is open.
+            HostMessage::Input { bytes } => match &shell {
+                Some(shell) => shell.input(bytes),
+                None => programs.input(bytes),
+            },
+            HostMessage::Resize(size) => match &shell {
+                Some(shell) => shell.resize(size),
+                None => programs.resize(size),
+            },
+            HostMessage::OutputTaken { stream, bytes } => programs.taken(stream, bytes),
+            HostMessage::OutputClosed { stream } => programs.close(stream),
+            HostMessage::Signal { signal } => programs.signal(signal),
             HostMessage::Shutdown => {
-                let left = runner.as_ref().map(|runner| runner.left(scale)).unwrap_or_default();
-                sender.report(&log.splats())?;
+                finish(work.take())?;
+                // What a program left is in its report, and nobody's fault but its own.
+                let left = runner.as_ref().filter(|_| !programs.ran());
+                let left = left.map(|runner| runner.left(scale)).unwrap_or_default();
+                sender.report(&locked(&log).splats())?;
                 return sender.send(&AgentMessage::Farewell { left });
             }
         }
     }
 }
 
+fn locked(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for the cells of the last `Run`, which the host has heard the end of.
+fn finish(work: Option<JoinHandle<Result<(), AgentError>>>) -> Result<(), AgentError> {
+    work.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(AgentError::Panicked)))
+}
+
 fn run_cells(
     sender: &Sender,
-    log: &mut Log,
-    runner: &Runner,
-    cells: &[CellId],
+    log: &Mutex<Log>,
+    runner: &Arc<Runner>,
+    programs: &Programs,
+    cells: &[Job],
     options: &RunOptions,
 ) -> Result<(), AgentError> {
     let mut ran = 0;
-    for id in cells {
-        sender.set_current(Some(id.clone()));
-        mark(sender, log, &format!("begin {id}"))?;
-        sender.send(&AgentMessage::CellStarted { cell: id.clone() })?;
-        let finished = runner.run(id, options);
-        mark(sender, log, &format!("end {id}"))?;
+    for Job { cell, work, requires } in cells {
+        sender.set_current(Some(cell.clone()));
+        mark(sender, &mut locked(log), &format!("begin {cell}"))?;
+        let started = || sender.send(&AgentMessage::CellStarted { cell: cell.clone() });
+        let Ended { report, stuck } = match work {
+            Work::Case => {
+                started()?;
+                let Finished { report, stuck } = runner.run(cell, options);
+                Ended { report, stuck }
+            }
+            Work::Program(program) => {
+                let opened = programs.open();
+                started()?;
+                let missing = requires.iter().find_map(|capability| runner.need(*capability).err());
+                if let Some(reason) = missing {
+                    let report = CellReport::bare(cell.clone(), Outcome::Skipped { reason });
+                    opened.cancel(report)
+                } else {
+                    opened.run(runner, cell, program, options.time_scale, sender)
+                }
+            }
+        };
+        mark(sender, &mut locked(log), &format!("end {cell}"))?;
         sender.set_current(None);
-        sender.send(&AgentMessage::CellFinished { report: Box::new(finished.report) })?;
-        if let Some(stuck) = finished.stuck {
-            // A thread that cannot be stopped still holds namespaces and programs, so the guest is no longer clean.
-            // The guest keeps running because the host asks where it hangs before killing it.
+        sender.send(&AgentMessage::CellFinished { report: Box::new(report) })?;
+        if let Some(stuck) = stuck {
+            // A thread that cannot be stopped still holds namespaces and programs: the guest is no longer pristine. It stays
+            // up, since the host asks what hangs before it kills it.
             return sender.send(&AgentMessage::Fatal { message: stuck });
         }
         ran += 1;

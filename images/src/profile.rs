@@ -11,6 +11,4 @@ pub enum Profile {
     Suite,
     /// A shell and network tools, for interactive use.
     Shell,
-    /// As `Shell`, with the modules by which the guest mounts the host's root.
-    Host,
 }

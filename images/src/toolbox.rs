@@ -131,7 +131,7 @@ impl Toolbox {
     }
 
     fn collect_from(source: &Source) -> Result<Self, ImageError> {
-        let busybox = source.find(BUSYBOX).ok_or(ImageError::NoShell { problem: "there is none".to_owned() })?;
+        let busybox = source.find(BUSYBOX).ok_or(ImageError::NoShell { problem: "not found".to_owned() })?;
         let listed = std::process::Command::new(&busybox).arg("--list").output();
         let listed = listed.map_err(ImageError::io("busybox", &busybox))?;
         let applets = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();

@@ -54,6 +54,9 @@ pub enum Error {
     /// There is no cache directory.
     #[error(transparent)]
     Cache(#[from] lab_base::paths::NoCacheDir),
+    /// What a program is to see of files can't be served.
+    #[error(transparent)]
+    World(#[from] crate::world::WorldError),
     /// Setting up the host failed.
     #[error(transparent)]
     Setup(#[from] crate::setup::SetupError),
@@ -104,6 +107,7 @@ impl Error {
             | Self::Shard(_)
             | Self::Part(_)
             | Self::Name(_)
+            | Self::World(_)
             | Self::Cache(NoCacheDir::Unusable { .. })
             | Self::Setup(SetupError::Cache(NoCacheDir::Unusable { .. }))
             | Self::Usage(_) => Exit::Usage,

@@ -37,6 +37,7 @@ pub mod bisect;
 pub mod cache;
 pub mod cli;
 pub mod error;
+pub mod exec;
 pub mod guests;
 pub mod lists;
 pub mod project;
@@ -47,3 +48,4 @@ pub mod shard;
 pub mod shell;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod world;

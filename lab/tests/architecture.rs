@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The workspace crates that each crate may use.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     (
         "lab",
         &[
@@ -22,7 +22,9 @@ const ARROWS: [(&str, &[&str]); 19] = [
             "lab-kernel-store",
             "lab-protocol",
             "lab-record",
+            "lab-relay",
             "lab-report",
+            "lab-share",
             "lab-vm",
         ],
     ),
@@ -36,7 +38,9 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("lab-fuzz", &[]),
     ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
-    ("guest-agent", &["lab-protocol", "lab-harness", "lab-suite"]),
+    ("lab-share", &[]),
+    ("lab-relay", &[]),
+    ("guest-agent", &["lab-protocol", "lab-harness", "lab-relay", "lab-suite"]),
     ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-topology", &["lab-protocol", "lab-netlink"]),
@@ -47,7 +51,8 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// The crates of the host runner.
-const HOST: [&str; 6] = ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-vm", "lab-report"];
+const HOST: [&str; 8] =
+    ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-relay", "lab-share", "lab-vm", "lab-report"];
 
 /// A crate of the workspace.
 struct Package {
@@ -106,10 +111,10 @@ fn the_host_uses_no_crate_of_the_guest() {
     }
 }
 
-/// `--watch` must miss no source of the agent, shards must agree on every one, and a build is named by the commit that changed
-/// one of them.
+/// `--watch` must watch all sources of the agent, shards must agree on them, and a build has the commit that last
+/// changed one of them.
 #[test]
-fn the_lists_of_what_agent_and_lab_are_built_from_are_what_cargo_says() {
+fn the_lists_of_sources_of_agent_and_lab_agree_with_cargo() {
     use lab::project::sources::{AGENT, LAB};
     for (name, listed) in [("guest-agent", &AGENT[..]), ("lab", &LAB[..])] {
         let listed: BTreeSet<String> = listed.iter().map(|&it| it.to_owned()).collect();
@@ -155,7 +160,7 @@ fn declared(of: fn(&Path) -> Vec<types::Declared>) -> Vec<types::Declared> {
     directories.flat_map(|source| of(&source)).collect()
 }
 
-/// A reader who meets a type's name must not have to ask which one it is.
+/// The name of a type must identify it.
 #[test]
 fn the_name_of_a_public_type_occurs_once() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -19,7 +19,7 @@ const WANTED: [(&str, &str, &str); 29] = [
     ("Z09-must-not-hide-its-attachment[tc,veth]", "failed", "attach-mismatch: "),
     ("Z10-must-carry-traffic[tc,veth]", "failed", "the program never ran"),
     ("Z26-must-name-the-attach-type[tcx,veth]", "failed", "the plan requires tcx, kernel reports clsact/ingress"),
-    ("Z27-must-name-tcx-on-netkit[netkit,nk-l3]", "failed", "plan demands netkit, kernel reports tcx/ingress"),
+    ("Z27-must-name-tcx-on-netkit[netkit,nk-l3]", "failed", "the plan requires netkit, kernel reports tcx/ingress"),
     ("Z28-must-be-listed-by-the-kernel[tc,veth]", "failed", "the kernel does not list the program"),
     ("Z29-must-hear-a-late-packet[veth]", "failed", "1 delivered and 0 answered within"),
     ("Z11-must-panic-the-case", "errored", "agent: the case panicked: the canary's own panic"),

@@ -24,13 +24,13 @@ fn machine(mark: &str) -> Option<(Vec<String>, String)> {
             // Earlier QEMU processes only print the version and the list of machines.
             && command.contains(&"-append".to_owned())
             && words(format!("/proc/{}/environ", process.pid)).contains(&format!("LAB_CONFINED={mark}"));
-        // Between fork and exec it was the lab.
+        // Between fork and exec the process was still the lab.
         let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).ok()?;
         ours.then_some((command, status))
     })
 }
 
-/// Waits for the end of a run. Returns its status, and what was last seen of QEMU's process.
+/// Waits for the end of a run. Returns its status, and the last information about QEMU's process.
 fn observed(lab: &mut Child, mark: &str) -> (ExitStatus, Option<(Vec<String>, String)>) {
     let limit = Instant::now() + Duration::from_secs(300);
     let mut told = None;
@@ -117,7 +117,7 @@ fn a_guest_can_access_no_secret_and_no_network_of_its_host() {
     assert_eq!(said("Seccomp"), "2", "{status}");
 }
 
-/// An ordinary user of this test's own, and the group to which /dev/kvm belongs. Nobody else has these numbers.
+/// An ordinary user for this test, and the group of /dev/kvm. No other user has these numbers.
 const USER: u32 = 64_210;
 const KVM: u32 = 64_211;
 
@@ -176,7 +176,8 @@ fn copied(scratch: &Path) -> PathBuf {
     project
 }
 
-/// The lab as an ordinary user: the one who runs this test, or, if that is root, one of the test's own in the group kvm.
+/// The lab as an ordinary user: the one who runs this test, or, if that is root, one of the test's own in the group
+/// kvm.
 #[test]
 fn an_ordinary_user_in_group_kvm_runs_guests_without_any_rights() {
     build();

@@ -11,7 +11,7 @@ use std::{
 const RELEASE: &str = "6.12.3-mine";
 const MODULES: [&str; 3] = ["veth", "dummy", "some_other"];
 
-/// The smallest file that passes for a bzImage of this kernel (Documentation/arch/x86/boot.rst).
+/// A minimal valid bzImage of this kernel (Documentation/arch/x86/boot.rst).
 fn image() -> Vec<u8> {
     let mut image = vec![0; 0x400];
     image[0x1F1] = 1;

@@ -5,6 +5,8 @@ mod guests;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod roots;
+#[cfg(test)]
 mod settings;
 #[cfg(test)]
 mod targets;

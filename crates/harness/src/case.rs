@@ -4,7 +4,7 @@ use crate::{
     ctx::{Ctx, Stop},
     suite::Cell,
 };
-use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, LinkKind, cell::NO_TOPOLOGY};
+use lab_protocol::{AttachRequest, Capability, CellId, CellInfo, LinkKind, Work, cell::NO_TOPOLOGY};
 use lab_topology::{Template, Topology, model::DeviceSpec};
 use std::fmt::Write as _;
 use std::panic::Location;
@@ -237,6 +237,7 @@ impl Case {
             device: variant.device,
             requires: requirements(self.requires, &variant, built.as_ref()),
             deadline_ms: self.deadline_ms,
+            work: Work::Case,
         };
         let id = info.id.clone();
         Cell::new(info, topology, move |ctx| {

@@ -362,6 +362,7 @@ impl Ctx {
             duration_us: 0,
             log: self.log,
             metrics: self.metrics,
+            program: None,
             attachments,
         }
     }

@@ -11,8 +11,8 @@ use crate::{
 };
 use lab_bpf::{Programs, datapath::DatapathObject};
 use lab_protocol::{
-    CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome, Stated,
-    cell::NO_MUTANT,
+    Capability, CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome,
+    SkipReason, Stated, cell::NO_MUTANT,
 };
 use lab_topology::unpoisoned;
 use lab_topology::{Netns, Template, quiet};
@@ -128,6 +128,14 @@ impl Runner {
     /// The probes' answers.
     pub fn capabilities(&self) -> &[CapabilityReport] {
         self.capabilities.reports()
+    }
+
+    /// Whether the kernel has this, and the skip of a cell that needs it.
+    ///
+    /// # Errors
+    /// Why it has not.
+    pub fn need(&self, capability: Capability) -> Result<(), SkipReason> {
+        self.capabilities.need(capability)
     }
 
     /// A context for work outside of cases.

@@ -51,6 +51,7 @@ fn listing() -> Listing {
         device: None,
         requires: Vec::new(),
         deadline_ms: DEADLINE_MS,
+        work: lab_protocol::Work::Case,
         file: String::new(),
         line: 0,
     };
@@ -93,7 +94,7 @@ fn live() -> Option<()> {
         let _ = mount(Some(source), target, Some(kind), MsFlags::empty(), None::<&str>);
     }
     modules::load_all();
-    let mut port = port::open().ok()?;
+    let mut port = port::open(lab_protocol::message::PORT_NAME).ok()?;
     let mut host = HostPort { port: port.try_clone().ok()? };
     let uts = nix::sys::utsname::uname().ok()?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
@@ -121,7 +122,7 @@ fn live() -> Option<()> {
                     host.say(&probed)?;
                 }
                 HostMessage::Run { cells, .. } => {
-                    for cell in &cells {
+                    for lab_protocol::Job { cell, .. } in &cells {
                         host.say(&AgentMessage::CellStarted { cell: cell.clone() })?;
                         let report = CellReport::bare(cell.clone(), Outcome::Passed);
                         let report = attacks::act(&mut host, cell, report)?;

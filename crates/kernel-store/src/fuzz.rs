@@ -96,7 +96,7 @@ fn changelog() {
     });
 }
 
-/// `meta.toml` of an unpacked kernel beside an image of nobody.
+/// `meta.toml` of an unpacked kernel, next to an arbitrary image.
 #[test]
 fn meta_toml() {
     bolero::check!().for_each(|bytes: &[u8]| {

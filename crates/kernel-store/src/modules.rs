@@ -108,7 +108,7 @@ fn unpack(dir: &Path, files: &[PathBuf]) -> Result<()> {
 /// their capabilities. Only modules that guests load are checked.
 fn check_release(dir: &Path, release: &str) -> Result<()> {
     let index = index_of(dir)?;
-    for path in ModuleList::committed(Profile::Host).names().filter_map(|name| index.path(name)) {
+    for path in ModuleList::committed(Profile::Suite).names().filter_map(|name| index.path(name)) {
         let path = dir.join(path);
         let of = lab_image::module_release(&path).map_err(|error| bad_module(dir, error))?;
         if let Some(of) = of.filter(|of| of != release) {

@@ -3,6 +3,7 @@
 use crate::{
     attach::{AttachRequest, LinkKind},
     capability::Capability,
+    work::Work,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -49,9 +50,12 @@ pub struct CellInfo {
     pub device: Option<LinkKind>,
     /// Required capabilities; a kernel without one skips the cell with a reason.
     pub requires: Vec<Capability>,
-    /// Deadline of the cell in a fast guest, milliseconds.
+    /// Time that the cell may take on a fast guest, milliseconds; [`NO_DEADLINE`] for one that may take any.
     pub deadline_ms: u32,
-    /// Source file of the case, relative to the root of its repository; empty if unknown.
+    /// What it does. Sent to the agent as it is here, but for what [`crate::Program::env`] leaves out.
+    #[serde(default, skip_serializing_if = "Work::is_case")]
+    pub work: Work,
+    /// Source file of the case, from the root of its repository; empty where nobody knows.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub file: String,
     /// Line of the case in it; 0 without a file.
@@ -67,7 +71,10 @@ const fn is_zero(number: &u32) -> bool {
 /// [`CellInfo::topology`] of a cell that makes its own devices or needs no network.
 pub const NO_TOPOLOGY: &str = "none";
 
-/// Everything that an agent can run.
+/// [`CellInfo::deadline_ms`] of a program without a timeout: only its guest's heartbeat is watched.
+pub const NO_DEADLINE: u32 = u32::MAX;
+
+/// Everything an agent can run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// [`crate::PROTOCOL_VERSION`] of the agent.

@@ -1,21 +1,41 @@
-//! Frames: `magic (4) | payload length (u32 LE) | CRC-32 of the payload (u32 LE) | payload (JSON)`.
-//! The guest's kernel may be broken, so the [`Decoder`] accepts any bytes: it finds the next frame after garbage, never
-//! buffers more than one frame, and counts the skipped bytes.
+//! Frames: `magic (4) | payload length (u32 LE) | CRC-32 of the payload (u32 LE) | payload`.
+//!
+//! The payload is JSON. A message that carries a program's bytes has them behind it, after a zero byte, which JSON never
+//! contains: as base64 inside they would cost a third more, and their encoding in an emulated guest more than their way.
+//! Where they look like the start of a frame, a byte is inserted: no frame contains the magic number but at its start.
+//!
+//! The stream comes out of a guest whose kernel may be broken, so the [`Decoder`] expects anything: it finds the next
+//! frame after garbage, never buffers more than one frame, and counts what it threw away.
 
 use serde::{Serialize, de::DeserializeOwned};
+
+/// What is sent in a frame.
+pub trait Message: Serialize + DeserializeOwned {
+    /// The bytes that it carries, which are no part of its JSON; `None` if it is of a kind that carries none.
+    fn carried(&mut self) -> Option<&mut Vec<u8>>;
+    /// The same, for reading.
+    fn carries(&self) -> Option<&[u8]>;
+}
 
 /// Start of every frame. Not valid UTF-8, so that no JSON text can contain it.
 pub const MAGIC: [u8; 4] = [0xF5, b'N', b'K', 0xFA];
 /// Largest payload that either side sends or accepts, bytes.
 pub const MAX_PAYLOAD: usize = 4 << 20;
 const HEADER: usize = 12;
+/// What is inserted into carried bytes behind the first three of [`MAGIC`].
+const STUFFING: u8 = 0;
 
 /// Encodes one message.
 ///
 /// # Errors
-/// [`FrameError::TooLarge`] if the payload is larger than [`MAX_PAYLOAD`].
-pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
-    let payload = serde_json::to_vec(message).map_err(|error| FrameError::Json(error.to_string()))?;
+/// [`FrameError::TooLarge`] where the payload would pass [`MAX_PAYLOAD`].
+pub fn encode<T: Message>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let mut payload = serde_json::to_vec(message).map_err(|error| FrameError::Json(error.to_string()))?;
+    if let Some(bytes) = message.carries() {
+        payload.reserve(bytes.len() + 1);
+        payload.push(0);
+        stuff(bytes, &mut payload);
+    }
     if payload.len() > MAX_PAYLOAD {
         return Err(FrameError::TooLarge(payload.len()));
     }
@@ -27,7 +47,56 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     Ok(frame)
 }
 
-/// Why some bytes are not a message.
+/// Appends bytes so that they do not contain the magic number, whatever follows.
+fn stuff(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut rest = bytes;
+    while let Some(at) = find(rest) {
+        out.extend_from_slice(&rest[..at + 3]);
+        out.push(STUFFING);
+        rest = &rest[at + 3..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The opposite of [`stuff`].
+fn unstuff(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(at) = find(rest) {
+        out.extend_from_slice(&rest[..at + 3]);
+        rest = &rest[(at + 4).min(rest.len())..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Where the first three bytes of the magic number are.
+fn find(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + bytes[from..].iter().position(|byte| *byte == MAGIC[0])?;
+        if bytes[at..].starts_with(&MAGIC[..3]) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+/// Reads a payload.
+fn parse<T: Message>(payload: &[u8]) -> Result<T, FrameError> {
+    let end = payload.iter().position(|byte| *byte == 0);
+    let (json, behind) = end.map_or((payload, None), |end| (&payload[..end], Some(&payload[end + 1..])));
+    let mut message: T = serde_json::from_slice(json).map_err(|error| FrameError::Json(error.to_string()))?;
+    match (message.carried(), behind) {
+        (Some(bytes), Some(behind)) => *bytes = unstuff(behind),
+        (None, None) => {}
+        (Some(_), None) => return Err(FrameError::Json("a message without the bytes that it carries".to_owned())),
+        (None, Some(_)) => return Err(FrameError::Json("bytes behind a message that carries none".to_owned())),
+    }
+    Ok(message)
+}
+
+/// Why a stretch of bytes was not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameError {
     /// The length field is larger than [`MAX_PAYLOAD`].
@@ -83,7 +152,7 @@ impl Decoder {
     /// The next message or error; `None` when more bytes are needed.
     ///
     /// After an error the decoder has skipped the bytes that caused it, so that calling again makes progress.
-    pub fn next_message<T: DeserializeOwned>(&mut self) -> Option<Result<T, FrameError>> {
+    pub fn next_message<T: Message>(&mut self) -> Option<Result<T, FrameError>> {
         let skipped = self.seek_magic();
         if skipped > 0 {
             return Some(Err(FrameError::Garbage(skipped)));
@@ -104,7 +173,7 @@ impl Decoder {
             self.start += MAGIC.len();
             return Some(Err(FrameError::Checksum));
         }
-        let message = serde_json::from_slice(payload).map_err(|error| FrameError::Json(error.to_string()));
+        let message = parse(payload);
         self.start += HEADER + length;
         Some(message)
     }
@@ -174,7 +243,7 @@ mod tests {
     #[test]
     fn refuses_to_send_a_frame_that_is_too_large() {
         let huge = HostMessage::Run {
-            cells: vec![crate::CellId("x".repeat(MAX_PAYLOAD))],
+            cells: vec![crate::Job::case(crate::CellId("x".repeat(MAX_PAYLOAD)))],
             time_scale: 1.0,
             now_unix_ns: 0,
             mutant: None,
@@ -184,7 +253,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decodes_the_next_frame_after_any_bytes(
+        fn carries_any_bytes_and_none_of_them_begins_a_frame(
+            bytes in proptest::collection::vec(
+                prop_oneof![Just(0xF5u8), Just(b'N'), Just(b'K'), Just(0xFA), Just(0u8), any::<u8>()], 0..64),
+        ) {
+            let message = HostMessage::Input { bytes };
+            let frame = encode(&message).unwrap();
+            prop_assert!(!frame[1..].windows(MAGIC.len()).any(|window| window == MAGIC));
+            let mut decoder = Decoder::new();
+            decoder.feed(&frame);
+            prop_assert_eq!(decoder.next_message::<HostMessage>(), Some(Ok(message)));
+        }
+
+        #[test]
+        fn survives_any_bytes_and_still_hears_the_next_frame(
             garbage in proptest::collection::vec(any::<u8>(), 0..512),
             cut in 1usize..64,
         ) {

@@ -20,12 +20,17 @@ mod fuzz;
 pub mod measure;
 pub mod message;
 pub mod outcome;
+pub mod raw;
 pub mod shell;
 pub mod version;
+pub mod work;
+pub mod world;
 
 pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind, NotAnAttachType};
 pub use capability::{Capability, CapabilityReport, CapabilityState, Since, Stated};
 pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
 pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};
+pub use raw::Raw;
 pub use version::{KernelVersion, NotAVersion};
+pub use work::{HowEnded, Job, Program, ProgramEnd, Work};

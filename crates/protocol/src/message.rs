@@ -1,22 +1,29 @@
 //! The messages. The agent sends `Hello`, `Probed`, then for each cell `CellStarted` and `CellFinished`, then `Done`.
 //! Any number of `Run`s may follow each other.
-//! Before a snapshot the host sends `Settle` instead. A guest that is restored from it first receives `Resume`, and
-//! answers with `Hello` and `Probed` again. Instead of `Run` the host may send `Shell`: the agent answers `ShellReady`
-//! or `Refused`, then `Input` and `Output` follow in any order, then `CellFinished` if a cell was requested, then
-//! `ShellExited`. Or the host sends `Measure`.
+//!
+//! A guest that becomes a snapshot is asked to `Settle` instead. Every guest restored from it hears `Resume` first, and
+//! answers with `Hello` and `Probed` anew.
+//!
+//! A cell whose work is a program has `Output`, `Input`, `Resize` and `Signal` between its `CellStarted` and its
+//! `CellFinished`. Both directions have a window: what is sent is acknowledged by `InputTaken` and `OutputTaken`.
+//!
+//! In place of `Run` a guest may be asked for a `Shell`: `ShellReady` or `Refused`, then `Input` and `Output` as they come,
+//! then the staged cell's `CellFinished` where there is one, then `ShellExited`. Or for a `Measure`.
 
 use crate::{
     capability::CapabilityReport,
     cell::CellId,
+    frame::Message,
     measure::{MeasureRequest, Sample},
     outcome::CellReport,
     shell::{ShellRequest, Size, Stream},
     version::KernelVersion,
+    work::Job,
 };
 use serde::{Deserialize, Serialize};
 
-/// Version of the protocol; both sides refuse any other.
-pub const PROTOCOL_VERSION: u32 = 4;
+/// Both sides refuse another version.
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Name of the virtio-serial port, in `/sys/class/virtio-ports/*/name` of the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -83,7 +90,7 @@ pub enum AgentMessage {
         /// Where.
         stream: Stream,
         /// What.
-        #[serde(with = "crate::bytes")]
+        #[serde(skip)]
         bytes: Vec<u8>,
     },
     /// The program has read input.
@@ -160,8 +167,8 @@ pub enum HostMessage {
     },
     /// Run these cells, in this order.
     Run {
-        /// The cells.
-        cells: Vec<CellId>,
+        /// The cells, with what each does.
+        cells: Vec<Job>,
         /// Factor on every deadline in the guest: 1.0 under KVM, more under TCG.
         time_scale: f32,
         /// Wall clock for the guest, nanoseconds since the epoch.
@@ -173,15 +180,51 @@ pub enum HostMessage {
     Shell(Box<ShellRequest>),
     /// Input for the program.
     Input {
-        /// The bytes; empty is the end of input.
-        #[serde(with = "crate::bytes")]
+        /// What; nothing is the end of all input.
+        #[serde(skip)]
         bytes: Vec<u8>,
     },
-    /// Set the size of the program's terminal.
+    /// The host took what the program wrote.
+    OutputTaken {
+        /// Where.
+        stream: Stream,
+        /// Bytes since the last such message.
+        bytes: u32,
+    },
+    /// Nobody reads this stream any more: the program is to find it closed, as a pipe without a reader.
+    OutputClosed {
+        /// Which.
+        stream: Stream,
+    },
+    /// The program's terminal has another size.
     Resize(Size),
-    /// Measure and compare setups. The agent answers with `Measured` for each, then `Done`; or with `Refused` at the
-    /// first failure.
+    /// A signal for the program and all of its process group.
+    Signal {
+        /// Its number.
+        signal: i32,
+    },
+    /// Measure setups against each other; answered by `Measured` each, then `Done`, or `Refused` at the first that fails.
     Measure(Box<MeasureRequest>),
     /// Power off.
     Shutdown,
+}
+
+impl Message for AgentMessage {
+    fn carried(&mut self) -> Option<&mut Vec<u8>> {
+        if let Self::Output { bytes, .. } = self { Some(bytes) } else { None }
+    }
+
+    fn carries(&self) -> Option<&[u8]> {
+        if let Self::Output { bytes, .. } = self { Some(bytes) } else { None }
+    }
+}
+
+impl Message for HostMessage {
+    fn carried(&mut self) -> Option<&mut Vec<u8>> {
+        if let Self::Input { bytes } = self { Some(bytes) } else { None }
+    }
+
+    fn carries(&self) -> Option<&[u8]> {
+        if let Self::Input { bytes } = self { Some(bytes) } else { None }
+    }
 }

@@ -4,6 +4,7 @@
 
 use crate::{
     attach::AttachRecord, attachment::Attachment, capability::Capability, cell::CellId, version::KernelVersion,
+    work::ProgramEnd,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -86,7 +87,11 @@ pub enum FailureKind {
     Flaky,
     /// The guest did not end correctly: it leaked objects, or did not power off.
     Teardown,
-    /// The cell has different outcomes in a shared and in a fresh guest.
+    /// A program exited with another code than 0, or a signal ended it.
+    Exit,
+    /// A program was ended at its timeout.
+    Timeout,
+    /// The cell ends one way in a guest that it shares with others and another way in a pristine one.
     Isolation,
 }
 
@@ -102,6 +107,8 @@ impl fmt::Display for FailureKind {
             Self::Splat => "splat",
             Self::Flaky => "flaky",
             Self::Teardown => "teardown",
+            Self::Exit => "exit",
+            Self::Timeout => "timeout",
             Self::Isolation => "isolation",
         })
     }
@@ -121,7 +128,9 @@ pub enum ErrorKind {
     GuestLost,
     /// The agent broke the protocol, or panicked.
     Agent,
-    /// The host failed: no QEMU, no image, no disk space.
+    /// A program could not be started: it is not there, or can't be executed.
+    NotStarted,
+    /// The host could not do its part: no QEMU, no image, no space.
     Host,
     /// The run was interrupted.
     Interrupted,
@@ -137,6 +146,7 @@ impl fmt::Display for ErrorKind {
             Self::Hang => "hang",
             Self::GuestLost => "guest-lost",
             Self::Agent => "agent",
+            Self::NotStarted => "not-started",
             Self::Host => "host",
             Self::Interrupted => "interrupted",
             Self::OverBudget => "over-budget",
@@ -189,6 +199,9 @@ pub struct CellReport {
     pub log: Vec<String>,
     /// Metrics: `udp.sent`, `udp.lost`, …
     pub metrics: BTreeMap<String, f64>,
+    /// How its program ended, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramEnd>,
     /// Files of a failed cell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
@@ -205,6 +218,7 @@ impl CellReport {
             duration_us: 0,
             log: Vec::new(),
             metrics: BTreeMap::new(),
+            program: None,
             attachments: Vec::new(),
         }
     }

@@ -1,16 +1,16 @@
 //! Requests to run a shell or a command in a guest.
 
-use crate::{attach::LinkKind, cell::CellId};
+use crate::{attach::LinkKind, cell::CellId, world::WorldSpec};
 use serde::{Deserialize, Serialize};
 
 /// What the guest builds, and the program that it then runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShellRequest {
-    /// What to build first.
+    /// What is built first.
     pub stage: ShellStage,
-    /// The files that the program sees.
-    pub root: Root,
-    /// The program and its arguments; empty means a shell.
+    /// What the program sees as `/`; `None` is the image.
+    pub world: Option<WorldSpec>,
+    /// The program and its arguments; none is a shell.
     pub command: Vec<String>,
     /// A terminal for the program. Without it, standard output and standard error are separate.
     pub terminal: Option<Terminal>,
@@ -41,17 +41,7 @@ pub enum ShellStage {
     },
 }
 
-/// The files that a program in a guest sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Root {
-    /// The files of the image.
-    Image,
-    /// The host's files, read-only; files that the guest writes are only in its memory.
-    Host,
-}
-
-/// The user's terminal.
+/// The terminal that a person sits at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terminal {
     /// `$TERM`.

@@ -12,7 +12,7 @@ use crate::{
     verdict::Verdict,
 };
 use lab_guard::{Id, Inside};
-use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, drawing::TopologyInfo};
+use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, Raw, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
 
 /// An event with its time.
@@ -146,7 +146,10 @@ pub struct RunInfo {
     /// Expired entries of `splats.toml` and `known.toml`; each of them fails the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expired: Vec<Expired>,
-    /// The tested commit, the CI job and the command line.
+    /// The words of the `lab exec` that the run is, without those that name kernels; empty for cells of the suite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exec: Vec<Raw>,
+    /// What was tested, and who started it.
     #[serde(default, skip_serializing_if = "Provenance::is_empty")]
     pub provenance: Provenance,
     /// The plan.
@@ -179,6 +182,7 @@ impl RunInfo {
             canary: false,
             retries: 0,
             expired: Vec::new(),
+            exec: Vec::new(),
             provenance: Provenance::default(),
             plan,
             shard: None,

@@ -8,7 +8,7 @@ use crate::{
     splat::Splat,
     verdict::Verdict,
 };
-use lab_protocol::{CapabilityState, CellId, CellInfo, CellReport, Check, ErrorKind, FailureKind, Outcome};
+use lab_protocol::{CapabilityState, CellId, CellInfo, CellReport, Check, ErrorKind, FailureKind, Outcome, Work};
 use std::sync::LazyLock;
 
 /// Area of the rows in listings.
@@ -38,6 +38,7 @@ static INFOS: LazyLock<[CellInfo; 3]> = LazyLock::new(|| {
         device: None,
         requires: Vec::new(),
         deadline_ms: 0,
+        work: Work::Case,
     })
 });
 

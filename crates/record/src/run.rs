@@ -295,6 +295,10 @@ impl RunRecord {
     /// the lab as it was called.
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
         let call = self.call();
+        if let Some(words) = self.info.as_ref().map(|info| &info.exec).filter(|words| !words.is_empty()) {
+            let words: Vec<String> = words.iter().map(|word| lab_base::text::shell_quote(&word.shown())).collect();
+            return format!("{} {} {}", Call::begin(call, "exec"), quoted(["--kernel", kernel]), words.join(" "));
+        }
         let mut command = Call::begin(call, "run");
         let named = call.map(|call| &*call.kernel).filter(|words| !words.is_empty());
         let mut words = named.map_or_else(|| vec!["--kernel".to_owned(), kernel.to_owned()], <[String]>::to_vec);
@@ -315,10 +319,11 @@ impl RunRecord {
         command
     }
 
-    /// The command for a shell in a guest in which the cell is stopped before its first packet. `None` for a row, a canary
-    /// or a mutant, which `lab shell` does not support.
+    /// The command for a shell in a guest in which the cell is stopped before its first packet. `None` for a row, a canary,
+    /// a mutant or a command, which `lab shell` does not support.
     pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
-        let spoiled = self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some());
+        let spoiled =
+            self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some() || !info.exec.is_empty());
         // A shell enters kernels of kernels.toml only.
         let listed = self.call().is_none_or(|call| call.kernel.is_empty());
         (!spoiled && listed && !rows::is_row(cell))

@@ -10,7 +10,7 @@ use crate::{
 use lab_guard::{Id, Inside};
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
-    CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, LinkKind, Outcome, SkipReason,
+    CellReport, Check, DeviceKind, ErrorKind, FailureKind, Hook, KernelVersion, LinkKind, Outcome, SkipReason, Work,
     drawing::{Drawing, TopologyInfo},
 };
 use std::collections::{BTreeMap, HashMap};
@@ -90,6 +90,7 @@ fn info(number: usize) -> CellInfo {
         device: Some(device),
         requires: if auto { Vec::new() } else { vec![needs] },
         deadline_ms: 5000,
+        work: Work::Case,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use lab_guard::Id;
 use lab_protocol::{
-    AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome,
+    AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome, Work,
     complaint::SplatClass,
 };
 
@@ -38,6 +38,7 @@ pub fn cell(id: &str) -> CellInfo {
         device: LinkKind::ALL.into_iter().find(|device| words.contains(&device.name())),
         requires: Vec::new(),
         deadline_ms: 100,
+        work: Work::Case,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     icmp::PingExchange,
-    late::{self, Kept},
+    late::{self, LateFlow},
     path::Path,
     tcp::{TcpReport, tcp_exchange},
     udp::{UdpExchange, UdpOptions},
@@ -189,7 +189,7 @@ impl Flow<'_> {
             if report.silent() && !matches!(started, Started::Tcp(_)) {
                 let to = flow.to.name().to_owned();
                 let what = format!("{} from {} to {to} ({})", flow.proto, flow.from.name(), flow.addr);
-                late::keep(Kept { to, what, since, started });
+                late::keep(LateFlow { to, what, since, started });
             }
             report
         });
@@ -245,7 +245,7 @@ impl Flow<'_> {
 
     fn words(&self, report: &FlowReport, note: &str) -> String {
         let FlowReport { wanted, sent, delivered, returned, .. } = report;
-        let source = report.source_seen.map_or_else(|| "nobody".to_owned(), |source| source.to_string());
+        let source = report.source_seen.map_or_else(|| "no address".to_owned(), |source| source.to_string());
         format!(
             "{} {}→{} ({}): wanted {wanted}, sent {sent}, delivered {delivered}, returned {returned}, seen from {source}{}{note}",
             self.proto,

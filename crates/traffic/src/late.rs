@@ -13,7 +13,7 @@ use std::{
 static KEPT: Mutex<Late> = Mutex::new(Late { kept: Vec::new(), arrived: Vec::new() });
 
 /// A silent flow whose sockets are still open.
-pub(crate) struct Kept {
+pub(crate) struct LateFlow {
     /// Name of the namespace in which nothing must arrive.
     pub to: String,
     /// The flow in words.
@@ -25,16 +25,16 @@ pub(crate) struct Kept {
 }
 
 struct Late {
-    kept: Vec<Kept>,
+    kept: Vec<LateFlow>,
     arrived: Vec<String>,
 }
 
 impl Late {
     /// Reads the sockets that `closes` selects once more, and closes them.
-    fn look(&mut self, closes: impl Fn(&Kept) -> bool) {
+    fn look(&mut self, closes: impl Fn(&LateFlow) -> bool) {
         let (closed, kept) = std::mem::take(&mut self.kept).into_iter().partition(closes);
         self.kept = kept;
-        for Kept { what, since, mut started, .. } in closed {
+        for LateFlow { what, since, mut started, .. } in closed {
             started.collect();
             let (delivered, returned) = started.arrived();
             if delivered > 0 || returned > 0 {
@@ -48,7 +48,7 @@ impl Late {
 }
 
 /// Keeps a silent flow.
-pub(crate) fn keep(flow: Kept) {
+pub(crate) fn keep(flow: LateFlow) {
     late().kept.push(flow);
 }
 

@@ -6,7 +6,10 @@
 
 use super::{Accel, GuestSpec, VmError};
 use lab_base::paths::is_plain;
-use lab_protocol::message::PORT_NAME;
+use lab_protocol::{
+    message::PORT_NAME,
+    world::{FILES_PORT, SERVICES_PORT},
+};
 use std::path::{Path, PathBuf};
 
 /// Kernel parameters of every guest, before those of the specification.
@@ -56,9 +59,13 @@ const KVM_CMDLINE: &[&str] = &[
 /// Files of one launch, in a directory of its own.
 #[derive(Debug)]
 pub struct Files {
-    /// Empty directory that vng exports if nothing else is exported; the guest never mounts it.
+    /// Empty directory that vng exports; the export is removed before the machine starts.
     pub root: PathBuf,
     pub port: PathBuf,
+    /// The guest's files are served on it, if there are any.
+    pub files: PathBuf,
+    /// Connections to services of the host are carried on it, if there are any.
+    pub services: PathBuf,
     pub qmp: PathBuf,
     /// Error output of vng and QEMU.
     pub stderr: PathBuf,
@@ -72,6 +79,8 @@ impl Files {
         Self {
             root: below("root"),
             port: below("port"),
+            files: below("files"),
+            services: below("services"),
             qmp: below("qmp"),
             stderr: below("stderr"),
             words: below("words"),
@@ -83,9 +92,11 @@ impl Files {
 pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<String>, VmError> {
     let kernel = path("kernel", &spec.kernel, " (NETKIT_LAB_CACHE)")?;
     let image = path("guest image", &spec.image, " (NETKIT_LAB_CACHE)")?;
-    let root = spec.exported.as_deref().unwrap_or(&files.root).to_string_lossy();
+    let root = files.root.to_string_lossy();
     check("guest root", &root, " (TMPDIR)", is_plain)?;
     let port = socket(&files.port)?;
+    let shared = socket(&files.files)?;
+    let services = socket(&files.services)?;
     let qmp = socket(&files.qmp)?;
     for word in &spec.cmdline {
         check("kernel parameter", word, "", |c| is_plain(c) || c == ',')?;
@@ -110,6 +121,10 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         "-device virtio-serial-pci,id=lab".to_owned(),
         format!("-chardev socket,id=agent,path={port},server=on,wait=off"),
         format!("-device virtserialport,bus=lab.0,chardev=agent,name={PORT_NAME}"),
+        format!("-chardev socket,id=files,path={shared},server=on,wait=off"),
+        format!("-device virtserialport,bus=lab.0,chardev=files,name={FILES_PORT}"),
+        format!("-chardev socket,id=services,path={services},server=on,wait=off"),
+        format!("-device virtserialport,bus=lab.0,chardev=services,name={SERVICES_PORT}"),
         format!("-qmp unix:{qmp},server=on,wait=off"),
         "-device virtio-rng-pci".to_owned(),
     ];
@@ -194,16 +209,12 @@ mod tests {
     #[test]
     fn the_guest_has_no_writable_export_and_no_network() {
         let dir = tempfile::tempdir().unwrap();
-        let usual = spec(dir.path());
-        let with_the_hosts_root = GuestSpec { exported: Some("/".into()), ..usual.clone() };
-        for (spec, root) in [(&with_the_hosts_root, "/"), (&usual, dir.path().join("root").to_str().unwrap())] {
-            let words = arguments(spec, &Files::below(dir.path()), "x").unwrap();
-            for never in ["--rw", "--network", "-n", "--net", "--user", "--exec", "--rwdir", "--overlay-rwdir"] {
-                assert!(!words.iter().any(|word| word == never), "{never}");
-            }
-            assert_eq!(words.iter().skip_while(|word| *word != "--root").nth(1).unwrap(), root);
+        let words = arguments(&spec(dir.path()), &Files::below(dir.path()), "x").unwrap();
+        for never in ["--rw", "--network", "-n", "--net", "--user", "--exec", "--rwdir", "--overlay-rwdir"] {
+            assert!(!words.iter().any(|word| word == never), "{never}");
         }
-        let words = arguments(&usual, &Files::below(dir.path()), "x").unwrap();
+        let root = dir.path().join("root");
+        assert_eq!(words.iter().skip_while(|word| *word != "--root").nth(1).unwrap(), root.to_str().unwrap());
         assert!(words.iter().any(|word| word == "--disable-kvm"));
         assert!(words.last().unwrap().contains("-no-reboot"));
     }

@@ -26,8 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const MOST: u64 = 1 << 20;
 /// QEMU's sandbox: it can't start programs, gain privileges or change its priority.
 const SANDBOX: [&str; 2] = ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
-/// Devices of a guest in addition to the board's: the agent's port and a random number generator.
-const DEVICES: [&str; 3] = ["virtio-serial-pci,id=lab", "virtserialport,bus=lab.0,chardev=agent,", "virtio-rng-pci"];
+/// Devices of a guest in addition to the board's: the agent's ports and a random number generator.
+const DEVICES: [&str; 5] = [
+    "virtio-serial-pci,id=lab",
+    "virtserialport,bus=lab.0,chardev=agent,",
+    "virtserialport,bus=lab.0,chardev=files,",
+    "virtserialport,bus=lab.0,chardev=services,",
+    "virtio-rng-pci",
+];
 
 /// Whether this QEMU was built with its sandbox.
 pub fn has_sandbox(qemu: &Path) -> bool {
@@ -44,7 +50,7 @@ pub fn machine(spec: &GuestSpec, files: &Files, name: &str) -> Result<Command, V
     let line = said.lines().rfind(|line| !line.trim().is_empty());
     let words = line.and_then(shlex::split).filter(|words| words.len() > 1);
     let words = words.ok_or_else(|| failed("printed no command line".to_owned()))?;
-    let mut words = strip(words, spec.exported.as_deref()).map_err(failed)?.into_iter();
+    let mut words = strip(words).map_err(failed)?.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
     command.env("PATH", programs::search_path()).args(words);
     if spec.sandbox {
@@ -99,11 +105,8 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
     }
 }
 
-/// Removes everything by which a guest could reach its host. `exported` is the only directory that the guest may see.
-fn strip(words: Vec<String>, exported: Option<&Path>) -> Result<Vec<String>, String> {
-    let root = exported.map(|path| format!(",path={},", path.display()));
-    let is_root = |value: &str| root.as_ref().is_some_and(|root| value.contains(&**root));
-    let mut exports: Vec<String> = Vec::new();
+/// Removes everything by which a guest could reach its host.
+fn strip(words: Vec<String>) -> Result<Vec<String>, String> {
     let mut kept: Vec<String> = Vec::new();
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
@@ -120,16 +123,10 @@ fn strip(words: Vec<String>, exported: Option<&Path>) -> Result<Vec<String>, Str
             }
         };
         let stays = match &*word {
-            "-fsdev" if is_root(&value) => {
-                exports.extend(
-                    value.split(',').find_map(|part| part.strip_prefix("id=")).map(|id| format!("fsdev={id},")),
-                );
-                true
-            }
             "-fsdev" => false,
             // The kernel log on standard error, which is also on the serial line.
             "-chardev" => !value.contains("path=/proc/self/fd/"),
-            "-device" if value.starts_with("virtio-9p-") => exports.iter().any(|id| value.contains(&**id)),
+            "-device" if value.starts_with("virtio-9p-") => false,
             "-device" if is_needless(&value) => false,
             "-device" if DEVICES.iter().any(|known| value.starts_with(known)) => true,
             "-device" => return Err(format!("virtme-ng added a device that the lab's guests must not have: {value}")),
@@ -172,13 +169,13 @@ mod tests {
         -chardev socket,id=agent,path=/tmp/x/port,server=on,wait=off \
         -device virtserialport,bus=lab.0,chardev=agent,name=org.x -qmp unix:/tmp/x/qmp,server=on -device virtio-rng-pci";
 
-    fn stripped(exported: Option<&str>) -> String {
-        strip(shlex::split(COMPOSED).unwrap(), exported.map(Path::new)).unwrap().join(" ")
+    fn stripped() -> String {
+        strip(shlex::split(COMPOSED).unwrap()).unwrap().join(" ")
     }
 
     #[test]
     fn a_guest_has_no_export_no_second_console_and_no_watchdog() {
-        let left = stripped(None);
+        let left = stripped();
         for gone in ["9p", "fsdev", "i6300esb", "/proc/self/fd", "virtconsole", "hvc0", "virtio-serial-pci -device"] {
             assert!(!left.contains(gone), "{gone}: {left}");
         }
@@ -186,16 +183,12 @@ mod tests {
             assert!(left.contains(kept), "{kept}: {left}");
         }
         assert!(left.ends_with("-nodefaults"));
-        let one = stripped(Some("/tmp/x/root"));
-        assert_eq!((one.matches("-fsdev").count(), one.matches("virtio-9p-pci").count()), (1, 1), "{one}");
-        assert!(one.contains("mount_tag=/dev/root") && one.contains("readonly=on"), "{one}");
-        assert_eq!(stripped(Some("/tmp/x")).matches("fsdev").count(), 0, "other directories are not exported");
     }
 
     #[test]
     fn an_unknown_device_is_refused() {
         let words = shlex::split("qemu -device vhost-vsock-pci,guest-cid=3").unwrap();
-        assert!(strip(words, None).unwrap_err().contains("vhost-vsock-pci,guest-cid=3"));
+        assert!(strip(words).unwrap_err().contains("vhost-vsock-pci,guest-cid=3"));
     }
 
     fn told(script: &str) -> Result<Command, VmError> {

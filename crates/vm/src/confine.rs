@@ -51,7 +51,7 @@ pub struct Reach {
 impl Reach {
     /// The files of a guest with the directory `dir`.
     pub fn of(spec: &GuestSpec, dir: &Path, program: &Path) -> Self {
-        let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).chain(&spec.exported).cloned();
+        let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).cloned();
         let read = read.chain(Self::of_program(program).read).collect();
         // The files of a snapshot are in one directory.
         let draft = spec.memory_file.as_deref().and_then(Path::parent).map(Path::to_owned);

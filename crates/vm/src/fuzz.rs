@@ -24,7 +24,7 @@ fn accelerator_json() {
     });
 }
 
-/// The description of a snapshot, beside a memory and a state that nobody sealed.
+/// The description of a snapshot, next to memory and state files without valid checksums.
 #[test]
 fn snapshot_json() {
     bolero::check!().for_each(|bytes: &[u8]| {

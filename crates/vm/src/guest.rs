@@ -15,7 +15,10 @@ use std::{
     cell::Cell,
     fs,
     fs::{File, OpenOptions},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::{
+        net::UnixStream,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -153,6 +156,14 @@ impl Guest for MachineGuest {
             }
             thread::sleep(POLL);
         }
+    }
+
+    fn files(&mut self) -> Result<UnixStream, VmError> {
+        Ok(private::connect(&self.files.files)?)
+    }
+
+    fn services(&mut self) -> Result<UnixStream, VmError> {
+        Ok(private::connect(&self.files.services)?)
     }
 
     fn exited(&mut self) -> Option<GuestExit> {

@@ -49,6 +49,7 @@ pub use vng::VngLauncher;
 use lab_record::guest_exit::GuestExit;
 use std::{
     fmt, io,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -119,8 +120,6 @@ pub struct GuestSpec {
     pub sandbox: bool,
     /// Versions of both programs: a snapshot can only be restored with the versions that created it.
     pub tools: String,
-    /// Directory of the host that the guest may read but not write; `None` exports an empty one.
-    pub exported: Option<PathBuf>,
     /// File for the guest's memory, required for snapshots; its size is the memory's.
     pub memory_file: Option<PathBuf>,
 }
@@ -156,6 +155,19 @@ pub trait Guest: Send {
     /// # Errors
     /// [`VmError::Exited`] if the guest has ended, [`VmError::ConnectTimeout`] after the deadline.
     fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError>;
+
+    /// Connects to the port for files, on which the guest's kernel sends its requests once the agent mounts the file system.
+    /// The virtual machine offers it together with the agent's port, so call this after [`Guest::connect`].
+    ///
+    /// # Errors
+    /// The guest has ended, or its port is in use.
+    fn files(&mut self) -> Result<UnixStream, VmError>;
+
+    /// Connects to the port for connections to services of the host; otherwise as [`Guest::files`].
+    ///
+    /// # Errors
+    /// As [`Guest::files`].
+    fn services(&mut self) -> Result<UnixStream, VmError>;
 
     /// How the guest ended; `None` while it runs. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;

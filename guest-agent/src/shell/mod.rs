@@ -1,17 +1,14 @@
 //! Runs a shell or another program in the guest: builds the requested topology, runs the program, deletes everything.
 
-mod names;
 mod program;
 mod root;
 
-use crate::{error::AgentError, sender::Sender};
-use lab_harness::unpoisoned;
-use lab_harness::{Runner, Staged};
+use crate::{error::AgentError, names::Names, program::terminal::Pty, sender::Sender, world};
+use lab_harness::{Runner, Staged, unpoisoned};
 use lab_protocol::{
     AgentMessage,
     shell::{ShellRequest, Size, Stream},
 };
-use names::Names;
 use program::{ProgramInput, ShellProgram};
 use std::{
     io::Read,
@@ -25,8 +22,8 @@ const PIECE: usize = 16 << 10;
 /// A program: starting, running or ended.
 pub struct Shell {
     input: mpsc::Sender<Vec<u8>>,
-    /// Set once the program runs in a terminal.
-    terminal: Arc<Mutex<Option<program::Pty>>>,
+    /// Known once the program runs in a terminal.
+    terminal: Arc<Mutex<Option<Pty>>>,
 }
 
 impl Shell {
@@ -65,13 +62,13 @@ fn live(
     runner: &Arc<Runner>,
     request: &ShellRequest,
     input: mpsc::Receiver<Vec<u8>>,
-    seat: &Mutex<Option<program::Pty>>,
+    seat: &Mutex<Option<Pty>>,
     sender: &Sender,
 ) -> Result<u8, AgentError> {
-    root::describe_guest()?;
+    world::name_guest().map_err(AgentError::file("/proc/sys/kernel/hostname"))?;
     let staged = Staged::build(runner, &request.stage, request.time_scale)?;
     let names = Names::publish(&staged.namespaces()?)?;
-    let root = root::prepare(request.root)?;
+    let root = root::prepare(request.world.as_ref())?;
     let welcome = staged.describe()?;
     let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
     *unpoisoned(seat.lock()) = program.terminal();

@@ -1,19 +1,18 @@
 //! Starts the program with a terminal or pipes, and ends it.
 
-use super::root::{Environment, TOOLS};
+use super::root::Environment;
 use crate::error::AgentError;
-use lab_protocol::shell::{Size, Stream, Terminal as Wanted};
+use crate::program::terminal::{self, Pty};
+use lab_protocol::shell::{Stream, Terminal as Wanted};
 use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
-    libc,
-    pty::{OpenptyResult, Winsize, openpty},
+    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, setsid},
 };
 use std::{
     fs::{self, File},
-    io::{Read, Write},
-    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    io::{self, Read, Write},
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, ChildStdin, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -21,45 +20,15 @@ use std::{
 
 /// Environment variable that marks the program and all processes that it starts, so that they can be found.
 const MARK: &str = "NETKIT_LAB_SHELL=1";
+/// Runs what follows by its name on `PATH`.
+const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 /// End of input in a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
 /// Maximum time for killed processes to disappear.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
 
-nix::ioctl_write_ptr_bad!(
-    /// `TIOCSWINSZ`: sets a terminal's size and sends `SIGWINCH` to its foreground processes.
-    set_size,
-    libc::TIOCSWINSZ,
-    Winsize
-);
-
-/// The controlling end of a terminal.
-pub struct Pty(File);
-
-impl Pty {
-    /// Sets the terminal's size.
-    pub fn resize(&self, size: Size) {
-        let size = window(size);
-        // SAFETY: the kernel reads the structure, which lives until the call returns, and keeps no pointer.
-        let _ = unsafe { set_size(self.0.as_raw_fd(), &size) };
-    }
-}
-
-const fn window(size: Size) -> Winsize {
-    Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 }
-}
-
-/// The program's end of a terminal; the program gets it as its standard streams only.
-fn open_terminal(size: Size) -> nix::Result<OpenptyResult> {
-    let pty = openpty(Some(&window(size)), None)?;
-    for end in [&pty.master, &pty.slave] {
-        fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    }
-    Ok(pty)
-}
-
-/// A started program.
+/// A program that was started.
 pub struct ShellProgram {
     child: Child,
     terminal: Option<File>,
@@ -72,16 +41,16 @@ impl ShellProgram {
     /// The guest has no terminal, or the image no tools.
     pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, AgentError> {
         let terminal = wanted
-            .map(|wanted| open_terminal(wanted.size))
+            .map(|wanted| terminal::open(wanted.size))
             .transpose()
             .map_err(|errno| AgentError::Terminal(errno.into()))?;
-        // busybox creates the session and sets its controlling terminal; with std that needs unsafe code after a fork.
-        let mut words = vec!["setsid".to_owned()];
-        words.extend(terminal.as_ref().map(|_| "-c".to_owned()));
-        words.extend(root.enter());
-        words.extend(if command.is_empty() { root.shell() } else { command.to_vec() });
-        let mut start = Command::new(TOOLS);
-        start.args(words).env_clear().envs(root.variables()).current_dir("/");
+        // busybox's own way prefers its applets, `ip` and `tc` among them, to what is on the path.
+        let by_path: &[&str] = if root.is_foreign() { &["/usr/bin/env"] } else { &BY_PATH };
+        let words = by_path.iter().map(|word| (*word).to_owned());
+        let words: Vec<String> =
+            words.chain(if command.is_empty() { root.shell() } else { command.to_vec() }).collect();
+        let mut start = Command::new(&words[0]);
+        start.args(&words[1..]).env_clear().envs(root.variables());
         if let Some((key, value)) = MARK.split_once('=') {
             start.env(key, value);
         }
@@ -94,9 +63,21 @@ impl ShellProgram {
             _ => [Stdio::piped(), Stdio::piped(), Stdio::piped()],
         };
         let [input, output, errors] = seats;
-        let child = start.stdin(input).stdout(output).stderr(errors).spawn();
-        let child = child.map_err(|error| AgentError::Start { program: TOOLS, error })?;
-        // Dropping `start` and `pty.slave` closes the last copies of the terminal's inner end outside the program.
+        start.stdin(input).stdout(output).stderr(errors);
+        let has_terminal = terminal.is_some();
+        // SAFETY: between fork and exec it makes two system calls, which are async-signal-safe, and allocates nothing.
+        unsafe {
+            start.pre_exec(move || {
+                setsid()?;
+                if has_terminal {
+                    terminal::take()?;
+                }
+                Ok(())
+            });
+        }
+        let child =
+            spawn_inside(root, start).map_err(|error| AgentError::Start { program: words[0].clone(), error })?;
+        // With `start` and `pty.slave` the last copies of the terminal's inner end that are not the program's go.
         Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
     }
 
@@ -134,9 +115,23 @@ impl ShellProgram {
     }
 }
 
-/// Destination of input.
+/// Starts a program in a root. That belongs to the thread, which is given up afterwards.
+fn spawn_inside(root: &Environment, mut start: Command) -> io::Result<Child> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            if root.is_foreign() {
+                unshare(CloneFlags::CLONE_FS)?;
+                root.enter()?;
+            }
+            start.spawn()
+        });
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the agent panicked while it started it")))
+    })
+}
+
+/// Where input goes.
 pub enum ProgramInput {
-    /// The controlling end of the program's terminal.
+    /// The controlling end of its terminal.
     Terminal(File),
     /// The program's standard input.
     Pipe(ChildStdin),

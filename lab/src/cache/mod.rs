@@ -37,13 +37,15 @@ pub enum CacheKind {
     Build,
     /// Downloads of virtme-ng.
     VngHome,
+    /// Roots of foreign programs, unpacked.
+    Roots,
     /// Programs that `lab setup` installed.
     Tools,
 }
 
 impl CacheKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Kernels,
         Self::Images,
         Self::Snapshots,
@@ -52,6 +54,7 @@ impl CacheKind {
         Self::Apt,
         Self::Build,
         Self::VngHome,
+        Self::Roots,
         Self::Tools,
     ];
 
@@ -66,6 +69,7 @@ impl CacheKind {
             Self::Apt => "apt",
             Self::Build => "build",
             Self::VngHome => "vng-home",
+            Self::Roots => crate::world::unpack::DIRECTORY,
             Self::Tools => "tools",
         }
     }
@@ -82,6 +86,7 @@ impl CacheKind {
             Self::Build => "programs for guests, of read-only projects",
             Self::VngHome => "downloads of virtme-ng",
             Self::Tools => "tools that `lab setup` installed; never removed",
+            Self::Roots => "unpacked roots of foreign programs",
         }
     }
 

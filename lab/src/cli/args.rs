@@ -66,7 +66,7 @@ pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Resu
     Ok(say::show(format_args!("{text}\n"))?)
 }
 
-/// A number on the command line that is none, or out of bounds.
+/// An invalid number on the command line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum WrongNumber {
     #[error("expected a whole number from {least} to {most}")]
@@ -234,7 +234,7 @@ impl HowArgs {
             selection,
             ..GuestOptions::default()
         };
-        Order { how, out: self.out.clone() }
+        Order { how, out: self.out.clone(), quiet: false }
     }
 }
 

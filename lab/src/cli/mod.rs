@@ -6,6 +6,7 @@ mod bisect;
 mod cache;
 mod capabilities;
 mod compare;
+mod exec;
 mod help;
 mod history;
 mod kernels;
@@ -48,6 +49,8 @@ enum Command {
     Run(run::RunArgs),
     /// Run cells of an earlier run again.
     Rerun(rerun::RerunArgs),
+    /// Run a command in guests: its output and its exit code on one kernel, a table of several.
+    Exec(Box<exec::ExecArgs>),
     /// Open a shell in a guest, with a topology or a case that is stopped before its first packet.
     Shell(shell::ShellArgs),
     /// Compare boots and restores with a stock virtme-ng.
@@ -160,11 +163,17 @@ impl Cli {
         Self::from_arg_matches(&help::command().try_get_matches()?)
     }
 
-    /// The exit code for a wrong command line. `git bisect run` takes 2 for a bad commit, so `bisect-step` has another
-    /// one.
+    /// How a wrong command line ends: `git bisect run` takes 2 for a bad commit, so `bisect-step` has another way out, and
+    /// `exec` must not be taken for the command that it runs.
     pub fn misused(arguments: impl Iterator<Item = std::ffi::OsString>) -> Exit {
-        let step = arguments.skip(1).any(|word| word == "bisect-step");
-        if step { Exit::Step(bisect::ABORT) } else { Exit::Usage }
+        let words: Vec<_> = arguments.skip(1).take_while(|word| word != "--").collect();
+        if words.iter().any(|word| word == "bisect-step") {
+            Exit::Step(bisect::ABORT)
+        } else if words.iter().any(|word| word == "exec") {
+            Exit::Program(crate::exec::end::FAILED)
+        } else {
+            Exit::Usage
+        }
     }
 
     /// Runs the command.
@@ -176,6 +185,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(project, &args),
             Command::Rerun(args) => rerun::rerun(project, &args),
+            Command::Exec(args) => exec::exec(project, &args),
             Command::Shell(args) => shell::shell(project, &args),
             Command::Bench(args) => bench::bench(project, &args),
             Command::BisectStep(args) => Ok(bisect::step(project, &args)),

@@ -1,6 +1,6 @@
 //! `lab rerun`.
 
-use super::{args::HowArgs, report, run};
+use super::{args::HowArgs, exec, report, run};
 use crate::{
     error::Error,
     guests::{Guests, Selection, rounds},
@@ -55,18 +55,16 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         say(&format!("nothing to run: every cell of {} passed or was skipped", args.run.display()));
         return Ok(Exit::Nothing);
     }
+    let ran = record.info.as_ref().map(|info| info.exec.clone()).unwrap_or_default();
+    if !ran.is_empty() {
+        let kernels: Vec<String> = wanted.keys().cloned().collect();
+        return exec::again(named, &kernels, &ran, |plan| narrowed(plan, &wanted));
+    }
     let project = Project::open(named)?;
     let patterns = wanted.keys().cloned().collect();
     let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let canary = record.info.as_ref().is_some_and(|info| info.canary);
-    let narrow = |mut plan: Plan| {
-        for kernel in &mut plan.kernels {
-            let cells = wanted.get(&*kernel.facts.id);
-            kernel.cells.retain(|cell| cells.is_some_and(|cells| cells.contains(&cell.id)));
-        }
-        plan.kernels.retain(|kernel| !kernel.cells.is_empty());
-        plan
-    };
+    let narrow = |plan| narrowed(plan, &wanted);
     rounds::rounds(&project, args.watch, || {
         let mut selected = build(&project, args.no_build, canary)?;
         selected.every_cell = false;
@@ -83,4 +81,14 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         let done = Guests::execute(&project, &kernels, selected, args.how.order(selection), false, narrow)?;
         Ok(run::tell(done, &args.how.format))
     })
+}
+
+/// The part of a plan that holds these cells.
+fn narrowed(mut plan: Plan, wanted: &BTreeMap<String, BTreeSet<CellId>>) -> Plan {
+    for kernel in &mut plan.kernels {
+        let cells = wanted.get(&*kernel.facts.id);
+        kernel.cells.retain(|cell| cells.is_some_and(|cells| cells.contains(&cell.id)));
+    }
+    plan.kernels.retain(|kernel| !kernel.cells.is_empty());
+    plan
 }

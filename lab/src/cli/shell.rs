@@ -14,13 +14,14 @@ use crate::{
         Ended, ShellSession,
         terminal::{Keyboard, Screen},
     },
+    world::{Options, World},
 };
 use clap::Args;
 use lab_base::{say::say, selection, text};
 use lab_image::{PROGRAMS, Profile, Toolbox};
 use lab_protocol::{
     Capability, CellReport, LinkKind, Outcome,
-    shell::{Root, ShellRequest, ShellStage, Terminal},
+    shell::{ShellRequest, ShellStage, Terminal},
 };
 use lab_record::{
     exit::Exit,
@@ -32,6 +33,7 @@ use std::{
     io::{IsTerminal, stderr, stdin, stdout},
     os::fd::AsFd,
     path::PathBuf,
+    sync::Arc,
 };
 
 /// Files in a guest.
@@ -40,7 +42,7 @@ pub(super) enum ProfileArg {
     /// A shell and network tools.
     #[default]
     Shell,
-    /// This host's root, read-only; changes are written to the guest's memory. Needs a kernel with 9p.
+    /// This host's root, read-only; changes are written to the guest's memory.
     Host,
 }
 
@@ -98,9 +100,16 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
         kind: env::var("TERM").unwrap_or_else(|_| USUAL_TERMINAL.to_owned()),
         size: screen.size(),
     });
-    let profile = if args.profile == ProfileArg::Host { Profile::Host } else { Profile::Shell };
+    let host = args.profile == ProfileArg::Host;
+    let options = || -> Result<Options, Error> {
+        let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
+        Ok(Options { cwd, ..Options::default() })
+    };
+    let world = host.then(|| Ok::<_, Error>(Arc::new(World::new(options()?, project.cache.root())?))).transpose()?;
+    // The host has all tools: the guest that runs cells will do.
+    let profile = if host { Profile::Suite } else { Profile::Shell };
     let request = ShellRequest {
-        root: if profile == Profile::Host { Root::Host } else { Root::Image },
+        world: world.as_ref().map(|world| world.spec().clone()),
         stage,
         command: args.command.clone(),
         terminal,
@@ -110,13 +119,13 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let told = VisitLog::default();
     let greet = |welcome: &str| {
         if args.command.is_empty() && interactive {
-            say(&greeting(&kernel.id, &told.release(), profile, welcome));
+            say(&greeting(&kernel.id, &told.release(), host, welcome));
         }
     };
     let (input, mut output, mut errors) = (stdin(), stdout().lock(), stderr());
     let keyboard = Keyboard::new(input.as_fd());
     let shell = ShellSession::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
-    let visited = guests.visit(&kernel.id, profile, args.cold, &shell, &told);
+    let visited = guests.visit(&kernel.id, profile, args.cold, world, &shell, &told);
     // The terminal must be restored before anything is printed.
     let (ended, report) = shell.end();
     if let Some(report) = report {
@@ -169,7 +178,7 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
 }
 
 /// The greeting of the shell.
-fn greeting(kernel: &str, release: &str, profile: Profile, welcome: &str) -> String {
+fn greeting(kernel: &str, release: &str, host: bool, welcome: &str) -> String {
     let mut out = format!("\n{kernel} ({release})\n\n");
     for line in text::block(welcome, 64 << 10).trim_end().lines() {
         let _ = writeln!(out, "{line}");
@@ -177,9 +186,10 @@ fn greeting(kernel: &str, release: &str, profile: Profile, welcome: &str) -> Str
     if !welcome.trim().is_empty() {
         out.push_str("\nenter NODE [COMMAND]   a shell or a command in a node; also `ip netns exec NODE COMMAND`\n");
     }
-    match profile {
-        Profile::Host => out.push_str("The host's files are readable; changes stay in this guest.\n"),
-        _ => out.push_str(&tools()),
+    if host {
+        out.push_str("The host's files are readable; changes stay in this guest.\n");
+    } else {
+        out.push_str(&tools());
     }
     out.push_str("`exit` ends the shell, Ctrl-] ends it immediately.\n");
     out

@@ -7,10 +7,10 @@ use crate::{
     project::{Project, select::Selected},
     run::queue::Isolate,
 };
-use lab_base::say::say;
+use lab_base::{file::FileError, say::say};
 use lab_kernel_store::Kernel;
-use lab_record::{log::EventLog, plan::Plan, reporter::Reporter, run::RunRecord, shard::Shard};
-use lab_report::{html::HtmlReporter, junit::JunitReporter, results::directory, run_json::RunJson};
+use lab_record::{event::Stamped, log::EventLog, plan::Plan, reporter::Reporter, run::RunRecord, shard::Shard};
+use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::of_visit, results::directory, run_json::RunJson};
 use std::path::PathBuf;
 
 /// Parameters of a run, and the directory for results.
@@ -20,6 +20,20 @@ pub struct Order {
     pub how: GuestOptions,
     /// Directory for results. Default: `results/` in the project.
     pub out: Option<PathBuf>,
+    /// Whether only what goes wrong is told while it runs.
+    pub quiet: bool,
+}
+
+/// Tells what goes wrong, and what takes long.
+struct Quiet;
+
+impl Reporter for Quiet {
+    fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
+        if let Some(line) = of_visit(&stamped.event) {
+            say(&line);
+        }
+        Ok(())
+    }
 }
 
 /// A finished run with its reports.
@@ -44,7 +58,11 @@ impl Guests {
         narrow: impl FnOnce(Plan) -> Plan,
     ) -> Result<Conducted, Error> {
         order.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
-        let guests = Self::open(project, kernels, &selected)?;
+        let guests = if order.quiet {
+            Self::open_quietly(project, kernels, &selected)?
+        } else {
+            Self::open(project, kernels, &selected)?
+        };
         let canary = selected.canary;
         let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
         let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
@@ -65,7 +83,7 @@ impl Guests {
         canary: bool,
         order: Order,
     ) -> Result<Conducted, Error> {
-        let Order { how, out } = order;
+        let Order { how, out, quiet } = order;
         if how.retries.count > 0 && how.isolate == Isolate::Both {
             let why = "--retries can't be used with --isolate=both, which compares two attempts at every cell: remove one of them";
             return Err(Error::Usage(why.to_owned()));
@@ -73,7 +91,7 @@ impl Guests {
         let results = out.clone().unwrap_or_else(|| project.root.join("results"));
         let id = directory::fresh_id();
         let directory = directory::create(&results, &id)?;
-        let mut progress = progress();
+        let mut progress: Box<dyn Reporter> = if quiet { Box::new(Quiet) } else { progress() };
         let mut events = EventLog::create(&directory)?;
         let mut junit = JunitReporter { directory: directory.clone() };
         let mut run_json = RunJson { directory: directory.clone() };

@@ -5,6 +5,7 @@ use crate::{
     project::artifacts::Artifacts,
     run::common::{PrepareError, Prepared},
     setup::{Tools, VIRTME_NG_VERSION},
+    world::KernelFiles,
 };
 use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
 use lab_kernel_store::BootableKernel;
@@ -23,6 +24,29 @@ use std::{
 
 /// Guest memory if `kernels.toml` does not set it, MiB.
 const MEMORY_MIB: u32 = 512;
+
+/// What a person asks of the machine of each guest, beyond what `kernels.toml` says. It is part of a snapshot's key.
+#[derive(Debug, Clone, Default)]
+pub struct Shape {
+    /// What the image holds.
+    pub profile: Profile,
+    /// Processors.
+    pub cpus: Option<u32>,
+    /// Memory, MiB.
+    pub memory_mib: Option<u32>,
+    /// Kernel parameters behind all others.
+    pub cmdline: Vec<String>,
+}
+
+impl Shape {
+    /// A prepared kernel of this shape.
+    pub fn of(&self, mut prepared: Prepared) -> Prepared {
+        prepared.spec.cpus = self.cpus.unwrap_or(prepared.spec.cpus);
+        prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib);
+        prepared.spec.cmdline.extend(self.cmdline.iter().cloned());
+        prepared
+    }
+}
 
 /// The programs and files that all guests share.
 #[derive(Debug, Clone)]
@@ -145,13 +169,21 @@ impl Machine {
                 if self.sandbox { ", sandbox" } else { "" }
             ),
             memory_file: None,
-            exported: (profile == Profile::Host).then(|| PathBuf::from("/")),
         };
-        Ok(Prepared { spec, image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing } })
+        Ok(Prepared {
+            spec,
+            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing },
+            files: None,
+        })
     }
 }
 
-/// The capabilities that `kernels.toml` corrects for a kernel.
+/// The kernel's own files, for its guests.
+pub fn kernel_files(unpacked: &BootableKernel) -> KernelFiles {
+    KernelFiles { modules: unpacked.modules.clone(), config: unpacked.config.clone() }
+}
+
+/// What `kernels.toml` says of a kernel against its version.
 fn stated(kernel: &BootableKernel) -> Stated {
     Stated {
         has: kernel.has.iter().map(|it| it.capability).collect(),

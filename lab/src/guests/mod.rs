@@ -11,7 +11,7 @@ pub use visit::VisitLog;
 use super::project::{Project, absolute};
 use crate::{
     error::Error,
-    guests::machine::Machine,
+    guests::machine::{Machine, Shape, kernel_files},
     lists::Lists,
     project::{
         artifacts,
@@ -19,21 +19,22 @@ use crate::{
     },
     provenance,
     run::{
-        common::{PrepareError, Retries},
+        common::{Files, PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
+        program::Streams,
         queue::Isolate,
         room::Room,
         timing::Timing,
     },
     shard::durations::{self, Durations},
+    world::World,
 };
 use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_guard::Id;
-use lab_image::Profile;
 use lab_kernel_store::{BootableKernel, Kernel};
-use lab_protocol::drawing::TopologyInfo;
+use lab_protocol::{Raw, drawing::TopologyInfo};
 use lab_record::{
     event::{Accelerator, RunInfo, Versions},
     guest::KernelRecord,
@@ -51,6 +52,7 @@ use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, s
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     thread::available_parallelism,
 };
 
@@ -75,6 +77,14 @@ pub struct GuestOptions {
     pub shard: Option<Shard>,
     /// Deadlines from the command line.
     pub deadlines: Vec<Deadline>,
+    /// Streams of programs that are cells.
+    pub streams: Option<Arc<Streams>>,
+    /// The machine of each guest.
+    pub shape: Shape,
+    /// The words of the `lab exec` that the run is.
+    pub exec: Vec<Raw>,
+    /// Files of the host for programs.
+    pub world: Option<Arc<World>>,
     /// The arguments that select the same cells on one of the kernels, for commands that run them again.
     pub selection: Selection,
 }
@@ -105,19 +115,31 @@ pub struct Guests {
 impl Guests {
     /// Fetches the kernels and chooses the accelerator.
     pub fn open(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
-        project.ready()?;
-        let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
-        Self::of(project, kernels.iter().map(fetch).collect::<Result<_, _>>()?, selected)
+        Self::of(project, fetch(project, kernels)?, selected)
+    }
+
+    /// As [`Self::open`], and says nothing of the accelerator: for a command whose own output is what is asked for.
+    pub fn open_quietly(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
+        Self::with(project, fetch(project, kernels)?, selected, &|_| ())
     }
 
     /// Uses unpacked kernels and chooses the accelerator.
     pub fn of(project: &Project, kernels: Vec<BootableKernel>, selected: &Selected) -> Result<Self, Error> {
+        Self::with(project, kernels, selected, &say)
+    }
+
+    fn with(
+        project: &Project,
+        kernels: Vec<BootableKernel>,
+        selected: &Selected,
+        say: &dyn Fn(&str),
+    ) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
         SnapshotStore::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-        let acceleration = machine.acceleration(&launcher, first, &say, &|| interrupt.signal().is_some())?;
+        let acceleration = machine.acceleration(&launcher, first, say, &|| interrupt.signal().is_some())?;
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
@@ -199,7 +221,10 @@ impl Guests {
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| PrepareError::NotFetched(id.to_string()))?;
             let console = directory::kernel(&directory, id)?;
-            self.machine.prepare(unpacked, Profile::Suite, self.acceleration.accel, console)
+            let prepared = self.machine.prepare(unpacked, how.shape.profile, self.acceleration.accel, console)?;
+            let mut prepared = how.shape.of(prepared);
+            prepared.files = how.world.clone().map(|world| Files { world, kernel: kernel_files(unpacked) });
+            Ok(prepared)
         };
         let run = Run {
             info: RunInfo {
@@ -208,6 +233,7 @@ impl Guests {
                 canary: how.canary,
                 retries: how.retries.count,
                 expired: how.lists.expired(&plan),
+                exec: how.exec.clone(),
                 provenance: Provenance {
                     call: self.provenance.call.clone().map(|call| Call {
                         kernel: how.selection.kernel.clone(),
@@ -229,6 +255,7 @@ impl Guests {
             topologies: self.topologies.clone(),
             lists: how.lists.clone(),
             retries: how.retries,
+            streams: how.streams.as_deref(),
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),
@@ -244,6 +271,13 @@ impl Guests {
             accel::distrust(self.machine.cache());
         }
     }
+}
+
+/// Fetches kernels into the cache.
+fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<BootableKernel>, Error> {
+    project.ready()?;
+    let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
+    Ok(kernels.iter().map(fetch).collect::<Result<_, _>>()?)
 }
 
 /// Path of the durations on this machine.

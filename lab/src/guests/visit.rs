@@ -3,18 +3,20 @@
 use super::Guests;
 use crate::{
     error::Error,
+    guests::machine::kernel_files,
     lists::Lists,
     run::{
-        common::{Common, Retries},
+        common::{Common, Files, Retries},
         queue::Isolate,
         room::Room,
         timing::Timing,
         visit::{self, Visited},
         visitor::Visitor,
     },
+    world::World,
 };
 use lab_base::{lock::lock, say::say, text};
-use lab_image::{ModuleList, Profile};
+use lab_image::Profile;
 use lab_record::{
     event::{Accelerator, Event},
     exit::Exit,
@@ -22,13 +24,7 @@ use lab_record::{
 };
 use lab_report::progress;
 use lab_vm::snapshot::SnapshotStore;
-use std::sync::Mutex;
-
-/// Whether only this profile needs a module.
-fn is_own(profile: Profile, module: &str) -> bool {
-    !ModuleList::committed(Profile::Suite).names().any(|name| name == module)
-        && ModuleList::committed(profile).names().any(|name| name == module)
-}
+use std::sync::{Arc, Mutex};
 
 /// Prints the events of a session, and records the guest's release.
 #[derive(Default)]
@@ -54,28 +50,21 @@ impl VisitLog {
 }
 
 impl Guests {
-    /// Connects a shell or a measurement to a guest with one of the kernels.
+    /// Connects a visitor to a guest of one of the kernels, which gets the files of `world`.
     pub fn visit(
         &self,
         id: &str,
         profile: Profile,
         cold: bool,
+        world: Option<Arc<World>>,
         visitor: &dyn Visitor,
         told: &VisitLog,
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
-        let prepared = prepared.map_err(|error| Error::Host(error.to_string()))?;
-        let own: Vec<&str> =
-            prepared.image.missing.iter().map(String::as_str).filter(|it| is_own(profile, it)).collect();
-        if !own.is_empty() {
-            let missing = own.join(", ");
-            return Err(Error::Usage(format!(
-                "{id} has no {missing}, which the profile `host` needs to mount the host's files; Debian's generic builds have it, for example \
-                 {id}-generic"
-            )));
-        }
+        let mut prepared = prepared.map_err(|error| Error::Host(error.to_string()))?;
+        prepared.files = world.map(|world| Files { world, kernel: kernel_files(unpacked) });
         let accelerator = Accelerator::from(&self.acceleration);
         let facts = self.facts().into_iter().find(|facts| facts.id == id).ok_or(Error::NothingSelected)?;
         let snapshots = (!cold).then(|| SnapshotStore::below(self.machine.cache()));
@@ -92,6 +81,7 @@ impl Guests {
             mutant: None,
             lists: &Lists::default(),
             retries: Retries::default(),
+            streams: None,
             interrupt: &self.interrupt,
             emit: &|event| told.event(&event),
         };

@@ -489,7 +489,7 @@ pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
     let listing: Listing = serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {error}")))?;
     if listing.protocol != PROTOCOL_VERSION {
         return Err(wrong(format!(
-            "uses protocol {}, but this lab uses {PROTOCOL_VERSION}; rebuild it (run without --no-build)",
+            "uses protocol {}, but this lab uses {PROTOCOL_VERSION}; rebuild the agent (run without --no-build)",
             listing.protocol
         )));
     }

@@ -80,7 +80,7 @@ pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing)
     Ok((artifacts, listing))
 }
 
-/// Asks the agent that was built last for its listing: to read it, nobody waits for a compiler.
+/// Reads the listing of the latest built agent, so that commands that only read it do not wait for a compiler.
 pub fn last_listing(project: &Project, no_build: bool) -> Result<Listing, Error> {
     let builder = project.builder();
     let artifacts = if no_build { builder.existing()? } else { builder.existing_or_build()? };

@@ -1,12 +1,13 @@
 //! The sources of the lab and of the programs in guests. `lab/tests/architecture.rs` compares the lists with cargo's metadata.
 
 /// Directories of the agent and of the workspace crates that it uses, relative to the project.
-pub const AGENT: [&str; 9] = [
+pub const AGENT: [&str; 10] = [
     "crates/bpf",
     "crates/ebpf-abi",
     "crates/harness",
     "crates/netlink",
     "crates/protocol",
+    "crates/relay",
     "crates/suite",
     "crates/topology",
     "crates/traffic",
@@ -14,13 +15,15 @@ pub const AGENT: [&str; 9] = [
 ];
 
 /// Directories of the crates that `lab` is built from.
-pub const LAB: [&str; 9] = [
+pub const LAB: [&str; 11] = [
     "crates/base",
     "crates/guard",
     "crates/kernel-store",
     "crates/protocol",
     "crates/record",
+    "crates/relay",
     "crates/report",
+    "crates/share",
     "crates/vm",
     "images",
     "lab",

@@ -1,14 +1,17 @@
 //! Parameters that the guests of all kernels share.
 
-use super::{order::Estimate, queue::Isolate, room::Room, timing::Timing};
-use crate::lists::Lists;
+use super::{order::Estimate, program::Streams, queue::Isolate, room::Room, timing::Timing};
+use crate::{
+    lists::Lists,
+    world::{KernelFiles, World},
+};
 use lab_base::interrupt::Interrupt;
 use lab_record::{
     event::{Event, ImageInfo},
     plan::Plan,
 };
 use lab_vm::{GuestSpec, Launcher, snapshot::SnapshotStore};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A kernel that is ready to boot.
 #[derive(Debug, Clone)]
@@ -16,6 +19,15 @@ pub struct Prepared {
     /// Specification of the guests; name and console are set for each guest.
     pub spec: GuestSpec,
     pub image: ImageInfo,
+    /// Files for its guests, if there are any.
+    pub files: Option<Files>,
+}
+
+/// Files for the guests of a kernel.
+#[derive(Debug, Clone)]
+pub struct Files {
+    pub world: Arc<World>,
+    pub kernel: KernelFiles,
 }
 
 /// Why a kernel can't boot.
@@ -64,6 +76,8 @@ pub struct Common<'a> {
     pub lists: &'a Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Streams of programs that are cells.
+    pub streams: Option<&'a Streams>,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Receives the events.

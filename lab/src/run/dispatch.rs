@@ -3,6 +3,7 @@
 use super::{
     kernel::{KernelRun, millis},
     order::{self, Estimate},
+    program::Streams,
     queue::Isolate,
     room::Room,
     timing::Timing,
@@ -71,6 +72,8 @@ pub struct Run<'a> {
     pub lists: Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Streams of programs that are cells.
+    pub streams: Option<&'a Streams>,
     pub launcher: &'a dyn Launcher,
     pub prepare: &'a dyn Prepare,
     /// Set by Ctrl-C.
@@ -143,6 +146,7 @@ impl Run<'_> {
             mutant: self.info.mutant.as_deref(),
             lists: &self.lists,
             retries: self.retries,
+            streams: self.streams,
             interrupt: &self.interrupt,
             emit: &emit,
         };

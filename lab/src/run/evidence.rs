@@ -14,6 +14,11 @@ const CELLS: &str = "cells";
 /// Maximum characters of a file name.
 const MAX_NAME: usize = 120;
 
+/// Directory of an owner's files, below the kernel's.
+pub(super) fn home(owner: &str) -> String {
+    format!("{CELLS}/{}", safe(owner))
+}
+
 /// Removes the files from a report and writes them as [`write`] does.
 ///
 /// # Errors

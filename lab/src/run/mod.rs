@@ -11,6 +11,7 @@ mod isolation;
 pub mod judge;
 pub mod kernel;
 pub mod order;
+pub mod program;
 pub mod queue;
 pub mod room;
 pub mod session;

@@ -1,9 +1,12 @@
 //! Layers of deadlines, for a fast guest; [`Timing::scaled`] adapts them to a slow one.
 
 use super::deadline::Chosen;
-use lab_protocol::CellInfo;
+use lab_protocol::{CellInfo, cell::NO_DEADLINE};
 use lab_record::plan::{Plan, PlannedCell};
 use std::time::Duration;
+
+/// Longer than any run, and short enough to be added up.
+const FOREVER: Duration = Duration::from_hours(24 * 365 * 100);
 
 /// Deadlines of the run loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,6 +118,9 @@ impl Timing {
 
     /// Maximum time of a cell before the host gives the guest up.
     pub fn cell(&self, info: &CellInfo) -> Duration {
+        if info.deadline_ms == NO_DEADLINE {
+            return self.chosen.cell.unwrap_or(FOREVER);
+        }
         let planned = || Duration::from_millis(info.deadline_ms.into()).mul_f32(self.scale) + self.cell_grace;
         self.chosen.cell.unwrap_or_else(planned)
     }

@@ -12,11 +12,7 @@ use crate::{
     testing::agent::{Script, timing},
 };
 use lab_base::interrupt::Interrupt;
-use lab_protocol::{
-    CellId,
-    frame::Decoder,
-    shell::{Root, ShellStage},
-};
+use lab_protocol::{CellId, frame::Decoder, shell::ShellStage};
 use lab_record::{
     event::{Event, ImageInfo},
     plan::{Plan, PlannedKernel},
@@ -41,7 +37,7 @@ struct Left {
 fn request() -> ShellRequest {
     ShellRequest {
         stage: ShellStage::Case { cell: CellId("A01-x".to_owned()) },
-        root: Root::Image,
+        world: None,
         command: vec!["cat".to_owned()],
         terminal: None,
         time_scale: 0.0,
@@ -70,11 +66,13 @@ fn visited(
     let prepared = Prepared {
         spec: GuestSpec { console: dir.path().to_owned(), ..specification(dir.path().to_owned()) },
         image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },
+        files: None,
     };
     let events = Mutex::new(Vec::new());
     let emit = |event| events.lock().unwrap().push(event);
     let plan = Plan::new(Vec::new(), Vec::new(), false);
     let common = Common {
+        streams: None,
         plan: &plan,
         launcher: &launcher,
         snapshots: None,
@@ -86,6 +84,7 @@ fn visited(
         estimate: &|_, _| 0,
         mutant: None,
         lists: &Lists::default(),
+        streams: None,
         retries: Retries::default(),
         interrupt: &interrupt,
         emit: &emit,

@@ -86,7 +86,7 @@ impl Script<'_> {
                 match message.unwrap() {
                     HostMessage::Run { cells, .. } => {
                         self.say(&AgentMessage::Probed { capabilities: Vec::new(), modules: Vec::new() });
-                        return cells;
+                        return cells.into_iter().map(|job| job.cell).collect();
                     }
                     HostMessage::Resume { nonce, .. } => self.hello_to(PROTOCOL_VERSION, Some(nonce)),
                     HostMessage::Settle => self.say(&AgentMessage::Settled),
@@ -94,7 +94,10 @@ impl Script<'_> {
                     | HostMessage::Measure(_)
                     | HostMessage::Shell(_)
                     | HostMessage::Input { .. }
-                    | HostMessage::Resize(_) => {}
+                    | HostMessage::Resize(_)
+                    | HostMessage::OutputTaken { .. }
+                    | HostMessage::OutputClosed { .. }
+                    | HostMessage::Signal { .. } => {}
                     HostMessage::Shutdown => {
                         self.say(&AgentMessage::Farewell { left: Vec::new() });
                         return Vec::new();

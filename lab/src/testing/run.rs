@@ -6,6 +6,7 @@ use crate::{
     run::{
         common::{PrepareError, Prepared, Retries},
         dispatch::Run,
+        program::Streams,
         queue::Isolate,
         room::Room,
         timing::Timing,
@@ -53,6 +54,8 @@ pub struct FakeRun<'a> {
     pub lists: Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Streams of programs that are cells.
+    pub streams: Option<&'a Streams>,
     /// If set, no kernel has an image, for this reason.
     pub imageless: Option<&'a str>,
 }
@@ -70,7 +73,11 @@ impl FakeRun<'_> {
                 spec.accel = self.accel;
                 spec.name = kernel.facts.id.to_string();
                 spec.console = directory::kernel(directory, &kernel.facts.id)?;
-                Ok(Prepared { spec, image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() } })
+                Ok(Prepared {
+                    spec,
+                    image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },
+                    files: None,
+                })
             }
         };
         let accelerator = Accelerator { name: "tcg".to_owned(), reason: "test".to_owned(), time_scale: 1.0 };
@@ -85,6 +92,7 @@ impl FakeRun<'_> {
             isolate: self.isolate,
             lists: self.lists,
             retries: self.retries,
+            streams: self.streams,
             launcher: self.launcher,
             rescale: self.rescale,
             topologies: Vec::new(),

@@ -143,6 +143,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
         room: Room::unlimited(),
         isolate: Isolate::Kernel,
         lists: Lists::default(),
+        streams: None,
         retries: Retries::default(),
         imageless: scenario.imageless,
     };

@@ -1,5 +1,5 @@
-//! Mirrors with a key that the lab trusts, behind a server that answers as it likes. What an honest archive would never sign
-//! is in some of their packages.
+//! Hostile mirrors: their key is trusted by the lab, their server may answer anything, and some packages have content
+//! that a correct archive would never sign.
 
 use crate::{
     attack::{Attack, By, Wanted},

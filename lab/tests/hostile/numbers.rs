@@ -1,4 +1,4 @@
-//! Numbers that nobody can count with, and plans that name something twice.
+//! Numbers that would overflow, and plans with duplicates.
 
 use crate::{
     attack::{Attack, By, Wanted},

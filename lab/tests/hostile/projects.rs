@@ -1,5 +1,5 @@
-//! A repository that somebody cloned, or a directory that somebody entered: its files are settings, and no programs. Whoever
-//! builds or runs its agent runs its code; reading its settings does not.
+//! Hostile repositories and directories: reading their settings must not run any of their code. Building or running
+//! their agent does run their code.
 
 use crate::{
     attack::{Attack, By, Wanted},

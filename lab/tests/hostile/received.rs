@@ -1,4 +1,4 @@
-//! Results from elsewhere, as the commands read them that list, compare and remove runs.
+//! Results from other machines, read by the commands that list, compare and remove runs.
 
 use crate::{
     attack::{Attack, By, Wanted},

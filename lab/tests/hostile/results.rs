@@ -1,4 +1,4 @@
-//! Results that somebody else wrote: names, links, files and words in what `lab merge`, `report` and `compare` read.
+//! Hostile results: names, links, files and texts that `lab merge`, `report` and `compare` read.
 
 use crate::{
     attack::{Attack, By, Wanted},

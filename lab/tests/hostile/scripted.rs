@@ -1,4 +1,4 @@
-//! Agents that a script plays, through the real run loop and the real reporters.
+//! Scripted agents, with the real run loop and the real reporters.
 
 use crate::{
     attack::{Attack, By, Wanted},

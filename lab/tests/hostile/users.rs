@@ -1,4 +1,4 @@
-//! Other users of the machine, and a umask that lets them in.
+//! Other users of the machine, and a umask that gives them access.
 
 use crate::{
     attack::{Attack, By, Wanted},

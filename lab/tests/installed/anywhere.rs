@@ -1,4 +1,4 @@
-//! The installed lab in directories that know nothing of it.
+//! The installed lab in directories that are not projects.
 
 use super::package::{fine, lab, packages, project, words};
 use std::{
@@ -23,7 +23,7 @@ fn counts(output: &Output, directory: &Path) -> serde_json::Value {
 }
 
 #[test]
-fn init_says_what_it_wrote_and_replaces_nothing_unasked() {
+fn init_lists_its_files_and_replaces_none_without_force() {
     let dir = project();
     let refused = lab(dir.path(), &["init"]).output().unwrap();
     let error = words(&refused);
@@ -81,7 +81,7 @@ fn every_command_works_in_a_new_project_without_a_compiler() {
 
 /// The figures of docs/install.md: `cargo test -p lab --test installed one_cell -- --nocapture` shows them.
 #[test]
-fn one_cell_again_takes_little_more_than_its_guest() {
+fn one_cell_again_takes_little_more_time_than_its_guest() {
     let dir = project();
     let cell = ["run", "--kernel", "6.12", "--case", "A02-tcx-link[tcx,veth,from-workload]"];
     fine(&lab(dir.path(), &cell).output().unwrap());

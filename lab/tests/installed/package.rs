@@ -1,4 +1,4 @@
-//! What is in the packages, and that they start where there is nothing else.
+//! The content of the packages, and that they start without other programs.
 
 use std::{
     collections::BTreeSet,
@@ -137,7 +137,7 @@ fn each_package_has_the_same_files() {
 }
 
 #[test]
-fn make_install_installs_where_the_prefix_says() {
+fn make_install_installs_to_the_prefix() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(Path::new(ROOT).join("scripts/dist"));
     packages();
@@ -148,7 +148,8 @@ fn make_install_installs_where_the_prefix_says() {
     assert!(packages().archive.is_file(), "the packages stay");
 }
 
-/// The image's only layer, from the blobs that its index, manifest and configuration name; each is what its digest says.
+/// The image's only layer, from the blobs that its index, manifest and configuration name; each is what its digest
+/// says.
 fn unpacked_image() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fine(&Command::new("tar").arg("-C").arg(dir.path()).arg("-xf").arg(&packages().image).output().unwrap());
@@ -177,7 +178,7 @@ fn unpacked_image() -> tempfile::TempDir {
 
 /// The image's root has nothing but the package: no loader, no C library, no shell.
 #[test]
-fn the_image_starts_with_nothing_beneath_it() {
+fn the_image_starts_without_a_base_image() {
     let image = unpacked_image();
     let root = image.path().join("root");
     fs::create_dir(&root).unwrap();

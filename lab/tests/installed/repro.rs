@@ -1,4 +1,4 @@
-//! The command below a failure, pasted where the run was started.
+//! The command that repeats a failure, run in the directory of the run.
 
 use super::package::{lab, packages, plain, project, words};
 use quick_xml::{Reader, events::Event};
@@ -44,7 +44,7 @@ fn paste(directory: &Path, path: &Path, line: &str) -> Output {
 }
 
 #[test]
-fn it_calls_the_lab_as_it_was_called() {
+fn the_command_calls_the_lab_as_the_run_did() {
     let project = project();
     let prefix = &packages().prefix;
     let below = project.path().join("below");
@@ -89,7 +89,7 @@ fn it_repeats_the_failure() {
 }
 
 #[test]
-fn a_kernel_that_no_file_names_is_named_again() {
+fn the_command_repeats_a_kernel_that_is_not_in_kernels_toml() {
     let listed = project();
     let said = lab(listed.path(), &["kernels", "fetch", "--kernel", "6.12"]).output().unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();

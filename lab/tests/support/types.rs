@@ -134,8 +134,8 @@ pub fn sources_that_are_printed(source: &Path) -> Vec<String> {
     for (path, code) in sources(source) {
         let lines: Vec<&str> = code.lines().collect();
         for (at, line) in lines.iter().enumerate() {
-            let line = line.trim();
-            if (line.starts_with("#[error(") || line.starts_with('"')) && line.contains("{source") {
+            let begins = line.trim().starts_with("#[error(") || at > 0 && lines[at - 1].trim() == "#[error(";
+            if begins && line.contains("{source") {
                 found.push(format!("{path}:{}", at + 1));
             }
         }

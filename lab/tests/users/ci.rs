@@ -42,7 +42,7 @@ fn report(checkout: &Path) -> (Output, String, String) {
 }
 
 #[test]
-fn a_narrower_run_is_compared_by_what_both_planned() {
+fn a_narrower_run_is_compared_by_the_common_cells() {
     let dir = tempfile::tempdir().unwrap();
     let night = write(dir.path(), BEFORE, &run(BEFORE, plan(3, 12), &[], ""));
     let narrower = write(dir.path(), AFTER, &run(AFTER, plan(3, 12).keeping(2, 5), &[], ""));
@@ -121,7 +121,7 @@ fn the_job_summary_has_totals_and_each_failure_with_and_without_an_earlier_run()
 }
 
 #[test]
-fn a_refused_merge_leaves_a_summary_with_the_reason_and_what_the_shards_brought() {
+fn a_refused_merge_has_a_summary_with_the_reason_and_the_shards_results() {
     let checkout = checkout();
     let mut shard = run(AFTER, plan(2, 9), &[3], "lost 3 of 3");
     as_shard(&mut shard, Part { number: 1, count: 1 });

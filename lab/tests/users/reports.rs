@@ -41,7 +41,7 @@ fn failing(below: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_end_of_a_run_fits_80_columns_and_tells_a_failure_once() {
+fn the_end_of_a_run_fits_80_columns_and_lists_a_failure_once() {
     let dir = tempfile::tempdir().unwrap();
     let text = told(&["report"], &failing(dir.path()));
     let table: Vec<&str> = text.lines().take_while(|line| !line.starts_with("FAILED")).collect();
@@ -105,7 +105,7 @@ fn junit_names_source_files_and_attachments_that_ci_systems_find() {
 
 /// The rules of Apache Ant's schema, each of which JUnit of the common dialect breaks.
 #[test]
-fn the_dialect_of_ant_holds_to_its_schema() {
+fn the_dialect_of_ant_follows_its_schema() {
     use quick_xml::{Reader, events::Event as Xml};
     let dir = tempfile::tempdir().unwrap();
     let text = told(&["report", "--format", "ant"], &failing(dir.path()));

@@ -48,7 +48,7 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
         let told = VisitLog::default();
         let round = |line: &str| say(&format!("{id}: {line}"));
         let measurement = Measurement::new(setups(&facts), rounds, window_ms, &round);
-        match guests.visit(id, Profile::Suite, false, &measurement, &told)? {
+        match guests.visit(id, Profile::Suite, false, None, &measurement, &told)? {
             Visited::Interrupted => return Ok(guests.interrupted()),
             Visited::Lost => return Ok(Exit::Infra),
             Visited::Done => {}

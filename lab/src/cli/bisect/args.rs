@@ -9,10 +9,12 @@ use std::{path::PathBuf, str::FromStr};
 #[derive(Debug, Args)]
 pub(crate) struct WhatArgs {
     /// The case or cell that fails, `*` and `?` allowed; repeatable.
-    #[arg(long, value_name = "GLOB", required_unless_present = "capability")]
+    #[arg(long, value_name = "GLOB", required_unless_present_any = ["capability", "exec"])]
     pub case: Vec<String>,
-    /// Search for a capability instead of a failing case (names: `lab capabilities`). Supported counts as bad; see
-    /// --terms.
+    /// Search for a shell command that fails instead of a case; it runs as with `lab exec -- sh -c COMMAND`.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["case", "capability"])]
+    pub exec: Option<String>,
+    /// Search for a capability instead of a failing case (names: `lab capabilities`). Supported counts as bad; see --terms.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["case", "match_"], value_parser = capability)]
     pub capability: Option<Capability>,
     /// Which failures of the case count; kernels with other failures are skipped.

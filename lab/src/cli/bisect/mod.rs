@@ -8,6 +8,7 @@ mod step;
 
 pub(super) use step::{ABORT, step};
 
+use super::exec;
 use crate::bisect::tester::{Supply, Tester};
 use crate::{
     bisect::{
@@ -33,7 +34,7 @@ use crate::{
 use args::{BisectArgs, BisectTerms, WhatArgs};
 use commits::Workshop;
 use lab_base::{git::git, interrupt::Interrupt, say::say, text};
-use lab_protocol::CellId;
+use lab_protocol::{CellId, Raw};
 use lab_record::exit::Exit;
 use place::SearchDirectory;
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ fn in_packages(project: &Project, args: &BisectArgs) -> Result<Exit, Error> {
         Ok(Extra {
             culprit: Some(format!("{}\nbefore it: {}{changelog}", since.long, before.long)),
             regzbot: regzbot(&question.predicate, ladder.direction, &span),
-            reproduce: [before, since].map(|name| reproduce(&name.short, &question.predicate)).to_vec(),
+            reproduce: [before, since].map(|name| reproduce(&name.short, &question)).to_vec(),
             ..Extra::default()
         })
     })
@@ -128,7 +129,7 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
             let hash = &names[culprit].exact;
             extra.culprit = Some(text::block(&git(tree, ["log", "-1", "--stat", hash])?, 8000));
             extra.regzbot = regzbot(&question.predicate, commits.direction, hash);
-            extra.reproduce = vec![format!("git checkout {}", names[culprit].short), step_line(&question.predicate)];
+            extra.reproduce = vec![format!("git checkout {}", names[culprit].short), step_line(&question)];
         } else {
             extra.regzbot =
                 regzbot(&question.predicate, commits.direction, &format!("{}..{}", names[0].exact, new_end.hash));
@@ -157,10 +158,26 @@ pub(super) struct Question {
     pub predicate: Predicate,
     /// The title of the case.
     pub promise: Option<String>,
+    /// How guests run.
+    pub how: GuestOptions,
+}
+
+impl Question {
+    /// The shell command, where it is one that is searched for.
+    fn command(&self) -> Option<String> {
+        let program = self.selected.cells.first()?.work.program()?;
+        program.argv.last().map(Raw::shown)
+    }
 }
 
 fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
-    let selected = select::named(project, &args.case, args.no_build)?;
+    let named = select::named(project, &args.case, args.no_build)?;
+    let (cells, how) = match &args.exec {
+        Some(command) => exec::question(project, command)?,
+        None => (named.cells, GuestOptions::default()),
+    };
+    let how = GuestOptions { deadlines: args.deadline.clone(), ..how };
+    let selected = Selected { cells, ..named };
     let predicate = match args.capability {
         Some(capability) => Predicate::Capability(capability),
         None => {
@@ -169,7 +186,7 @@ fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
         }
     };
     let promise = args.capability.is_none().then(|| selected.cells.first().map(|info| info.title.clone())).flatten();
-    Ok(Question { selected, predicate, promise })
+    Ok(Question { selected, predicate, promise, how })
 }
 
 /// The kind of history that is searched.
@@ -227,7 +244,7 @@ fn conduct<S: Supply, W: Walk>(
         selected: &question.selected,
         source,
         predicate: &question.predicate,
-        how: GuestOptions { deadlines: args.what.deadline.clone(), ..GuestOptions::default() },
+        how: question.how.clone(),
         interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
         directory: place.directory.join("runs"),
         failing: Subject::Point(failing),
@@ -289,8 +306,11 @@ fn conduct<S: Supply, W: Walk>(
 }
 
 /// The command that tests a checked-out commit.
-fn step_line(predicate: &Predicate) -> String {
-    match predicate {
+fn step_line(question: &Question) -> String {
+    if let Some(command) = question.command() {
+        return format!("lab bisect-step --exec {}", text::shell_quote(&command));
+    }
+    match &question.predicate {
         Predicate::Capability(capability) => format!("lab bisect-step --capability {capability}"),
         Predicate::Cells { cells, .. } => format!("lab bisect-step{}", cases(cells)),
     }
@@ -301,9 +321,12 @@ fn cases(cells: &[CellId]) -> String {
 }
 
 /// The command that tests a published kernel.
-fn reproduce(kernel: &str, predicate: &Predicate) -> String {
+fn reproduce(kernel: &str, question: &Question) -> String {
     let kernel = text::shell_quote(kernel);
-    match predicate {
+    if let Some(command) = question.command() {
+        return format!("lab exec --kernel {kernel} -- sh -c {}", text::shell_quote(&command));
+    }
+    match &question.predicate {
         Predicate::Capability(_) => format!("lab capabilities --kernel {kernel}"),
         Predicate::Cells { cells, .. } => {
             format!("lab run --kernel {kernel}{}", cases(cells))

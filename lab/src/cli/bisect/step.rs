@@ -11,7 +11,6 @@ use crate::{
         tester::{Supply, Tester},
     },
     error::Error,
-    guests::GuestOptions,
     project::{Project, absolute},
 };
 use lab_base::{git::git, interrupt::Interrupt, say::say, text};
@@ -69,7 +68,7 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
         selected: &question.selected,
         source: One { workshop: &workshop, commit: &commit, interrupt: interrupt.clone() },
         predicate: &question.predicate,
-        how: GuestOptions { deadlines: args.what.deadline.clone(), ..GuestOptions::default() },
+        how: question.how.clone(),
         interrupt,
         directory: place,
         // The signature of the failure is learned if none is known yet.

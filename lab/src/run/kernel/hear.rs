@@ -45,6 +45,7 @@ impl KernelRun<'_> {
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
+            GuestMessage::Closed(files) => drop(launch.streams.replace(files)),
             GuestMessage::Finished(report) => self.finished(launch, *report),
             GuestMessage::KernelLog(text) => launch.log(scan_kernel_log(&text)),
             GuestMessage::Note(text) => self.note(text),
@@ -52,15 +53,12 @@ impl KernelRun<'_> {
     }
 
     fn finished(&self, launch: &Launch, mut report: CellReport) {
-        let owner = match self.attempts(&report.cell) {
-            0 => report.cell.to_string(),
-            // Keeps the files of earlier attempts.
-            earlier => format!("{}-attempt-{}", report.cell, earlier + 1),
-        };
-        let files = evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
+        let owner = self.owner(&report.cell);
+        let mut files = launch.streams.take();
+        files.extend(evidence::keep(launch.directory(), &self.id(), &owner, &mut report).unwrap_or_else(|error| {
             self.note(format!("evidence of {}: {error}", report.cell));
             Vec::new()
-        });
+        }));
         let splats = launch.inside(launch.splats_before(&format!("end {}", report.cell)));
         let seen = SeenAttempt { splats, files, ..SeenAttempt::reported(report) };
         if matches!(seen.report.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {

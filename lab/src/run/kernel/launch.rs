@@ -1,14 +1,20 @@
 //! The host's state of one guest of a kernel.
 
-use crate::run::{
-    autopsy::Autopsy,
-    judge::SeenAttempt,
-    splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
-    timing::Timing,
+use crate::{
+    run::{
+        autopsy::Autopsy,
+        common::Files,
+        judge::SeenAttempt,
+        splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
+        timing::Timing,
+    },
+    world::Serving,
 };
+use lab_base::text;
+use lab_guard::Inside;
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
-use lab_vm::GuestSpec;
+use lab_vm::{Guest, GuestSpec};
 use std::{
     cell::{Cell, RefCell},
     path::Path,
@@ -38,12 +44,16 @@ pub(in crate::run) struct Launch {
     pub hung: RefCell<Option<SeenAttempt>>,
     /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
+    /// Files of the program that ran last, until its cell is reported.
+    pub streams: RefCell<Vec<Inside>>,
     /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
+    files: Option<Files>,
+    serving: RefCell<Option<Serving>>,
 }
 
 impl Launch {
-    pub fn new(number: u32, spec: GuestSpec, timing: Timing) -> Self {
+    pub fn new(number: u32, spec: GuestSpec, timing: Timing, files: Option<Files>) -> Self {
         Self {
             number,
             console: RefCell::new(ConsoleWatch::new(&spec.console)),
@@ -58,8 +68,37 @@ impl Launch {
             recent: RefCell::default(),
             hung: RefCell::default(),
             cost: RefCell::default(),
+            streams: RefCell::default(),
             autopsy: RefCell::default(),
+            files,
+            serving: RefCell::default(),
         }
+    }
+
+    /// Whether the guest has files of the host.
+    pub fn has_files(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// Serves the guest's files, and connects it to services of the host.
+    pub fn serve(&self, kernel: &str, guest: &mut dyn Guest) -> Result<(), String> {
+        let Some(Files { world, kernel: own }) = &self.files else { return Ok(()) };
+        let stream = guest.files().map_err(|error| error.to_string())?;
+        let serving = world.serve(own, kernel, stream).map_err(|error| error.to_string())?;
+        self.serving.replace(Some(serving));
+        if world.has_services() {
+            let stream = guest.services().map_err(|error| error.to_string())?;
+            world.connect(stream).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Lines about files that are not whole. The guest's machine must have ended.
+    pub fn served(&self) -> Vec<String> {
+        let Some(served) = self.serving.take().map(Serving::finish) else { return Vec::new() };
+        let failed = served.failed.iter();
+        let failed = failed.map(|it| format!("the artefact {} is not whole: {}", it.path.display(), it.reason));
+        failed.chain(served.problem).map(|line| text::line(&line, 500)).collect()
     }
 
     /// The kernel's directory in the run's directory.

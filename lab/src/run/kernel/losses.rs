@@ -36,6 +36,7 @@ impl KernelRun<'_> {
         let splats = launch.last_words.take();
         if let Some(cell) = lost.cell.take() {
             let seen = SeenAttempt::errored(cell, lost.kind, lost.message.clone());
+            let files = launch.streams.take().into_iter().chain(files).collect();
             let splats = launch.inside(splats);
             self.verdict(launch, SeenAttempt { splats, evidence: Some(tail.evidence()), files, ..seen });
         } else {

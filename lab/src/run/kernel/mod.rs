@@ -4,6 +4,7 @@ mod attempts;
 mod hear;
 mod launch;
 mod losses;
+mod programs;
 
 pub(super) use launch::Launch;
 #[cfg(test)]
@@ -249,18 +250,24 @@ impl<'a> KernelRun<'a> {
         // A restored guest sends Hello fast even on a slow host; the duration of its boot is the measure.
         let boot = snapshot.and_then(|snapshot| snapshot.boot);
         let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
-        Launch::new(number, spec, timing)
+        Launch::new(number, spec, timing, prepared.files.clone())
     }
 
-    /// Drives a guest until its task is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
+    /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
     pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> SessionEnd {
+        let serve = |guest: &mut dyn Guest| launch.serve(self.id().as_str(), guest);
+        let serve: &dyn Fn(&mut dyn Guest) -> Result<(), String> = &serve;
+        // A guest that becomes a snapshot serves others, each with files of its own.
+        let files = launch.has_files().then_some(serve).filter(|_| !matches!(errand, Errand::Settle));
         let task = Task {
+            files,
             plan: self.plan,
             version: self.kernel.facts.version,
             errand,
             timing: launch.timing,
             rescale: self.rescale,
             mutant: self.mutant,
+            programs: &self.programs(launch),
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
@@ -279,6 +286,7 @@ impl<'a> KernelRun<'a> {
             }
             SessionEnd::Interrupted(_) | SessionEnd::Lost(_) => guest.kill(),
         }
+        launch.served().into_iter().for_each(|note| self.note(note));
         let mut progress = self.progress();
         progress.peak_memory_kib = progress.peak_memory_kib.max(peak);
         end

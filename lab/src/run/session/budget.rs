@@ -68,7 +68,7 @@ impl MessageKind {
             Self::Heartbeats => "heartbeats",
             Self::KernelLog => "kernel log",
             Self::Notes => "log lines",
-            Self::LastWords => "last words",
+            Self::LastWords => "messages while it shuts down",
             Self::Visit => "answers for a shell or measurement",
             Self::Stream => "output of a program",
             Self::Garbage => "bytes outside of messages",

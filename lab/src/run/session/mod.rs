@@ -7,11 +7,13 @@ mod budget;
 pub(in crate::run) mod caps;
 mod deadlines;
 mod end;
+mod program;
 mod task;
 mod visit;
 
-pub use task::{Errand, Farewell, GuestMessage, Lost, SessionEnd, Task};
+pub use task::{Errand, Farewell, GuestMessage, Lost, Programs, SessionEnd, Task};
 
+use crate::run::program::Attempt;
 use budget::{Budget, MessageKind, OverBudget};
 use deadlines::GuestState;
 use lab_base::text;
@@ -38,13 +40,22 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMe
         Ok(channel) => channel,
         Err(end) => return end,
     };
+    if let Some(serve) = task.files {
+        // Before the agent can ask: its first request finds the port connected.
+        if let Err(message) = serve(guest) {
+            let exit = guest.exited();
+            return SessionEnd::Lost(Lost { kind: ErrorKind::Host, message, cell: None, again: false, exit });
+        }
+    }
     let mut session = Session {
         guest,
         channel,
         task,
         hear,
         decoder: Decoder::new(),
-        budget: Budget::of(matches!(task.errand, Errand::Visit { .. })),
+        budget: Budget::of(
+            matches!(task.errand, Errand::Visit { .. }) || task.plan.cells.iter().any(|info| !info.work.is_case()),
+        ),
         launched,
         heard: launched,
         state: GuestState::Booting,
@@ -52,8 +63,11 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMe
         limit: task.timing.boot + task.timing.idle,
         nonce: None,
         notes: 0,
+        program: None,
     };
-    match session.resume().and_then(|()| session.talk()) {
+    let talked = session.resume().and_then(|()| session.talk());
+    session.close_program(None);
+    match talked {
         Ok(()) => {
             let over = !matches!(task.errand, Errand::Settle);
             SessionEnd::Done(over.then(|| session.shut_down()))
@@ -103,6 +117,8 @@ struct Session<'a> {
     /// The nonce that a restored guest's Hello must contain.
     nonce: Option<u64>,
     notes: usize,
+    /// Streams of the running cell, if it is a program.
+    program: Option<Attempt<'a>>,
 }
 
 impl Session<'_> {
@@ -117,6 +133,7 @@ impl Session<'_> {
                 return Err(self.lost(ErrorKind::OverBudget, what));
             }
             let Some(poll) = self.say_for_visitor()? else { return Ok(()) };
+            let poll = self.say_for_program()?.unwrap_or(poll);
             match self.channel.recv(&mut buffer, poll) {
                 Ok(Recv::Bytes(count)) => {
                     self.decoder.feed(&buffer[..count]);
@@ -179,6 +196,7 @@ impl Session<'_> {
             Ok(over) => return Ok(over),
             Err(message) => message,
         };
+        let Some(message) = self.tell_program(message)? else { return Ok(false) };
         match message {
             AgentMessage::Hello { nonce, .. } if nonce != self.nonce => {
                 self.note("ignored a Hello with a stale nonce".to_owned());
@@ -303,6 +321,8 @@ impl Session<'_> {
         self.limit = self.task.timing.guest(self.launched.elapsed(), infos);
         self.pending = cells.iter().cloned().collect();
         self.budget.cells += cells.len() as u64;
+        let infos = cells.iter().filter_map(|cell| self.task.plan.info(cell));
+        let cells = infos.map(|info| self.task.programs.job(info)).collect();
         self.send(&HostMessage::Run {
             cells,
             time_scale: self.task.timing.scale,
@@ -330,6 +350,7 @@ impl Session<'_> {
             return Ok(());
         }
         (self.hear)(GuestMessage::Started(cell.clone()));
+        self.program = self.task.plan.info(&cell).and_then(|info| self.task.programs.open(info));
         self.state = GuestState::Running { cell, since: Instant::now() };
         Ok(())
     }
@@ -343,6 +364,7 @@ impl Session<'_> {
             return;
         }
         caps::report(&mut report);
+        self.close_program(Some(&mut *report));
         self.state = GuestState::Between { since: Instant::now() };
         (self.hear)(GuestMessage::Finished(report));
     }

@@ -1,9 +1,11 @@
 //! Tasks of a guest, messages from it, and how it ends.
 
-use crate::run::{timing::Timing, visitor::Visitor};
+use crate::run::{program::Attempt, timing::Timing, visitor::Visitor};
 use lab_base::interrupt::Interrupt;
-use lab_protocol::{CapabilityReport, CellId, CellReport, ErrorKind, KernelVersion};
+use lab_guard::Inside;
+use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, Job, KernelVersion};
 use lab_record::{guest_exit::GuestExit, plan::Plan};
+use lab_vm::Guest;
 use std::time::Duration;
 
 /// The purpose of a guest.
@@ -26,6 +28,14 @@ pub enum Errand<'a> {
     Settle,
 }
 
+/// The host's side of programs that are cells.
+pub trait Programs {
+    /// The cell as the guest gets it.
+    fn job(&self, info: &CellInfo) -> Job;
+    /// Opens the streams of a cell that has begun; `None` where it is no program.
+    fn open(&self, info: &CellInfo) -> Option<Attempt<'_>>;
+}
+
 /// Everything that a guest's session needs.
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
@@ -39,8 +49,12 @@ pub struct Task<'a> {
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// Name of the deliberate fault.
     pub mutant: Option<&'a str>,
+    /// The streams of cells that are programs.
+    pub programs: &'a dyn Programs,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
+    /// Serves the guest's files on its port for them; one line if they can't be served.
+    pub files: Option<&'a dyn Fn(&mut dyn Guest) -> Result<(), String>>,
 }
 
 impl Task<'_> {
@@ -76,6 +90,8 @@ pub enum GuestMessage {
     },
     /// A cell was started.
     Started(CellId),
+    /// The running program's streams are closed: their files, as paths from the run's directory on.
+    Closed(Vec<Inside>),
     /// The running cell ended.
     Finished(Box<CellReport>),
     /// New text of the kernel log.

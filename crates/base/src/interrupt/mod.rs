@@ -1,6 +1,12 @@
 //! SIGINT, SIGTERM and the run's own deadline as one flag that every loop polls.
 //!
-//! A second signal ends the program and its guests at once.
+//! A second signal ends the program and its guests at once. Where a program runs in a guest, the first one is that program's
+//! ([`Relay`]), and everything else moves by one.
+
+mod relay;
+
+use relay::Desk;
+pub use relay::Relay;
 
 use crate::lock::lock;
 use signal_hook::consts::SIGHUP;
@@ -18,8 +24,8 @@ const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGT
 /// A second signal within this time is ignored: `timeout` sends its signal to the program and to its process group.
 const SAME_WISH: Duration = Duration::from_millis(300);
 
-/// Waits for a second signal on a separate thread, which nothing else can block.
-fn end_at_the_second() -> std::io::Result<()> {
+/// Waits for a second signal on a thread of its own, which nothing else can block.
+fn end_at_the_second(relay: Arc<Mutex<Desk>>) -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut first: Option<Instant> = None;
@@ -27,6 +33,7 @@ fn end_at_the_second() -> std::io::Result<()> {
             match first {
                 Some(begin) if begin.elapsed() >= SAME_WISH => signal_hook::low_level::exit(128 + signal),
                 Some(_) => {}
+                None if lock(&relay).is_waiting() => {}
                 None => first = Some(Instant::now()),
             }
         }
@@ -44,6 +51,7 @@ static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
     stop: Arc<AtomicUsize>,
+    relay: Arc<Mutex<Desk>>,
 }
 
 /// Why a run stops itself.
@@ -77,7 +85,7 @@ impl Interrupt {
         for signal in ENDING.into_iter().chain(hangup) {
             signal_hook::flag::register_usize(signal, Arc::clone(&interrupt.signal), signal as usize)?;
         }
-        end_at_the_second()?;
+        end_at_the_second(Arc::clone(&interrupt.relay))?;
         Ok(INSTALLED.get_or_init(|| interrupt).clone())
     }
 
@@ -89,7 +97,12 @@ impl Interrupt {
     /// The flag of one run: it is set by every signal, and the run can stop itself without affecting later runs.
     #[must_use]
     pub fn for_one_run(&self) -> Self {
-        Self { signal: Arc::clone(&self.signal), stop: Arc::default() }
+        Self { signal: Arc::clone(&self.signal), stop: Arc::default(), relay: Arc::clone(&self.relay) }
+    }
+
+    /// Gives the next signal to a program, as long as what this returns lives.
+    pub fn relay(&self) -> Relay {
+        Relay::open(&self.relay)
     }
 
     /// Whether the run must end, for any reason.
@@ -101,7 +114,15 @@ impl Interrupt {
     pub fn signal(&self) -> Option<i32> {
         match self.signal.load(Ordering::SeqCst) {
             0 => None,
-            signal => i32::try_from(signal).ok(),
+            raised => {
+                let signal = i32::try_from(raised).ok()?;
+                if !lock(&self.relay).takes(signal) {
+                    return Some(signal);
+                }
+                // Another that came meanwhile stays.
+                let _ = self.signal.compare_exchange(raised, 0, Ordering::SeqCst, Ordering::SeqCst);
+                None
+            }
         }
     }
 
@@ -143,7 +164,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_stops_itself_affects_no_other_and_sets_no_signal() {
+    fn the_first_signal_is_the_programs_and_the_second_ends_the_run() {
+        let process = Interrupt::default();
+        let run = process.for_one_run();
+        let (one, other) = (run.relay(), run.relay());
+        assert_eq!(one.signal(), None);
+        process.raise(15);
+        // As `timeout` sends it twice.
+        assert!(!run.is_over());
+        process.raise(15);
+        assert!(!run.is_over());
+        assert_eq!((one.signal(), other.signal(), run.relay().signal()), (Some(15), Some(15), None));
+        thread::sleep(SAME_WISH + Duration::from_millis(50));
+        process.raise(2);
+        assert!(run.is_over() && process.signal() == Some(2));
+
+        let alone = Interrupt::default();
+        drop(alone.relay());
+        alone.raise(2);
+        assert!(alone.is_over(), "without a program the first signal counts");
+    }
+
+    #[test]
+    fn a_run_that_stops_itself_stops_no_other_and_is_no_signal() {
         let process = Interrupt::default();
         let (one, other) = (process.for_one_run(), process.for_one_run());
         one.stop(RunStop::Reports);

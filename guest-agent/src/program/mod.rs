@@ -1,0 +1,351 @@
+//! Cells whose work is a program: it is started, its streams are forwarded, and its end becomes the cell's report.
+//!
+//! Where to start: [`Programs::run`] has the whole life of one. `lines.rs` is what the session's thread hands it from the host,
+//! `start.rs` says why one did not start, `processes.rs` knows which processes are its.
+
+mod lines;
+mod processes;
+mod start;
+pub mod terminal;
+
+use crate::{error::AgentError, names::Names, sender::Sender, world};
+use lab_harness::{Netns, Runner, Staged};
+use lab_protocol::{
+    AgentMessage, CellId, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, Program, ProgramEnd,
+    shell::{Size, Stream},
+    work::OUTPUT_WINDOW,
+};
+use lines::Lines;
+use nix::{
+    sys::{
+        signal::{Signal, killpg},
+        wait::WaitStatus,
+    },
+    unistd::Pid,
+};
+use processes::{Before, Immortal};
+use start::{Input, NotStarted, Started};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Bytes of output in one message, at most; also what a pipe holds (pipe(7)).
+const PIECE: usize = 64 << 10;
+/// End of input in a terminal: Ctrl-D.
+const END_OF_INPUT: u8 = 4;
+/// From SIGTERM at the timeout to SIGKILL.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
+
+/// The programs of a session: one at a time.
+#[derive(Clone, Default)]
+pub struct Programs {
+    running: Arc<Mutex<Option<Arc<Lines>>>>,
+    /// Whether one has run: what it left in the guest is in its report.
+    ran: Arc<AtomicBool>,
+}
+
+/// A program's end as the host hears it.
+pub struct Ended {
+    /// The report to send.
+    pub report: CellReport,
+    /// Set where processes could not be killed: the guest must be thrown away.
+    pub stuck: Option<String>,
+}
+
+impl Programs {
+    /// Hands something to the program that runs; where none does, it is for nobody.
+    pub fn hand(&self, give: impl FnOnce(&Lines)) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(lines) = running {
+            give(&lines);
+        }
+    }
+
+    /// Input for it.
+    pub fn input(&self, bytes: Vec<u8>) {
+        self.hand(|lines| lines.input(bytes));
+    }
+
+    /// The host took some of its output.
+    pub fn taken(&self, stream: Stream, bytes: u32) {
+        self.hand(|lines| lines.window(stream).leave(bytes as usize));
+    }
+
+    /// Nobody reads this stream any more.
+    pub fn close(&self, stream: Stream) {
+        self.hand(|lines| lines.window(stream).close());
+    }
+
+    /// Its terminal has another size.
+    pub fn resize(&self, size: Size) {
+        self.hand(|lines| lines.resize(size));
+    }
+
+    /// A signal for it.
+    pub fn signal(&self, signal: i32) {
+        self.hand(|lines| lines.signal(signal));
+    }
+
+    /// Whether any program has run in this guest.
+    pub fn ran(&self) -> bool {
+        self.ran.load(Ordering::SeqCst)
+    }
+
+    fn close_lines(&self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Opens the lines to the next program, before the host hears that its cell has begun.
+    pub fn open(&self) -> Opened<'_> {
+        let (lines, input) = Lines::new();
+        let lines = Arc::new(lines);
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&lines));
+        self.ran.store(true, Ordering::SeqCst);
+        Opened { programs: self, lines, input }
+    }
+}
+
+/// The lines to a program that has not started.
+pub struct Opened<'a> {
+    programs: &'a Programs,
+    lines: Arc<Lines>,
+    input: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Opened<'_> {
+    /// The end of a program that is not to start.
+    pub fn cancel(self, report: CellReport) -> Ended {
+        self.programs.close_lines();
+        Ended { report, stuck: None }
+    }
+
+    /// The whole life of the program.
+    pub fn run(
+        self,
+        runner: &Arc<Runner>,
+        cell: &CellId,
+        program: &Program,
+        time_scale: f32,
+        sender: &Sender,
+    ) -> Ended {
+        let begin = Instant::now();
+        let programs = self.programs;
+        let mut ended = self.live(runner, cell, program, time_scale, sender);
+        programs.close_lines();
+        ended.report.duration_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+        ended
+    }
+
+    fn live(self, runner: &Arc<Runner>, cell: &CellId, program: &Program, time_scale: f32, sender: &Sender) -> Ended {
+        let errored = |kind, message| Ended {
+            report: CellReport::bare(cell.clone(), Outcome::Errored { kind, message }),
+            stuck: None,
+        };
+        let staged = match Staged::build(runner, &program.stage, time_scale) {
+            Ok(staged) => staged,
+            Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
+        };
+        let node = match node(&staged, program.node.as_deref()) {
+            Ok(node) => node,
+            Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
+        };
+        if let Err(error) = world::name_guest() {
+            return errored(ErrorKind::Agent, format!("the guest's name: {error}"));
+        }
+        let names = staged.namespaces().map_err(AgentError::from).and_then(|all: Vec<Netns>| Names::publish(&all));
+        let names = match names {
+            Ok(names) => names,
+            Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
+        };
+        let before = Before::now();
+        let started = match start::start(program, node.as_ref()) {
+            Ok(started) => started,
+            Err(NotStarted { code, message }) => {
+                let mut ended = errored(ErrorKind::NotStarted, message);
+                ended.report.program = Some(end(HowEnded::NotStarted { code }, [0; 2], Vec::new()));
+                return ended;
+            }
+        };
+        let (finished, stuck) = self.follow(started, program, &before, sender);
+        let outcome = match (&finished, &stuck) {
+            (Err(message), _) => Outcome::Errored { kind: ErrorKind::Agent, message: message.clone() },
+            (Ok(_), Some(message)) => Outcome::Errored { kind: ErrorKind::Hang, message: message.clone() },
+            (Ok(end), None) => outcome(&end.how),
+        };
+        let mut report = CellReport::bare(cell.clone(), outcome);
+        report.program = finished.ok();
+        drop(names);
+        if stuck.is_none() {
+            drop(node);
+            if let Err(problem) = staged.end() {
+                report.log.push(format!("the topology could not be deleted: {problem}"));
+            }
+            report.log.extend(runner.left(time_scale).into_iter().map(|left| format!("left behind: {left}")));
+        }
+        let left = report.program.iter().flat_map(|end| &end.processes);
+        let left: Vec<String> = left.map(|process| format!("left running, and killed: {process}")).collect();
+        report.log.extend(left);
+        Ended { report, stuck: stuck.map(|why| format!("{cell}: {why}")) }
+    }
+
+    /// Forwards the streams of a program until all of its processes have ended.
+    fn follow(
+        self,
+        started: Started,
+        program: &Program,
+        before: &Before,
+        sender: &Sender,
+    ) -> (Result<ProgramEnd, String>, Option<String>) {
+        let Started { child, outputs, input, terminal, world } = started;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        self.lines.started(pid, terminal);
+        let timer = program.timeout_ms.map(|limit| Timer::start(pid, Duration::from_millis(limit)));
+        let (done, through) = mpsc::channel();
+        let mut streams = 0;
+        for (stream, source) in outputs {
+            streams += 1;
+            let (lines, sender, done) = (Arc::clone(&self.lines), sender.clone(), done.clone());
+            thread::spawn(move || {
+                let count = forward(stream, source, &lines, &sender);
+                let _ = done.send((stream, count));
+            });
+        }
+        let feeder = sender.clone();
+        let input_lines = self.input;
+        // Ends when the lines are closed, which may be after the program's end: it is not waited for.
+        thread::spawn(move || feed(input, &input_lines, &feeder));
+        let status = before.wait_for(pid);
+        self.lines.over();
+        let timed_out = timer.map(Timer::stop).unwrap_or_default();
+        let left = before.end_all();
+        let stuck = left.is_err().then(|| "processes of the program could not be killed".to_owned());
+        // Its root is unmounted once nobody is in it.
+        drop(world);
+        let processes = left.unwrap_or_else(|Immortal| Vec::new());
+        let mut counts = [0; 2];
+        for _ in 0..streams {
+            // What was written comes to its end with the last process. Only one that can't be killed holds it open.
+            let next = match stuck {
+                None => through.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(_) => through.recv_timeout(LAST_CHANCE),
+            };
+            if let Ok((stream, count)) = next {
+                counts[usize::from(stream == Stream::Error)] = count;
+            }
+        }
+        let how = match status {
+            Err(errno) => return (Err(format!("waiting for the program: {errno}")), stuck),
+            Ok(_) if timed_out => HowEnded::TimedOut { after_ms: program.timeout_ms.unwrap_or_default() },
+            Ok(WaitStatus::Signaled(_, signal, core)) => HowEnded::Killed { signal: signal as i32, core },
+            Ok(WaitStatus::Exited(_, code)) => HowEnded::Exited { code: code as u8 },
+            Ok(other) => return (Err(format!("the program ended in no known way: {other:?}")), stuck),
+        };
+        (Ok(end(how, counts, processes)), stuck)
+    }
+}
+
+const fn end(how: HowEnded, counts: [u64; 2], processes: Vec<String>) -> ProgramEnd {
+    ProgramEnd { how, output: counts[0], errors: counts[1], processes }
+}
+
+fn outcome(how: &HowEnded) -> Outcome {
+    match how {
+        HowEnded::Exited { code: 0 } => Outcome::Passed,
+        HowEnded::TimedOut { .. } => Outcome::Failed { kind: FailureKind::Timeout, message: how.to_string() },
+        _ => Outcome::Failed { kind: FailureKind::Exit, message: how.to_string() },
+    }
+}
+
+/// The namespace of a node.
+fn node(staged: &Staged, name: Option<&str>) -> Result<Option<Netns>, AgentError> {
+    let Some(name) = name else { return Ok(None) };
+    let mut all = staged.namespaces()?;
+    match all.iter().position(|ns| ns.name() == name) {
+        Some(at) => Ok(Some(all.swap_remove(at))),
+        None => {
+            let nodes = all.iter().map(|ns| ns.name().to_owned()).collect();
+            Err(AgentError::NoNode { node: name.to_owned(), nodes })
+        }
+    }
+}
+
+/// Forwards output until all that could write it have closed it; gives the number of bytes.
+fn forward(stream: Stream, mut source: File, lines: &Lines, sender: &Sender) -> u64 {
+    let mut buffer = vec![0; PIECE];
+    let mut total = 0;
+    loop {
+        match source.read(&mut buffer) {
+            Ok(count @ 1..) => {
+                if !lines.window(stream).enter(count, OUTPUT_WINDOW) {
+                    // Closing the pipe: the next write of the program is refused with EPIPE and SIGPIPE.
+                    return total;
+                }
+                if sender.send(&AgentMessage::Output { stream, bytes: buffer[..count].to_vec() }).is_err() {
+                    return total;
+                }
+                total += count as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // A terminal whose last program has ended reads as EIO.
+            Ok(_) | Err(_) => return total,
+        }
+    }
+}
+
+/// Writes input as the program takes it, and says so to the host. What comes after its end is taken and thrown away.
+fn feed(mut input: Option<Input>, taken: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
+    for bytes in taken {
+        let written = match &mut input {
+            Some(Input::Terminal(terminal)) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
+            Some(Input::Terminal(file)) => file.write_all(&bytes),
+            Some(Input::Pipe(file)) if !bytes.is_empty() => file.write_all(&bytes),
+            Some(Input::Pipe(_)) | None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        };
+        if written.is_err() {
+            // Closing the pipe is the end of input.
+            input = None;
+        }
+        if sender.send(&AgentMessage::InputTaken { bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends a program at its timeout.
+struct Timer {
+    stop: mpsc::Sender<()>,
+    thread: thread::JoinHandle<bool>,
+}
+
+impl Timer {
+    fn start(group: Pid, limit: Duration) -> Self {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            if stopped.recv_timeout(limit) != Err(RecvTimeoutError::Timeout) {
+                return false;
+            }
+            let _ = killpg(group, Signal::SIGTERM);
+            // A stopped process hears nothing but this.
+            let _ = killpg(group, Signal::SIGCONT);
+            if stopped.recv_timeout(LAST_CHANCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = killpg(group, Signal::SIGKILL);
+            }
+            true
+        });
+        Self { stop, thread }
+    }
+
+    /// Whether the program ran into its timeout.
+    fn stop(self) -> bool {
+        drop(self.stop);
+        self.thread.join().unwrap_or_default()
+    }
+}

@@ -1,0 +1,99 @@
+//! The host's files: a FUSE file system whose requests travel to the host over a port, as they are.
+
+use super::WorldError;
+use crate::{kmsg, port};
+use lab_protocol::world::FILES_PORT;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns},
+};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, Read, Write},
+    os::fd::AsRawFd,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+/// Where the host's exports are in the agent's own root.
+pub const SHARE: &str = "/lab/share";
+/// Longest message of either side: the data of a read or write, and headers.
+const LONGEST: usize = (256 << 10) + 32768;
+/// `struct fuse_out_header`.
+const HEADER: usize = 16;
+
+/// Mounts the host's exports, once.
+///
+/// # Errors
+/// The kernel has no FUSE, or the machine no port for files.
+pub fn mount_once() -> Result<(), WorldError> {
+    static MOUNTED: Mutex<bool> = Mutex::new(false);
+    let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*mounted {
+        mount_share()?;
+        *mounted = true;
+    }
+    Ok(())
+}
+
+fn mount_share() -> Result<(), WorldError> {
+    let at = Path::new(SHARE);
+    fs::create_dir_all(at).map_err(WorldError::io(at))?;
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(WorldError::NoFuse)?;
+    let port = port::open(FILES_PORT).map_err(WorldError::io(Path::new(FILES_PORT)))?;
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read={}",
+        device.as_raw_fd(),
+        256 << 10
+    );
+    // Devices of the host are none of the guest's.
+    let flags = MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    mount(Some("lab"), at, Some("fuse"), flags, Some(&*options)).map_err(WorldError::mount("the host's files", at))?;
+    let clone = |file: &File| file.try_clone().map_err(WorldError::io(at));
+    let (requests, answers) = (clone(&device)?, device);
+    let (to_host, from_host) = (clone(&port)?, port);
+    thread::spawn(move || at_home("requests for files", || carry_requests(requests, to_host)));
+    thread::spawn(move || at_home("the host's files", || carry_answers(from_host, answers)));
+    Ok(())
+}
+
+/// Works in the network namespace of PID 1: a thread keeps the one that it was started in.
+pub fn at_home(what: &str, work: impl FnOnce() -> io::Result<()>) {
+    let home = File::open("/proc/1/ns/net").and_then(|home| Ok(setns(home, CloneFlags::CLONE_NEWNET)?));
+    if let Err(error) = home.and_then(|()| work()) {
+        kmsg::note(&format!("{what}: {error}"));
+    }
+}
+
+/// Every read of the device is one request.
+fn carry_requests(mut device: File, mut port: File) -> io::Result<()> {
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        match device.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => port.write_all(&buffer[..length])?,
+            // ENOENT: the request was taken back before it was read.
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Every write to the device is one answer.
+fn carry_answers(port: File, mut device: File) -> io::Result<()> {
+    let mut port = BufReader::with_capacity(64 << 10, port);
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        port.read_exact(&mut buffer[..HEADER])?;
+        let length = u32::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]) as usize;
+        let rest = buffer.get_mut(HEADER..length);
+        port.read_exact(rest.ok_or_else(|| io::Error::other(format!("an answer of {length} bytes")))?)?;
+        match device.write(&buffer[..length]) {
+            Ok(_) => {}
+            // Who asked has been killed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! `lab exec`.
+
+use super::{args::KernelArgs, topology};
+use crate::{
+    error::Error,
+    exec::{Request, end, table},
+    guests::{GuestOptions, Guests, Order, machine::Shape},
+    project::{
+        Project, artifacts,
+        select::{Selected, build},
+    },
+    run::{
+        common::{OnFlaky, Retries},
+        program::{Show, Streams, label},
+        queue::Isolate,
+    },
+    shell::terminal::Screen,
+    world::{Options, Program, RootChoice, World},
+};
+use clap::{Args, Parser};
+use lab_base::{
+    say::{say, show},
+    text,
+};
+use lab_image::Profile;
+use lab_protocol::{CellInfo, LinkKind, Raw, shell::Terminal, work::Inherit};
+use lab_record::{exit::Exit, plan::Plan};
+use std::{
+    convert::Infallible,
+    env,
+    ffi::{OsStr, OsString},
+    io::{IsTerminal, stdin, stdout},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct ExecArgs {
+    #[command(flatten)]
+    kernels: KernelArgs,
+    /// Build this topology first; repeatable, or with commas. `lab topology list` shows the names.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    topology: Vec<String>,
+    /// Kind of the workloads' link: veth, nk-l2 or nk-l3; repeatable, or with commas.
+    #[arg(long, value_name = "KIND", requires = "topology", value_delimiter = ',')]
+    kind: Vec<String>,
+    /// Run the command in this node of the topology. Default: in the guest's first network namespace.
+    #[arg(long, value_name = "NODE", requires = "topology")]
+    node: Option<String>,
+    /// Name of the command in reports. Default: its file name and a digest of its arguments.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: Option<String>,
+    /// End the command after this time: 90, 500ms, 5m. It is sent SIGTERM, and SIGKILL five seconds later. The exit code is
+    /// then 124.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    timeout: Option<Duration>,
+    /// Set a variable, NAME=VALUE, or pass on the caller's, NAME; repeatable.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+    /// Pass on nothing of the caller's environment but what --env names.
+    #[arg(long)]
+    clean_env: bool,
+    /// What the command sees as /: host, this host's files, read-only; none, the program with its libraries; image, the guest's
+    /// own files with busybox; or a directory, a tar archive or an OCI image layout.
+    #[arg(long, value_name = "WHAT", default_value = "host")]
+    root: Root,
+    /// Add a file to --root none, with its libraries if it is a program; repeatable. Default place: the same path.
+    #[arg(long, value_name = "FILE[:PLACE]", value_parser = file)]
+    file: Vec<(PathBuf, PathBuf)>,
+    /// Let the command write this directory of the host; repeatable. All else that it writes stays in the guest's memory.
+    #[arg(long, value_name = "DIR")]
+    rw: Vec<PathBuf>,
+    /// Directory for files that the command writes to $LAB_ARTIFACTS, in a directory for each guest.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Let the command reach these ports of this host's loopback device at its own, over TCP and UDP: host:PORT[,PORT]. Nothing
+    /// else of any network. Default: none.
+    #[arg(long, value_name = "host:PORT[,PORT]", value_parser = network, default_value = "none")]
+    net: Network,
+    /// Load this kernel module (.ko) first; repeatable.
+    #[arg(long, value_name = "FILE")]
+    module: Vec<PathBuf>,
+    /// Limit of what the command may write to the guest's memory: 256M, 2G. Default: half of it.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    overlay: Option<u32>,
+    /// Working directory in the guest. Default: this one with --root host and none, else /.
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<OsString>,
+    /// Run the command as this user: UID or UID:GID. Default: root.
+    #[arg(long, value_name = "UID[:GID]", value_parser = user)]
+    user: Option<(u32, u32)>,
+    /// Processors of the guest.
+    #[arg(long, value_name = "N", value_parser = super::args::within(1, 64))]
+    cpus: Option<u32>,
+    /// Memory of the guest: 512M, 2G.
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u32>,
+    /// Kernel parameters, as on the kernel's command line; repeatable.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    cmdline: Vec<String>,
+    /// Set a kernel parameter before the command starts, for example net.ipv4.ip_forward=1; repeatable.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = sysctl)]
+    sysctl: Vec<(String, String)>,
+    /// The command reads nothing, and has pipes even at a terminal.
+    #[arg(long)]
+    no_input: bool,
+    /// Boot every guest. By default, guests are restored from snapshots of booted guests.
+    #[arg(long)]
+    cold: bool,
+    /// Maximum number of parallel guests. Default: one per processor, limited by memory.
+    #[arg(short, long, value_name = "N", value_parser = super::args::size)]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// GuestOptions often a command that does not pass is repeated, each time in a fresh guest. It reads nothing then.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::args::within(0, 20))]
+    retries: u32,
+    /// Whether a command that passes only when repeated fails the run.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    flaky: OnFlaky,
+    /// Which commands share a guest: with several topologies there are several commands per kernel.
+    #[arg(long, value_enum, default_value = "case", value_name = "HOW")]
+    isolate: Isolate,
+    /// Replace a deadline, for example silence=30s; see `lab run --help`.
+    #[arg(long, value_name = "LAYER=TIME")]
+    deadline: Vec<crate::run::deadline::Deadline>,
+    /// Use the existing builds of the agent and the eBPF object.
+    #[arg(long)]
+    no_build: bool,
+    /// Directory for results. Default: results/ in the project.
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    /// The command and its arguments, behind `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// What the command sees as `/`.
+#[derive(Debug, Clone)]
+enum Root {
+    /// The files of the image.
+    Image,
+    /// Files of the host.
+    World(RootChoice),
+}
+
+impl FromStr for Root {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        if text == "image" { Ok(Self::Image) } else { text.parse().map(Self::World) }
+    }
+}
+
+/// Terminal type if the caller's terminal has none.
+const USUAL_TERMINAL: &str = "xterm";
+
+/// The words of this command line that `lab rerun` needs: all behind `exec` but those that name kernels.
+fn words() -> Vec<OsString> {
+    let mut all = env::args_os().skip_while(|word| word != "exec").skip(1);
+    let mut words = Vec::new();
+    while let Some(word) = all.next() {
+        let text = word.to_string_lossy();
+        match &*text {
+            "--" => {
+                words.push(word);
+                words.extend(all);
+                return words;
+            }
+            "-k" | "--kernel" | "--class" => drop(all.next()),
+            "--all" | "--newest" => {}
+            text if text.starts_with("-k") || text.starts_with("--kernel=") || text.starts_with("--class=") => {}
+            _ => words.push(word),
+        }
+    }
+    words
+}
+
+pub(super) fn exec(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
+    match run(named, args, words(), |plan| plan) {
+        // Of the lab, and not of the command, whose exit code may be anything.
+        Err(error) if error.interruption().is_none() => {
+            say(&format!("lab exec: error: {error}"));
+            Ok(Exit::Program(end::FAILED))
+        }
+        done => done,
+    }
+}
+
+/// Runs a command of an earlier run again, on the kernels of `narrow`.
+pub(super) fn again(
+    named: Option<PathBuf>,
+    kernels: &[String],
+    words: &[Raw],
+    narrow: impl FnOnce(Plan) -> Plan,
+) -> Result<Exit, Error> {
+    let words: Vec<OsString> = words.iter().map(|word| OsString::from_vec(word.0.clone())).collect();
+    let names = kernels.iter().flat_map(|kernel| ["--kernel".into(), OsString::from(kernel)]);
+    let line = [OsString::from("lab"), "exec".into()].into_iter().chain(names).chain(words.iter().cloned());
+    let parsed = super::Cli::try_parse_from(line).map_err(|error| Error::Usage(error.to_string()))?;
+    match parsed.command {
+        super::Command::Exec(args) => run(named, &args, words, narrow),
+        _ => Err(Error::Usage("the run does not say how its command was started".to_owned())),
+    }
+}
+
+/// A shell command for `lab bisect`, and how its guests run.
+pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
+    let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
+    let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
+    let request = Request {
+        argv: ["sh", "-c", command].map(Raw::from).to_vec(),
+        name: None,
+        stages: Vec::new(),
+        node: None,
+        env: Vec::new(),
+        inherit: Inherit::All,
+        cwd: Raw::from(&world.spec().cwd),
+        world: Some(world.spec().clone()),
+        user: None,
+        timeout_ms: None,
+        sysctl: Vec::new(),
+    };
+    let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
+    let how = GuestOptions {
+        streams: Some(Arc::new(streams)),
+        world: Some(world),
+        isolate: Isolate::Case,
+        ..GuestOptions::default()
+    };
+    Ok((request.cells(false, None), how))
+}
+
+fn run(
+    named: Option<PathBuf>,
+    args: &ExecArgs,
+    words: Vec<OsString>,
+    narrow: impl FnOnce(Plan) -> Plan,
+) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let kernels = project.kernels(&args.kernels.filter())?;
+    let selected = build(&project, args.no_build, false)?;
+    let world = args.world(&project)?;
+    let request = args.request(&selected, world.as_deref())?;
+    let is_one = kernels.len() == 1 && request.stages.len() <= 1;
+    let reads = is_one && !args.no_input && args.retries == 0;
+    let interactive = reads && stdin().is_terminal() && stdout().is_terminal();
+    let screen = interactive.then(|| Screen::watch(stdout())).transpose().map_err(Error::file("watch", "terminal"))?;
+    let terminal = screen.as_ref().map(|screen| Terminal {
+        kind: env::var("TERM").unwrap_or_else(|_| USUAL_TERMINAL.to_owned()),
+        size: screen.size(),
+    });
+    let cells = request.cells(reads, terminal.as_ref());
+    let labels = || kernels.iter().flat_map(|kernel| cells.iter().map(|info| label(&kernel.id, info).chars().count()));
+    let show_as = if is_one { Show::Plain } else { Show::Prefixed { width: labels().max().unwrap_or_default() } };
+    let streams = Streams::of_process(show_as, screen).map_err(Error::file("duplicate", "standard streams"))?;
+    let streams = Arc::new(streams);
+    let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
+    let how = GuestOptions { exec: words, ..args.how(&streams, world) };
+    let order = Order { how, out: args.results.clone(), quiet: true };
+    let selected = Selected { cells, every_cell: false, ..selected };
+    let done = Guests::execute(&project, &kernels, selected, order, false, narrow);
+    // What the command wrote comes before anything that is said of it.
+    streams.finish();
+    let done = done?;
+    if is_one {
+        let (exit, said) = end::of_one(&done.record);
+        said.iter().for_each(|line| say(line));
+        return Ok(exit);
+    }
+    show(table(&done.record, &done.name))?;
+    Ok(done.record.finished.map_or(Exit::Infra, |(exit, _)| exit))
+}
+
+impl ExecArgs {
+    /// Files of the host for the command.
+    fn world(&self, project: &Project) -> Result<Option<Arc<World>>, Error> {
+        let Root::World(root) = self.root.clone() else {
+            let needs = [
+                ("--rw", !self.rw.is_empty()),
+                ("--out", self.out.is_some()),
+                ("--module", !self.module.is_empty()),
+                ("--net", !self.net.0.is_empty()),
+            ];
+            return match needs.into_iter().find(|(_, given)| *given) {
+                Some((name, _)) => {
+                    Err(Error::Usage(format!("{name} shares files of this host: use another --root than image")))
+                }
+                None => Ok(None),
+            };
+        };
+        let here = || env::current_dir().map_err(Error::file("find", "the working directory"));
+        let cwd = match (&self.cwd, &root) {
+            (Some(cwd), _) => PathBuf::from(cwd),
+            (None, RootChoice::Host | RootChoice::None) => here()?,
+            (None, RootChoice::Path(_)) => PathBuf::from("/"),
+        };
+        let stated = self.env.iter().rev().find_map(|word| word.as_encoded_bytes().strip_prefix(b"PATH="));
+        let path = match stated {
+            Some(path) => Some(OsStr::from_bytes(path).to_owned()),
+            None if self.clean_env => None,
+            None => env::var_os("PATH"),
+        };
+        let program = Program { name: self.command[0].clone(), path, files: self.file.clone() };
+        let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
+        let services = self.net.0.clone();
+        let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
+        Ok(Some(Arc::new(World::new(options, project.cache.root())?)))
+    }
+
+    fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
+        GuestOptions {
+            jobs: self.jobs,
+            cold: self.cold,
+            isolate: self.isolate,
+            retries: Retries { count: self.retries, on_flaky: self.flaky },
+            deadlines: self.deadline.clone(),
+            streams: Some(Arc::clone(streams)),
+            shape: Shape {
+                // The host has all tools: the guest that runs cells will do.
+                profile: if world.is_some() { Profile::Suite } else { Profile::Shell },
+                cpus: self.cpus,
+                memory_mib: self.memory,
+                cmdline: self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
+            },
+            world,
+            ..GuestOptions::default()
+        }
+    }
+
+    fn request(&self, selected: &Selected, world: Option<&World>) -> Result<Request, Error> {
+        let (mut env, mut passed) = (Vec::new(), Vec::new());
+        for word in &self.env {
+            let bytes = word.as_encoded_bytes();
+            match bytes.iter().position(|byte| *byte == b'=') {
+                Some(0) => return Err(Error::Usage(format!("--env {}: a variable without a name", word.display()))),
+                Some(at) => env.push((Raw::from(&bytes[..at]), Raw::from(&bytes[at + 1..]))),
+                None => passed.push(word.to_string_lossy().into_owned()),
+            }
+        }
+        if let Some(word) = self.command.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
+            return Err(Error::Usage(format!(
+                "an argument has a zero byte: {}",
+                text::line(&word.to_string_lossy(), 100)
+            )));
+        }
+        Ok(Request {
+            argv: self.command.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect(),
+            name: self.name.clone(),
+            stages: self.stages(selected)?,
+            node: self.node.clone(),
+            env,
+            inherit: if self.clean_env { Inherit::Named(passed) } else { Inherit::All },
+            cwd: match (&self.cwd, world) {
+                (Some(cwd), _) => Raw::from(cwd.as_encoded_bytes()),
+                (None, Some(world)) => Raw::from(&world.spec().cwd),
+                (None, None) => Raw::default(),
+            },
+            world: world.map(|world| world.spec().clone()),
+            user: self.user,
+            timeout_ms: self.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            sysctl: self.sysctl.clone(),
+        })
+    }
+
+    /// Every topology with every kind.
+    fn stages(&self, selected: &Selected) -> Result<Vec<(String, Option<LinkKind>)>, Error> {
+        if self.topology.is_empty() {
+            return Ok(Vec::new());
+        }
+        let library = artifacts::topologies(&selected.artifacts.agent.path)?;
+        let mut stages = Vec::new();
+        for name in &self.topology {
+            if self.kind.is_empty() {
+                stages.push((name.clone(), topology::find(&library, name, None)?.kind));
+            }
+            for kind in &self.kind {
+                stages.push((name.clone(), topology::find(&library, name, Some(kind))?.kind));
+            }
+        }
+        Ok(stages)
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fits =
+        !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
+    if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned()) }
+}
+
+/// Ports of the host.
+#[derive(Debug, Clone, Default)]
+struct Network(Vec<u16>);
+
+fn network(text: &str) -> Result<Network, String> {
+    let wanted = || format!("`{text}` is neither none nor host:PORT[,PORT], for example host:8080,5432");
+    if text == "none" {
+        return Ok(Network::default());
+    }
+    let ports = text.strip_prefix("host:").ok_or_else(wanted)?.split(',');
+    let mut found: Vec<u16> = Vec::new();
+    for port in ports {
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wanted)?;
+        if !found.contains(&port) {
+            found.push(port);
+        }
+    }
+    Ok(Network(found))
+}
+
+/// A file, and its place in a root.
+fn file(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let (file, place) = text.split_once(':').unwrap_or((text, text));
+    let absolute = std::path::absolute(place).map_err(|error| format!("{place}: {error}"))?;
+    if text.contains(':') && absolute != std::path::Path::new(place) {
+        return Err(format!("the place `{place}` is not an absolute path"));
+    }
+    Ok((PathBuf::from(file), absolute))
+}
+
+/// A number is seconds, as of timeout(1).
+fn time(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let limit = seconds.or_else(|| humantime::parse_duration(text).ok());
+    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| format!("`{text}` is no time; write 90, 500ms, 5m or 2h"))
+}
+
+fn user(text: &str) -> Result<(u32, u32), String> {
+    let (user, group) = text.split_once(':').unwrap_or((text, text));
+    user.parse().ok().zip(group.parse().ok()).ok_or_else(|| format!("`{text}` is not UID or UID:GID, in numbers"))
+}
+
+/// Memory in MiB.
+fn memory(text: &str) -> Result<u32, String> {
+    let plain = text.trim_end_matches(['i', 'B']);
+    let (number, factor) = match plain.strip_suffix(['G', 'g']) {
+        Some(number) => (number, 1024),
+        None => (plain.strip_suffix(['M', 'm']).unwrap_or(plain), 1),
+    };
+    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
+    mib.filter(|mib| (128..=1 << 20).contains(mib)).ok_or_else(|| format!("`{text}` is no size from 128M to 1024G"))
+}
+
+fn sysctl(text: &str) -> Result<(String, String), String> {
+    let found = text.split_once('=').filter(|(key, _)| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+        !key.is_empty() && key.chars().all(plain) && !key.contains("..") && !key.starts_with('/')
+    });
+    let (key, value) = found.ok_or_else(|| format!("`{text}` is not KEY=VALUE, for example net.ipv4.ip_forward=1"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}

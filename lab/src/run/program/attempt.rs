@@ -1,0 +1,192 @@
+//! The host's side of one program in one guest.
+
+use super::{
+    keep::{KEPT, Keep},
+    sink::{Prefix, Sink},
+    source::Next,
+    streams::Streams,
+};
+use crate::run::evidence;
+use lab_base::interrupt::{Interrupt, Relay};
+use lab_guard::{Id, Inside};
+use lab_protocol::{
+    CellInfo, CellReport, FailureKind, HostMessage, Outcome,
+    shell::Stream,
+    work::{OUTPUT_WINDOW, PROGRAM_INPUT_WINDOW},
+};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Names of the files of a program's streams.
+const FILES: [&str; 2] = ["stdout.txt", "stderr.txt"];
+
+/// One attempt at a program. Dropping it closes its input.
+pub struct Attempt<'a> {
+    streams: &'a Streams,
+    lines: [Line; 2],
+    /// Its directory from the run's on.
+    home: String,
+    /// Bytes of input that the program has not taken.
+    under_way: usize,
+    reads: bool,
+    relay: Relay,
+    signalled: bool,
+}
+
+/// One of its output streams.
+struct Line {
+    keep: Keep,
+    prefix: Option<Prefix>,
+    received: usize,
+    taken: Arc<AtomicUsize>,
+    acknowledged: usize,
+    closed: bool,
+}
+
+impl Line {
+    fn receive(&mut self, sink: &Sink, bytes: Vec<u8>) {
+        self.keep.write(&bytes);
+        let stands_for = bytes.len();
+        self.received += stands_for;
+        let bytes = match &mut self.prefix {
+            Some(prefix) => prefix.lines(&bytes),
+            None => bytes,
+        };
+        sink.write(bytes, stands_for, &self.taken);
+    }
+
+    /// Bytes that were written since the last call.
+    fn news(&mut self) -> u32 {
+        let taken = self.taken.load(Ordering::SeqCst);
+        let news = taken - std::mem::replace(&mut self.acknowledged, taken);
+        u32::try_from(news).unwrap_or(u32::MAX)
+    }
+
+    fn under_way(&self) -> usize {
+        self.received - self.acknowledged
+    }
+}
+
+impl<'a> Attempt<'a> {
+    /// Opens the streams for a cell's program. Its files are the owner's, in `directory`, which is the kernel's.
+    pub fn open(
+        streams: &'a Streams,
+        interrupt: &Interrupt,
+        directory: &Path,
+        (kernel, owner): (&Id, &str),
+        info: &CellInfo,
+    ) -> Self {
+        let home = evidence::home(owner);
+        let line = |name| Line {
+            keep: Keep::new(directory.join(&home).join(name), KEPT),
+            prefix: streams.prefix(kernel, info),
+            received: 0,
+            taken: Arc::default(),
+            acknowledged: 0,
+            closed: false,
+        };
+        streams.begin_terminal();
+        Self {
+            streams,
+            lines: FILES.map(line),
+            home: format!("{kernel}/{home}"),
+            under_way: 0,
+            reads: info.work.program().is_some_and(|program| program.input),
+            relay: interrupt.relay(),
+            signalled: false,
+        }
+    }
+
+    /// Messages for the guest.
+    pub fn say(&mut self) -> Vec<HostMessage> {
+        let mut said = Vec::new();
+        for (stream, line) in [Stream::Output, Stream::Error].into_iter().zip(&mut self.lines) {
+            let bytes = line.news();
+            if bytes > 0 {
+                said.push(HostMessage::OutputTaken { stream, bytes });
+            }
+            // Only where the output goes straight on: the other kernels' lines have readers of their own.
+            if line.prefix.is_none() && !line.closed && self.streams.sink(stream).is_closed() {
+                line.closed = true;
+                said.push(HostMessage::OutputClosed { stream });
+            }
+        }
+        if !self.signalled
+            && let Some(signal) = self.relay.signal()
+        {
+            self.signalled = true;
+            said.push(HostMessage::Signal { signal });
+        }
+        said.extend(self.streams.resized().map(HostMessage::Resize));
+        while self.reads && self.under_way < PROGRAM_INPUT_WINDOW {
+            match self.streams.input() {
+                Next::Nothing => break,
+                Next::Bytes(bytes) => {
+                    self.under_way += bytes.len();
+                    said.push(HostMessage::Input { bytes });
+                }
+                Next::Over => {
+                    self.reads = false;
+                    said.push(HostMessage::Input { bytes: Vec::new() });
+                }
+            }
+        }
+        said
+    }
+
+    /// Whether something may have to be said soon.
+    pub fn is_busy(&self) -> bool {
+        self.reads || self.lines.iter().any(|line| line.under_way() > 0) || self.streams.has_terminal()
+    }
+
+    /// The program wrote.
+    ///
+    /// # Errors
+    /// One line: the guest sends more than it was allowed to.
+    pub fn output(&mut self, stream: Stream, bytes: Vec<u8>) -> Result<(), String> {
+        let line = &mut self.lines[usize::from(stream == Stream::Error)];
+        if line.under_way() + bytes.len() > 2 * OUTPUT_WINDOW {
+            return Err("the guest sent output that nobody had room for".to_owned());
+        }
+        self.streams.shown(&bytes);
+        line.receive(&self.streams.sink(stream), bytes);
+        Ok(())
+    }
+
+    /// The program took input.
+    pub fn input_taken(&mut self, bytes: u32) {
+        self.under_way = self.under_way.saturating_sub(bytes as usize);
+    }
+
+    /// Ends the attempt: gives its files, as paths from the run's directory on, and adds to its report what they show.
+    pub fn close(mut self, report: Option<&mut CellReport>) -> Vec<Inside> {
+        self.streams.end_terminal(report.is_some());
+        for (stream, line) in [Stream::Output, Stream::Error].into_iter().zip(&mut self.lines) {
+            if let Some(rest) = line.prefix.as_mut().map(Prefix::rest).filter(|rest| !rest.is_empty()) {
+                self.streams.sink(stream).write(rest, 0, &line.taken);
+            }
+        }
+        if let Some(report) = report {
+            self.tell(report);
+        }
+        let names = self.lines.iter().filter_map(|line| line.keep.name());
+        names.filter_map(|name| Inside::new(&format!("{}/{name}", self.home)).ok()).collect()
+    }
+
+    fn tell(&self, report: &mut CellReport) {
+        if let Outcome::Failed { kind: FailureKind::Exit, message } = &mut report.outcome
+            && let Some(last) = self.lines[1].keep.tail().into_iter().rfind(|line| !line.trim().is_empty())
+        {
+            *message = format!("{message}: {}", last.trim());
+        }
+        for (name, line) in ["stdout", "stderr"].into_iter().zip(&self.lines) {
+            report.log.extend(line.keep.problem(name));
+            report.log.extend(line.keep.tail().into_iter().map(|text| format!("{name}: {text}")));
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What a foreign program in a guest sees of files: its root, directories that are shared with it, where artefacts go.
+//!
+//! [`World::new`] checks everything before a guest boots. [`World::spec`] is what the agent mounts, and [`World::serve`]
+//! answers one guest's requests for files. `docs/roots.md` describes it for users.
+
+mod archive;
+mod choice;
+mod closure;
+mod error;
+mod oci;
+mod paths;
+mod services;
+pub mod unpack;
+
+pub use choice::{Program, RootChoice};
+pub use error::WorldError;
+
+use choice::Root;
+use lab_protocol::world::{ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
+use lab_share::{Budget, End, Failed, Look, Server, Source, Tree, TreeError};
+use paths::directory;
+use std::{
+    fs::{self, File},
+    os::unix::{ffi::OsStrExt, net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+/// Directories of the host that are the guest's own in every root.
+const OWN: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
+
+/// What a program is to see.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The root.
+    pub root: RootChoice,
+    /// The program, for a root that is made of what it needs.
+    pub program: Program,
+    /// Working directory. Where it lies below `/run` of the host, it is shared by itself.
+    pub cwd: PathBuf,
+    /// Directories of the host that the program may write, at the same paths.
+    pub writable: Vec<PathBuf>,
+    /// Directory of the host for artefacts.
+    pub out: Option<PathBuf>,
+    /// Files of modules that the guest loads, in this order.
+    pub modules: Vec<PathBuf>,
+    /// Ports of the host's loopback device that the program reaches.
+    pub services: Vec<u16>,
+    /// Limit of what the program may write elsewhere, MiB.
+    pub overlay_mib: Option<u32>,
+}
+
+/// Files for the guests of a run.
+#[derive(Debug)]
+pub struct World {
+    root: Root,
+    cwd: PathBuf,
+    /// Export, place, and whether it is writable.
+    shared: Vec<(String, PathBuf, bool)>,
+    out: Option<PathBuf>,
+    modules: Vec<(String, PathBuf)>,
+    spec: WorldSpec,
+}
+
+/// The kernel's own files, for its guests.
+#[derive(Debug, Clone)]
+pub struct KernelFiles {
+    /// Directory with `modules.dep`.
+    pub modules: PathBuf,
+    /// `.config`.
+    pub config: Option<PathBuf>,
+}
+
+impl World {
+    /// Checks what was asked for.
+    ///
+    /// # Errors
+    /// [`WorldError`]: a directory is missing, or a root is no root.
+    pub fn new(options: Options, cache: &Path) -> Result<Self, WorldError> {
+        let Options { root: choice, program, cwd, writable, out, modules, services, overlay_mib } = options;
+        let mut shared = Vec::new();
+        for (number, dir) in writable.iter().enumerate() {
+            let path = directory(dir)?;
+            if OWN.iter().any(|own| path == Path::new(own)) || path == Path::new("/") {
+                return Err(WorldError::NotShared { path });
+            }
+            shared.push((format!("shared{number}"), path, true));
+        }
+        // The guest's own /run hides the host's: the working directory must not vanish with it.
+        let hidden = |path: &Path| OWN.iter().any(|own| path.starts_with(own));
+        if choice == RootChoice::Host && hidden(&cwd) && !shared.iter().any(|(_, path, _)| cwd.starts_with(path)) {
+            if !cwd.starts_with("/run") {
+                return Err(WorldError::GuestsOwn { path: cwd });
+            }
+            shared.push(("cwd".to_owned(), directory(&cwd)?, false));
+        }
+        let out = out.map(|out| made(&out)).transpose()?;
+        let modules: Vec<(String, PathBuf)> = modules.into_iter().map(module).collect::<Result<_, _>>()?;
+        let mount = |(export, at, writable): &(String, PathBuf, bool)| WorldMount {
+            export: export.clone(),
+            at: at.as_os_str().as_bytes().to_vec(),
+            writable: *writable,
+        };
+        let mut mounts: Vec<WorldMount> = shared.iter().map(mount).collect();
+        if out.is_some() {
+            let at = ARTIFACTS_AT.as_bytes().to_vec();
+            mounts.push(WorldMount { export: ARTIFACTS.to_owned(), at, writable: true });
+        }
+        let spec = WorldSpec {
+            root: WorldRoot::Export,
+            cwd: cwd.as_os_str().as_bytes().to_vec(),
+            mounts,
+            fresh_tmp: choice != RootChoice::Host,
+            modules: modules.iter().map(|(name, _)| name.clone()).collect(),
+            services,
+            overlay_mib,
+        };
+        let root = Root::of(choice, &program, &cwd, cache)?;
+        Ok(Self { root, cwd, shared, out, modules, spec })
+    }
+
+    /// What the agent mounts.
+    pub fn spec(&self) -> &WorldSpec {
+        &self.spec
+    }
+
+    /// Answers the requests of one guest, on a thread of its own. `name` is the directory below that for artefacts.
+    ///
+    /// # Errors
+    /// A directory has vanished since it was checked.
+    pub fn serve(&self, kernel: &KernelFiles, name: &str, stream: UnixStream) -> Result<Serving, WorldError> {
+        let artifacts = self.out.as_ref().map(|out| out.join(name));
+        if let Some(dir) = &artifacts {
+            fs::create_dir_all(dir).map_err(WorldError::io(dir))?;
+        }
+        let tree = self.tree(kernel, artifacts.as_deref())?;
+        let serve = move || Server::new(tree).serve(stream);
+        let thread = thread::Builder::new().name("files".to_owned()).spawn(serve);
+        let thread = thread.map_err(WorldError::io(Path::new("thread")))?;
+        Ok(Serving { thread, artifacts })
+    }
+
+    /// Connects one guest to the services, on threads that end with its machine. Nothing happens if there are none.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn connect(&self, stream: UnixStream) -> Result<(), WorldError> {
+        services::serve(self.spec.services.clone(), stream).map_err(WorldError::io(Path::new("thread")))
+    }
+
+    /// Whether guests are connected to services of the host.
+    pub fn has_services(&self) -> bool {
+        !self.spec.services.is_empty()
+    }
+
+    fn tree(&self, kernel: &KernelFiles, artifacts: Option<&Path>) -> Result<Tree, WorldError> {
+        let mut tree = Tree::new();
+        self.root.plant(&mut tree, Path::new(ROOT), &self.cwd)?;
+        tree.host(Tree::ROOT, Path::new(MODULES), &kernel.modules, None)?;
+        for (name, path, writable) in &self.shared {
+            tree.host(Tree::ROOT, Path::new(name), path, writable.then_some(Budget::USUAL))?;
+        }
+        if let Some(dir) = artifacts {
+            tree.host(Tree::ROOT, Path::new(ARTIFACTS), dir, Some(Budget::USUAL))?;
+        }
+        let extra = Path::new(EXTRA);
+        if let Some(config) = &kernel.config {
+            add_file(&mut tree, &extra.join("config"), config)?;
+        }
+        for (name, path) in &self.modules {
+            add_file(&mut tree, &extra.join("modules").join(name), path)?;
+        }
+        Ok(tree)
+    }
+}
+
+/// Puts a file of the host into a tree, as it is now.
+fn add_file(tree: &mut Tree, place: &Path, path: &Path) -> Result<(), WorldError> {
+    let file = File::open(path).map_err(WorldError::io(path))?;
+    let length = file.metadata().map_err(WorldError::io(path))?.len();
+    let source = Source::Piece { file: Arc::new(file), offset: 0, length };
+    tree.file(Tree::ROOT, place, Look::root(0o644), source)?;
+    Ok(())
+}
+
+/// The directory for artefacts, which is made.
+fn made(dir: &Path) -> Result<PathBuf, WorldError> {
+    fs::create_dir_all(dir).map_err(WorldError::io(dir))?;
+    directory(dir)
+}
+
+/// A module's file and its name.
+fn module(path: PathBuf) -> Result<(String, PathBuf), WorldError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    if !name.contains(".ko") {
+        return Err(WorldError::NotAModule { path });
+    }
+    let mut start = [0; 4];
+    let read = File::open(&path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+    read.map_err(WorldError::io(&path))?;
+    if name.ends_with(".ko") && start != *b"\x7fELF" {
+        return Err(WorldError::NotAModule { path });
+    }
+    Ok((name, path))
+}
+
+/// One guest's files, while it runs.
+#[derive(Debug)]
+pub struct Serving {
+    thread: JoinHandle<End>,
+    artifacts: Option<PathBuf>,
+}
+
+/// What came of serving files to one guest.
+#[derive(Debug)]
+pub struct Served {
+    /// Where its artefacts are.
+    pub artifacts: Option<PathBuf>,
+    /// Files that are not whole, with the reason.
+    pub failed: Vec<Failed>,
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Why files could not be served to the end.
+    pub problem: Option<String>,
+}
+
+impl Serving {
+    /// Waits for the end, which comes with that of the guest's machine.
+    pub fn finish(self) -> Served {
+        match self.thread.join() {
+            Ok(End { failed, requests, problem }) => Served {
+                artifacts: self.artifacts,
+                failed,
+                requests,
+                problem: problem.map(|error| format!("the guest's files: {error}")),
+            },
+            Err(_) => Served {
+                artifacts: self.artifacts,
+                failed: Vec::new(),
+                requests: 0,
+                problem: Some("the thread that serves files panicked".to_owned()),
+            },
+        }
+    }
+}
+
+impl From<TreeError> for WorldError {
+    fn from(error: TreeError) -> Self {
+        Self::Tree(error)
+    }
+}

@@ -1,0 +1,305 @@
+//! `lab exec` on real guests: streams, exit codes, signals, terminals, and the manners of a prefix.
+
+#[path = "support/seat.rs"]
+mod seat;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use seat::Seat;
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{Read, Write},
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt, process::ExitStatusExt},
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::Once,
+    thread,
+    time::Duration,
+};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// A single kernel for what does not depend on the kernel.
+const KERNEL: &str = "6.12";
+
+fn exec(arguments: &[&str]) -> Command {
+    // The first build takes minutes on a busy machine, which is not part of the deadlines.
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let listed = lab().args(["list", "--case", "P03*"]).output().unwrap();
+        assert!(listed.status.success(), "{}", text(&listed.stderr));
+    });
+    let mut command = lab();
+    command.args(["exec", "--no-build"]).args(arguments);
+    command
+}
+
+fn lab() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command.args(["--project", ROOT]);
+    command
+}
+
+fn output(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    thread::scope(|scope| {
+        // A program that does not read its input may have exited before all of it is written.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        child.wait_with_output().unwrap()
+    })
+}
+
+fn on(kernel: &str, command: &[&str], input: &[u8]) -> Output {
+    output(exec(&["-k", kernel, "--"]).args(command), input)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Commands as somebody types them: in the guest they must print and return what they do here.
+const TYPED: [&[&str]; 50] = [
+    &["true"],
+    &["false"],
+    &["sh", "-c", "exit 3"],
+    &["sh", "-c", "exit 255"],
+    &["sh", "-c", "echo out; echo err >&2"],
+    &["sh", "-c", "kill -TERM $$"],
+    &["sh", "-c", "kill -KILL $$"],
+    &["sh", "-c", "kill -PIPE $$"],
+    &["sh", "-c", "ulimit -c 0; kill -SEGV $$"],
+    &["printf", "%s|", "a b", "", "*", "$HOME", "\"q\"", "'s'", "\\"],
+    &["printf", "\\000\\001\\377"],
+    &["echo", "-n", "no newline"],
+    &["cat"],
+    &["wc", "-c"],
+    &["head", "-c", "5"],
+    &["tr", "a-z", "A-Z"],
+    &["md5sum"],
+    &["sort", "-r"],
+    &["sed", "-n", "2p"],
+    &["pwd"],
+    &["ls"],
+    &["ls", "-d", "lab", "crates"],
+    &["cat", "rust-toolchain.toml"],
+    &["test", "-f", "Cargo.toml"],
+    &["test", "-e", "nonexistent"],
+    &["test", "-t", "0"],
+    &["test", "-t", "1"],
+    &["sh", "-c", "echo $FOREIGN; echo ${UNSET-unset}"],
+    &["sh", "-c", "echo $PATH"],
+    &["sh", "-c", "echo $HOME $USER $LANG"],
+    &["id", "-u"],
+    &["sh", "-c", "umask"],
+    &["sh", "-c", "read a; read b; echo \"$b-$a\""],
+    &["sh", "-c", "cat; echo end >&2; exit 9"],
+    &["sh", "-c", "exec 2>&1; echo both; echo same >&2"],
+    &["sh", "-c", "exec >&-; exec 2>&-; exit 4"],
+    &["seq", "1", "20000"],
+    &["sh", "-c", "seq 1 2000 >&2"],
+    &["sh", "-c", "i=0; while [ $i -lt 50 ]; do echo $i; i=$((i+1)); done"],
+    &["env", "-i", "A=1", "sh", "-c", "echo $A"],
+    &["timeout", "1", "sleep", "20"],
+    &["sh", "-c", "exit 124"],
+    &["sh", "-c", "(exit 6) & wait $!"],
+    &["sh", "-c", "trap 'echo bye; exit 5' EXIT; false"],
+    &["sh", "-c", "echo tmp > /tmp/lab-exec-test-$$ && cat /tmp/lab-exec-test-$$; rm /tmp/lab-exec-test-$$"],
+    &["python3", "-c", "import sys; sys.stdout.buffer.write(bytes(range(256))); sys.exit(2)"],
+    &["python3", "-c", "raise SystemExit('message')"],
+    &["python3", "-c", "import os; os.abort()"],
+    &["git", "--version"],
+    &["bash", "-c", "echo x > >(cat); wait"],
+];
+
+#[test]
+fn fifty_commands_print_and_return_the_same_with_and_without_the_prefix() {
+    let input = b"one\ntwo\nthree\n";
+    let usual = |command: &mut Command| {
+        command.current_dir(ROOT).env("FOREIGN", "über $ \"");
+        output(command, input)
+    };
+    let mut wrong = Vec::new();
+    for typed in TYPED {
+        let here = usual(Command::new(typed[0]).args(&typed[1..]));
+        let there = usual(exec(&["-k", KERNEL, "--"]).args(typed));
+        // What a shell would say of both.
+        let code = |output: &Output| output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
+        if (code(&here), &here.stdout, &here.stderr) != (code(&there), &there.stdout, &there.stderr) {
+            let told = |it: &Output| format!("{:?} {:?} {:?}", code(it), text(&it.stdout), text(&it.stderr));
+            wrong.push(format!("{typed:?}\n  here:  {:.300}\n  there: {:.300}", told(&here), told(&there)));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), TYPED.len(), wrong.join("\n"));
+}
+
+#[test]
+fn what_can_not_be_started_is_126_or_127_with_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut arm = b"\x7fELF\x02\x01\x01".to_vec();
+    arm.resize(64, 0);
+    arm[18] = 183;
+    for (name, content, mode) in
+        [("arm", &arm[..], 0o755), ("plain", b"x", 0o644), ("script", b"#!/nonexistent/sh\n", 0o755)]
+    {
+        fs::write(dir.path().join(name), content).unwrap();
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for (command, code, line) in [
+        ("nosuch-command", 127, "nosuch-command: not found in the guest"),
+        ("./nosuch", 127, "./nosuch: not found in the guest"),
+        ("./arm", 126, "./arm is a program for aarch64; this guest is x86_64"),
+        ("./plain", 126, "./plain is not executable (mode 0644)"),
+        ("./script", 127, "./script is there, and the program that interprets or loads it is not: /nonexistent/sh"),
+        ("/", 126, "/ is a directory"),
+    ] {
+        let got = output(exec(&["-k", KERNEL, "--", command]).current_dir(dir.path()), b"");
+        let errors = text(&got.stderr);
+        assert_eq!(got.status.code(), Some(code), "{command}: {errors}");
+        assert!(errors.lines().count() == 1 && errors.contains(line) && got.stdout.is_empty(), "{command}: {errors}");
+    }
+    let got = output(&mut exec(&["-k", KERNEL, "--cwd", "/nonexistent/dir", "--", "true"]), b"");
+    assert!(got.status.code().is_some_and(|code| code >= 125), "{got:?}");
+    assert!(text(&got.stderr).contains("/nonexistent/dir"), "{got:?}");
+}
+
+#[test]
+fn a_timeout_a_daemon_and_a_wrong_command_line_are_told() {
+    let got = output(&mut exec(&["-k", KERNEL, "--timeout", "1", "--", "sh", "-c", "echo begun; sleep 100"]), b"");
+    assert_eq!((got.status.code(), text(&got.stdout)), (Some(124), "begun\n".to_owned()));
+    assert!(text(&got.stderr).contains("6.12: failed: timeout: still running after 1.0s"), "{}", text(&got.stderr));
+    let got = on(KERNEL, &["sh", "-c", "sleep 1000 & echo started"], b"");
+    assert_eq!((got.status.code(), text(&got.stdout)), (Some(0), "started\n".to_owned()));
+    assert!(text(&got.stderr).contains("left processes running, which were killed: sleep ("), "{}", text(&got.stderr));
+    for wrong in [&["--kind", "nk-l3", "--", "true"][..], &["-k", "nosuch", "--", "true"], &["-k", KERNEL]] {
+        let got = output(&mut exec(wrong), b"");
+        assert_eq!((got.status.code(), got.stdout.len()), (Some(125), 0), "{wrong:?}: {}", text(&got.stderr));
+    }
+}
+
+#[test]
+fn bytes_pass_both_ways_in_order_and_a_reader_who_leaves_ends_the_writer() {
+    let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let got = on(KERNEL, &["cat"], &bytes);
+    assert_eq!(got.status.code(), Some(0), "{}", text(&got.stderr));
+    assert!(got.stdout == bytes, "{} of {} bytes", got.stdout.len(), bytes.len());
+    let mut argument = b"a\xff\xfe".to_vec();
+    let got = output(exec(&["-k", KERNEL, "--", "printf", "%s"]).arg(OsStr::from_bytes(&argument)), b"");
+    assert_eq!(got.stdout, std::mem::take(&mut argument));
+
+    let mut child = exec(&["-k", KERNEL, "--", "yes"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut few = [0; 6];
+    child.stdout.take().unwrap().read_exact(&mut few).unwrap();
+    assert_eq!((&few, child.wait().unwrap().code()), (b"y\ny\ny\n", Some(141)));
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_a_second_one_ends_the_lab() {
+    let script = "trap 'echo got it; exit 42' TERM; echo ready; while :; do sleep 0.1; done";
+    let start = |script: &str| {
+        let mut command = exec(&["-k", KERNEL, "--", "sh", "-c", script]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let mut ready = [0; 6];
+        output.read_exact(&mut ready).unwrap();
+        assert_eq!(&ready, b"ready\n");
+        (child, output)
+    };
+    let (mut child, mut rest) = start(script);
+    let pid = |child: &std::process::Child| Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(pid(&child), Signal::SIGTERM).unwrap();
+    let mut told = String::new();
+    rest.read_to_string(&mut told).unwrap();
+    assert_eq!((told.as_str(), child.wait().unwrap().code()), ("got it\n", Some(42)));
+
+    let (mut child, _rest) = start("trap '' INT; echo ready; while :; do sleep 0.1; done");
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    assert!(child.try_wait().unwrap().is_none(), "the first signal is the command's, which ignores it");
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn several_kernels_have_prefixed_lines_whole_files_and_one_exit_code() {
+    let results = tempfile::tempdir().unwrap();
+    let place = results.path().to_str().unwrap();
+    let script = "uname -r; case $(uname -r) in 6.1.*) exit 5;; esac";
+    let options = ["-k", "6.1,6.12,6.17", "--results", place, "--name", "release", "--", "sh", "-c", script];
+    let got = output(&mut exec(&options), b"");
+    let told = text(&got.stdout);
+    assert_eq!(got.status.code(), Some(1), "{told}\n{}", text(&got.stderr));
+    for kernel in ["6.1 ", "6.12", "6.17"] {
+        assert!(told.lines().any(|line| line.starts_with(&format!("{kernel} | {}.", kernel.trim()))), "{told}");
+    }
+    assert!(told.contains("2 passed") && told.contains("1 failed") && told.contains("exit: exit code 5"), "{told}");
+    let latest = results.path().join("latest");
+    for kernel in ["6.1", "6.12", "6.17"] {
+        let kept = fs::read_to_string(latest.join(kernel).join("cells/release/stdout.txt")).unwrap();
+        assert!(kept.starts_with(&format!("{kernel}.")), "{kept}");
+    }
+    let junit = fs::read_to_string(latest.join("junit.xml")).unwrap();
+    assert!(junit.contains("exit code 5") && junit.contains("6.12/cells/release/stdout.txt"), "{junit}");
+    let again = lab().args(["rerun", "--failed", "--no-build"]).arg(Path::new(place).join("latest")).output().unwrap();
+    assert_eq!(again.status.code(), Some(5), "{}{}", text(&again.stdout), text(&again.stderr));
+}
+
+#[test]
+fn a_command_in_a_node_sees_its_devices_and_parameters() {
+    let options = ["-k", "6.12", "--topology", "pods", "--kind", "nk-l3", "--node", "w0", "--sysctl"];
+    let script = "ip -o -4 addr show eth0; cat /proc/sys/net/ipv4/ip_forward; ls /sys/class/net";
+    let got = output(exec(&options).args(["net.ipv4.ip_forward=1", "--", "sh", "-c", script]), b"");
+    let told = text(&got.stdout);
+    assert_eq!(got.status.code(), Some(0), "{told}\n{}", text(&got.stderr));
+    assert!(told.contains("10.65.0.2/32") && told.contains("\n1\n") && told.contains("eth0"), "{told}");
+    let got = output(
+        exec(&["-k", "6.12", "--topology", "pods", "--kind", "veth", "--node", "w9", "--", "true"]).env("X", ""),
+        b"",
+    );
+    assert_eq!(got.status.code(), Some(125), "{}", text(&got.stderr));
+    assert!(text(&got.stderr).contains("the topology has no node w9; it has host, w0, w1"), "{}", text(&got.stderr));
+}
+
+#[test]
+fn a_panic_is_no_exit_code_and_a_splat_is_red() {
+    let panic = "echo before; echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 60";
+    let got = on(KERNEL, &["sh", "-c", panic], b"");
+    let errors = text(&got.stderr);
+    assert_eq!((got.status.code(), text(&got.stdout)), (Some(125), "before\n".to_owned()), "{errors}");
+    assert!(errors.contains("errored: panic"), "{errors}");
+}
+
+#[test]
+fn commands_side_by_side_do_not_disturb_each_other() {
+    let children: Vec<_> = (0..4)
+        .map(|number| {
+            let script = format!("sleep 0.{number}; cat; exit {number}");
+            let mut command = exec(&["-k", KERNEL, "--", "sh", "-c", &script]);
+            thread::spawn(move || output(&mut command, number.to_string().as_bytes()))
+        })
+        .collect();
+    for (number, child) in children.into_iter().enumerate() {
+        let got = child.join().unwrap();
+        let wanted = (i32::try_from(number).ok(), number.to_string());
+        assert_eq!((got.status.code(), text(&got.stdout)), wanted, "{}", text(&got.stderr));
+    }
+}
+
+#[test]
+fn at_a_terminal_the_command_has_one() {
+    let mut seat = Seat::take(&exec(&["-k", KERNEL, "--", "sh", "-i"]));
+    seat.screen.wait_for("# ");
+    // Waits for the output, not for the echo: before the command runs, Ctrl-C would only affect the prompt.
+    seat.press(b"test -t 0 && test -t 1 && test -t 2 && stty size && echo up $((40 + 1)); sleep 1000\r");
+    seat.screen.wait_for("24 80");
+    seat.screen.wait_for("up 41");
+    seat.press(b"\x03");
+    seat.screen.wait_for("# ");
+    // Job control: a session and a foreground process group of its own.
+    seat.press(b"sleep 1000 & jobs; kill %1; wait; echo done $((40 + 2))\r");
+    seat.screen.wait_for("done 42");
+    seat.press(b"exit 5\r");
+    assert_eq!(seat.leave().0, Some(5));
+}

@@ -48,10 +48,10 @@ fn told(kernel: &str, options: &[&str], script: &str, cwd: &Path) -> String {
 const NORMAL: &str = r#"
 check() { what=$1; shift; "$@" >/tmp/said 2>&1 || { echo "NOT $what: $(cat /tmp/said)"; }; }
 holds() { what=$1; shift; eval "$*" || echo "NOT $what"; }
-holds 'loopback up' 'grep -q 1 /sys/class/net/lo/flags && [ "$(cat /sys/class/net/lo/operstate)" = unknown ]'
-check 'loopback answers' sh -c 'exec 3<>/dev/udp/127.0.0.1/9' || true
+holds 'loopback up' 'ip link show lo | grep -q "LOOPBACK,UP"'
+check 'loopback answers' python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(); socket.create_connection(s.getsockname(), 20)'
 check 'modules are the guest kernel'"'"'s' test -f "/lib/modules/$(uname -r)/modules.dep"
-check 'a module on demand' ip link add auto0 type vcan
+check 'a module on demand' ip link add auto0 type geneve id 7 remote 10.0.0.2
 check 'a module by its alias' ip link add gre9 type gre local 10.0.0.1 remote 10.0.0.2
 check 'modprobe' modprobe sch_netem
 holds 'cgroup2 by its name' 'grep -q "^cgroup2 /sys/fs/cgroup cgroup2 " /proc/mounts'
@@ -72,7 +72,7 @@ check 'the own name' getent hosts "$(hostname)"
 holds 'an empty /run' '[ ! -e /run/systemd ] && [ ! -e /run/dpkg ]'
 holds 'the root is the top' '[ "$(stat -c %i /)" = "$(stat -c %i /..)" ] && ! grep -q " /lab/" /proc/self/mountinfo'
 holds 'pings for everybody' '[ "$(cut -f1 /proc/sys/net/ipv4/ping_group_range)" = 0 ]'
-check 'writing anywhere' sh -c 'echo x >/etc/own && echo x >>/etc/passwd && rm -r /usr/share && mv /usr/lib /usr/libmoved && mv /usr/libmoved /usr/lib'
+check 'writing anywhere' sh -c 'echo x >/etc/own && echo x >>/etc/passwd && rm -r /usr/share && mv /usr/include /usr/moved && mkdir /usr/include && rm -r /usr/moved'
 echo done
 "#;
 

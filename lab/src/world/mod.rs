@@ -111,7 +111,8 @@ impl World {
             root: WorldRoot::Export,
             cwd: cwd.as_os_str().as_bytes().to_vec(),
             mounts,
-            fresh_tmp: choice != RootChoice::Host,
+            // A closure has what was put there: its program and its working directory may lie below /tmp.
+            fresh_tmp: matches!(choice, RootChoice::Path(_)),
             modules: modules.iter().map(|(name, _)| name.clone()).collect(),
             services,
             overlay_mib,

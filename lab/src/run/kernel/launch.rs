@@ -94,11 +94,18 @@ impl Launch {
     }
 
     /// Lines about files that are not whole. The guest's machine must have ended.
-    pub fn served(&self) -> Vec<String> {
+    pub fn served(&self, lost: bool) -> Vec<String> {
         let Some(served) = self.serving.take().map(Serving::finish) else { return Vec::new() };
         let failed = served.failed.iter();
         let failed = failed.map(|it| format!("the artefact {} is not whole: {}", it.path.display(), it.reason));
-        failed.chain(served.problem).map(|line| text::line(&line, 500)).collect()
+        let cut = served.artifacts.filter(|dir| lost && has_files(dir));
+        let cut = cut.map(|dir| {
+            format!(
+                "the guest was lost: what it had written is in {}, and the last of it may not be whole",
+                dir.display()
+            )
+        });
+        failed.chain(cut).chain(served.problem).map(|line| text::line(&line, 500)).collect()
     }
 
     /// The kernel's directory in the run's directory.
@@ -151,4 +158,8 @@ impl Launch {
     pub fn suspects(&self) -> Vec<CellId> {
         self.recent.borrow().clone()
     }
+}
+
+fn has_files(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }

@@ -286,7 +286,7 @@ impl<'a> KernelRun<'a> {
             }
             SessionEnd::Interrupted(_) | SessionEnd::Lost(_) => guest.kill(),
         }
-        launch.served().into_iter().for_each(|note| self.note(note));
+        launch.served(matches!(end, End::Lost(_))).into_iter().for_each(|note| self.note(note));
         let mut progress = self.progress();
         progress.peak_memory_kib = progress.peak_memory_kib.max(peak);
         end

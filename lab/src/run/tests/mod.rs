@@ -143,7 +143,6 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
         isolate,
         lists,
         retries,
-        streams: None,
         imageless,
     }
 }

@@ -6,7 +6,8 @@ use crate::{
     exec::{Request, end, table},
     guests::{GuestOptions, Guests, Order, machine::Shape},
     project::{
-        Project, artifacts,
+        Project,
+        artifacts::{self, ArtifactError},
         select::{Selected, build},
     },
     run::{
@@ -125,7 +126,7 @@ pub(super) struct ExecArgs {
     /// Replace a deadline, for example silence=30s; see `lab run --help`.
     #[arg(long, value_name = "LAYER=TIME")]
     deadline: Vec<crate::run::deadline::Deadline>,
-    /// Use the existing builds of the agent and the eBPF object.
+    /// Never build the agent and the eBPF object. By default, they are built where there are none; `lab run` builds changed ones.
     #[arg(long)]
     no_build: bool,
     /// Directory for results. Default: results/ in the project.
@@ -232,6 +233,17 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
     Ok((request.cells(false, None), how))
 }
 
+/// The agent that was built last, so that a command waits neither for a compiler nor for other labs; a new one only where there
+/// is none, or one of another lab.
+fn built(project: &Project, no_build: bool) -> Result<Selected, Error> {
+    match build(project, true, false) {
+        Err(Error::Artifact(ArtifactError::Absent { .. } | ArtifactError::Listing { .. })) if !no_build => {
+            build(project, false, false)
+        }
+        other => other,
+    }
+}
+
 fn run(
     named: Option<PathBuf>,
     args: &ExecArgs,
@@ -240,7 +252,7 @@ fn run(
 ) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
-    let selected = build(&project, args.no_build, false)?;
+    let selected = built(&project, args.no_build)?;
     let world = args.world(&project)?;
     let request = args.request(&selected, world.as_deref())?;
     let is_one = kernels.len() == 1 && request.stages.len() <= 1;

@@ -107,10 +107,13 @@ impl Guests {
         // Old runs are removed only from the default directory, never from a directory that the user named.
         if out.is_none()
             && let Some(line) = lab_report::results::sweep(&project.root, &results)
+            && !quiet
         {
             say(&line);
         }
-        if let Some(line) = cache::sweep(&project.cache, &project.root) {
+        if let Some(line) = cache::sweep(&project.cache, &project.root)
+            && !quiet
+        {
             say(&line);
         }
         Ok(Conducted { record, name })

@@ -83,7 +83,6 @@ fn visited(
         estimate: &|_, _| 0,
         mutant: None,
         lists: &Lists::default(),
-        streams: None,
         retries: Retries::default(),
         interrupt: &interrupt,
         emit: &emit,

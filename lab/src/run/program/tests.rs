@@ -297,6 +297,20 @@ fn a_guest_that_is_lost_keeps_what_was_written_and_has_no_exit_code() {
 }
 
 #[test]
+fn a_splat_is_the_commands_and_makes_a_passing_one_red() {
+    let ran = on_one(|script| {
+        let (mut program, job) = Program::start(script);
+        let text = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n".to_owned();
+        program.script.say(&AgentMessage::KernelLog { text });
+        program.end(&job, 0);
+    });
+    assert_eq!(ran.outcomes(), ["failed splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2"]);
+    let (exit, said) = crate::exec::end::of_one(&ran.record);
+    assert_eq!(exit.code(), 1);
+    assert!(said[0].starts_with("6.12: failed: splat: WARNING"), "{said:?}");
+}
+
+#[test]
 fn a_guest_that_ignores_the_window_is_given_up() {
     let ran = run(&["6.12"], None, Duration::from_millis(500), Interrupt::default(), |script| {
         let (mut program, _) = Program::start(script);

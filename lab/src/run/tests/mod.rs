@@ -142,7 +142,6 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
         isolate,
         lists,
         retries,
-        streams: None,
         imageless,
     }
 }
